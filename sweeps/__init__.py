@@ -1,0 +1,1 @@
+"""Run many short upscaling trials over a cluster and give one defensible answer."""

@@ -1,0 +1,1 @@
+"""Grow one pretrained causal language model deeper: plan, upscale, train, verify, write it out."""

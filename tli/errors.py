@@ -1,0 +1,63 @@
+"""The few errors a user can meet, and the one shape that every complaint about input has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in what the user gave: where it is, what stands there, what belongs there, how to mend it.
+
+    `where` is a place a person can go to: a file, `file:line:column`, a dotted setting, an option.
+    """
+
+    where: str
+    got: str
+    expected: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: got {self.got}; expected {self.expected}"
+        return f"{text}; try {self.remedy}" if self.remedy else text
+
+
+class TliError(Exception):
+    """Anything this project raises on purpose."""
+
+
+class InputError(TliError, ValueError):
+    """The user's mistake: all problems found, one a line. Commands end with exit code 2 and no traceback."""
+
+    def __init__(self, *problems: Problem) -> None:
+        assert problems, "an InputError names at least one problem"
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+    def __reduce__(self) -> tuple[type, tuple[Problem, ...]]:
+        # Errors cross process borders; the default would rebuild them from the joined text.
+        return type(self), self.problems
+
+
+class PlanError(InputError):
+    """Injection settings that do not describe a deeper model."""
+
+
+class FamilyError(InputError):
+    """An architecture that cannot be upscaled, with the reason."""
+
+
+class CheckpointError(InputError):
+    """A model folder that is missing, broken, unsafe or not a causal language model."""
+
+
+class DataError(InputError):
+    """Text that is missing, empty, unreadable or used on both sides of the split."""
+
+
+class DivergedError(TliError):
+    """A loss or a gradient that is no longer finite: training cannot go on."""
+
+
+class VerificationError(TliError):
+    """A written model that is not what its plan says."""
