@@ -1,0 +1,126 @@
+"""The few shapes that travel between the rooms: what a trial is, what it reported, how it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    """Why a trial exists. Only BASELINE and SEARCH trials are seen by the sampler and the stopping rule."""
+
+    CONTROL = "control"  # the original model, trained on as it is for the same tokens
+    BASELINE = "baseline"  # the spec's `trial:` as written
+    SEARCH = "search"  # asked from the sampler, or enqueued by a person
+    REPLICATE = "replicate"  # another trial's settings under another seed
+
+
+class State(StrEnum):
+    """How a trial stands; the values are the names of Optuna's states."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"  # stopped early by the stopping rule
+    FAIL = "FAIL"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be reported."""
+        return self in (State.COMPLETE, State.PRUNED, State.FAIL)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One held-out measurement of a trial and the train losses since the one before.
+
+    Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
+    training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch.
+    """
+
+    step: int
+    tokens: int
+    flops: float
+    seconds: float
+    eval_loss: float
+    train_loss: tuple[tuple[int, float], ...] = ()
+    time: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Training speed so far."""
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def finite(self) -> bool:
+        """Whether every loss in it is a number."""
+        return math.isfinite(self.eval_loss) and all(math.isfinite(loss) for _, loss in self.train_loss)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Point:
+        """The inverse of `to_json`."""
+        train_loss = tuple((int(step), float(loss)) for step, loss in value["train_loss"])
+        return cls(**{**value, "train_loss": train_loss})
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One execution of one trial, as handed to a worker."""
+
+    study: str
+    number: int
+    attempt: int
+    role: Role
+    settings: Mapping[str, Any]  # the whole `trial:` section with this trial's values in place
+    steps: int
+    report_steps: tuple[int, ...]  # steps at which the held-out loss is measured; the last is `steps`
+
+    @property
+    def key(self) -> str:
+        """The trial's name outside its study."""
+        return f"{self.study}/{self.number}"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """All that the ledger knows of one trial."""
+
+    number: int
+    role: Role
+    state: State
+    params: Mapping[str, Any]  # what was searched, by dotted path; empty for the control
+    settings: Mapping[str, Any]  # the whole `trial:` section it ran with
+    seed: int
+    steps: int  # of its budget
+    losses: Mapping[int, float] = field(default_factory=dict)  # held-out loss by step
+    value: float | None = None  # the objective, of COMPLETE trials only
+    reason: str | None = None  # why it was stopped or failed
+    replicate_of: int | None = None
+    attempt: int = 1
+    seconds: float | None = None  # of training
+    tokens: int | None = None
+    flops: float | None = None
+    started: float | None = None  # wall clock, seconds since the epoch
+    finished: float | None = None
+
+    @property
+    def step(self) -> int:
+        """The last step with a held-out loss; 0 before the first report."""
+        return max(self.losses, default=0)
+
+    @property
+    def loss(self) -> float | None:
+        """The latest held-out loss."""
+        return self.losses[self.step] if self.losses else None
+
+    @property
+    def initial_loss(self) -> float | None:
+        """Held-out loss before the first step."""
+        return self.losses.get(0)
