@@ -1,0 +1,134 @@
+"""How a model is trained: optimizer, rates, schedule, budget, and which parameters move."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tli.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    import torch
+    from transformers import PreTrainedModel
+
+SCHEDULES = ("linear", "cosine", "constant")
+TRAINED = ("all", "injected")
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A complete training recipe.
+
+    Attributes:
+        learning_rate: peak rate of AdamW for the original layers (and the injected ones, unless given).
+        injected_learning_rate: peak rate for the injected layers; None is the same rate.
+        tokens: the budget, in predicted tokens; rounded up to whole batches.
+        batch_tokens: tokens of one optimizer step.
+        micro_batch_tokens: tokens of one forward pass; None is the whole batch. The batch stays the same.
+        warmup: share of the steps in which the rate rises.
+        schedule: how the rate falls to zero by the budget: linear, cosine, or constant (it does not).
+        weight_decay: of matrices; vectors (norms, biases) are never decayed.
+        clip: largest global norm of the gradient; None does not clip.
+        train: all parameters, or the injected layers alone.
+        precision: fp32, or bf16 autocast over fp32 weights.
+    """
+
+    learning_rate: float = 1e-3
+    injected_learning_rate: float | None = None
+    tokens: int = 100_000
+    batch_tokens: int = 2048
+    micro_batch_tokens: int | None = None
+    warmup: float = 0.1
+    schedule: str = "linear"
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    train: str = "all"
+    precision: str = "fp32"
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the budget."""
+        return math.ceil(self.tokens / self.batch_tokens)
+
+    def rate(self, step: int) -> float:
+        """Share of the peak rate at one step, counted from 0."""
+        warm = math.ceil(self.warmup * self.steps)
+        if step < warm:
+            return (step + 1) / warm
+        left = (self.steps - step) / max(1, self.steps - warm)
+        if self.schedule == "linear":
+            return left
+        return 0.5 - 0.5 * math.cos(math.pi * left) if self.schedule == "cosine" else 1.0
+
+
+def recipe_problems(recipe: Recipe, sequence_length: int, where: str = "recipe") -> list[Problem]:
+    """Everything about a recipe that cannot be run."""
+    problems = []
+
+    def wrong(field: str, expected: str, remedy: str = "") -> None:
+        problems.append(Problem(f"{where}.{field}", repr(getattr(recipe, field)), expected, remedy))
+
+    for field in ("learning_rate", "injected_learning_rate"):
+        rate = getattr(recipe, field)
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            wrong(field, "a finite number above 0", "1.0e-3")
+    if recipe.batch_tokens < sequence_length or recipe.batch_tokens % sequence_length:
+        wrong(
+            "batch_tokens", f"a multiple of the sequence length {sequence_length}", str(16 * sequence_length)
+        )
+    if recipe.tokens < recipe.batch_tokens:
+        wrong("tokens", f"at least one batch of {recipe.batch_tokens} tokens", str(50 * recipe.batch_tokens))
+    micro = recipe.micro_batch_tokens
+    if micro is not None and (
+        micro < sequence_length or micro % sequence_length or recipe.batch_tokens % micro
+    ):
+        wrong("micro_batch_tokens", "a multiple of the sequence length that divides batch_tokens", "null")
+    if not 0 <= recipe.warmup < 1:
+        wrong("warmup", "a share of the steps in [0, 1)", "0.1")
+    if not (math.isfinite(recipe.weight_decay) and recipe.weight_decay >= 0):
+        wrong("weight_decay", "a finite number, 0 or more", "0.0")
+    if recipe.clip is not None and not (math.isfinite(recipe.clip) and recipe.clip > 0):
+        wrong("clip", "a finite number above 0, or null", "1.0")
+    for field, names in (("schedule", SCHEDULES), ("train", TRAINED), ("precision", PRECISIONS)):
+        if getattr(recipe, field) not in names:
+            wrong(field, f"one of {', '.join(names)}", names[0])
+    return problems
+
+
+def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]) -> torch.optim.AdamW:
+    """AdamW over what the recipe trains, with each group's peak rate kept as `peak`.
+
+    Parameters that are not trained are frozen as a side effect. Tied parameters count once.
+
+    Args:
+        model: the model to train.
+        recipe: a recipe without problems.
+        injected: names of the parameters of injected layers.
+    """
+    import torch
+
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        new = name in injected
+        parameter.requires_grad_(recipe.train == "all" or new)
+        if parameter.requires_grad:
+            groups.setdefault((new, parameter.ndim > 1), []).append(parameter)
+    new_rate = recipe.injected_learning_rate or recipe.learning_rate
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": new_rate if new else recipe.learning_rate,
+                "peak": new_rate if new else recipe.learning_rate,
+                "weight_decay": recipe.weight_decay if matrix else 0.0,
+            }
+            for (new, matrix), parameters in groups.items()
+        ],
+        betas=(0.9, 0.95),
+        eps=1e-8,
+        foreach=True,
+    )
