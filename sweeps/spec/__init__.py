@@ -1,0 +1,12 @@
+"""The spec: what a user writes, read strictly, checked as a whole, all problems at once."""
+
+from __future__ import annotations
+
+from sweeps.errors import SpecError
+from sweeps.spec.load import load_spec
+from sweeps.spec.model import COMPARED, Spec, difference
+from sweeps.spec.ranges import Range
+from sweeps.spec.settings import TrialSettings
+from sweeps.spec.source import packaged
+
+__all__ = ["COMPARED", "Range", "Spec", "SpecError", "TrialSettings", "difference", "load_spec", "packaged"]

@@ -1,0 +1,215 @@
+"""What a schema cannot see: settings that contradict each other, and a search that cannot be walked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import urlsplit
+
+from sweeps.errors import Problem
+from sweeps.spec.faults import Catalogue, nearest_path
+from sweeps.spec.ranges import Range
+from sweeps.spec.settings import (
+    BudgetSettings,
+    DataSettings,
+    FinalistSettings,
+    ResourceSettings,
+    StorageSettings,
+    TrackingSettings,
+    TrialSettings,
+)
+from sweeps.wording import Fault, nearest, shown
+from tli.plan import injection_problems
+from tli.recipe import recipe_problems
+
+RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
+FIXED = ("seed", "recipe.tokens", "recipe.batch_tokens")  # the same for all trials, or none could be compared
+
+_MULTIPLES = tuple(f"trial.recipe.{name}" for name in ("tokens", "batch_tokens", "micro_batch_tokens"))
+
+
+def name_faults(name: str) -> Iterator[Fault]:
+    """A sweep's name is the name of its folder beside the stores."""
+    if name in RESERVED or name.endswith((".db", ".db-wal", ".db-shm", ".")):
+        yield Fault("name", shown(name), "a name that no store has", "my-sweep")
+
+
+def trial_faults(trial: TrialSettings, sequence_length: int) -> list[Fault]:
+    """Contradictions within one trial, as `tli` judges them; what depends on the base is left out."""
+    problems = injection_problems(trial.to_injection(), None, "trial.injection")
+    problems += recipe_problems(trial.to_recipe(), sequence_length, "trial.recipe")
+    return [_fault(problem) for problem in problems]
+
+
+def data_faults(data: DataSettings) -> Iterator[Fault]:
+    """Too little held-out text to fill one sequence."""
+    if data.eval_tokens < data.sequence_length:
+        expected = f"at least one sequence of {data.sequence_length} tokens"
+        remedy = str(64 * data.sequence_length)
+        yield Fault("data.eval_tokens", str(data.eval_tokens), expected, remedy, ("data.sequence_length",))
+
+
+def amount_faults(budget: BudgetSettings, finalists: FinalistSettings, ranges: int) -> Iterator[Fault]:
+    """Budgets that the number of ranges or finalists does not fit."""
+    candidates = budget.trials - 1
+    if finalists.top > candidates:
+        expected = f"at most {candidates}, the budget's trials without the control"
+        yield Fault("finalists.top", str(finalists.top), expected, str(candidates), ("budget.trials",))
+    if not ranges and budget.trials > 2:
+        expected = f"at least one range for a budget of {budget.trials} trials"
+        yield Fault(
+            "search", "no ranges", expected, "injection.k: {choice: [1, 2, 4, 8]}", ("budget.trials",)
+        )
+
+
+def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
+    """A share of a GPU can be had of one GPU only."""
+    if resources.gpus > 1 and resources.gpus != int(resources.gpus):
+        expected = "a share of one GPU or a whole number of GPUs"
+        yield Fault("resources.gpus", shown(resources.gpus), expected, str(int(resources.gpus)))
+
+
+def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) -> Iterator[Fault]:
+    """Addresses of stores that no part of this project can open."""
+    study = "sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+    if not _is_store(storage.study, ("sqlite", "postgresql")):
+        yield Fault("storage.study", shown(storage.study), study, _address_remedy(storage.study))
+    if "://" in storage.artifacts:
+        expected = "a folder that all trials can reach"
+        yield Fault("storage.artifacts", shown(storage.artifacts), expected, "runs")
+    if tracking is not None and not _is_store(tracking.uri, ("sqlite", "postgresql", "http", "https")):
+        expected = "sqlite, null, or an address http(s)://HOST or sqlite:///FILE"
+        yield Fault("tracking.uri", shown(tracking.uri), expected, _address_remedy(tracking.uri))
+
+
+def path_faults(paths: Iterable[str], catalogue: Catalogue) -> Iterator[Fault]:
+    """Searched paths that are no setting of a trial, or that must not differ between trials."""
+    for path in paths:
+        yield from _path_faults(path, catalogue)
+
+
+def condition_faults(search: Mapping[str, Range]) -> Iterator[Fault]:
+    """Conditions that can never be met."""
+    for path, wanted in search.items():
+        for other, allowed in wanted.when.items():
+            yield from _condition_faults(path, other, allowed, search)
+    yield from _circles(search)
+
+
+def may_differ(path: str, catalogue: Catalogue) -> bool:
+    """Whether a path is a setting of a trial that a search may vary."""
+    setting = catalogue.get(f"trial.{path}")
+    return setting is not None and not setting.section and path not in FIXED
+
+
+def _path_faults(path: str, catalogue: Catalogue) -> Iterator[Fault]:
+    place = f"search.{path}"
+    setting = catalogue.get(f"trial.{path}")
+    if setting is None:
+        meant = _meant(path, catalogue)
+        yield Fault(
+            place, f"{shown(path)}, which is not a setting of trial", "a dotted path in trial", meant or ""
+        )
+    elif setting.section:
+        inner = next(other for other in catalogue if other.startswith(f"trial.{path}."))
+        remedy = f"{inner.removeprefix('trial.')}: ..."
+        yield Fault(place, f"{shown(path)}, which is a section", "the dotted path of one setting", remedy)
+    elif path in FIXED:
+        expected = "a setting that may differ between trials; all see the same text for the same tokens"
+        remedy = "finalists.seeds for more seeds" if path == "seed" else f"setting it once, as trial.{path}"
+        yield Fault(place, shown(path), expected, remedy)
+
+
+def _meant(path: str, catalogue: Catalogue) -> str | None:
+    leaves = {
+        name: each for name, each in catalogue.items() if name.startswith("trial.") and not each.section
+    }
+    section, _, name = f"trial.{path}".rpartition(".")
+    siblings = [other.rpartition(".")[2] for other in leaves if other.rpartition(".")[0] == section]
+    meant = nearest_path(name, section, siblings, leaves)
+    return meant and meant.removeprefix("trial.")
+
+
+def _condition_faults(
+    path: str, other: str, values: Iterable[object], search: Mapping[str, Range]
+) -> Iterator[Fault]:
+    place = f"search.{path}.when.{other}"
+    parent = search.get(other)
+    if parent is None:
+        remedy = (
+            nearest(other, [each for each in search if each != path]) or f"adding it, or deleting {place}"
+        )
+        yield Fault(
+            place,
+            f"{shown(other)}, which is not searched",
+            "a path under search",
+            remedy,
+            (f"search.{other}",),
+        )
+        return
+    for value in values:
+        if not parent.allows(value):
+            if parent.choice is not None:
+                known = [str(choice) for choice in parent.choice]
+                expected = f"one of its choices {', '.join(shown(choice) for choice in parent.choice)}"
+                remedy = nearest(str(value), known) or ""
+            else:
+                expected, remedy = f"a value from {parent.ends[0]} to {parent.ends[1]}", ""
+            yield Fault(place, shown(value), expected, remedy, (f"search.{other}",))
+
+
+def _circles(search: Mapping[str, Range]) -> Iterator[Fault]:
+    known: set[str] = set()
+    for start in search:
+        circle = None if start in known else _way_back(start, search, [start])
+        if circle:
+            known.update(circle)
+            got = f"a circle, {' -> '.join(circle)}"
+            yield Fault(f"search.{start}.when", got, "conditions that end somewhere", "deleting one of them")
+
+
+def _way_back(start: str, search: Mapping[str, Range], chain: list[str]) -> list[str] | None:
+    for other in search[chain[-1]].when:
+        if other == start:
+            return [*chain, start]
+        if other in search and other not in chain:
+            found = _way_back(start, search, [*chain, other])
+            if found:
+                return found
+    return None
+
+
+def _is_store(address: str, schemes: tuple[str, ...]) -> bool:
+    if address == "sqlite":
+        return True
+    if not re.match(r"^[a-z][a-z0-9+]*://", address):
+        return False
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname
+        _ = parts.port  # raises when it is no number
+    except ValueError:
+        return False
+    scheme = parts.scheme.partition("+")[0]
+    if scheme not in schemes:
+        return False
+    if scheme == "sqlite":  # a study in memory could not be resumed
+        return len(parts.path) > 1 and parts.path != "/:memory:"
+    return bool(host)
+
+
+def _address_remedy(address: str) -> str:
+    if address.startswith("postgres://"):
+        return "postgresql:// in place of postgres://"
+    return (
+        "sqlite:///FILE for a file"
+        if address.endswith((".db", ".sqlite")) and "://" not in address
+        else "sqlite"
+    )
+
+
+def _fault(problem: Problem) -> Fault:
+    involves = ("data.sequence_length", *_MULTIPLES) if problem.where in _MULTIPLES else ()
+    if problem.where == "trial.injection.k":
+        involves = ("trial.injection.method",)
+    return Fault(problem.where, problem.got, problem.expected, problem.remedy, involves)

@@ -1,0 +1,112 @@
+"""From what a schema refuses to what a person can mend: one catalogue of settings, one wording for all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.wording import Fault, nearest, shown
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting or section of the spec: what belongs there, in words, and a value that would do."""
+
+    expected: str
+    example: Any = None
+    names: tuple[str, ...] = ()  # where only these are allowed
+    section: bool = False
+    required: bool = False
+
+
+Catalogue = Mapping[str, Setting]  # by dotted path, in the order of the spec
+
+
+def schema_fault(error: Mapping[str, Any], catalogue: Catalogue) -> Fault:
+    """One error of the schema (`type`, `loc`, `input` as pydantic gives them) as a fault."""
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return unknown_setting(path, catalogue)
+    setting = catalogue.get(path) or catalogue[path.rpartition(".")[0]]
+    if error["type"] == "missing":
+        leaf = f"{path.rpartition('.')[2]}: "
+        example = copy.deepcopy(setting.example)
+        return Fault(path, "nothing", setting.expected, leaf + _written(example))
+    value = error["input"]
+    got = f"the text {shown(value)}" if isinstance(value, str) and not _wants_text(setting) else shown(value)
+    return Fault(path, got, setting.expected, _remedy(value, setting))
+
+
+def unknown_setting(path: str, catalogue: Catalogue) -> Fault:
+    """The fault of a name that means nothing, with the path that was probably meant."""
+    section, _, name = path.rpartition(".")
+    siblings = [other.rpartition(".")[2] for other in catalogue if other.rpartition(".")[0] == section]
+    meant = nearest_path(name, section, siblings, catalogue)
+    return Fault(path, "an unknown setting", f"one of {', '.join(siblings)}", meant or "deleting it")
+
+
+def nearest_path(name: str, section: str, siblings: Iterable[str], catalogue: Catalogue) -> str | None:
+    """The dotted path that a misspelt or misplaced name was meant for: its own section first."""
+    prefix = f"{section}." if section else ""
+    close = nearest(name, siblings)
+    if close:
+        return prefix + close
+    leaves: dict[str, str] = {}
+    for path in catalogue:
+        leaves.setdefault(path.rpartition(".")[2], path)
+    elsewhere = nearest(name.rpartition(".")[2], leaves)
+    return leaves[elsewhere] if elsewhere else None
+
+
+def repaired(values: Mapping[str, Any], broken: Iterable[str], catalogue: Catalogue) -> dict[str, Any]:
+    """The values with everything broken taken out, so that the rest can be judged too.
+
+    What must not be missing is filled with its example.
+    """
+    result: dict[str, Any] = copy.deepcopy(dict(values))
+    for path in broken:
+        holder: Any = result
+        *sections, name = path.split(".")
+        for section in sections:
+            holder = holder.get(section) if isinstance(holder, dict) else None
+        if isinstance(holder, dict):
+            holder.pop(name, None)
+            setting = catalogue.get(path)
+            if setting is not None and setting.required:
+                holder[name] = copy.deepcopy(setting.example)
+    return result
+
+
+def untouched(faults: Iterable[Fault], broken: Iterable[str]) -> Iterator[Fault]:
+    """Faults that rest on nothing that is itself broken."""
+    known = tuple(broken)
+    for fault in faults:
+        paths = (fault.path, *fault.involves)
+        if not any(_within(path, wrong) for path in paths for wrong in known):
+            yield fault
+
+
+def _within(path: str, section: str) -> bool:
+    return path == section or path.startswith((f"{section}.", f"{section}["))
+
+
+def _wants_text(setting: Setting) -> bool:
+    return bool(setting.names) or isinstance(setting.example, str)
+
+
+def _remedy(value: Any, setting: Setting) -> str:
+    if setting.names:
+        return nearest(str(value), setting.names) or _written(setting.example)
+    if setting.section:
+        if value is None:
+            return "deleting the line, or indenting its settings below it"
+        return "" if setting.example is None else _written(setting.example)
+    return _written(setting.example)
+
+
+def _written(example: Any) -> str:
+    if isinstance(example, Mapping):
+        return "{" + ", ".join(f"{name}: {_written(value)}" for name, value in example.items()) + "}"
+    return example if isinstance(example, str) else shown(example)

@@ -1,0 +1,208 @@
+"""The sections of a spec as frozen models, every field with words for what belongs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from sweeps.spec.faults import Setting
+from sweeps.spec.ranges import LARGEST_INT
+from tli.plan import INITS, METHODS, Injection
+from tli.recipe import PRECISIONS, SCHEDULES, TRAINED, Recipe
+
+
+def setting(expected: str, default: Any = ..., *, example: Any = None, **limits: Any) -> Any:
+    """A field with what belongs there in words, and an example of it."""
+    shown_example = example if example is not None or default is ... else default
+    return Field(default, description=expected, examples=[shown_example], **limits)
+
+
+def name_of(names: Sequence[str], default: Any = ..., **limits: Any) -> Any:
+    """A field that holds one of a few names."""
+    extra = {"names": list(names)}
+    return setting(f"one of {', '.join(names)}", default, json_schema_extra=extra, **limits)
+
+
+def section(model: type[BaseModel], example: Any = None) -> Any:
+    """A field that holds a section; with an example it must be there."""
+    expected = f"a mapping of {', '.join(model.model_fields)}"
+    if example is not None:
+        return Field(..., description=expected, examples=[example])
+    return Field(default_factory=model, description=expected, examples=[None])
+
+
+class Settings(BaseModel):
+    """A section of the spec: frozen, strict in its types, without unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _known(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None, "every validated field has a name"
+        extra = cls.model_fields[info.field_name].json_schema_extra
+        if isinstance(extra, dict) and isinstance(extra.get("names"), list) and value not in extra["names"]:  # type: ignore[operator]
+            raise ValueError("not a known name")
+        if isinstance(value, int) and abs(value) > LARGEST_INT:
+            raise ValueError("too large a number")
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return self.model_dump()
+
+
+class BaseSettings(Settings):
+    """The model that is upscaled."""
+
+    model: str = setting(
+        "a hub id, a folder or builtin:tiny-llama", example="builtin:tiny-llama", min_length=1
+    )
+    revision: str | None = setting("a commit, tag or branch on the hub, or null", None, min_length=1)
+
+
+class DataSettings(Settings):
+    """The text; the fields of `tli.data.DataSettings`."""
+
+    source: str = setting(
+        "builtin:stdlib, files by name or glob, or a dataset", example="builtin:stdlib", min_length=1
+    )
+    heldout: str | None = setting("files by name or glob, a dataset, or null", None, min_length=1)
+    heldout_fraction: float = setting("a share between 0 and 1", 0.05, gt=0, lt=1)
+    text_field: str = setting("the name of a column", "text", min_length=1)
+    split: str = setting("the name of a split", "train", min_length=1)
+    sequence_length: int = setting("a whole number of at least 2", 128, ge=2)
+    eval_tokens: int = setting("a whole number of at least one sequence", 16_384, ge=1)
+
+
+class InjectionSettings(Settings):
+    """How the model is deepened; the fields of `tli.plan.Injection`."""
+
+    method: str = name_of(METHODS, Injection.method)
+    k: int | None = setting("a whole number of at least 1 (layers per injected layer)", Injection.k, ge=1)
+    init: str = name_of(INITS, Injection.init)
+    scale: float = setting("a residual scale between 0 and 1", Injection.scale, ge=0, le=1)
+
+
+class RecipeSettings(Settings):
+    """How every trial is trained; the fields of `tli.recipe.Recipe`."""
+
+    learning_rate: float = setting("a finite number above 0", Recipe.learning_rate, gt=0)
+    injected_learning_rate: float | None = setting(
+        "a finite number above 0, or null for learning_rate", Recipe.injected_learning_rate, gt=0
+    )
+    tokens: int = setting("a whole number of at least 1", Recipe.tokens, ge=1)
+    batch_tokens: int = setting("a whole number of at least 1", Recipe.batch_tokens, ge=1)
+    micro_batch_tokens: int | None = setting(
+        "a whole number of at least 1, or null for the whole batch", Recipe.micro_batch_tokens, ge=1
+    )
+    warmup: float = setting("a share of the steps, from 0 to below 1", Recipe.warmup, ge=0, lt=1)
+    schedule: str = name_of(SCHEDULES, Recipe.schedule)
+    weight_decay: float = setting("a finite number of at least 0", Recipe.weight_decay, ge=0)
+    clip: float | None = setting("a finite number above 0, or null", Recipe.clip, gt=0)
+    train: str = name_of(TRAINED, Recipe.train)
+    precision: str = name_of(PRECISIONS, Recipe.precision)
+
+
+class TrialSettings(Settings):
+    """One whole trial. As `trial:` in a spec it is the baseline."""
+
+    injection: InjectionSettings = section(InjectionSettings)
+    recipe: RecipeSettings = section(RecipeSettings)
+    seed: int = setting("a whole number from 0 to 4294967295", 0, ge=0, lt=2**32)
+
+    def to_injection(self) -> Injection:
+        """As `tli` takes it."""
+        return Injection(**self.injection.to_json())
+
+    def to_recipe(self) -> Recipe:
+        """As `tli` takes it."""
+        return Recipe(**self.recipe.to_json())
+
+
+class ObjectiveSettings(Settings):
+    """What is minimised, and where trials are made equal."""
+
+    metric: str = name_of(("eval_loss",), "eval_loss")
+    at: str = name_of(("tokens",), "tokens")
+
+
+class SamplerSettings(Settings):
+    """What proposes the next trial."""
+
+    name: str = name_of(("tpe", "random"), "tpe")
+    seed: int = setting("a whole number from 0 to 4294967295", 0, ge=0, lt=2**32)
+
+
+class BudgetSettings(Settings):
+    """When the search ends. The control and the baseline count; replicates of finalists do not."""
+
+    trials: int = setting(
+        "a whole number of at least 2 (the control and the baseline come first)", example=24, ge=2
+    )
+
+
+class StoppingSettings(Settings):
+    """When a trial is given up: none before `grace` of its steps; about `keep` pass each rung."""
+
+    rule: str = name_of(("asha", "median", "none"), "asha")
+    grace: float = setting("a share of the steps between 0 and 1", 0.2, gt=0, lt=1)
+    keep: float = setting("a share of the trials between 0 and 1", 0.33, gt=0, lt=1)
+
+
+class FinalistSettings(Settings):
+    """How many of the best are run again, and under how many seeds in all (the first run counts)."""
+
+    top: int = setting("a whole number of at least 1", 3, ge=1)
+    seeds: int = setting("a whole number of at least 1", 3, ge=1)
+
+
+class ResourceSettings(Settings):
+    """What one trial gets, and how many run at once (null: as many as fit)."""
+
+    cpus: int = setting("a whole number of at least 1", 1, ge=1)
+    gpus: float = setting("a number of at least 0, whole above 1", 0.0, example=0, ge=0)
+    parallel: int | None = setting("a whole number of at least 1, or null for as many as fit", None, ge=1)
+
+
+class StorageSettings(Settings):
+    """Where results are kept."""
+
+    study: str = setting("sqlite, or an address sqlite:///... or postgresql://...", "sqlite", min_length=1)
+    artifacts: str = setting("a folder", "runs", min_length=1)
+
+
+class TrackingSettings(Settings):
+    """Where MLflow is."""
+
+    uri: str = setting("sqlite, or an address sqlite:///... or http(s)://...", "sqlite", min_length=1)
+
+
+def catalogue_of(model: type[BaseModel], prefix: str = "") -> dict[str, Setting]:
+    """Every dotted path of a model, sections before what is in them."""
+    found: dict[str, Setting] = {}
+    for name, described in model.model_fields.items():
+        inner = next((each for each in _alternatives(described.annotation) if _is_section(each)), None)
+        extra = described.json_schema_extra
+        names = extra.get("names", ()) if isinstance(extra, dict) else ()
+        example = described.examples[0] if described.examples else None
+        found[f"{prefix}{name}"] = Setting(
+            expected=described.description or "",
+            example=example,
+            names=tuple(names),  # type: ignore[arg-type]
+            section=inner is not None or get_origin(described.annotation) is dict,
+            required=described.is_required(),
+        )
+        if inner is not None:
+            found.update(catalogue_of(inner, f"{prefix}{name}."))
+    return found
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) or (annotation,)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -1,0 +1,114 @@
+"""Finds the text of a spec, a file or a packaged one, and lays the command line's values over it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sweeps.errors import Problem, SpecError
+from sweeps.spec.ranges import KINDS
+from sweeps.wording import masked
+from sweeps.yaml_source import Source, parse_value, read_bytes, read_file
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+def packaged() -> tuple[str, ...]:
+    """Names of the specs that come with the package."""
+    folder = resources.files("sweeps") / "specs"
+    return tuple(sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml")))
+
+
+def read_spec(reference: str, overrides: Sequence[str], runs: str | None) -> Source:
+    """The values of a spec with the command line's over them.
+
+    Raises:
+        SpecError: no such spec, text that cannot be read, or options that cannot be laid over it.
+    """
+    source = _found(reference)
+    problems: list[Problem] = []
+    for override in overrides:
+        try:
+            _lay_over(source, override)
+        except SpecError as error:
+            problems += error.problems
+    if runs is not None:
+        _put(source, ["storage", "artifacts"], runs, f"--runs {masked(runs)}")
+    if problems:
+        raise SpecError(*problems)
+    return source
+
+
+def _found(reference: str) -> Source:
+    path = Path(reference)
+    if reference in packaged() and not path.is_file():
+        text = (resources.files("sweeps") / "specs" / f"{reference}.yaml").read_bytes()
+        return read_bytes(text, f"{reference}.yaml")
+    if path.exists():
+        return read_file(path, reference)
+    near = _near(path)
+    names = ", ".join(packaged())
+    raise SpecError(Problem(reference or "spec", "no such file", f"a YAML file, or one of {names}", near))
+
+
+def _near(path: Path) -> str:
+    folder = path.parent
+    files = [each.name for each in folder.iterdir() if each.suffix in _SUFFIXES] if folder.is_dir() else []
+    match = difflib.get_close_matches(path.name, [*files, *packaged()], n=1, cutoff=0.5)
+    if not match:
+        return ""
+    return str(folder / match[0]) if match[0] in files else match[0]
+
+
+def _lay_over(source: Source, override: str) -> None:
+    option = f"--set {masked(override)}"
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    if not equals or not all(path.split(".")):
+        raise SpecError(
+            Problem(option, "no dotted path and value", "dotted.path=value", "--set budget.trials=40")
+        )
+    value = parse_value(text, option)
+    _put(source, _keys(path, source.values), value, option)
+
+
+def _keys(path: str, values: Mapping[str, Any]) -> list[str]:
+    """The names from the root to a setting. In `search` a dotted path is one name."""
+    section, _, rest = path.partition(".")
+    if section != "search" or not rest:
+        return path.split(".")
+    search = values.get("search")
+    for known in sorted(search, key=len, reverse=True) if isinstance(search, Mapping) else ():
+        if rest.startswith(f"{known}."):
+            inner = rest.removeprefix(f"{known}.")
+            return [
+                "search",
+                known,
+                *(["when", inner[5:]] if inner.startswith("when.") else inner.split(".")),
+            ]
+    searched, _, last = rest.rpartition(".")
+    return ["search", searched, last] if searched and last in (*KINDS, "step") else ["search", rest]
+
+
+def _put(source: Source, keys: Sequence[str], value: Any, option: str) -> None:
+    holder = source.values
+    for depth, key in enumerate(keys[:-1], start=1):
+        inner = holder.get(key)
+        if inner is None:
+            inner = holder[key] = {}
+        if not isinstance(inner, dict):
+            path = ".".join(keys[:depth])
+            raise SpecError(
+                Problem(option, f"a path through {path}, which holds one value", "a path to a setting")
+            )
+        holder = inner
+    holder[keys[-1]] = value
+    path = ".".join(keys)
+    for known in [
+        each for each in source.places if each == path or each.startswith((f"{path}.", f"{path}["))
+    ]:
+        del source.places[known]
+    source.origins[path] = option
