@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from sweeps.errors import Problem, SpecError
 from sweeps.spec import checks, values
@@ -66,6 +66,17 @@ class Spec(Settings):
     storage: StorageSettings = section(StorageSettings)
     tracking: TrackingSettings | None = section(TrackingSettings)
 
+    _source: Source | None = PrivateAttr(None)
+
+    def where(self, path: str) -> str:
+        """Where a dotted path was written, for messages: `file:line:column path` as far as it is known."""
+        return self._source.where(path) if self._source else path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self.__dict__ == other.__dict__  # not where it was written
+
+    __hash__ = None  # type: ignore[assignment]
+
     @property
     def steps(self) -> int:
         """Optimizer steps of every trial."""
@@ -78,8 +89,8 @@ class Spec(Settings):
 
     @property
     def replicates(self) -> int:
-        """Runs of finalists under further seeds, on top of the budget's trials."""
-        return self.finalists.top * (self.finalists.seeds - 1)
+        """Most runs there may be on top of the budget: finalists, control and baseline under further seeds."""
+        return (self.finalists.top + 2) * (self.finalists.seeds - 1)
 
     @property
     def hash(self) -> str:
@@ -172,7 +183,9 @@ class Spec(Settings):
         if faults:
             ordered = sorted(faults, key=lambda fault: source.order(fault.path))
             raise SpecError(*[_problem(fault, source.where(fault.path)) for fault in ordered])
-        return spec.model_copy(update={"search": values.typed(spec.search, spec.trial)})
+        spec = spec.model_copy(update={"search": values.typed(spec.search, spec.trial)})
+        spec._source = source
+        return spec
 
 
 CATALOGUE = catalogue_of(Spec)

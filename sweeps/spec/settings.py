@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from sweeps.spec.faults import Setting
 from sweeps.spec.ranges import LARGEST_INT
+from tli import data
 from tli.plan import INITS, METHODS, Injection
 from tli.recipe import PRECISIONS, SCHEDULES, TRAINED, Recipe
 
@@ -75,6 +76,10 @@ class DataSettings(Settings):
     split: str = setting("the name of a split", "train", min_length=1)
     sequence_length: int = setting("a whole number of at least 2", 128, ge=2)
     eval_tokens: int = setting("a whole number of at least one sequence", 16_384, ge=1)
+
+    def to_tli(self) -> data.DataSettings:
+        """As `tli` takes it."""
+        return data.DataSettings(**self.to_json())
 
 
 class InjectionSettings(Settings):
