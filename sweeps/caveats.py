@@ -19,8 +19,8 @@ def caveats(
     """One sentence each, most important first. `originals` are the trials without the replicates."""
     return (
         *_nothing_found(originals, finalists),
-        *_missing(originals, Role.CONTROL, control),
-        *_missing(originals, Role.BASELINE, baseline),
+        *_missing(originals, finalists, Role.CONTROL, control),
+        *_missing(originals, finalists, Role.BASELINE, baseline),
         *_against_control(finalists),
         *_seeds(finalists, control, baseline),
         *_rising(originals),
@@ -37,8 +37,10 @@ def _nothing_found(originals: Sequence[TrialRecord], finalists: Sequence[Contend
     yield f"no upscaled trial has finished with a finite loss, so there is no best one{common}"
 
 
-def _missing(originals: Sequence[TrialRecord], role: Role, found: Contender | None) -> Iterator[str]:
-    if found:
+def _missing(
+    originals: Sequence[TrialRecord], finalists: Sequence[Contender], role: Role, found: Contender | None
+) -> Iterator[str]:
+    if found or not finalists:
         return
     record = next((record for record in originals if record.role is role), None)
     if record is None:

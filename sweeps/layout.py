@@ -1,0 +1,49 @@
+"""Plain text on a page 80 columns wide: tables, labelled values, bullets."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+WIDTH = 80
+
+
+def pairs(values: Mapping[str, str]) -> list[str]:
+    """One line per value, labels aligned."""
+    width = max(map(len, values), default=0)
+    return [f"  {label:<{width}}  {value}" for label, value in values.items()]
+
+
+def indented(text: str, by: int = 2) -> list[str]:
+    """A paragraph."""
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * by, subsequent_indent=" " * by)
+
+
+def bullets(sentences: Iterable[str]) -> list[str]:
+    """One item per sentence."""
+    wrapped = (textwrap.wrap(s, WIDTH, initial_indent="  - ", subsequent_indent="    ") for s in sentences)
+    return [line for lines in wrapped for line in lines]
+
+
+def section(title: str, lines: list[str]) -> list[str]:
+    """The lines under their title; nothing when there are none."""
+    return [title, *lines] if lines else []
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: set[int], width: int | None = None
+) -> list[str]:
+    """Aligned columns, to the right unless in `left`; lines are cut at `width`, where one is given."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def cells(row: Sequence[str]) -> Iterator[str]:
+        for place, (text, wide) in enumerate(zip(row, widths, strict=True)):
+            yield text.ljust(wide) if place in left else text.rjust(wide)
+
+    lines = ["  ".join(cells(row)).rstrip() for row in [header, *rows]]
+    return [line if width is None or len(line) <= width else f"{line[: width - 1]}…" for line in lines]
+
+
+def join(*sections: list[str]) -> str:
+    """The page: sections with a blank line between, the empty ones left out."""
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"

@@ -1,0 +1,199 @@
+"""The texts a person reads: the whole page of a small sweep, and the corners it does not show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sweeps.records import Role, State, TrialRecord
+from sweeps.selection import verdict
+from sweeps.summary import best_text, list_text, settings_text, status_text, summary_text
+
+LOSSES = {  # by trial and seed; differences from the control: -0.02 or so for 2, growing for 3
+    0: [3.7200, 3.7300, 3.7400],
+    1: [3.7100, 3.7190, 3.7310],
+    2: [3.7000, 3.7110, 3.7190],
+    3: [3.7300, 3.7400, 3.7503],
+}
+PLACES = {"study": "sqlite:///runs/study.db", "MLflow": "sqlite:///runs/mlflow.db"}
+
+
+def record(
+    number: int, role: Role, state: State, k: int, losses: dict[int, float], **fields: Any
+) -> TrialRecord:
+    params = {} if role is Role.CONTROL else {"injection.k": k, "recipe.learning_rate": 0.00123456789}
+    return TrialRecord(
+        **{
+            "number": number,
+            "role": role,
+            "state": state,
+            "params": params,
+            "settings": {"injection": {"k": k}, "recipe": {"learning_rate": 0.00123456789}},
+            "seed": 0,
+            "steps": 50,
+            "losses": losses,
+            "value": losses.get(50) if state is State.COMPLETE else None,
+            "tokens": 1000,
+            "flops": 1e9 * (1 + 1 / k if k else 1),
+            "started": 1_700_000_000.0,
+            "finished": 1_700_000_060.0,
+            **fields,
+        }
+    )
+
+
+def small_sweep() -> list[TrialRecord]:
+    roles = [Role.CONTROL, Role.BASELINE, Role.SEARCH, Role.SEARCH]
+    ks = [0, 4, 1, 8]
+    records = [
+        record(n, roles[n], State.COMPLETE, ks[n], {0: 3.8, 50: LOSSES[n][0]}) for n in range(len(LOSSES))
+    ]
+    records += [
+        record(4, Role.SEARCH, State.PRUNED, 2, {0: 3.8, 10: 3.75}, reason="stopped by asha at step 10"),
+        record(5, Role.SEARCH, State.FAIL, 2, {0: 3.8}, reason="diverged: the loss is not finite at step 7"),
+    ]
+    for seed in (1, 2):
+        for n in range(len(LOSSES)):
+            losses = {0: 3.8, 50: LOSSES[n][seed]}
+            place = len(records)
+            of = {"seed": seed, "replicate_of": n}
+            records.append(record(place, Role.REPLICATE, State.COMPLETE, ks[n], losses, **of))
+    return records
+
+
+PAGE = """\
+Sweep small: 6 trials (4 complete, 1 stopped early, 1 failed), and 8 replicates
+under other seeds
+
+Best: trial 2
+  injection.k           1
+  recipe.learning_rate  0.00123456789
+  held-out loss         3.7100 nats per token, mean of 3 seeds
+  initial loss          3.8000
+  vs control            -0.0200 ± 0.0025 (better; n=3 seeds, 95 %)
+  vs baseline           -0.0100 ± 0.0050 (better; n=3 seeds, 95 %)
+
+Finalists
+  trial   seeds    loss        vs control       vs baseline  FLOPs
+  2 best      3  3.7100  -0.0200 ± 0.0025  -0.0100 ± 0.0050  2.00x
+      k=1 learning_rate=0.001235
+  1           3  3.7200  -0.0100 ± 0.0025                 -  1.25x
+      baseline: k=4 learning_rate=0.001235
+  3           3  3.7401  +0.0101 ± 0.0004  +0.0201 ± 0.0021  1.12x
+      k=8 learning_rate=0.001235
+  0           3  3.7300                 -                 -  1.00x
+      control: the original model, trained on
+  Loss: mean over seeds, nats per token, at equal tokens and not at equal
+  compute. Differences: paired by seed, with 95 % t intervals. FLOPs: per token,
+  relative to the control.
+
+Stopped early
+  trial   step    loss  settings
+      4  10/50  3.7500  k=2 learning_rate=0.001235
+
+Failed
+  - trial 5 (search) at step 0 of 50: diverged: the loss is not finite at step 7
+
+Where
+  study   sqlite:///runs/study.db
+  MLflow  sqlite:///runs/mlflow.db
+
+Next
+  take the winner  sweeps export small --out best/
+  look at curves   sweeps ui small
+  search on        sweeps run small.yaml --set budget.trials=12
+  debug a failure  sweeps trial small.yaml 5
+"""
+
+
+def test_the_whole_page() -> None:
+    records = small_sweep()
+    page = summary_text(verdict(records), records, name="small", places=PLACES, spec="small.yaml")
+    assert page == PAGE
+
+
+def test_best_is_the_middle_of_the_page() -> None:
+    assert best_text(verdict(small_sweep())) in PAGE.replace("\n\nStopped", "\n\x00")
+
+
+def test_a_tie_is_in_the_text_with_the_cheaper_one() -> None:
+    records = [
+        *(record(n, Role.SEARCH, State.COMPLETE, k, {0: 3.8, 50: 3.7}) for n, k in ((0, 1), (1, 4))),
+        record(2, Role.REPLICATE, State.COMPLETE, 1, {50: 3.6}, seed=1, replicate_of=0),
+        record(3, Role.REPLICATE, State.COMPLETE, 4, {50: 3.61}, seed=1, replicate_of=1),
+    ]
+    text = best_text(verdict(records, seeds=2))
+    assert text.startswith("Best: trial 1\n")
+    assert (
+        "  Trials 0, 1 tie: none is shown to differ from the lowest mean, trial 0. Trial\n"
+        "  1 costs the fewest FLOPs per token of them.\n"
+    ) in text
+
+
+def test_one_seed_shows_differences_without_an_interval() -> None:
+    text = best_text(verdict([r for r in small_sweep() if r.role is not Role.REPLICATE], seeds=1))
+    assert "  vs control            -0.0200 (better; one seed, no interval)\n" in text
+    assert "±" not in text
+    assert "  - one seed: no intervals, so small differences between trials may be chance\n" in text
+
+
+def test_without_a_finished_trial_there_is_nothing_to_export() -> None:
+    records = [record(0, Role.BASELINE, State.RUNNING, 4, {0: 3.8})]
+    assert best_text(verdict(records)).startswith("No trial has finished yet.\n")
+    page = summary_text(verdict(records), records, name="s", places={})
+    assert "sweeps export" not in page
+    assert "Where" not in page
+    assert "  go on           sweeps run s\n" in page
+
+
+def test_long_lists_of_endings_end_with_how_many_more() -> None:
+    stopped = [record(n, Role.SEARCH, State.PRUNED, 2, {10: 3.75}) for n in range(20)]
+    page = summary_text(verdict(stopped), stopped, name="s", places={})
+    assert page.count("10/50") == 12
+    assert "  and 8 more: `sweeps status`\n" in page
+
+
+@pytest.mark.parametrize("number", [3, 1234])
+def test_no_text_is_wider_than_the_page(number: int) -> None:
+    long = {f"recipe.some_long_setting_{i}": 1 / 3 for i in range(4)}
+    records = [
+        *small_sweep(),
+        record(number + 20, Role.SEARCH, State.COMPLETE, 2, {0: 3.8, 50: 3.1}, params=long),
+        record(number + 21, Role.SEARCH, State.PRUNED, 2, {0: 3.8, 5: 3.9}, params=long),
+        record(number + 22, Role.SEARCH, State.FAIL, 2, {0: 3.8}, reason="a long story " * 20),
+    ]
+    page = summary_text(verdict(records), records, name="s" * 25, places=PLACES)
+    assert max(len(line) for line in (page + status_text(records)).splitlines()) <= 80
+
+
+def test_status_has_a_line_for_every_trial() -> None:
+    lines = status_text(small_sweep()).splitlines()
+    assert lines[:9] == [
+        "12 complete, 1 stopped, 1 failed",
+        "",
+        "trial  role       state      step    loss  settings",
+        "    0  control    complete  50/50  3.7200",
+        "    1  baseline   complete  50/50  3.7100  k=4 learning_rate=0.001235",
+        "    2  search     complete  50/50  3.7000  k=1 learning_rate=0.001235",
+        "    3  search     complete  50/50  3.7300  k=8 learning_rate=0.001235",
+        "    4  search     stopped   10/50  3.7500  k=2 learning_rate=0.001235",
+        "    5  search     failed     0/50  3.8000  diverged: the loss is not finite at …",
+    ]
+    assert lines[9] == "    6  replicate  complete  50/50  3.7300  of 0, seed 1"
+    assert len(lines) == 3 + 14
+    assert status_text([]) == "No trials yet.\n"
+
+
+def test_list_has_a_line_for_every_sweep() -> None:
+    assert list_text({"small": small_sweep(), "empty": []}) == (
+        "sweep  trials  complete  stopped  failed  running    best        last (UTC)\n"
+        "empty       0         0        0       0        0       -                 -\n"
+        "small      14        12        1       1        0  3.7000  2023-11-14 22:14\n"
+    )
+    assert list_text({}) == "No sweeps here.\n"
+
+
+def test_settings_go_by_their_last_name_unless_two_share_it() -> None:
+    assert settings_text({"injection.k": 4, "recipe.rate": 1e-3}) == "k=4 rate=0.001"
+    assert settings_text({"a.rate": 0.5, "b.rate": 0.25}) == "a.rate=0.5 b.rate=0.25"
