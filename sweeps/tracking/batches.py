@@ -1,0 +1,76 @@
+"""Events of the outbox as MLflow wants them: one batch of parameters, tags and metrics for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from mlflow.entities import Metric
+
+from sweeps.outbox import Event
+
+# A trial that was stopped early is KILLED there: at a glance it is neither finished nor failed.
+_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+@dataclass
+class Batch:
+    """All that one round brings for one run; `number` None is the sweep itself."""
+
+    number: int | None
+    started: float  # seconds since the epoch
+    name: str | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: list[Metric] = field(default_factory=list)
+    status: str | None = None  # an MLflow run status
+    status_time: float = 0.0
+
+
+def batches(events: Sequence[Event]) -> dict[int | None, Batch]:
+    """Events sorted by the run they belong to; within a run the order stays."""
+    result: dict[int | None, Batch] = {}
+
+    def of(number: int | None, event: Event) -> Batch:
+        return result.setdefault(number, Batch(number, event["time"]))
+
+    for event in events:
+        kind, number = event["kind"], event["number"]
+        if kind == "points":
+            batch = of(number, {"time": _first_time(event)})
+            batch.metrics += _metrics(event)
+        elif kind == "rank":
+            for place, ranked in enumerate(event["numbers"], 1):
+                of(ranked, event).tags["sweeps.rank"] = str(place)
+        else:
+            batch = of(number, event)
+            batch.name = event.get("name", batch.name)
+            batch.params.update(event.get("params", {}))
+            batch.tags.update(event["tags"])
+            batch.metrics += [
+                Metric(k, v, milliseconds(event["time"]), 0) for k, v in event.get("metrics", {}).items()
+            ]
+            batch.status = _STATUS[event["status"]] if kind == "end" else "RUNNING"
+            batch.status_time = event["time"]
+    return result
+
+
+def _metrics(event: Event) -> Iterator[Metric]:
+    for point in event["evals"]:
+        when, step = milliseconds(point["time"]), point["step"]
+        for key in ("eval_loss", "tokens", "flops", "seconds"):
+            yield Metric(key, float(point[key]), when, step)
+        if point["seconds"] > 0:
+            yield Metric("tokens_per_second", point["tokens"] / point["seconds"], when, step)
+    for step, loss, when in event["train"]:
+        yield Metric("train_loss", float(loss), milliseconds(when), step)
+
+
+def _first_time(event: Event) -> float:
+    times = [point["time"] for point in event["evals"]] + [when for _, _, when in event["train"]]
+    return min(times)
+
+
+def milliseconds(seconds: float) -> int:
+    """Wall clock as MLflow counts it."""
+    return int(seconds * 1000)

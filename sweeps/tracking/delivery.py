@@ -1,0 +1,241 @@
+"""Carries the outbox to MLflow, in order, in batches, as often as it takes, each thing once.
+
+Delivering twice must be harmless, because a reply can be lost after the server has committed. So runs are
+looked for by their tag before they are created, metrics carry the time of their first writing (which is part
+of MLflow's key of a metric), and parameters already there are left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlflow.entities import Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from sweeps.outbox import EVENTS, Sent, read_events, read_sent, write_sent
+from sweeps.tracking.batches import Batch, batches, milliseconds
+from sweeps.wording import masked
+
+POLL = 0.5  # seconds between looks at the outbox
+ROUND = 256 * 1024  # bytes of the outbox delivered in one go
+ORPHANED = 10.0  # seconds that a delivery goes on after its driver was killed
+PATIENCE = (0.5, 30.0)  # seconds between tries, doubling from the first to the second
+# Codes that mean "this request will never do"; anything else may be better next time.
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
+REFUSALS_BEFORE_SKIPPING = 3
+
+Item = TypeVar("Item")
+
+
+class Driver:
+    """The other end of the pipe: whether it still wants us, and until when."""
+
+    def __init__(self) -> None:
+        self.deadline: float | None = None  # set once the driver has closed the pipe or is gone
+        self._text = b""
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but wake when the driver speaks or ends."""
+        if self.deadline is not None:
+            time.sleep(max(0.0, min(seconds, self.deadline - time.monotonic())))
+            return
+        ready, _, _ = select.select([0], [], [], seconds)
+        if ready:
+            data = os.read(0, 4096)
+            self._text += data
+            if not data or b"\n" in self._text:
+                self.deadline = time.monotonic() + (float(self._text) if self._text.strip() else ORPHANED)
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+class Delivery:
+    """One sweep's experiment on one store, and the runs in it as far as they are known."""
+
+    def __init__(self, target: Mapping[str, Any]) -> None:
+        self.target = target
+        self.folder = Path(target["folder"])
+        self.client: MlflowClient | None = None
+        self.sent: Sent | None = None
+        self._runs: dict[int | None, Run] = {}
+        self._refused: dict[int | None, int] = {}
+
+    def prepare(self) -> None:
+        """Find or make the experiment and learn its runs; when it is another one, deliver all over again."""
+        self.client = self.client or MlflowClient(self.target["uri"])
+        name, experiment = self._experiment(self.client)
+        fingerprint = hashlib.sha256(f"{self.target['uri']}\n{experiment}".encode()).hexdigest()[:16]
+        before = read_sent(self.folder)
+        known = before is not None and before.target == fingerprint
+        size = (self.folder / EVENTS).stat().st_size
+        offset = before.offset if before is not None and known and before.offset <= size else 0
+        self._runs = self._find_runs(self.client, experiment)
+        self.sent = Sent(offset, fingerprint, experiment, name)
+        write_sent(self.folder, self.sent)
+
+    def _experiment(self, client: MlflowClient) -> tuple[str, str]:
+        """Name and id of this sweep's experiment: NAME, or NAME-2, ... when that is deleted or not ours.
+
+        A deleted experiment stays deleted: who removed it did not want it back, and everything is still in
+        the outbox, so the next name gets the whole sweep and not only the rest of it.
+        """
+        study, identity = self.target["study"], self.target["identity"]
+        tags = {"sweeps.study": study, **({"sweeps.identity": identity} if identity else {})}
+        for name in (study, *(f"{study}-{again}" for again in range(2, 1000))):
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                root = self.target["artifact_root"]
+                place = f"{root}/{name}" if root else None
+                return name, client.create_experiment(name, artifact_location=place, tags=tags)
+            mine = all(experiment.tags.get(key) == value for key, value in tags.items())
+            if experiment.lifecycle_stage == "active" and mine:
+                return name, experiment.experiment_id
+        raise RuntimeError(f"{study}-2 to {study}-999 are all taken")
+
+    def _find_runs(self, client: MlflowClient, experiment: str) -> dict[int | None, Run]:
+        """Each trial's run by its tag; of several (a lost reply) the fullest, and empty ones are removed."""
+        found: dict[int | None, list[Run]] = {}
+        token: str | None = None
+        while True:
+            page = client.search_runs(
+                [experiment], run_view_type=ViewType.ALL, max_results=500, page_token=token
+            )
+            for run in page:
+                key = run.data.tags.get("sweeps.trial", "")
+                if key or run.data.tags.get("sweeps.study") == self.target["study"]:
+                    found.setdefault(int(key.rpartition("/")[2]) if key else None, []).append(run)
+            token = page.token
+            if not token:
+                break
+        result = {}
+        for number, runs in found.items():
+            best, *others = sorted(runs, key=_fullness, reverse=True)
+            result[number] = best
+            for ghost in others:
+                if ghost.info.lifecycle_stage == "active" and not ghost.data.metrics:
+                    client.delete_run(ghost.info.run_id)
+        return result
+
+    def round(self) -> bool:
+        """Deliver the next piece of the outbox; whether there was any.
+
+        Raises:
+            MlflowException, OSError: Not delivered; prepare again and try again.
+        """
+        assert self.sent is not None
+        events, offset = [], self.sent.offset
+        for event, end in read_events(self.folder / EVENTS, offset, ROUND):
+            offset = end
+            events += [event] if event is not None else []
+        if offset == self.sent.offset:
+            return False
+        for number, batch in batches(events).items():
+            if self._refused.get(number, 0) < REFUSALS_BEFORE_SKIPPING:
+                try:
+                    self._deliver(batch)
+                except MlflowException as error:
+                    if error.error_code in REFUSALS:
+                        self._refused[number] = self._refused.get(number, 0) + 1
+                    raise
+        self._refused.clear()
+        self.sent = Sent(offset, self.sent.target, self.sent.experiment_id, self.sent.experiment)
+        write_sent(self.folder, self.sent)
+        return True
+
+    def _deliver(self, batch: Batch) -> None:
+        assert self.client is not None
+        run = self._runs.get(batch.number) or self._create(batch)
+        if run.info.lifecycle_stage != "active":
+            return  # somebody deleted this run; it stays so
+        run_id = run.info.run_id
+        known = run.data.params
+        params = [Param(key, value[:6000]) for key, value in batch.params.items() if key not in known]
+        # A parameter cannot be changed in MLflow. One that was (an extended budget) is shown as a tag.
+        changed = {f"now.{k}": v for k, v in batch.params.items() if k in known and known[k] != v[:6000]}
+        tags = [RunTag(key, value[:5000]) for key, value in {**batch.tags, **changed}.items()]
+        for some in _pieces(params, 100):
+            self.client.log_batch(run_id, params=some)
+            known.update({param.key: param.value for param in some})
+        for tagged in _pieces(tags, 100):
+            self.client.log_batch(run_id, tags=tagged)
+        for measured in _pieces(batch.metrics, 1000):
+            self.client.log_batch(run_id, metrics=measured)
+        if batch.status == "RUNNING" and run.info.status != "RUNNING":
+            self.client.update_run(run_id, status="RUNNING")
+        elif batch.status not in (None, "RUNNING"):
+            self.client.set_terminated(run_id, batch.status, end_time=milliseconds(batch.status_time))
+
+    def _create(self, batch: Batch) -> Run:
+        assert self.client is not None
+        assert self.sent is not None
+        study, number = self.target["study"], batch.number
+        tags = {"sweeps.study": study, "mlflow.source.name": f"sweep {study}", "mlflow.source.type": "JOB"}
+        if number is not None:
+            parent = self._runs.get(None) or self._create(Batch(None, batch.started))
+            tags |= {"sweeps.trial": f"{study}/{number}", "mlflow.parentRunId": parent.info.run_id}
+        name = batch.name or (study if number is None else f"{number:04d}")
+        run = self.client.create_run(
+            self.sent.experiment_id, start_time=milliseconds(batch.started), tags=tags, run_name=name
+        )
+        self._runs[number] = run
+        return run
+
+
+def _fullness(run: Run) -> tuple[bool, int, int]:
+    size = len(run.data.metrics) + len(run.data.params)
+    return run.info.lifecycle_stage == "active", size, -run.info.start_time
+
+
+def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def deliver(target: Mapping[str, Any]) -> None:
+    """Deliver until the driver closes the pipe and all is delivered, or the time it gave is up."""
+    driver, delivery = Driver(), Delivery(target)
+    with (delivery.folder / "outbox.lock").open("w") as lock:
+        _hold(lock.fileno(), driver)
+        pause, prepared = PATIENCE[0], False
+        while not driver.over:
+            try:
+                if not prepared:
+                    delivery.prepare()
+                    prepared = True
+                more = delivery.round()
+                pause = PATIENCE[0]
+            except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the sweep goes on
+                _say(f"not delivered, next try in {pause:g} s: {error}")
+                prepared, more = False, True
+                driver.wait(pause)
+                pause = min(pause * 2, PATIENCE[1] if driver.deadline is None else 2.0)
+                continue
+            if not more and driver.deadline is not None:
+                return
+            driver.wait(0.0 if more else POLL)
+
+
+def _hold(lock: int, driver: Driver) -> None:
+    """One process delivers at a time; that of a driver which was killed may still be at it."""
+    while not driver.over:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            driver.wait(0.2)
+
+
+def _say(text: str) -> None:
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), masked(text), file=sys.stderr, flush=True)

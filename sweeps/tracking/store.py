@@ -1,0 +1,72 @@
+"""Where tracking goes: what may stand under `tracking.uri`, and the address that MLflow is given for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from sweeps.errors import Problem
+from sweeps.wording import shown as show
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SERVERS = ("http", "https")
+_EXPECTED = '"sqlite", the address of a server (http://HOST:PORT) or of a database (postgresql://...)'
+
+
+def tracking_problems(uri: str, where: str = "tracking.uri") -> list[Problem]:
+    """What is wrong with the address as it is written; nobody is asked whether it answers.
+
+    A server that does not answer is no problem of a run: what it missed is delivered when it is back.
+    """
+    if uri == "sqlite":
+        return []
+    parts, port = _split(uri)
+    if parts is None:
+        return [Problem(where, show(uri), _EXPECTED, "http://127.0.0.1:5000")]
+    shown, scheme = show(uri), parts.scheme.partition("+")[0]
+    if scheme in SERVERS:
+        if not parts.hostname:
+            return [Problem(where, shown, "a host name after ://", f"{scheme}://127.0.0.1:5000")]
+        if port == 0:
+            return [Problem(where, shown, "a port between 1 and 65535", f"{scheme}://{parts.hostname}:5000")]
+        return []
+    if scheme in DATABASES:
+        return [] if "://" in uri else [Problem(where, shown, f"{scheme}://...", _database_remedy(scheme))]
+    if scheme in ("", "file"):
+        return [Problem(where, shown, _EXPECTED, '"sqlite" (MLflow no longer keeps runs in plain folders)')]
+    host_and_port = "://" not in uri and parts.path.isdecimal()
+    return [Problem(where, shown, _EXPECTED, f"http://{uri}" if host_and_port else "http://127.0.0.1:5000")]
+
+
+def _split(uri: str) -> tuple[SplitResult | None, int | None]:
+    """The address in parts and its port, 0 for one that is no port; (None, None) for what is no address."""
+    if not uri.strip() or any(character.isspace() for character in uri):
+        return None, None
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return None, None
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    return parts, port
+
+
+def _database_remedy(scheme: str) -> str:
+    return "sqlite:///mlflow.db" if scheme == "sqlite" else f"{scheme}://USER@HOST/DATABASE"
+
+
+def store_uri(uri: str, artifacts: Path) -> str:
+    """The address for MLflow: "sqlite" is a file in the artifacts folder; relative files become absolute."""
+    if uri == "sqlite":
+        return f"sqlite:///{artifacts.resolve() / 'mlflow.db'}"
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.startswith(prefix + "/") and uri != "sqlite:///:memory:":
+        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
+    return uri
+
+
+def artifact_root(uri: str, artifacts: Path) -> Path | None:
+    """Where runs put their artifacts, None when that is the server's business."""
+    return artifacts.resolve() / "mlartifacts" if uri == "sqlite" else None

@@ -1,0 +1,232 @@
+"""What the driver holds: methods that append to the outbox in microseconds, and the process that delivers it.
+
+The delivering process is one of its own because `import mlflow` and a first SQLite store cost some four
+seconds of processor time: a thread left the driver 37 % of its speed meanwhile, a process all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeps.outbox import Outbox, read_sent
+from sweeps.records import Point, Role, State
+from sweeps.tracking.store import artifact_root, store_uri
+
+LOG = "outbox.log"
+Values = Mapping[str, Any]
+
+
+class Tracking(Protocol):
+    """What a driver tells of a sweep as it goes. No method raises, waits for a server or loads a library."""
+
+    def open_sweep(self, params: Values, tags: Values) -> None:
+        """Begin, or go on with, the sweep; `params` may be nested."""
+
+    def declare(self, number: int, settings: Values, tags: Values) -> None:
+        """A trial begins, or goes on; `settings` is its whole `trial:` section."""
+
+    def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
+        """Measurements of a trial; those told before are left out."""
+
+    def end(self, number: int | None, status: State, tags: Values, metrics: Values) -> None:
+        """A trial, or with None the sweep, is over; metrics that are None are left out."""
+
+    def rank(self, numbers: Sequence[int]) -> None:
+        """The complete trials, best first."""
+
+    def close(self, timeout: float) -> bool:
+        """Wait at most so many seconds for the rest to be delivered; whether all of it was."""
+
+
+class NullTracker:
+    """`tracking: null`: takes everything and keeps nothing."""
+
+    def open_sweep(self, params: Values, tags: Values) -> None:
+        """Nothing to do."""
+
+    def declare(self, number: int, settings: Values, tags: Values) -> None:
+        """Nothing to do."""
+
+    def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
+        """Nothing to do."""
+
+    def end(self, number: int | None, status: State, tags: Values, metrics: Values) -> None:
+        """Nothing to do."""
+
+    def rank(self, numbers: Sequence[int]) -> None:
+        """Nothing to do."""
+
+    def close(self, timeout: float) -> bool:  # noqa: ARG002
+        """Nothing is left to deliver."""
+        return True
+
+
+class Tracker:
+    """Tracks one sweep into MLflow through the outbox in `folder`.
+
+    `uri` is what the spec says under `tracking.uri`, `artifacts` the folder that "sqlite" means a file in.
+    `identity` names the study for ever (not only until another one takes its name): an experiment that bears
+    another identity is left alone and NAME-2 is taken. `problem` says what went wrong on this side, if any.
+    """
+
+    def __init__(
+        self, uri: str, *, study: str, folder: Path, artifacts: Path, identity: str | None = None
+    ) -> None:
+        root = artifact_root(uri, artifacts)
+        self.problem: str | None = None
+        self._folder = folder.resolve()
+        self._target = {
+            "uri": store_uri(uri, artifacts),
+            "study": study,
+            "identity": identity,
+            "folder": str(self._folder),
+            "artifact_root": None if root is None else str(root),
+        }
+        self._outbox: Outbox | None = None
+        self._size = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._restart_after, self._patience = 0.0, 5.0
+
+    def open_sweep(self, params: Values, tags: Values) -> None:
+        """Open the outbox, take up what is there, and start delivering."""
+        with self._caught():
+            if self._outbox is None:
+                self._outbox = Outbox(self._folder)
+        self._append(lambda box: box.put("sweep", params=flat(params), tags=_given(tags)))
+
+    def declare(self, number: int, settings: Values, tags: Values) -> None:
+        """A trial begins: its run is named by number, K, initial weights and learning rate."""
+        params, shown = flat(settings), _given(tags)
+        name = run_name(number, params, shown.get("sweeps.role", ""))
+        self._append(lambda box: box.put("trial", number, name=name, params=params, tags=shown))
+
+    def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
+        """Held-out and train losses, each (trial, step) once for ever."""
+        self._append(lambda box: box.points(number, attempt, points))
+
+    def end(self, number: int | None, status: State, tags: Values, metrics: Values) -> None:
+        """The run is over: COMPLETE is FINISHED in MLflow, PRUNED is KILLED, FAIL is FAILED."""
+        shown = {"sweeps.state": str(status), **_given(tags)}
+        scalars = {key: float(value) for key, value in metrics.items() if value is not None}
+        self._append(lambda box: box.put("end", number, status=str(status), tags=shown, metrics=scalars))
+
+    def rank(self, numbers: Sequence[int]) -> None:
+        """Tag the trials 1, 2, ... in this order."""
+        self._append(lambda box: box.put("rank", numbers=list(numbers)))
+
+    def close(self, timeout: float) -> bool:
+        """Let the delivering process finish, or end it when time is up; the rest waits in the outbox."""
+        box, self._outbox = self._outbox, None
+        if box is not None:
+            with self._caught():
+                self._size = box.size
+                box.close()
+                self._finish(timeout)
+        return self.problem is None and self.pending() == 0
+
+    def pending(self) -> int:
+        """Bytes of the outbox that have not been delivered yet."""
+        sent = read_sent(self._folder)
+        size = self._size if self._outbox is None else self._outbox.size
+        return max(0, size - (sent.offset if sent is not None else 0))
+
+    def _append(self, write: Callable[[Outbox], bool]) -> None:
+        with self._caught():
+            if self._outbox is not None:
+                write(self._outbox)
+                self._deliver()
+
+    @contextlib.contextmanager
+    def _caught(self) -> Any:
+        """Tracking never stops a sweep: what fails here is kept to be told at the end."""
+        try:
+            yield
+        except (OSError, TypeError, ValueError) as error:
+            self.problem = f"{type(error).__name__}: {error}"
+
+    def _deliver(self) -> None:
+        """Start the delivering process, and start it again, ever more patiently, when it died."""
+        now = time.monotonic()
+        if (self._process is not None and self._process.poll() is None) or now < self._restart_after:
+            return
+        self._restart_after, self._patience = now + self._patience, min(self._patience * 2, 300.0)
+        with (self._folder / LOG).open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sweeps.tracking"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=Path(__file__).resolve().parents[2],  # so that this very package is found
+                start_new_session=True,  # Ctrl-C is for the driver; it then closes this one
+            )
+        # The address may hold a password: it goes by the pipe, where no process list shows it. The pipe then
+        # stays open as the life line: when the driver is killed, the process sees it break.
+        self._tell(json.dumps(self._target))
+
+    def _tell(self, line: str) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _finish(self, timeout: float) -> None:
+        if self._process is None:
+            return
+        self._tell(f"{max(timeout - 1.0, 0.1)}")
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(5.0)
+
+
+def open_tracker(
+    uri: str | None, *, study: str, folder: Path, artifacts: Path, identity: str | None = None
+) -> Tracker | NullTracker:
+    """The tracker for what the spec says: `tracking: null` is None here."""
+    if uri is None:
+        return NullTracker()
+    return Tracker(uri, study=study, folder=folder, artifacts=artifacts, identity=identity)
+
+
+def flat(values: Values, prefix: str = "") -> dict[str, str]:
+    """Nested settings as text by dotted path, written as they would be in a spec."""
+    result: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.update(flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return result
+
+
+def _given(tags: Values) -> dict[str, str]:
+    """Tags as text, without those that say nothing."""
+    return flat({key: value for key, value in tags.items() if value is not None})
+
+
+def run_name(number: int, params: Mapping[str, str], role: str) -> str:
+    """How a run is called: `0007 k=4 identity lr=1.2e-03`, `0000 control lr=1.0e-03`."""
+    if role == Role.CONTROL:
+        parts = [role]
+    else:
+        method = params.get("injection.method", "tli")
+        parts = [
+            *([] if method == "tli" else [method]),
+            *(f"k={params[key]}" for key in ("injection.k",) if params.get(key, "null") != "null"),
+            *(params[key] for key in ("injection.init",) if key in params),
+        ]
+    with contextlib.suppress(KeyError, ValueError):
+        parts.append(f"lr={float(params['recipe.learning_rate']):.1e}")
+    return " ".join([f"{number:04d}", *parts])

@@ -1,0 +1,626 @@
+"""Tracking into real MLflow stores: a SQLite file, and a server that is killed in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sweeps.outbox import SENT, Outbox, read_sent
+from sweeps.records import Point, State
+from sweeps.tracking import NullTracker, Tracker, open_tracker, store_uri, tracking_problems
+from sweeps.tracking.tracker import flat, run_name
+
+pytest.importorskip("mlflow")
+STEPS = (0, 1, 2, 4, 8)
+SETTINGS = {
+    "injection": {"method": "tli", "k": 4, "init": "identity"},
+    "recipe": {"learning_rate": 1.2e-3, "clip": None},
+    "seed": 0,
+}
+
+
+def curve(offset: float = 0.0) -> list[Point]:
+    """Five held-out losses and eight train losses, with times of their own."""
+    points, last = [], 0
+    for step in STEPS:
+        train = tuple((at, 4.0 + offset - at / 10) for at in range(last + 1, step + 1))
+        points.append(
+            Point(step, step * 64, step * 2e9, step * 0.25, 4.0 + offset - step / 8, train, 5_000.0 + step)
+        )
+        last = step
+    return points
+
+
+def tell(tracker: Tracker, numbers: range = range(3)) -> None:
+    tracker.open_sweep({"name": "quick", "budget": {"trials": 3}}, {"sweeps.version": "0.1"})
+    for number in numbers:
+        role = ("control", "baseline", "search")[min(number, 2)]
+        tracker.declare(number, SETTINGS, {"sweeps.role": role, "sweeps.note": None})
+        for point in curve(number):
+            tracker.points(number, 1, [point])
+    tracker.end(0, State.COMPLETE, {}, {"objective": 3.0, "initial_loss": 4.0})
+    tracker.end(1, State.PRUNED, {"sweeps.reason": "rung 2"}, {"objective": None, "initial_loss": 5.0})
+    tracker.end(2, State.FAIL, {"sweeps.reason": "diverged"}, {})
+    tracker.rank([0])
+    tracker.end(None, State.COMPLETE, {}, {"objective": 3.0})
+
+
+class Store:
+    """What is in an MLflow store, read with MLflow's own client."""
+
+    def __init__(self, uri: str) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self.uri, self.client = uri, MlflowClient(uri)
+
+    def runs(self, experiment: str) -> dict[str, Any]:
+        """Active runs by trial ("" for the sweep itself); a trial with two runs fails the test."""
+        found = self.client.get_experiment_by_name(experiment)
+        assert found is not None
+        runs = self.client.search_runs([found.experiment_id], max_results=1000)
+        names = Counter(run.data.tags.get("sweeps.trial", "").rpartition("/")[2] for run in runs)
+        assert max(names.values(), default=0) <= 1, names
+        return {run.data.tags.get("sweeps.trial", "").rpartition("/")[2]: run for run in runs}
+
+    def history(self, run: Any, key: str) -> list[tuple[int, float]]:
+        return [(m.step, m.value) for m in self.client.get_metric_history(run.info.run_id, key)]
+
+    def everything(self, experiment: str) -> dict[str, Any]:
+        """All metrics, parameters and tags of all runs, to be compared."""
+        content = {}
+        for name, run in self.runs(experiment).items():
+            metrics = {key: sorted(self.history(run, key)) for key in run.data.metrics}
+            tags = {key: value for key, value in run.data.tags.items() if key.startswith("sweeps.")}
+            content[name] = (metrics, dict(run.data.params), tags, run.info.status)
+        return content
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        yield
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, quiet: None) -> Store:
+    """A SQLite store that is there already: to make one takes seconds."""
+    return Store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
+
+
+@pytest.fixture
+def told(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a tracker whose delivery the test does itself, so that it decides when; `drain` does all of it."""
+    from sweeps.tracking.delivery import Delivery
+
+    monkeypatch.setattr(Tracker, "_deliver", lambda _: None)
+
+    def make(study: str, *, folder: str = "sweep", identity: str | None = None) -> SimpleNamespace:
+        tracker = Tracker(
+            store.uri, study=study, folder=tmp_path / folder, artifacts=tmp_path, identity=identity
+        )
+
+        def drain() -> None:
+            delivery = Delivery(tracker._target)
+            delivery.prepare()
+            while delivery.round():
+                pass
+
+        return SimpleNamespace(tracker=tracker, drain=drain, folder=tmp_path / folder)
+
+    return make
+
+
+# --- what arrives ---------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_arrives_as_one_experiment_with_a_parent_and_a_run_for_each_trial(
+    tmp_path: Path, quiet: None
+) -> None:
+    tracker = Tracker("sqlite", study="quick", folder=tmp_path / "quick", artifacts=tmp_path)
+    tell(tracker)
+    assert tracker.close(60.0), (tmp_path / "quick" / "outbox.log").read_text()
+    assert tracker.problem is None
+    assert tracker.pending() == 0
+
+    store = Store(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = store.client.get_experiment_by_name("quick")
+    assert experiment is not None
+    assert experiment.artifact_location == f"{tmp_path}/mlartifacts/quick"
+    runs = store.runs("quick")
+    assert sorted(runs) == ["", "0", "1", "2"]
+    parent = runs.pop("")
+    assert (parent.info.run_name, parent.info.status) == ("quick", "FINISHED")
+    assert parent.data.tags["sweeps.study"] == "quick"
+    assert parent.data.params == {"name": "quick", "budget.trials": "3"}
+    assert parent.data.metrics == {"objective": 3.0}
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert [runs[n].info.run_name for n in "012"] == [
+        "0000 control lr=1.2e-03",
+        "0001 k=4 identity lr=1.2e-03",
+        "0002 k=4 identity lr=1.2e-03",
+    ]
+    assert [runs[n].info.status for n in "012"] == ["FINISHED", "KILLED", "FAILED"]
+    assert [runs[n].data.tags["sweeps.state"] for n in "012"] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert [runs[n].data.tags.get("sweeps.rank") for n in "012"] == ["1", None, None]
+    assert "sweeps.note" not in runs["0"].data.tags
+    assert runs["1"].data.params == {
+        "injection.method": "tli",
+        "injection.k": "4",
+        "injection.init": "identity",
+        "recipe.learning_rate": "0.0012",
+        "recipe.clip": "null",
+        "seed": "0",
+    }
+    assert (runs["0"].data.metrics["objective"], runs["0"].data.metrics["initial_loss"]) == (3.0, 4.0)
+    assert "objective" not in runs["1"].data.metrics
+    assert store.history(runs["1"], "eval_loss") == [(s, 5.0 - s / 8) for s in STEPS]
+    assert store.history(runs["1"], "train_loss") == [(s, 5.0 - s / 10) for s in range(1, 9)]
+    assert store.history(runs["2"], "tokens") == [(s, s * 64.0) for s in STEPS]
+    assert store.history(runs["2"], "flops") == [(s, s * 2e9) for s in STEPS]
+    assert store.history(runs["2"], "seconds") == [(s, s * 0.25) for s in STEPS]
+    assert store.history(runs["2"], "tokens_per_second") == [(s, 256.0) for s in STEPS if s]
+    times = store.client.get_metric_history(runs["2"].info.run_id, "eval_loss")
+    assert [metric.timestamp for metric in times] == [5_000_000 + 1000 * s for s in STEPS]
+    assert (tmp_path / "quick" / "outbox.log").read_text() == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"quick", "mlflow.db"}
+
+
+def test_delivering_everything_again_changes_nothing(told: Any, store: Store) -> None:
+    sweep = told("again")
+    tell(sweep.tracker)
+    sweep.drain()
+    once = store.everything("again")
+    assert once["1"][0]["train_loss"] == [(s, 5.0 - s / 10) for s in range(1, 9)]
+    (sweep.folder / SENT).unlink()
+    sweep.drain()
+    assert store.everything("again") == once
+
+
+def test_a_trial_of_many_steps_arrives_in_batches_below_the_limits(told: Any, store: Store) -> None:
+    sweep = told("long")
+    sweep.tracker.open_sweep({f"p{i}": "x" * 7000 for i in range(130)}, {f"t{i}": "y" for i in range(130)})
+    losses = tuple((step, 1.0 / step) for step in range(1, 3001))
+    sweep.tracker.declare(0, SETTINGS, {})
+    sweep.tracker.points(0, 1, [Point(3000, 1, 1.0, 1.0, 2.0, losses, 9.0)])
+    sweep.drain()
+    runs = store.runs("long")
+    assert len(store.history(runs["0"], "train_loss")) == 3000
+    assert {len(value) for value in runs[""].data.params.values()} == {6000}
+    assert len(runs[""].data.params) == 130
+    assert sum(key.startswith("t") for key in runs[""].data.tags) == 130
+
+
+def test_a_restarted_sweep_goes_on_in_the_same_runs(told: Any, store: Store) -> None:
+    first = told("resumed")
+    first.tracker.open_sweep({"budget": {"trials": 1}}, {})
+    first.tracker.declare(0, SETTINGS, {"sweeps.role": "search"})
+    first.tracker.points(0, 1, curve()[:3])
+    first.drain()
+    before = store.runs("resumed")
+    first.tracker.end(None, State.COMPLETE, {}, {})
+    first.drain()
+    assert store.runs("resumed")[""].info.status == "FINISHED"
+
+    second = told("resumed")
+    second.tracker.open_sweep({"budget": {"trials": 40}}, {})
+    second.tracker.declare(0, SETTINGS, {"sweeps.role": "search", "sweeps.attempt": 2})
+    second.tracker.points(0, 2, curve())
+    second.drain()
+    after = store.runs("resumed")
+    assert {name: run.info.run_id for name, run in after.items()} == {
+        name: run.info.run_id for name, run in before.items()
+    }
+    assert store.history(after["0"], "eval_loss") == [(s, 4.0 - s / 8) for s in STEPS]
+    assert store.history(after["0"], "train_loss") == [(s, 4.0 - s / 10) for s in range(1, 9)]
+    assert after["0"].data.tags["sweeps.attempt"] == "2"
+    assert after[""].info.status == "RUNNING"
+    assert after[""].data.params["budget.trials"] == "1"  # MLflow lets no parameter change
+    assert after[""].data.tags["now.budget.trials"] == "40"
+
+
+# --- what other people do to the store ------------------------------------------------------------------------
+
+
+def test_a_deleted_experiment_stays_deleted_and_the_next_name_gets_the_whole_sweep(
+    told: Any, store: Store
+) -> None:
+    sweep = told("gone")
+    tell(sweep.tracker)
+    sweep.drain()
+    complete = store.everything("gone")
+    store.client.delete_experiment(store.client.get_experiment_by_name("gone").experiment_id)
+    resumed = told("gone")
+    resumed.tracker.open_sweep({"name": "quick", "budget": {"trials": 3}}, {"sweeps.version": "0.1"})
+    resumed.drain()
+    assert store.client.get_experiment_by_name("gone").lifecycle_stage == "deleted"
+    again = store.everything("gone-2")
+    assert {n: run[:3] for n, run in again.items()} == {n: run[:3] for n, run in complete.items()}
+    sent = read_sent(resumed.folder)
+    assert sent is not None
+    assert sent.experiment == "gone-2"
+
+
+def test_a_sweep_leaves_experiments_of_others_with_its_name_alone(told: Any, store: Store) -> None:
+    store.client.create_experiment("shared")  # a person's own
+    for identity in ("one", "two", "one"):
+        sweep = told("shared", folder=identity, identity=identity)
+        sweep.tracker.open_sweep({"who": identity}, {})
+        sweep.drain()
+    assert store.runs("shared") == {}
+    assert store.runs("shared-2")[""].data.params == {"who": "one"}
+    assert store.runs("shared-3")[""].data.params == {"who": "two"}
+    assert store.client.get_experiment_by_name("shared-4") is None
+
+
+def test_a_deleted_run_stays_deleted_and_the_others_go_on(told: Any, store: Store) -> None:
+    sweep = told("pruned")
+    tell(sweep.tracker, range(2))
+    sweep.drain()
+    store.client.delete_run(store.runs("pruned")["1"].info.run_id)
+    sweep.tracker.points(1, 1, [Point(16, 1, 1.0, 1.0, 1.5)])
+    sweep.tracker.points(0, 1, [Point(16, 1, 1.0, 1.0, 1.5)])
+    sweep.drain()
+    runs = store.runs("pruned")
+    assert sorted(runs) == ["", "0", "2"]
+    assert store.history(runs["0"], "eval_loss")[-1] == (16, 1.5)
+
+
+def test_an_empty_double_of_a_run_is_removed(told: Any, store: Store) -> None:
+    sweep = told("ghosts")
+    tell(sweep.tracker)
+    sweep.drain()
+    before = store.runs("ghosts")
+    experiment = before["1"].info.experiment_id
+    # The reply to a request was lost and the request repeated: as MLflow's own client does.
+    store.client.create_run(experiment, tags={"sweeps.study": "ghosts", "sweeps.trial": "ghosts/1"})
+    store.client.create_run(experiment, tags={"sweeps.study": "ghosts"})
+    sweep.tracker.points(1, 1, [Point(16, 1, 1.0, 1.0, 1.5)])
+    sweep.drain()
+    after = store.runs("ghosts")
+    assert {name: run.info.run_id for name, run in after.items()} == {
+        name: run.info.run_id for name, run in before.items()
+    }
+    assert store.history(after["1"], "eval_loss")[-1] == (16, 1.5)
+
+
+# --- the process ----------------------------------------------------------------------------------------------
+
+
+def test_what_the_server_refuses_is_skipped_and_the_rest_arrives(tmp_path: Path, store: Store) -> None:
+    tracker = Tracker(store.uri, study="refused", folder=tmp_path / "refused", artifacts=tmp_path)
+    tracker.open_sweep({}, {})
+    tracker.end(0, State.COMPLETE, {}, {"no such * name \x00?": 1.0})
+    tracker.declare(1, SETTINGS, {})
+    tracker.points(1, 1, curve())
+    assert tracker.close(60.0)
+    assert store.history(store.runs("refused")["1"], "eval_loss") == [(s, 4.0 - s / 8) for s in STEPS]
+    assert "not delivered" in (tmp_path / "refused" / "outbox.log").read_text()
+
+
+def test_a_killed_delivery_is_started_again_and_nothing_is_doubled(tmp_path: Path, store: Store) -> None:
+    tracker = Tracker(store.uri, study="killed", folder=tmp_path / "killed", artifacts=tmp_path)
+    tracker._patience = 0.1
+    tell(tracker)
+    deadline = time.monotonic() + 60
+    while tracker.pending() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert tracker._process is not None
+    first = tracker._process.pid
+    for _ in range(2):
+        tracker._process.kill()
+        tracker._process.wait()
+        time.sleep(0.3)
+        tracker.points(2, 1, [*curve(2.0), Point(16, 1, 1.0, 1.0, 1.5)])
+        tracker.declare(3, SETTINGS, {"again": str(tracker._process.pid)})
+    assert tracker._process.pid != first
+    assert tracker.close(60.0)
+    runs = store.runs("killed")
+    assert store.history(runs["2"], "eval_loss") == [*((s, 6.0 - s / 8) for s in STEPS), (16, 1.5)]
+    assert sorted(runs) == ["", "0", "1", "2", "3"]
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from sweeps.records import Point
+from sweeps.tracking import Tracker
+folder = Path(sys.argv[2])
+tracker = Tracker(sys.argv[1], study="orphan", folder=folder, artifacts=folder)
+tracker.open_sweep({}, {})
+tracker.declare(0, {}, {})
+tracker.points(0, 1, [Point(step, step, 1.0, 1.0, 2.0, (), 9.0) for step in range(5)])
+print(tracker._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_driver_leaves_no_process_behind_and_loses_nothing(tmp_path: Path, store: Store) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, store.uri, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    process = int(driver.stdout.readline())
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline and _alive(process):
+        time.sleep(0.1)
+    assert not _alive(process)
+    assert store.history(store.runs("orphan")["0"], "eval_loss") == [(s, 2.0) for s in range(5)]
+
+
+def _alive(process: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+# --- a server -------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """`mlflow server` on a fixed port, to be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, timeout: float = 120.0) -> None:
+        store = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        place = ["--default-artifact-root", str(self.folder / "art"), "--no-serve-artifacts"]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "mlflow",
+                    "server",
+                    *store,
+                    *place,
+                    *("--port", str(self.port), "--workers", "1"),
+                ],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                return
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+            time.sleep(0.1)
+        raise TimeoutError("the server did not start")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, quiet: None) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_server_that_is_killed_and_comes_back_has_everything_exactly_once(
+    server: Server, tmp_path: Path
+) -> None:
+    tracker = Tracker(server.uri, study="outage", folder=tmp_path / "outage", artifacts=tmp_path)
+    slowest = 0.0
+    trials, killed_at, back_at = 12, 4, 9
+
+    def timed(method: Any, *arguments: Any) -> None:
+        nonlocal slowest
+        began = time.perf_counter()
+        method(*arguments)
+        slowest = max(slowest, time.perf_counter() - began)
+
+    tracker.open_sweep({"name": "outage"}, {})
+    deadline = time.monotonic() + 60
+    while tracker.pending() and time.monotonic() < deadline:
+        time.sleep(0.1)  # delivery is under way before the server goes
+    assert not tracker.pending()
+    for number in range(trials):
+        if number == killed_at:
+            server.kill()
+        if number == back_at:
+            server.start()
+        timed(tracker.declare, number, SETTINGS, {"sweeps.role": "search"})
+        for point in curve(number):
+            timed(tracker.points, number, 1, [point])
+            time.sleep(0.01)
+        timed(tracker.end, number, State.COMPLETE, {}, {"objective": float(number)})
+    timed(tracker.rank, list(range(trials)))
+    assert slowest < 0.05
+    assert tracker.close(120.0), (tmp_path / "outage" / "outbox.log").read_text()[-2000:]
+    assert "next try" in (tmp_path / "outage" / "outbox.log").read_text()
+
+    store = Store(server.uri)
+    content = store.everything("outage")
+    assert sorted(content, key=lambda name: int(name or -1)) == ["", *(str(n) for n in range(trials))]
+    for number in range(trials):
+        metrics, params, tags, status = content[str(number)]
+        assert metrics["eval_loss"] == [(s, 4.0 + number - s / 8) for s in STEPS]
+        assert metrics["train_loss"] == [(s, 4.0 + number - s / 10) for s in range(1, 9)]
+        assert metrics["objective"] == [(0, float(number))]
+        assert (params["injection.k"], tags["sweeps.rank"], status) == ("4", str(number + 1), "FINISHED")
+
+
+@pytest.mark.parametrize("silent", [True, False], ids=["accepts and says nothing", "refuses"])
+def test_a_server_that_is_not_there_costs_no_time_and_what_was_told_waits(
+    tmp_path: Path, silent: bool
+) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if silent:
+            listener.listen(8)
+        uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        tracker = Tracker(uri, study="away", folder=tmp_path / "away", artifacts=tmp_path)
+        began = time.perf_counter()
+        tell(tracker)
+        assert time.perf_counter() - began < 1.0
+        began = time.perf_counter()
+        assert not tracker.close(3.0)
+        assert time.perf_counter() - began < 5.0
+    assert tracker._process is not None
+    assert tracker._process.poll() is not None
+    assert not Outbox(tmp_path / "away").points(1, 1, curve(1.0))  # all of it is still known
+    assert read_sent(tmp_path / "away") is None
+
+
+# --- this side ------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_tracker_loads_no_mlflow_and_opening_one_says_nothing(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from sweeps.tracking import Tracker, tracking_problems
+folder = Path(sys.argv[1])
+tracker = Tracker("sqlite", study="s", folder=folder / "s", artifacts=folder)
+assert not folder.joinpath("s").exists()
+tracker.open_sweep({}, {})
+assert tracker.close(60.0)
+assert not {"mlflow", "sqlalchemy", "requests"} & set(sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_folder_that_cannot_be_written_is_a_problem_and_not_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    tracker = Tracker("sqlite", study="s", folder=tmp_path / "file" / "s", artifacts=tmp_path)
+    tell(tracker)
+    assert not tracker.close(1.0)
+    assert tracker.problem is not None
+    assert "NotADirectoryError" in tracker.problem or "FileExistsError" in tracker.problem
+
+
+def test_no_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -> None:
+    tracker = open_tracker(None, study="s", folder=tmp_path / "s", artifacts=tmp_path)
+    assert isinstance(tracker, NullTracker)
+    tracker.open_sweep({}, {})
+    tracker.declare(1, {}, {})
+    tracker.points(1, 1, curve())
+    tracker.end(1, State.COMPLETE, {}, {})
+    tracker.rank([1])
+    assert tracker.close(0.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite",
+        "sqlite:///runs.db",
+        "http://mlflow:5000",
+        "https://user:pw@tracking.example/path",
+        "http://[::1]:1",
+        "postgresql://me@db/mlflow",
+        "postgresql+psycopg2://me:secret@db:5432/mlflow",
+        "mysql+pymysql://db/x",
+    ],
+)
+def test_addresses_that_are_right(uri: str) -> None:
+    assert tracking_problems(uri) == []
+
+
+HINT = '"sqlite", the address of a server (http://HOST:PORT) or of a database (postgresql://...)'
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("", f"tracking.uri: got ''; expected {HINT}; try http://127.0.0.1:5000"),
+        ("http://a b", f"tracking.uri: got 'http://a b'; expected {HINT}; try http://127.0.0.1:5000"),
+        ("http://", "tracking.uri: got 'http://'; expected a host name after ://; try http://127.0.0.1:5000"),
+        (
+            "http://mlflow:99999",
+            "tracking.uri: got 'http://mlflow:99999'; expected a port between 1 and 65535; try http://mlflow:5000",
+        ),
+        (
+            "https://me:secret@mlflow:x/",
+            (
+                "tracking.uri: got 'https://me:***@mlflow:x/'; expected a port between 1 and 65535; "
+                "try https://mlflow:5000"
+            ),
+        ),
+        (
+            "./mlruns",
+            (
+                f"tracking.uri: got './mlruns'; expected {HINT}; "
+                'try "sqlite" (MLflow no longer keeps runs in plain folders)'
+            ),
+        ),
+        (
+            "file:///tmp/mlruns",
+            (
+                f"tracking.uri: got 'file:///tmp/mlruns'; expected {HINT}; "
+                'try "sqlite" (MLflow no longer keeps runs in plain folders)'
+            ),
+        ),
+        ("mlflow:5000", f"tracking.uri: got 'mlflow:5000'; expected {HINT}; try http://mlflow:5000"),
+        ("ftp://mlflow", f"tracking.uri: got 'ftp://mlflow'; expected {HINT}; try http://127.0.0.1:5000"),
+        (
+            "sqlite:runs.db",
+            "tracking.uri: got 'sqlite:runs.db'; expected sqlite://...; try sqlite:///mlflow.db",
+        ),
+        ("http://[::1", f"tracking.uri: got 'http://[::1'; expected {HINT}; try http://127.0.0.1:5000"),
+    ],
+)
+def test_addresses_that_are_wrong(uri: str, message: str) -> None:
+    assert [str(problem) for problem in tracking_problems(uri)] == [message]
+
+
+def test_sqlite_means_a_file_among_the_artifacts_and_relative_files_are_where_the_driver_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert store_uri("sqlite", Path("runs")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert store_uri("sqlite:///mine.db", Path("runs")) == f"sqlite:///{tmp_path}/mine.db"
+    assert store_uri("sqlite:////data/mine.db", Path("runs")) == "sqlite:////data/mine.db"
+    assert store_uri("http://mlflow:5000", Path("runs")) == "http://mlflow:5000"
+
+
+def test_names_and_parameters() -> None:
+    params = flat({"recipe": {"learning_rate": 0.00025, "train": "all", "clip": None}, "on": True})
+    assert params == {
+        "recipe.learning_rate": "0.00025",
+        "recipe.train": "all",
+        "recipe.clip": "null",
+        "on": "true",
+    }
+    assert run_name(12, flat(SETTINGS), "search") == "0012 k=4 identity lr=1.2e-03"
+    assert run_name(0, flat(SETTINGS), "control") == "0000 control lr=1.2e-03"
+    assert (
+        run_name(3, {"injection.method": "dus", "recipe.learning_rate": "1"}, "search")
+        == "0003 dus lr=1.0e+00"
+    )
+    assert run_name(4, {}, "") == "0004"
+    assert json.loads(json.dumps(params)) == params
