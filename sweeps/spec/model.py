@@ -89,7 +89,7 @@ class Spec(Settings):
 
     @property
     def replicates(self) -> int:
-        """Most runs there may be on top of the budget: finalists, control and baseline under further seeds."""
+        """Most runs on top of the budget: finalists, control and baseline under further seeds."""
         return (self.finalists.top + 2) * (self.finalists.seeds - 1)
 
     @property
