@@ -1,0 +1,258 @@
+"""Finds the base model (built in, a folder, or from the Hugging Face hub) and checks it from its headers."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tli.checkpoint_io import Checkpoint
+from tli.config import read_config
+from tli.errors import CheckpointError, InputError, Problem
+from tli.families import FAMILIES
+from tli.header import BITS
+
+BUILTIN = "builtin:"
+_BUILTINS = Path(__file__).parent / "builtin"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a person asks of a model first; from its configuration and headers."""
+
+    model_type: str
+    depth: int
+    hidden_size: int
+    vocabulary: int
+    context: int | None  # tokens; None when the configuration sets no limit
+    dtype: str  # of most of its elements, as safetensors writes it
+    parameters: int  # tied weights once
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that was found and checked. `revision` is the commit, for one from the hub."""
+
+    name: str  # as the user wrote it
+    folder: Path
+    revision: str | None = None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of config.json."""
+        return read_config(self.folder)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Where its tensors are. Raises CheckpointError."""
+        return Checkpoint.open(self.folder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and bytes of configuration, weights and tokenizer: the same model, the same
+        text, wherever it lies. Reads every file once.
+        """
+        files = {shard.file for shard in self.checkpoint.shards} | {self.folder / "config.json"}
+        files |= {self.folder / name for name in _TOKENIZER if (self.folder / name).is_file()}
+        digest = hashlib.sha256()
+        for path in sorted(files):
+            with path.open("rb") as file:
+                inner = hashlib.file_digest(file, "sha256")
+            digest.update(path.name.encode() + b"\0" + inner.digest())
+        return digest.hexdigest()
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Size and shape of the model."""
+        config = self.config
+        tensors = self.checkpoint.tensors
+        family = FAMILIES.get(config.get("model_type", ""))
+        buffers = tuple(f".{name}" for name in family.buffers) if family else ()
+        weights = [tensor for name, tensor in tensors.items() if not (buffers and name.endswith(buffers))]
+        tied = config.get("tie_word_embeddings") and "lm_head.weight" in tensors
+        sizes = dict.fromkeys(BITS, 0)
+        for tensor in weights:
+            sizes[tensor.dtype] += tensor.count
+        return Facts(
+            model_type=config["model_type"],
+            depth=setting(config, "num_hidden_layers", "n_layer"),
+            hidden_size=setting(config, "hidden_size", "n_embd"),
+            vocabulary=setting(config, "vocab_size"),
+            context=setting(config, "max_position_embeddings", "n_positions", "seq_length", default=None),
+            dtype=max(sizes, key=lambda dtype: sizes[dtype]),
+            parameters=sum(sizes.values()) - (tensors["lm_head.weight"].count if tied else 0),
+        )
+
+
+def setting(config: dict[str, Any], *names: str, default: Any = ...) -> Any:
+    """The first of `names` that a configuration has. Raises CheckpointError when none and no default."""
+    for name in names:
+        if config.get(name) is not None:
+            return config[name]
+    if default is ...:
+        raise CheckpointError(
+            Problem("config.json", f"no {names[0]}", "the configuration of a language model")
+        )
+    return default
+
+
+def find(
+    model: str, *, revision: str | None = None, allow_remote_code: bool = False, where: str = "model"
+) -> Base:
+    """The base model that `model` names, checked from its headers; downloaded first when it is a hub id.
+
+    Raises CheckpointError with all problems. A folder comes before a hub id of the same name.
+    """
+    folder = Path(model).expanduser()
+    if model.startswith(BUILTIN):
+        folder = _BUILTINS / model.removeprefix(BUILTIN)
+        if not re.fullmatch(r"[\w-]+", folder.name) or not (folder / "config.json").is_file():
+            known = sorted(f"{BUILTIN}{path.parent.name}" for path in _BUILTINS.glob("*/config.json"))
+            raise CheckpointError(
+                Problem(where, repr(model), f"one of {', '.join(known)}", next(iter(known), ""))
+            )
+    elif not folder.exists():
+        if not _HUB_ID.fullmatch(model):
+            expected = "a folder, a hub id or the built-in model"
+            raise CheckpointError(
+                Problem(where, f"{model!r}, which does not exist", expected, _nearest(folder))
+            )
+        return _from_hub(model, revision, allow_remote_code=allow_remote_code, where=where)
+    if not folder.is_dir():
+        raise CheckpointError(Problem(where, f"{model!r}, a file", "a model folder", str(folder.parent)))
+    problems = _folder_problems(folder, allow_remote_code=allow_remote_code)
+    if revision is not None:
+        problems.append(Problem("revision", repr(revision), f"none, as {model} is a folder"))
+    if problems:
+        raise CheckpointError(*problems)
+    return Base(model, folder.resolve())
+
+
+def _from_hub(model: str, revision: str | None, *, allow_remote_code: bool, where: str) -> Base:
+    from tli.hub import download
+
+    def accept(folder: Path) -> None:
+        place = f"{model}: config.json"
+        problems = _config_problems(read_config(folder), place, allow_remote_code=allow_remote_code)
+        if problems:
+            raise CheckpointError(*problems)
+
+    folder = download(
+        model,
+        revision=revision,
+        code=allow_remote_code,
+        accept=accept,
+        where=where,
+        instead=_nearest(Path(model)),
+    )
+    problems = _folder_problems(folder, allow_remote_code=allow_remote_code)
+    if problems:
+        raise CheckpointError(*problems)
+    return Base(model, folder, folder.name)
+
+
+def _nearest(folder: Path) -> str:
+    """A folder of nearly the name that was asked for; the built-in model when there is none."""
+    parent = folder.parent
+    names = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    return str(parent / near[0]) if near else f"{BUILTIN}tiny-llama"
+
+
+def _folder_problems(folder: Path, *, allow_remote_code: bool) -> list[Problem]:
+    problems: list[Problem] = []
+    config: dict[str, Any] = {}
+    if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        got = "an adapter" if adapter else "no config.json"
+        problems.append(Problem(str(folder), got, "the folder of a causal language model"))
+        if not any(folder.glob("*.safetensors*")):
+            return problems  # no model at all: that it has no weights either is no news
+    else:
+        config = _collected(lambda: read_config(folder), problems) or {}
+    if config:
+        place = str(folder / "config.json")
+        problems += _config_problems(config, place, allow_remote_code=allow_remote_code)
+    checkpoint = _collected(lambda: Checkpoint.open(folder), problems)
+    if checkpoint and not problems:
+        problems += _layer_problems(config, checkpoint)
+    return problems
+
+
+def _collected(read: Callable[[], Any], problems: list[Problem]) -> Any:
+    try:
+        return read()
+    except InputError as error:
+        problems.extend(error.problems)
+        return None
+
+
+def _config_problems(config: dict[str, Any], where: str, *, allow_remote_code: bool) -> list[Problem]:
+    """What in a configuration stands against upscaling it, whatever the architecture."""
+    problems = []
+    architectures = config.get("architectures") or []
+    if not isinstance(config.get("model_type"), str):
+        problems.append(Problem(where, "no model_type", "a model that transformers knows"))
+    if config.get("auto_map") and not allow_remote_code:
+        problems.append(
+            Problem(f"{where}: auto_map", "code of its own", "none", "allowing remote code, if you trust it")
+        )
+    if config.get("is_encoder_decoder"):
+        problems.append(
+            Problem(f"{where}: is_encoder_decoder", "an encoder and decoder", "a causal language model")
+        )
+    elif architectures and not any(str(name).endswith(_CAUSAL) for name in architectures):
+        names = ", ".join(map(str, architectures))
+        problems.append(Problem(f"{where}: architectures", names, "a causal language model (...ForCausalLM)"))
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "quantised")
+        problems.append(
+            Problem(where, f"{method} weights", "weights that are not quantised", "the original model")
+        )
+    return problems
+
+
+def _layer_problems(config: dict[str, Any], checkpoint: Checkpoint) -> list[Problem]:
+    """Whether all layers that the configuration speaks of are there, alike, and no more. transformers would
+    silently draw missing ones at random.
+    """
+    family = FAMILIES.get(config["model_type"])
+    if family is None:
+        return []
+    depth = config.get(family.depth_key)
+    where = str(checkpoint.folder)
+    prefix = f"{family.stored_layers(checkpoint.tensors)}."
+    layers: dict[int, set[str]] = {}
+    for name in checkpoint.tensors:
+        if name.startswith(prefix):
+            position, _, rest = name.removeprefix(prefix).partition(".")
+            if position.isdecimal():
+                layers.setdefault(int(position), set()).add(rest)
+    if not isinstance(depth, int) or set(layers) != set(range(depth)):
+        there = f"{len(layers)} layers" if layers else f"no layers under {prefix[:-1]}"
+        return [Problem(where, there, f"{depth!r}, as config.json: {family.depth_key} says")]
+    every = set().union(*layers.values())
+    return [
+        Problem(
+            f"{where}: {prefix}{position}", f"no {', '.join(sorted(every - names))}", "what other layers have"
+        )
+        for position, names in sorted(layers.items())
+        if names != every
+    ]

@@ -1,0 +1,123 @@
+"""Reads a model folder from its safetensors headers: all tensors by name, without loading one.
+
+The index of a sharded model is input from outside, as the headers are (`tli.header`): its shards must lie
+beside it, and it and they must agree on where every tensor is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tli.errors import CheckpointError, Problem
+from tli.header import HEADER_LIMIT, Shard, TensorInfo, no_constant, read_header, shortened, unique
+
+__all__ = ["INDEX", "SINGLE", "Checkpoint", "Shard", "TensorInfo", "read_header"]
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All tensors of a model folder, by name."""
+
+    folder: Path
+    shards: tuple[Shard, ...]
+    tensors: Mapping[str, TensorInfo]
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Reads and checks all headers of `folder`. Raises CheckpointError with every problem, by file."""
+        if (folder / SINGLE).exists() or not (folder / INDEX).exists():
+            if not (folder / SINGLE).exists():
+                raise CheckpointError(_no_weights(folder))
+            shard = read_header(folder / SINGLE)
+            return cls(folder, (shard,), {tensor.name: tensor for tensor in shard.tensors})
+        weight_map = _read_index(folder / INDEX)
+        shards: list[Shard] = []
+        problems: list[Problem] = []
+        for name in sorted(set(weight_map.values())):
+            try:
+                shards.append(read_header(folder / name))
+            except CheckpointError as error:
+                problems += error.problems
+        if not problems:
+            problems = _compared(folder / INDEX, weight_map, shards)
+        if problems:
+            raise CheckpointError(*problems)
+        tensors = {tensor.name: tensor for shard in shards for tensor in shard.tensors}
+        return cls(folder, tuple(shards), tensors)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors."""
+        return sum(tensor.bytes for tensor in self.tensors.values())
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """The `weight_map` of an index: tensor name to the plain name of a file beside it."""
+    where = str(path)
+    try:
+        index = json.loads(_limited(path), object_pairs_hook=unique, parse_constant=no_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(Problem(where, f"no index ({reason})", "JSON with a weight_map")) from None
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(Problem(where, "no weight_map", "one that names the file of every tensor"))
+    wrong = {repr(name): None for name in weight_map.values() if not _plain(name)}
+    problems = [Problem(where, f"{name} as a file", "a safetensors file beside it") for name in wrong]
+    if problems:
+        raise CheckpointError(*shortened(where, problems))
+    return weight_map
+
+
+def _limited(path: Path) -> bytes:
+    if path.stat().st_size > HEADER_LIMIT:
+        raise ValueError(f"larger than {HEADER_LIMIT} bytes")
+    return path.read_bytes()
+
+
+def _plain(name: Any) -> bool:
+    beside = isinstance(name, str) and not set(name) & {"/", "\\", ":"} and name.isprintable()
+    return beside and name.endswith(".safetensors")
+
+
+def _compared(index: Path, weight_map: Mapping[str, str], shards: list[Shard]) -> list[Problem]:
+    """The index against the shards: every tensor once, and where it is said to be."""
+    problems = []
+    found: dict[str, str] = {}
+    for shard in shards:
+        for tensor in shard.tensors:
+            place = f"{shard.file}: {tensor.name}"
+            if tensor.name in found:
+                problems.append(Problem(place, f"a tensor that is in {found[tensor.name]} too", "it once"))
+            elif weight_map.get(tensor.name) != shard.file.name:
+                problems.append(
+                    Problem(place, "a tensor that the index does not put there", f"it in {index}")
+                )
+            found[tensor.name] = shard.file.name
+    for name, file in weight_map.items():
+        if name not in found:
+            problems.append(
+                Problem(str(index), f"{name!a} in {file}, which lacks it", "a tensor that is there")
+            )
+    return shortened(str(index), problems)
+
+
+def _no_weights(folder: Path) -> Problem:
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    pickles = [name for name in names if name.endswith(_PICKLES) and not name.startswith("training_args")]
+    if "adapter_model.safetensors" in names:
+        return Problem(str(folder), "an adapter", "a whole model", "merging it into its base and saving that")
+    if pickles:
+        remedy = "save_pretrained of the model, on a machine that may run its pickles"
+        return Problem(str(folder / pickles[0]), "weights as a pickle", "safetensors", remedy)
+    others = [name for name in names if name.endswith((".safetensors", ".gguf"))]
+    got = f"only {', '.join(others)}" if others else "no weights"
+    return Problem(str(folder), got, f"{SINGLE} or {INDEX}", "a folder that save_pretrained wrote")

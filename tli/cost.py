@@ -1,0 +1,89 @@
+"""What a plan costs in parameters, arithmetic and memory, from headers and configuration alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tli.base import Base, setting
+from tli.families import family_of
+from tli.plan import Plan
+
+_BYTES = 4  # weights, gradients and both moments of AdamW are float32
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one trial. `flops_per_token` is of training (forward and backward); `memory_bytes` an estimate of
+    its weights, gradients, AdamW moments and activations, without a base model kept beside it and libraries.
+    """
+
+    depth: int
+    parameters: int
+    injected_parameters: int
+    flops_per_token: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Sizes of one layer."""
+
+    parameters: int
+    multiplied: int  # elements of its matrices: what a token is multiplied with
+    attention: int  # width of all heads together
+    inner: int  # width of the feed-forward part
+
+
+def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, train: str = "all") -> Cost:
+    """Costs of training the deepened `base` on sequences of `sequence_length` tokens.
+
+    `batch_tokens` are those of one forward pass (a micro batch), and set the activations. `train` is "all" or
+    "injected": then only injected layers need gradients of weights, and nothing below the lowest of them any.
+
+    FLOPs count a multiply-add as two: 2 per token and matrix element forward, 2 for the gradient of the input
+    and 2 for that of the weights. Attention scores add 4 * width * sequence_length forward and twice that
+    backward, over the full square, as in the appendix B of PaLM (arXiv 2204.02311). Raises FamilyError.
+    """
+    facts = base.facts
+    layer = _layer(base)
+    head = facts.hidden_size * facts.vocabulary
+    total = facts.parameters + len(plan.injected) * layer.parameters
+    trained = total if train == "all" else len(plan.injected) * layer.parameters
+    lowest = 0 if train == "all" else min(plan.injected, default=plan.new_depth)
+    passed = plan.new_depth - lowest  # layers that the gradient goes through
+    weighed = plan.new_depth if train == "all" else len(plan.injected)
+    square = 4 * layer.attention * sequence_length
+    flops = plan.new_depth * (2 * layer.multiplied + square) + 2 * head
+    flops += passed * (2 * layer.multiplied + 2 * square) + (2 * head if passed else 0)
+    flops += weighed * 2 * layer.multiplied + (2 * head if train == "all" else 0)
+    # Kept for the backward pass of a layer: its input, the outputs of both norms, queries, keys, values, the
+    # attended values and the sums (about 8 widths), and 4 widths of the feed-forward part. Of the head:
+    # logits, their logarithms and their gradient.
+    kept = passed * (8 * facts.hidden_size + 4 * layer.inner) + 3 * facts.vocabulary
+    memory = _BYTES * (total + 3 * trained + batch_tokens * kept)
+    return Cost(plan.new_depth, total, len(plan.injected) * layer.parameters, float(flops), memory)
+
+
+def _layer(base: Base) -> _Layer:
+    config = base.config
+    family = family_of(config.get("model_type"))
+    tensors = base.checkpoint.tensors
+    prefix = f"{family.stored_layers(tensors)}.0."
+    first = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    weights = {name: tensor for name, tensor in first.items() if not family.is_buffer(name)}
+    hidden = base.facts.hidden_size
+    heads = setting(config, "num_attention_heads", "n_head")
+    matrices = [tensor for tensor in weights.values() if len(tensor.shape) > 1]
+    # What writes to the stream is (hidden, width) or, in gpt2, (width, hidden): its other side is the width.
+    widths = [
+        t.count // hidden
+        for name, t in weights.items()
+        if name.endswith(".weight") and family.writes_residual(name)
+    ]
+    return _Layer(
+        parameters=sum(tensor.count for tensor in weights.values()),
+        multiplied=sum(math.prod(tensor.shape) for tensor in matrices),
+        attention=heads * setting(config, "head_dim", default=hidden // heads),
+        inner=max(widths),
+    )

@@ -1,0 +1,202 @@
+"""Reads the header of one safetensors file: which tensor is where, without loading one.
+
+A header is input from outside and is believed only after it was checked: sizes against the file, every byte
+of the data claimed by exactly one tensor, names once, types known. The format: an 8-byte little-endian
+length, that many bytes of JSON, then the data (https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tli.errors import CheckpointError, Problem
+
+HEADER_LIMIT = 100_000_000  # bytes, as in the reference implementation
+SHOWN = 8  # problems named one by one in a file before the rest is only counted
+BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8}
+BITS |= {"F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
+BITS |= {"I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64, "C64": 64}
+FLOATS = ("F16", "BF16", "F32", "F64")  # types that arithmetic is done on
+
+_DISGUISES = (
+    (b"version https://git-lfs", "a git-lfs pointer, not the file it points to", "git lfs pull"),
+    (b"PK\x03\x04", "a pickle in a zip (torch.save) under another name", "save_pretrained of the model"),
+    (b"\x80", "a pickle under another name", "save_pretrained of the model"),
+    (b"GGUF", "a GGUF file", "the original model's folder"),
+    (b"<", "a web page, not the file", "downloading it again"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor on disk: its bytes are `[start, end)` of `file`."""
+
+    name: str
+    dtype: str  # as safetensors writes it: F32, BF16, ...
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    end: int
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return self.end - self.start
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    def read(self) -> bytearray:
+        """The tensor's bytes, little-endian and row-major."""
+        data = bytearray(self.bytes)
+        with self.file.open("rb") as file:
+            file.seek(self.start)
+            if file.readinto(data) != self.bytes:
+                raise CheckpointError(
+                    Problem(f"{self.file}: {self.name}", "a file that ends within it", "all of it")
+                )
+        return data
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One safetensors file: its tensors in the order of their bytes, and the header's free text."""
+
+    file: Path
+    tensors: tuple[TensorInfo, ...]
+    metadata: Mapping[str, str]
+
+
+def read_header(file: Path) -> Shard:
+    """The checked header of one safetensors file. Raises CheckpointError with every problem in it."""
+    where = str(file)
+    if not file.is_file():
+        raise CheckpointError(Problem(where, "no such file", "a safetensors file", "downloading it again"))
+    with file.open("rb") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        head = opened.read(64)
+        length = int.from_bytes(head[:8], "little")
+        if len(head) < 8 or length > min(HEADER_LIMIT, size - 8):
+            raise CheckpointError(_no_header(where, head, size, length))
+        opened.seek(8)
+        text = opened.read(length)
+    try:
+        header = json.loads(_object_text(text), object_pairs_hook=unique, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            Problem(where, f"a header that is no JSON object ({reason})", "a header")
+        ) from None
+    metadata = header.pop("__metadata__", {})
+    problems = []
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        problems.append(Problem(f"{where}: __metadata__", "values that are no text", "names and texts"))
+    tensors = []
+    for name, entry in header.items():
+        wrong = _wrong_with(name, entry)
+        if wrong is not None:
+            problems.append(Problem(f"{where}: {name!a}", *wrong))
+            continue
+        start, end = (8 + length + offset for offset in entry["data_offsets"])
+        tensors.append(TensorInfo(name, entry["dtype"], tuple(entry["shape"]), file, start, end))
+    tensors.sort(key=lambda tensor: (tensor.start, tensor.end))
+    if not problems:
+        problems = _gaps(where, tensors, 8 + length, size)
+    if problems:
+        raise CheckpointError(*shortened(where, problems))
+    return Shard(file, tuple(tensors), metadata)
+
+
+def _object_text(text: bytes) -> str:
+    if not text.startswith(b"{"):
+        raise ValueError("it does not begin with a brace")
+    return text.decode("utf-8")
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For JSON objects: refuses a name that stands there twice, where plain parsing keeps the last."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in result if names.count(name) > 1)
+        raise ValueError(f"{twice!a} is in it twice")
+    return result
+
+
+def no_constant(name: str) -> None:
+    """For JSON: refuses NaN and Infinity, which Python would take."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def _wrong_with(name: str, entry: Any) -> tuple[str, str] | None:
+    """What is wrong with one entry of a header, as (got, expected)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "a name that is no text", "a name"
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        return f"{_short(entry)}", "dtype, shape and data_offsets"
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        return f"dtype {_short(dtype)}", f"one of {', '.join(BITS)}"
+    if not _sizes(shape) or len(shape) > 64:
+        return f"shape {_short(shape)}", "whole numbers from 0"
+    if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        return f"data_offsets {_short(offsets)}", "where its bytes begin and end"
+    bits = math.prod(shape) * BITS[dtype]
+    if bits != 8 * (offsets[1] - offsets[0]):
+        return f"{offsets[1] - offsets[0]} bytes", f"{bits / 8:g} bytes for {dtype} of shape {_short(shape)}"
+    return None
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _gaps(where: str, tensors: list[TensorInfo], begin: int, size: int) -> list[Problem]:
+    """Every byte of the data must belong to exactly one tensor."""
+    problems = []
+    end = begin
+    for tensor in tensors:
+        if tensor.start != end:
+            kind = "bytes that another tensor has too" if tensor.start < end else "unclaimed bytes before it"
+            problems.append(Problem(f"{where}: {tensor.name!a}", kind, "every byte in exactly one tensor"))
+        end = max(end, tensor.end)
+    if end > size:
+        truncated = f"{size} bytes (truncated)"
+        problems = [Problem(where, truncated, f"{end}, as its header says", "downloading it again")]
+    elif end < size and not problems:
+        problems.append(Problem(where, f"{size - end} bytes behind the last tensor", "none"))
+    return problems
+
+
+def _no_header(where: str, head: bytes, size: int, length: int) -> Problem:
+    if size < 8:
+        return Problem(where, f"{size} bytes", "a safetensors file", "downloading it again")
+    if length > HEADER_LIMIT:
+        for magic, what, remedy in _DISGUISES:
+            if head.startswith(magic):
+                return Problem(where, what, "safetensors", remedy)
+        return Problem(where, f"a header of {length} bytes", f"safetensors; at most {HEADER_LIMIT}")
+    got = f"{size} bytes (truncated within its header)"
+    return Problem(where, got, f"more than {8 + length}", "downloading it again")
+
+
+def shortened(where: str, problems: list[Problem]) -> list[Problem]:
+    """The first problems by name and the number of the others: a hostile header must not fill the screen."""
+    if len(problems) <= SHOWN:
+        return problems
+    return [*problems[:SHOWN], Problem(where, f"{len(problems) - SHOWN} more of the kind", "none")]
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,88 @@
+"""Downloads a model folder from the Hugging Face hub: weights, JSON and tokenizer, at a recorded commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tli.errors import CheckpointError, Problem
+
+_WANTED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "NOTICE*")
+
+
+def download(
+    model: str,
+    *,
+    revision: str | None,
+    code: bool,
+    accept: Callable[[Path], None],
+    where: str,
+    instead: str,
+) -> Path:
+    """The snapshot of `model`; the name of the returned folder is its commit.
+
+    `accept` is called with a folder that holds the configuration and raises to refuse it: what is
+    refused should not cost the download of the weights. `code` asks for Python files too. `instead` is the
+    remedy shown when nothing can be downloaded. Raises CheckpointError.
+    """
+    from huggingface_hub import errors, hf_hub_download, snapshot_download
+
+    wanted = [*_WANTED, "*.py"] if code else list(_WANTED)
+    try:
+        commit = _commit(model, revision)
+        offline = commit is None
+        config = hf_hub_download(model, "config.json", revision=commit or revision, local_files_only=offline)
+        folder = Path(config).parent
+        accept(folder)
+        return Path(
+            snapshot_download(
+                model,
+                revision=folder.name,
+                allow_patterns=wanted,
+                ignore_patterns=["*/*"],
+                local_files_only=offline,
+            )
+        )
+    # HTTPError is what the hub's client raises when a connection breaks, whichever client that is.
+    except (errors.HFValidationError, OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]
+        raise CheckpointError(_refused(model, revision, error, where, instead)) from None
+
+
+def _commit(model: str, revision: str | None) -> str | None:
+    """The commit that a revision stands for now; None when the hub cannot be reached.
+
+    Asked once and without the retries of a download, so that a mistyped name on a machine without network is
+    answered at once; what was downloaded before is then taken from the cache.
+    """
+    from huggingface_hub import HfApi, errors
+
+    try:
+        return HfApi().model_info(model, revision=revision, timeout=10).sha
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code < 500:
+            raise
+        return None
+    except (errors.OfflineModeIsEnabled, errors.HTTPError):  # type: ignore[attr-defined]
+        return None
+
+
+def _refused(model: str, revision: str | None, error: Exception, where: str, instead: str) -> Problem:
+    """A refused or failed download in one line."""
+    from huggingface_hub import errors
+
+    expected = "a folder, a hub id or the built-in model"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        offline = "no folder here, not downloaded before, and the hub cannot be reached"
+        return Problem(where, f"{model!r}, {offline}", expected, instead)
+    # From the special to the general: a gated repository is a kind of one that is not found.
+    kinds: tuple[tuple[type[Exception], str, str], ...] = (
+        (errors.GatedRepoError, "gated on the hub", "accepting its terms there and `hf auth login`"),
+        (errors.RevisionNotFoundError, f"without a revision {revision!r}", "a revision that its page lists"),
+        (errors.RepositoryNotFoundError, "no folder here, and not on the hub or private", instead),
+        (errors.EntryNotFoundError, "without a config.json on the hub", "another model"),
+    )
+    for kind, got, remedy in kinds:
+        if isinstance(error, kind):
+            return Problem(where, f"{model!r}, {got}", expected, remedy)
+    reason = " ".join(str(error).split())[:200]
+    return Problem(where, f"{model!r}, no folder here, and the hub says: {reason}", expected, instead)
