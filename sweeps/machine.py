@@ -50,3 +50,10 @@ def existing(path: Path) -> Path:
 def free_space(path: Path) -> int:
     """Free bytes where a path is or would be."""
     return shutil.disk_usage(existing(path)).free
+
+
+def writable(path: Path) -> bool:
+    """Whether a file can be written to, or new files made in a folder; on a read-only disk neither."""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return False
+    return os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0))

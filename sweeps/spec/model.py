@@ -133,6 +133,13 @@ class Spec(Settings):
             marks.update(low + round((high - low) * part / parts) for part in range(1, parts))
         return tuple(sorted(marks))
 
+    def value(self, path: str) -> Any:
+        """The baseline's value at a dotted path in `trial`."""
+        found: Any = self.trial
+        for part in path.split("."):
+            found = getattr(found, part)
+        return found
+
     def settings_for(self, params: Mapping[str, Any]) -> TrialSettings:
         """The baseline with dotted paths replaced.
 

@@ -1,0 +1,225 @@
+"""Checks that need more than the spec's text: base, text, machine, stores. Nothing is created by looking."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from sweeps import estimate, machine, reach
+from sweeps.errors import InputError, Problem, SpecError
+from sweeps.spec import Range, Spec
+from tli import base as bases
+from tli import corpus
+from tli.base import Base
+from tli.data import source_problems
+from tli.errors import DataError
+from tli.families import family_of, refusals
+from tli.plan import injection_problems
+
+_MOST_FILES = 50  # of a source, whose first row is looked at
+_TOKEN_BYTES = 4  # of a token file, at most
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A sweep that can start: its base was found, and `notes` say what a person may want to know first."""
+
+    spec: Spec
+    base: Base
+    notes: tuple[str, ...]
+
+
+def check(
+    spec: Spec,
+    *,
+    cluster: str | None = None,
+    allow_remote_code: bool = False,
+    study: Callable[[Spec], Iterable[Problem]] = lambda _spec: (),
+) -> Preflight:
+    """Look at everything that a sweep will need, and create nothing.
+
+    Args:
+        spec: a checked spec.
+        cluster: address of a Ray cluster; with one, this machine's cores and GPUs say nothing.
+        allow_remote_code: take a base that brings code of its own.
+        study: what the ledger has against this spec, asked last and only if the store can be reached.
+
+    Raises:
+        SpecError: with every problem.
+    """
+    problems: list[Problem] = []
+    notes: list[str] = []
+    base = _base(spec, problems, allow_remote_code=allow_remote_code)
+    if base is not None:
+        problems += _model_problems(spec, base)
+        notes += _depth_notes(spec, base)
+    problems += _data_problems(spec)
+    if cluster is None:
+        problems += _machine_problems(spec)
+        notes += _machine_notes(spec)
+    folder = list(_folder_problems(spec))
+    stores = [*folder, *_store_problems(spec, own=not folder)]
+    problems += stores
+    if base is not None and not problems:
+        problems += _room_problems(spec, base, local=cluster is None)
+    problems += [] if stores else study(spec)
+    if problems:
+        raise SpecError(*problems)
+    assert base is not None, "a base that was not found is a problem"
+    return Preflight(spec, base, (*notes, *_search_notes(spec), *_tracking_notes(spec)))
+
+
+def _placed(spec: Spec, problem: Problem, names: dict[str, str]) -> Problem:
+    """The problem at its line and column, where another part named it by a setting."""
+    path = names.get(problem.where, problem.where)
+    known = path in names.values() or path.split(".")[0] in ("base", "data")
+    return Problem(
+        spec.where(path) if known else problem.where, problem.got, problem.expected, problem.remedy
+    )
+
+
+def _base(spec: Spec, problems: list[Problem], *, allow_remote_code: bool) -> Base | None:
+    names = {"model": "base.model", "revision": "base.revision"}
+    try:
+        return bases.find(
+            spec.base.model,
+            revision=spec.base.revision,
+            allow_remote_code=allow_remote_code,
+            where="base.model",
+        )
+    except InputError as error:
+        problems += [_placed(spec, problem, names) for problem in error.problems]
+        return None
+
+
+def _model_problems(spec: Spec, base: Base) -> Iterator[Problem]:
+    """What in the spec the base cannot do: its family, its depth, its context."""
+    place = f"{spec.where('base.model')} ({base.folder.name}/config.json)"
+    try:
+        family = family_of(base.config.get("model_type"), place)
+        yield from refusals(family, base.config, place)
+        facts = base.facts
+    except InputError as error:
+        yield from error.problems
+        return
+    for problem in injection_problems(spec.trial.to_injection(), facts.depth, "trial.injection"):
+        yield Problem(spec.where(problem.where), problem.got, problem.expected, problem.remedy)
+    wanted = spec.search.get("injection.k")
+    if wanted is not None:
+        yield from _searched_depths(spec, wanted, facts.depth)
+    length = spec.data.sequence_length
+    if facts.context is not None and length > facts.context:
+        expected = f"at most {facts.context}, the context of {base.name}"
+        yield Problem(spec.where("data.sequence_length"), str(length), expected, str(facts.context))
+
+
+def _searched_depths(spec: Spec, wanted: Range, depth: int) -> Iterator[Problem]:
+    for index, k in enumerate(wanted.ends):
+        if k is not None and k > depth:
+            place = spec.where(f"search.injection.k.{wanted.kind}[{index}]")
+            yield Problem(place, str(k), f"at most {depth}, the model's number of layers", str(depth))
+
+
+def _data_problems(spec: Spec) -> Iterator[Problem]:
+    found = source_problems(spec.data.to_tli(), "data")
+    yield from (_placed(spec, problem, {}) for problem in found)
+    wrong = {problem.where for problem in found}
+    for field in ("source", "heldout"):
+        source = getattr(spec.data, field)
+        if source is not None and source != corpus.STDLIB and f"data.{field}" not in wrong:
+            yield from _first_rows(spec, source)
+
+
+def _first_rows(spec: Spec, source: str) -> Iterator[Problem]:
+    """Whether the first row of every file of rows can be read: the column is there, and holds text."""
+    for file in corpus.matching_files(source)[:_MOST_FILES]:
+        if file.suffix in (".jsonl", ".parquet"):
+            try:
+                next(corpus.documents(glob.escape(str(file)), text_field=spec.data.text_field), None)
+            except DataError as error:
+                yield from error.problems
+
+
+def _machine_problems(spec: Spec) -> Iterator[Problem]:
+    wanted, cores = spec.resources, machine.cores()
+    if wanted.cpus > cores:
+        expected = f"at most {cores}, the cores of this machine"
+        yield Problem(spec.where("resources.cpus"), str(wanted.cpus), expected, str(cores))
+    if wanted.gpus:
+        gpus = machine.gpus()
+        if wanted.gpus > gpus:
+            expected = f"at most {gpus}, the GPUs of this machine"
+            yield Problem(spec.where("resources.gpus"), f"{wanted.gpus:g}", expected, str(gpus))
+
+
+def _machine_notes(spec: Spec) -> Iterator[str]:
+    fitting = estimate.slots(spec)
+    if spec.resources.parallel is not None and fitting < spec.resources.parallel:
+        yield f"resources.parallel is {spec.resources.parallel}; {fitting} at once fit on this machine"
+
+
+def _depth_notes(spec: Spec, base: Base) -> Iterator[str]:
+    for k in estimate.searched_ks(spec):
+        rest = base.facts.depth % k
+        if rest and k <= base.facts.depth:
+            yield f"K={k} does not divide the {base.facts.depth} layers: the last set has {rest}"
+
+
+def _search_notes(spec: Spec) -> Iterator[str]:
+    for path, wanted in spec.search.items():
+        value = spec.value(path)
+        active = all(spec.value(other) in allowed for other, allowed in wanted.when.items())
+        if active and not wanted.allows(value):
+            yield f"the baseline's {path} ({value}) is outside its range: the sampler learns less from it"
+
+
+def _tracking_notes(spec: Spec) -> Iterator[str]:
+    uri = spec.tracking_uri
+    if uri is not None and uri.startswith("http") and (reason := reach.address(uri)):
+        yield f"MLflow cannot be reached now ({reason}); the sweep runs, and delivers when it can"
+
+
+def _folder_problems(spec: Spec) -> Iterator[Problem]:
+    """Whether the artifacts folder is there or can be made."""
+    where = spec.where("storage.artifacts")
+    folder = spec.root / spec.name
+    there = machine.existing(folder)
+    if not there.is_dir():
+        yield Problem(where, f"{str(there)!r}, a file", "a folder", "another folder")
+    elif not machine.writable(there):
+        yield Problem(
+            where, f"{str(there)!r}, which cannot be written to", "a folder to write to", "another folder"
+        )
+
+
+def _store_problems(spec: Spec, *, own: bool) -> Iterator[Problem]:
+    """Whether the stores can be opened; `own`: also those that are kept in the artifacts folder."""
+    stores = [("storage.study", spec.storage.study, spec.study_url)]
+    if spec.tracking is not None:
+        stores.append(("tracking.uri", spec.tracking.uri, spec.tracking_uri or ""))
+    for path, written, url in stores:
+        if url.startswith("http") or (written == "sqlite" and not own):
+            continue  # an MLflow server that is away costs nothing but freshness
+        place = spec.where(path)
+        yield from reach.sqlite(url, place) if url.startswith("sqlite") else reach.postgres(url, place)
+
+
+def _room_problems(spec: Spec, base: Base, *, local: bool) -> Iterator[Problem]:
+    """Whether the models that are kept fit the disk, and one trial the memory."""
+    shapes = estimate.estimate(spec, base, parallel=1).shapes
+    weights = 4 * max(shape.cost.parameters for shape in shapes)
+    # Kept: a model of each finalist, the control and the baseline. While a trial runs: its state with both
+    # moments, twice, as the old one goes when the new one is written.
+    needed = weights * (spec.finalists.top + 2 + estimate.slots(spec) * 6)
+    free = machine.free_space(spec.root)
+    if needed > free:
+        got = f"{free / 1e9:.1f} GB free at {str(machine.existing(spec.root))!r}"
+        yield Problem(spec.where("storage.artifacts"), got, f"about {needed / 1e9:.1f} GB", "another folder")
+    have, most = machine.memory(), max(shape.cost.memory_bytes for shape in shapes)
+    if local and not spec.resources.gpus and have is not None and most > have:
+        got = f"trials of about {most / 2**30:.1f} GiB"
+        expected = f"at most {have / 2**30:.1f} GiB, the memory of this machine"
+        yield Problem(
+            spec.where("trial.recipe.micro_batch_tokens"), got, expected, "a smaller micro batch or base"
+        )
