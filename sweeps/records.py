@@ -124,3 +124,16 @@ class TrialRecord:
     def initial_loss(self) -> float | None:
         """Held-out loss before the first step."""
         return self.losses.get(0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one execution ended.
+
+    COMPLETE and PRUNED are what they say; FAIL has its reason. `lost` marks an execution whose worker died:
+    the trial runs again, from its last checkpoint, until its tries are used up.
+    """
+
+    state: State
+    reason: str | None = None
+    lost: bool = False

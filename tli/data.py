@@ -6,6 +6,7 @@ needs no state and two trials that name the same seed see the same text in the s
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -168,7 +169,12 @@ def open_tokens(settings: DataSettings, base: Base, cache: Path) -> Tokens:
         problems = source_problems(settings)
         if problems:
             raise DataError(*problems)
-        _build(settings, base, folder)
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / ".lock").open("w") as lock:
+            # Workers that start together wait for the one that builds, with all cores, and then share.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "manifest.json").is_file():
+                _build(settings, base, folder)
     return Tokens(folder)
 
 
@@ -196,12 +202,12 @@ def _cache_key(settings: DataSettings, base: Base) -> str:
 
 def _build(settings: DataSettings, base: Base, folder: Path) -> None:
     import numpy as np
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(base.folder))
+    from tli.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(base.folder)
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     train, heldout = _two_sides(settings)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.parent / f".{folder.name}.tmp-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -224,12 +230,7 @@ def _build(settings: DataSettings, base: Base, folder: Path) -> None:
             "heldout_bytes": written["heldout"][1],
         }
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        try:
-            aside.rename(folder)
-        except OSError:
-            # Somebody else made the same files meanwhile; theirs are as good.
-            if not (folder / "manifest.json").is_file():
-                raise
+        aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -51,6 +51,7 @@ class Training:
         heldout: np.ndarray,
         *,
         injected: AbstractSet[str] = frozenset(),
+        seed: int = 0,
     ) -> None:
         """Put a model under a recipe.
 
@@ -60,7 +61,9 @@ class Training:
             batches: what is trained on; batch `step` is used at `step`.
             heldout: token ids that are evaluated on, shape [windows, sequence_length + 1].
             injected: names of the injected layers' parameters.
+            seed: of whatever the model draws while it trains (dropout).
         """
+        torch.manual_seed(seed)
         if recipe.train == "injected" and not injected:
             raise InputError(Problem("recipe.train", "'injected'", "a model with injected layers", "all"))
         self.model = model

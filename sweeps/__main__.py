@@ -1,0 +1,400 @@
+"""The command `sweeps`: check, plan, run, resume, look at, and take home a sweep."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tli.errors import InputError, Problem, TliError
+
+if TYPE_CHECKING:
+    from sweeps.spec import Spec
+
+MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
+STOPPED = 130  # what a shell gives for Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 stopped by hand."""
+    options = _parser().parse_args(arguments)
+    try:
+        result: int = options.command(options)
+    except InputError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except TliError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _OF_THE_EXTRA:
+            raise
+        print(MISSING_EXTRA, file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result
+
+
+_OF_THE_EXTRA = frozenset(
+    {"ray", "optuna", "mlflow", "pydantic", "yaml", "rich", "sqlalchemy", "optuna_dashboard"}
+)
+
+
+# -- commands that read a spec ----------------------------------------------------------------------------------
+
+
+def _spec(options: argparse.Namespace) -> Spec:
+    from sweeps.spec import load_spec
+
+    return load_spec(options.spec, overrides=options.set or (), runs=options.runs)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from sweeps.preflight import check
+
+    spec = _spec(options)
+    check(spec, cluster=options.address)
+    if options.json:
+        _print_json({"valid": True, "spec": spec.to_json(), "hash": spec.hash})
+    else:
+        print(
+            f"{options.spec}: fine; {spec.budget.trials} trials of {spec.trial.recipe.tokens:,} tokens each"
+        )
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from sweeps.estimate import estimate
+    from sweeps.preflight import check
+
+    spec = _spec(options)
+    checked = check(spec, cluster=options.address)
+    speed = None
+    if options.calibrate:
+        from sweeps.single import calibrate
+
+        print("three training steps of the baseline, to know this machine ...", file=sys.stderr)
+        speed = calibrate(spec)
+    plan = estimate(spec, checked.base, flops_per_second=speed)
+    if options.json:
+        _print_json(plan.to_json())
+    else:
+        print(plan.text())
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    extend = options.extend or any(text.startswith("budget.") for text in options.set or ())
+    return _run_spec(_spec(options), options, options.spec, extend=extend)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from sweeps.results import find
+    from sweeps.spec import Spec
+
+    found = find(options.name, runs=options.runs, study=options.study).spec
+    values = found.to_json()
+    if options.runs:
+        values["storage"]["artifacts"] = options.runs
+    if options.study:
+        values["storage"]["study"] = options.study
+    if options.trials is not None:
+        values["budget"]["trials"] = options.trials
+    return _run_spec(Spec.from_json(values), options, options.name, extend=options.trials is not None)
+
+
+def _run_spec(spec: Spec, options: argparse.Namespace, reference: str, *, extend: bool) -> int:
+    from sweeps.display import Display
+    from sweeps.results import places
+    from sweeps.service import run
+    from sweeps.summary import summary_text
+
+    total = spec.budget.trials + spec.finalists.top * (spec.finalists.seeds - 1)
+    stream = sys.stderr if options.json else sys.stdout
+    try:
+        with Display(spec.name, total, stream) as display:
+            sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
+    except KeyboardInterrupt:
+        print(f"\nstopped; nothing is lost: the same command again goes on with {spec.name}", file=sys.stderr)
+        return STOPPED
+    if options.json:
+        _print_json({"name": spec.name, "verdict": sweep.verdict.to_json(), "places": places(sweep)})
+    else:
+        shown = places(sweep)
+        print(summary_text(sweep.verdict, sweep.records, name=spec.name, places=shown, spec=reference))
+    return 0 if sweep.verdict.best is not None else 1
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from sweeps.submit import submit
+
+    _spec(options)
+    more = [word for text in options.set or () for word in ("--set", text)]
+    return submit(
+        options.spec,
+        address=options.address,
+        runs=Path(options.runs or "runs").absolute(),
+        working_dir=options.working_dir,
+        submission_id=options.submission_id,
+        wait=not options.no_wait,
+        extra_args=more,
+    )
+
+
+def _trial(options: argparse.Namespace) -> int:
+    from sweeps.single import run_one
+
+    out = options.out or Path(f"trial-{options.number:04d}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(Problem("--out", f"{out}, which exists", "a new folder", f"--out {out}-2"))
+    for points in run_one(_spec(options), options.number, out, runs=options.runs):
+        for point in points:
+            if options.json:
+                print(json.dumps(point.to_json()), flush=True)
+            else:
+                speed = f"{point.tokens_per_second:,.0f} tokens/s" if point.step else "before training"
+                print(f"step {point.step:>6}  held-out loss {point.eval_loss:.6f}  {speed}", flush=True)
+    return 0
+
+
+# -- commands that read a sweep -----------------------------------------------------------------------------------
+
+
+def _status(options: argparse.Namespace) -> int:
+    from sweeps.summary import status_text
+
+    sweep = _find(options)
+    if options.json:
+        _print_json(
+            {"name": sweep.spec.name, "finished": sweep.finished, "trials": [_row(r) for r in sweep.records]}
+        )
+    else:
+        print(status_text(sweep.records))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from sweeps.results import sweeps_in
+    from sweeps.summary import list_text
+
+    found = {sweep.spec.name: sweep for sweep in sweeps_in(Path(options.runs or "runs"))}
+    if options.json:
+        _print_json({name: {"trials": len(s.records), "finished": s.finished} for name, s in found.items()})
+    else:
+        print(list_text({name: sweep.records for name, sweep in found.items()}))
+    return 0
+
+
+def _best(options: argparse.Namespace) -> int:
+    from sweeps.summary import best_text
+
+    verdict = _find(options).verdict
+    if options.json:
+        _print_json(verdict.to_json())
+    else:
+        print(best_text(verdict))
+    return 0 if verdict.best is not None else 1
+
+
+def _export(options: argparse.Namespace) -> int:
+    from sweeps.results import export
+
+    sweep = _find(options)
+    number = export(sweep, options.out, number=options.trial)
+    loss = next(record.value for record in sweep.records if record.number == number)
+    if options.json:
+        _print_json({"trial": number, "out": str(options.out), "heldout_loss": loss})
+    else:
+        print(f"trial {number} is in {options.out}; its held-out loss is {loss:.6f}")
+        print(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from sweeps.tracking import store_uri
+    from sweeps.ui import serve
+
+    sweep = _find(options)
+    root = sweep.folders.artifacts.absolute()
+    tracking = sweep.spec.tracking
+    return serve(
+        options.study or sweep.spec.study_url,
+        store_uri(tracking.uri, root) if tracking else None,
+        host=options.host,
+        port=options.port,
+        dashboard_port=options.dashboard_port,
+        open_browser=options.open,
+    )
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sweeps.doctor import examine, text
+
+    findings = examine(
+        Path(options.runs or "runs"),
+        study_url=options.study,
+        address=options.address,
+        threads=os.environ.get("OMP_NUM_THREADS"),
+    )
+    if options.json:
+        _print_json([finding.to_json() for finding in findings])
+    else:
+        print(text(findings))
+    return 1 if any(finding.ok is False for finding in findings) else 0
+
+
+def _find(options: argparse.Namespace) -> Any:
+    from sweeps.results import find
+
+    return find(options.name, runs=options.runs, study=options.study)
+
+
+def _row(record: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(record), "step": record.step, "loss": record.loss}
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, default=str))
+
+
+# -- the parser ---------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sweeps",
+        description="Find the best way to grow a language model deeper, by a sweep that can be resumed.",
+        epilog="Start here:\n  sweeps plan quickstart      what it would cost\n"
+        "  sweeps run quickstart       run it; the same command again goes on where it stopped\n"
+        "  sweeps export quickstart --out best/",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(
+        name: str, what: Callable[[argparse.Namespace], int], text: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(command=what)
+        runs = os.environ.get("SWEEPS_RUNS")
+        shown = f"folder of all results (default: {runs or 'runs, or what the spec says'})"
+        added.add_argument("--runs", metavar="DIR", default=runs, help=shown)
+        return added
+
+    _spec_commands(command)
+    _sweep_commands(command)
+    return parser
+
+
+def _spec_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    validate = command(
+        "validate", _validate, "check a spec, its base, data and resources", "sweeps validate my.yaml"
+    )
+    plan = command(
+        "plan",
+        _plan,
+        "print what a sweep would cost, before anything runs",
+        "sweeps plan quickstart --calibrate",
+    )
+    plan.add_argument("--calibrate", action="store_true", help="train three steps here to estimate hours")
+    run = command(
+        "run",
+        _run,
+        "run a sweep, or what is left of it",
+        "sweeps run quickstart\n  sweeps run quickstart --set budget.trials=40     more trials for a finished sweep",
+    )
+    run.add_argument(
+        "--extend", action="store_true", help="allow a larger budget than the study was made with"
+    )
+    trial = command(
+        "trial", _trial, "run one trial in this process, for a debugger", "sweeps trial quickstart 1"
+    )
+    submit = command(
+        "submit",
+        _submit,
+        "run a sweep as a job of a Ray cluster",
+        "sweeps submit quickstart --address http://head:8265",
+    )
+    for each in (validate, plan, run, trial, submit):
+        each.add_argument("spec", metavar="SPEC", help="a YAML file, or a packaged spec such as quickstart")
+        each.add_argument(
+            "--set", metavar="PATH=VALUE", action="append", help="override one setting; repeatable"
+        )
+    trial.add_argument("number", metavar="N", type=int, help="number of the trial")
+    trial.add_argument(
+        "--out", metavar="DIR", type=Path, help="new folder for what it writes (default: trial-N)"
+    )
+    _runner(run)
+    for each in (validate, plan):
+        each.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that is meant")
+    for each in (validate, plan, run, trial):
+        each.add_argument("--json", action="store_true", help="answer in JSON")
+    submit.add_argument(
+        "--address", metavar="URL", default="http://127.0.0.1:8265", help="of the jobs server"
+    )
+    submit.add_argument("--working-dir", metavar="DIR", default=".", help="folder that the job is given")
+    submit.add_argument("--submission-id", metavar="ID", help="default: made from the sweep's name")
+    submit.add_argument("--no-wait", action="store_true", help="do not follow the job's log")
+
+
+def _sweep_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    resume = command(
+        "resume", _resume, "go on with a sweep by its name", "sweeps resume quickstart --trials 40"
+    )
+    resume.add_argument("--trials", metavar="N", type=int, help="raise the budget to N trials")
+    _runner(resume)
+    status = command("status", _status, "show every trial of a sweep", "sweeps status quickstart")
+    listed = command("list", _list, "list the sweeps under the runs folder", "sweeps list")
+    best = command(
+        "best", _best, "show the best configuration and what it is better than", "sweeps best quickstart"
+    )
+    export = command(
+        "export", _export, "write the best trial's model as a folder", "sweeps export quickstart --out best/"
+    )
+    export.add_argument("--out", metavar="DIR", type=Path, required=True, help="new folder")
+    export.add_argument("--trial", metavar="N", type=int, help="this trial instead of the best")
+    ui = command("ui", _ui, "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
+    ui.add_argument("--host", default="127.0.0.1")
+    ui.add_argument("--port", type=int, default=5000, help="of MLflow")
+    ui.add_argument("--dashboard-port", type=int, default=8080, help="of optuna-dashboard")
+    ui.add_argument("--open", action="store_true", help="open a browser")
+    doctor = command(
+        "doctor", _doctor, "check versions, cores, GPUs, disk, stores and cluster", "sweeps doctor"
+    )
+    doctor.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster")
+    for each in (resume, status, best, export, ui):
+        each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
+    for each in (resume, status, best, export, ui, doctor):
+        each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
+    for each in (resume, status, listed, best, export, doctor):
+        each.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def _runner(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runner",
+        choices=("ray", "inline"),
+        default="ray",
+        help="inline: one trial at a time in this process",
+    )
+    parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster (default: one of its own)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

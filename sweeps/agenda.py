@@ -1,0 +1,173 @@
+"""What runs next, whoever runs it: the control, the baseline, the search, then replicates of the finalists.
+
+Both runners (in process and on Ray) do nothing but carry out what the agenda hands them and tell it what
+came of it. Every decision is in the ledger before it acts, so that a restart goes on from there.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+
+from sweeps.errors import StaleAttemptError
+from sweeps.ledger import Ledger
+from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
+from sweeps.selection import replicates_due
+from sweeps.space import flatten
+from sweeps.tracking import Tracking
+
+_TRIES = 3  # of one trial whose worker dies under it
+
+
+class Idle(enum.Enum):
+    """Why there is nothing to hand out."""
+
+    WAIT = "wait"  # something that runs now has to end first
+    FINISHED = "finished"
+
+
+class Agenda:
+    """The order of work of one sweep. Not thread-safe: one driver thread owns it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        tracker: Tracking,
+        *,
+        parallel: int,
+        on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
+        on_end: Callable[[TrialRecord], None] = lambda _record: None,
+    ) -> None:
+        """Go on with what the ledger holds; trials that a dead driver left RUNNING come first.
+
+        Args:
+            ledger: the sweep's study; its driver is this process.
+            tracker: where runs are shown.
+            parallel: how many trials may run at once.
+            on_change: called with all records and the phase after every change.
+            on_end: called with a trial that has ended for good.
+        """
+        self.ledger = ledger
+        self.spec = ledger.spec
+        self._tracker = tracker
+        self._parallel = parallel
+        self._on_change = on_change
+        self._on_end = on_end
+        self._running: dict[int, Assignment] = {}
+        self._last_point: dict[int, Point] = {}
+        self._left_behind = [r.number for r in ledger.trials() if r.state is State.RUNNING]
+        self.phase = "search"
+
+    def next(self) -> Assignment | Idle:
+        """The next execution, already in the ledger, or why there is none."""
+        if len(self._running) >= self._parallel:
+            return Idle.WAIT
+        assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
+        if assignment is None:
+            return Idle.WAIT if self._running else Idle.FINISHED
+        self._running[assignment.number] = assignment
+        tags = {
+            "sweeps.role": assignment.role.value,
+            "sweeps.attempt": assignment.attempt,
+            "sweeps.state": State.RUNNING.value,
+        }
+        self._tracker.declare(assignment.number, assignment.settings, tags)
+        self._changed()
+        return assignment
+
+    def report(self, number: int, attempt: int, points: Sequence[Point]) -> bool:
+        """Take held-out losses; returns whether the trial is to stop here."""
+        try:
+            stop = self.ledger.report(number, attempt, points)
+        except StaleAttemptError:
+            return True
+        if points:
+            self._last_point[number] = points[-1]
+        self._tracker.points(number, attempt, points)
+        self._changed()
+        return stop
+
+    def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
+        """Take the end of an execution; a lost one is put back in front."""
+        assignment = self._running.pop(number, None)
+        if outcome.lost and attempt < _TRIES:
+            self._left_behind.append(number)
+            self._changed()
+            return
+        last = self._last_point.pop(number, None)
+        totals = {"seconds": last.seconds, "tokens": last.tokens, "flops": last.flops} if last else None
+        try:
+            self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
+        except StaleAttemptError:
+            if assignment is not None:
+                raise
+            return
+        record = self._record(number)
+        tags = {"sweeps.reason": outcome.reason} if outcome.reason else {}
+        metrics = {"objective": record.value, "initial_loss": record.initial_loss}
+        self._tracker.end(number, outcome.state, tags, metrics)
+        self._on_end(record)
+        self._changed()
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial of the sweep."""
+        return self.ledger.trials()
+
+    # -- the order of work --------------------------------------------------------------------------------
+
+    def _left_over(self) -> Assignment | None:
+        while self._left_behind:
+            number = self._left_behind.pop(0)
+            assignment = self.ledger.retake(number)
+            if assignment.attempt <= _TRIES:
+                return assignment
+            reason = f"its worker died {_TRIES} times"
+            self.ledger.tell(number, assignment.attempt, State.FAIL, reason=reason)
+        return None
+
+    def _first_ones(self) -> Assignment | None:
+        present = {record.role for record in self.records()}
+        baseline = self.spec.trial.model_dump()
+        if Role.CONTROL not in present:
+            return self.ledger.start(Role.CONTROL, control_settings(baseline))
+        if Role.BASELINE not in present:
+            return self.ledger.start(
+                Role.BASELINE, baseline, params=self.ledger.space.project(flatten(baseline))
+            )
+        return None
+
+    def _searched(self) -> Assignment | None:
+        enqueued = self.ledger.take_waiting()
+        if enqueued is not None:
+            return enqueued
+        asked = sum(record.role is not Role.REPLICATE for record in self.records())
+        return self.ledger.ask() if asked < self.spec.budget.trials else None
+
+    def _replicate(self) -> Assignment | None:
+        """A replicate of a finalist, once the search is over, for there is no ranking before."""
+        records = self.records()
+        if any(r.role is not Role.REPLICATE and not r.state.finished for r in records):
+            return None
+        self.phase = "finalists"
+        finalists = self.spec.finalists
+        for number, seed in replicates_due(records, finalists.top, finalists.seeds):
+            original = records[number]
+            return self.ledger.start(
+                Role.REPLICATE,
+                {**original.settings, "seed": seed},
+                params=original.params,
+                replicate_of=number,
+            )
+        return None
+
+    def _record(self, number: int) -> TrialRecord:
+        return self.records()[number]
+
+    def _changed(self) -> None:
+        self._on_change(self.records(), self.phase)
+
+
+def control_settings(baseline: dict) -> dict:
+    """The baseline without injection: the original model, all of it trained on the same tokens."""
+    injection = {**baseline["injection"], "method": "none"}
+    return {**baseline, "injection": injection, "recipe": {**baseline["recipe"], "train": "all"}}

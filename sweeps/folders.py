@@ -1,0 +1,90 @@
+"""Where everything of a sweep lies on disk."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.errors import LedgerHeldError
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The places of one sweep under its artifacts folder. Nothing is created by looking."""
+
+    artifacts: Path
+    name: str
+
+    @property
+    def sweep(self) -> Path:
+        """What belongs to this sweep alone."""
+        return self.artifacts / self.name
+
+    @property
+    def tokens(self) -> Path:
+        """Token files, shared by all sweeps."""
+        return self.artifacts / "tokens"
+
+    @property
+    def spec(self) -> Path:
+        """The spec as it was last run, with passwords masked."""
+        return self.sweep / "spec.json"
+
+    def trial(self, number: int) -> Path:
+        """What one trial writes."""
+        return self.sweep / "trials" / f"{number:04d}"
+
+    def checkpoints(self, number: int) -> Path:
+        """Training states of a trial that may go on."""
+        return self.trial(number) / "checkpoints"
+
+    def final(self, number: int) -> Path:
+        """The trained model of a complete trial."""
+        return self.trial(number) / "final"
+
+    def drop_checkpoints(self, number: int) -> None:
+        """A trial that has ended does not go on."""
+        shutil.rmtree(self.checkpoints(number), ignore_errors=True)
+
+    def drop_finals(self, numbers: Collection[int]) -> None:
+        """Free the space of models that cannot win any more."""
+        for number in numbers:
+            shutil.rmtree(self.final(number), ignore_errors=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the one driver of this sweep.
+
+        The lock goes with the process, however it ends.
+
+        Raises:
+            LedgerHeldError: another process drives it.
+        """
+        self.sweep.mkdir(parents=True, exist_ok=True)
+        with (self.sweep / "driver.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.seek(0)
+                holder = lock.read() or "another process"
+                raise LedgerHeldError(
+                    f"{self.name} is being driven by {holder}; wait for it, or stop it, then run this again"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
+
+    def write_spec(self, spec: dict) -> None:
+        """Keep the spec beside its results."""
+        self.sweep.mkdir(parents=True, exist_ok=True)
+        aside = self.spec.with_name(f".{self.spec.name}.tmp-{os.getpid()}")
+        aside.write_text(json.dumps(spec, indent=1) + "\n")
+        aside.rename(self.spec)

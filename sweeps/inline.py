@@ -1,0 +1,36 @@
+"""The runner in this process: one trial after the other, no cluster. For small machines, tests and debuggers."""
+
+from __future__ import annotations
+
+import json
+
+from sweeps.agenda import Agenda, Idle
+from sweeps.folders import Folders
+from sweeps.records import Assignment, Outcome, State
+from sweeps.spec import Spec
+from sweeps.trial import Execution, warm_slot
+
+
+def run_inline(agenda: Agenda, spec: Spec) -> None:
+    """Carry the agenda out, to its end. `spec` has absolute paths."""
+    while not isinstance(assignment := agenda.next(), Idle):
+        outcome = _carry_out(agenda, assignment, spec)
+        agenda.finish(assignment.number, assignment.attempt, outcome)
+    assert assignment is Idle.FINISHED, "one trial at a time never waits for another"
+
+
+def _carry_out(agenda: Agenda, assignment: Assignment, spec: Spec) -> Outcome:
+    slot = warm_slot(json.dumps(spec.to_json()))
+    execution = Execution(slot, assignment, Folders(spec.root, spec.name))
+    while True:
+        reply = execution.advance()
+        stop = agenda.report(assignment.number, assignment.attempt, reply.points)
+        if reply.outcome is not None:
+            return reply.outcome
+        if stop:
+            return Outcome(State.PRUNED, stopped_reason(agenda, reply.points[-1].step))
+
+
+def stopped_reason(agenda: Agenda, step: int) -> str:
+    """Why the stopping rule ended a trial, in words."""
+    return f"stopped by {agenda.spec.stopping.rule} at step {step}"

@@ -1,0 +1,387 @@
+"""The ledger: an Optuna study that says what was asked, which attempt runs it, what it reported, how it ended.
+
+It is the one authority. Whoever opens it with plain Optuna sees every trial with its state, parameters and
+intermediate values; a trial enqueued there is run at the next resume. Everything that Optuna has no place for
+stands in user attributes whose names begin with `sweeps:`.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweeps.errors import Problem, SpecError, StaleAttemptError
+from sweeps.records import Assignment, Point, Role, State, TrialRecord
+from sweeps.sampling import SeenStudy, propose
+from sweeps.space import Space, contains
+from sweeps.spec import Spec, difference
+from sweeps.stopping import stopping_rule
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+SPEC, IDENTITY = "sweeps:spec", "sweeps:identity"
+ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
+ATTEMPT, REASON, TOTALS, REPLICATE_OF = (
+    "sweeps:attempt",
+    "sweeps:reason",
+    "sweeps:totals",
+    "sweeps:replicate_of",
+)
+HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
+
+
+def open_storage(url: str) -> BaseStorage:
+    """An Optuna storage for a URL of SQLite or PostgreSQL.
+
+    SQLite writes ahead and syncs at checkpoints: five times faster, and a power cut may cost the last
+    moments but never the database's integrity. PostgreSQL connections are tried before use.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if not url.startswith("sqlite"):
+        return get_storage(RDBStorage(url, engine_kwargs={"pool_pre_ping": True}))
+    from sqlalchemy import event
+
+    file = url.removeprefix("sqlite:///")
+    Path(file).absolute().parent.mkdir(parents=True, exist_ok=True)
+    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+
+    def set_up(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.close()
+
+    event.listen(storage.engine, "connect", set_up)
+    storage.engine.dispose()  # the pool's first connection was made before the listener
+    return get_storage(storage)
+
+
+class Ledger:
+    """One sweep's study, opened for its driver."""
+
+    def __init__(self, storage: BaseStorage, spec: Spec) -> None:
+        """Use `Ledger.open` for a sweep that may not exist yet, `Ledger.read` for one that must."""
+        self.spec = spec
+        self._storage = storage
+        self._study = optuna.load_study(study_name=spec.name, storage=storage)
+        self._study_id = storage.get_study_id_from_name(spec.name)
+        self.space = Space.of(spec)
+        self._seen = SeenStudy(self._study, storage, HIDDEN)
+        self._rule: BasePruner = stopping_rule(
+            spec.stopping.rule, steps=spec.steps, grace=spec.stopping.grace, keep=spec.stopping.keep
+        )
+        self._ids: dict[int, int] = {}
+
+    @classmethod
+    def open(cls, url: str, spec: Spec) -> Ledger:
+        """The study of this spec, made now if it does not exist.
+
+        Raises:
+            SpecError: the study belongs to another spec; every difference is shown.
+        """
+        storage = open_storage(url)
+        stored = stored_spec(storage, spec.name)
+        if stored is None:
+            refuse_foreign(storage, spec.name)
+            study_id = storage.create_new_study([StudyDirection.MINIMIZE], spec.name)
+            storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))
+            storage.set_study_user_attr(study_id, IDENTITY, uuid.uuid4().hex)
+        else:
+            problems = spec_conflicts(stored, spec)
+            if problems:
+                raise SpecError(*problems)
+            study_id = storage.get_study_id_from_name(spec.name)
+            if stored.to_json() != spec.to_json():
+                storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))
+        return cls(storage, spec)
+
+    @classmethod
+    def read(cls, url: str, name: str) -> Ledger:
+        """The study of this name, under the spec that it was last run with.
+
+        Raises:
+            SpecError: there is none, or it was not made by this program.
+        """
+        storage = open_storage(url)
+        stored = stored_spec(storage, name)
+        if stored is None:
+            refuse_foreign(storage, name)
+            names = ", ".join(sorted(storage_names(storage))) or "none"
+            raise SpecError(Problem(f"study {name!r}", "no such study", f"one of: {names}", "sweeps list"))
+        return cls(storage, stored)
+
+    @property
+    def identity(self) -> str:
+        """What tells this study from another that takes its name later."""
+        return str(self._study.user_attrs.get(IDENTITY, self.spec.name))
+
+    # -- what was asked ------------------------------------------------------------------------------------
+
+    def trials(self) -> list[TrialRecord]:
+        """Every trial, in the order of their numbers."""
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        self._ids.update({trial.number: trial._trial_id for trial in trials})
+        return [self._record(trial) for trial in trials]
+
+    def start(
+        self,
+        role: Role,
+        settings: Mapping[str, Any],
+        *,
+        params: Mapping[str, Any] | None = None,
+        replicate_of: int | None = None,
+    ) -> Assignment:
+        """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
+        attributes: dict[str, Any] = {ROLE: role.value}
+        if role in (Role.CONTROL, Role.REPLICATE):
+            attributes[HIDDEN] = True
+        if replicate_of is not None:
+            attributes[REPLICATE_OF] = replicate_of
+        return self._create(settings, params or {}, attributes)
+
+    def ask(self) -> Assignment | None:
+        """A trial of the sampler's choice, written down; None when a finite space is exhausted."""
+        number = len(self._storage.get_all_trials(self._study_id, deepcopy=False))
+        params = self._propose(number, {})
+        if params is None:
+            return None
+        settings = self.spec.settings_for(params).model_dump()
+        return self._create(settings, params, {ROLE: Role.SEARCH.value})
+
+    def take_waiting(self) -> Assignment | None:
+        """The first trial that somebody enqueued from outside, if any.
+
+        Values that the space does not hold end the trial as FAIL with the reason; missing ones are sampled.
+        """
+        for trial in self._storage.get_all_trials(
+            self._study_id, deepcopy=False, states=(TrialState.WAITING,)
+        ):
+            if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                continue
+            fixed = dict(trial.system_attrs.get("fixed_params", {}))
+            wrong = self._wrong_values(fixed)
+            params = None if wrong else self._propose(trial.number, fixed)
+            if params is None:
+                self._ids[trial.number] = trial._trial_id
+                self._set(trial.number, ROLE, Role.SEARCH.value)
+                self.tell(
+                    trial.number, 0, State.FAIL, reason=wrong or "nothing left to try with these values"
+                )
+                continue
+            for name, distribution in self.space.distributions(params).items():
+                internal = distribution.to_internal_repr(params[name])
+                self._storage.set_trial_param(trial._trial_id, name, internal, distribution)
+            settings = self.spec.settings_for(params).model_dump()
+            for attribute, value in self._attributes(settings, {ROLE: Role.SEARCH.value}).items():
+                self._storage.set_trial_user_attr(trial._trial_id, attribute, value)
+            return self._assignment(self._storage.get_trial(trial._trial_id))
+        return None
+
+    def retake(self, number: int) -> Assignment:
+        """Hand out a trial again whose worker or driver is gone, as its next attempt."""
+        trial = self._trial(number)
+        self._set(number, ATTEMPT, trial.user_attrs.get(ATTEMPT, 0) + 1)
+        if ROLE not in trial.user_attrs:  # killed between two writes of `take_waiting`
+            fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            params = self._propose(number, fixed) or {}
+            for name, distribution in self.space.distributions(params).items():
+                if name not in trial.params:
+                    internal = distribution.to_internal_repr(params[name])
+                    self._storage.set_trial_param(trial._trial_id, name, internal, distribution)
+            settings = self.spec.settings_for(params).model_dump()
+            for attribute, value in self._attributes(settings, {ROLE: Role.SEARCH.value}).items():
+                if attribute != ATTEMPT:
+                    self._set(number, attribute, value)
+        return self._assignment(self._trial(number))
+
+    # -- what it reported, how it ended ---------------------------------------------------------------------
+
+    def report(self, number: int, attempt: int, points: Sequence[Point]) -> bool:
+        """Write held-out losses down and ask the stopping rule; returns whether the trial is to stop.
+
+        A step that was reported before keeps its first value.
+
+        Raises:
+            StaleAttemptError: a later attempt runs this trial, or it has ended.
+        """
+        trial = self._current(number, attempt)
+        for point in points:
+            if point.step not in trial.intermediate_values:
+                self._storage.set_trial_intermediate_value(trial._trial_id, point.step, point.eval_loss)
+        role = Role(trial.user_attrs[ROLE])
+        if HIDDEN in trial.user_attrs or not points or points[-1].step >= trial.user_attrs[STEPS]:
+            return False
+        # The baseline is asked about as well, so that its losses stand on the rungs, but it is never stopped.
+        return self._rule.prune(self._seen, self._storage.get_trial(trial._trial_id)) and role is Role.SEARCH
+
+    def tell(
+        self,
+        number: int,
+        attempt: int,
+        state: State,
+        *,
+        reason: str | None = None,
+        totals: Mapping[str, float] | None = None,
+    ) -> None:
+        """End a trial. COMPLETE takes the last reported loss as its value. Telling the same again is harmless.
+
+        Raises:
+            StaleAttemptError: a later attempt runs this trial, or it has ended in another way.
+        """
+        trial = self._trial(number)
+        if trial.state.is_finished() and trial.state.name == state.value:
+            return
+        trial = self._current(number, attempt)
+        if reason is not None:
+            self._set(number, REASON, reason)
+        if totals is not None:
+            self._set(number, TOTALS, dict(totals))
+        values = None
+        if state is not State.FAIL and trial.last_step is not None:
+            values = [trial.intermediate_values[trial.last_step]]
+        self._storage.set_trial_state_values(trial._trial_id, TrialState[state.value], values)
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    def _propose(self, number: int, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
+        sampler = self.spec.sampler
+        return propose(self._seen, self.space, number, sampler=sampler.name, seed=sampler.seed, fixed=fixed)
+
+    def _wrong_values(self, fixed: Mapping[str, Any]) -> str | None:
+        dimensions = self.space.dimensions
+        unknown = [name for name in fixed if name not in dimensions]
+        if unknown:
+            return f"enqueued {', '.join(unknown)} is not searched; searched are {', '.join(dimensions)}"
+        outside = [
+            name for name, value in fixed.items() if not contains(dimensions[name].distribution, value)
+        ]
+        if outside:
+            return "enqueued " + ", ".join(f"{name}={fixed[name]!r} is outside its range" for name in outside)
+        return None
+
+    def _create(
+        self, settings: Mapping[str, Any], params: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> Assignment:
+        # One write: a trial is either wholly in the ledger or not at all.
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=self.space.distributions(params),
+            user_attrs=self._attributes(settings, attributes),
+        )
+        template.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        return self._assignment(self._storage.get_trial(trial_id))
+
+    def _attributes(self, settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+        base = {SETTINGS: dict(settings), SEED: settings["seed"], STEPS: self.spec.steps, ATTEMPT: 1}
+        return {**base, **more}
+
+    def _assignment(self, trial: FrozenTrial) -> Assignment:
+        self._ids[trial.number] = trial._trial_id
+        attributes = trial.user_attrs
+        return Assignment(
+            study=self.spec.name,
+            number=trial.number,
+            attempt=attributes[ATTEMPT],
+            role=Role(attributes[ROLE]),
+            settings=attributes[SETTINGS],
+            steps=attributes[STEPS],
+            report_steps=self.spec.report_steps(),
+        )
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        attributes = trial.user_attrs
+        totals = attributes.get(TOTALS, {})
+        complete = trial.state is TrialState.COMPLETE
+        return TrialRecord(
+            number=trial.number,
+            role=Role(attributes.get(ROLE, Role.SEARCH.value)),
+            state=State(trial.state.name),
+            params=trial.params or trial.system_attrs.get("fixed_params", {}),
+            settings=attributes.get(SETTINGS, {}),
+            seed=attributes.get(SEED, self.spec.trial.seed),
+            steps=attributes.get(STEPS, self.spec.steps),
+            losses=trial.intermediate_values,
+            value=trial.value if complete else None,
+            reason=attributes.get(REASON),
+            replicate_of=attributes.get(REPLICATE_OF),
+            attempt=attributes.get(ATTEMPT, 1),
+            seconds=totals.get("seconds"),
+            tokens=totals.get("tokens"),
+            flops=totals.get("flops"),
+            started=trial.datetime_start.timestamp() if trial.datetime_start else None,
+            finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        )
+
+    def _trial(self, number: int) -> FrozenTrial:
+        if number not in self._ids:
+            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        return self._storage.get_trial(self._ids[number])
+
+    def _current(self, number: int, attempt: int) -> FrozenTrial:
+        trial = self._trial(number)
+        current = trial.user_attrs.get(ATTEMPT, 0)
+        if trial.state is not TrialState.RUNNING or attempt < current:
+            raise StaleAttemptError(
+                f"trial {number}: attempt {attempt} is refused; the trial is {trial.state.name}, attempt {current}"
+            )
+        return trial
+
+    def _set(self, number: int, attribute: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(self._ids[number], attribute, value)
+
+
+def storage_names(storage: BaseStorage) -> list[str]:
+    """Names of the sweeps in a storage; other people's studies are left out."""
+    return [study.study_name for study in storage.get_all_studies() if SPEC in study.user_attrs]
+
+
+def refuse_foreign(storage: BaseStorage, name: str) -> None:
+    """Refuse a study of this name that this program did not make.
+
+    Raises:
+        SpecError: there is one.
+    """
+    if any(study.study_name == name and SPEC not in study.user_attrs for study in storage.get_all_studies()):
+        raise SpecError(
+            Problem(
+                f"study {name!r}",
+                "a study that was not made by sweeps",
+                "a name of its own",
+                f"name: {name}-2",
+            )
+        )
+
+
+def spec_conflicts(stored: Spec, spec: Spec) -> list[Problem]:
+    """Why a study that was run with one spec cannot go on with another."""
+    if stored.hash == spec.hash:
+        return []
+    return [
+        Problem(
+            f"study {spec.name!r}",
+            f"another spec ({line})",
+            "the spec that the study was made with",
+            f"name: {spec.name}-2, or the old value",
+        )
+        for line in difference(stored, spec)
+    ]
+
+
+def stored_spec(storage: BaseStorage, name: str) -> Spec | None:
+    """The spec that a study was last run with; None when there is no such study of ours."""
+    for study in storage.get_all_studies():
+        if study.study_name == name and SPEC in study.user_attrs:
+            return Spec.from_json(json.loads(study.user_attrs[SPEC]))
+    return None

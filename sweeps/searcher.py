@@ -1,0 +1,90 @@
+"""Ray Tune's searcher and scheduler, both nothing but the agenda in Ray's words.
+
+Tune is a disposable executor: it holds no state that is needed again. Each Tune trial is one attempt at one
+trial of the ledger; retries, stopping and the order of work are decided by the agenda alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from sweeps.agenda import Agenda, Idle
+from sweeps.records import Outcome, Point, State
+
+METRIC = "eval_loss"
+
+
+class AgendaSearcher(Searcher):
+    """Hands Tune the agenda's assignments, and the agenda the way they ended."""
+
+    def __init__(self, agenda: Agenda, shared: dict[str, Any]) -> None:
+        """`shared` goes to every worker beside its assignment."""
+        super().__init__(metric=METRIC, mode="min")
+        self.agenda = agenda
+        self._shared = shared
+        self._running: dict[str, tuple[int, int]] = {}
+        self.endings: dict[str, Outcome] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next assignment; None while something else has to end first."""
+        assignment = self.agenda.next()
+        if isinstance(assignment, Idle):
+            return Searcher.FINISHED if assignment is Idle.FINISHED else None
+        self._running[trial_id] = (assignment.number, assignment.attempt)
+        return {"assignment": asdict(assignment), **self._shared}
+
+    def report(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Take a worker's result; whether the trial is to stop."""
+        number, attempt = self._running[trial_id]
+        points = [Point.from_json(point) for point in result["points"]]
+        stop = self.agenda.report(number, attempt, points)
+        if result["outcome"] is not None:
+            self.endings[trial_id] = Outcome(State(result["outcome"]["state"]), result["outcome"]["reason"])
+        elif stop:
+            rule = self.agenda.spec.stopping.rule
+            self.endings[trial_id] = Outcome(State.PRUNED, f"stopped by {rule} at step {points[-1].step}")
+        return stop
+
+    def on_trial_complete(
+        self,
+        trial_id: str,
+        result: dict[str, Any] | None = None,
+        error: bool = False,  # noqa: ARG002, FBT001, FBT002
+    ) -> None:
+        """A Tune trial is over; without an ending of its own, its worker was lost."""
+        number, attempt = self._running.pop(trial_id)
+        lost = Outcome(State.FAIL, "its worker died", lost=True)
+        self.agenda.finish(number, attempt, self.endings.pop(trial_id, lost))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the memory."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the memory."""
+
+
+class AgendaScheduler(FIFOScheduler):
+    """Asks the agenda, after every report, whether to go on."""
+
+    def __init__(self, searcher: AgendaSearcher) -> None:
+        """Report to the same agenda that the searcher asks."""
+        super().__init__()
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+        """Stop or go on."""
+        stop = self._searcher.report(trial.trial_id, result)
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+
+    def on_trial_complete(
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+    ) -> None:
+        """The last result of a trial comes here and not to `on_trial_result`."""
+        if trial.trial_id not in self._searcher.endings:
+            self._searcher.report(trial.trial_id, result)

@@ -1,0 +1,177 @@
+"""A sweep from its spec to its answer: check, take hold, run, select, hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+from sweeps.agenda import Agenda, Idle
+from sweeps.errors import Problem, SpecError
+from sweeps.folders import Folders
+from sweeps.ledger import Ledger, open_storage, spec_conflicts, stored_spec
+from sweeps.records import Role, State, TrialRecord
+from sweeps.results import Sweep
+from sweeps.selection import Verdict, finalists
+from sweeps.spec import Spec
+from sweeps.tracking import Tracking, open_tracker
+from sweeps.trial import for_workers
+
+RUNNERS = ("ray", "inline")
+_TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
+
+
+class Watcher(Protocol):
+    """Whoever looks on while a sweep runs."""
+
+    def update(self, records: Sequence[TrialRecord], phase: str) -> None:
+        """Something changed."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
+
+def run(
+    spec: Spec, watcher: Watcher, *, runner: str = "ray", address: str | None = None, extend: bool = False
+) -> Sweep:
+    """Run a sweep, or what is left of it, to the end.
+
+    Args:
+        spec: what to run; its study decides whether this is a beginning or a resume.
+        watcher: told of every change.
+        runner: `ray`, or `inline` for one trial at a time in this process.
+        address: of a Ray cluster; None is the one this process runs in, or one of its own.
+        extend: allow a larger budget than the study has.
+
+    Raises:
+        InputError: whatever is wrong, before anything is reserved or written.
+        LedgerHeldError: another process drives this sweep.
+        KeyboardInterrupt: stopped by hand; the same command goes on.
+    """
+    from sweeps.preflight import check
+
+    check(spec, cluster=address)
+    spec = _settle(spec, extend=extend, note=watcher.note)
+    root = spec.root.expanduser().absolute()
+    folders = Folders(root, spec.name)
+    with ExitStack() as stack:
+        parallel = stack.enter_context(_cluster(spec, address)) if runner == "ray" else 1
+        stack.enter_context(folders.held())
+        ledger = Ledger.open(spec.study_url, spec)
+        folders.write_spec(spec.to_json())
+        tracker = open_tracker(
+            spec.tracking.uri if spec.tracking else None,
+            study=spec.name,
+            folder=folders.sweep,
+            artifacts=root,
+            identity=ledger.identity,
+        )
+        stack.callback(_close, tracker, watcher)
+        tracker.open_sweep(spec.to_json(), {"sweeps.study": spec.name, "sweeps.spec_hash": spec.hash})
+        sweep = Sweep(spec, folders, ledger)
+        agenda = Agenda(
+            ledger,
+            tracker,
+            parallel=parallel,
+            on_change=watcher.update,
+            on_end=lambda record: _tidy(sweep, record),
+        )
+        _carry_out(agenda, runner, for_workers(spec))
+        if not isinstance(agenda.next(), Idle) or not sweep.finished:
+            raise KeyboardInterrupt
+        ended = sweep.verdict
+        tracker.rank(_ranking(ended, sweep.records))
+        best = next((r.value for r in sweep.records if r.number == ended.best), None)
+        tracker.end(None, State.COMPLETE, {"sweeps.best": ended.best}, {"objective": best})
+    return sweep
+
+
+# -- inside ---------------------------------------------------------------------------------------------------
+
+
+def _settle(spec: Spec, *, extend: bool, note: Callable[[str], None]) -> Spec:
+    """The spec to go on with: the study's budget, unless a larger one is wanted."""
+    if not _study_exists(spec):
+        return spec
+    stored = stored_spec(open_storage(spec.study_url), spec.name)
+    if stored is None:
+        return spec
+    problems = spec_conflicts(stored, spec)
+    have, want = stored.budget.trials, spec.budget.trials
+    if want > have and not extend:
+        problems.append(
+            Problem(
+                "budget.trials",
+                str(want),
+                f"{have}, the study's own",
+                f"--extend, or --set budget.trials={want}",
+            )
+        )
+    if problems:
+        raise SpecError(*problems)
+    if want < have:
+        note(f"the study's budget is {have} trials, larger than {want}; going on with {have}")
+        return spec.model_copy(update={"budget": stored.budget})
+    return spec
+
+
+def _study_exists(spec: Spec) -> bool:
+    url = spec.study_url
+    return not url.startswith("sqlite") or Path(url.removeprefix("sqlite:///")).is_file()
+
+
+class _cluster:  # noqa: N801 - used as a context manager only
+    """The Ray cluster of this run; gives how many trials run at once."""
+
+    def __init__(self, spec: Spec, address: str | None) -> None:
+        self._spec, self._address = spec, address
+
+    def __enter__(self) -> int:
+        from sweeps.tuner import slots, start_cluster
+
+        start_cluster(self._spec, self._address)
+        return slots(self._spec)
+
+    def __exit__(self, *_: object) -> None:
+        from sweeps.tuner import stop_cluster
+
+        stop_cluster()
+
+
+def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
+    if runner == "inline":
+        from sweeps.inline import run_inline
+
+        run_inline(agenda, spec)
+    else:
+        from sweeps.tuner import run_on_ray
+
+        run_on_ray(agenda, spec)
+
+
+def _tidy(sweep: Sweep, record: TrialRecord) -> None:
+    """Free what an ended trial no longer needs: its training state, and models that cannot win any more."""
+    sweep.folders.drop_checkpoints(record.number)
+    if record.state is not State.COMPLETE or record.role is Role.REPLICATE:
+        return
+    records = sweep.records
+    kept = {r.number for r in finalists(records, sweep.spec.finalists.top)}
+    kept |= {r.number for r in records if r.role in (Role.CONTROL, Role.BASELINE)}
+    sweep.folders.drop_finals([r.number for r in records if r.number not in kept])
+
+
+def _ranking(ended: Verdict, records: Sequence[TrialRecord]) -> list[int]:
+    """Finalists in their order, then the other complete trials by their loss."""
+    first = [finalist.number for finalist in ended.finalists]
+    rest = [
+        r
+        for r in records
+        if r.state is State.COMPLETE and r.role is not Role.REPLICATE and r.number not in first
+    ]
+    return first + [r.number for r in sorted(rest, key=lambda r: r.value or float("inf"))]
+
+
+def _close(tracker: Tracking, watcher: Watcher) -> None:
+    if not tracker.close(_TRACKING_SECONDS):
+        watcher.note("MLflow has not got everything yet; the next run of this command delivers the rest")

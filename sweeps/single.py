@@ -1,0 +1,65 @@
+"""Single trials outside a sweep: one for a debugger, one that measures this machine. The ledger is only read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweeps.agenda import control_settings
+from sweeps.errors import Problem, SpecError
+from sweeps.folders import Folders
+from sweeps.records import Assignment, Point, Role
+from sweeps.results import find
+from sweeps.spec import Spec
+from sweeps.trial import Slot, for_workers, run_trial
+
+
+def run_one(spec: Spec, number: int, out: Path, *, runs: str | None = None) -> Iterator[tuple[Point, ...]]:
+    """Run one trial in this process, for a debugger; the ledger is read but never written.
+
+    Args:
+        spec: of the sweep.
+        number: of the trial; of a sweep that was not run yet, 0 is the control and 1 the baseline.
+        out: an empty or new folder for what the trial writes.
+
+    Raises:
+        SpecError: there is no such trial.
+    """
+    assignment = _assignment(spec, number, runs)
+    return run_trial(Slot(for_workers(spec)), assignment, Folders(out.absolute(), spec.name))
+
+
+def calibrate(spec: Spec, steps: int = 3) -> float:
+    """Training speed of the spec's baseline on this machine, in FLOPs per second, from a few steps.
+
+    One trial alone is timed; trials side by side on one machine share its memory and may be slower.
+    """
+    working = for_workers(spec)
+    assignment = Assignment(
+        study=spec.name,
+        number=0,
+        attempt=1,
+        role=Role.REPLICATE,  # of which no model is kept
+        settings=spec.trial.model_dump(),
+        steps=spec.steps,
+        report_steps=(1, 1 + steps),  # the first step warms up
+    )
+    with tempfile.TemporaryDirectory(prefix="sweeps-calibrate-") as scratch:
+        first, last = run_trial(Slot(working), assignment, Folders(Path(scratch), spec.name))
+    return (last[0].flops - first[0].flops) / (last[0].seconds - first[0].seconds)
+
+
+def _assignment(spec: Spec, number: int, runs: str | None) -> Assignment:
+    try:
+        records = find(spec.name, runs=runs or str(spec.root)).records
+    except SpecError:
+        baseline = spec.trial.model_dump()
+        planned = {0: (Role.CONTROL, control_settings(baseline)), 1: (Role.BASELINE, baseline)}
+    else:
+        planned = {record.number: (record.role, dict(record.settings)) for record in records}
+    if number not in planned:
+        numbers = f"one of 0 to {max(planned)}"
+        raise SpecError(Problem("N", str(number), numbers, f"sweeps status {spec.name}"))
+    role, settings = planned[number]
+    return Assignment(spec.name, number, 1, role, settings, spec.steps, spec.report_steps())

@@ -1,0 +1,137 @@
+"""Runs the agenda over Ray Tune: warm worker processes that stay, one trial after another in each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from typing import Any
+
+import ray
+from ray import tune
+
+from sweeps.agenda import Agenda
+from sweeps.errors import Problem, SpecError, SweepError
+from sweeps.folders import Folders
+from sweeps.records import Assignment, Role
+from sweeps.searcher import METRIC, AgendaScheduler, AgendaSearcher
+from sweeps.spec import Spec
+from sweeps.trial import Execution, warm_slot
+
+
+class SlotTrainable(tune.Trainable):
+    """A worker's slot in Tune's words. The process stays; `reset_config` is the next trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first trial."""
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial."""
+        given = new_config["assignment"]
+        assignment = Assignment(
+            **{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])}
+        )
+        slot = warm_slot(new_config["spec"])
+        self._execution = Execution(slot, assignment, Folders(slot.spec.root, slot.spec.name))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next measurement."""
+        reply = self._execution.advance()
+        outcome = reply.outcome
+        return {
+            "points": [point.to_json() for point in reply.points],
+            "outcome": None if outcome is None else {"state": outcome.state.value, "reason": outcome.reason},
+            METRIC: reply.points[-1].eval_loss if reply.points else None,
+            tune.result.DONE: outcome is not None,
+        }
+
+    def cleanup(self) -> None:
+        """Let go of the model."""
+        self._execution.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: trials keep their own training state."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: trials keep their own training state."""
+
+
+def start_cluster(spec: Spec, address: str | None) -> None:
+    """Join the cluster at an address, or the one this job runs in, or start one on this machine.
+
+    Raises:
+        SweepError: nobody answers at the address.
+        SpecError: no node can hold one trial.
+    """
+    # Ray has no other switch for these than the environment, and it must be set before the start.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    local: dict[str, Any] = {}
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        local = {"num_cpus": _cpus(spec), "include_dashboard": False, "address": "local"}
+    else:
+        local = {"address": address or "auto"}
+    try:
+        ray.init(**local, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SweepError(f"no Ray cluster at {address}: {reason}") from None
+    wanted = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+        have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        asked = f"{wanted['CPU']} CPUs and {wanted['GPU']:g} GPUs for one trial"
+        ray.shutdown()
+        raise SpecError(Problem("resources", asked, f"no more than one node has ({have})", "smaller trials"))
+
+
+def stop_cluster() -> None:
+    """Leave the cluster; one that was started here ends."""
+    ray.shutdown()
+
+
+def slots(spec: Spec) -> int:
+    """How many trials fit on the cluster at once, within what the spec allows."""
+    total = ray.cluster_resources()
+    fitting = int(total.get("CPU", 0) // spec.resources.cpus)
+    if spec.resources.gpus:
+        fitting = min(fitting, int(total.get("GPU", 0) // spec.resources.gpus))
+    return max(1, min(fitting, spec.resources.parallel or fitting))
+
+
+def run_on_ray(agenda: Agenda, spec: Spec) -> None:
+    """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
+    searcher = AgendaSearcher(agenda, {"spec": json.dumps(spec.to_json())})
+    resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+    # Tune insists on a folder for snapshots that nobody will read.
+    with tempfile.TemporaryDirectory(prefix="sweeps-tune-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(SlotTrainable, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=AgendaScheduler(searcher),
+                num_samples=-1,
+                reuse_actors=True,
+                metric=METRIC,
+                mode="min",
+            ),
+            run_config=tune.RunConfig(
+                name=spec.name,
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+
+
+def _cpus(spec: Spec) -> int:
+    available = len(os.sched_getaffinity(0))
+    wanted = spec.resources.cpus * (spec.resources.parallel or max(1, available // spec.resources.cpus))
+    return max(1, min(wanted, available))

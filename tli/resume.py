@@ -1,0 +1,90 @@
+"""Training state on disk: written aside, synced, renamed; the name holds the digest of the content.
+
+The previous state is kept until the next one is good, and one that was cut short or altered is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+if TYPE_CHECKING:
+    from tli.train import Training
+
+_NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.safetensors")
+_KEPT = 2
+
+
+def save_state(training: Training, folder: Path) -> Path:
+    """Write the state of a training beside earlier ones, and drop all but the last two."""
+    tensors = {"rng": torch.get_rng_state()}
+    for name, parameter in training.model.named_parameters():
+        tensors[f"model.{name}"] = parameter.detach()
+        for key, value in training.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+    content = save(
+        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+        metadata={"step": str(training.step), "seconds": repr(training.seconds)},
+    )
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step-{training.step:08d}-{digest}.safetensors"
+    aside = folder / f".{target.name}.tmp-{os.getpid()}"
+    with aside.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    aside.rename(target)
+    for old in _states(folder)[_KEPT:]:
+        old.unlink(missing_ok=True)
+    return target
+
+
+def load_latest(training: Training, folder: Path) -> bool:
+    """Put the newest good state of a folder into a training of the same model and recipe.
+
+    Returns:
+        Whether there was one.
+    """
+    for path in _states(folder):
+        match = _NAME.fullmatch(path.name)
+        assert match is not None
+        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != match[2]:
+            continue
+        try:
+            _load(training, path)
+        except (SafetensorError, KeyError):
+            continue
+        return True
+    return False
+
+
+def _states(folder: Path) -> list[Path]:
+    """States of a folder, newest first."""
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def _load(training: Training, path: Path) -> None:
+    with safe_open(str(path), framework="pt") as state:
+        names = set(state.keys())
+        with torch.no_grad():
+            for name, parameter in training.model.named_parameters():
+                parameter.copy_(state.get_tensor(f"model.{name}"))
+                keys = [
+                    key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{key}.{name}" in names
+                ]
+                for key in keys:
+                    value = state.get_tensor(f"optimizer.{key}.{name}")
+                    # AdamW keeps its step count on the CPU whatever the parameter's device is.
+                    training.optimizer.state[parameter][key] = value if key == "step" else value.to(parameter)
+        torch.set_rng_state(state.get_tensor("rng"))
+        metadata = state.metadata()
+    training.step = int(metadata["step"])
+    training.seconds = float(metadata["seconds"])
