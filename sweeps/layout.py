@@ -45,5 +45,5 @@ def table(
 
 
 def join(*sections: list[str]) -> str:
-    """The page: sections with a blank line between, the empty ones left out."""
-    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+    """The page: sections with a blank line between, the empty ones left out. Without a newline at its end."""
+    return "\n\n".join("\n".join(section) for section in sections if section)

@@ -58,7 +58,7 @@ def best_text(verdict: Verdict) -> str:
 def status_text(records: Sequence[TrialRecord]) -> str:
     """One line per trial: how it stands, how far it is, its loss and what was searched."""
     if not records:
-        return "No trials yet.\n"
+        return "No trials yet."
     ordered = sorted(records, key=lambda record: record.number)
     rows = [
         (str(r.number), str(r.role), _STATES[r.state], f"{r.step}/{r.steps}", _loss(r.loss), _note(r))
@@ -74,7 +74,7 @@ def status_text(records: Sequence[TrialRecord]) -> str:
 def list_text(sweeps: Mapping[str, Sequence[TrialRecord]]) -> str:
     """One line per sweep, by name: its trials by state, its best loss, when it last moved (UTC)."""
     if not sweeps:
-        return "No sweeps here.\n"
+        return "No sweeps here."
     header = ("sweep", "trials", "complete", "stopped", "failed", "running", "best", "last (UTC)")
     rows = []
     for name, records in sorted(sweeps.items()):
@@ -206,17 +206,17 @@ def _rest(endings: Sequence[Ending]) -> list[str]:
 
 
 def _next_commands(verdict: Verdict, name: str, spec: str) -> dict[str, str]:
-    trials = sum(verdict.counts.values())
-    commands = {
-        "take the winner": f"sweeps export {name} --out best/",
-        "look at curves": f"sweeps ui {name}",
-        "search on": f"sweeps run {spec} --set budget.trials={max(trials * 2, 1)}",
-    }
-    if verdict.best is None:
-        del commands["take the winner"]
-    unfinished = (verdict.counts, verdict.replicates)
-    if any(counts[state] for counts in unfinished for state in (State.WAITING, State.RUNNING)):
-        commands = {"go on": f"sweeps run {spec}"} | commands
+    commands = {}
+    unfinished = (State.WAITING, State.RUNNING)
+    if any(counts[state] for counts in (verdict.counts, verdict.replicates) for state in unfinished):
+        commands["go on"] = f"sweeps run {spec}"
+    if verdict.best is not None:
+        commands["take the winner"] = f"sweeps export {name} --out best/"
+    if verdict.best != verdict.winner:
+        commands["take the other"] = f"sweeps export {name} --trial {verdict.winner} --out lowest/"
+    commands["look at curves"] = f"sweeps ui {name}"
+    trials = max(2 * sum(verdict.counts.values()), 1)
+    commands["search on"] = f"sweeps run {spec} --set budget.trials={trials}"
     failed = next((ending for ending in verdict.failed if ending.role is not Role.REPLICATE), None)
     if failed is not None:
         commands["debug a failure"] = f"sweeps trial {spec} {failed.number}"

@@ -110,11 +110,14 @@ Next
 def test_the_whole_page() -> None:
     records = small_sweep()
     page = summary_text(verdict(records), records, name="small", places=PLACES, spec="small.yaml")
-    assert page == PAGE
+    assert page + "\n" == PAGE
 
 
 def test_best_is_the_middle_of_the_page() -> None:
-    assert best_text(verdict(small_sweep())) in PAGE.replace("\n\nStopped", "\n\x00")
+    before, best, after = PAGE.partition(best_text(verdict(small_sweep())))
+    assert before.endswith("under other seeds\n\n")
+    assert best.startswith("Best: trial 2\n")
+    assert after.startswith("\n\nStopped early\n")
 
 
 def test_a_tie_is_in_the_text_with_the_cheaper_one() -> None:
@@ -129,13 +132,16 @@ def test_a_tie_is_in_the_text_with_the_cheaper_one() -> None:
         "  Trials 0, 1 tie: none is shown to differ from the lowest mean, trial 0. Trial\n"
         "  1 costs the fewest FLOPs per token of them.\n"
     ) in text
+    page = summary_text(verdict(records, seeds=2), records, name="s", places={})
+    assert "  take the winner  sweeps export s --out best/\n" in page
+    assert "  take the other   sweeps export s --trial 0 --out lowest/\n" in page
 
 
 def test_one_seed_shows_differences_without_an_interval() -> None:
     text = best_text(verdict([r for r in small_sweep() if r.role is not Role.REPLICATE], seeds=1))
     assert "  vs control            -0.0200 (better; one seed, no interval)\n" in text
     assert "±" not in text
-    assert "  - one seed: no intervals, so small differences between trials may be chance\n" in text
+    assert "  - one seed: no intervals, so small differences between trials may be chance" in text
 
 
 def test_without_a_finished_trial_there_is_nothing_to_export() -> None:
@@ -164,7 +170,7 @@ def test_no_text_is_wider_than_the_page(number: int) -> None:
         record(number + 22, Role.SEARCH, State.FAIL, 2, {0: 3.8}, reason="a long story " * 20),
     ]
     page = summary_text(verdict(records), records, name="s" * 25, places=PLACES)
-    assert max(len(line) for line in (page + status_text(records)).splitlines()) <= 80
+    assert max(len(line) for line in f"{page}\n{status_text(records)}".splitlines()) <= 80
 
 
 def test_status_has_a_line_for_every_trial() -> None:
@@ -182,16 +188,16 @@ def test_status_has_a_line_for_every_trial() -> None:
     ]
     assert lines[9] == "    6  replicate  complete  50/50  3.7300  of 0, seed 1"
     assert len(lines) == 3 + 14
-    assert status_text([]) == "No trials yet.\n"
+    assert status_text([]) == "No trials yet."
 
 
 def test_list_has_a_line_for_every_sweep() -> None:
     assert list_text({"small": small_sweep(), "empty": []}) == (
         "sweep  trials  complete  stopped  failed  running    best        last (UTC)\n"
         "empty       0         0        0       0        0       -                 -\n"
-        "small      14        12        1       1        0  3.7000  2023-11-14 22:14\n"
+        "small      14        12        1       1        0  3.7000  2023-11-14 22:14"
     )
-    assert list_text({}) == "No sweeps here.\n"
+    assert list_text({}) == "No sweeps here."
 
 
 def test_settings_go_by_their_last_name_unless_two_share_it() -> None:
