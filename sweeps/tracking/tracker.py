@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from sweeps.outbox import Outbox, read_sent
 from sweeps.records import Point, Role, State
 from sweeps.tracking.store import artifact_root, store_uri
+from sweeps.wording import masked
 
 LOG = "outbox.log"
 Values = Mapping[str, Any]
@@ -201,13 +202,14 @@ def open_tracker(
 
 
 def flat(values: Values, prefix: str = "") -> dict[str, str]:
-    """Nested settings as text by dotted path, written as they would be in a spec."""
+    """Nested settings as text by dotted path, as a spec has them but without passwords."""
     result: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             result.update(flat(value, f"{prefix}{key}."))
         else:
-            result[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            result[f"{prefix}{key}"] = masked(text)
     return result
 
 

@@ -616,6 +616,9 @@ def test_names_and_parameters() -> None:
         "recipe.clip": "null",
         "on": "true",
     }
+    assert flat({"storage": {"study": "postgresql://me:secret@db/x"}}) == {
+        "storage.study": "postgresql://me:***@db/x"
+    }
     assert run_name(12, flat(SETTINGS), "search") == "0012 k=4 identity lr=1.2e-03"
     assert run_name(0, flat(SETTINGS), "control") == "0000 control lr=1.2e-03"
     assert (

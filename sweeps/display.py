@@ -1,0 +1,195 @@
+"""What a person looks at while a sweep runs: a live table on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from sweeps.records import Role, State, TrialRecord
+from sweeps.rows import COLUMNS, STATES, best_so_far, configuration, duration, ended, loss, plain, window
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.table import Table
+
+ROWS = 20  # trials shown at once
+FRAME = 7  # lines of the display around them
+Clock = Callable[[], float]
+
+
+class Display:
+    """Shows a sweep on `stream` while it is entered; `update` and `note` may be called at any time."""
+
+    def __init__(self, name: str, total: int, stream: TextIO, *, clock: Clock = time.time) -> None:
+        self._name, self._stream, self._clock = name, stream, clock
+        self._view = View(name, total, clock())
+        self._live: Live | None = None
+        self._phase = ""
+        self._finished: set[int] | None = None  # None until the first update
+
+    def __enter__(self) -> Self:
+        if not self._stream.isatty():
+            return self
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=self._stream, highlight=False)
+        if not console.is_dumb_terminal:
+            self._live = Live(
+                get_renderable=lambda: self._view.render(*console.size, self._clock()),
+                console=console,
+                refresh_per_second=2,
+            )
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.__exit__(None, None, None)
+
+    def update(self, records: Sequence[TrialRecord], phase: str) -> None:
+        """Take in how things stand. On a terminal this only remembers: drawing happens twice a second."""
+        self._view.take(records, phase)
+        if self._live is None:
+            self._print_news(records, phase)
+
+    def note(self, text: str) -> None:
+        """Say something once, above the table."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False)
+        else:
+            self._line(text)
+
+    def _print_news(self, records: Sequence[TrialRecord], phase: str) -> None:
+        finished = {record.number for record in records if record.state.finished}
+        if self._finished is None:
+            self._finished = finished
+            if finished:
+                self._line(f"{self._name}: {len(finished)} of {self._view.total} trials were finished before")
+        if phase != self._phase:
+            self._phase = phase
+            self._line(f"{self._name}: {phase}")
+        new = [r for r in records if r.number in finished and r.number not in self._finished]
+        for count, record in enumerate(sorted(new, key=ended), len(self._finished) + 1):
+            self._line(f"{f'{count}/{self._view.total}':>7}  {plain(record)}")
+        self._finished |= finished
+
+    def _line(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # whoever read this pipe may have gone
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+
+class View:
+    """The latest state of a sweep and how it is drawn."""
+
+    def __init__(self, name: str, total: int, started: float) -> None:
+        self.name, self._total, self._started = name, total, started
+        self._records: tuple[TrialRecord, ...] = ()
+        self._phase = "starting"
+        self._at_first: float | None = None  # trials' worth of work done before this display
+
+    @property
+    def total(self) -> int:
+        """Trials of the sweep; never less than there are."""
+        return max(self._total, len(self._records))
+
+    def take(self, records: Sequence[TrialRecord], phase: str) -> None:
+        """Remember the latest."""
+        self._records, self._phase = tuple(records), phase
+        if self._at_first is None:
+            self._at_first = self._work()
+
+    def _work(self) -> float:
+        return sum(1.0 if r.state.finished else r.step / max(r.steps, 1) for r in self._records)
+
+    def left(self, now: float) -> float | None:
+        """Seconds to the end of the sweep at the speed so far; None before there is a speed."""
+        work = self._work()
+        new = work - (self._at_first or 0.0)
+        return (now - self._started) * (self.total - work) / new if new >= 0.5 else None
+
+    def render(self, width: int, height: int, now: float) -> Group:
+        """Heading, progress bar and table, fitting the terminal."""
+        from rich.console import Group
+
+        bar, table = self._bar(width, now), self._table(width, height, now)
+        return Group(self._heading(width), bar, self._best(width), "", table)
+
+    def _heading(self, width: int) -> Any:
+        from rich.text import Text
+
+        counts = [
+            f"{sum(r.state is state for r in self._records)} {word}"
+            for state, (word, _) in STATES.items()
+            if any(r.state is state for r in self._records)
+        ]
+        heading = Text(no_wrap=True, overflow="ellipsis")
+        heading.append(self.name, "bold")
+        heading.append(f"  {self._phase}")
+        heading.append("".join(f"  {count}" for count in counts), "dim")
+        heading.truncate(width - 1)
+        return heading
+
+    def _best(self, width: int) -> Any:
+        """What there is to beat, and what beats it: the rows themselves may be out of sight."""
+        from rich.text import Text
+
+        best = best_so_far(self._records)
+        control = next(
+            (r.value for r in self._records if r.role is Role.CONTROL and r.value is not None), None
+        )
+        text = Text()
+        if best is not None:
+            text.append(f"best {loss(best.value)}", "bold green")
+            text.append(f" (trial {best.number}: {configuration(best)})")
+        if control is not None:
+            text.append(f"{'; ' if best is not None else ''}control {loss(control)}")
+        text.truncate(width - 1, overflow="ellipsis")
+        return text
+
+    def _bar(self, width: int, now: float) -> Table:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        done, left = sum(r.state.finished for r in self._records), self.left(now)
+        rest = "" if done >= self.total else f", {duration(left)} left" if left is not None else ""
+        text = f"{done} of {self.total} trials, {duration(now - self._started)}{rest}"
+        bar = Table.grid(padding=(0, 2))
+        share = min(self._work(), self.total)  # running trials count as far as they are
+        bar.add_row(ProgressBar(total=self.total, completed=share, width=max(10, min(40, width - 46))), text)
+        return bar
+
+    def _table(self, width: int, height: int, now: float) -> Table:
+        from rich.table import Table
+
+        gap = 1 if width < 100 else 2
+        columns = [column for column in COLUMNS if width >= column[3]]
+        table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold dim")
+        table.expand = any(not wide for _, _, wide, _, _ in columns)
+        for title, justify, wide, _, _ in columns:
+            size = (
+                {"min_width": wide} if wide else {"ratio": 1}
+            )  # the column without a width takes what is left
+            table.add_column(title, justify=justify, no_wrap=True, overflow="ellipsis", **size)  # type: ignore[arg-type]
+        best = best_so_far(self._records)
+        shown = window(self._records, max(3, min(ROWS, height - FRAME)))
+        for record in shown:
+            is_best = best is not None and record.number == best.number
+            style = "bold green" if is_best else "dim" if record.state is State.FAIL else ""
+            table.add_row(*(_cell(show(record, now), record) for *_, show in columns), style=style)
+        hidden = sum(r.state is not State.WAITING for r in self._records) - len(shown)
+        if hidden > 0:
+            table.caption, table.caption_justify = f"and {hidden} more", "left"
+        return table
+
+
+def _cell(text: str, record: TrialRecord) -> Any:
+    from rich.text import Text
+
+    word, style = STATES[record.state]
+    return Text(text, style=style if text == word else "", no_wrap=True, overflow="ellipsis")
