@@ -44,8 +44,8 @@ class AgendaSearcher(Searcher):
         number, attempt = self._running[trial_id]
         points = [Point.from_json(point) for point in result["points"]]
         stop = self.agenda.report(number, attempt, points)
-        if result["outcome"] is not None:
-            self.endings[trial_id] = Outcome(State(result["outcome"]["state"]), result["outcome"]["reason"])
+        if result["state"]:
+            self.endings[trial_id] = Outcome(State(result["state"]), result["reason"] or None)
         elif stop:
             rule = self.agenda.spec.stopping.rule
             self.endings[trial_id] = Outcome(State.PRUNED, f"stopped by {rule} at step {points[-1].step}")
@@ -62,6 +62,10 @@ class AgendaSearcher(Searcher):
         lost = Outcome(State.FAIL, "its worker died", lost=True)
         self.agenda.finish(number, attempt, self.endings.pop(trial_id, lost))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into Tune's snapshots: the ledger is the memory."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the memory."""
 
@@ -76,6 +80,10 @@ class AgendaScheduler(FIFOScheduler):
         """Report to the same agenda that the searcher asks."""
         super().__init__()
         self._searcher = searcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into Tune's snapshots: the ledger is the memory."""
+        return {}
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Stop or go on."""

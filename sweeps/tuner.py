@@ -41,10 +41,11 @@ class SlotTrainable(tune.Trainable):
         """Train to the next measurement."""
         reply = self._execution.advance()
         outcome = reply.outcome
-        return {
+        return {  # flat: Tune shows a scheduler the last result with nested dictionaries flattened
             "points": [point.to_json() for point in reply.points],
-            "outcome": None if outcome is None else {"state": outcome.state.value, "reason": outcome.reason},
-            METRIC: reply.points[-1].eval_loss if reply.points else None,
+            "state": outcome.state.value if outcome else "",
+            "reason": (outcome.reason or "") if outcome else "",
+            METRIC: reply.points[-1].eval_loss if reply.points else float("nan"),
             tune.result.DONE: outcome is not None,
         }
 
@@ -108,6 +109,8 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
     """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
     searcher = AgendaSearcher(agenda, {"spec": json.dumps(spec.to_json())})
     resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+    # As many workers may start at once as there are slots; the agenda never hands out more than that.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(spec))
     # Tune insists on a folder for snapshots that nobody will read.
     with tempfile.TemporaryDirectory(prefix="sweeps-tune-") as scratch:
         tuner = tune.Tuner(
