@@ -1,20 +1,37 @@
-"""Applies a plan: to a model in memory (`grow`) or to a folder, tensor by tensor (`upscale_folder`)."""
+"""Applies a plan: to a model in memory (`grow`), or to a folder without loading it (`upscale_folder`).
+
+Both ask `tli.initial` for the weights of new layers, so the same plan, base and seed give the same numbers.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tli.config import deepen
-from tli.errors import PlanError, Problem
-from tli.families import Family, family_of
-from tli.initial import Initial
+from tli import aside
+from tli.base import Base, find
+from tli.checkpoint_io import INDEX, SINGLE
+from tli.config import deepen, deepen_json
+from tli.errors import CheckpointError, PlanError, Problem
+from tli.families import family_of
+from tli.header import FLOATS, TensorInfo
+from tli.initial import Initial, Way
+from tli.lineage import FILE, lineage, write_lineage
 from tli.plan import Plan
+from tli.shards import Computed, Output, Progress, Zeros, write_shards
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
+
+_SIDECARS = ("*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "NOTICE*")
+_WRITTEN_ANEW = ("config.json", INDEX, FILE)
+_ROOM_TO_SPARE = 2**20  # bytes: headers, index, lineage
 
 
 def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedModel:
@@ -51,13 +68,135 @@ def injected_parameters(model: PreTrainedModel, plan: Plan) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_parameters() if name.startswith(prefixes))
 
 
+def upscale_folder(
+    src: Path | Base, dst: Path, plan: Plan, *, seed: int = 0, progress: Progress | None = None
+) -> None:
+    """Writes the deepened model of folder `src` to the new folder `dst`, at the speed of a file copy.
+
+    Copied tensors move as ranges of bytes and zeros are not written; torch is imported for `damped`, `mean`
+    and `random` alone, and holds one tensor at a time. Names, types and the size of shards stay the source's.
+    Tokenizer and generation settings are copied, and `lineage.json` says what was done. `dst` appears when it
+    is complete. `progress(done, total)` is called with bytes. Raises InputError with all problems.
+    """
+    base = src if isinstance(src, Base) else find(str(src))
+    outputs = planned(base, plan, seed=seed)
+    config = base.config
+    if plan.injected:
+        config = deepen_json(config, base.folder, family_of(config["model_type"]), plan)
+    sidecars = list(_sidecars(base))
+    needed = sum(output.bytes for output in outputs if not isinstance(output.content, Zeros))
+    needed += sum(path.stat().st_size for path in sidecars) + _ROOM_TO_SPARE
+    problems = aside.taken(dst) + aside.no_room(dst, needed)
+    if problems:
+        raise CheckpointError(*problems)
+    shards = base.checkpoint.shards
+    limit = max(sum(tensor.bytes for tensor in shard.tensors) for shard in shards)
+    single = shards[0].file.name == SINGLE
+    # The fingerprint reads the source once; beside the copy, which waits for the disk, it costs little time.
+    with aside.new_folder(dst) as folder, ThreadPoolExecutor(1) as executor:
+        told = executor.submit(lineage, base, plan, seed=seed)
+        write_shards(
+            folder,
+            outputs,
+            limit=None if single else limit,
+            metadata=shards[0].metadata,
+            progress=progress,
+        )
+        for path in sidecars:
+            shutil.copyfile(path, folder / path.name)
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        write_lineage(folder, told.result())
+
+
+def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
+    """Every tensor of the deepened model and where its bytes come from, in the order of the source's files.
+
+    Raises FamilyError, PlanError, and CheckpointError for arithmetic on types that torch has none for.
+    """
+    tensors = base.checkpoint.tensors
+    _same_depth(base.facts.depth, plan)
+    if not plan.injected:
+        return [Output(info.name, info.dtype, info.shape, info) for info in _in_order(base)]
+    family = family_of(base.config["model_type"])
+    initial = Initial.of(plan, family, base.config, seed)
+    prefix = family.stored_layers(tensors)
+    positions: dict[int, list[int]] = {}
+    for position, source in enumerate(plan.sources):
+        positions.setdefault(source, []).append(position)
+    outputs = []
+    for info in _in_order(base):
+        layer, rest = _split(prefix, info.name)
+        if layer is None:
+            outputs.append(Output(info.name, info.dtype, info.shape, info))
+            continue
+        for position in positions.get(layer, ()):
+            content: TensorInfo | Zeros | Computed = info
+            if position in plan.injected:
+                content = _content(initial, position, rest, info, _siblings(tensors, prefix, rest))
+            outputs.append(Output(f"{prefix}.{position}.{rest}", info.dtype, info.shape, content))
+    return outputs
+
+
+def _siblings(tensors: Mapping[str, TensorInfo], prefix: str, rest: str) -> Callable[[int], TensorInfo]:
+    return lambda layer: tensors[f"{prefix}.{layer}.{rest}"]
+
+
+def _in_order(base: Base) -> Iterator[TensorInfo]:
+    for shard in base.checkpoint.shards:
+        yield from shard.tensors
+
+
+def _content(
+    initial: Initial, position: int, rest: str, info: TensorInfo, at: Callable[[int], TensorInfo]
+) -> TensorInfo | Zeros | Computed:
+    """Where a tensor of a new layer comes from: `info` is its source layer's, `at(n)` that of old layer n."""
+    floating = info.dtype != "BOOL" and info.dtype[0] not in "IU"
+    way = initial.way(rest, floating=floating)
+    if way is Way.COPY:
+        return info
+    if way is Way.ZEROS:
+        return Zeros()
+    if info.dtype not in FLOATS:
+        expected = f"one of {', '.join(FLOATS)}, as {initial.plan.init} calculates with them"
+        raise CheckpointError(Problem(f"{info.file}: {info.name}", info.dtype, expected, "copy or identity"))
+    return Computed(lambda: _bytes(initial.first_values(position, rest, lambda layer: _tensor(at(layer)))))
+
+
+def _tensor(info: TensorInfo) -> Tensor:
+    import torch
+
+    types = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+    if not info.count:
+        return torch.empty(info.shape, dtype=types[info.dtype])
+    return torch.frombuffer(info.read(), dtype=types[info.dtype]).reshape(info.shape)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    import torch
+
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _sidecars(base: Base) -> Iterator[Path]:
+    """Files that go with the weights: tokenizer, generation settings, licence. Not the model card, which
+    speaks of another model, and code only for a model that was allowed to bring some.
+    """
+    patterns = (*_SIDECARS, "*.py") if base.config.get("auto_map") else _SIDECARS
+    found = {path for pattern in patterns for path in base.folder.glob(pattern)}
+    return (path for path in sorted(found) if path.is_file() and path.name not in _WRITTEN_ANEW)
+
+
 def _copied(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
-    depth = model.config.num_hidden_layers
-    if depth != plan.depth:
-        raise PlanError(Problem("plan.depth", str(plan.depth), f"{depth}, the model's number of layers"))
+    _same_depth(model.config.num_hidden_layers, plan)
     copied = copy.deepcopy(model)
     copied.zero_grad(set_to_none=True)
     return copied.requires_grad_()
+
+
+def _same_depth(depth: int, plan: Plan) -> None:
+    if depth != plan.depth:
+        raise PlanError(Problem("plan.depth", str(plan.depth), f"{depth}, the model's number of layers"))
 
 
 def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> None:
@@ -68,7 +207,7 @@ def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> N
     buffers = dict(model.named_buffers(remove_duplicate=False))
     made: dict[int, nn.Parameter] = {}  # by the identity of the source, so that tied weights stay tied
     for name, _ in list(grown.named_parameters(remove_duplicate=False)):
-        position, rest = _split(initial.family, name)
+        position, rest = _split(initial.family.layers, name)
         if position is not None and position in initial.plan.injected:
             parameter = nn.Parameter(initial.first_values(position, rest, _reader(parameters, initial, rest)))
         else:
@@ -83,17 +222,16 @@ def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> N
         module._buffers[leaf] = buffers[_source(initial, name)].clone()
 
 
-def _split(family: Family, name: str) -> tuple[int | None, str]:
+def _split(layers: str, name: str) -> tuple[int | None, str]:
     """`model.layers.3.mlp.up_proj.weight` -> (3, "mlp.up_proj.weight"); (None, name) outside the layers."""
-    prefix = f"{family.layers}."
-    if not name.startswith(prefix):
+    if not name.startswith(f"{layers}."):
         return None, name
-    position, _, rest = name.removeprefix(prefix).partition(".")
+    position, _, rest = name.removeprefix(f"{layers}.").partition(".")
     return int(position), rest
 
 
 def _source(initial: Initial, name: str) -> str:
-    position, rest = _split(initial.family, name)
+    position, rest = _split(initial.family.layers, name)
     return name if position is None else f"{initial.family.layers}.{initial.plan.sources[position]}.{rest}"
 
 

@@ -1,0 +1,84 @@
+"""Writes a folder so that it is there in full or not at all: aside, synced, renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tli.errors import CheckpointError, Problem
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `target` that becomes `target` when the block ends well.
+
+    When it ends badly the folder is removed; what a killed run left beside `target` is removed by the next.
+    Raises CheckpointError when `target` exists, before or after.
+    """
+    problems = taken(target)
+    if problems:
+        raise CheckpointError(*problems)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}.tmp-*"):
+        if not _alive(left.name.rpartition("-")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+    aside = target.parent / f".{target.name}.tmp-{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        for path in (*aside.rglob("*"), aside):
+            sync(path)
+        try:
+            aside.rename(target)
+        except OSError:
+            raise CheckpointError(*taken(target)) from None
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync(target.parent)
+
+
+def taken(target: Path) -> list[Problem]:
+    """Whether something that must not be overwritten is at `target`."""
+    if not os.path.lexists(target):
+        return []
+    return [
+        Problem(str(target), "something that exists", "a folder to be made", "another name, or removing it")
+    ]
+
+
+def no_room(target: Path, needed: int) -> list[Problem]:
+    """Whether the file system of `target` has less than `needed` bytes free."""
+    place = target.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free >= needed:
+        return []
+    return [Problem(str(target), f"{free / 1e9:.2f} GB free", f"{needed / 1e9:.2f} GB", "another disk")]
+
+
+def sync(path: Path) -> None:
+    """Has the system write a file or folder to its disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _alive(pid: str) -> bool:
+    """Whether a process of this machine that is not this one has the id."""
+    if not pid.isdecimal() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

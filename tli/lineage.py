@@ -1,0 +1,75 @@
+"""lineage.json: where the weights of a folder come from, written beside them."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tli.base import Base
+from tli.errors import CheckpointError, Problem
+from tli.plan import Plan
+
+FILE = "lineage.json"
+FORMAT = 1
+_PACKAGES = ("tli-sweeps", "torch", "transformers", "safetensors", "tokenizers", "numpy")
+
+
+def lineage(base: Base, plan: Plan, *, seed: int, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The content of lineage.json, as JSON values: base, plan, seed and versions, and what is in `extra`.
+
+    With a key `training` in it (or in `extra`) the weights were trained after the upscaling, so `tli verify`
+    does not expect them to be what the plan says. No date: the same inputs give the same bytes.
+    """
+    value: dict[str, Any] = {
+        "format": FORMAT,
+        "base": {
+            "name": base.name,
+            "revision": base.revision,
+            "fingerprint": base.fingerprint,
+            "model_type": base.config["model_type"],
+            "parameters": base.facts.parameters,
+        },
+        "plan": plan.to_json(),
+        "seed": seed,
+        "versions": versions(),
+    }
+    if (base.folder / FILE).is_file():  # upscaled before: its own story goes on
+        value["base"]["lineage"] = read_lineage(base.folder)
+    return value | dict(extra or {})
+
+
+def read_lineage(folder: Path) -> dict[str, Any]:
+    """The lineage of a written folder. Raises CheckpointError when it has none that can be read."""
+    path = folder / FILE
+    expected = f"a folder written by `tli upscale`, with its {FILE}"
+    if not path.is_file():
+        raise CheckpointError(Problem(str(folder), f"no {FILE}", expected))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(Problem(str(path), f"no JSON ({reason})", expected)) from None
+    whole = isinstance(value, dict) and {"format", "base", "plan", "seed"} <= value.keys()
+    if not whole or value["format"] != FORMAT:
+        raise CheckpointError(Problem(str(path), "not what this version writes", expected))
+    return value
+
+
+def write_lineage(folder: Path, value: Mapping[str, Any]) -> None:
+    """Writes lineage.json into a folder that is not yet in place (see `tli.aside`)."""
+    (folder / FILE).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that make the numbers; none of them is imported for it."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
