@@ -79,7 +79,7 @@ class Estimate:
         """As plain JSON values."""
         return asdict(self)
 
-    def to_text(self) -> str:
+    def text(self) -> str:
         """As lines for a terminal."""
         return "\n".join(_lines(self))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sweeps import estimate, machine, reach
@@ -70,17 +70,14 @@ def check(
     return Preflight(spec, base, (*notes, *_search_notes(spec), *_tracking_notes(spec)))
 
 
-def _placed(spec: Spec, problem: Problem, names: dict[str, str]) -> Problem:
-    """The problem at its line and column, where another part named it by a setting."""
-    path = names.get(problem.where, problem.where)
-    known = path in names.values() or path.split(".")[0] in ("base", "data")
-    return Problem(
-        spec.where(path) if known else problem.where, problem.got, problem.expected, problem.remedy
-    )
+def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:
+    """The problem at its line and column, where another part named it by a setting and not by a file."""
+    where = spec.where(names[problem.where]) if problem.where in names else problem.where
+    return Problem(where, problem.got, problem.expected, problem.remedy)
 
 
 def _base(spec: Spec, problems: list[Problem], *, allow_remote_code: bool) -> Base | None:
-    names = {"model": "base.model", "revision": "base.revision"}
+    names = {"base.model": "base.model", "revision": "base.revision"}
     try:
         return bases.find(
             spec.base.model,
@@ -123,7 +120,8 @@ def _searched_depths(spec: Spec, wanted: Range, depth: int) -> Iterator[Problem]
 
 def _data_problems(spec: Spec) -> Iterator[Problem]:
     found = source_problems(spec.data.to_tli(), "data")
-    yield from (_placed(spec, problem, {}) for problem in found)
+    names = {f"data.{field}": f"data.{field}" for field in spec.data.to_json()}
+    yield from (_placed(spec, problem, names) for problem in found)
     wrong = {problem.where for problem in found}
     for field in ("source", "heldout"):
         source = getattr(spec.data, field)

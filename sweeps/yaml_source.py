@@ -166,6 +166,7 @@ class _Reader:
         self.places: dict[str, tuple[int, int]] = {}
         self.start = (1, 1)
         self.values = 0
+        self._text = text
         self._events = yaml.parse(text, Loader=yaml.SafeLoader)
 
     def document(self) -> Any:
@@ -188,8 +189,10 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             self.problems.append(_syntax_problem(error, self.name))
         except yaml.reader.ReaderError as error:
-            got = f"the control character U+{ord(str(error.character)):04X}"
-            self.problems.append(Problem(self.name, got, "text that can be seen"))
+            before, number = self._text[: error.position], error.character
+            where = f"{self.name}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+            got = f"the control character U+{number if isinstance(number, int) else ord(number):04X}"
+            self.problems.append(Problem(where, got, "text that can be seen"))
         return value
 
     def _value(self, event: yaml.Event, path: str, depth: int) -> Any:
@@ -265,8 +268,11 @@ def _place(event: yaml.Event) -> tuple[int, int]:
 def _syntax_problem(error: yaml.MarkedYAMLError, name: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+    reason = error.problem or "text that cannot be read"
+    if error.context and error.context_mark:
+        reason += f", {error.context} from line {error.context_mark.line + 1}"
     remedy = "closing every bracket and quote, and a space after every colon"
-    return Problem(where, masked(error.problem or "text that cannot be read"), "YAML", remedy)
+    return Problem(where, f"broken YAML ({masked(reason)})", "YAML", remedy)
 
 
 def scalar(text: str) -> Any:

@@ -212,4 +212,5 @@ def _fault(problem: Problem) -> Fault:
     involves = ("data.sequence_length", *_MULTIPLES) if problem.where in _MULTIPLES else ()
     if problem.where == "trial.injection.k":
         involves = ("trial.injection.method",)
-    return Fault(problem.where, problem.got, problem.expected, problem.remedy, involves)
+    got = "null" if problem.got == "None" else problem.got
+    return Fault(problem.where, got, problem.expected, problem.remedy, involves)
