@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train tokenizer and model, and write the folder."""
     parser = argparse.ArgumentParser(prog="python -m tli.builtin", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; must not exist")
-    parser.add_argument("--steps", type=int, default=2400, help="optimizer steps of 2,048 tokens")
+    parser.add_argument("--steps", type=int, default=2600, help="optimizer steps of 2,048 tokens")
     parser.add_argument("--rate", type=float, default=3e-3, help="the constant learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
