@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from sweeps.errors import Problem
-from sweeps.spec.faults import Catalogue, nearest_path
+from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import (
     BudgetSettings,
@@ -106,7 +106,8 @@ def _path_faults(path: str, catalogue: Catalogue) -> Iterator[Fault]:
     place = f"search.{path}"
     setting = catalogue.get(f"trial.{path}")
     if setting is None:
-        meant = _meant(path, catalogue)
+        leaves = settings_below(catalogue, "trial.")
+        meant = nearest_setting(path, leaves)
         yield Fault(
             place, f"{shown(path)}, which is not a setting of trial", "a dotted path in trial", meant or ""
         )
@@ -118,16 +119,6 @@ def _path_faults(path: str, catalogue: Catalogue) -> Iterator[Fault]:
         expected = "a setting that may differ between trials; all see the same text for the same tokens"
         remedy = "finalists.seeds for more seeds" if path == "seed" else f"setting it once, as trial.{path}"
         yield Fault(place, shown(path), expected, remedy)
-
-
-def _meant(path: str, catalogue: Catalogue) -> str | None:
-    leaves = {
-        name: each for name, each in catalogue.items() if name.startswith("trial.") and not each.section
-    }
-    section, _, name = f"trial.{path}".rpartition(".")
-    siblings = [other.rpartition(".")[2] for other in leaves if other.rpartition(".")[0] == section]
-    meant = nearest_path(name, section, siblings, leaves)
-    return meant and meant.removeprefix("trial.")
 
 
 def _condition_faults(
@@ -195,7 +186,8 @@ def _is_store(address: str, schemes: tuple[str, ...]) -> bool:
         return False
     if scheme == "sqlite":  # a study in memory could not be resumed
         return len(parts.path) > 1 and parts.path != "/:memory:"
-    return bool(host)
+    # A PostgreSQL on this machine may be named by the folder of its socket: postgresql://user:@/base?host=/run/pg
+    return bool(host) or (scheme == "postgresql" and "host=" in parts.query)
 
 
 def _address_remedy(address: str) -> str:

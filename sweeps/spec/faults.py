@@ -60,6 +60,19 @@ def nearest_path(name: str, section: str, siblings: Iterable[str], catalogue: Ca
     return leaves[elsewhere] if elsewhere else None
 
 
+def settings_below(catalogue: Catalogue, prefix: str) -> dict[str, Setting]:
+    """The settings that are no sections, by their paths behind a prefix."""
+    found = {path: each for path, each in catalogue.items() if path.startswith(prefix) and not each.section}
+    return {path.removeprefix(prefix): each for path, each in found.items()}
+
+
+def nearest_setting(path: str, catalogue: Catalogue) -> str | None:
+    """The dotted path that a wrong one was probably meant for."""
+    section, _, name = path.rpartition(".")
+    siblings = [other.rpartition(".")[2] for other in catalogue if other.rpartition(".")[0] == section]
+    return nearest_path(name, section, siblings, catalogue)
+
+
 def repaired(values: Mapping[str, Any], broken: Iterable[str], catalogue: Catalogue) -> dict[str, Any]:
     """The values with everything broken taken out, so that the rest can be judged too.
 

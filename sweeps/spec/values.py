@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sweeps.errors import Problem, SpecError
 from sweeps.spec.checks import trial_faults
-from sweeps.spec.faults import Catalogue, schema_fault
+from sweeps.spec.faults import Catalogue, nearest_setting, schema_fault, settings_below
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import TrialSettings, catalogue_of
 from sweeps.wording import Fault, nearest, shown
@@ -25,13 +25,13 @@ def settings_for(trial: TrialSettings, params: Mapping[str, Any]) -> TrialSettin
     Raises:
         SpecError: a path that is no trial setting, or a value that no trial can run with.
     """
-    known = [path for path, setting in _TRIAL.items() if not setting.section]
+    known = settings_below(_TRIAL, "")
     unknown = [path for path in params if path not in known]
     if unknown:
         expected = "a dotted path in trial"
         raise SpecError(
             *[
-                Problem(f"params {p}", "an unknown setting", expected, nearest(p, known) or "")
+                Problem(f"params {p}", "an unknown setting", expected, nearest_setting(p, known) or "")
                 for p in unknown
             ]
         )
