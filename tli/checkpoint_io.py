@@ -54,9 +54,9 @@ class Checkpoint:
         return cls(folder, tuple(shards), tensors)
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Size of all tensors."""
-        return sum(tensor.bytes for tensor in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 def _read_index(path: Path) -> dict[str, str]:

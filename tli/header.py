@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class TensorInfo:
     end: int
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Size on disk."""
         return self.end - self.start
 
@@ -56,14 +56,19 @@ class TensorInfo:
 
     def read(self) -> bytearray:
         """The tensor's bytes, little-endian and row-major."""
-        data = bytearray(self.bytes)
+        return bytearray().join(self.pieces(max(self.nbytes, 1)))
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """The same in pieces of `size` bytes, the last one shorter. Raises CheckpointError when cut short."""
         with self.file.open("rb") as file:
             file.seek(self.start)
-            if file.readinto(data) != self.bytes:
-                raise CheckpointError(
-                    Problem(f"{self.file}: {self.name}", "a file that ends within it", "all of it")
-                )
-        return data
+            for start in range(self.start, self.end, size):
+                piece = file.read(min(size, self.end - start))
+                if len(piece) != min(size, self.end - start):
+                    raise CheckpointError(
+                        Problem(f"{self.file}: {self.name}", "an early end of the file", "all of it")
+                    )
+                yield piece
 
 
 @dataclass(frozen=True)

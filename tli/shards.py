@@ -32,7 +32,7 @@ class Zeros:
 class Computed:
     """A tensor whose bytes are made when its turn comes, so that only one is in memory."""
 
-    bytes: Callable[[], bytes | bytearray | memoryview]
+    make: Callable[[], bytes | bytearray | memoryview]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Output:
     content: TensorInfo | Zeros | Computed
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Size on disk."""
         return math.prod(self.shape) * BITS[self.dtype] // 8
 
@@ -64,7 +64,7 @@ def write_shards(
     types come first in a file, so that each begins at a multiple of its size. `progress(done, total)` is
     called with bytes. Raises OSError when the disk is full.
     """
-    total = sum(output.bytes for output in outputs)
+    total = sum(output.nbytes for output in outputs)
     done = 0
 
     def advance(count: int) -> None:
@@ -90,11 +90,11 @@ def split(outputs: Sequence[Output], limit: int | None) -> list[list[Output]]:
     shards: list[list[Output]] = [[]]
     size = 0
     for output in outputs:
-        if limit is not None and shards[-1] and size + output.bytes > limit:
+        if limit is not None and shards[-1] and size + output.nbytes > limit:
             shards.append([])
             size = 0
         shards[-1].append(output)
-        size += output.bytes
+        size += output.nbytes
     return shards
 
 
@@ -103,7 +103,7 @@ def header(outputs: Sequence[Output], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for output in outputs:
-        start, end = end, end + output.bytes
+        start, end = end, end + output.nbytes
         entries[output.name] = {
             "dtype": output.dtype,
             "shape": list(output.shape),
@@ -125,7 +125,7 @@ def _write_shard(
     beginning = header(ordered, metadata)
     with ExitStack() as stack:
         target = stack.enter_context(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        os.ftruncate(target, len(beginning) + sum(output.bytes for output in ordered))
+        os.ftruncate(target, len(beginning) + sum(output.nbytes for output in ordered))
         _write(target, beginning, 0)
         sources: dict[Path, int] = {}
         offset = len(beginning)
@@ -134,16 +134,18 @@ def _write_shard(
             if isinstance(content, TensorInfo):
                 if content.file not in sources:
                     sources[content.file] = stack.enter_context(_opened(content.file, os.O_RDONLY))
-                assert content.bytes == output.bytes, f"{output.name} is copied from a tensor of another size"
+                assert content.nbytes == output.nbytes, (
+                    f"{output.name} is copied from a tensor of another size"
+                )
                 for count in _copied(sources[content.file], target, content.start, content.end, offset):
                     advance(count)
             else:
                 if isinstance(content, Computed):
-                    data = content.bytes()
-                    assert len(data) == output.bytes, f"{output.name} was computed with another size"
+                    data = content.make()
+                    assert len(data) == output.nbytes, f"{output.name} was computed with another size"
                     _write(target, data, offset)
-                advance(output.bytes)
-            offset += output.bytes
+                advance(output.nbytes)
+            offset += output.nbytes
         os.fsync(target)
 
 

@@ -84,13 +84,13 @@ def upscale_folder(
     if plan.injected:
         config = deepen_json(config, base.folder, family_of(config["model_type"]), plan)
     sidecars = list(_sidecars(base))
-    needed = sum(output.bytes for output in outputs if not isinstance(output.content, Zeros))
+    needed = sum(output.nbytes for output in outputs if not isinstance(output.content, Zeros))
     needed += sum(path.stat().st_size for path in sidecars) + _ROOM_TO_SPARE
     problems = aside.taken(dst) + aside.no_room(dst, needed)
     if problems:
         raise CheckpointError(*problems)
     shards = base.checkpoint.shards
-    limit = max(sum(tensor.bytes for tensor in shard.tensors) for shard in shards)
+    limit = max(sum(tensor.nbytes for tensor in shard.tensors) for shard in shards)
     single = shards[0].file.name == SINGLE
     # The fingerprint reads the source once; beside the copy, which waits for the disk, it costs little time.
     with aside.new_folder(dst) as folder, ThreadPoolExecutor(1) as executor:
@@ -160,10 +160,13 @@ def _content(
     if info.dtype not in FLOATS:
         expected = f"one of {', '.join(FLOATS)}, as {initial.plan.init} calculates with them"
         raise CheckpointError(Problem(f"{info.file}: {info.name}", info.dtype, expected, "copy or identity"))
-    return Computed(lambda: _bytes(initial.first_values(position, rest, lambda layer: _tensor(at(layer)))))
+    return Computed(
+        lambda: _bytes(initial.first_values(position, rest, lambda layer: read_tensor(at(layer))))
+    )
 
 
-def _tensor(info: TensorInfo) -> Tensor:
+def read_tensor(info: TensorInfo) -> Tensor:
+    """A tensor from its bytes on disk; of the types in `FLOATS`."""
     import torch
 
     types = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}

@@ -186,7 +186,7 @@ class TestFolders:
     def test_all_shards_are_read(self, folder: Path) -> None:
         checkpoint = Checkpoint.open(folder)
         assert len(checkpoint.shards) == len(list(folder.glob("*.safetensors"))) > 2
-        assert checkpoint.bytes == sum(t.end - t.start for t in checkpoint.tensors.values())
+        assert checkpoint.nbytes == sum(t.end - t.start for t in checkpoint.tensors.values())
         for shard in checkpoint.shards:
             for name, tensor in load_file(shard.file).items():
                 assert checkpoint.tensors[name].read() == tensor.numpy().tobytes()

@@ -50,7 +50,7 @@ def test_by_each_way_of_copying(
     assert torch.equal(written["again"], before["full"])
     assert torch.equal(written["zeros"], torch.zeros(3, 5))
     assert torch.equal(written["made"], torch.tensor([1.0, 2.0]).half())
-    total = sum(output.bytes for output in outputs)
+    total = sum(output.nbytes for output in outputs)
     assert told[-1] == (total, total)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
@@ -73,7 +73,7 @@ def test_shards_and_their_index(source: Path, tmp_path: Path) -> None:
     ]
     assert checkpoint.tensors.keys() == {output.name for output in outputs}
     assert json.loads((tmp_path / "model.safetensors.index.json").read_text())["metadata"] == {
-        "total_size": sum(output.bytes for output in outputs)
+        "total_size": sum(output.nbytes for output in outputs)
     }
 
 
@@ -83,7 +83,7 @@ def test_splitting_keeps_order_and_limit(sizes: list[int], limit: int) -> None:
     parts = split(outputs, limit)
     assert [output for part in parts for output in part] == outputs
     for part in parts:
-        assert sum(output.bytes for output in part) <= limit or len([o for o in part if o.bytes]) == 1
+        assert sum(output.nbytes for output in part) <= limit or len([o for o in part if o.nbytes]) == 1
 
 
 def test_an_existing_file_is_never_overwritten(source: Path, tmp_path: Path) -> None:

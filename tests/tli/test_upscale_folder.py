@@ -221,7 +221,7 @@ def test_float8_can_be_copied_but_not_calculated_with(tiny_model: Tiny, tmp_path
 def test_progress_is_told_in_bytes(tiny_model: Tiny, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     upscale_folder(tiny_model("llama"), tmp_path / "out", plan(4, 2), progress=lambda *at: told.append(at))
-    assert told[-1] == (find(str(tmp_path / "out")).checkpoint.bytes,) * 2
+    assert told[-1] == (find(str(tmp_path / "out")).checkpoint.nbytes,) * 2
 
 
 class TestWholeOrNotAtAll:
