@@ -48,6 +48,8 @@ def open_storage(url: str) -> BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not url.startswith("sqlite"):
+        # Named, because SQLAlchemy's own choice of driver changed between its versions.
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         return get_storage(RDBStorage(url, engine_kwargs={"pool_pre_ping": True}))
     from sqlalchemy import event
 

