@@ -75,7 +75,7 @@ $(STAMP): requirements.lock pyproject.toml
 	fi
 	@echo "installing $$(grep -c == requirements.lock) packages (about two minutes; log: $(LOG))"
 	@set -o pipefail; $(RUN) -m pip install --progress-bar off -r requirements.lock 2>&1 | tee $(LOG) | awk ' \
-	  /^(Collecting|Requirement already satisfied)/ && ++n % 40 == 0 { print "  " n " found" } \
+	  /^(Collecting|Processing|Requirement already satisfied)/ && ++n % 40 == 0 { print "  " n " found" } \
 	  /^Installing collected/ { print "  all found, writing them" } \
 	  /^ERROR/ { print } { fflush() }' \
 	  || { tail -n 15 $(LOG); echo "error: the installation failed; log: $(LOG)" >&2; exit 1; }
