@@ -54,9 +54,8 @@ def plain(record: TrialRecord) -> str:
 
 def configuration(record: TrialRecord) -> str:
     """What tells it from the others: `K=4 identity lr 1.2e-03`."""
-    injected = (
-        "" if record.role is Role.CONTROL else f"K={_injection(record, 'k')} {_injection(record, 'init')} "
-    )
+    k, init = _injection(record, "k"), _injection(record, "init")
+    injected = "" if k == init == "-" else f"K={k} {init} "
     return f"{injected}lr {_rate(record)}"
 
 

@@ -196,7 +196,7 @@ def test_losses_have_four_digits() -> None:
 
 def test_a_trial_without_settings_is_shown_all_the_same() -> None:
     assert plain(TrialRecord(7, Role.SEARCH, State.FAIL, {}, {}, 0, 50)) == (
-        "trial   7 failed at step 0 of 50, loss -, K=- - lr -"
+        "trial   7 failed at step 0 of 50, loss -, lr -"
     )
 
 

@@ -1,0 +1,263 @@
+"""Run a sweep as a job of a Ray cluster: `ray job submit` with the right arguments, and once only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shlex
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.errors import InputError, Problem, SweepError
+from sweeps.spec import load_spec
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+# Never worth uploading; a .gitignore in the folder is respected besides.
+EXCLUDES = (
+    ".git",
+    ".venv",
+    "venv",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    "*.egg-info",
+)
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+INTERRUPTED = 130
+_ANSWER_SECONDS = 10.0
+_TRIES = 50
+
+
+def submit(
+    spec_argument: str,
+    *,
+    address: str,
+    runs: Path,
+    working_dir: str = ".",
+    submission_id: str | None = None,
+    wait: bool = True,
+    extra_args: Sequence[str] = (),
+) -> int:
+    """Submit `sweeps run SPEC` to the jobs server at `address`, or find the job that already runs it.
+
+    Args:
+        spec_argument: a packaged spec's name, or a file inside `working_dir`.
+        address: of the jobs server, http://HOST:8265.
+        runs: folder for everything the sweep writes; absolute, and the same place on every node.
+        working_dir: uploaded to the cluster, without virtual environments and runs.
+        submission_id: instead of `sweep-NAME`, `sweep-NAME-2`, ...; the first that has not ended is taken.
+        wait: follow the log to the end of the job.
+        extra_args: further words for `sweeps run`.
+
+    Returns:
+        0 when the job has been submitted or found (and, waited for, has succeeded), 1 when it failed.
+
+    Raises:
+        InputError: the spec, the folder, the address or the token is not right.
+        SweepError: the server did not take the job, with its words.
+    """
+    overrides = [word for flag, word in pairwise(extra_args) if flag == "--set"]
+    spec = load_spec(spec_argument, overrides=overrides, runs=str(runs))
+    folder = Path(working_dir).absolute()
+    words = [
+        "python",
+        "-m",
+        "sweeps",
+        "run",
+        _inside(spec_argument, folder),
+        "--runs",
+        str(runs),
+        *extra_args,
+    ]
+    client = connect(address)
+    environment = {"working_dir": str(folder), "excludes": _excludes(folder, runs)}
+    job, fresh = _claim(client, submission_id, f"sweep-{spec.name}", shlex.join(words), environment)
+    print(f"{job}: {'submitted' if fresh else 'this sweep runs already'}")
+    for label, command in look(client.get_address(), job).items():
+        print(f"  {label:<7} {command}")
+    if not wait:
+        return 0
+    try:
+        return _follow(client, job)
+    except KeyboardInterrupt:
+        print(f"\n{job} goes on without you; the commands above follow or stop it")
+        return INTERRUPTED
+
+
+def look(address: str, job: str) -> dict[str, str]:
+    """Commands that show or end the job."""
+    command = f"ray job {{}} --address {address}"
+    return {
+        "log": f"{command.format('logs')} --follow {job}",
+        "state": f"{command.format('status')} {job}",
+        "stop": f"{command.format('stop')} {job}",
+        "page": f"{address}/#/jobs/{job}",
+    }
+
+
+def _inside(spec_argument: str, folder: Path) -> str:
+    """The spec as the job will find it: a packaged name stays, a file is named from the uploaded folder."""
+    if not folder.is_dir():
+        raise InputError(Problem("--working-dir", str(folder), "a folder", "--working-dir ."))
+    file = Path(spec_argument)
+    if not file.is_file():
+        return spec_argument
+    if not file.absolute().resolve().is_relative_to(folder.resolve()):
+        expected = f"a file inside {folder}, which is what the job is given"
+        raise InputError(Problem("SPEC", str(file), expected, f"--working-dir {file.absolute().parent}"))
+    return str(file.absolute().resolve().relative_to(folder.resolve()))
+
+
+def _excludes(folder: Path, runs: Path) -> list[str]:
+    own = runs.absolute()
+    inside = [f"/{own.relative_to(folder)}/"] if own.is_relative_to(folder) and own != folder else []
+    return [*EXCLUDES, "/runs/", *inside]
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """A client of the jobs server.
+
+    Raises:
+        InputError: nobody answers there, something else does, or the token is missing or wrong.
+    """
+    url = (address if "://" in address else f"http://{address}").rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        expected = "the address of a Ray jobs server, http://HOST:8265"
+        raise InputError(Problem("--address", address, expected, "http://127.0.0.1:8265"))
+    _check_answer(url)
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every package and socket otherwise
+    try:
+        return JobSubmissionClient(url)
+    except AuthenticationError as error:
+        raise InputError(_token_problem(url, str(error))) from None
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        expected = "a Ray jobs server"
+        raise InputError(
+            Problem("--address", f"{url}, which says: {_short(error)}", expected, _START)
+        ) from None
+
+
+_START = "cluster/local.sh start, or the address of your cluster's dashboard"
+
+
+def _check_answer(url: str) -> None:
+    """Ray's client waits for ever on a server that accepts and says nothing; so ask first."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/version", timeout=_ANSWER_SECONDS):  # noqa: S310 - http, checked
+            return
+    except urllib.error.HTTPError:
+        return  # it speaks HTTP; what it means by this, Ray's client finds out
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        got = f"{url}, where nobody answers ({reason})"
+        raise InputError(Problem("--address", got, "a Ray jobs server", _START)) from None
+
+
+def _token_problem(url: str, said: str) -> Problem:
+    """Ray's client sends a token only when RAY_AUTH_MODE says so; it looks in three places for it."""
+    if "invalid" in said.lower():
+        got, remedy = "a token that is not the cluster's", "the head node's own: ray get-auth-token"
+    else:
+        got = "no token"
+        remedy = (
+            "RAY_AUTH_MODE=token and the head node's token (ray get-auth-token) in ~/.ray/auth_token, "
+            "RAY_AUTH_TOKEN or the file RAY_AUTH_TOKEN_PATH"
+        )
+    return Problem("--address", f"{url} with {got}", "the token of that cluster", remedy)
+
+
+def _claim(
+    client: Any, submission_id: str | None, name: str, entrypoint: str, environment: dict[str, Any]
+) -> tuple[str, bool]:
+    """The id of the one job that runs this sweep, and whether we started it.
+
+    However many submit at once, the server takes an id once: whoever is refused finds the winner's job.
+    """
+    wanted = submission_id or name
+    refusal: Exception | None = None
+    for attempt in range(_TRIES):
+        jobs = {job.submission_id: str(job.status) for job in _asked(client.list_jobs)}
+        job = wanted if submission_id else _free(name, jobs)
+        if job in jobs:
+            if jobs[job] in ENDED:
+                got = f"{job}, a job that has {jobs[job].lower()}"
+                raise InputError(Problem("--submission-id", got, "an id that is not taken", f"{job}-2"))
+            return job, False
+        if refusal is not None and attempt > 5 and "already exists" not in str(refusal):
+            raise SweepError(f"the jobs server did not take {job}: {_short(refusal)}")
+        try:
+            return _asked(
+                client.submit_job, entrypoint=entrypoint, submission_id=job, runtime_env=environment
+            ), True
+        except RuntimeError as error:
+            # Most often somebody else was faster; the list will show it. Otherwise the server has a trouble.
+            refusal = error
+            time.sleep(min(0.2 * (attempt + 1), 1.0))
+    raise SweepError(f"the jobs server did not take {wanted}: {_short(refusal)}")
+
+
+def _free(name: str, jobs: dict[str | None, str]) -> str:
+    """NAME, or NAME-2, ...: the first that has not ended; the same sweep run again is another job."""
+    candidate, again = name, 1
+    while jobs.get(candidate) in ENDED:
+        again += 1
+        candidate = f"{name}-{again}"
+    return candidate
+
+
+def _asked(method: Any, **arguments: Any) -> Any:
+    """Call the server; what it says about tokens or a lost connection is told without a traceback."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        return method(**arguments)
+    except AuthenticationError as error:
+        raise SweepError(f"the jobs server refused the token: {_short(error)}") from None
+    except OSError as error:
+        raise SweepError(f"the jobs server no longer answers: {_short(error)}") from None
+
+
+def _follow(client: Any, job: str) -> int:
+    """Print the job's log as it grows; 0 when the job succeeds."""
+
+    shown = 0
+
+    async def tail() -> None:
+        """Print from where an earlier connection broke off: the server begins at the beginning each time."""
+        nonlocal shown
+        seen = 0
+        async for text in client.tail_job_logs(job):
+            new = text[max(0, shown - seen) :]
+            seen += len(text)
+            shown = max(shown, seen)
+            print(new, end="", flush=True)
+
+    while True:
+        try:
+            asyncio.run(tail())
+        except BrokenPipeError:
+            return INTERRUPTED  # whoever read along has gone; the job goes on
+        except (RuntimeError, OSError) as error:
+            print(f"(the log broke off: {_short(error)}; asking again)")
+        status = str(_asked(client.get_job_info, job_id=job).status)
+        if status in ENDED:
+            print(f"{job}: {status.lower()}")
+            return 0 if status == "SUCCEEDED" else 1
+        time.sleep(1.0)
+
+
+def _short(error: object) -> str:
+    """The telling line of a server's answer, which may be a whole traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else repr(error)

@@ -1,0 +1,230 @@
+"""Submitting before there is a cluster: what is uploaded, what is asked for, and what is told when nobody answers.
+
+The way through a real cluster with a token is tested with `ray start` elsewhere.
+"""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray")
+
+from sweeps import submit as room
+from sweeps.errors import InputError, SweepError
+from sweeps.submit import connect, submit
+
+
+def problem(caught: pytest.ExceptionInfo[InputError]) -> str:
+    return str(caught.value)
+
+
+def test_nobody_there_is_said_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # taken and not listening: refuses
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(InputError) as caught:
+            connect(address)
+    assert time.monotonic() - began < 5
+    assert problem(caught) == (
+        f"--address: got {address}, where nobody answers ([Errno 111] Connection refused); expected a Ray jobs "
+        "server; try cluster/local.sh start, or the address of your cluster's dashboard"
+    )
+
+
+def test_a_server_that_accepts_and_says_nothing_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "_ANSWER_SECONDS", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(4)
+        began = time.monotonic()
+        with pytest.raises(InputError, match="where nobody answers"):
+            connect(f"127.0.0.1:{silent.getsockname()[1]}")
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "file:///etc/passwd"])
+def test_an_address_of_another_kind(address: str) -> None:
+    with pytest.raises(InputError) as caught:
+        connect(address)
+    assert problem(caught) == (
+        f"--address: got {address}; expected the address of a Ray jobs server, http://HOST:8265; "
+        "try http://127.0.0.1:8265"
+    )
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """`answering(403, "text")`: the address of an HTTP server that gives this answer to everything."""
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    servers = []
+
+    def start(status: int, text: str) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "got"),
+    [
+        (
+            401,
+            "Unauthorized: Missing authentication token",
+            "with no token; expected the token of that cluster",
+        ),
+        (403, "Forbidden: Invalid authentication token", "with a token that is not the cluster's; expected"),
+        (404, "not here", "which says: Version check returned 404."),
+        (500, "oh", "which says: 500 Server Error"),
+        (200, "<html>a page</html>", "which says: "),
+        (200, '{"something": "else"}', "which says: "),
+    ],
+)
+def test_servers_that_are_no_open_jobs_server(answering: Any, status: int, text: str, got: str) -> None:
+    address = answering(status, text)
+    with pytest.raises(InputError) as caught:
+        connect(address)
+    assert f"--address: got {address}" in problem(caught)
+    assert got in problem(caught)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(("working_dir", "where"), [("missing", "--working-dir"), ("other", "SPEC")])
+def test_the_job_must_find_its_spec(tmp_path: Path, working_dir: str, where: str) -> None:
+    (tmp_path / "other").mkdir()
+    spec = tmp_path / "mine.yaml"
+    spec.write_text((Path(room.__file__).parent / "specs" / "quickstart-small.yaml").read_text())
+    with pytest.raises(InputError) as caught:
+        submit(
+            str(spec), address="127.0.0.1:1", runs=tmp_path / "runs", working_dir=str(tmp_path / working_dir)
+        )
+    assert problem(caught).startswith(f"{where}: got ")
+
+
+class Jobs:
+    """A jobs server's memory: an id is taken once, and the refusal is a traceback, as Ray's is."""
+
+    def __init__(self, **jobs: str) -> None:
+        self.jobs = {name.replace("_", "-"): status for name, status in jobs.items()}
+        self.submitted: list[dict[str, Any]] = []
+        self.lock = threading.Lock()
+
+    def list_jobs(self) -> list[Any]:
+        with self.lock:
+            return [SimpleNamespace(submission_id=job, status=status) for job, status in self.jobs.items()]
+
+    def submit_job(self, **asked: Any) -> str:
+        time.sleep(0.05)  # everybody has looked by now
+        with self.lock:
+            if asked["submission_id"] in self.jobs:
+                raise RuntimeError(
+                    "status code 500: Traceback ...\nValueError: Job with submission_id already exists."
+                )
+            self.jobs[asked["submission_id"]] = "RUNNING"
+            self.submitted.append(asked)
+            return str(asked["submission_id"])
+
+
+def claim(server: Any, submission_id: str | None = None) -> tuple[str, bool]:
+    return room._claim(server, submission_id, "sweep-a", "python -m sweeps run a", {"working_dir": "."})
+
+
+def test_of_twenty_at_once_one_submits_and_the_others_find_its_job() -> None:
+    server = Jobs()
+    found: list[tuple[str, bool]] = []
+    threads = [threading.Thread(target=lambda: found.append(claim(server))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(found) == [("sweep-a", False)] * 19 + [("sweep-a", True)]
+    assert len(server.submitted) == 1
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        ({}, ("sweep-a", True)),
+        ({"sweep_a": "PENDING"}, ("sweep-a", False)),
+        ({"sweep_a": "FAILED"}, ("sweep-a-2", True)),
+        ({"sweep_a": "STOPPED", "sweep_a_2": "RUNNING"}, ("sweep-a-2", False)),
+        ({"sweep_a": "SUCCEEDED", "sweep_a_2": "FAILED", "sweep_b": "RUNNING"}, ("sweep-a-3", True)),
+    ],
+)
+def test_a_job_that_has_ended_is_followed_by_the_next_id(
+    jobs: dict[str, str], expected: tuple[str, bool]
+) -> None:
+    assert claim(Jobs(**jobs)) == expected
+
+
+def test_an_id_that_was_asked_for_is_taken_as_it_is() -> None:
+    assert claim(Jobs(), "mine") == ("mine", True)
+    assert claim(Jobs(mine="RUNNING"), "mine") == ("mine", False)
+    with pytest.raises(InputError) as caught:
+        claim(Jobs(mine="SUCCEEDED"), "mine")
+    assert problem(caught) == (
+        "--submission-id: got mine, a job that has succeeded; expected an id that is not taken; try mine-2"
+    )
+
+
+def test_a_server_in_trouble_is_quoted_and_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Jobs):
+        def submit_job(self, **asked: Any) -> str:
+            raise RuntimeError("status code 500: Traceback\n  File x\nNo available agent to submit job.")
+
+    monkeypatch.setattr(room.time, "sleep", lambda _: None)
+    with pytest.raises(SweepError) as caught:
+        claim(Broken())
+    assert str(caught.value) == "the jobs server did not take sweep-a: No available agent to submit job."
+
+
+def test_runs_and_environments_are_not_uploaded(tmp_path: Path) -> None:
+    assert "/results/sweeps/" in room._excludes(tmp_path, tmp_path / "results" / "sweeps")
+    assert {".venv", ".git", "/runs/"} <= set(room._excludes(tmp_path, Path("/data/runs")))
+
+
+def test_words_are_quoted_for_the_shell_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Jobs()
+    server.get_address = lambda: "http://head:8265"  # type: ignore[attr-defined]
+    monkeypatch.setattr(room, "connect", lambda _: server)
+    spec = tmp_path / "my spec.yaml"
+    spec.write_text((Path(room.__file__).parent / "specs" / "quickstart-small.yaml").read_text())
+    code = submit(
+        str(spec),
+        address="head:8265",
+        runs=Path("/data/my runs"),
+        working_dir=str(tmp_path),
+        wait=False,
+        extra_args=["--set", "name=other"],
+    )
+    assert code == 0
+    (job,) = server.submitted
+    assert job["submission_id"] == "sweep-other"
+    assert job["entrypoint"] == "python -m sweeps run 'my spec.yaml' --runs '/data/my runs' --set name=other"
+    assert job["runtime_env"]["working_dir"] == str(tmp_path)
