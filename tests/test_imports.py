@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -231,26 +232,28 @@ def test_the_environment_is_read_by_command_lines_alone() -> None:
 
 
 def environment_uses(module: ast.Module, *, may_set: bool) -> list[int]:
-    """Lines that name the environment, without those that only give a variable its default where that is allowed."""
-    uses = {
-        id(node): node.lineno
+    """Lines that name the environment, without those that only set a variable where that is allowed."""
+    uses = [
+        (node.lineno, node.col_offset)
         for node in ast.walk(module)
         if isinstance(node, ast.Attribute | ast.Name)
         and (node.attr if isinstance(node, ast.Attribute) else node.id) in {"environ", "getenv", "environb"}
+    ]
+    set_at = {
+        (node.lineno, node.col_offset)
+        for node in ast.walk(module)
+        if isinstance(node, ast.Expr | ast.Assign)
+        and re.match(r"os\.environ(\.setdefault\(|\[[^\]]+\] = )", ast.unparse(node))
     }
-    if may_set:
-        for node in ast.walk(module):
-            if isinstance(node, ast.Expr) and ast.unparse(node).startswith("os.environ.setdefault("):
-                assert isinstance(node.value, ast.Call)
-                assert isinstance(node.value.func, ast.Attribute)
-                del uses[id(node.value.func.value)]
-    return list(uses.values())
+    return [place[0] for place in uses if not (may_set and place in set_at)]
 
 
 @pytest.mark.parametrize(
     ("code", "lines"),
     [
         ('os.environ.setdefault("A", "1")', []),
+        ('os.environ["A"] = "1"', []),
+        ('os.environ["A"] = os.environ["B"]', [1]),
         ('x = os.environ.setdefault("A", "1")', [1]),
         ('if "A" in os.environ: pass', [1]),
         ("import os\nos.getenv('A')", [2]),

@@ -31,12 +31,20 @@ def blocks(text: str, language: str) -> Iterator[str]:
 
 
 def shell_lines(path: Path) -> Iterator[list[str]]:
-    """The commands in a document's shell blocks, one a line, as words; continued lines are joined."""
-    for block in blocks(path.read_text(encoding="utf-8"), "sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words:
-                yield words
+    """The commands in a document's shell blocks, one a line, as words; `console` blocks mark them with `$`."""
+    text = path.read_text(encoding="utf-8")
+    lines = [line for block in blocks(text, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    lines += [
+        line[2:] for block in blocks(text, "console") for line in block.splitlines() if line.startswith("$ ")
+    ]
+    yield from (words for line in lines if (words := simple_command(line)))
+
+
+def simple_command(line: str) -> list[str]:
+    """The words of a line's first command, without what the shell does with its output."""
+    words = shlex.split(line, comments=True)
+    ends = [place for place, word in enumerate(words) if word in {">", "|", "&&", "||", ";", "&"}]
+    return words[: min(ends, default=len(words))]
 
 
 @cache
@@ -102,7 +110,7 @@ def test_help_teaches_with_an_example(program: str) -> None:
         examples = re.findall(rf"^ *{program} (.*)$", subparser.epilog or "", re.MULTILINE)
         assert examples, name
         for example in examples:
-            arguments = shlex.split(re.split(r" {3,}", example)[0])
+            arguments = simple_command(re.split(r" {3,}", example)[0])
             assert parser(program).parse_args(arguments) is not None
             assert arguments[0] == name
 
