@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,9 @@ from tli.header import BITS
 BUILTIN = "builtin:"
 _BUILTINS = Path(__file__).parent / "builtin"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HIDDEN = ("hidden_size", "n_embd", "d_model")
+_VOCABULARY = ("vocab_size",)
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _TOKENIZER = (
     "tokenizer.json",
@@ -92,25 +95,18 @@ class Base:
             sizes[tensor.dtype] += tensor.count
         return Facts(
             model_type=config["model_type"],
-            depth=setting(config, "num_hidden_layers", "n_layer"),
-            hidden_size=setting(config, "hidden_size", "n_embd"),
-            vocabulary=setting(config, "vocab_size"),
-            context=setting(config, "max_position_embeddings", "n_positions", "seq_length", default=None),
+            depth=setting(config, *_DEPTH),
+            hidden_size=setting(config, *_HIDDEN),
+            vocabulary=setting(config, *_VOCABULARY),
+            context=setting(config, "max_position_embeddings", "n_positions", "seq_length"),
             dtype=max(sizes, key=lambda dtype: sizes[dtype]),
             parameters=sum(sizes.values()) - (tensors["lm_head.weight"].count if tied else 0),
         )
 
 
-def setting(config: dict[str, Any], *names: str, default: Any = ...) -> Any:
-    """The first of `names` that a configuration has. Raises CheckpointError when none and no default."""
-    for name in names:
-        if config.get(name) is not None:
-            return config[name]
-    if default is ...:
-        raise CheckpointError(
-            Problem("config.json", f"no {names[0]}", "the configuration of a language model")
-        )
-    return default
+def setting(config: Mapping[str, Any], *names: str) -> Any:
+    """The first of `names` that a configuration sets: architectures call the same thing differently."""
+    return next((config[name] for name in names if config.get(name) is not None), None)
 
 
 def find(
@@ -123,12 +119,12 @@ def find(
     folder = Path(model).expanduser()
     if model.startswith(BUILTIN):
         folder = _BUILTINS / model.removeprefix(BUILTIN)
-        if not re.fullmatch(r"[\w-]+", folder.name) or not (folder / "config.json").is_file():
+        if not re.fullmatch(r"[\w-]+", model.removeprefix(BUILTIN)) or not (folder / "config.json").is_file():
             known = sorted(f"{BUILTIN}{path.parent.name}" for path in _BUILTINS.glob("*/config.json"))
             raise CheckpointError(
                 Problem(where, repr(model), f"one of {', '.join(known)}", next(iter(known), ""))
             )
-    elif not folder.exists():
+    elif not model or not folder.exists():
         if not _HUB_ID.fullmatch(model):
             expected = "a folder, a hub id or the built-in model"
             raise CheckpointError(
@@ -222,10 +218,16 @@ def _config_problems(config: dict[str, Any], where: str, *, allow_remote_code: b
         names = ", ".join(map(str, architectures))
         problems.append(Problem(f"{where}: architectures", names, "a causal language model (...ForCausalLM)"))
     if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "quantised")
+        told = config["quantization_config"]
+        method = told.get("quant_method", "quantised") if isinstance(told, dict) else "quantised"
         problems.append(
             Problem(where, f"{method} weights", "weights that are not quantised", "the original model")
         )
+    for keys in (_DEPTH, _HIDDEN, _VOCABULARY):
+        value = setting(config, *keys)
+        if type(value) is not int or value < 1:
+            got = "nothing" if value is None else repr(value)
+            problems.append(Problem(f"{where}: {keys[0]}", got, "a whole number from 1"))
     return problems
 
 

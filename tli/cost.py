@@ -84,6 +84,6 @@ def _layer(base: Base) -> _Layer:
     return _Layer(
         parameters=sum(tensor.count for tensor in weights.values()),
         multiplied=sum(math.prod(tensor.shape) for tensor in matrices),
-        attention=heads * setting(config, "head_dim", default=hidden // heads),
+        attention=heads * (setting(config, "head_dim") or hidden // heads),
         inner=max(widths),
     )

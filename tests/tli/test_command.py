@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tli.__main__ import main
+from tli.plan import Plan, plan
+
+Tiny = Callable[[str], Path]
+Save = Callable[..., Path]
+Outcome = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tli(capsys: pytest.CaptureFixture[str]) -> Outcome:
+    """`tli("plan", "--depth", 8)` -> (exit code, output, errors)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_plan_shows_the_new_stack(tli: Outcome) -> None:
+    code, out, _ = tli("plan", "--depth", 8, "--k", 3)
+    assert code == 0
+    assert out.splitlines() == [
+        "8 -> 11 layers: one new layer (identity) after every 3; the last set is shorter (2 of 3)",
+        "new stack: 0 1 2 [2] 3 4 5 [5] 6 7 [7]",
+    ]
+
+
+def test_plan_of_a_model_adds_its_parameters(tli: Outcome) -> None:
+    code, out, _ = tli("plan", "builtin:tiny-llama", "--k", 8)
+    assert code == 0
+    assert out.splitlines()[-1] == "parameters: 1,837,184 -> 2,034,048 (+10.7%)"
+
+
+def test_plan_as_json_is_a_plan(tli: Outcome) -> None:
+    value = json.loads(tli("plan", "--depth", 8, "--k", 4, "--init", "copy", "--json")[1])
+    assert Plan.from_json(value) == plan(8, 4, init="copy")
+    value = json.loads(tli("plan", "builtin:tiny-llama", "--json")[1])
+    assert Plan.from_json(value) == plan(8, 4)
+    assert value["injected_parameters"] == 2 * 196_864
+    control = json.loads(tli("plan", "builtin:tiny-llama", "--method", "none", "--json")[1])
+    assert Plan.from_json(control) == plan(8, method="none")
+
+
+def test_inspect(tli: Outcome, tiny_model: Tiny, save_model: Save, tmp_path: Path) -> None:
+    code, out, _ = tli("inspect", tiny_model("gpt2"))
+    assert code == 0
+    facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert facts["model_type"] == "gpt2"
+    assert facts["upscaling"] == "yes"
+    scaled = save_model(tmp_path / "scaled", "gpt2", scale_attn_by_inverse_layer_idx=True)
+    value = json.loads(tli("inspect", scaled, "--json", "--fingerprint")[1])
+    assert "layers behind a new one would change" in value["upscaling"]
+    assert len(value["fingerprint"]) == 64
+    refused = tli("plan", scaled, "--k", 2)
+    assert refused[0] == 2
+    assert "layers behind a new one would change" in refused[2]
+
+
+def test_upscale_then_verify_then_load(
+    tli: Outcome, tiny_model: Tiny, tmp_path: Path, tokens: torch.Tensor
+) -> None:
+    out = tmp_path / "out"
+    code, printed, told = tli("upscale", tiny_model("llama"), out, "--k", 2, "--verify")
+    assert code == 0
+    assert f"{out}: 4 -> 6 layers: one new layer (identity) after every 2; " in told
+    assert [line.split()[0] for line in printed.splitlines()] == ["ok"] * 8
+    code, printed, _ = tli("verify", out, "--json")
+    assert code == 0
+    assert json.loads(printed)["ok"] is True
+    assert "lineage" in json.loads(tli("inspect", out, "--json")[1])
+    base, grown = (AutoModelForCausalLM.from_pretrained(path).eval() for path in (tiny_model("llama"), out))
+    with torch.no_grad():
+        assert torch.equal(grown(tokens).logits, base(tokens).logits)
+    assert grown.generate(tokens, max_new_tokens=4, min_new_tokens=4, pad_token_id=0).shape == (2, 16)
+
+
+def test_settings_reach_the_plan(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
+    settings = ["--k", 3, "--init", "damped", "--scale", 0.25, "--seed", 9]
+    assert tli("upscale", tiny_model("llama"), tmp_path / "out", *settings)[0] == 0
+    told = json.loads((tmp_path / "out/lineage.json").read_text())
+    assert Plan.from_json(told["plan"]) == plan(4, 3, init="damped", scale=0.25)
+    assert told["seed"] == 9
+
+
+def test_a_failed_verification_ends_with_one(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert tli("upscale", tiny_model("llama"), out, "--k", 2)[0] == 0
+    weights = bytearray((out / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (out / "model.safetensors").write_bytes(weights)
+    code, printed, error = tli("verify", out, "--no-load")
+    assert code == 1
+    assert "FAILED  tensors" in printed
+    assert error.startswith(f"error: {out}: tensors: ")
+    assert len(error.splitlines()) == 1
+    code, printed, _ = tli("verify", out, "--no-load", "--json")
+    assert code == 1
+    assert json.loads(printed)["ok"] is False
+
+
+def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.symlink_to(tiny_model("llama"))
+    out = tmp_path / "out"
+    assert tli("upscale", base, out, "--k", 2)[0] == 0
+    base.unlink()
+    code, _, error = tli("verify", out, "--no-load")
+    assert code == 2
+    assert error.splitlines()[-1] == (
+        f"error: {out}/lineage.json: base: got '{base}', which cannot be used from here;"
+        " expected the base model; try --base"
+    )
+    assert tli("verify", out, "--no-load", "--base", tiny_model("llama"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "errors"),
+    [
+        (["plan"], ["plan: got neither a model nor --depth; expected one of them; try tli plan builtin:tiny-llama"]),
+        (["plan", "x", "--depth", "3"], ["plan: got both a model and --depth; expected one of them; try tli plan builtin:tiny-llama"]),
+        (["plan", "--depth", "0"], ["--depth: got 0; expected a model of at least 1 layer"]),
+        (["plan", "--depth", "8", "--k", "9"], ["--k: got 9; expected at most 8, the model's number of layers; try 8"]),
+        (["plan", "--depth", "8", "--k", "four"], ["argument --k: invalid int value: 'four'; try tli plan -h"]),
+        (["plan", "--depth", "8", "--init", "idenity"], ["--init: got 'idenity'; expected one of copy, identity, damped, mean, random; try identity"]),
+        (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; try tli -h"]),
+        (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect); try tli -h"]),
+        ([], ["the following arguments are required: COMMAND; try tli -h"]),
+        (["inspect", "./nowhere"], ["model: got './nowhere', which does not exist; expected a folder, a hub id or the built-in model; try builtin:tiny-llama"]),
+        (["verify", "./nowhere"], ["nowhere: got no lineage.json; expected a folder written by `tli upscale`, with its lineage.json"]),
+        (
+            ["upscale", "./nowhere", ".", "--k", "0", "--init", "x", "--scale", "2", "--method", "y"],
+            [
+                ".: got something that exists; expected a folder to be made; try another name, or removing it",
+                "model: got './nowhere', which does not exist; expected a folder, a hub id or the built-in model; try builtin:tiny-llama",
+                "--method: got 'y'; expected one of tli, none",
+                "--init: got 'x'; expected one of copy, identity, damped, mean, random",
+                "--k: got 0; expected at least 1 layer per set; try 1",
+                "--scale: got 2.0; expected a residual scale between 0 and 1; try 0.5",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input(
+    tli: Outcome,
+    arguments: list[str],
+    errors: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, told = tli(*arguments)
+    assert code == 2
+    assert out == ""
+    told = told.replace("'plan', 'upscale', 'verify', 'inspect'", "plan, upscale, verify, inspect")
+    assert told.splitlines() == [f"error: {error}" for error in errors]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["plan", "upscale", "verify", "inspect"])
+def test_help_teaches_by_example(tli: Outcome, command: str) -> None:
+    code, out, _ = tli(command, "-h")
+    assert code == 0
+    assert f"example:\n  tli {command} " in out
+
+
+def test_the_example_of_upscale_works_as_typed(
+    tli: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = tli("upscale", "-h")[1].partition("example:\n")[2].strip()
+    script = example.replace("tli ", f"{sys.executable} -m tli ", 1).replace(
+        "\n  python", f"\n{sys.executable}"
+    )
+    subprocess.run(["bash", "-ec", script], check=True, capture_output=True, timeout=120)
+    assert (tmp_path / "deeper/config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-h"], ["plan", "--depth", "8"], ["plan", "builtin:tiny-llama"], ["inspect", "builtin:tiny-llama"]],
+)
+def test_answers_come_without_torch_and_fast(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from tli.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'numpy', 'huggingface_hub', 'safetensors'} & set(sys.modules)"
+    )
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=tmp_path, capture_output=True)
+    assert time.monotonic() - started < 2
+
+
+def test_an_unwritable_place_is_no_traceback(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, error = tli("upscale", tiny_model("llama"), tmp_path / "file/out", "--k", 2)
+    assert code == 1
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+
+
+def test_as_a_program(tiny_model: Tiny, tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    program = [
+        sys.executable,
+        "-m",
+        "tli",
+        "upscale",
+        str(tiny_model("qwen3")),
+        str(tmp_path / "out"),
+        "--k",
+        "3",
+    ]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
