@@ -61,14 +61,20 @@ def _validate(options: argparse.Namespace) -> int:
     from sweeps.preflight import check
 
     spec = _spec(options)
-    check(spec, cluster=options.address)
+    checked = check(spec, cluster=options.address, study=_study_problems)
     if options.json:
-        _print_json({"valid": True, "spec": spec.to_json(), "hash": spec.hash})
+        _print_json({"valid": True, "spec": spec.to_json(), "hash": spec.hash, "notes": list(checked.notes)})
     else:
         print(
             f"{options.spec}: fine; {spec.budget.trials} trials of {spec.trial.recipe.tokens:,} tokens each"
         )
     return 0
+
+
+def _study_problems(spec: Spec) -> Any:
+    from sweeps.service import study_problems
+
+    return study_problems(spec)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -88,6 +94,8 @@ def _plan(options: argparse.Namespace) -> int:
         _print_json(plan.to_json())
     else:
         print(plan.text())
+        for note in checked.notes:
+            print(f"note: {note}")
     return 0
 
 
@@ -117,7 +125,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str, *, extend
     from sweeps.service import run
     from sweeps.summary import summary_text
 
-    total = spec.budget.trials + spec.finalists.top * (spec.finalists.seeds - 1)
+    total = spec.budget.trials + spec.replicates
     stream = sys.stderr if options.json else sys.stdout
     try:
         with Display(spec.name, total, stream) as display:

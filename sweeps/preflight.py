@@ -43,7 +43,7 @@ def check(
         spec: a checked spec.
         cluster: address of a Ray cluster; with one, this machine's cores and GPUs say nothing.
         allow_remote_code: take a base that brings code of its own.
-        study: what the ledger has against this spec, asked last and only if the store can be reached.
+        study: what the ledger has against this spec, asked last and only of a store that is there.
 
     Raises:
         SpecError: with every problem.
@@ -63,7 +63,7 @@ def check(
     problems += stores
     if base is not None and not problems:
         problems += _room_problems(spec, base, local=cluster is None)
-    problems += [] if stores else study(spec)
+    problems += study(spec) if not stores and reach.may_exist(spec.study_url) else ()
     if problems:
         raise SpecError(*problems)
     assert base is not None, "a base that was not found is a problem"

@@ -71,3 +71,8 @@ def postgres(url: str, where: str) -> Iterator[Problem]:
         lines = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
         got = f"{masked(url)!r} ({masked(lines[0])})"
         yield Problem(where, got, "a PostgreSQL database that can be opened", "its user, password and name")
+
+
+def may_exist(url: str) -> bool:
+    """Whether a store may already be there: a file that exists, or a server."""
+    return not url.startswith("sqlite") or Path(url.partition(":///")[2].partition("?")[0]).is_file()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,8 @@ from typing import Protocol
 from sweeps.agenda import Agenda, Idle
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger, open_storage, spec_conflicts, stored_spec
+from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.reach import may_exist
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results import Sweep
 from sweeps.selection import Verdict, finalists
@@ -51,8 +52,10 @@ def run(
     """
     from sweeps.preflight import check
 
-    check(spec, cluster=address)
-    spec = _settle(spec, extend=extend, note=watcher.note)
+    checked = check(spec, cluster=address, study=lambda given: study_problems(given, extend=extend))
+    for note in checked.notes:
+        watcher.note(note)
+    spec = _with_the_larger_budget(spec, watcher)
     root = spec.root.expanduser().absolute()
     folders = Folders(root, spec.name)
     with ExitStack() as stack:
@@ -90,13 +93,16 @@ def run(
 # -- inside ---------------------------------------------------------------------------------------------------
 
 
-def _settle(spec: Spec, *, extend: bool, note: Callable[[str], None]) -> Spec:
-    """The spec to go on with: the study's budget, unless a larger one is wanted."""
-    if not _study_exists(spec):
-        return spec
-    stored = stored_spec(open_storage(spec.study_url), spec.name)
+def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
+    """Why a study that exists already cannot go on with this spec; nothing is made by looking.
+
+    Args:
+        spec: what is to be run.
+        extend: whether a larger budget than the study's is wanted on purpose.
+    """
+    stored = _stored(spec)
     if stored is None:
-        return spec
+        return []
     problems = spec_conflicts(stored, spec)
     have, want = stored.budget.trials, spec.budget.trials
     if want > have and not extend:
@@ -108,17 +114,25 @@ def _settle(spec: Spec, *, extend: bool, note: Callable[[str], None]) -> Spec:
                 f"--extend, or --set budget.trials={want}",
             )
         )
-    if problems:
-        raise SpecError(*problems)
-    if want < have:
-        note(f"the study's budget is {have} trials, larger than {want}; going on with {have}")
-        return spec.model_copy(update={"budget": stored.budget})
-    return spec
+    return problems
 
 
-def _study_exists(spec: Spec) -> bool:
-    url = spec.study_url
-    return not url.startswith("sqlite") or Path(url.removeprefix("sqlite:///")).is_file()
+def _with_the_larger_budget(spec: Spec, watcher: Watcher) -> Spec:
+    """The study's budget, where it is larger than the spec's: what was asked for is not taken back."""
+    stored = _stored(spec)
+    if stored is None or stored.budget.trials <= spec.budget.trials:
+        return spec
+    have, want = stored.budget.trials, spec.budget.trials
+    watcher.note(f"the study's budget is {have} trials, larger than {want}; going on with {have}")
+    return spec.model_copy(update={"budget": stored.budget})
+
+
+def _stored(spec: Spec) -> Spec | None:
+    if not may_exist(spec.study_url):
+        return None
+    storage = open_storage(spec.study_url)
+    refuse_foreign(storage, spec.name)
+    return stored_spec(storage, spec.name)
 
 
 class _cluster:  # noqa: N801 - used as a context manager only

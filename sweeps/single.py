@@ -26,7 +26,7 @@ def run_one(spec: Spec, number: int, out: Path, *, runs: str | None = None) -> I
     Raises:
         SpecError: there is no such trial.
     """
-    assignment = _assignment(spec, number, runs)
+    assignment = assignment_of(spec, number, runs)
     return run_trial(Slot(for_workers(spec)), assignment, Folders(out.absolute(), spec.name))
 
 
@@ -50,7 +50,8 @@ def calibrate(spec: Spec, steps: int = 3) -> float:
     return (last[0].flops - first[0].flops) / (last[0].seconds - first[0].seconds)
 
 
-def _assignment(spec: Spec, number: int, runs: str | None) -> Assignment:
+def assignment_of(spec: Spec, number: int, runs: str | None = None) -> Assignment:
+    """What trial `number` of a sweep runs, without asking for it."""
     try:
         records = find(spec.name, runs=runs or str(spec.root)).records
     except SpecError:

@@ -1,0 +1,169 @@
+"""One contract for both runners: what the agenda hands out is carried out, and the same numbers come of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.folders import Folders
+from sweeps.records import Role, State
+from sweeps.results import Sweep
+from sweeps.service import run
+from sweeps.spec import load_spec
+from sweeps.trial import read_curve
+
+RUNNERS = ["inline", pytest.param("ray", marks=pytest.mark.ray)]
+
+
+@pytest.fixture(scope="module")
+def first_results() -> dict[str, Any]:
+    """What the first runner found, for the second to be compared with."""
+    return {}
+
+
+def swept(write_spec: Any, silent: Any, runner: str, **given: Any) -> Sweep:
+    return run(load_spec(str(write_spec(**given))), silent, runner=runner)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_whole_sweep(runner: str, write_spec: Any, silent: Any, first_results: dict[str, Any]) -> None:
+    # A learning rate of 1e30 diverges: a failure belongs to a whole sweep, too.
+    sweep = swept(
+        write_spec,
+        silent,
+        runner,
+        trials=7,
+        replace={
+            "recipe.learning_rate: {log: [1e-4, 1e-2]}": "recipe.learning_rate: {choice: [1e-4, 1e-3, 1e30]}",
+            "parallel: 2": "parallel: 1",
+            "rule: asha": "rule: median",
+        },
+    )
+    records = sweep.records
+    roles = [record.role for record in records]
+    assert roles[:7] == [Role.CONTROL, Role.BASELINE, *[Role.SEARCH] * 5]
+    assert set(roles[7:]) == {Role.REPLICATE}
+    assert all(record.state.finished for record in records)
+    assert sweep.finished
+    # The control is the base as it is: equal, before training, to every function-preserving trial.
+    initial = records[0].initial_loss
+    assert records[1].initial_loss == initial
+    assert records[0].settings["injection"]["method"] == "none"
+    for record in records:
+        if record.state is State.COMPLETE:
+            assert record.value == record.losses[8]
+            assert record.tokens == 512
+            assert record.value is not None
+            assert math.isfinite(record.value)
+            curve = read_curve(sweep.folders.trial(record.number) / "curve.jsonl")
+            assert {point.step: point.eval_loss for point in curve} == record.losses
+            assert [s for point in curve for s, _ in point.train_loss] == list(range(1, 9))
+        assert not sweep.folders.checkpoints(record.number).exists()
+    diverged = [r for r in records if r.settings["recipe"]["learning_rate"] == 1e30 and r.state is State.FAIL]
+    assert diverged
+    assert all(r.reason is not None and r.reason.startswith("diverged:") for r in diverged)
+    # Models are kept of those that may be asked for.
+    kept = {r.number for r in records if (sweep.folders.final(r.number) / "lineage.json").is_file()}
+    assert {0, 1, sweep.verdict.best} <= kept
+    assert not kept & {r.number for r in records if r.role is Role.REPLICATE}
+    # Both runners, and any number of runs of them, give the same losses to the last bit.
+    found = {record.number: (record.state, dict(record.losses)) for record in records}
+    assert first_results.setdefault("whole", found) == found
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_trial_that_breaks_is_told_with_its_log_and_the_sweep_goes_on(
+    runner: str, write_spec: Any, silent: Any
+) -> None:
+    # Batches larger than the text, which only its tokens tell: every trial breaks by itself.
+    sweep = swept(
+        write_spec,
+        silent,
+        runner,
+        trials=3,
+        replace={"tokens: 512, batch_tokens: 64": "tokens: 32768, batch_tokens: 16384"},
+    )
+    records = sweep.records
+    assert [record.state for record in records] == [State.FAIL] * 3
+    assert all(record.reason is not None and "DataError" in record.reason for record in records)
+    log = sweep.folders.trial(0) / "log.txt"
+    assert str(log) in str(records[0].reason)
+    assert "Traceback" in log.read_text()
+    assert sweep.verdict.best is None
+
+
+def test_running_again_does_nothing_and_more_budget_goes_on(write_spec: Any, silent: Any) -> None:
+    path = str(write_spec(trials=4))
+    first = run(load_spec(path), silent, runner="inline")
+    before = [(r.number, r.state, dict(r.losses), r.finished) for r in first.records]
+    again = run(load_spec(path), silent, runner="inline")
+    assert [(r.number, r.state, dict(r.losses), r.finished) for r in again.records] == before
+    more = load_spec(path, overrides=["budget.trials=6"])
+    with pytest.raises(ValueError, match=r"budget.trials: got 6; expected 4, the study's own; try --extend"):
+        run(more, silent, runner="inline")
+    extended = run(more, silent, runner="inline", extend=True)
+    assert [(r.number, r.state, dict(r.losses), r.finished) for r in extended.records][
+        : len(before)
+    ] == before
+    assert sum(record.role is not Role.REPLICATE for record in extended.records) == 6
+    # The old command on the extended sweep: nothing is taken back.
+    run(load_spec(path), silent, runner="inline")
+    assert silent.notes == ["the study's budget is 6 trials, larger than 4; going on with 6"]
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(
+    write_spec: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of training and resumed, a trial ends with the same bits as one left alone."""
+    import sweeps.trial
+    from sweeps.trial import Slot, for_workers, run_trial
+    from sweeps.single import assignment_of
+
+    monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
+    spec = for_workers(load_spec(str(write_spec())))
+    slot, assignment = Slot(spec), assignment_of(spec, 1)
+    alone, stopped = (Folders(spec.root / name, spec.name) for name in ("alone", "stopped"))
+    whole = [point for points in run_trial(slot, assignment, alone) for point in points]
+    started = run_trial(slot, assignment, stopped)
+    while next(started)[-1].step < 4:
+        pass
+    started.close()
+    states = sorted(path.name for path in stopped.checkpoints(1).iterdir())
+    assert len(states) == 2
+    resumed = [point for points in run_trial(slot, assignment, stopped) for point in points]
+    losses = [(p.step, p.eval_loss, p.train_loss) for p in whole]
+    assert [(p.step, p.eval_loss, p.train_loss) for p in resumed] == losses
+    weights = [folders.final(1) / "model.safetensors" for folders in (alone, stopped)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    # The newest state cut short: the one before it serves.
+    newest = stopped.checkpoints(1) / states[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    again = [point for points in run_trial(slot, assignment, stopped) for point in points]
+    assert [(p.step, p.eval_loss, p.train_loss) for p in again] == losses
+
+
+def test_nothing_of_one_trial_is_left_for_the_next(write_spec: Any) -> None:
+    from sweeps.single import assignment_of
+    from sweeps.trial import Slot, for_workers, run_trial
+
+    spec = for_workers(load_spec(str(write_spec())))
+    slot = Slot(spec)
+    before = {name: value.clone() for name, value in slot.model.state_dict().items()}
+    folders = Folders(spec.root, spec.name)
+    control, baseline = assignment_of(spec, 0), assignment_of(spec, 1)
+    first = [p.eval_loss for points in run_trial(slot, baseline, folders) for p in points]
+    list(run_trial(slot, control, folders))
+    assert [p.eval_loss for points in run_trial(slot, baseline, folders) for p in points] == first
+    after = slot.model.state_dict()
+    assert all(after[name].equal(value) for name, value in before.items())
+    assert not any(p.grad is not None for p in slot.model.parameters())
+
+
+def test_the_spec_is_kept_beside_its_results(write_spec: Any, silent: Any) -> None:
+    sweep = swept(write_spec, silent, "inline", trials=2)
+    kept = json.loads((Path(sweep.spec.root) / "tiny" / "spec.json").read_text())
+    assert kept == json.loads(json.dumps(sweep.spec.to_json()))
