@@ -105,9 +105,7 @@ def _upscale_command(commands: argparse._SubParsersAction[_Parser]) -> None:
     _injection_options(parser)
     _model_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of --init random (default 0)")
-    parser.add_argument(
-        "--verify", action="store_true", help="prove the result afterwards, as `tli verify` does"
-    )
+    parser.add_argument("--verify", action="store_true", help="prove the result, as `tli verify` does")
 
 
 def _verify_command(commands: argparse._SubParsersAction[_Parser]) -> None:
