@@ -48,7 +48,7 @@ _OF_THE_EXTRA = frozenset(
 )
 
 
-# -- commands that read a spec ----------------------------------------------------------------------------------
+# -- commands that read a spec --------------------------------------------------------------------
 
 
 def _spec(options: argparse.Namespace) -> Spec:
@@ -173,7 +173,7 @@ def _trial(options: argparse.Namespace) -> int:
     return 0
 
 
-# -- commands that read a sweep -----------------------------------------------------------------------------------
+# -- commands that read a sweep -------------------------------------------------------------------
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -275,7 +275,7 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str))
 
 
-# -- the parser ---------------------------------------------------------------------------------------------------
+# -- the parser -----------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -325,7 +325,7 @@ def _spec_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "run",
         _run,
         "run a sweep, or what is left of it",
-        "sweeps run quickstart\n  sweeps run quickstart --set budget.trials=40     more trials for a finished sweep",
+        "sweeps run quickstart\n  sweeps run quickstart --set budget.trials=40     more trials, at any time",
     )
     run.add_argument(
         "--extend", action="store_true", help="allow a larger budget than the study was made with"
@@ -401,7 +401,9 @@ def _runner(parser: argparse.ArgumentParser) -> None:
         default="ray",
         help="inline: one trial at a time in this process",
     )
-    parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster (default: one of its own)")
+    address = os.environ.get("RAY_ADDRESS")  # set in every job of a cluster
+    shown = f"of a Ray cluster (default: {address or 'one of its own'})"
+    parser.add_argument("--address", metavar="ADDRESS", default=address, help=shown)
 
 
 if __name__ == "__main__":

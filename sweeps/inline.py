@@ -1,14 +1,11 @@
-"""The runner in this process: one trial after the other, no cluster. For small machines, tests and debuggers."""
+"""The runner in this process: one trial after the other, no cluster, for tests and debuggers."""
 
 from __future__ import annotations
 
-import json
-
 from sweeps.agenda import Agenda, Idle
-from sweeps.folders import Folders
 from sweeps.records import Assignment, Outcome, State
 from sweeps.spec import Spec
-from sweeps.trial import Execution, warm_slot
+from sweeps.trial import Execution
 
 
 def run_inline(agenda: Agenda, spec: Spec) -> None:
@@ -20,8 +17,7 @@ def run_inline(agenda: Agenda, spec: Spec) -> None:
 
 
 def _carry_out(agenda: Agenda, assignment: Assignment, spec: Spec) -> Outcome:
-    slot = warm_slot(json.dumps(spec.to_json()))
-    execution = Execution(slot, assignment, Folders(spec.root, spec.name))
+    execution = Execution(spec, assignment)
     while True:
         reply = execution.advance()
         stop = agenda.report(assignment.number, assignment.attempt, reply.points)

@@ -1,4 +1,4 @@
-"""The ledger: an Optuna study that says what was asked, which attempt runs it, what it reported, how it ended.
+"""The ledger: an Optuna study that says what was asked, who runs it, what it reported, how it ended.
 
 It is the one authority. Whoever opens it with plain Optuna sees every trial with its state, parameters and
 intermediate values; a trial enqueued there is run at the next resume. Everything that Optuna has no place for
@@ -8,6 +8,7 @@ stands in user attributes whose names begin with `sweeps:`.
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -46,15 +47,29 @@ def open_storage(url: str) -> BaseStorage:
     SQLite writes ahead and syncs at checkpoints: five times faster, and a power cut may cost the last
     moments but never the database's integrity. PostgreSQL connections are tried before use.
     """
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if not url.startswith("sqlite"):
-        # Named, because SQLAlchemy's own choice of driver changed between its versions.
-        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-        return get_storage(RDBStorage(url, engine_kwargs={"pool_pre_ping": True}))
+    opened = _sqlite if url.startswith("sqlite") else _postgresql
+    for wait in (0.5, 1.0, 2.0, 4.0):
+        try:
+            return get_storage(opened(url))
+        except (IntegrityError, OperationalError, ProgrammingError):
+            # Two sweeps that make a new database at once meet at its tables; the second finds them made.
+            time.sleep(wait)
+    return get_storage(opened(url))
+
+
+def _postgresql(url: str) -> RDBStorage:
+    # Named, because SQLAlchemy's own choice of driver changed between its versions.
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+
+def _sqlite(url: str) -> RDBStorage:
     from sqlalchemy import event
 
-    file = url.removeprefix("sqlite:///")
-    Path(file).absolute().parent.mkdir(parents=True, exist_ok=True)
+    Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
     storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
     def set_up(connection: Any, _record: object) -> None:
@@ -65,7 +80,7 @@ def open_storage(url: str) -> BaseStorage:
 
     event.listen(storage.engine, "connect", set_up)
     storage.engine.dispose()  # the pool's first connection was made before the listener
-    return get_storage(storage)
+    return storage
 
 
 class Ledger:
@@ -127,7 +142,7 @@ class Ledger:
         """What tells this study from another that takes its name later."""
         return str(self._study.user_attrs.get(IDENTITY, self.spec.name))
 
-    # -- what was asked ------------------------------------------------------------------------------------
+    # -- what was asked ----------------------------------------------------------------------------
 
     def trials(self) -> list[TrialRecord]:
         """Every trial, in the order of their numbers."""
@@ -206,7 +221,7 @@ class Ledger:
                     self._set(number, attribute, value)
         return self._assignment(self._trial(number))
 
-    # -- what it reported, how it ended ---------------------------------------------------------------------
+    # -- what it reported, how it ended ------------------------------------------------------------
 
     def report(self, number: int, attempt: int, points: Sequence[Point]) -> bool:
         """Write held-out losses down and ask the stopping rule; returns whether the trial is to stop.
@@ -235,7 +250,7 @@ class Ledger:
         reason: str | None = None,
         totals: Mapping[str, float] | None = None,
     ) -> None:
-        """End a trial. COMPLETE takes the last reported loss as its value. Telling the same again is harmless.
+        """End a trial. COMPLETE takes the last reported loss as its value. Telling it again is harmless.
 
         Raises:
             StaleAttemptError: a later attempt runs this trial, or it has ended in another way.
@@ -253,7 +268,7 @@ class Ledger:
             values = [trial.intermediate_values[trial.last_step]]
         self._storage.set_trial_state_values(trial._trial_id, TrialState[state.value], values)
 
-    # -- inside -------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------
 
     def _propose(self, number: int, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
         sampler = self.spec.sampler
@@ -336,7 +351,8 @@ class Ledger:
         current = trial.user_attrs.get(ATTEMPT, 0)
         if trial.state is not TrialState.RUNNING or attempt < current:
             raise StaleAttemptError(
-                f"trial {number}: attempt {attempt} is refused; the trial is {trial.state.name}, attempt {current}"
+                f"trial {number}: attempt {attempt} is refused; "
+                f"the trial is {trial.state.name}, attempt {current}"
             )
         return trial
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sweeps.agenda import Agenda, Idle
-from sweeps.errors import Problem, SpecError
+from sweeps.errors import Problem
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.reach import may_exist
@@ -19,7 +18,9 @@ from sweeps.spec import Spec
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.trial import for_workers
 
-RUNNERS = ("ray", "inline")
+if TYPE_CHECKING:
+    from tli.base import Base
+
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 
 
@@ -42,7 +43,7 @@ def run(
         spec: what to run; its study decides whether this is a beginning or a resume.
         watcher: told of every change.
         runner: `ray`, or `inline` for one trial at a time in this process.
-        address: of a Ray cluster; None is the one this process runs in, or one of its own.
+        address: of a Ray cluster; None starts one on this machine.
         extend: allow a larger budget than the study has.
 
     Raises:
@@ -56,6 +57,7 @@ def run(
     for note in checked.notes:
         watcher.note(note)
     spec = _with_the_larger_budget(spec, watcher)
+    _tokenise(for_workers(spec), checked.base, watcher)
     root = spec.root.expanduser().absolute()
     folders = Folders(root, spec.name)
     with ExitStack() as stack:
@@ -90,7 +92,7 @@ def run(
     return sweep
 
 
-# -- inside ---------------------------------------------------------------------------------------------------
+# -- inside ---------------------------------------------------------------------------------------
 
 
 def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
@@ -133,6 +135,23 @@ def _stored(spec: Spec) -> Spec | None:
     storage = open_storage(spec.study_url)
     refuse_foreign(storage, spec.name)
     return stored_spec(storage, spec.name)
+
+
+def _tokenise(spec: Spec, base: Base, watcher: Watcher) -> None:
+    """Make the token files, if they are not there, and see that they hold a batch and a held-out window.
+
+    Here and not in a worker: all cores are free now, and text that will not do ends the command at once.
+    """
+    from tli.data import DataSettings, open_tokens, tokens_ready
+
+    data = DataSettings(**spec.data.to_json())
+    cache = Folders(spec.root, spec.name).tokens
+    if not tokens_ready(data, base, cache):
+        watcher.note(f"tokenising {data.source}, once")
+    tokens = open_tokens(data, base, cache)
+    tokens.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
+    batch = spec.trial.recipe.batch_tokens
+    tokens.batches(sequence_length=data.sequence_length, batch_tokens=batch, seed=spec.trial.seed)
 
 
 class _cluster:  # noqa: N801 - used as a context manager only

@@ -90,20 +90,21 @@ def _is_path(source: str) -> bool:
 class Execution:
     """One attempt at one trial. `advance` until it gives an outcome; `close` to stop early."""
 
-    def __init__(self, slot: Slot, assignment: Assignment, folders: Folders) -> None:
-        """Nothing happens before the first `advance`."""
-        self._slot = slot
+    def __init__(self, spec: Spec, assignment: Assignment) -> None:
+        """Nothing happens before the first `advance`. Paths in the spec are absolute."""
+        self._spec = spec
         self._assignment = assignment
-        self._folders = folders
+        self._folders = Folders(spec.root, spec.name)
         self._points: Iterator[tuple[Point, ...]] | None = None
 
     def advance(self) -> Reply:
         """Train to the next measurement. Whatever goes wrong is an outcome, with its traceback in log.txt."""
         from tli.errors import DivergedError
 
-        if self._points is None:
-            self._points = run_trial(self._slot, self._assignment, self._folders)
         try:
+            if self._points is None:
+                slot = warm_slot(json.dumps(self._spec.to_json()))
+                self._points = run_trial(slot, self._assignment, self._folders)
             points = next(self._points)
         except DivergedError as error:
             return Reply((), Outcome(State.FAIL, f"diverged: {error}"))
@@ -199,9 +200,8 @@ def read_curve(path: Path) -> list[Point]:
 
 def _keep(slot: Slot, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
     """Write the trained model as a folder that plain transformers loads."""
-    from tli.lineage import lineage
-
     from tli.export import write_model
+    from tli.lineage import lineage
 
     facts = {
         "sweep": slot.spec.name,

@@ -13,11 +13,10 @@ from ray import tune
 
 from sweeps.agenda import Agenda
 from sweeps.errors import Problem, SpecError, SweepError
-from sweeps.folders import Folders
 from sweeps.records import Assignment, Role
 from sweeps.searcher import METRIC, AgendaScheduler, AgendaSearcher
 from sweeps.spec import Spec
-from sweeps.trial import Execution, warm_slot
+from sweeps.trial import Execution
 
 
 class SlotTrainable(tune.Trainable):
@@ -33,8 +32,7 @@ class SlotTrainable(tune.Trainable):
         assignment = Assignment(
             **{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])}
         )
-        slot = warm_slot(new_config["spec"])
-        self._execution = Execution(slot, assignment, Folders(slot.spec.root, slot.spec.name))
+        self._execution = Execution(Spec.from_json(json.loads(new_config["spec"])), assignment)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -61,7 +59,7 @@ class SlotTrainable(tune.Trainable):
 
 
 def start_cluster(spec: Spec, address: str | None) -> None:
-    """Join the cluster at an address, or the one this job runs in, or start one on this machine.
+    """Join the cluster at an address, or start one on this machine.
 
     Raises:
         SweepError: nobody answers at the address.
@@ -72,11 +70,9 @@ def start_cluster(spec: Spec, address: str | None) -> None:
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    local: dict[str, Any] = {}
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    local: dict[str, Any] = {"address": address}
+    if address is None:
         local = {"num_cpus": _cpus(spec), "include_dashboard": False, "address": "local"}
-    else:
-        local = {"address": address or "auto"}
     try:
         ray.init(**local, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
     except (ConnectionError, RuntimeError, ValueError) as error:

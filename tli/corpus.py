@@ -15,6 +15,20 @@ from tli.errors import DataError, Problem
 
 STDLIB = "builtin:stdlib"
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
+_OTHER_SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".json",
+    ".html",
+    ".pdf",
+    ".docx",
+    ".zip",
+    ".gz",
+    ".zst",
+    ".bz2",
+    ".tar",
+    ".arrow",
+)
 
 # Distributions leave out or add these; without them the text is nearly the same on every interpreter.
 # `encodings` is left out because it holds tables of characters and not text.
@@ -82,9 +96,9 @@ def matching_files(source: str) -> list[Path]:
 
 
 def names_files(source: str) -> bool:
-    """Whether a source is meant as files: it has a known suffix, a wildcard, or a leading path mark."""
+    """Whether a source is meant as files: it has the suffix of a file, a wildcard, or a leading path mark."""
     return (
-        Path(source).suffix in SUFFIXES
+        Path(source).suffix in (*SUFFIXES, *_OTHER_SUFFIXES)
         or any(mark in source for mark in "*?[")
         or source.startswith(("/", "./", "../", "~"))
     )

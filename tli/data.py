@@ -65,10 +65,16 @@ def source_problems(settings: DataSettings, where: str = "data") -> list[Problem
             for file in files
             if file.suffix not in corpus.SUFFIXES
         ]
-        if files and not any(file.stat().st_size for file in files):
+        if files and all(_is_blank(file) for file in files):
             problems.append(Problem(place, f"{source!r}, which is empty", "text", "another file"))
     problems += _overlap(settings, where)
     return problems
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a file holds nothing but white space; only small ones are looked into."""
+    size = path.stat().st_size
+    return size == 0 or (size < 65_536 and not path.read_bytes().strip())
 
 
 def _overlap(settings: DataSettings, where: str) -> list[Problem]:
@@ -154,6 +160,11 @@ class Batches:
             int(self._order(p // self._windows)[p % self._windows]) * self.sequence_length for p in places
         ]
         return np.stack([self._tokens[s : s + self.sequence_length + 1] for s in starts]).astype(np.int64)
+
+
+def tokens_ready(settings: DataSettings, base: Base, cache: Path) -> bool:
+    """Whether the token files of these settings are in the cache already."""
+    return (cache / _cache_key(settings, base) / "manifest.json").is_file()
 
 
 def open_tokens(settings: DataSettings, base: Base, cache: Path) -> Tokens:

@@ -15,6 +15,7 @@ from sweeps.results import Sweep
 from sweeps.service import run
 from sweeps.spec import load_spec
 from sweeps.trial import read_curve
+from tli.errors import DataError
 
 RUNNERS = ["inline", pytest.param("ray", marks=pytest.mark.ray)]
 
@@ -79,21 +80,28 @@ def test_a_whole_sweep(runner: str, write_spec: Any, silent: Any, first_results:
 def test_a_trial_that_breaks_is_told_with_its_log_and_the_sweep_goes_on(
     runner: str, write_spec: Any, silent: Any
 ) -> None:
-    # Batches larger than the text, which only its tokens tell: every trial breaks by itself.
-    sweep = swept(
-        write_spec,
-        silent,
-        runner,
-        trials=3,
-        replace={"tokens: 512, batch_tokens: 64": "tokens: 32768, batch_tokens: 16384"},
-    )
-    records = sweep.records
-    assert [record.state for record in records] == [State.FAIL] * 3
-    assert all(record.reason is not None and "DataError" in record.reason for record in records)
+    spec = load_spec(str(write_spec(trials=3)))
+    (spec.root / "tiny" / "trials" / "0000" / "curve.jsonl").mkdir(parents=True)  # where a file must go
+    sweep = run(spec, silent, runner=runner)
+    control, *others = sweep.records
+    assert control.state is State.FAIL
     log = sweep.folders.trial(0) / "log.txt"
-    assert str(log) in str(records[0].reason)
+    assert control.reason is not None
+    assert "IsADirectoryError" in control.reason
+    assert str(log) in control.reason
     assert "Traceback" in log.read_text()
-    assert sweep.verdict.best is None
+    assert all(record.state in (State.COMPLETE, State.PRUNED) for record in others)
+    assert any("control" in warning for warning in sweep.verdict.warnings)
+
+
+def test_text_too_short_for_a_batch_ends_the_command_before_anything_starts(
+    write_spec: Any, silent: Any
+) -> None:
+    replace = {"tokens: 512, batch_tokens: 64": "tokens: 32768, batch_tokens: 16384"}
+    spec = load_spec(str(write_spec(replace=replace)))
+    with pytest.raises(DataError, match=r"data.source: got [\d,]+ tokens; expected at least 16,385"):
+        run(spec, silent)
+    assert not (spec.root / "study.db").exists()
 
 
 def test_running_again_does_nothing_and_more_budget_goes_on(write_spec: Any, silent: Any) -> None:
