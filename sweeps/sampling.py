@@ -35,8 +35,11 @@ class SeenStudy(optuna.Study):
         self._hidden_attribute = hidden
 
     def _get_trials(
-        self, deepcopy: bool = True, states: Any = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:  # noqa: FBT001, FBT002, ARG002 - Optuna's
+        self,
+        deepcopy: bool = True,  # noqa: FBT001, FBT002
+        states: Any = None,
+        use_cache: bool = False,  # noqa: ARG002, FBT001, FBT002
+    ) -> list[FrozenTrial]:
         # Never from the study's cache, which only `Study.ask` renews; the storage has one of its own.
         trials = super()._get_trials(deepcopy=deepcopy, states=states, use_cache=False)
         return [trial for trial in trials if self._hidden_attribute not in trial.user_attrs]

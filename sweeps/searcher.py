@@ -54,7 +54,7 @@ class AgendaSearcher(Searcher):
     def on_trial_complete(
         self,
         trial_id: str,
-        result: dict[str, Any] | None = None,
+        result: dict[str, Any] | None = None,  # noqa: ARG002
         error: bool = False,  # noqa: ARG002, FBT001, FBT002
     ) -> None:
         """A Tune trial is over; without an ending of its own, its worker was lost."""
@@ -85,13 +85,21 @@ class AgendaScheduler(FIFOScheduler):
         """Nothing goes into Tune's snapshots: the ledger is the memory."""
         return {}
 
-    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+    def on_trial_result(
+        self,
+        tune_controller: TuneController,  # noqa: ARG002
+        trial: Trial,
+        result: dict[str, Any],
+    ) -> str:
         """Stop or go on."""
         stop = self._searcher.report(trial.trial_id, result)
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
     def on_trial_complete(
-        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+        self,
+        tune_controller: TuneController,  # noqa: ARG002
+        trial: Trial,
+        result: dict[str, Any],
     ) -> None:
         """The last result of a trial comes here and not to `on_trial_result`."""
         if trial.trial_id not in self._searcher.endings:

@@ -7,6 +7,7 @@ trials is the slot: the base's weights and the token files.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import traceback
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ class Slot:
         quieten(threads=spec.resources.cpus)
         self.spec = spec
         self.data = DataSettings(**spec.data.to_json())
-        self.base = find(spec.base.model, revision=spec.base.revision)
+        self.base = find(spec.base.model, revision=spec.base.revision, where="base.model")
         self.model = load_model(self.base.folder, "cuda" if spec.resources.gpus else "cpu")
         self.depth: int = self.model.config.num_hidden_layers
         self.tokens = open_tokens(self.data, self.base, Folders(spec.root, spec.name).tokens)
@@ -209,11 +210,13 @@ def _keep(slot: Slot, assignment: Assignment, folders: Folders, training: Any, p
         "trial": assignment.number,
         "attempt": assignment.attempt,
         "settings": dict(assignment.settings),
-        "trained_steps": training.step,
+        "training": {"steps": training.step, "tokens": training.step * training.recipe.batch_tokens},
     }
+    target = folders.final(assignment.number)
+    shutil.rmtree(target, ignore_errors=True)  # of an attempt that was killed before it could tell
     write_model(
         training.model,
-        folders.final(assignment.number),
+        target,
         tokenizer=slot.base.folder,
         lineage=lineage(slot.base, plan, seed=assignment.settings["seed"], extra=facts),
     )

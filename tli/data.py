@@ -9,8 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli import corpus
+from tli.aside import new_folder
 from tli.corpus import Document
 from tli.errors import DataError, Problem
 
@@ -219,10 +218,7 @@ def _build(settings: DataSettings, base: Base, folder: Path) -> None:
     tokenizer = load_tokenizer(base.folder)
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     train, heldout = _two_sides(settings)
-    aside = folder.parent / f".{folder.name}.tmp-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
+    with new_folder(folder) as aside:
         written = {
             side: _write_tokens(docs, tokenizer, dtype, aside / f"{side}.bin")
             for side, docs in (("train", train), ("heldout", heldout))
@@ -230,9 +226,8 @@ def _build(settings: DataSettings, base: Base, folder: Path) -> None:
         empty = [side for side, (tokens, _) in written.items() if tokens == 0]
         if empty:
             names = {"train": "source", "heldout": "heldout"}
-            raise DataError(
-                *(Problem(f"data.{names[side]}", "no text", "text", "another source") for side in empty)
-            )
+            places = [f"data.{names[side]}" for side in empty]
+            raise DataError(*(Problem(place, "no text", "text", "another source") for place in places))
         manifest = {
             "settings": asdict(settings),
             "dtype": dtype.name,
@@ -241,9 +236,6 @@ def _build(settings: DataSettings, base: Base, folder: Path) -> None:
             "heldout_bytes": written["heldout"][1],
         }
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _two_sides(settings: DataSettings) -> tuple[Iterable[Document], Iterable[Document]]:
@@ -311,8 +303,6 @@ def _write_tokens(docs: Iterable[Document], tokenizer: Any, dtype: np.dtype, pat
                 np.asarray([*ids, *end] if ids else [], dtype=dtype).tofile(out)
                 tokens += len(ids) + len(end) if ids else 0
             size += sum(len(doc.text.encode()) for doc in group)
-        out.flush()
-        os.fsync(out.fileno())
     return tokens, size
 
 

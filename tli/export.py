@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tli.aside import new_folder
 from tli.errors import CheckpointError, Problem
+from tli.lineage import FILE, read_lineage, write_lineage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LINEAGE = "lineage.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -30,22 +29,23 @@ TOKENIZER_FILES = (
 
 
 def write_model(model: PreTrainedModel, target: Path, *, tokenizer: Path, lineage: Mapping[str, Any]) -> None:
-    """Write a model as a folder that plain transformers loads; a folder of that name is replaced.
+    """Write a model as a folder that plain transformers loads.
 
     Args:
         model: saved with its own config and dtype.
-        target: the folder.
+        target: the folder; must not exist.
         tokenizer: a folder whose tokenizer files are copied.
         lineage: what made the model; the files' digests are added.
+
+    Raises:
+        CheckpointError: the target exists.
     """
-    aside = _aside(target)
-    model.save_pretrained(aside)
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, aside / name)
-    _seal(aside, lineage)
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
+    with new_folder(target) as folder:
+        model.save_pretrained(folder)
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, folder / name)
+        _seal(folder, lineage)
 
 
 def copy_model(source: Path, target: Path, *, lineage: Mapping[str, Any] | None = None) -> None:
@@ -59,45 +59,24 @@ def copy_model(source: Path, target: Path, *, lineage: Mapping[str, Any] | None 
     Raises:
         CheckpointError: the target exists, or the source is not what its lineage says.
     """
-    if target.exists():
-        raise CheckpointError(Problem("--out", f"{target}, which exists", "a new folder", f"{target}-2"))
-    recorded = json.loads((source / LINEAGE).read_text())
-    aside = _aside(target)
-    try:
+    with new_folder(target) as folder:
+        recorded = read_lineage(source)
         wrong = []
         for name, digest in recorded["files"].items():
-            shutil.copyfile(source / name, aside / name)
-            if _digest(aside / name) != digest:
+            shutil.copyfile(source / name, folder / name)
+            if _digest(folder / name) != digest:
                 wrong.append(Problem(str(source / name), "bytes that changed since it was written", digest))
         if wrong:
             raise CheckpointError(*wrong)
-        _seal(aside, {**recorded, **(lineage or {})})
-        aside.rename(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _aside(target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.tmp-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    aside = target.parent / f".{target.name}.tmp-{os.getpid()}"
-    aside.mkdir()
-    return aside
+        _seal(folder, {**recorded, **(lineage or {})})
 
 
 def _seal(folder: Path, lineage: Mapping[str, Any]) -> None:
-    """Write the lineage last and see everything on the disk."""
-    names = sorted(path.name for path in folder.iterdir() if path.name != LINEAGE)
-    files = {name: _digest(folder / name) for name in names}
-    (folder / LINEAGE).write_text(json.dumps({**lineage, "files": files}, indent=1, sort_keys=True) + "\n")
-    for path in [*folder.iterdir(), folder]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Write the lineage, last, with the digest of every other file."""
+    paths = sorted(path for path in folder.iterdir() if path.name != FILE)
+    for path in paths:
+        path.chmod(0o644)  # safetensors writes for the owner alone
+    write_lineage(folder, {**lineage, "files": {path.name: _digest(path) for path in paths}})
 
 
 def _digest(path: Path) -> str:

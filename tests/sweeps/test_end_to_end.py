@@ -162,7 +162,14 @@ def test_export_round_trip(killed_and_resumed: dict[str, Any]) -> None:
     assert lineage["trial"] == answer["trial"]
     again = sweeps("export", "tiny", "--out", "best/", cwd=root)
     assert again.returncode == 2
-    assert again.stderr == "error: --out: got best, which exists; expected a new folder; try best-2\n"
+    assert again.stderr == (
+        "error: best: got something that exists; expected a folder to be made; "
+        "try another name, or removing it\n"
+    )
+    proven = subprocess.run(
+        [sys.executable, "-m", "tli", "verify", "best"], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert proven.returncode == 0, proven.stdout + proven.stderr
 
 
 def test_what_is_enqueued_outside_is_run_by_a_resume(killed_and_resumed: dict[str, Any]) -> None:

@@ -128,8 +128,8 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
 ) -> None:
     """Stopped in the middle of training and resumed, a trial ends with the same bits as one left alone."""
     import sweeps.trial
-    from sweeps.trial import Slot, for_workers, run_trial
     from sweeps.single import assignment_of
+    from sweeps.trial import Slot, for_workers, run_trial
 
     monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
     spec = for_workers(load_spec(str(write_spec())))
