@@ -182,7 +182,11 @@ def _status(options: argparse.Namespace) -> int:
     sweep = _find(options)
     if options.json:
         _print_json(
-            {"name": sweep.spec.name, "finished": sweep.finished, "trials": [_row(r) for r in sweep.records]}
+            {
+                "name": sweep.spec.name,
+                "finished": sweep.ledger.finished,
+                "trials": [_row(r) for r in sweep.records],
+            }
         )
     else:
         print(status_text(sweep.records))
@@ -195,7 +199,9 @@ def _list(options: argparse.Namespace) -> int:
 
     found = {sweep.spec.name: sweep for sweep in sweeps_in(Path(options.runs or "runs"))}
     if options.json:
-        _print_json({name: {"trials": len(s.records), "finished": s.finished} for name, s in found.items()})
+        _print_json(
+            {name: {"trials": len(s.records), "finished": s.ledger.finished} for name, s in found.items()}
+        )
     else:
         print(list_text({name: sweep.records for name, sweep in found.items()}))
     return 0
@@ -353,8 +359,9 @@ def _spec_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         each.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that is meant")
     for each in (validate, plan, run, trial):
         each.add_argument("--json", action="store_true", help="answer in JSON")
+    server = os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
     submit.add_argument(
-        "--address", metavar="URL", default="http://127.0.0.1:8265", help="of the jobs server"
+        "--address", metavar="URL", default=server, help=f"of the jobs server (default: {server})"
     )
     submit.add_argument("--working-dir", metavar="DIR", default=".", help="folder that the job is given")
     submit.add_argument("--submission-id", metavar="ID", help="default: made from the sweep's name")

@@ -57,6 +57,7 @@ class Agenda:
         self._last_point: dict[int, Point] = {}
         self._left_behind = [r.number for r in ledger.trials() if r.state is State.RUNNING]
         self.phase = "search"
+        self.finished = False
 
     def next(self) -> Assignment | Idle:
         """The next execution, already in the ledger, or why there is none."""
@@ -64,7 +65,8 @@ class Agenda:
             return Idle.WAIT
         assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
         if assignment is None:
-            return Idle.WAIT if self._running else Idle.FINISHED
+            self.finished = not self._running
+            return Idle.FINISHED if self.finished else Idle.WAIT
         self._running[assignment.number] = assignment
         tags = {
             "sweeps.role": assignment.role.value,

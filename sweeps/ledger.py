@@ -30,7 +30,7 @@ from sweeps.stopping import stopping_rule
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
-SPEC, IDENTITY = "sweeps:spec", "sweeps:identity"
+SPEC, IDENTITY, FINISHED = "sweeps:spec", "sweeps:identity", "sweeps:finished"
 ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
 ATTEMPT, REASON, TOTALS, REPLICATE_OF = (
     "sweeps:attempt",
@@ -141,6 +141,16 @@ class Ledger:
     def identity(self) -> str:
         """What tells this study from another that takes its name later."""
         return str(self._study.user_attrs.get(IDENTITY, self.spec.name))
+
+    @property
+    def finished(self) -> bool:
+        """Whether running the sweep again would find nothing to do."""
+        at = self._study.user_attrs.get(FINISHED)
+        return at == self.spec.budget.trials and all(record.state.finished for record in self.trials())
+
+    def mark_finished(self) -> None:
+        """The agenda of this budget is carried out."""
+        self._storage.set_study_user_attr(self._study_id, FINISHED, self.spec.budget.trials)
 
     # -- what was asked ----------------------------------------------------------------------------
 

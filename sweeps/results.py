@@ -11,7 +11,7 @@ from typing import Any
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
-from sweeps.records import Role, TrialRecord
+from sweeps.records import TrialRecord
 from sweeps.selection import Verdict, verdict
 from sweeps.spec import Spec, load_spec, packaged
 
@@ -33,13 +33,6 @@ class Sweep:
     def verdict(self) -> Verdict:
         """The answer so far."""
         return verdict(self.records, top=self.spec.finalists.top, seeds=self.spec.finalists.seeds)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the same command would find nothing left to do."""
-        records = self.records
-        searched = sum(record.role is not Role.REPLICATE for record in records)
-        return searched >= self.spec.budget.trials and all(record.state.finished for record in records)
 
 
 def find(reference: str, *, runs: str | None = None, study: str | None = None) -> Sweep:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
-from sweeps.agenda import Agenda, Idle
+from sweeps.agenda import Agenda
 from sweeps.errors import Problem
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
@@ -83,8 +83,9 @@ def run(
             on_end=lambda record: _tidy(sweep, record),
         )
         _carry_out(agenda, runner, for_workers(spec))
-        if not isinstance(agenda.next(), Idle) or not sweep.finished:
-            raise KeyboardInterrupt
+        if not agenda.finished:
+            raise KeyboardInterrupt  # Tune returns when it is interrupted
+        ledger.mark_finished()
         ended = sweep.verdict
         tracker.rank(_ranking(ended, sweep.records))
         best = next((r.value for r in sweep.records if r.number == ended.best), None)

@@ -49,7 +49,7 @@ def test_a_whole_sweep(runner: str, write_spec: Any, silent: Any, first_results:
     assert roles[:7] == [Role.CONTROL, Role.BASELINE, *[Role.SEARCH] * 5]
     assert set(roles[7:]) == {Role.REPLICATE}
     assert all(record.state.finished for record in records)
-    assert sweep.finished
+    assert sweep.ledger.finished
     # The control is the base as it is: equal, before training, to every function-preserving trial.
     initial = records[0].initial_loss
     assert records[1].initial_loss == initial

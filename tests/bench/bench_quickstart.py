@@ -1,0 +1,131 @@
+"""The quickstart as a newcomer meets it, timed: `python -m tests.bench.bench_quickstart [SPEC]`.
+
+Runs `sweeps run` in an empty folder and prints one row for LOG.md: wall time, time to the first finished
+trial, trials, seconds of a slot per trial that were not training steps, and the peak memory of all processes
+together. What is not training is split into measuring the held-out loss and the rest (upscaling, saving the
+model, Ray, ledger), by timing one measurement of the base alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    """Run it once and print the row."""
+    spec = sys.argv[1] if len(sys.argv) > 1 else "quickstart"
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        started = time.time()
+        process = subprocess.Popen([sys.executable, "-m", "sweeps", "run", spec, *sys.argv[2:]], cwd=folder)
+        peak = _Peak(process.pid)
+        code = process.wait()
+        wall = time.time() - started
+        peak.stop()
+        if code:
+            return code
+        _report(spec, Path(folder), started, wall, peak.bytes)
+    return 0
+
+
+def _report(spec: str, folder: Path, started: float, wall: float, peak: int) -> None:
+    from sweeps.records import Role, State
+    from sweeps.results import find
+
+    sweep = find(spec, runs=str(folder / "runs"))
+    records = sweep.records
+    first = min(r.finished for r in records if r.finished) - started
+    slot = sum(r.finished - r.started for r in records if r.finished and r.started)
+    training = sum(r.seconds or 0.0 for r in records)
+    measured = _evaluation_seconds(sweep.spec)
+    depth = 8
+    measuring = sum(len(r.losses) * measured * _depth(r.settings, depth) / depth for r in records)
+    outside = slot - training
+    rows = {
+        "wall, s": f"{wall:.0f}",
+        "first finished trial after, s": f"{first:.0f}",
+        "trials": f"{len(records)} ({sum(r.role is not Role.REPLICATE for r in records)} and replicates; "
+        f"{sum(r.state is State.PRUNED for r in records)} stopped early)",
+        "training steps, slot seconds": f"{training:.0f}",
+        "outside training, s per trial": f"{outside / len(records):.2f}",
+        "of that measuring held-out loss (estimated), s per trial": f"{measuring / len(records):.2f}",
+        "the rest, s per trial": f"{(outside - measuring) / len(records):.2f}",
+        "peak memory of all processes (PSS), MiB": f"{peak / 2**20:.0f}",
+    }
+    for name, value in rows.items():
+        print(f"| {name} | {value} |")
+
+
+def _depth(settings: Any, depth: int) -> int:
+    from tli.plan import Injection, plan_for
+
+    return plan_for(Injection(**settings["injection"]), depth).new_depth
+
+
+def _evaluation_seconds(spec: Any) -> float:
+    """One measurement of the base's held-out loss, alone on the machine."""
+    from sweeps.trial import Slot, for_workers
+    from tli.evaluate import evaluate
+
+    slot = Slot(for_workers(spec))
+    evaluate(slot.model, slot.heldout)
+    started = time.perf_counter()
+    evaluate(slot.model, slot.heldout)
+    return time.perf_counter() - started
+
+
+class _Peak:
+    """Samples the proportional set size of a process and all its descendants twice a second."""
+
+    def __init__(self, root: int) -> None:
+        self.bytes = 0
+        self._root, self._ended = root, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.5):
+            self.bytes = max(self.bytes, sum(map(_pss, _descendants(self._root))))
+
+
+def _descendants(root: int) -> list[int]:
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                parents[int(entry)] = int(
+                    Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1]
+                )
+            except OSError:
+                continue
+    found = {root}
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        grown = bool(more)
+        found |= more
+    return sorted(found)
+
+
+def _pss(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
