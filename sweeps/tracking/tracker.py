@@ -220,15 +220,15 @@ def _given(tags: Values) -> dict[str, str]:
 
 def run_name(number: int, params: Mapping[str, str], role: str) -> str:
     """How a run is called: `0007 k=4 identity lr=1.2e-03`, `0000 control lr=1.0e-03`."""
+    method = params.get("injection.method", "tli")
     if role == Role.CONTROL:
         parts = [role]
+    elif method == "none":
+        parts = [method]
     else:
-        method = params.get("injection.method", "tli")
-        parts = [
-            *([] if method == "tli" else [method]),
-            *(f"k={params[key]}" for key in ("injection.k",) if params.get(key, "null") != "null"),
-            *(params[key] for key in ("injection.init",) if key in params),
-        ]
+        k, init = params.get("injection.k", "null"), params.get("injection.init")
+        parts = [] if method == "tli" else [method]
+        parts += ([f"k={k}"] if k != "null" else []) + ([init] if init else [])
     with contextlib.suppress(KeyError, ValueError):
         parts.append(f"lr={float(params['recipe.learning_rate']):.1e}")
-    return " ".join([f"{number:04d}", *parts])
+    return " ".join([f"{number:04d}", *parts, *([role] if role == Role.REPLICATE else [])])

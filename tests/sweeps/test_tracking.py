@@ -626,4 +626,7 @@ def test_names_and_parameters() -> None:
         == "0003 dus lr=1.0e+00"
     )
     assert run_name(4, {}, "") == "0004"
+    assert run_name(5, flat({**SETTINGS, "injection": {"method": "none", "k": 4}}), "replicate") == (
+        "0005 none lr=1.2e-03 replicate"
+    )
     assert json.loads(json.dumps(params)) == params
