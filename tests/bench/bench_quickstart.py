@@ -8,7 +8,6 @@ model, Ray, ledger), by timing one measurement of the base alone.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -100,12 +99,10 @@ class _Peak:
 
 def _descendants(root: int) -> list[int]:
     parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
             try:
-                parents[int(entry)] = int(
-                    Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1]
-                )
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue
     found = {root}
