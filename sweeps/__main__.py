@@ -246,6 +246,7 @@ def _ui(options: argparse.Namespace) -> int:
         port=options.port,
         dashboard_port=options.dashboard_port,
         open_browser=options.open,
+        study=sweep.spec.name,
     )
 
 

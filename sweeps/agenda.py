@@ -68,12 +68,7 @@ class Agenda:
             self.finished = not self._running
             return Idle.FINISHED if self.finished else Idle.WAIT
         self._running[assignment.number] = assignment
-        tags = {
-            "sweeps.role": assignment.role.value,
-            "sweeps.attempt": assignment.attempt,
-            "sweeps.state": State.RUNNING.value,
-        }
-        self._tracker.declare(assignment.number, assignment.settings, tags)
+        show(self._tracker, self.ledger.record(assignment.number))
         self._changed()
         return assignment
 
@@ -104,10 +99,8 @@ class Agenda:
             if assignment is not None:
                 raise
             return
-        record = self._record(number)
-        tags = {"sweeps.reason": outcome.reason} if outcome.reason else {}
-        metrics = {"objective": record.value, "initial_loss": record.initial_loss}
-        self._tracker.end(number, outcome.state, tags, metrics)
+        record = self.ledger.record(number)
+        show_end(self._tracker, record)
         self._on_end(record)
         self._changed()
 
@@ -162,11 +155,25 @@ class Agenda:
             )
         return None
 
-    def _record(self, number: int) -> TrialRecord:
-        return self.records()[number]
-
     def _changed(self) -> None:
         self._on_change(self.records(), self.phase)
+
+
+def show(tracker: Tracking, record: TrialRecord) -> None:
+    """Tell the tracker that a trial runs, or runs again."""
+    tags = {
+        "sweeps.role": record.role.value,
+        "sweeps.attempt": record.attempt,
+        "sweeps.state": State.RUNNING.value,
+    }
+    tracker.declare(record.number, record.settings, tags)
+
+
+def show_end(tracker: Tracking, record: TrialRecord) -> None:
+    """Tell the tracker how a trial ended."""
+    tags = {"sweeps.reason": record.reason} if record.reason else {}
+    metrics = {"objective": record.value, "initial_loss": record.initial_loss}
+    tracker.end(record.number, record.state, tags, metrics)
 
 
 def control_settings(baseline: dict) -> dict:

@@ -160,6 +160,10 @@ class Ledger:
         self._ids.update({trial.number: trial._trial_id for trial in trials})
         return [self._record(trial) for trial in trials]
 
+    def record(self, number: int) -> TrialRecord:
+        """One trial."""
+        return self._record(self._trial(number))
+
     def start(
         self,
         role: Role,

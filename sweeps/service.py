@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
-from sweeps.agenda import Agenda
+from sweeps.agenda import Agenda, show, show_end
 from sweeps.errors import Problem
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
@@ -16,7 +16,7 @@ from sweeps.results import Sweep
 from sweeps.selection import Verdict, finalists
 from sweeps.spec import Spec
 from sweeps.tracking import Tracking, open_tracker
-from sweeps.trial import for_workers
+from sweeps.trial import CURVE, for_workers, read_curve
 
 if TYPE_CHECKING:
     from tli.base import Base
@@ -75,6 +75,7 @@ def run(
         stack.callback(_close, tracker, watcher)
         tracker.open_sweep(spec.to_json(), {"sweeps.study": spec.name, "sweeps.spec_hash": spec.hash})
         sweep = Sweep(spec, folders, ledger)
+        _show_what_is_there(tracker, sweep)
         agenda = Agenda(
             ledger,
             tracker,
@@ -204,6 +205,22 @@ def _ranking(ended: Verdict, records: Sequence[TrialRecord]) -> list[int]:
         if r.state is State.COMPLETE and r.role is not Role.REPLICATE and r.number not in first
     ]
     return first + [r.number for r in sorted(rest, key=lambda r: r.value or float("inf"))]
+
+
+def _show_what_is_there(tracker: Tracking, sweep: Sweep) -> None:
+    """Tell the tracker again what the ledger and the curves hold.
+
+    A driver that was killed between the ledger and the outbox had told only one of them; the outbox drops
+    what it knows.
+    """
+    for record in sweep.records:
+        if not record.settings:
+            continue  # enqueued, and not taken yet
+        show(tracker, record)
+        curve = read_curve(sweep.folders.trial(record.number) / CURVE)
+        tracker.points(record.number, record.attempt, [p for p in curve if p.step in record.losses])
+        if record.state.finished:
+            show_end(tracker, record)
 
 
 def _close(tracker: Tracking, watcher: Watcher) -> None:

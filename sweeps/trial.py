@@ -20,6 +20,7 @@ from sweeps.folders import Folders
 from sweeps.records import Assignment, Outcome, Point, Role, State
 from sweeps.spec import Spec
 
+CURVE = "curve.jsonl"  # in the trial's folder, written by the worker
 CHECKPOINT_SECONDS = 15.0  # what a killed worker may have to do again
 
 
@@ -153,7 +154,7 @@ def run_trial(slot: Slot, assignment: Assignment, folders: Folders) -> Iterator[
     training = Training(
         model, recipe, batches, slot.heldout, injected=injected_parameters(model, plan), seed=settings.seed
     )
-    curve = folders.trial(assignment.number) / "curve.jsonl"
+    curve = folders.trial(assignment.number) / CURVE
     checkpoints = folders.checkpoints(assignment.number)
     if load_latest(training, checkpoints):
         measured = tuple(point for point in read_curve(curve) if point.step <= training.step)

@@ -1,0 +1,149 @@
+"""A sweep as a job of a real cluster: a head and a worker node, token authentication, the jobs server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from sweeps.ledger import open_storage
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on."""
+    for port in range(23000, 32000, 20):
+        try:
+            for offset in range(count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port + offset))
+        except OSError:
+            continue
+        return port
+    pytest.fail("no free ports")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """`cluster/local.sh start`, and what `cluster/local.sh env` gives a shell."""
+    script, runs = str(ROOT / "cluster" / "local.sh"), tmp_path_factory.mktemp("runs")
+    port = free_ports(6)
+    folder = Path(tempfile.mkdtemp(prefix="swp", dir="/tmp"))  # Ray's sockets need a short path
+    environment = {**os.environ, "PYTHON": sys.executable}
+    options = [
+        "--runs",
+        str(runs),
+        "--port",
+        str(port),
+        "--dashboard-port",
+        str(port + 4),
+        "--dir",
+        str(folder),
+    ]
+    started = subprocess.run(
+        ["bash", script, "start", *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert started.returncode == 0, started.stdout + started.stderr
+    printed = subprocess.run(
+        ["bash", script, "env", "--dir", str(folder)], capture_output=True, text=True, check=True
+    ).stdout
+    exports = dict(line.removeprefix("export ").split("=", 1) for line in printed.splitlines())
+    yield {"runs": runs, "env": {**environment, **exports}, "address": exports["RAY_API_SERVER_ADDRESS"]}
+    stopped = subprocess.run(
+        ["bash", script, "stop", "--dir", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user submits from: this project, as git has it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("tli", "sweeps", "pyproject.toml"):
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(
+            source, folder
+        )
+    return folder
+
+
+def test_ray_job_submit(cluster: dict[str, Any], checkout: Path) -> None:
+    """The plain command of Ray, word for word; the results are read from the study and from MLflow."""
+    import mlflow
+
+    job = "python -m sweeps run quickstart-small"
+    done = subprocess.run(
+        [RAY, "job", "submit", "--submission-id", "plain", "--working-dir", ".", "--", *job.split()],
+        cwd=checkout,
+        env=cluster["env"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Job 'plain' succeeded" in done.stdout
+    assert "Best: trial" in done.stdout
+    runs = cluster["runs"]
+    study = optuna.load_study(
+        study_name="quickstart-small", storage=open_storage(f"sqlite:///{runs}/study.db")
+    )
+    roles = [trial.user_attrs["sweeps:role"] for trial in study.trials]
+    assert roles.count("control") == roles.count("baseline") == 1
+    assert sum(role != "replicate" for role in roles) == 6
+    assert all(trial.state.is_finished() for trial in study.trials)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{runs}/mlflow.db")
+    experiment = client.get_experiment_by_name("quickstart-small")
+    assert len(client.search_runs([experiment.experiment_id])) == len(study.trials) + 1
+    assert (runs / "quickstart-small" / "trials" / "0000" / "final" / "model.safetensors").is_file()
+
+
+def test_without_the_token_nothing_is_taken(cluster: dict[str, Any], checkout: Path) -> None:
+    environment = {k: v for k, v in cluster["env"].items() if not k.startswith("RAY_AUTH")}
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps", "submit", "quickstart-small", "--address", cluster["address"]],
+        cwd=checkout,
+        env={**environment, "RAY_AUTH_MODE": "disabled", "HOME": str(checkout)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "token" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sweeps_submit_is_one_job_however_often(cluster: dict[str, Any], checkout: Path) -> None:
+    """A finished sweep submitted three times at once: one job, which finds nothing left to do."""
+    command = [sys.executable, "-m", "sweeps", "submit", "quickstart-small", "--runs", str(cluster["runs"])]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    together = [subprocess.Popen(command, cwd=checkout, env=cluster["env"], **pipes) for _ in range(3)]
+    outputs = [process.communicate(timeout=200)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0, 0], outputs
+    assert sum("sweep-quickstart-small: submitted" in output for output in outputs) == 1, outputs
+    assert all("Best: trial" in output for output in outputs)
