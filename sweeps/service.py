@@ -60,9 +60,11 @@ def run(
     _tokenise(for_workers(spec), checked.base, watcher)
     root = spec.root.expanduser().absolute()
     folders = Folders(root, spec.name)
+    if _nothing_left(spec):
+        runner = "inline"  # no cluster is started for that
     with ExitStack() as stack:
-        parallel = stack.enter_context(_cluster(spec, address)) if runner == "ray" else 1
         stack.enter_context(folders.held())
+        parallel = stack.enter_context(_cluster(spec, address)) if runner == "ray" else 1
         ledger = Ledger.open(spec.study_url, spec)
         folders.write_spec(spec.to_json())
         tracker = open_tracker(
@@ -129,6 +131,12 @@ def _with_the_larger_budget(spec: Spec, watcher: Watcher) -> Spec:
     have, want = stored.budget.trials, spec.budget.trials
     watcher.note(f"the study's budget is {have} trials, larger than {want}; going on with {have}")
     return spec.model_copy(update={"budget": stored.budget})
+
+
+def _nothing_left(spec: Spec) -> bool:
+    stored = _stored(spec)
+    same = stored is not None and stored.budget.trials >= spec.budget.trials
+    return same and Ledger.read(spec.study_url, spec.name).finished
 
 
 def _stored(spec: Spec) -> Spec | None:
