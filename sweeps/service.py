@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,14 +58,17 @@ def run(
     for note in checked.notes:
         watcher.note(note)
     spec = _with_the_larger_budget(spec, watcher)
-    _tokenise(for_workers(spec), checked.base, watcher)
     root = spec.root.expanduser().absolute()
     folders = Folders(root, spec.name)
     if _nothing_left(spec):
         runner = "inline"  # no cluster is started for that
     with ExitStack() as stack:
         stack.enter_context(folders.held())
+        text = stack.enter_context(ThreadPoolExecutor(1)).submit(
+            _tokenise, for_workers(spec), checked.base, watcher
+        )
         parallel = stack.enter_context(_cluster(spec, address)) if runner == "ray" else 1
+        text.result()  # made while the cluster started; text that will not do ends it here
         ledger = Ledger.open(spec.study_url, spec)
         folders.write_spec(spec.to_json())
         tracker = open_tracker(
@@ -150,7 +154,7 @@ def _stored(spec: Spec) -> Spec | None:
 def _tokenise(spec: Spec, base: Base, watcher: Watcher) -> None:
     """Make the token files, if they are not there, and see that they hold a batch and a held-out window.
 
-    Here and not in a worker: all cores are free now, and text that will not do ends the command at once.
+    Here and not in a worker, so that text that will not do ends the command before it is in the ledger.
     """
     from tli.data import DataSettings, open_tokens, tokens_ready
 

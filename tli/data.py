@@ -306,6 +306,15 @@ def _write_tokens(docs: Iterable[Document], tokenizer: Any, dtype: np.dtype, pat
     return tokens, size
 
 
+def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, nothing added."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        return list(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
+    # The same ids without offsets and masks, which would be half of the time.
+    return [encoding.ids for encoding in fast.encode_batch_fast(texts, add_special_tokens=False)]
+
+
 def _groups(docs: Iterable[Document], characters: int = 4_000_000) -> Iterator[list[Document]]:
     """Documents in groups of some millions of characters: enough to tokenise in parallel, little to hold."""
     group: list[Document] = []

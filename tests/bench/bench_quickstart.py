@@ -80,7 +80,7 @@ def _evaluation_seconds(spec: Any) -> float:
 
 
 class _Peak:
-    """Samples the proportional set size of a process and all its descendants twice a second."""
+    """Samples the proportional set size of a process and all its descendants every three seconds."""
 
     def __init__(self, root: int) -> None:
         self.bytes = 0
@@ -93,7 +93,7 @@ class _Peak:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.5):
+        while not self._ended.wait(3.0):
             self.bytes = max(self.bytes, sum(map(_pss, _descendants(self._root))))
 
 
