@@ -7,7 +7,9 @@ came of it. Every decision is in the ledger before it acts, so that a restart go
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
@@ -16,7 +18,7 @@ from sweeps.selection import replicates_due
 from sweeps.space import flatten
 from sweeps.tracking import Tracking
 
-_TRIES = 3  # of one trial whose worker dies under it
+_DEATHS = 3  # of workers under one trial, seen by one driver, before the trial is taken to be the cause
 
 
 class Idle(enum.Enum):
@@ -54,13 +56,17 @@ class Agenda:
         self._on_change = on_change
         self._on_end = on_end
         self._running: dict[int, Assignment] = {}
+        self._deaths: Counter[int] = Counter()
         self._last_point: dict[int, Point] = {}
         self._left_behind = [r.number for r in ledger.trials() if r.state is State.RUNNING]
         self.phase = "search"
         self.finished = False
+        self.broken: str | None = None
 
     def next(self) -> Assignment | Idle:
         """The next execution, already in the ledger, or why there is none."""
+        if self.broken:
+            return Idle.FINISHED
         if len(self._running) >= self._parallel:
             return Idle.WAIT
         assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
@@ -86,19 +92,20 @@ class Agenda:
 
     def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
         """Take the end of an execution; a lost one is put back in front."""
-        assignment = self._running.pop(number, None)
-        if outcome.lost and attempt < _TRIES:
-            self._left_behind.append(number)
-            self._changed()
-            return
+        self._running.pop(number, None)
         last = self._last_point.pop(number, None)
-        totals = {"seconds": last.seconds, "tokens": last.tokens, "flops": last.flops} if last else None
-        try:
-            self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
-        except StaleAttemptError:
-            if assignment is not None:
-                raise
+        if outcome.fatal:
+            self.broken = outcome.reason
             return
+        if outcome.lost:
+            self._deaths[number] += 1
+            if self._deaths[number] < _DEATHS:
+                self._left_behind.append(number)
+                self._changed()
+                return
+            outcome = replace(outcome, reason=f"its worker died {_DEATHS} times")
+        totals = {"seconds": last.seconds, "tokens": last.tokens, "flops": last.flops} if last else None
+        self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
         record = self.ledger.record(number)
         show_end(self._tracker, record)
         self._on_end(record)
@@ -112,12 +119,9 @@ class Agenda:
 
     def _left_over(self) -> Assignment | None:
         while self._left_behind:
-            number = self._left_behind.pop(0)
-            assignment = self.ledger.retake(number)
-            if assignment.attempt <= _TRIES:
+            assignment = self.ledger.retake(self._left_behind.pop(0))
+            if assignment is not None:
                 return assignment
-            reason = f"its worker died {_TRIES} times"
-            self.ledger.tell(number, assignment.attempt, State.FAIL, reason=reason)
         return None
 
     def _first_ones(self) -> Assignment | None:
@@ -135,7 +139,8 @@ class Agenda:
         enqueued = self.ledger.take_waiting()
         if enqueued is not None:
             return enqueued
-        asked = sum(record.role is not Role.REPLICATE for record in self.records())
+        # What was enqueued with values that cannot be run has no settings, and costs nothing.
+        asked = sum(record.role is not Role.REPLICATE and bool(record.settings) for record in self.records())
         return self.ledger.ask() if asked < self.spec.budget.trials else None
 
     def _replicate(self) -> Assignment | None:

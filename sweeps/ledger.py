@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps.errors import Problem, SpecError, StaleAttemptError
 from sweeps.records import Assignment, Point, Role, State, TrialRecord
 from sweeps.sampling import SeenStudy, propose
-from sweeps.space import Space, contains
+from sweeps.space import Space
 from sweeps.spec import Spec, difference
 from sweeps.stopping import stopping_rule
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
-SPEC, IDENTITY, FINISHED = "sweeps:spec", "sweeps:identity", "sweeps:finished"
+SPEC, IDENTITY, MATERIAL = "sweeps:spec", "sweeps:identity", "sweeps:material"
+FINISHED = "sweeps:finished"
 ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
 ATTEMPT, REASON, TOTALS, REPLICATE_OF = (
     "sweeps:attempt",
@@ -41,8 +43,9 @@ ATTEMPT, REASON, TOTALS, REPLICATE_OF = (
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 
 
+@lru_cache(maxsize=8)
 def open_storage(url: str) -> BaseStorage:
-    """An Optuna storage for a URL of SQLite or PostgreSQL.
+    """An Optuna storage for a URL of SQLite or PostgreSQL, one a process.
 
     SQLite writes ahead and syncs at checkpoints: five times faster, and a power cut may cost the last
     moments but never the database's integrity. PostgreSQL connections are tried before use.
@@ -100,26 +103,37 @@ class Ledger:
         self._ids: dict[int, int] = {}
 
     @classmethod
-    def open(cls, url: str, spec: Spec) -> Ledger:
+    def open(cls, url: str, spec: Spec, material: Mapping[str, str] | None = None) -> Ledger:
         """The study of this spec, made now if it does not exist.
 
+        Args:
+            url: of the store.
+            spec: what the study is for.
+            material: digests of what the spec only names: the base, the text.
+
         Raises:
-            SpecError: the study belongs to another spec; every difference is shown.
+            SpecError: the study belongs to another spec, or to other material; every difference is shown.
         """
         storage = open_storage(url)
         stored = stored_spec(storage, spec.name)
         if stored is None:
             refuse_foreign(storage, spec.name)
-            study_id = storage.create_new_study([StudyDirection.MINIMIZE], spec.name)
-            storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))
+            study_id = _empty_study(storage, spec.name)
             storage.set_study_user_attr(study_id, IDENTITY, uuid.uuid4().hex)
         else:
-            problems = spec_conflicts(stored, spec)
-            if problems:
-                raise SpecError(*problems)
             study_id = storage.get_study_id_from_name(spec.name)
-            if stored.to_json() != spec.to_json():
-                storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))
+        known = storage.get_study_user_attrs(study_id).get(MATERIAL, {})
+        problems = [
+            *(spec_conflicts(stored, spec) if stored else ()),
+            *_changed(spec.name, known, material or {}),
+        ]
+        if problems:
+            raise SpecError(*problems)
+        if material is not None and known != material:
+            storage.set_study_user_attr(study_id, MATERIAL, dict(material))
+        if stored is None or stored.to_json() != spec.to_json():
+            # Last: a study without its spec is one that was killed while it was made, and is made again.
+            storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))
         return cls(storage, spec)
 
     @classmethod
@@ -192,47 +206,26 @@ class Ledger:
     def take_waiting(self) -> Assignment | None:
         """The first trial that somebody enqueued from outside, if any.
 
-        Values that the space does not hold end the trial as FAIL with the reason; missing ones are sampled.
+        Values that cannot be run end the trial as FAIL with the reason; missing ones are sampled.
         """
         for trial in self._storage.get_all_trials(
             self._study_id, deepcopy=False, states=(TrialState.WAITING,)
         ):
-            if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                continue
-            fixed = dict(trial.system_attrs.get("fixed_params", {}))
-            wrong = self._wrong_values(fixed)
-            params = None if wrong else self._propose(trial.number, fixed)
-            if params is None:
-                self._ids[trial.number] = trial._trial_id
-                self._set(trial.number, ROLE, Role.SEARCH.value)
-                self.tell(
-                    trial.number, 0, State.FAIL, reason=wrong or "nothing left to try with these values"
-                )
-                continue
-            for name, distribution in self.space.distributions(params).items():
-                internal = distribution.to_internal_repr(params[name])
-                self._storage.set_trial_param(trial._trial_id, name, internal, distribution)
-            settings = self.spec.settings_for(params).model_dump()
-            for attribute, value in self._attributes(settings, {ROLE: Role.SEARCH.value}).items():
-                self._storage.set_trial_user_attr(trial._trial_id, attribute, value)
-            return self._assignment(self._storage.get_trial(trial._trial_id))
+            if self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                assignment = self._settle(self._storage.get_trial(trial._trial_id))
+                if assignment is not None:
+                    return assignment
         return None
 
-    def retake(self, number: int) -> Assignment:
-        """Hand out a trial again whose worker or driver is gone, as its next attempt."""
+    def retake(self, number: int) -> Assignment | None:
+        """Hand out a trial again whose worker or driver is gone, as its next attempt.
+
+        None for an enqueued one that was being taken when its driver was killed, and that cannot be run.
+        """
         trial = self._trial(number)
-        self._set(number, ATTEMPT, trial.user_attrs.get(ATTEMPT, 0) + 1)
-        if ROLE not in trial.user_attrs:  # killed between two writes of `take_waiting`
-            fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            params = self._propose(number, fixed) or {}
-            for name, distribution in self.space.distributions(params).items():
-                if name not in trial.params:
-                    internal = distribution.to_internal_repr(params[name])
-                    self._storage.set_trial_param(trial._trial_id, name, internal, distribution)
-            settings = self.spec.settings_for(params).model_dump()
-            for attribute, value in self._attributes(settings, {ROLE: Role.SEARCH.value}).items():
-                if attribute != ATTEMPT:
-                    self._set(number, attribute, value)
+        if SETTINGS not in trial.user_attrs:
+            return self._settle(trial)
+        self._set(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
         return self._assignment(self._trial(number))
 
     # -- what it reported, how it ended ------------------------------------------------------------
@@ -288,17 +281,32 @@ class Ledger:
         sampler = self.spec.sampler
         return propose(self._seen, self.space, number, sampler=sampler.name, seed=sampler.seed, fixed=fixed)
 
-    def _wrong_values(self, fixed: Mapping[str, Any]) -> str | None:
-        dimensions = self.space.dimensions
-        unknown = [name for name in fixed if name not in dimensions]
-        if unknown:
-            return f"enqueued {', '.join(unknown)} is not searched; searched are {', '.join(dimensions)}"
-        outside = [
-            name for name, value in fixed.items() if not contains(dimensions[name].distribution, value)
-        ]
-        if outside:
-            return "enqueued " + ", ".join(f"{name}={fixed[name]!r} is outside its range" for name in outside)
-        return None
+    def _settle(self, trial: FrozenTrial) -> Assignment | None:
+        """Complete the parameters of an enqueued trial and write its settings; or end it, with the reason.
+
+        Each write can be the last before a kill: until the settings are there, this is done again.
+        """
+        self._ids[trial.number] = trial._trial_id
+        given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        try:
+            params = self._propose(trial.number, self.space.completed(given))
+            if params is None:
+                raise ValueError("nothing is left to try with these values")  # noqa: TRY301
+            self.space.refuse_idle(given, params)
+            settings = self.spec.settings_for(params).model_dump()
+        except ValueError as error:  # SpecError is one
+            self._set(trial.number, ROLE, Role.SEARCH.value)
+            self._set(trial.number, REASON, f"enqueued: {error}")
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            return None
+        for name, distribution in self.space.distributions(params).items():
+            if name not in trial.params:
+                internal = distribution.to_internal_repr(params[name])
+                self._storage.set_trial_param(trial._trial_id, name, internal, distribution)
+        attributes = self._attributes(settings, {ROLE: Role.SEARCH.value})
+        for attribute in (ROLE, SEED, STEPS, ATTEMPT, SETTINGS):
+            self._set(trial.number, attribute, attributes[attribute])
+        return self._assignment(self._trial(trial.number))
 
     def _create(
         self, settings: Mapping[str, Any], params: Mapping[str, Any], attributes: Mapping[str, Any]
@@ -345,7 +353,8 @@ class Ledger:
             steps=attributes.get(STEPS, self.spec.steps),
             losses=trial.intermediate_values,
             value=trial.value if complete else None,
-            reason=attributes.get(REASON),
+            # One that was written right before a kill says nothing of the attempt after it.
+            reason=attributes.get(REASON) if trial.state in (TrialState.FAIL, TrialState.PRUNED) else None,
             replicate_of=attributes.get(REPLICATE_OF),
             attempt=attributes.get(ATTEMPT, 1),
             seconds=totals.get("seconds"),
@@ -380,20 +389,39 @@ def storage_names(storage: BaseStorage) -> list[str]:
 
 
 def refuse_foreign(storage: BaseStorage, name: str) -> None:
-    """Refuse a study of this name that this program did not make.
+    """Refuse a study of this name that this program did not make and that holds something.
 
     Raises:
         SpecError: there is one.
     """
-    if any(study.study_name == name and SPEC not in study.user_attrs for study in storage.get_all_studies()):
-        raise SpecError(
-            Problem(
-                f"study {name!r}",
-                "a study that was not made by sweeps",
-                "a name of its own",
-                f"name: {name}-2",
-            )
+    for study in storage.get_all_studies():
+        if study.study_name != name or SPEC in study.user_attrs:
+            continue
+        if set(study.user_attrs) - {IDENTITY, MATERIAL} or storage.get_n_trials(study._study_id):
+            got = "a study that was not made by sweeps"
+            raise SpecError(Problem(f"study {name!r}", got, "a name of its own", f"name: {name}-2"))
+
+
+def _empty_study(storage: BaseStorage, name: str) -> int:
+    """The unused study of this name, left by a kill while it was made, or a new one."""
+    for study in storage.get_all_studies():
+        if study.study_name == name:
+            return int(study._study_id)
+    return int(storage.create_new_study([StudyDirection.MINIMIZE], name))
+
+
+def _changed(name: str, known: Mapping[str, str], material: Mapping[str, str]) -> list[Problem]:
+    """What the spec names as before, and what is no longer the same."""
+    return [
+        Problem(
+            f"study {name!r}",
+            f"another {what} than its trials had (digest {material[what][:12]}, theirs {known[what][:12]})",
+            "the same base and text for every trial",
+            f"name: {name}-2, or the old {what}",
         )
+        for what in known
+        if material.get(what, known[what]) != known[what]
+    ]
 
 
 def spec_conflicts(stored: Spec, spec: Spec) -> list[Problem]:

@@ -131,9 +131,11 @@ class Outcome:
     """How one execution ended.
 
     COMPLETE and PRUNED are what they say; FAIL has its reason. `lost` marks an execution whose worker died:
-    the trial runs again, from its last checkpoint, until its tries are used up.
+    the trial runs again, from its last checkpoint, until its tries are used up. `fatal` marks a worker that
+    cannot run any trial: the sweep ends, and the trial is left for the next run.
     """
 
     state: State
     reason: str | None = None
     lost: bool = False
+    fatal: bool = False

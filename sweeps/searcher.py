@@ -45,7 +45,8 @@ class AgendaSearcher(Searcher):
         points = [Point.from_json(point) for point in result["points"]]
         stop = self.agenda.report(number, attempt, points)
         if result["state"]:
-            self.endings[trial_id] = Outcome(State(result["state"]), result["reason"] or None)
+            reason, fatal = result["reason"] or None, result["fatal"]
+            self.endings[trial_id] = Outcome(State(result["state"]), reason, fatal=fatal)
         elif stop:
             rule = self.agenda.spec.stopping.rule
             self.endings[trial_id] = Outcome(State.PRUNED, f"stopped by {rule} at step {points[-1].step}")

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from sweeps.agenda import Agenda, show, show_end
-from sweeps.errors import Problem
+from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.reach import may_exist
@@ -68,8 +68,9 @@ def run(
             _tokenise, for_workers(spec), checked.base, watcher
         )
         parallel = stack.enter_context(_cluster(spec, address)) if runner == "ray" else 1
-        text.result()  # made while the cluster started; text that will not do ends it here
-        ledger = Ledger.open(spec.study_url, spec)
+        # Made while the cluster started; text that will not do ends it here.
+        material = {"base": checked.base.fingerprint, "text": text.result()}
+        ledger = Ledger.open(spec.study_url, spec, material)
         folders.write_spec(spec.to_json())
         tracker = open_tracker(
             spec.tracking.uri if spec.tracking else None,
@@ -82,14 +83,17 @@ def run(
         tracker.open_sweep(spec.to_json(), {"sweeps.study": spec.name, "sweeps.spec_hash": spec.hash})
         sweep = Sweep(spec, folders, ledger)
         _show_what_is_there(tracker, sweep)
+        _tidy(sweep, [record for record in sweep.records if record.state.finished])
         agenda = Agenda(
             ledger,
             tracker,
             parallel=parallel,
             on_change=watcher.update,
-            on_end=lambda record: _tidy(sweep, record),
+            on_end=lambda record: _tidy(sweep, [record]),
         )
-        _carry_out(agenda, runner, for_workers(spec))
+        _carry_out(agenda, runner, for_workers(spec, checked.base.revision))
+        if agenda.broken:
+            raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
             raise KeyboardInterrupt  # Tune returns when it is interrupted
         ledger.mark_finished()
@@ -151,8 +155,10 @@ def _stored(spec: Spec) -> Spec | None:
     return stored_spec(storage, spec.name)
 
 
-def _tokenise(spec: Spec, base: Base, watcher: Watcher) -> None:
+def _tokenise(spec: Spec, base: Base, watcher: Watcher) -> str:
     """Make the token files, if they are not there, and see that they hold a batch and a held-out window.
+
+    Returns their digest.
 
     Here and not in a worker, so that text that will not do ends the command before it is in the ledger.
     """
@@ -166,6 +172,7 @@ def _tokenise(spec: Spec, base: Base, watcher: Watcher) -> None:
     tokens.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
     batch = spec.trial.recipe.batch_tokens
     tokens.batches(sequence_length=data.sequence_length, batch_tokens=batch, seed=spec.trial.seed)
+    return tokens.digest
 
 
 class _cluster:  # noqa: N801 - used as a context manager only
@@ -197,15 +204,15 @@ def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
         run_on_ray(agenda, spec)
 
 
-def _tidy(sweep: Sweep, record: TrialRecord) -> None:
-    """Free what an ended trial no longer needs: its training state, and models that cannot win any more."""
-    sweep.folders.drop_checkpoints(record.number)
-    if record.state is not State.COMPLETE or record.role is Role.REPLICATE:
-        return
+def _tidy(sweep: Sweep, ended: Sequence[TrialRecord]) -> None:
+    """Free what ended trials no longer need: training states, and models that cannot win any more."""
     records = sweep.records
     kept = {r.number for r in finalists(records, sweep.spec.finalists.top)}
     kept |= {r.number for r in records if r.role in (Role.CONTROL, Role.BASELINE)}
-    sweep.folders.drop_finals([r.number for r in records if r.number not in kept])
+    for record in ended:
+        sweep.folders.drop_checkpoints(record.number)
+    # Not of running ones: their worker may have written the model of a winner that has yet to be told.
+    sweep.folders.drop_finals([r.number for r in records if r.state.finished and r.number not in kept])
 
 
 def _ranking(ended: Verdict, records: Sequence[TrialRecord]) -> list[int]:

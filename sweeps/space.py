@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from sweeps.spec import Range, Spec
 
 
+_COUNTABLE = 100_000  # configurations; a larger space is never exhausted in practice
+
+
 @dataclass(frozen=True)
 class Dimension:
     """One searched setting. `when` maps other paths to the values under which this one exists."""
@@ -31,17 +35,29 @@ class Dimension:
         return all(settings.get(path) in allowed for path, allowed in self.when.items())
 
     @property
-    def values(self) -> tuple[Any, ...] | None:
-        """Every value there is, or None when they cannot be counted."""
+    def size(self) -> int | None:
+        """How many values there are, or None when they cannot be counted."""
         distribution = self.distribution
         if isinstance(distribution, CategoricalDistribution):
-            return tuple(distribution.choices)
+            return len(distribution.choices)
         if isinstance(distribution, IntDistribution):
-            return tuple(range(distribution.low, distribution.high + 1, distribution.step))
+            return (distribution.high - distribution.low) // distribution.step + 1
         if isinstance(distribution, FloatDistribution) and distribution.step:
-            count = round((distribution.high - distribution.low) / distribution.step) + 1
-            return tuple(distribution.low + i * distribution.step for i in range(count))
-        return (distribution.low,) if distribution.single() else None  # type: ignore[attr-defined]
+            return round((distribution.high - distribution.low) / distribution.step) + 1
+        return 1 if distribution.single() else None
+
+    def values(self) -> Iterator[Any]:
+        """Every value of a dimension that can be counted."""
+        distribution = self.distribution
+        if isinstance(distribution, CategoricalDistribution):
+            yield from distribution.choices
+        elif isinstance(distribution, IntDistribution):
+            yield from range(distribution.low, distribution.high + 1, distribution.step)
+        elif isinstance(distribution, FloatDistribution):
+            step = distribution.step or 0.0
+            # As Optuna rounds a sampled one, so that both are the same number.
+            for index in range(self.size or 0):
+                yield min(max(distribution.low + index * step, distribution.low), distribution.high)
 
 
 class Space:
@@ -61,12 +77,8 @@ class Space:
     @property
     def finite(self) -> bool:
         """Whether the configurations can be counted, and are few enough to be."""
-        size = 1
-        for dimension in self.dimensions.values():
-            if dimension.values is None:
-                return False
-            size *= len(dimension.values)
-        return size <= 100_000
+        sizes = [dimension.size for dimension in self.dimensions.values()]
+        return None not in sizes and math.prod(size or 0 for size in sizes) <= _COUNTABLE
 
     def walk(self, chosen: Mapping[str, Any]) -> Iterator[tuple[str, BaseDistribution]]:
         """Active dimensions in order; `chosen` is read as it fills up."""
@@ -78,7 +90,7 @@ class Space:
         """Every configuration of a finite space, each once."""
         seen = set()
         names = list(self.dimensions)
-        for values in itertools.product(*(d.values or () for d in self.dimensions.values())):
+        for values in itertools.product(*(d.values() for d in self.dimensions.values())):
             whole = dict(zip(names, values, strict=True))
             params: dict[str, Any] = {}
             for name, _ in self.walk(params):
@@ -99,6 +111,39 @@ class Space:
                 params[name] = settings[name]
         return params
 
+    def completed(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values from outside in the space's own types, with the parents that a conditional one needs.
+
+        Raises:
+            ValueError: a name that is not searched, or a value outside its range.
+        """
+        unknown = [name for name in given if name not in self.dimensions]
+        if unknown:
+            raise ValueError(
+                f"{', '.join(unknown)} is not searched; searched are {', '.join(self.dimensions)}"
+            )
+        outside = [f"{n}={v!r}" for n, v in given.items() if not contains(self.dimensions[n].distribution, v)]
+        if outside:
+            raise ValueError(f"{', '.join(outside)} is outside its range")
+        fixed = {name: _as_held(self.dimensions[name].distribution, value) for name, value in given.items()}
+        for name in reversed(self.dimensions):
+            if name in fixed:
+                for parent, allowed in self.dimensions[name].when.items():
+                    if parent in self.dimensions:
+                        fixed.setdefault(parent, allowed[0])
+        return fixed
+
+    def refuse_idle(self, given: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        """See that every value from outside is in effect.
+
+        Raises:
+            ValueError: one depends on another that has another value.
+        """
+        idle = [name for name in given if name not in params]
+        if idle:
+            needs = [f"{p} in {list(a)}" for name in idle for p, a in self.dimensions[name].when.items()]
+            raise ValueError(f"{', '.join(idle)} has no effect here; it needs {' and '.join(needs)}")
+
     def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """The distributions of these parameters."""
         return {name: self.dimensions[name].distribution for name in params}
@@ -109,11 +154,16 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         # Compared by type as well: True is not 1 here.
         return any(type(value) is type(choice) and value == choice for choice in distribution.choices)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
     if isinstance(distribution, IntDistribution) and value != int(value):
         return False
     return bool(distribution._contains(distribution.to_internal_repr(value)))
+
+
+def _as_held(distribution: BaseDistribution, value: Any) -> Any:
+    """4.0 of an integer range as 4, 1 of a float range as 1.0."""
+    return distribution.to_external_repr(distribution.to_internal_repr(value))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ def _asha(grace_steps: int, keep: float) -> BasePruner:
 
 
 def _median(grace_steps: int, keep: float) -> BasePruner:  # noqa: ARG001 - the median keeps one half
-    return MedianPruner(n_startup_trials=4, n_warmup_steps=grace_steps - 1)
+    return MedianPruner(n_startup_trials=4, n_warmup_steps=grace_steps)
 
 
 def _none(grace_steps: int, keep: float) -> BasePruner:  # noqa: ARG001
@@ -34,6 +34,6 @@ def stopping_rule(name: str, *, steps: int, grace: float, keep: float) -> BasePr
         name: a name in RULES.
         steps: a trial's whole budget.
         grace: share of the budget that every trial gets.
-        keep: share of the trials that pass each rung.
+        keep: share of the trials that pass each rung, at most one half; ASHA takes the nearest 1/n.
     """
     return RULES[name](max(1, math.ceil(grace * steps)), keep)

@@ -21,7 +21,7 @@ from sweeps.records import Assignment, Outcome, Point, Role, State
 from sweeps.spec import Spec
 
 CURVE = "curve.jsonl"  # in the trial's folder, written by the worker
-CHECKPOINT_SECONDS = 15.0  # what a killed worker may have to do again
+CHECKPOINT_SECONDS = 15.0  # at least, between training states; they are written at measurements
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,11 @@ def warm_slot(spec_json: str) -> Slot:
     return Slot(Spec.from_json(json.loads(spec_json)))
 
 
-def for_workers(spec: Spec) -> Spec:
+def for_workers(spec: Spec, revision: str | None = None) -> Spec:
     """The spec with absolute paths, for processes that have another working folder.
 
-    The study keeps them as they were written, so that a sweep can be moved.
+    The study keeps them as they were written, so that a sweep can be moved. With `revision`, the base is that
+    commit of a hub repository whatever its main branch becomes meanwhile.
     """
     sources = {
         field: str(Path(source).expanduser().absolute())
@@ -78,7 +79,11 @@ def for_workers(spec: Spec) -> Spec:
         update={
             "storage": spec.storage.model_copy(update={"artifacts": str(spec.root.expanduser().absolute())}),
             "data": spec.data.model_copy(update=sources),
-            "base": spec.base.model_copy(update={"model": str(model.absolute())} if model.is_dir() else {}),
+            "base": spec.base.model_copy(
+                update={"model": str(model.absolute())}
+                if model.is_dir()
+                else {"revision": revision or spec.base.revision}
+            ),
         }
     )
 
@@ -103,22 +108,29 @@ class Execution:
         """Train to the next measurement. Whatever goes wrong is an outcome, with its traceback in log.txt."""
         from tli.errors import DivergedError
 
-        try:
-            if self._points is None:
+        if self._points is None:
+            try:
                 slot = warm_slot(json.dumps(self._spec.to_json()))
-                self._points = run_trial(slot, self._assignment, self._folders)
+            except Exception as error:  # noqa: BLE001 - a base or text that no trial can use is no trial's fault
+                return Reply((), Outcome(State.FAIL, self._logged(error), fatal=True))
+            self._points = run_trial(slot, self._assignment, self._folders)
+        try:
             points = next(self._points)
         except DivergedError as error:
             return Reply((), Outcome(State.FAIL, f"diverged: {error}"))
         except Exception as error:  # noqa: BLE001 - one trial's bug must not end the sweep
-            log = self._folders.trial(self._assignment.number) / "log.txt"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a") as out:
-                out.write(f"attempt {self._assignment.attempt}\n{traceback.format_exc()}\n")
-            first_line = str(error).partition("\n")[0]
-            return Reply((), Outcome(State.FAIL, f"{type(error).__name__}: {first_line}; log: {log}"))
+            return Reply((), Outcome(State.FAIL, self._logged(error)))
         done = points[-1].step >= self._assignment.steps
         return Reply(points, Outcome(State.COMPLETE) if done else None)
+
+    def _logged(self, error: Exception) -> str:
+        """The error in one line, with the file that has its traceback."""
+        log = self._folders.trial(self._assignment.number) / "log.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as out:
+            out.write(f"attempt {self._assignment.attempt}\n{traceback.format_exc()}\n")
+        first_line = str(error).partition("\n")[0]
+        return f"{type(error).__name__}: {first_line}; log: {log}"
 
     def close(self) -> None:
         """Let go of the model."""
@@ -185,7 +197,8 @@ def append_curve(path: Path, point: Point) -> None:
     """Add one point to a trial's curve."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as out:
-        out.write(json.dumps(point.to_json()) + "\n")
+        # The line before may have been cut short by a kill.
+        out.write("\n" + json.dumps(point.to_json()) + "\n")
 
 
 def read_curve(path: Path) -> list[Point]:

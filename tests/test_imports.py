@@ -26,7 +26,7 @@ OURS = ("tli", "sweeps")
 ONLY_IN = {
     "ray": {"sweeps/tuner", "sweeps/searcher", "sweeps/submit", "sweeps/doctor"},
     "optuna": {"sweeps/space", "sweeps/ledger", "sweeps/sampling", "sweeps/stopping"},
-    "sqlalchemy": {"sweeps/ledger", "sweeps/reach"},
+    "sqlalchemy": {"sweeps/ledger", "sweeps/reach", "sweeps/backends"},
     "mlflow": {"sweeps/tracking"},
     "pydantic": {"sweeps/spec"},
     "yaml": {"sweeps/spec", "sweeps/yaml_source"},
@@ -39,6 +39,7 @@ ONLY_IN = {
     "numpy": {"tli/*"},
     "datasets": {"tli/data", "tli/corpus"},
     "pyarrow": {"tli/data", "tli/corpus"},
+    "packaging": {"sweeps/doctor"},
 }
 # Of these: may import, need not.
 OPTIONAL = {

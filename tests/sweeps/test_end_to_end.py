@@ -57,7 +57,7 @@ def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory, save_model: Any
         study="sqlite",
         runs="runs",
         tracking="{uri: sqlite}",
-    ).replace("tokens: 512", "tokens: 12800")
+    ).replace("tokens: 512", "tokens: 9600")
     spec.write_text(given)
     url = f"sqlite:///{root}/runs/study.db"
     log = (root / "first.log").open("w")
@@ -178,7 +178,7 @@ def test_what_is_enqueued_outside_is_run_by_a_resume(killed_and_resumed: dict[st
     study = optuna.load_study(study_name="tiny", storage=open_storage(url))
     wanted = {"injection.k": 2, "injection.init": "identity", "recipe.learning_rate": 0.0042}
     study.enqueue_trial(wanted)
-    done = sweeps("resume", "tiny", cwd=root)
+    done = sweeps("resume", "tiny", "--runner", "inline", cwd=root)
     assert done.returncode == 0, done.stderr
     trial = trials(url, "tiny")[before]
     assert trial.params == wanted
@@ -192,9 +192,7 @@ def test_two_sweeps_share_a_database_and_a_driver_is_alone(
     """A second sweep beside the first, both at once; each study has its own trials, MLflow its own experiments."""
     root, url = killed_and_resumed["root"], killed_and_resumed["url"]
     before = [(t.number, t.state, t.value) for t in trials(url, "tiny")]
-    other = (
-        killed_and_resumed["spec"].read_text().replace("name: tiny", "name: other").replace("12800", "512")
-    )
+    other = killed_and_resumed["spec"].read_text().replace("name: tiny", "name: other").replace("9600", "512")
     (root / "other.yaml").write_text(other)
     command = [sys.executable, "-m", "sweeps", "run", "other.yaml", "--runner", "inline"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -184,8 +184,14 @@ def test_what_the_ledger_has_against_it_comes_too(
 
     monkeypatch.chdir(tmp_path)
     foreign = Problem("study quickstart", "one of another spec", "a study of its own", "another name")
+    wrong = spec_on(base, "data.heldout=none.txt")
     with pytest.raises(SpecError) as caught:
-        check(spec_on(base, "data.heldout=none.txt"), study=lambda _: [foreign])
+        check(wrong, study=lambda _: [foreign])
+    assert foreign not in caught.value.problems  # there is no store to ask
+    wrong.root.mkdir()
+    sqlite3.connect(wrong.root / "study.db").close()
+    with pytest.raises(SpecError) as caught:
+        check(wrong, study=lambda _: [foreign])
     assert caught.value.problems[-1] == foreign
     assert len(caught.value.problems) == 2
     asked: list[Spec] = []

@@ -199,15 +199,18 @@ def test_what_is_enqueued_outside_is_taken(ledger: Ledger, url: str, spec: Spec)
     assert set(trial.params) == {"injection.k", "injection.init", "recipe.learning_rate"}
 
 
-@pytest.mark.parametrize(
-    ("params", "reason"),
-    [
-        ({"recipe.lrr": 1.0}, "enqueued recipe.lrr is not searched; searched are injection.k,"),
-        ({"recipe.learning_rate": 7.0}, "enqueued recipe.learning_rate=7.0 is outside its range"),
-        ({"injection.k": True}, "enqueued injection.k=True is outside its range"),
-        ({"injection.init": "zeros"}, "enqueued injection.init='zeros' is outside its range"),
-    ],
-)
+WRONG = [
+    ({"recipe.lrr": 1.0}, "enqueued: recipe.lrr is not searched; searched are injection.k,"),
+    ({"recipe.learning_rate": 7.0}, "enqueued: recipe.learning_rate=7.0 is outside its range"),
+    ({"recipe.learning_rate": math.inf}, "enqueued: recipe.learning_rate=inf is outside its range"),
+    ({"recipe.learning_rate": math.nan}, "enqueued: recipe.learning_rate=nan is outside its range"),
+    ({"injection.k": True}, "enqueued: injection.k=True is outside its range"),
+    ({"injection.init": "zeros"}, "enqueued: injection.init='zeros' is outside its range"),
+    ({"injection.init": None}, "enqueued: injection.init=None is outside its range"),
+]
+
+
+@pytest.mark.parametrize(("params", "reason"), WRONG)
 def test_what_is_enqueued_wrongly_fails_with_the_reason(
     ledger: Ledger, url: str, spec: Spec, params: dict[str, Any], reason: str
 ) -> None:
@@ -218,17 +221,129 @@ def test_what_is_enqueued_wrongly_fails_with_the_reason(
     assert record.state is State.FAIL
     assert record.reason is not None
     assert record.reason.startswith(reason)
+    assert record.settings == {}
 
 
-def test_a_kill_while_an_enqueued_trial_is_taken_loses_nothing(ledger: Ledger, url: str, spec: Spec) -> None:
+@pytest.mark.parametrize(("params", "reason"), WRONG)
+def test_a_kill_while_a_wrong_one_is_taken_ends_the_same(
+    ledger: Ledger, url: str, spec: Spec, params: dict[str, Any], reason: str
+) -> None:
     storage = open_storage(url)
-    study = optuna.load_study(study_name=spec.name, storage=storage)
-    study.enqueue_trial({"injection.k": 4})
-    # As far as a driver got that was killed right after its first write.
-    storage.set_trial_state_values(study.trials[0]._trial_id, optuna.trial.TrialState.RUNNING)
-    assignment = Ledger.open(url, spec).retake(0)
-    assert assignment.settings["injection"]["k"] == 4
-    assert set(ledger.trials()[0].params) == {"injection.k", "injection.init", "recipe.learning_rate"}
+    optuna.load_study(study_name=spec.name, storage=storage).enqueue_trial(params)
+    trial = storage.get_all_trials(storage.get_study_id_from_name(spec.name))[0]
+    storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.RUNNING)
+    storage.set_trial_user_attr(trial._trial_id, "sweeps:role", "search")  # the next write after that
+    assert ledger.retake(0) is None
+    (record,) = ledger.trials()
+    assert record.state is State.FAIL
+    assert str(record.reason).startswith(reason)
+
+
+def test_enqueued_numbers_are_taken_in_the_type_of_their_range(url: str, spec: Spec, write_spec: Any) -> None:
+    replace = {"injection.k: {choice: [1, 2, 4]}": "injection.k: {int: [1, 4]}"}
+    ledger = Ledger.open(url, load_spec(str(write_spec(f"{spec.name}-int", study=url, replace=replace))))
+    study = optuna.load_study(study_name=f"{spec.name}-int", storage=open_storage(url))
+    study.enqueue_trial({"injection.k": 4.0, "recipe.learning_rate": 0.01})
+    assignment = ledger.take_waiting()
+    assert assignment is not None
+    assert repr(assignment.settings["injection"]["k"]) == "4"
+
+
+CONDITIONAL = {
+    "injection.init: {choice: [copy, identity, random]}": "injection.init: {choice: [copy, damped]}\n"
+    "  injection.scale: {uniform: [0.1, 0.9], when: {injection.init: damped}}"
+}
+
+
+def test_a_conditional_value_brings_what_it_needs(url: str, spec: Spec, write_spec: Any) -> None:
+    ledger = Ledger.open(url, load_spec(str(write_spec(f"{spec.name}-when", study=url, replace=CONDITIONAL))))
+    study = optuna.load_study(study_name=f"{spec.name}-when", storage=open_storage(url))
+    for _ in range(6):
+        study.enqueue_trial({"injection.scale": 0.3})
+        assignment = ledger.take_waiting()
+        assert assignment is not None
+        assert assignment.settings["injection"]["init"] == "damped"
+        assert assignment.settings["injection"]["scale"] == 0.3
+    study.enqueue_trial({"injection.scale": 0.3, "injection.init": "copy"})
+    assert ledger.take_waiting() is None
+    reason = ledger.trials()[6].reason
+    assert reason == "enqueued: injection.scale has no effect here; it needs injection.init in ['damped']"
+
+
+def test_conditions_hold_for_what_is_asked(url: str, spec: Spec, write_spec: Any) -> None:
+    ledger = Ledger.open(url, load_spec(str(write_spec(f"{spec.name}-ask", study=url, replace=CONDITIONAL))))
+    for number in range(20):
+        assert ledger.ask() is not None
+        complete(ledger, number, 4.0 + math.sin(number))
+    inits = [record.params["injection.init"] for record in ledger.trials()]
+    assert set(inits) == {"copy", "damped"}
+    for record in ledger.trials():
+        assert ("injection.scale" in record.params) == (record.params["injection.init"] == "damped")
+
+
+def test_a_stepped_range_is_exhausted_too(url: str, spec: Spec, write_spec: Any) -> None:
+    replace = {
+        "injection.k: {choice: [1, 2, 4]}": "injection.k: {choice: [1]}",
+        "injection.init: {choice: [copy, identity, random]}": "injection.scale: {uniform: [0.1, 0.7], step: 0.1}",
+        "recipe.learning_rate: {log: [1e-4, 1e-2]}": "recipe.warmup: {choice: [0.0]}",
+    }
+    ledger = Ledger.open(url, load_spec(str(write_spec(f"{spec.name}-step", study=url, replace=replace))))
+    while (assignment := ledger.ask()) is not None:
+        complete(ledger, assignment.number, 4.0)
+    scales = sorted(record.params["injection.scale"] for record in ledger.trials())
+    assert scales == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    assert len(scales) == 7
+
+
+def test_a_fine_step_is_counted_and_not_listed(url: str, spec: Spec, write_spec: Any) -> None:
+    replace = {
+        "recipe.learning_rate: {log: [1e-4, 1e-2]}": "recipe.warmup: {uniform: [0.0, 0.5], step: 1e-12}"
+    }
+    ledger = Ledger.open(url, load_spec(str(write_spec(f"{spec.name}-fine", study=url, replace=replace))))
+    assert ledger.space.finite is False
+    assert ledger.ask() is not None
+
+
+@pytest.mark.parametrize(("grace", "first"), [("0.25", 2), ("0.5", 4)])
+def test_the_median_rule_waits_for_the_grace(
+    url: str, spec: Spec, write_spec: Any, grace: str, first: int
+) -> None:
+    replace = {"rule: asha, grace: 0.25": f"rule: median, grace: {grace}"}
+    ledger = Ledger.open(url, load_spec(str(write_spec(f"{spec.name}-median", study=url, replace=replace))))
+    for number in range(5):
+        ledger.ask()
+        ledger.report(number, 1, [point(step, 4.0) for step in (0, 1, 2, 3, 4, 6)])
+        complete_rest = [point(8, 3.9)]
+        ledger.report(number, 1, complete_rest)
+        ledger.tell(number, 1, State.COMPLETE)
+    ledger.ask()
+    stopped = next(step for step in range(8) if ledger.report(5, 1, [point(step, 9.0)]))
+    assert stopped == first
+
+
+def test_a_study_that_was_killed_while_it_was_made_is_made_again(url: str, spec: Spec) -> None:
+    """After each of the writes that make it."""
+    storage = open_storage(url)
+    study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], spec.name)
+    Ledger.open(url, spec)
+    assert storage.get_study_user_attrs(study_id)["sweeps:spec"]
+    other = spec.model_copy(update={"name": f"{spec.name}-b"})
+    study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], other.name)
+    storage.set_study_user_attr(study_id, "sweeps:identity", "abc")
+    ledger = Ledger.open(url, other)
+    assert ledger.identity != ""
+    assert ledger.ask() is not None
+
+
+def test_another_base_or_text_under_the_same_name_is_refused(url: str, spec: Spec) -> None:
+    Ledger.open(url, spec, {"base": "a" * 64, "text": "b" * 64})
+    Ledger.open(url, spec, {"base": "a" * 64, "text": "b" * 64})
+    with pytest.raises(SpecError) as error:
+        Ledger.open(url, spec, {"base": "c" * 64, "text": "d" * 64})
+    assert [problem.got for problem in error.value.problems] == [
+        f"another {what} than its trials had (digest {new * 12}, theirs {old * 12})"
+        for what, new, old in (("base", "c", "a"), ("text", "d", "b"))
+    ]
 
 
 def test_another_spec_is_refused_with_every_difference(
@@ -251,7 +366,8 @@ def test_another_spec_is_refused_with_every_difference(
 
 def test_a_study_of_somebody_else_is_left_alone(url: str, spec: Spec) -> None:
     storage = open_storage(url)
-    optuna.create_study(study_name=spec.name, storage=storage)
+    theirs = optuna.create_study(study_name=spec.name, storage=storage)
+    theirs.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(SpecError, match="a study that was not made by sweeps"):
         Ledger.open(url, spec)
     with pytest.raises(SpecError, match="a study that was not made by sweeps"):

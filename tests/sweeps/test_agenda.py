@@ -1,0 +1,156 @@
+"""The order of work, and what becomes of executions that do not end as they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tli.loading
+from sweeps.agenda import Agenda, Idle
+from sweeps.errors import SweepError
+from sweeps.folders import Folders
+from sweeps.ledger import Ledger
+from sweeps.records import Assignment, Outcome, Point, Role, State
+from sweeps.results import Sweep
+from sweeps.service import _tidy, run
+from sweeps.spec import Spec, load_spec
+from sweeps.tracking import NullTracker
+from sweeps.trial import append_curve, read_curve, warm_slot
+
+LOST = Outcome(State.FAIL, "its worker died", lost=True)
+
+
+@pytest.fixture
+def spec(write_spec: Any) -> Spec:
+    return load_spec(str(write_spec(trials=4)))
+
+
+def agenda_of(spec: Spec, parallel: int = 2) -> Agenda:
+    spec.root.mkdir(exist_ok=True)
+    return Agenda(Ledger.open(spec.study_url, spec), NullTracker(), parallel=parallel)
+
+
+def taken(agenda: Agenda) -> Assignment:
+    assignment = agenda.next()
+    assert isinstance(assignment, Assignment)
+    return assignment
+
+
+def completed(agenda: Agenda, assignment: Assignment, loss: float) -> None:
+    points = [Point(step, step * 64, 1.0, 1.0, loss) for step in (0, assignment.steps)]
+    agenda.report(assignment.number, assignment.attempt, points)
+    agenda.finish(assignment.number, assignment.attempt, Outcome(State.COMPLETE))
+
+
+def test_control_baseline_search_replicates(spec: Spec) -> None:
+    agenda = agenda_of(spec)
+    first, second = taken(agenda), taken(agenda)
+    assert (first.role, second.role) == (Role.CONTROL, Role.BASELINE)
+    assert agenda.next() is Idle.WAIT  # both slots are taken
+    completed(agenda, first, 4.0)
+    completed(agenda, second, 4.1)
+    third, fourth = taken(agenda), taken(agenda)
+    assert third.role is fourth.role is Role.SEARCH
+    completed(agenda, third, 3.9)
+    assert agenda.next() is Idle.WAIT  # no ranking before the last searched one has ended
+    completed(agenda, fourth, 4.2)
+    replicates = []
+    while not isinstance(assignment := agenda.next(), Idle):
+        replicates.append(
+            (assignment.role, assignment.settings["seed"], dict(assignment.settings["injection"]))
+        )
+        completed(agenda, assignment, 4.0)
+    assert assignment is Idle.FINISHED
+    assert agenda.finished
+    # Of the control, the baseline and the best one, each under one more seed.
+    settings = [dict(a.settings["injection"]) for a in (first, second, third)]
+    assert replicates == [(Role.REPLICATE, 1, injection) for injection in settings]
+
+
+def test_a_driver_may_die_as_often_as_it_likes(spec: Spec) -> None:
+    first = taken(agenda_of(spec))
+    for attempt in range(2, 9):
+        again = taken(agenda_of(spec))
+        assert (again.number, again.attempt) == (first.number, attempt)
+    assert agenda_of(spec).records()[0].state is State.RUNNING
+
+
+def test_a_trial_whose_workers_die_is_tried_three_times(spec: Spec) -> None:
+    agenda = agenda_of(spec)
+    for attempt in (1, 2, 3):
+        assignment = taken(agenda)
+        assert (assignment.number, assignment.attempt) == (0, attempt)
+        agenda.finish(0, attempt, LOST)
+    record = agenda.records()[0]
+    assert (record.state, record.reason) == (State.FAIL, "its worker died 3 times")
+    assert taken(agenda).role is Role.BASELINE
+
+
+def test_a_late_report_of_a_lost_worker_is_refused(spec: Spec) -> None:
+    agenda = agenda_of(spec)
+    lost = taken(agenda)
+    agenda.finish(lost.number, lost.attempt, LOST)
+    again = taken(agenda)
+    assert agenda.report(lost.number, lost.attempt, [Point(0, 0, 0.0, 0.0, 1.0)]) is True
+    assert agenda.records()[0].losses == {}
+    completed(agenda, again, 4.0)
+    assert agenda.records()[0].losses == {0: 4.0, 8: 4.0}
+
+
+def test_the_model_of_a_winner_that_is_not_told_yet_is_kept(spec: Spec) -> None:
+    """Two workers end at once: the first trial's model is on disk while the second trial's end is handled."""
+    agenda = agenda_of(spec)
+    for assignment in (taken(agenda), taken(agenda)):
+        completed(agenda, assignment, 4.0)
+    winner, other = taken(agenda), taken(agenda)
+    sweep = Sweep(spec, Folders(spec.root, spec.name), agenda.ledger)
+    for number in range(4):
+        sweep.folders.final(number).mkdir(parents=True)
+    completed(agenda, other, 3.9)
+    _tidy(sweep, [agenda.ledger.record(other.number)])
+    completed(agenda, winner, 3.8)
+    _tidy(sweep, [agenda.ledger.record(winner.number)])
+    kept = {number for number in range(4) if sweep.folders.final(number).exists()}
+    assert kept == {0, 1, winner.number}
+
+
+def test_a_base_that_no_worker_can_load_ends_the_sweep_and_spends_no_trial(
+    spec: Spec, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    warm_slot.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(tli.loading, "load_model", broken)
+        with pytest.raises(
+            SweepError, match=r"no trial can run: OSError: the disk is gone; log: .*log.txt; mend it"
+        ):
+            run(spec, silent, runner="inline")
+    (record,) = Ledger.read(spec.study_url, spec.name).trials()
+    assert record.state is State.RUNNING
+    after = run(spec, silent, runner="inline")
+    assert after.records[0].state is State.COMPLETE
+    assert after.records[0].attempt == 2
+
+
+def test_a_changed_text_is_refused_by_a_resume(write_spec: Any, silent: Any, tmp_path: Path) -> None:
+    path = write_spec(trials=2)
+    run(load_spec(str(path)), silent, runner="inline")
+    text = tmp_path / "text.txt"
+    text.write_text(text.read_text().replace("bottles", "glasses"))
+    with pytest.raises(ValueError, match="another text than its trials had"):
+        run(load_spec(str(path), overrides=["budget.trials=3"]), silent, runner="inline", extend=True)
+
+
+def test_a_line_that_a_kill_cut_short_costs_no_other(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.jsonl"
+    points = [Point(step, step * 64, 1.0, 1.0, 4.0, ((step, 4.5),), 7.0) for step in (0, 1, 2)]
+    append_curve(curve, points[0])
+    with curve.open("a") as out:
+        out.write('\n{"step": 1, "tok')
+    append_curve(curve, points[1])
+    append_curve(curve, points[2])
+    assert read_curve(curve) == points
