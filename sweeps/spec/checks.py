@@ -15,6 +15,7 @@ from sweeps.spec.settings import (
     FinalistSettings,
     ResourceSettings,
     StorageSettings,
+    StoppingSettings,
     TrackingSettings,
     TrialSettings,
 )
@@ -67,6 +68,13 @@ def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
     if resources.gpus > 1 and resources.gpus != int(resources.gpus):
         expected = "a share of one GPU or a whole number of GPUs"
         yield Fault("resources.gpus", shown(resources.gpus), expected, str(int(resources.gpus)))
+
+
+def stopping_faults(stopping: StoppingSettings) -> Iterator[Fault]:
+    """Successive halving keeps one in n, and n is at least two."""
+    if stopping.rule == "asha" and stopping.keep > 0.5:
+        expected = "at most 0.5 with asha, which keeps one half, one third, ..."
+        yield Fault("stopping.keep", shown(stopping.keep), expected, "0.5", ("stopping.rule",))
 
 
 def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) -> Iterator[Fault]:
