@@ -172,7 +172,9 @@ class Program:
         view = {
             "workflowType": "machine_learning",
             "compareRunsMode": "CHART",
-            "searchFilter": "tags.`sweeps.role` != ''",
+            # Without the sweep's own run, which has no role, and without replicates: another seed is another
+            # text order, so their losses do not compare with those of the search.
+            "searchFilter": "tags.`sweeps.role` != 'replicate'",
             "orderByKey": "metrics.`objective`",
             "orderByAsc": "true",
             "startTime": "ALL",
