@@ -91,7 +91,8 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
 def _is_path(source: str) -> bool:
     from tli.corpus import matching_files
 
-    return not source.startswith("builtin:") and bool(matching_files(source))
+    there = bool(matching_files(source)) or Path(source).expanduser().is_dir()
+    return there and not source.startswith("builtin:")
 
 
 class Execution:

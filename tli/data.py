@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tli import corpus
 from tli.aside import new_folder
 from tli.corpus import Document
-from tli.errors import DataError, Problem
+from tli.errors import CheckpointError, DataError, Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +89,9 @@ def _overlap(settings: DataSettings, where: str) -> list[Problem]:
     ]
 
 
+_FORMAT = b"tokens 2"  # of the token files; another one makes them anew
+
+
 class Tokens:
     """The token files of one source under one tokenizer, opened for reading.
 
@@ -96,6 +99,7 @@ class Tokens:
         train: token ids of the training side, shape [tokens].
         heldout: token ids of the held-out side, shape [tokens].
         bytes_per_token: UTF-8 bytes of a held-out token on average, for bits per byte.
+        digest: SHA-256 of both sides, in hex: the same text under the same tokenizer, wherever it lies.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,6 +111,7 @@ class Tokens:
         self.train: np.ndarray = np.memmap(folder / "train.bin", dtype=dtype, mode="r")
         self.heldout: np.ndarray = np.memmap(folder / "heldout.bin", dtype=dtype, mode="r")
         self.bytes_per_token: float = manifest["heldout_bytes"] / max(1, len(self.heldout))
+        self.digest: str = manifest["digest"]
 
     def batches(self, *, sequence_length: int, batch_tokens: int, seed: int) -> Batches:
         """Training batches of `batch_tokens` predicted tokens each.
@@ -189,7 +194,7 @@ def open_tokens(settings: DataSettings, base: Base, cache: Path) -> Tokens:
 
 
 def _cache_key(settings: DataSettings, base: Base) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_FORMAT)
     what = asdict(settings)
     for batching in ("sequence_length", "eval_tokens"):
         del what[batching]
@@ -200,7 +205,7 @@ def _cache_key(settings: DataSettings, base: Base) -> str:
 
             digest.update(sys.version.encode())
         elif source is not None:
-            for path in corpus.matching_files(source):
+            for path in corpus.matching_files(source) or _files_below(source):
                 status = path.stat()
                 digest.update(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
     for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json"):
@@ -210,12 +215,25 @@ def _cache_key(settings: DataSettings, base: Base) -> str:
     return digest.hexdigest()[:16]
 
 
+def _files_below(source: str) -> list[Path]:
+    """Every file of a folder that a source names, such as a dataset that was saved there."""
+    folder = Path(source).expanduser()
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+
+
 def _build(settings: DataSettings, base: Base, folder: Path) -> None:
     import numpy as np
 
     from tli.loading import load_tokenizer
 
-    tokenizer = load_tokenizer(base.folder)
+    try:
+        tokenizer = load_tokenizer(base.folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:120]
+        got = f"no tokenizer that can be loaded ({reason})"
+        raise CheckpointError(
+            Problem(str(base.folder), got, "the model's tokenizer beside its weights")
+        ) from None
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     train, heldout = _two_sides(settings)
     with new_folder(folder) as aside:
@@ -223,17 +241,27 @@ def _build(settings: DataSettings, base: Base, folder: Path) -> None:
             side: _write_tokens(docs, tokenizer, dtype, aside / f"{side}.bin")
             for side, docs in (("train", train), ("heldout", heldout))
         }
-        empty = [side for side, (tokens, _) in written.items() if tokens == 0]
+        places = {"train": "data.source", "heldout": "data.heldout"}
+        empty = [places[side] for side, counted in written.items() if counted.tokens == 0]
         if empty:
-            names = {"train": "source", "heldout": "heldout"}
-            places = [f"data.{names[side]}" for side in empty]
-            raise DataError(*(Problem(place, "no text", "text", "another source") for place in places))
+            raise DataError(*(Problem(place, "no text", "text", "another source") for place in empty))
+        largest = max(counted.largest for counted in written.values())
+        if largest >= base.facts.vocabulary:
+            got = f"a tokenizer that gives the id {largest}"
+            expected = f"ids below {base.facts.vocabulary}, the model's vocabulary"
+            raise CheckpointError(
+                Problem(str(base.folder), got, expected, "the tokenizer that the model was made with")
+            )
+        digest = hashlib.sha256()
+        for side in written:
+            digest.update((aside / f"{side}.bin").read_bytes())
         manifest = {
             "settings": asdict(settings),
             "dtype": dtype.name,
-            "train_tokens": written["train"][0],
-            "heldout_tokens": written["heldout"][0],
-            "heldout_bytes": written["heldout"][1],
+            "digest": digest.hexdigest(),
+            "train_tokens": written["train"].tokens,
+            "heldout_tokens": written["heldout"].tokens,
+            "heldout_bytes": written["heldout"].bytes,
         }
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
@@ -289,21 +317,31 @@ def _refuse_shared(train: list[Document], heldout: list[Document]) -> None:
         )
 
 
-def _write_tokens(docs: Iterable[Document], tokenizer: Any, dtype: np.dtype, path: Path) -> tuple[int, int]:
-    """Write one side; returns (tokens, UTF-8 bytes of the text)."""
+@dataclass(frozen=True)
+class _Written:
+    """What one side holds: tokens, UTF-8 bytes of its text, and the largest token id."""
+
+    tokens: int
+    bytes: int
+    largest: int
+
+
+def _write_tokens(docs: Iterable[Document], tokenizer: Any, dtype: np.dtype, path: Path) -> _Written:
     import numpy as np
 
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    tokens = size = 0
+    tokens = size = largest = 0
     with path.open("wb") as out:
         for group in _groups(docs):
-            for ids in tokenizer([doc.text for doc in group], add_special_tokens=False, verbose=False)[
-                "input_ids"
-            ]:
-                np.asarray([*ids, *end] if ids else [], dtype=dtype).tofile(out)
-                tokens += len(ids) + len(end) if ids else 0
+            for ids in _encode(tokenizer, [doc.text for doc in group]):
+                if ids:
+                    # Through a wider type: an id that does not fit is told of, and not wrapped around.
+                    row = np.asarray([*ids, *end], dtype=np.int64)
+                    largest = max(largest, int(row.max()))
+                    row.astype(dtype).tofile(out)
+                    tokens += len(row)
             size += sum(len(doc.text.encode()) for doc in group)
-    return tokens, size
+    return _Written(tokens, size, largest)
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:

@@ -14,8 +14,8 @@ from sweeps.spec.settings import (
     DataSettings,
     FinalistSettings,
     ResourceSettings,
-    StorageSettings,
     StoppingSettings,
+    StorageSettings,
     TrackingSettings,
     TrialSettings,
 )
