@@ -172,6 +172,32 @@ def test_export_round_trip(killed_and_resumed: dict[str, Any]) -> None:
     assert proven.returncode == 0, proven.stdout + proven.stderr
 
 
+def test_looking_at_a_sweep(killed_and_resumed: dict[str, Any]) -> None:
+    root, after = killed_and_resumed["root"], trials(killed_and_resumed["url"], "tiny")
+    status = json.loads(sweeps("status", "tiny", "--json", cwd=root).stdout)
+    assert status["finished"] is True
+    assert [t["state"] for t in status["trials"]] == [t.state.name for t in after]
+    best = json.loads(sweeps("best", "tiny", "--json", cwd=root).stdout)
+    assert after[best["best"]].state.name == "COMPLETE"
+    assert best["control"]["number"] == 0
+    shown = sweeps("best", "tiny", cwd=root)
+    assert f"Best: trial {best['best']}" in shown.stdout
+    plan = json.loads(sweeps("plan", "tiny.yaml", "--json", "--calibrate", cwd=root).stdout)
+    assert plan["flops_per_second"] > 0
+    assert [shape["cost"]["depth"] for shape in plan["shapes"]] == [4, 8, 6, 5]
+    healthy = sweeps("doctor", "--json", cwd=root)
+    assert {finding["name"] for finding in json.loads(healthy.stdout)} >= {"python", "study", "disk"}
+
+
+def test_one_trial_again_for_a_debugger_gives_the_same_losses(killed_and_resumed: dict[str, Any]) -> None:
+    root, after = killed_and_resumed["root"], trials(killed_and_resumed["url"], "tiny")
+    done = sweeps("trial", "tiny.yaml", 1, "--out", "again", "--json", cwd=root)
+    assert done.returncode == 0, done.stderr
+    points = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {point["step"]: point["eval_loss"] for point in points} == after[1].intermediate_values
+    assert trials(killed_and_resumed["url"], "tiny")[1].datetime_complete == after[1].datetime_complete
+
+
 def test_what_is_enqueued_outside_is_run_by_a_resume(killed_and_resumed: dict[str, Any]) -> None:
     root, url = killed_and_resumed["root"], killed_and_resumed["url"]
     before = len(trials(url, "tiny"))
