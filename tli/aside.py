@@ -16,26 +16,27 @@ def new_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder beside `target` that becomes `target` when the block ends well.
 
     When it ends badly the folder is removed; what a killed run left beside `target` is removed by the next.
-    Raises CheckpointError when `target` exists, before or after.
+    Raises CheckpointError when `target` exists, before or after, or is in no place to write to.
     """
     problems = taken(target)
     if problems:
         raise CheckpointError(*problems)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.tmp-*"):
-        if not _alive(left.name.rpartition("-")[2]):
-            shutil.rmtree(left, ignore_errors=True)
     aside = target.parent / f".{target.name}.tmp-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_left(target.parent, f".{target.name}.tmp-*")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+    except OSError as error:
+        raise CheckpointError(_unwritable(target, error)) from None
     try:
         yield aside
         for path in (*aside.rglob("*"), aside):
             sync(path)
         try:
             aside.rename(target)
-        except OSError:
-            raise CheckpointError(*taken(target)) from None
+        except OSError as error:
+            raise CheckpointError(*(taken(target) or [_unwritable(target, error)])) from None
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -49,6 +50,22 @@ def taken(target: Path) -> list[Problem]:
     return [
         Problem(str(target), "something that exists", "a folder to be made", "another name, or removing it")
     ]
+
+
+def _unwritable(target: Path, error: OSError) -> Problem:
+    reason = (error.strerror or str(error)).lower()
+    return Problem(str(target), f"a place that cannot be written to ({reason})", "a place to write to")
+
+
+def remove_left(folder: Path, pattern: str) -> None:
+    """Removes what killed processes of this machine left aside: names that match and end in `-<pid>`."""
+    for left in folder.glob(pattern):
+        if _alive(left.name.rpartition("-")[2]):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def no_room(target: Path, needed: int) -> list[Problem]:

@@ -51,13 +51,13 @@ def token_losses(model: PreTrainedModel, windows: torch.Tensor, precision: str =
     )
 
 
-def evaluate(model: PreTrainedModel, windows: np.ndarray, precision: str = "fp32") -> Evaluation:
-    """Mean held-out loss of a model.
+def evaluate(model: PreTrainedModel, windows: np.ndarray) -> Evaluation:
+    """Mean held-out loss of a model, at the precision of its weights however it was trained: losses of
+    different recipes compare, and a written model has the loss that was measured.
 
     Args:
         model: any causal language model; its mode (train or eval) is kept.
         windows: token ids, shape [windows, sequence_length + 1].
-        precision: fp32, or bf16 autocast.
     """
     import torch
 
@@ -69,7 +69,7 @@ def evaluate(model: PreTrainedModel, windows: np.ndarray, precision: str = "fp32
     with torch.no_grad():
         for start in range(0, len(windows), rows):
             part = torch.from_numpy(windows[start : start + rows]).to(device)
-            total += float(token_losses(model, part, precision).double().sum())
+            total += float(token_losses(model, part).double().sum())
     model.train(was_training)
     count = windows.shape[0] * (windows.shape[1] - 1)
     return Evaluation(total / count, count)

@@ -11,21 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tli.aside import new_folder
 from tli.errors import CheckpointError, Problem
 from tli.lineage import FILE, read_lineage, write_lineage
+from tli.loading import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-)
 
 
 def write_model(model: PreTrainedModel, target: Path, *, tokenizer: Path, lineage: Mapping[str, Any]) -> None:
@@ -61,8 +50,11 @@ def copy_model(source: Path, target: Path, *, lineage: Mapping[str, Any] | None 
     """
     with new_folder(target) as folder:
         recorded = read_lineage(source)
-        wrong = []
-        for name, digest in recorded["files"].items():
+        wrong = [] if recorded.get("files") else [Problem(str(source), "no digests in its lineage", "some")]
+        for name, digest in recorded.get("files", {}).items():
+            if not (source / name).is_file():
+                wrong.append(Problem(str(source / name), "no such file", digest))
+                continue
             shutil.copyfile(source / name, folder / name)
             if _digest(folder / name) != digest:
                 wrong.append(Problem(str(source / name), "bytes that changed since it was written", digest))

@@ -5,8 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tli.errors import CheckpointError, Problem
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+)
 
 
 def quieten(threads: int | None = None) -> None:
@@ -40,7 +56,24 @@ def load_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder."""
+    """The tokenizer of a folder.
+
+    Raises:
+        CheckpointError: there is none, or none that can be loaded.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # noqa: BLE001 - the library raises a dozen kinds for one mistake
+        reason = " ".join((str(error) or type(error).__name__).split())[:120]
+        raise CheckpointError(_no_tokenizer(folder, f" that can be loaded ({reason})")) from None
+    # For some architectures transformers makes up one that knows its special tokens and nothing else.
+    if len(tokenizer) <= len(tokenizer.get_added_vocab()):
+        raise CheckpointError(_no_tokenizer(folder))
+    return tokenizer
+
+
+def _no_tokenizer(folder: Path, reason: str = "") -> Problem:
+    expected = "the model's tokenizer beside its weights"
+    return Problem(str(folder), f"no tokenizer{reason}", expected, "copying tokenizer.json of the original")

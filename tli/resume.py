@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from tli.aside import remove_left, sync
+
 if TYPE_CHECKING:
     from tli.train import Training
 
@@ -25,6 +27,8 @@ _KEPT = 2
 def save_state(training: Training, folder: Path) -> Path:
     """Write the state of a training beside earlier ones, and drop all but the last two."""
     tensors = {"rng": torch.get_rng_state()}
+    if (device := _cuda(training)) is not None:
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
     for name, parameter in training.model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
         for key, value in training.optimizer.state.get(parameter, {}).items():
@@ -35,6 +39,7 @@ def save_state(training: Training, folder: Path) -> Path:
     )
     digest = hashlib.sha256(content).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
+    remove_left(folder, ".step-*.tmp-*")
     target = folder / f"step-{training.step:08d}-{digest}.safetensors"
     aside = folder / f".{target.name}.tmp-{os.getpid()}"
     with aside.open("wb") as out:
@@ -42,6 +47,7 @@ def save_state(training: Training, folder: Path) -> Path:
         out.flush()
         os.fsync(out.fileno())
     aside.rename(target)
+    sync(folder)
     for old in _states(folder)[_KEPT:]:
         old.unlink(missing_ok=True)
     return target
@@ -74,6 +80,9 @@ def _states(folder: Path) -> list[Path]:
 def _load(training: Training, path: Path) -> None:
     with safe_open(str(path), framework="pt") as state:
         names = set(state.keys())
+        if not {f"model.{name}" for name, _ in training.model.named_parameters()} <= names:
+            raise KeyError(path.name)  # before anything is overwritten
+        training.optimizer.state.clear()
         with torch.no_grad():
             for name, parameter in training.model.named_parameters():
                 parameter.copy_(state.get_tensor(f"model.{name}"))
@@ -85,6 +94,14 @@ def _load(training: Training, path: Path) -> None:
                     # AdamW keeps its step count on the CPU whatever the parameter's device is.
                     training.optimizer.state[parameter][key] = value if key == "step" else value.to(parameter)
         torch.set_rng_state(state.get_tensor("rng"))
+        if (device := _cuda(training)) is not None and "rng.cuda" in names:
+            torch.cuda.set_rng_state(state.get_tensor("rng.cuda"), device)
         metadata = state.metadata()
     training.step = int(metadata["step"])
     training.seconds = float(metadata["seconds"])
+
+
+def _cuda(training: Training) -> torch.device | None:
+    """The CUDA device that a model draws on, which has a generator of its own."""
+    device = next(training.model.parameters()).device
+    return device if device.type == "cuda" else None

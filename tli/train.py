@@ -87,7 +87,7 @@ class Training:
                 continue
             while self.step < target:
                 losses.append((self.step + 1, self._advance()))
-            loss = evaluate(self.model, self.heldout, self.recipe.precision).loss
+            loss = evaluate(self.model, self.heldout).loss
             if not math.isfinite(loss):
                 raise DivergedError(f"held-out loss is {loss} at step {self.step}")
             yield Progress(self.step, self.step * self.recipe.batch_tokens, self.seconds, loss, tuple(losses))
