@@ -105,18 +105,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from sweeps.results import find
-    from sweeps.spec import Spec
-
-    found = find(options.name, runs=options.runs, study=options.study).spec
-    values = found.to_json()
-    if options.runs:
-        values["storage"]["artifacts"] = options.runs
-    if options.study:
-        values["storage"]["study"] = options.study
+    spec = _find(options).spec
     if options.trials is not None:
-        values["budget"]["trials"] = options.trials
-    return _run_spec(Spec.from_json(values), options, options.name, extend=options.trials is not None)
+        budget = type(spec.budget).model_validate({"trials": options.trials})
+        spec = spec.model_copy(update={"budget": budget})
+    return _run_spec(spec, options, options.name, extend=options.trials is not None)
 
 
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str, *, extend: bool) -> int:
@@ -197,13 +190,14 @@ def _list(options: argparse.Namespace) -> int:
     from sweeps.results import sweeps_in
     from sweeps.summary import list_text
 
-    found = {sweep.spec.name: sweep for sweep in sweeps_in(Path(options.runs or "runs"))}
+    found, unreadable = sweeps_in(Path(options.runs or "runs"))
     if options.json:
-        _print_json(
-            {name: {"trials": len(s.records), "finished": s.ledger.finished} for name, s in found.items()}
-        )
+        readable = {n: {"trials": len(s.records), "finished": s.ledger.finished} for n, s in found.items()}
+        _print_json(readable | {name: {"error": reason} for name, reason in unreadable.items()})
     else:
         print(list_text({name: sweep.records for name, sweep in found.items()}))
+    for reason in unreadable.values():
+        print(f"note: {reason}", file=sys.stderr)
     return 0
 
 
@@ -240,7 +234,7 @@ def _ui(options: argparse.Namespace) -> int:
     root = sweep.folders.artifacts.absolute()
     tracking = sweep.spec.tracking
     return serve(
-        options.study or sweep.spec.study_url,
+        sweep.spec.study_url,
         store_uri(tracking.uri, root) if tracking else None,
         host=options.host,
         port=options.port,

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeps import reach
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.records import TrialRecord
 from sweeps.selection import Verdict, verdict
 from sweeps.spec import Spec, load_spec, packaged
+from sweeps.wording import masked
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,15 @@ class Sweep:
 def find(reference: str, *, runs: str | None = None, study: str | None = None) -> Sweep:
     """A sweep that was run: by its name under the runs folder, or by its spec file.
 
+    What it is comes from its study; where it is, from the folder it was found in and the arguments.
+
     Args:
         reference: a name, or a spec file.
         runs: the artifacts folder; `runs` by default.
         study: the study's URL, where it is not the one that the spec was kept with.
 
     Raises:
-        SpecError: there is no such sweep.
+        SpecError: there is no such sweep, or its store does not answer.
     """
     root = Path(runs or "runs")
     kept = root / reference / "spec.json"
@@ -54,25 +58,53 @@ def find(reference: str, *, runs: str | None = None, study: str | None = None) -
         spec = load_spec(reference, runs=runs)
     else:
         raise SpecError(Problem(reference, f"no sweep in {root}", _known(root), "sweeps list"))
-    url = study or spec.study_url
-    file = Path(url.removeprefix("sqlite:///"))
-    if url.startswith("sqlite") and not file.is_file():
+    if study is not None:
+        spec = spec.model_copy(update={"storage": spec.storage.model_copy(update={"study": study})})
+    ledger = Ledger.read(_answering(spec, "--study" if study else "storage.study"), spec.name)
+    here = ledger.spec.model_copy(update={"storage": spec.storage, "tracking": spec.tracking})
+    return Sweep(here, Folders(spec.root, spec.name), ledger)
+
+
+def _answering(spec: Spec, where: str) -> str:
+    """The URL of the study's store, seen to be there."""
+    url = spec.study_url
+    if "***" in url:  # results keep no password
         raise SpecError(
-            Problem(spec.name, f"no study at {file}", "a sweep that was run", f"sweeps run {reference}")
+            Problem(
+                where,
+                f"{url!r}, whose password was not kept",
+                "the whole address",
+                "--study postgresql://...",
+            )
         )
-    ledger = Ledger.read(url, spec.name)
-    return Sweep(ledger.spec, Folders(spec.root, spec.name), ledger)
+    if url.startswith("sqlite:///"):
+        problems = list(reach.sqlite(url, where))
+        if not problems and not reach.may_exist(url):
+            file = url.removeprefix("sqlite:///")
+            problems = [
+                Problem(spec.name, f"no study at {file}", "a sweep that was run", f"sweeps run {spec.name}")
+            ]
+    elif url.startswith(("postgresql://", "postgresql+")):
+        problems = list(reach.postgres(url, where))
+    else:
+        problems = [
+            Problem(where, repr(masked(url)), "an address sqlite:///FILE or postgresql://USER@HOST/NAME")
+        ]
+    if problems:
+        raise SpecError(*problems)
+    return url
 
 
-def sweeps_in(runs: Path) -> list[Sweep]:
-    """Every sweep whose results lie under a folder, by name."""
-    found = []
+def sweeps_in(runs: Path) -> tuple[dict[str, Sweep], dict[str, str]]:
+    """Every sweep whose results lie under a folder, by name; and of those that cannot be read, why."""
+    found, unreadable = {}, {}
     for kept in sorted(runs.glob("*/spec.json")):
+        name = kept.parent.name
         try:
-            found.append(find(kept.parent.name, runs=str(runs)))
-        except SpecError:
-            continue  # its study is gone or elsewhere
-    return found
+            found[name] = find(name, runs=str(runs))
+        except SpecError as error:
+            unreadable[name] = str(error.problems[0])
+    return found, unreadable
 
 
 def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
@@ -131,7 +163,13 @@ def places(sweep: Sweep) -> dict[str, str]:
 
 
 def _kept(file: Path, root: Path) -> Spec:
-    values: Mapping[str, Any] = json.loads(file.read_text())
+    try:
+        values: Mapping[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        got = f"no JSON ({' '.join(str(error).split())[:80]})"
+        raise SpecError(
+            Problem(str(file), got, "the spec that a run keeps there", "the spec's own file")
+        ) from None
     spec = Spec.from_json(values, name=str(file))
     storage = spec.storage.model_copy(update={"artifacts": str(root.absolute())})
     return spec.model_copy(update={"storage": storage})

@@ -53,7 +53,7 @@ def calibrate(spec: Spec, steps: int = 3) -> float:
 def assignment_of(spec: Spec, number: int, runs: str | None = None) -> Assignment:
     """What trial `number` of a sweep runs, without asking for it."""
     try:
-        records = find(spec.name, runs=runs or str(spec.root)).records
+        records = find(spec.name, runs=runs or str(spec.root), study=spec.study_url).records
     except SpecError:
         baseline = spec.trial.model_dump()
         planned = {0: (Role.CONTROL, control_settings(baseline)), 1: (Role.BASELINE, baseline)}
