@@ -107,7 +107,10 @@ def _run(options: argparse.Namespace) -> int:
 def _resume(options: argparse.Namespace) -> int:
     spec = _find(options).spec
     if options.trials is not None:
-        budget = type(spec.budget).model_validate({"trials": options.trials})
+        if options.trials < 2:
+            got, expected = str(options.trials), "at least 2, the control and the baseline"
+            raise InputError(Problem("--trials", got, expected, "--trials 40"))
+        budget = spec.budget.model_copy(update={"trials": options.trials})
         spec = spec.model_copy(update={"budget": budget})
     return _run_spec(spec, options, options.name, extend=options.trials is not None)
 
