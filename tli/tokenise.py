@@ -115,12 +115,13 @@ def _split(docs: list[Document], fraction: float) -> tuple[list[Document], list[
         # By text, so that equal documents land on one side.
         return int.from_bytes(hashlib.sha256(doc.text.encode()).digest()[:8], "big") / 2**64
 
-    ranked = sorted(docs, key=draw)
-    count = max(1, round(len(docs) * fraction))
-    boundary = draw(ranked[count - 1]) if ranked else 0.0
-    if ranked and draw(ranked[-1]) <= boundary:
-        got = f"{len(docs)} documents, too many of them alike to be on two sides"
+    ranked = sorted(map(draw, docs))
+    below = [place for place in ranked if place < ranked[-1]]
+    if docs and not below:
+        got = f"{len(docs)} documents that are all the same"
         raise DataError(Problem("data.source", got, "documents that differ", "data.heldout: TEXT OF ITS OWN"))
+    count = max(1, round(len(docs) * fraction))
+    boundary = below[min(count, len(below)) - 1] if docs else 0.0
     return [d for d in docs if draw(d) > boundary], [d for d in docs if draw(d) <= boundary]
 
 
