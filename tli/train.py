@@ -61,7 +61,8 @@ class Training:
             batches: what is trained on; batch `step` is used at `step`.
             heldout: token ids that are evaluated on, shape [windows, sequence_length + 1].
             injected: names of the injected layers' parameters.
-            seed: of whatever the model draws while it trains (dropout).
+            seed: of whatever the model draws while it trains (dropout), from the process's generators: one
+                training at a time in a process.
         """
         torch.manual_seed(seed)
         if recipe.train == "injected" and not injected:

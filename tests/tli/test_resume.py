@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tli.data import Batches
+from tli.loading import load_model
+from tli.plan import plan
+from tli.recipe import Recipe
+from tli.resume import load_latest, save_state
+from tli.train import Training
+from tli.upscale import grow, injected_parameters
+
+Tiny = Callable[[str], Path]
+PLAN = plan(4, 2)
+
+
+def training(folder: Path, device: str = "cpu", **values: Any) -> Training:
+    model = grow(load_model(folder, device), PLAN)
+    text = np.random.default_rng(3).integers(0, 8, 105).astype(np.uint16)
+    heldout = np.random.default_rng(7).integers(0, 8, (4, 9))
+    how = replace(Recipe(tokens=6 * 32, batch_tokens=32, learning_rate=1e-2, weight_decay=0.1), **values)
+    return Training(model, how, Batches(text, 8, 4, 0), heldout, injected=injected_parameters(model, PLAN))
+
+
+def run(made: Training, *reports: int) -> list[tuple[int, float, tuple[tuple[int, float], ...]]]:
+    return [(p.step, p.eval_loss, p.train_loss) for p in made.run(reports)]
+
+
+def content(made: Training) -> dict[str, torch.Tensor]:
+    """All that must be the same: weights, and the optimizer's moments and counts."""
+    found = {}
+    for name, parameter in made.model.named_parameters():
+        found[name] = parameter.detach()
+        for key, value in made.optimizer.state.get(parameter, {}).items():
+            found[f"{name}: {key}"] = value
+    return found
+
+
+def same(one: Training, other: Training) -> None:
+    first, second = content(one), content(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.parametrize(
+    ("model_type", "values"),
+    [
+        ("llama", {}),  # tied weights
+        ("mistral", {}),  # untied
+        ("gpt2", {}),  # dropout
+        ("gpt2", {"train": "injected"}),  # frozen weights
+        ("gpt2", {"precision": "bf16", "micro_batch_tokens": 16}),
+        ("llama", {"schedule": "cosine", "injected_learning_rate": 1e-3, "clip": None}),
+    ],
+)
+def test_resumed_training_is_the_same_to_the_bit(
+    tiny_model: Tiny, tmp_path: Path, model_type: str, values: dict[str, Any]
+) -> None:
+    straight = training(tiny_model(model_type), **values)
+    whole = run(straight, 0, 3, 6)
+    first = training(tiny_model(model_type), **values)
+    assert run(first, 0, 3) == whole[:2]
+    save_state(first, tmp_path)
+    torch.manual_seed(99)  # a new process has drawn other numbers
+    second = training(tiny_model(model_type), **values)
+    assert load_latest(second, tmp_path)
+    assert (second.step, second.seconds) == (3, first.seconds)
+    assert run(second, 0, 3, 6) == whole[2:]
+    same(straight, second)
+
+
+@pytest.mark.gpu
+def test_resumed_training_on_a_gpu_draws_the_same_dropout(tiny_model: Tiny, tmp_path: Path) -> None:
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    straight = training(tiny_model("gpt2"), "cuda")
+    whole = run(straight, 3, 6)
+    first = training(tiny_model("gpt2"), "cuda")
+    run(first, 3)
+    save_state(first, tmp_path)
+    torch.cuda.manual_seed(99)
+    second = training(tiny_model("gpt2"), "cuda")
+    torch.cuda.manual_seed(98)
+    assert load_latest(second, tmp_path)
+    resumed = run(second, 6)
+    assert [loss for _, loss in resumed[0][2]] == pytest.approx([loss for _, loss in whole[1][2]], rel=1e-6)
+
+
+def test_a_state_from_before_the_first_step(tiny_model: Tiny, tmp_path: Path) -> None:
+    first = training(tiny_model("llama"))
+    save_state(first, tmp_path)
+    second = training(tiny_model("llama"))
+    run(second, 2)
+    assert load_latest(second, tmp_path)  # over a training that has moments already
+    assert second.step == 0
+    assert run(second, 0, 3) == run(first, 0, 3)
+    same(first, second)
+
+
+def test_no_state(tiny_model: Tiny, tmp_path: Path) -> None:
+    made = training(tiny_model("llama"))
+    (tmp_path / "step-1.safetensors").write_text("not ours")
+    assert not load_latest(made, tmp_path)
+    assert not load_latest(made, tmp_path / "not" / "there")
+
+
+def test_two_states_are_kept(tiny_model: Tiny, tmp_path: Path) -> None:
+    made = training(tiny_model("llama"))
+    paths = []
+    for step in (1, 2, 3):
+        run(made, step)
+        paths.append(save_state(made, tmp_path))
+    assert sorted(tmp_path.iterdir()) == paths[1:]
+    assert save_state(made, tmp_path) == paths[2]  # the same content has the same name
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip(path: Path) -> None:
+    """One bit of a weight: safetensors would load it."""
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [cut, empty, flip])
+def test_a_harmed_state_is_passed_over_for_the_one_before(
+    tiny_model: Tiny, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    straight = training(tiny_model("gpt2"))
+    whole = run(straight, 2, 4, 6)
+    first = training(tiny_model("gpt2"))
+    paths = []
+    for step in (2, 4):
+        run(first, step)
+        paths.append(save_state(first, tmp_path))
+    harm(paths[1])
+    second = training(tiny_model("gpt2"))
+    assert load_latest(second, tmp_path)
+    assert second.step == 2
+    assert run(second, 2, 4, 6) == whole[1:]
+    same(straight, second)
+    harm(paths[0])
+    untouched = training(tiny_model("gpt2"))
+    assert not load_latest(untouched, tmp_path)
+    same(untouched, training(tiny_model("gpt2")))
+
+
+def test_the_state_of_another_model_overwrites_nothing(tiny_model: Tiny, tmp_path: Path) -> None:
+    save_state(training(tiny_model("gpt2")), tmp_path)
+    made = training(tiny_model("llama"))
+    assert not load_latest(made, tmp_path)
+    same(made, training(tiny_model("llama")))
+
+
+def test_what_a_killed_process_left_is_removed(tiny_model: Tiny, tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".step-00000001-0123456789abcdef.safetensors.tmp-{dead.pid}"
+    alive = tmp_path / f".step-00000001-0123456789abcdef.safetensors.tmp-{os.getppid()}"
+    for path in (left, alive):
+        path.write_bytes(b"half")
+    save_state(training(tiny_model("llama")), tmp_path)
+    assert not left.exists()
+    assert alive.exists()
