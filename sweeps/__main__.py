@@ -105,17 +105,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    spec = _find(options).spec
-    if options.trials is not None:
-        if options.trials < 2:
-            got, expected = str(options.trials), "at least 2, the control and the baseline"
-            raise InputError(Problem("--trials", got, expected, "--trials 40"))
-        budget = spec.budget.model_copy(update={"trials": options.trials})
-        spec = spec.model_copy(update={"budget": budget})
-    return _run_spec(spec, options, options.name, extend=options.trials is not None)
+    from sweeps.results import resumed
+
+    spec = resumed(options.name, runs=options.runs, study=options.study, trials=options.trials)
+    return _run_spec(spec, options, None, extend=options.trials is not None)
 
 
-def _run_spec(spec: Spec, options: argparse.Namespace, reference: str, *, extend: bool) -> int:
+def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
     from sweeps.display import Display
     from sweeps.results import places
     from sweeps.service import run
@@ -159,7 +155,7 @@ def _trial(options: argparse.Namespace) -> int:
     out = options.out or Path(f"trial-{options.number:04d}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(Problem("--out", f"{out}, which exists", "a new folder", f"--out {out}-2"))
-    for points in run_one(_spec(options), options.number, out, runs=options.runs):
+    for points in run_one(_spec_or_sweep(options), options.number, out):
         for point in points:
             if options.json:
                 print(json.dumps(point.to_json()), flush=True)
@@ -167,6 +163,15 @@ def _trial(options: argparse.Namespace) -> int:
                 speed = f"{point.tokens_per_second:,.0f} tokens/s" if point.step else "before training"
                 print(f"step {point.step:>6}  held-out loss {point.eval_loss:.6f}  {speed}", flush=True)
     return 0
+
+
+def _spec_or_sweep(options: argparse.Namespace) -> Spec:
+    """A spec with the command line's settings over it; without any, the name of a sweep will do too."""
+    if options.set:
+        return _spec(options)
+    from sweeps.results import named
+
+    return named(options.spec, runs=options.runs, study=options.study)
 
 
 # -- commands that read a sweep -------------------------------------------------------------------
@@ -193,14 +198,19 @@ def _list(options: argparse.Namespace) -> int:
     from sweeps.results import sweeps_in
     from sweeps.summary import list_text
 
-    found, unreadable = sweeps_in(Path(options.runs or "runs"))
+    listed = sweeps_in(Path(options.runs or "runs"))
+    unread = {name: each.reason for name, each in listed.items() if each.reason is not None}
     if options.json:
-        readable = {n: {"trials": len(s.records), "finished": s.ledger.finished} for n, s in found.items()}
-        _print_json(readable | {name: {"error": reason} for name, reason in unreadable.items()})
+        _print_json(
+            {
+                name: {"unreadable": each.reason}
+                if name in unread
+                else {"trials": len(each.records), "finished": each.finished}
+                for name, each in listed.items()
+            }
+        )
     else:
-        print(list_text({name: sweep.records for name, sweep in found.items()}))
-    for reason in unreadable.values():
-        print(f"note: {reason}", file=sys.stderr)
+        print(list_text({name: each.records for name, each in listed.items() if name not in unread}, unread))
     return 0
 
 
@@ -352,6 +362,7 @@ def _spec_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     trial.add_argument(
         "--out", metavar="DIR", type=Path, help="new folder for what it writes (default: trial-N)"
     )
+    trial.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
     _runner(run)
     for each in (validate, plan):
         each.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that is meant")

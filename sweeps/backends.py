@@ -13,13 +13,16 @@ import urllib.request
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sweeps.errors import InputError
+from sweeps.errors import InputError, Problem
 from sweeps.findings import Finding, first_line
+from sweeps.reach import driven
 from sweeps.wording import masked
 
 _PATIENCE = 5.0  # seconds for a store to answer
 _CLUSTER_PATIENCE = 60.0  # to load Ray and join
+_HEAD_PATIENCE = 20.0  # to load Ray and ask a head node
 
 
 def store(name: str, url: str, table: str) -> Finding:
@@ -33,7 +36,7 @@ def store(name: str, url: str, table: str) -> Finding:
 
     seconds = {"connect_timeout": int(_PATIENCE)} if url.startswith("postgresql") else {}
     try:
-        engine = create_engine(url, connect_args=seconds)
+        engine = create_engine(driven(url), connect_args=seconds)
         with engine.connect() as connection:
             made = inspect(connection).has_table(table)
         engine.dispose()
@@ -47,7 +50,9 @@ def _file(name: str, file: Path, table: str) -> Finding:
     if not file.exists():
         return Finding.good(name, f"{file} will be made by the first run")
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=_PATIENCE)) as base:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=rw", uri=True, timeout=_PATIENCE)
+        ) as base:
             tables = {row[0] for row in base.execute("SELECT name FROM sqlite_master")}
             counted = f"SELECT COUNT(*) FROM {table}"  # noqa: S608 - a name of ours
             kept = base.execute(counted).fetchone()[0] if table in tables else None
@@ -111,6 +116,25 @@ def cluster(address: str) -> Finding:
     has = answer["resources"]
     size = f"{answer['nodes']} nodes, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
     return Finding.good("cluster", f"{address}: {size}, Ray {answer['ray']}")
+
+
+def head_problem(address: str) -> Problem | None:
+    """Why no Ray cluster can be joined at HOST:PORT, or None.
+
+    Asked in a process of its own: where something else listens, Ray tries for minutes and prints all along.
+    """
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    expected = "the address of a Ray cluster that runs"
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=_HEAD_PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        got = f"{address!r}, where something listens that is not the head node of a Ray cluster"
+        return Problem("--address", got, expected, _remedy(""))
+    if asked.returncode == 0:
+        return None
+    said = [line.strip() for line in asked.stderr.splitlines() if line.strip()] or ["Ray gave up"]
+    reason = next((line for line in said if "ersion mismatch" in line), said[-1])
+    return Problem("--address", f"{address!r} ({masked(reason)[:300]})", expected, _remedy(asked.stderr))
 
 
 def _remedy(error: str) -> str:

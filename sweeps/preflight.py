@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sweeps import estimate, machine, reach
 from sweeps.errors import InputError, Problem, SpecError
 from sweeps.spec import Range, Spec
+from sweeps.wording import masked
 from tli import base as bases
 from tli import corpus
 from tli.base import Base
@@ -41,7 +42,8 @@ def check(
 
     Args:
         spec: a checked spec.
-        cluster: address of a Ray cluster; with one, this machine's cores and GPUs say nothing.
+        cluster: address of a Ray cluster; with one, this machine's cores and GPUs say nothing, and its port
+            must answer.
         allow_remote_code: take a base that brings code of its own.
         study: what the ledger has against this spec, asked last and only of a store that is there.
 
@@ -55,15 +57,20 @@ def check(
         problems += _model_problems(spec, base)
         notes += _depth_notes(spec, base)
     problems += _data_problems(spec)
-    if cluster is None:
+    local = cluster is None or cluster == "local"
+    if local:
         problems += _machine_problems(spec)
         notes += _machine_notes(spec)
+    elif cluster is not None:
+        problems += reach.cluster(cluster)
     folder = list(_folder_problems(spec))
     stores = [*folder, *_store_problems(spec, own=not folder)]
     problems += stores
     if base is not None and not problems:
-        problems += _room_problems(spec, base, local=cluster is None)
-    problems += study(spec) if not stores and reach.may_exist(spec.study_url) else ()
+        problems += _room_problems(spec, base, local=local)
+    if not stores and reach.may_exist(spec.study_url):
+        with reach.readable(spec.study_url, spec.where("storage.study")):
+            problems += study(spec)
     if problems:
         raise SpecError(*problems)
     assert base is not None, "a base that was not found is a problem"
@@ -193,14 +200,18 @@ def _folder_problems(spec: Spec) -> Iterator[Problem]:
 
 def _store_problems(spec: Spec, *, own: bool) -> Iterator[Problem]:
     """Whether the stores can be opened; `own`: also those that are kept in the artifacts folder."""
-    stores = [("storage.study", spec.storage.study, spec.study_url)]
+    stores = [("storage.study", spec.storage.study, spec.study_url, "studies")]
     if spec.tracking is not None:
-        stores.append(("tracking.uri", spec.tracking.uri, spec.tracking_uri or ""))
-    for path, written, url in stores:
+        stores.append(("tracking.uri", spec.tracking.uri, spec.tracking_uri or "", "experiments"))
+        if reach.driven(spec.study_url) == reach.driven(spec.tracking_uri or ""):
+            got = f"{masked(spec.study_url)!r}, the study's own store"
+            expected = "a store of its own: Optuna and MLflow would take each other's tables for theirs"
+            yield Problem(spec.where("tracking.uri"), got, expected, "another database, or sqlite")
+            return
+    for path, written, url, table in stores:
         if url.startswith("http") or (written == "sqlite" and not own):
             continue  # an MLflow server that is away costs nothing but freshness
-        place = spec.where(path)
-        yield from reach.sqlite(url, place) if url.startswith("sqlite") else reach.postgres(url, place)
+        yield from reach.store(url, spec.where(path), table=table)
 
 
 def _room_problems(spec: Spec, base: Base, *, local: bool) -> Iterator[Problem]:

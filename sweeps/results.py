@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sweeps import reach
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.records import TrialRecord
 from sweeps.selection import Verdict, verdict
-from sweeps.spec import Spec, load_spec, packaged
+from sweeps.spec import COMPARED, Spec, load_spec, packaged
+from sweeps.spec.checks import address_faults
 from sweeps.wording import masked
+
+STUDY_URL = "--study postgresql://USER:PASSWORD@HOST/DATABASE"
+
+
+class NoSweepError(SpecError):
+    """Nothing was run under this name, or not here."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,20 @@ class Sweep:
         return verdict(self.records, top=self.spec.finalists.top, seeds=self.spec.finalists.seeds)
 
 
+@dataclass(frozen=True)
+class Listed:
+    """One line of a list of sweeps; with a `reason` where the sweep cannot be read."""
+
+    records: Sequence[TrialRecord] = ()
+    finished: bool = False
+    reason: str | None = None
+
+
 def find(reference: str, *, runs: str | None = None, study: str | None = None) -> Sweep:
     """A sweep that was run: by its name under the runs folder, or by its spec file.
 
-    What it is comes from its study; where it is, from the folder it was found in and the arguments.
+    What is compared, and the budget, come from the study; what it runs on (stores, folders, resources) from
+    what was named here, as that may have moved since.
 
     Args:
         reference: a name, or a spec file.
@@ -48,63 +64,122 @@ def find(reference: str, *, runs: str | None = None, study: str | None = None) -
         study: the study's URL, where it is not the one that the spec was kept with.
 
     Raises:
-        SpecError: there is no such sweep, or its store does not answer.
+        NoSweepError: there is no such sweep.
+        SpecError: it cannot be read.
+    """
+    where = "--study" if study else None
+    return found(named(reference, runs=runs, study=study), reference, where=where)
+
+
+def named(reference: str, *, runs: str | None = None, study: str | None = None) -> Spec:
+    """The spec that a name or a file stands for: as it was kept beside its results, or as it is written.
+
+    Raises:
+        NoSweepError: there is neither.
+        SpecError: it cannot be read, or one of the options cannot be used.
     """
     root = Path(runs or "runs")
     kept = root / reference / "spec.json"
-    if kept.is_file():
+    if _is_file(kept):
         spec = _kept(kept, root)
-    elif Path(reference).is_file() or reference in packaged():
+    elif _is_file(Path(reference)) or reference in packaged():
         spec = load_spec(reference, runs=runs)
+    elif root.exists() and not root.is_dir():
+        raise SpecError(Problem("--runs", f"{str(root)!r}, a file", "the folder of all results"))
     else:
-        raise SpecError(Problem(reference, f"no sweep in {root}", _known(root), "sweeps list"))
-    if study is not None:
-        spec = spec.model_copy(update={"storage": spec.storage.model_copy(update={"study": study})})
-    ledger = Ledger.read(_answering(spec, "--study" if study else "storage.study"), spec.name)
-    here = ledger.spec.model_copy(update={"storage": spec.storage, "tracking": spec.tracking})
-    return Sweep(here, Folders(spec.root, spec.name), ledger)
+        raise NoSweepError(Problem(reference or "NAME", f"no sweep in {root}", _known(root), "sweeps list"))
+    if study is None:
+        return spec
+    storage = spec.storage.model_copy(update={"study": study})
+    fault = next(address_faults(storage, None), None)
+    if fault is not None:
+        raise SpecError(Problem("--study", fault.got, fault.expected, fault.remedy))
+    return spec.model_copy(update={"storage": storage})
 
 
-def _answering(spec: Spec, where: str) -> str:
-    """The URL of the study's store, seen to be there."""
-    url = spec.study_url
-    if "***" in url:  # results keep no password
-        raise SpecError(
-            Problem(
-                where,
-                f"{url!r}, whose password was not kept",
-                "the whole address",
-                "--study postgresql://...",
-            )
+def found(spec: Spec, reference: str | None = None, *, where: str | None = None) -> Sweep:
+    """The sweep of a spec that names its stores.
+
+    Args:
+        spec: of the sweep.
+        reference: what the user calls it; its name when left out.
+        where: the option that the study's address came from; its place in the spec when left out.
+
+    Raises:
+        NoSweepError: it was not run.
+        SpecError: its study cannot be read.
+    """
+    url, where = spec.study_url, where or spec.where("storage.study")
+    run = f"sweeps run {reference or spec.name}"
+    if not reach.may_exist(url):
+        raise NoSweepError(
+            Problem(spec.name, f"no study at {reach.file_of(url)}", "a sweep that was run", run)
         )
-    if url.startswith("sqlite:///"):
-        problems = list(reach.sqlite(url, where))
-        if not problems and not reach.may_exist(url):
-            file = url.removeprefix("sqlite:///")
-            problems = [
-                Problem(spec.name, f"no study at {file}", "a sweep that was run", f"sweeps run {spec.name}")
-            ]
-    elif url.startswith(("postgresql://", "postgresql+")):
-        problems = list(reach.postgres(url, where))
-    else:
-        problems = [
-            Problem(where, repr(masked(url)), "an address sqlite:///FILE or postgresql://USER@HOST/NAME")
-        ]
+    if reach.without_masks(url) != url:
+        spec, url = _without_password(spec, where)
+    elif problems := list(reach.store(url, where, table="studies")):
+        raise SpecError(*problems)
+    with reach.readable(url, where):
+        if stored_spec(open_storage(url), spec.name) is None:
+            refuse_foreign(open_storage(url), spec.name)
+            got = f"no study of this name in {masked(url)}"
+            raise NoSweepError(Problem(spec.name, got, "a sweep that was run", run))
+        ledger = Ledger.read(url, spec.name)
+    carried = {field: getattr(ledger.spec, field) for field in (*COMPARED, "budget")}
+    return Sweep(spec.model_copy(update=carried), Folders(spec.root, spec.name), ledger)
+
+
+def resumed(
+    reference: str, *, runs: str | None = None, study: str | None = None, trials: int | None = None
+) -> Spec:
+    """The spec with which a sweep that was run goes on.
+
+    Args:
+        reference: a name, or a spec file.
+        runs: the artifacts folder; `runs` by default.
+        study: the study's URL, where it is not the one that the spec was kept with.
+        trials: a larger budget.
+
+    Raises:
+        SpecError: there is no such sweep, its study has another spec than the file, or an address that it
+            needs was kept without its password.
+    """
+    given = named(reference, runs=runs, study=study)
+    sweep = found(given, reference, where="--study" if study else None)
+    problems = spec_conflicts(sweep.ledger.spec, given)
+    uri = given.tracking_uri
+    if uri is not None and reach.without_masks(uri) != uri:
+        where = given.where("tracking.uri")
+        problems.append(
+            Problem(where, f"{uri!r}, without its password", "the whole address", "sweeps resume SPEC.yaml")
+        )
     if problems:
         raise SpecError(*problems)
-    return url
+    if trials is None:
+        return sweep.spec
+    wanted = {**sweep.spec.to_json(), "budget": {"trials": trials}}
+    budget = Spec.from_json(wanted, name=f"--trials {trials}:").budget
+    return sweep.spec.model_copy(update={"budget": budget})
 
 
-def sweeps_in(runs: Path) -> tuple[dict[str, Sweep], dict[str, str]]:
-    """Every sweep whose results lie under a folder, by name; and of those that cannot be read, why."""
-    found, unreadable = {}, {}
+def sweeps_in(runs: Path) -> dict[str, Listed]:
+    """Every sweep whose results lie under a folder, by name, those that cannot be read with the reason.
+
+    Raises:
+        SpecError: the folder is none.
+    """
+    if runs.exists() and not runs.is_dir():
+        raise SpecError(Problem("--runs", f"{str(runs)!r}, a file", "the folder of all results"))
+    listed = {}
     for kept in sorted(runs.glob("*/spec.json")):
         name = kept.parent.name
         try:
-            found[name] = find(name, runs=str(runs))
+            sweep = find(name, runs=str(runs))
+            with reach.readable(sweep.spec.study_url, name):
+                listed[name] = Listed(sweep.records, sweep.ledger.finished)
         except SpecError as error:
-            unreadable[name] = str(error.problems[0])
-    return found, unreadable
+            listed[name] = Listed(reason=error.problems[0].got)
+    return listed
 
 
 def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
@@ -162,17 +237,40 @@ def places(sweep: Sweep) -> dict[str, str]:
     return shown
 
 
+def _without_password(spec: Spec, where: str) -> tuple[Spec, str]:
+    """The spec with a study address that was kept masked, as PostgreSQL's client may still open it."""
+    url = reach.without_masks(spec.study_url)
+    problems = list(reach.postgres(url, where))
+    if problems:
+        expected = "its password, which is not kept on disk"
+        remedy = f"{STUDY_URL}, or PGPASSWORD or ~/.pgpass for PostgreSQL's own client"
+        raise SpecError(*[Problem(p.where, p.got, expected, remedy) for p in problems])
+    storage = spec.storage.model_copy(update={"study": url})
+    return spec.model_copy(update={"storage": storage}), url
+
+
 def _kept(file: Path, root: Path) -> Spec:
+    """The spec beside its results, with the folder that it is in now."""
     try:
-        values: Mapping[str, Any] = json.loads(file.read_text())
+        values = json.loads(file.read_text("utf-8"))
+        got = "" if isinstance(values, dict) else "no mapping"
     except (OSError, ValueError) as error:
-        got = f"no JSON ({' '.join(str(error).split())[:80]})"
-        raise SpecError(
-            Problem(str(file), got, "the spec that a run keeps there", "the spec's own file")
-        ) from None
+        got = f"a file that cannot be read ({error})"
+    if got:
+        raise SpecError(Problem(str(file), got, "a spec as it was run", "`sweeps run` with its YAML"))
     spec = Spec.from_json(values, name=str(file))
+    if spec.name != file.parent.name:
+        got = f"the sweep {spec.name!r} in a folder of another name"
+        raise SpecError(Problem(str(file), got, f"the folder {spec.name!r}", "renaming the folder"))
     storage = spec.storage.model_copy(update={"artifacts": str(root.absolute())})
     return spec.model_copy(update={"storage": storage})
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return False
 
 
 def _known(root: Path) -> str:

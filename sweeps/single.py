@@ -10,12 +10,12 @@ from sweeps.agenda import control_settings
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
-from sweeps.results import find
+from sweeps.results import NoSweepError, found
 from sweeps.spec import Spec
 from sweeps.trial import Slot, for_workers, run_trial
 
 
-def run_one(spec: Spec, number: int, out: Path, *, runs: str | None = None) -> Iterator[tuple[Point, ...]]:
+def run_one(spec: Spec, number: int, out: Path) -> Iterator[tuple[Point, ...]]:
     """Run one trial in this process, for a debugger; the ledger is read but never written.
 
     Args:
@@ -26,7 +26,7 @@ def run_one(spec: Spec, number: int, out: Path, *, runs: str | None = None) -> I
     Raises:
         SpecError: there is no such trial.
     """
-    assignment = assignment_of(spec, number, runs)
+    assignment = assignment_of(spec, number)
     return run_trial(Slot(for_workers(spec)), assignment, Folders(out.absolute(), spec.name))
 
 
@@ -50,17 +50,26 @@ def calibrate(spec: Spec, steps: int = 3) -> float:
     return (last[0].flops - first[0].flops) / (last[0].seconds - first[0].seconds)
 
 
-def assignment_of(spec: Spec, number: int, runs: str | None = None) -> Assignment:
-    """What trial `number` of a sweep runs, without asking for it."""
+def assignment_of(spec: Spec, number: int) -> Assignment:
+    """What trial `number` of a sweep runs, without asking for it.
+
+    Raises:
+        SpecError: there is no such trial, it has no settings yet, or the study cannot be read.
+    """
     try:
-        records = find(spec.name, runs=runs or str(spec.root), study=spec.study_url).records
-    except SpecError:
+        spec, records = (sweep := found(spec)).spec, sweep.records
+        there = f"`sweeps status {spec.name}` shows them"
+    except NoSweepError:  # the first two trials of every sweep are known before it runs
+        records = []
+        there = f"`sweeps run` first; before it 0 is the control of {spec.name}, and 1 its baseline"
+    planned = {record.number: (record.role, dict(record.settings)) for record in records}
+    if not planned:
         baseline = spec.trial.model_dump()
         planned = {0: (Role.CONTROL, control_settings(baseline)), 1: (Role.BASELINE, baseline)}
-    else:
-        planned = {record.number: (record.role, dict(record.settings)) for record in records}
     if number not in planned:
-        numbers = f"one of 0 to {max(planned)}"
-        raise SpecError(Problem("N", str(number), numbers, f"sweeps status {spec.name}"))
+        raise SpecError(Problem("N", str(number), f"one of 0 to {max(planned)}", there))
     role, settings = planned[number]
+    if not settings:
+        got = f"{number}, which waits for the rest of its settings"
+        raise SpecError(Problem("N", got, "a trial that was started", f"`sweeps resume {spec.name}` first"))
     return Assignment(spec.name, number, 1, role, settings, spec.steps, spec.report_steps())

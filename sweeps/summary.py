@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from sweeps.layout import WIDTH, bullets, indented, join, pairs, section, table
@@ -35,7 +36,8 @@ def summary_text(
     """The end of a sweep: the answer, how sure it is, what happened, where everything is, what to do next.
 
     `places` are shown as they come, label and address, so secrets in them are masked by the caller. `spec` is
-    what the user ran, a file or a packaged name, for the commands that need it again; `name` when left out.
+    what the user ran, a file or a packaged name, for the commands that need it again; when left out, they go
+    by the sweep's name.
     """
     return join(
         textwrap.wrap(_headline(verdict, name), WIDTH),
@@ -45,7 +47,7 @@ def summary_text(
         _failed(verdict),
         section("Know before you believe it", bullets(verdict.warnings)),
         section("Where", pairs(places)),
-        section("Next", pairs(_next_commands(verdict, name, spec or name))),
+        section("Next", pairs(_next_commands(verdict, name, spec))),
     )
 
 
@@ -71,10 +73,16 @@ def status_text(records: Sequence[TrialRecord]) -> str:
     return join([", ".join(part for part in counted if not part.startswith("0 "))], rows_shown)
 
 
-def list_text(sweeps: Mapping[str, Sequence[TrialRecord]]) -> str:
-    """One line per sweep, by name: its trials by state, its best loss, when it last moved (UTC)."""
+def list_text(
+    sweeps: Mapping[str, Sequence[TrialRecord]], unread: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """One line per sweep, by name: its trials by state, its best loss, when it last moved (UTC).
+
+    `unread`: sweeps that are there and could not be read, with the reason.
+    """
+    missing = section("Could not be read", [f"  {name}: got {reason}" for name, reason in unread.items()])
     if not sweeps:
-        return "No sweeps here."
+        return join(missing or ["No sweeps here."])
     header = ("sweep", "trials", "complete", "stopped", "failed", "running", "best", "last (UTC)")
     rows = []
     for name, records in sorted(sweeps.items()):
@@ -84,7 +92,7 @@ def list_text(sweeps: Mapping[str, Sequence[TrialRecord]]) -> str:
         best = _loss(min((value for value in values if value is not None), default=None))
         counts = [str(states.count(state)) for state in shown]
         rows.append((name, str(len(records)), *counts, best, _last(records)))
-    return join(table(header, rows, left={0}))
+    return join(table(header, rows, left={0}), missing)
 
 
 def settings_text(params: Mapping[str, Any]) -> str:
@@ -205,21 +213,22 @@ def _rest(endings: Sequence[Ending]) -> list[str]:
     return [f"  and {rest} more: `sweeps status`"] if rest > 0 else []
 
 
-def _next_commands(verdict: Verdict, name: str, spec: str) -> dict[str, str]:
+def _next_commands(verdict: Verdict, name: str, spec: str | None) -> dict[str, str]:
     commands = {}
     unfinished = (State.WAITING, State.RUNNING)
     if any(counts[state] for counts in (verdict.counts, verdict.replicates) for state in unfinished):
-        commands["go on"] = f"sweeps run {spec}"
+        commands["go on"] = f"sweeps run {spec}" if spec else f"sweeps resume {name}"
     if verdict.best is not None:
         commands["take the winner"] = f"sweeps export {name} --out best/"
     if verdict.best != verdict.winner:
         commands["take the other"] = f"sweeps export {name} --trial {verdict.winner} --out lowest/"
     commands["look at curves"] = f"sweeps ui {name}"
     trials = max(2 * sum(verdict.counts.values()), 1)
-    commands["search on"] = f"sweeps run {spec} --set budget.trials={trials}"
+    larger = f"sweeps run {spec} --set budget.trials={trials}" if spec else ""
+    commands["search on"] = larger or f"sweeps resume {name} --trials {trials}"
     failed = next((ending for ending in verdict.failed if ending.role is not Role.REPLICATE), None)
     if failed is not None:
-        commands["debug a failure"] = f"sweeps trial {spec} {failed.number}"
+        commands["debug a failure"] = f"sweeps trial {spec or name} {failed.number}"
     return commands
 
 

@@ -12,11 +12,13 @@ import ray
 from ray import tune
 
 from sweeps.agenda import Agenda
+from sweeps.backends import head_problem
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.records import Assignment, Role
 from sweeps.searcher import METRIC, AgendaScheduler, AgendaSearcher
 from sweeps.spec import Spec
 from sweeps.trial import Execution
+from sweeps.wording import masked
 
 
 class SlotTrainable(tune.Trainable):
@@ -63,22 +65,18 @@ def start_cluster(spec: Spec, address: str | None) -> None:
     """Join the cluster at an address, or start one on this machine.
 
     Raises:
-        SweepError: nobody answers at the address.
-        SpecError: no node can hold one trial.
+        SpecError: no cluster can be joined at the address, or none of its nodes can hold one trial.
+        SweepError: Ray did not start on this machine.
     """
     # Ray has no other switch for these than the environment, and it must be set before the start.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    local: dict[str, Any] = {"address": address}
-    if address is None:
-        local = {"num_cpus": _cpus(spec), "include_dashboard": False, "address": "local"}
-    try:
-        ray.init(**local, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise SweepError(f"no Ray cluster at {address}: {reason}") from None
+    if address in (None, "local"):
+        _start_here(spec)
+    else:
+        _join(str(address))
     wanted = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
@@ -86,6 +84,33 @@ def start_cluster(spec: Spec, address: str | None) -> None:
         asked = f"{wanted['CPU']} CPUs and {wanted['GPU']:g} GPUs for one trial"
         ray.shutdown()
         raise SpecError(Problem("resources", asked, f"no more than one node has ({have})", "smaller trials"))
+
+
+def _start_here(spec: Spec) -> None:
+    try:
+        _init(address="local", num_cpus=_cpus(spec), include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SweepError(f"Ray did not start on this machine: {_reason(error)}") from None
+
+
+def _join(address: str) -> None:
+    problem = None if address == "auto" or "://" in address else head_problem(address)
+    if problem is not None:
+        raise SpecError(problem)
+    try:
+        _init(address=address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        got = f"{address!r} ({_reason(error)})"
+        remedy = "ray start --head" if address == "auto" else f"sweeps doctor --address {address}"
+        raise SpecError(Problem("--address", got, "the address of a Ray cluster that runs", remedy)) from None
+
+
+def _init(**given: Any) -> None:
+    ray.init(**given, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
+
+
+def _reason(error: Exception) -> str:
+    return masked(str(error).strip().partition("\n")[0])
 
 
 def stop_cluster() -> None:

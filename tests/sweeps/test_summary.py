@@ -150,7 +150,8 @@ def test_without_a_finished_trial_there_is_nothing_to_export() -> None:
     page = summary_text(verdict(records), records, name="s", places={})
     assert "sweeps export" not in page
     assert "Where" not in page
-    assert "  go on           sweeps run s\n" in page
+    assert "  go on           sweeps resume s\n" in page
+    assert page.endswith("  search on       sweeps resume s --trials 2")
 
 
 def test_long_lists_of_endings_end_with_how_many_more() -> None:
@@ -198,6 +199,13 @@ def test_list_has_a_line_for_every_sweep() -> None:
         "small      14        12        1       1        0  3.7000  2023-11-14 22:14"
     )
     assert list_text({}) == "No sweeps here."
+
+
+def test_list_tells_what_could_not_be_read() -> None:
+    unread = {"away": "'postgresql://me:***@db/x' (db:5432: Connection refused)"}
+    told = "Could not be read\n  away: got 'postgresql://me:***@db/x' (db:5432: Connection refused)"
+    assert list_text({}, unread) == told
+    assert list_text({"empty": []}, unread).endswith(f"-\n\n{told}")
 
 
 def test_settings_go_by_their_last_name_unless_two_share_it() -> None:
