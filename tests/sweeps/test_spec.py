@@ -457,8 +457,10 @@ def test_asha_keeps_one_half_at_most() -> None:
     with pytest.raises(SpecError) as caught:
         load_spec("quickstart", overrides=["stopping.keep=0.75"])
     assert [str(problem) for problem in caught.value.problems] == [
-        "--set stopping.keep=0.75: got 0.75; expected at most 0.5 with asha, which keeps one half, one third, ...; "
-        "try 0.5"
+        (
+            "--set stopping.keep=0.75: got 0.75; expected at most 0.5 with asha, which keeps one half, one third, ...; "
+            "try 0.5"
+        )
     ]
     assert (
         load_spec("quickstart", overrides=["stopping.keep=0.75", "stopping.rule=median"]).stopping.keep
