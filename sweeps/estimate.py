@@ -133,8 +133,8 @@ def estimate(
 def expected_share(spec: Spec) -> float:
     """Share of its budget that a searched trial gets on average, if each rung passes what it should.
 
-    The rungs are those of `sweeps.stopping`: successive halving from the grace on, the median rule at the
-    grace. A rule that decides on few trials keeps more at first, so the real share is a little larger.
+    The rungs are those of `sweeps.ledger.stopping`: successive halving from the grace on, the median rule at
+    the grace. A rule that decides on few trials keeps more at first, so the real share is a little larger.
     """
     grace = spec.grace_step / spec.steps
     if spec.stopping.rule == "none" or grace >= 1:

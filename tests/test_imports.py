@@ -24,12 +24,12 @@ OURS = ("tli", "sweeps")
 
 # The table. A third party that is in no row may be imported nowhere. `tli/*` is every room of tli.
 ONLY_IN = {
-    "ray": {"sweeps/tuner", "sweeps/searcher", "sweeps/submit", "sweeps/doctor"},
-    "optuna": {"sweeps/space", "sweeps/ledger", "sweeps/sampling", "sweeps/stopping"},
+    "ray": {"sweeps/tuner", "sweeps/searcher", "sweeps/submit"},
+    "optuna": {"sweeps/space", "sweeps/ledger"},
     "sqlalchemy": {"sweeps/ledger", "sweeps/reach", "sweeps/backends"},
     "mlflow": {"sweeps/tracking"},
     "pydantic": {"sweeps/spec"},
-    "yaml": {"sweeps/spec", "sweeps/yaml_source"},
+    "yaml": {"sweeps/spec"},
     "rich": {"sweeps/display", "sweeps/__main__", "sweeps/summary"},
     "torch": {"tli/*"},
     "transformers": {"tli/*"},
@@ -45,8 +45,6 @@ ONLY_IN = {
 OPTIONAL = {
     ("rich", "sweeps/summary"),
     ("rich", "sweeps/__main__"),
-    ("yaml", "sweeps/spec"),
-    ("ray", "sweeps/doctor"),
     ("ray", "sweeps/submit"),
     ("huggingface_hub", "tli/base"),
     ("datasets", "tli/corpus"),

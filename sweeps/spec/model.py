@@ -37,8 +37,8 @@ from sweeps.spec.settings import (
     section,
     setting,
 )
+from sweeps.spec.yaml_source import Source
 from sweeps.wording import Fault, masked, shown
-from sweeps.yaml_source import Source
 
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
 

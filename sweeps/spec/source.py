@@ -10,8 +10,8 @@ from typing import Any
 
 from sweeps.errors import Problem, SpecError
 from sweeps.spec.ranges import KINDS
+from sweeps.spec.yaml_source import Source, parse_value, read_bytes, read_file
 from sweeps.wording import masked
-from sweeps.yaml_source import Source, parse_value, read_bytes, read_file
 
 _SUFFIXES = (".yaml", ".yml")
 

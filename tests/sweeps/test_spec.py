@@ -125,9 +125,9 @@ def test_sections_mirror_the_library() -> None:
 
 
 def test_names_are_those_of_the_rules_and_samplers() -> None:
-    from sweeps.sampling import SAMPLERS
+    from sweeps.ledger.sampling import SAMPLERS
+    from sweeps.ledger.stopping import RULES
     from sweeps.spec.model import CATALOGUE
-    from sweeps.stopping import RULES
 
     assert CATALOGUE["stopping.rule"].names == tuple(RULES)
     assert CATALOGUE["sampler.name"].names == tuple(SAMPLERS)

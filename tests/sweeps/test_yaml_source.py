@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.errors import SpecError
-from sweeps.yaml_source import DEEPEST, LARGEST_FILE, MOST_VALUES, parse_value, read_bytes, read_file, scalar
+from sweeps.spec.yaml_source import (
+    DEEPEST,
+    LARGEST_FILE,
+    MOST_VALUES,
+    parse_value,
+    read_bytes,
+    read_file,
+    scalar,
+)
 
 
 def read(text: str) -> dict[str, Any]:

@@ -1,89 +1,45 @@
-"""The ledger: an Optuna study that says what was asked, who runs it, what it reported, how it ended.
-
-It is the one authority. Whoever opens it with plain Optuna sees every trial with its state, parameters and
-intermediate values; a trial enqueued there is run at the next resume. Everything that Optuna has no place for
-stands in user attributes whose names begin with `sweeps:`.
-"""
+"""One sweep's study, as its driver writes it and everybody reads it."""
 
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.storages import BaseStorage, RDBStorage, get_storage
-from optuna.study import StudyDirection
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.errors import Problem, SpecError, StaleAttemptError
+from sweeps.ledger.sampling import SeenStudy, propose
+from sweeps.ledger.stopping import stopping_rule
+from sweeps.ledger.store import (
+    FINISHED,
+    IDENTITY,
+    MATERIAL,
+    SPEC,
+    material_conflicts,
+    open_storage,
+    refuse_foreign,
+    spec_conflicts,
+    storage_names,
+    stored_spec,
+    unused_study,
+)
 from sweeps.records import Assignment, Point, Role, State, TrialRecord
-from sweeps.sampling import SeenStudy, propose
 from sweeps.space import Space
-from sweeps.spec import Spec, difference
-from sweeps.stopping import stopping_rule
+from sweeps.spec import Spec
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
-SPEC, IDENTITY, MATERIAL = "sweeps:spec", "sweeps:identity", "sweeps:material"
-FINISHED = "sweeps:finished"
+# Attributes of a trial of ours.
 ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
-ATTEMPT, REASON, TOTALS, REPLICATE_OF = (
-    "sweeps:attempt",
-    "sweeps:reason",
-    "sweeps:totals",
-    "sweeps:replicate_of",
-)
+ATTEMPT, REASON, TOTALS = "sweeps:attempt", "sweeps:reason", "sweeps:totals"
+REPLICATE_OF = "sweeps:replicate_of"
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
-
-
-@lru_cache(maxsize=8)
-def open_storage(url: str) -> BaseStorage:
-    """An Optuna storage for a URL of SQLite or PostgreSQL, one a process.
-
-    SQLite writes ahead and syncs at checkpoints: five times faster, and a power cut may cost the last
-    moments but never the database's integrity. PostgreSQL connections are tried before use.
-    """
-    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    opened = _sqlite if url.startswith("sqlite") else _postgresql
-    for wait in (0.5, 1.0, 2.0, 4.0):
-        try:
-            return get_storage(opened(url))
-        except (IntegrityError, OperationalError, ProgrammingError):
-            # Two sweeps that make a new database at once meet at its tables; the second finds them made.
-            time.sleep(wait)
-    return get_storage(opened(url))
-
-
-def _postgresql(url: str) -> RDBStorage:
-    # Named, because SQLAlchemy's own choice of driver changed between its versions.
-    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-
-
-def _sqlite(url: str) -> RDBStorage:
-    from sqlalchemy import event
-
-    Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-
-    def set_up(connection: Any, _record: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=NORMAL")
-        cursor.close()
-
-    event.listen(storage.engine, "connect", set_up)
-    storage.engine.dispose()  # the pool's first connection was made before the listener
-    return storage
 
 
 class Ledger:
@@ -118,14 +74,14 @@ class Ledger:
         stored = stored_spec(storage, spec.name)
         if stored is None:
             refuse_foreign(storage, spec.name)
-            study_id = _empty_study(storage, spec.name)
+            study_id = unused_study(storage, spec.name)
             storage.set_study_user_attr(study_id, IDENTITY, uuid.uuid4().hex)
         else:
             study_id = storage.get_study_id_from_name(spec.name)
         known = storage.get_study_user_attrs(study_id).get(MATERIAL, {})
         problems = [
             *(spec_conflicts(stored, spec) if stored else ()),
-            *_changed(spec.name, known, material or {}),
+            *material_conflicts(spec.name, known, material or {}),
         ]
         if problems:
             raise SpecError(*problems)
@@ -381,67 +337,3 @@ class Ledger:
 
     def _set(self, number: int, attribute: str, value: Any) -> None:
         self._storage.set_trial_user_attr(self._ids[number], attribute, value)
-
-
-def storage_names(storage: BaseStorage) -> list[str]:
-    """Names of the sweeps in a storage; other people's studies are left out."""
-    return [study.study_name for study in storage.get_all_studies() if SPEC in study.user_attrs]
-
-
-def refuse_foreign(storage: BaseStorage, name: str) -> None:
-    """Refuse a study of this name that this program did not make and that holds something.
-
-    Raises:
-        SpecError: there is one.
-    """
-    for study in storage.get_all_studies():
-        if study.study_name != name or SPEC in study.user_attrs:
-            continue
-        if set(study.user_attrs) - {IDENTITY, MATERIAL} or storage.get_n_trials(study._study_id):
-            got = "a study that was not made by sweeps"
-            raise SpecError(Problem(f"study {name!r}", got, "a name of its own", f"name: {name}-2"))
-
-
-def _empty_study(storage: BaseStorage, name: str) -> int:
-    """The unused study of this name, left by a kill while it was made, or a new one."""
-    for study in storage.get_all_studies():
-        if study.study_name == name:
-            return int(study._study_id)
-    return int(storage.create_new_study([StudyDirection.MINIMIZE], name))
-
-
-def _changed(name: str, known: Mapping[str, str], material: Mapping[str, str]) -> list[Problem]:
-    """What the spec names as before, and what is no longer the same."""
-    return [
-        Problem(
-            f"study {name!r}",
-            f"another {what} than its trials had (digest {material[what][:12]}, theirs {known[what][:12]})",
-            "the same base and text for every trial",
-            f"name: {name}-2, or the old {what}",
-        )
-        for what in known
-        if material.get(what, known[what]) != known[what]
-    ]
-
-
-def spec_conflicts(stored: Spec, spec: Spec) -> list[Problem]:
-    """Why a study that was run with one spec cannot go on with another."""
-    if stored.hash == spec.hash:
-        return []
-    return [
-        Problem(
-            f"study {spec.name!r}",
-            f"another spec ({line})",
-            "the spec that the study was made with",
-            f"name: {spec.name}-2, or the old value",
-        )
-        for line in difference(stored, spec)
-    ]
-
-
-def stored_spec(storage: BaseStorage, name: str) -> Spec | None:
-    """The spec that a study was last run with; None when there is no such study of ours."""
-    for study in storage.get_all_studies():
-        if study.study_name == name and SPEC in study.user_attrs:
-            return Spec.from_json(json.loads(study.user_attrs[SPEC]))
-    return None

@@ -1,0 +1,14 @@
+"""The ledger: an Optuna study that says what was asked, who runs it, what it reported, how it ended.
+
+It is the one authority. Whoever opens it with plain Optuna sees every trial with its state, parameters and
+intermediate values; a trial enqueued there is run at the next resume. Everything that Optuna has no place for
+stands in user attributes whose names begin with `sweeps:`. What is asked next and what is stopped early are
+Optuna's samplers and pruners, asked here over what the study holds.
+"""
+
+from __future__ import annotations
+
+from sweeps.ledger.store import open_storage, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.ledger.study import Ledger
+
+__all__ = ["Ledger", "open_storage", "refuse_foreign", "spec_conflicts", "stored_spec"]
