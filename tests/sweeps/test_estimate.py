@@ -221,7 +221,8 @@ def test_trials_that_do_not_fit_the_memory(
         SpecError, match=r"micro_batch_tokens: got trials of about 0\.0 GiB; expected at most 0\.0 GiB"
     ):
         check(spec_on(base))
-    assert check(spec_on(base), cluster="ray://head:10001")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert check(spec_on(base), cluster=f"127.0.0.1:{server.getsockname()[1]}")
 
 
 # -- the machine and what it reaches ----------------------------------------------------------------------------
