@@ -26,11 +26,13 @@ from sweeps.wording import masked
 START_SECONDS = 120.0
 _TAIL = 20  # lines of a log that are shown when its program ends
 # The words come by the pipe: an address may hold a password, which a process list would show. When the pipe
-# breaks, we are gone, and the whole process group ends too.
+# breaks, we are gone, and the whole process group ends too. MLflow's job workers would not (they have sessions
+# of their own), and nothing here needs them.
 _LAUNCH = """
 import importlib.metadata, json, os, signal, sys, threading
 sys.argv = json.loads(sys.stdin.readline())
 os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", GIT_PYTHON_REFRESH="quiet")
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 def watch():
     sys.stdin.read()
     os.killpg(0, signal.SIGKILL)

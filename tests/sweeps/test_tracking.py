@@ -93,6 +93,7 @@ class Store:
 def quiet() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # its workers would outlive the server
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         yield
