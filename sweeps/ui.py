@@ -26,8 +26,8 @@ from sweeps.wording import masked
 START_SECONDS = 120.0
 _TAIL = 20  # lines of a log that are shown when its program ends
 # The words come by the pipe: an address may hold a password, which a process list would show. When the pipe
-# breaks, we are gone, and the whole process group ends too. MLflow's job workers would not (they have sessions
-# of their own), and nothing here needs them.
+# breaks, we are gone, and the whole process group ends too. MLflow's job workers would not (they have
+# sessions of their own), and nothing here needs them.
 _LAUNCH = """
 import importlib.metadata, json, os, signal, sys, threading
 sys.argv = json.loads(sys.stdin.readline())
