@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     from sweeps.spec import Spec
 
 MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
-STOPPED = 130  # what a shell gives for Ctrl-C
+STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         result: int = options.command(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return STOPPED
     except InputError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -37,10 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(MISSING_EXTRA, file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader of a pipe has seen enough; Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()  # the reader of a pipe has seen enough
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        if error.errno == errno.ENOSPC:
+            _close_output()
+        return 1
     return result
+
+
+def _close_output() -> None:
+    """Let go of what could not be printed, or Python would complain once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _OF_THE_EXTRA = frozenset(
@@ -119,18 +137,39 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
 
     total = spec.budget.trials + spec.replicates
     stream = sys.stderr if options.json else sys.stdout
-    try:
-        with Display(spec.name, total, stream) as display:
-            sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
-    except KeyboardInterrupt:
-        print(f"\nstopped; nothing is lost: the same command again goes on with {spec.name}", file=sys.stderr)
-        return STOPPED
+    with _terminated_as_interrupted() as terminated:
+        try:
+            with Display(spec.name, total, stream) as display:
+                sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
+        except KeyboardInterrupt:
+            again = f"nothing is lost: the same command again goes on with {spec.name}"
+            print(f"\nstopped; {again}", file=sys.stderr)
+            return TERMINATED if terminated else STOPPED
     if options.json:
         _print_json({"name": spec.name, "verdict": sweep.verdict.to_json(), "places": places(sweep)})
     else:
         shown = places(sweep)
         print(summary_text(sweep.verdict, sweep.records, name=spec.name, places=shown, spec=reference))
     return 0 if sweep.verdict.best is not None else 1
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[list[int]]:
+    """Let SIGTERM, which schedulers of clusters send, stop a sweep as Ctrl-C does; gives those that came."""
+    came: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt  # and not by SIGINT, which a shell has ignored in what it starts by `&`
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -150,11 +189,15 @@ def _submit(options: argparse.Namespace) -> int:
 
 
 def _trial(options: argparse.Namespace) -> int:
+    from sweeps import machine
     from sweeps.single import run_one
 
     out = options.out or Path(f"trial-{options.number:04d}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(Problem("--out", f"{out}, which exists", "a new folder", f"--out {out}-2"))
+    above = machine.existing(out)
+    if not above.is_dir() or not machine.writable(above):
+        raise InputError(Problem("--out", f"{out} in {above}", "a folder in one to write to", "another name"))
     for points in run_one(_spec_or_sweep(options), options.number, out):
         for point in points:
             if options.json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from sweeps import reach
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
-from sweeps.records import TrialRecord
+from sweeps.records import State, TrialRecord
 from sweeps.selection import Verdict, verdict
 from sweeps.spec import COMPARED, Spec, load_spec, packaged
 from sweeps.spec.checks import address_faults
@@ -200,18 +200,7 @@ def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
         )
     source = sweep.folders.final(chosen)
     if not (source / "lineage.json").is_file():
-        held = (
-            ", ".join(str(n) for n in records if (sweep.folders.final(n) / "lineage.json").is_file())
-            or "none"
-        )
-        raise SpecError(
-            Problem(
-                f"trial {chosen}",
-                f"{records[chosen].state.value}, whose weights were not kept",
-                f"one of the trials kept: {held}",
-                f"sweeps trial {sweep.spec.name} {chosen} --out {out}",
-            )
-        )
+        raise SpecError(_no_weights(sweep, records, chosen, out))
     record = records[chosen]
     facts = {
         "heldout_loss": record.value,
@@ -220,6 +209,18 @@ def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
     }
     copy_model(source, out, lineage=facts)
     return chosen
+
+
+def _no_weights(sweep: Sweep, records: Mapping[int, TrialRecord], chosen: int, out: Path) -> Problem:
+    held = [str(number) for number in records if (sweep.folders.final(number) / "lineage.json").is_file()]
+    state, where = records[chosen].state, f"trial {chosen}"
+    if not state.finished:
+        got, again = f"one that is {state.value.lower()}", f"`sweeps status {sweep.spec.name}`, and waiting"
+        return Problem(where, got, "a complete trial", again)
+    words = {State.PRUNED: "one that was stopped early", State.FAIL: "one that failed"}
+    got = words.get(state, "one whose weights were not kept")
+    kept = f"one of the trials that were kept: {', '.join(held) or 'none'}"
+    return Problem(where, got, kept, f"sweeps trial {sweep.spec.name} {chosen} --out {out}, to train it here")
 
 
 def places(sweep: Sweep) -> dict[str, str]:

@@ -58,7 +58,7 @@ def assignment_of(spec: Spec, number: int) -> Assignment:
     """
     try:
         spec, records = (sweep := found(spec)).spec, sweep.records
-        there = f"`sweeps status {spec.name}` shows them"
+        there = f"sweeps status {spec.name}"
     except NoSweepError:  # the first two trials of every sweep are known before it runs
         records = []
         there = f"`sweeps run` first; before it 0 is the control of {spec.name}, and 1 its baseline"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import tempfile
+import threading
 from typing import Any
 
 import ray
@@ -87,6 +89,8 @@ def start_cluster(spec: Spec, address: str | None) -> None:
 
 
 def _start_here(spec: Spec) -> None:
+    # Its head ends with us; a signal to the whole process group may end it first, and Ray waits for it then.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     try:
         _init(address="local", num_cpus=_cpus(spec), include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -106,7 +110,15 @@ def _join(address: str) -> None:
 
 
 def _init(**given: Any) -> None:
-    ray.init(**given, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**given, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
+    except SystemExit:  # Ray's own handler of SIGTERM was in place when it came
+        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _reason(error: Exception) -> str:
