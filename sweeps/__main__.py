@@ -198,7 +198,8 @@ def _trial(options: argparse.Namespace) -> int:
     above = machine.existing(out)
     if not above.is_dir() or not machine.writable(above):
         raise InputError(Problem("--out", f"{out} in {above}", "a folder in one to write to", "another name"))
-    for points in run_one(_spec_or_sweep(options), options.number, out):
+    where = "--study" if options.study else None
+    for points in run_one(_spec_or_sweep(options), options.number, out, where=where):
         for point in points:
             if options.json:
                 print(json.dumps(point.to_json()), flush=True)
@@ -210,9 +211,12 @@ def _trial(options: argparse.Namespace) -> int:
 
 def _spec_or_sweep(options: argparse.Namespace) -> Spec:
     """A spec with the command line's settings over it; without any, the name of a sweep will do too."""
-    if options.set:
-        return _spec(options)
     from sweeps.results import named
+    from sweeps.spec import load_spec
+
+    if options.set:
+        study = [f"storage.study={options.study}"] if options.study else []
+        return load_spec(options.spec, overrides=[*options.set, *study], runs=options.runs)
 
     return named(options.spec, runs=options.runs, study=options.study)
 

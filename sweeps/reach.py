@@ -140,8 +140,12 @@ def postgres(url: str, where: str) -> Iterator[Problem]:
             pass
         engine.dispose()
     except (SQLAlchemyError, ImportError) as error:
-        got = f"{masked(url)!r} ({_first_line(getattr(error, 'orig', error))})"
-        yield Problem(where, got, "a PostgreSQL database that can be opened", "its user, password and name")
+        said = _first_line(getattr(error, "orig", error))
+        remedy = "its user, password and name"
+        if "no password" in said:
+            remedy = "a password in the address, in PGPASSWORD or in ~/.pgpass"
+        got = f"{masked(url)!r} ({said})"
+        yield Problem(where, got, "a PostgreSQL database that can be opened", remedy)
 
 
 def driven(url: str) -> str:

@@ -15,18 +15,19 @@ from sweeps.spec import Spec
 from sweeps.trial import Slot, for_workers, run_trial
 
 
-def run_one(spec: Spec, number: int, out: Path) -> Iterator[tuple[Point, ...]]:
+def run_one(spec: Spec, number: int, out: Path, *, where: str | None = None) -> Iterator[tuple[Point, ...]]:
     """Run one trial in this process, for a debugger; the ledger is read but never written.
 
     Args:
         spec: of the sweep.
         number: of the trial; of a sweep that was not run yet, 0 is the control and 1 the baseline.
         out: an empty or new folder for what the trial writes.
+        where: the option that the study's address came from; its place in the spec when left out.
 
     Raises:
         SpecError: there is no such trial.
     """
-    assignment = assignment_of(spec, number)
+    assignment = assignment_of(spec, number, where)
     return run_trial(Slot(for_workers(spec)), assignment, Folders(out.absolute(), spec.name))
 
 
@@ -50,14 +51,14 @@ def calibrate(spec: Spec, steps: int = 3) -> float:
     return (last[0].flops - first[0].flops) / (last[0].seconds - first[0].seconds)
 
 
-def assignment_of(spec: Spec, number: int) -> Assignment:
+def assignment_of(spec: Spec, number: int, where: str | None = None) -> Assignment:
     """What trial `number` of a sweep runs, without asking for it.
 
     Raises:
         SpecError: there is no such trial, it has no settings yet, or the study cannot be read.
     """
     try:
-        spec, records = (sweep := found(spec)).spec, sweep.records
+        spec, records = (sweep := found(spec, where=where)).spec, sweep.records
         there = f"sweeps status {spec.name}"
     except NoSweepError:  # the first two trials of every sweep are known before it runs
         records = []
