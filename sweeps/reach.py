@@ -166,6 +166,15 @@ def file_of(url: str) -> Path:
     return Path(url.partition(":///")[2].partition("?")[0])
 
 
+def absolute(url: str) -> str:
+    """The URL of a store, a file's from the root, so that it means the same in every working folder."""
+    if not url.startswith("sqlite"):
+        return url
+    scheme, _, rest = url.partition(":///")
+    query = rest.partition("?")[2]
+    return f"{scheme}:///{file_of(url).absolute()}{'?' if query else ''}{query}"
+
+
 def may_exist(url: str) -> bool:
     """Whether a store may already be there: a file that exists, or a server."""
     return not url.startswith("sqlite") or file_of(url).exists()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -140,6 +143,9 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "store in memory": ("budget:", "storage: {study: 'sqlite:///:memory:'}\nbudget:", ["10:11 storage.study: got 'sqlite:///:memory:'; expected sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; try sqlite"]),
     "store away": ("budget:", "storage: {study: 'postgresql://me:secret@127.0.0.1:1/x'}\nbudget:", ["10:11 storage.study: got 'postgresql://me:***@127.0.0.1:1/x' (127.0.0.1:1: Connection refused); expected a PostgreSQL server that answers; try starting it"]),
     "store that is text": ("budget:", "storage: {study: 'sqlite:///train.txt'}\nbudget:", ["10:11 storage.study: got 'train.txt', which is no SQLite file; expected a SQLite file or a new one; try another name"]),
+    "store of another program": ("budget:", "storage: {study: 'sqlite:///other.db'}\nbudget:", ["10:11 storage.study: got 'other.db', which holds something else (no table 'studies'); expected a SQLite file or a new one; try another name"]),
+    "store that is broken": ("budget:", "storage: {study: 'sqlite:///broken.db'}\nbudget:", ["10:11 storage.study: got 'broken.db', which is broken (file is not a database); expected a SQLite file; try its last copy"]),
+    "one store for both": ("budget:", "storage: {study: 'sqlite:///x.db'}\ntracking: {uri: 'sqlite:///x.db'}\nbudget:", ["11:12 tracking.uri: got 'sqlite:///x.db', the study's own store; expected a store of its own: Optuna and MLflow would take each other's tables for theirs; try another database, or sqlite"]),
     "artifacts in a bucket": ("budget:", "storage: {artifacts: 's3://bucket/x'}\nbudget:", ["10:11 storage.artifacts: got 's3://bucket/x'; expected a folder that all trials can reach; try runs"]),
     "artifacts in a file": ("budget:", "storage: {artifacts: train.txt}\nbudget:", ["10:11 storage.artifacts: got '{cwd}/train.txt', a file; expected a folder; try another folder"]),
     "tracking in a folder": ("budget:", "tracking: {uri: mlruns}\nbudget:", ["10:12 tracking.uri: got 'mlruns'; expected sqlite, null, or an address http(s)://HOST or sqlite:///FILE; try sqlite"]),
@@ -155,6 +161,9 @@ def place(tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest
     shutil.copytree(tiny_model("llama"), tmp_path / "base")
     (tmp_path / "train.txt").write_text("Some text to train on.\n" * 200)
     (tmp_path / "test.txt").write_text("Other text, held out.\n" * 50)
+    (tmp_path / "broken.db").write_bytes(b"SQLite format 3\x00" + b"\x55" * 5000)
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE notes (text TEXT)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SWEEPS_RUNS", raising=False)
     return tmp_path
@@ -481,6 +490,77 @@ def test_as_a_command(mistake: str, place: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: spec.yaml:{expected[0]}\n"
     assert tree(place) == before
+
+
+LONG = GOOD.replace("tokens: 2048", "tokens: 4096000") + "tracking: null\n"
+
+
+@pytest.mark.parametrize(("number", "code", "times"), [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)])
+def test_a_run_that_is_stopped_says_that_it_goes_on(
+    number: signal.Signals, code: int, times: int, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "spec.yaml").write_text(LONG)
+    command = [sys.executable, "-m", "sweeps", "run", "spec.yaml", "--runner", "inline"]
+    measured = 0
+    for _ in range(times):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+            wait_for_more_than(measured, place, driver)
+            again = main(["run", "spec.yaml", "--runner", "inline"])  # while it is driven
+            driver.send_signal(number)
+            _, err = driver.communicate(timeout=60)
+        assert again == 1
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: my-sweep is being driven by process {driver.pid} on ")
+        assert driver.returncode == code, err
+        assert err == "\nstopped; nothing is lost: the same command again goes on with my-sweep\n"
+        measured = len(curve(place).read_text().splitlines())
+
+
+def curve(place: Path) -> Path:
+    return place / "runs/my-sweep/trials/0000/curve.jsonl"
+
+
+def wait_for_more_than(measured: int, place: Path, driver: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not curve(place).is_file() or len(curve(place).read_text().splitlines()) <= measured:
+        assert driver.poll() is None, "it ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_sigterm_stops_what_a_script_started_in_the_background(place: Path) -> None:
+    """A shell that is not interactive starts `command &` with SIGINT ignored."""
+    (place / "spec.yaml").write_text(LONG)
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from sweeps.__main__ import main; "
+    code += "raise SystemExit(main(['run', 'spec.yaml', '--runner', 'inline']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, text=True) as driver:
+        wait_for_more_than(0, place, driver)
+        driver.terminate()
+        assert driver.wait(60) == 143
+
+
+def test_a_trial_that_is_stopped(place: Path) -> None:
+    (place / "spec.yaml").write_text(LONG)
+    command = [sys.executable, "-m", "sweeps", "trial", "spec.yaml", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline().startswith("step ")
+        driver.send_signal(signal.SIGINT)
+        _, err = driver.communicate(timeout=60)
+    assert (driver.returncode, err) == (130, "\nstopped\n")
+
+
+def test_a_reader_that_has_seen_enough_and_a_full_disk(place: Path) -> None:
+    (place / "spec.yaml").write_text(GOOD)
+    command = [sys.executable, "-m", "sweeps", "plan", "spec.yaml"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
 
 def test_checking_loads_no_heavy_library(place: Path) -> None:

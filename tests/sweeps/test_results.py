@@ -41,8 +41,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, save_model: Any) -> Path:
     model = save_model(root / "model")
     given = {"model": model, "text": text, "trials": 4, "study": "sqlite", "tracking": "null"}
     (root / "tiny.yaml").write_text(SPEC.format(name="tiny", runs="runs", **given))
-    with contextlib.chdir(root):
-        run(load_spec("tiny.yaml"), Silent(), runner="inline")
+    run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")
     return root
 
 
@@ -156,13 +155,23 @@ def test_a_trial_is_looked_up_in_the_study_that_the_spec_names(place: Path) -> N
         assignment_of(unknown, 5)
 
 
+@pytest.mark.postgres
 def test_postgresql_with_a_password(
     place: Path, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The server trusts everybody on its socket; what is looked at is which password would be sent.
     url = postgres_url.replace("postgres:@", "postgres:secret@")
     assert "secret" in url
-    given = ["--runner", "inline", "--set", f"storage.study={url}", "--set", "name=pg"]
+    given = [
+        "--runs",
+        str(place / "runs"),
+        "--runner",
+        "inline",
+        "--set",
+        f"storage.study={url}",
+        "--set",
+        "name=pg",
+    ]
     assert main(["run", "tiny.yaml", *given]) == 0
     kept = json.loads(Path("runs/pg/spec.json").read_text())
     assert ":***@" in kept["storage"]["study"]
