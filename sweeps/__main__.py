@@ -148,8 +148,17 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     if options.json:
         _print_json({"name": spec.name, "verdict": sweep.verdict.to_json(), "places": places(sweep)})
     else:
-        shown = places(sweep)
-        print(summary_text(sweep.verdict, sweep.records, name=spec.name, places=shown, spec=reference))
+        elsewhere = spec.root.absolute() != Path(os.environ.get("SWEEPS_RUNS", "runs")).absolute()
+        print(
+            summary_text(
+                sweep.verdict,
+                sweep.records,
+                name=spec.name,
+                places=places(sweep),
+                spec=reference,
+                runs=str(spec.root) if elsewhere else None,
+            )
+        )
     return 0 if sweep.verdict.best is not None else 1
 
 

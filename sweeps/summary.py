@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -32,12 +33,13 @@ def summary_text(
     name: str,
     places: Mapping[str, str],
     spec: str | None = None,
+    runs: str | None = None,
 ) -> str:
     """The end of a sweep: the answer, how sure it is, what happened, where everything is, what to do next.
 
     `places` are shown as they come, label and address, so secrets in them are masked by the caller. `spec` is
     what the user ran, a file or a packaged name, for the commands that need it again; when left out, they go
-    by the sweep's name.
+    by the sweep's name. `runs` is the folder of results, where commands would not look by themselves.
     """
     return join(
         textwrap.wrap(_headline(verdict, name), WIDTH),
@@ -47,7 +49,7 @@ def summary_text(
         _failed(verdict),
         section("Know before you believe it", bullets(verdict.warnings)),
         section("Where", pairs(places)),
-        section("Next", pairs(_next_commands(verdict, name, spec))),
+        section("Next", pairs(_next_commands(verdict, name, spec, runs))),
     )
 
 
@@ -213,7 +215,7 @@ def _rest(endings: Sequence[Ending]) -> list[str]:
     return [f"  and {rest} more: `sweeps status`"] if rest > 0 else []
 
 
-def _next_commands(verdict: Verdict, name: str, spec: str | None) -> dict[str, str]:
+def _next_commands(verdict: Verdict, name: str, spec: str | None, runs: str | None) -> dict[str, str]:
     commands = {}
     unfinished = (State.WAITING, State.RUNNING)
     if any(counts[state] for counts in (verdict.counts, verdict.replicates) for state in unfinished):
@@ -229,7 +231,8 @@ def _next_commands(verdict: Verdict, name: str, spec: str | None) -> dict[str, s
     failed = next((ending for ending in verdict.failed if ending.role is not Role.REPLICATE), None)
     if failed is not None:
         commands["debug a failure"] = f"sweeps trial {spec or name} {failed.number}"
-    return commands
+    there = f" --runs {shlex.quote(runs)}" if runs else ""
+    return {what: f"{command}{there}" for what, command in commands.items()}
 
 
 def _difference_in_words(delta: Difference) -> str:

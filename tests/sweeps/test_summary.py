@@ -113,6 +113,14 @@ def test_the_whole_page() -> None:
     assert page + "\n" == PAGE
 
 
+def test_next_commands_name_the_folder_where_they_would_not_look() -> None:
+    records = small_sweep()
+    page = summary_text(verdict(records), records, name="s", places={}, spec="s.yaml", runs="my runs")
+    (commands,) = [part for part in page.split("\n\n") if part.startswith("Next\n")]
+    assert len(commands.splitlines()) > 3
+    assert all(line.endswith(" --runs 'my runs'") for line in commands.splitlines()[1:])
+
+
 def test_best_is_the_middle_of_the_page() -> None:
     before, best, after = PAGE.partition(best_text(verdict(small_sweep())))
     assert before.endswith("under other seeds\n\n")
