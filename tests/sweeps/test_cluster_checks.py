@@ -117,6 +117,7 @@ def test_a_port_of_something_else(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_head_node_is_known_and_sigterm_stays_ours(write_spec: Callable[..., Path]) -> None:
     import ray
 

@@ -528,6 +528,7 @@ def wait_for_more_than(measured: int, place: Path, driver: subprocess.Popen[str]
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_sigterm_stops_what_a_script_started_in_the_background(place: Path) -> None:
     """A shell that is not interactive starts `command &` with SIGINT ignored."""
     (place / "spec.yaml").write_text(LONG)
