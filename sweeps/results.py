@@ -120,12 +120,12 @@ def found(spec: Spec, reference: str | None = None, *, where: str | None = None)
     elif problems := list(reach.store(url, where, table="studies")):
         raise SpecError(*problems)
     with reach.readable(url, where):
-        storage = open_storage(reach.absolute(url))
+        storage = open_storage(url)
         if stored_spec(storage, spec.name) is None:
             refuse_foreign(storage, spec.name)
             got = f"no study of this name in {masked(url)}"
             raise NoSweepError(Problem(spec.name, got, "a sweep that was run", run))
-        ledger = Ledger.read(reach.absolute(url), spec.name)
+        ledger = Ledger.read(url, spec.name)
     carried = {field: getattr(ledger.spec, field) for field in (*COMPARED, "budget")}
     return Sweep(spec.model_copy(update=carried), Folders(spec.root, spec.name), ledger)
 

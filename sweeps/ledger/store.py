@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
 
 from sweeps.errors import Problem, SpecError
+from sweeps.reach import absolute
 from sweeps.spec import Spec, difference
 
 # Attributes of a study of ours.
@@ -21,13 +22,18 @@ SPEC, IDENTITY, MATERIAL = "sweeps:spec", "sweeps:identity", "sweeps:material"
 FINISHED = "sweeps:finished"
 
 
-@lru_cache(maxsize=8)
 def open_storage(url: str) -> BaseStorage:
-    """An Optuna storage for a URL of SQLite or PostgreSQL, one a process.
+    """An Optuna storage for a URL of SQLite or PostgreSQL, one a process and database.
 
     SQLite writes ahead and syncs at checkpoints: five times faster, and a power cut may cost the last
     moments but never the database's integrity. PostgreSQL connections are tried before use.
     """
+    # By the file's place and not its name, which means another file in another working folder.
+    return _opened(absolute(url))
+
+
+@lru_cache(maxsize=8)
+def _opened(url: str) -> BaseStorage:
     from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
