@@ -6,6 +6,7 @@ The previous state is kept until the next one is good, and one that was cut shor
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -35,7 +36,8 @@ def save_state(training: Training, folder: Path) -> Path:
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
     content = save(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-        metadata={"step": str(training.step), "seconds": repr(training.seconds)},
+        # One entry: safetensors writes several in an order that changes from call to call.
+        metadata={"progress": json.dumps({"step": training.step, "seconds": training.seconds})},
     )
     digest = hashlib.sha256(content).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +84,7 @@ def _load(training: Training, path: Path) -> None:
         names = set(state.keys())
         if not {f"model.{name}" for name, _ in training.model.named_parameters()} <= names:
             raise KeyError(path.name)  # before anything is overwritten
+        progress = json.loads(state.metadata()["progress"])
         training.optimizer.state.clear()
         with torch.no_grad():
             for name, parameter in training.model.named_parameters():
@@ -96,9 +99,7 @@ def _load(training: Training, path: Path) -> None:
         torch.set_rng_state(state.get_tensor("rng"))
         if (device := _cuda(training)) is not None and "rng.cuda" in names:
             torch.cuda.set_rng_state(state.get_tensor("rng.cuda"), device)
-        metadata = state.metadata()
-    training.step = int(metadata["step"])
-    training.seconds = float(metadata["seconds"])
+    training.step, training.seconds = progress["step"], progress["seconds"]
 
 
 def _cuda(training: Training) -> torch.device | None:

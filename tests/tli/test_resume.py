@@ -121,7 +121,7 @@ def test_two_states_are_kept(tiny_model: Tiny, tmp_path: Path) -> None:
         run(made, step)
         paths.append(save_state(made, tmp_path))
     assert sorted(tmp_path.iterdir()) == paths[1:]
-    assert save_state(made, tmp_path) == paths[2]  # the same content has the same name
+    assert {save_state(made, tmp_path) for _ in range(8)} == {paths[2]}  # the same content has the same name
 
 
 def cut(path: Path) -> None:
