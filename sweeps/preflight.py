@@ -16,7 +16,7 @@ from tli.base import Base
 from tli.data import source_problems
 from tli.errors import DataError
 from tli.families import family_of, refusals
-from tli.plan import injection_problems
+from tli.injection import injection_problems
 
 _MOST_FILES = 50  # of a source, whose first row is looked at
 _TOKEN_BYTES = 4  # of a token file, at most

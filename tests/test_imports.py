@@ -54,7 +54,18 @@ OPTIONAL = {
 }
 # Rooms of tli that a command line loads before it knows whether it will need a tensor: heavy imports there are
 # made inside functions, or under TYPE_CHECKING.
-LAZY = {"tli/__main__", "tli/plan", "tli/config", "tli/checkpoint_io", "tli/base", "tli/cost", "tli/recipe"}
+LAZY = {
+    "tli/__main__",
+    "tli/arguments",
+    "tli/injection",
+    "tli/experts",
+    "tli/plan",
+    "tli/config",
+    "tli/checkpoint_io",
+    "tli/base",
+    "tli/cost",
+    "tli/recipe",
+}
 # Rooms that may give a variable its default, because a third party has no other switch.
 SETS_ENVIRONMENT = {"sweeps/tuner"}
 HEAVY = {

@@ -9,142 +9,38 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from tli import aside
+from tli.arguments import BAD_INPUT, OPTIONS, injection_of, parser
 from tli.base import Base, find
 from tli.cost import cost
-from tli.errors import InputError, Problem, TliError
+from tli.errors import InputError, PlanError, Problem, TliError
 from tli.families import family_of, refusals
+from tli.injection import Injection, injection_problems
 from tli.lineage import FILE, read_lineage
-from tli.plan import INITS, METHODS, Injection, Plan, injection_problems, plan_for
+from tli.plan import Plan, plan_for
 
 T = TypeVar("T")
-_WRONG, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Ends a mistyped command as every other mistake ends."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; try {self.prog} -h", file=sys.stderr)
-        raise SystemExit(_BAD_INPUT)
+_WRONG, _INTERRUPTED = 1, 130
+_OF_PLANS = {*Injection.__dataclass_fields__, *OPTIONS.values(), "text"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0, 1 when a verification failed, 2 for bad input."""
-    options = _parser().parse_args(arguments)
+    runs = {"plan": _plan, "upscale": _upscale, "verify": _verify, "inspect": _inspect}
+    options = parser(runs).parse_args(arguments)
     try:
         return int(options.run(options))
     except InputError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
-        return _BAD_INPUT
+        return BAD_INPUT
     except (TliError, OSError) as error:  # a full disk, a torn network
         print(f"error: {error}", file=sys.stderr)
         return _WRONG
     except KeyboardInterrupt:
         return _INTERRUPTED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="tli",
-        description="Grow a pretrained causal language model deeper by injecting layers.",
-        epilog="example:\n  tli upscale builtin:tiny-llama deeper/ --k 4 --init identity --verify",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _plan_command(commands)
-    _upscale_command(commands)
-    _verify_command(commands)
-    _inspect_command(commands)
-    return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[_Parser],
-    run: Callable[[argparse.Namespace], int],
-    text: str,
-    example: str,
-) -> _Parser:
-    name = run.__name__.lstrip("_")
-    parser = commands.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=f"example:\n{example}",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _plan_command(commands: argparse._SubParsersAction[_Parser]) -> None:
-    example = "  tli plan builtin:tiny-llama --k 3\n  tli plan --depth 32 --k 4 --json > plan.json"
-    parser = _command(
-        commands, _plan, "show which layers a deeper model would have; reads no weights", example
-    )
-    parser.add_argument("model", nargs="?", help="a folder, a hub id or builtin:tiny-llama; adds its costs")
-    parser.add_argument("--depth", type=int, help="number of layers, instead of a model")
-    _injection_options(parser)
-    _model_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _upscale_command(commands: argparse._SubParsersAction[_Parser]) -> None:
-    example = (
-        "  tli upscale builtin:tiny-llama deeper/ --k 4 --init identity --verify\n"
-        "  python -c \"from transformers import AutoModelForCausalLM as A; A.from_pretrained('deeper/')\""
-    )
-    text = "write the deeper model of SRC to the new folder DST, without loading it"
-    parser = _command(commands, _upscale, text, example)
-    parser.add_argument("src", metavar="SRC", help="a folder, a hub id or builtin:tiny-llama")
-    parser.add_argument("dst", metavar="DST", type=Path, help="a folder that does not exist yet")
-    _injection_options(parser)
-    _model_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of --init random (default 0)")
-    parser.add_argument("--verify", action="store_true", help="prove the result, as `tli verify` does")
-
-
-def _verify_command(commands: argparse._SubParsersAction[_Parser]) -> None:
-    example = "  tli verify deeper/ && echo proven"
-    text = f"prove that a written folder is what its {FILE} says; exit code 1 when it is not"
-    parser = _command(commands, _verify, text, example)
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a folder that `tli upscale` wrote")
-    parser.add_argument("--base", help=f"the base model, when it is not where {FILE} says")
-    parser.add_argument("--no-load", action="store_true", help="compare bytes only; do not run the model")
-    _model_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _inspect_command(commands: argparse._SubParsersAction[_Parser]) -> None:
-    example = "  tli inspect builtin:tiny-llama"
-    parser = _command(commands, _inspect, "show what a model is and whether it can be upscaled", example)
-    parser.add_argument("model", help="a folder, a hub id or builtin:tiny-llama")
-    _model_options(parser)
-    parser.add_argument("--fingerprint", action="store_true", help="read all files and print their hash")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _injection_options(parser: argparse.ArgumentParser) -> None:
-    default = Injection()
-    parser.add_argument("--k", type=int, default=default.k, help=f"layers in a set (default {default.k})")
-    inits = ", ".join(INITS)
-    parser.add_argument(
-        "--init", default=default.init, help=f"first weights: {inits} (default {default.init})"
-    )
-    parser.add_argument(
-        "--method", default=default.method, help=f"{' or '.join(METHODS)} (the unchanged control)"
-    )
-    scale = f"residual scale of --init damped, from 0 to 1 (default {default.scale})"
-    parser.add_argument("--scale", type=float, default=default.scale, help=scale)
-
-
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-    parser.add_argument("--allow-remote-code", action="store_true", help="accept a model that brings code")
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -155,9 +51,15 @@ def _plan(options: argparse.Namespace) -> int:
     base = _tried(problems, lambda: _found(options, options.model)) if options.model else None
     if base and options.method != "none":
         problems += _obstacles(base)
-    decided = _decided(options, base.facts.depth if base else options.depth, problems)
+    if options.save and options.save.is_dir():
+        problems.append(Problem("--save", f"{str(options.save)!r}, a folder", "a file", "plan.json"))
+    decided = _decided(options, base, base.facts.depth if base else options.depth, problems)
+    if options.save:
+        aside.write_text(options.save, json.dumps(decided.to_json(), indent=2) + "\n")
     value = decided.to_json()
     lines = [str(decided), f"new stack: {_stack(decided)}"]
+    if decided.change:
+        lines += [f"change of the hidden state: {' '.join(f'{change:.3f}' for change in decided.change)}"]
     if base and decided.injected:
         price = cost(base, decided, sequence_length=1, batch_tokens=1)
         before = base.facts.parameters
@@ -174,7 +76,13 @@ def _plan(options: argparse.Namespace) -> int:
 def _upscale(options: argparse.Namespace) -> int:
     problems = aside.taken(options.dst)
     base = _tried(problems, lambda: _found(options, options.src))
-    decided = _decided(options, base.facts.depth if base else None, problems)
+    if options.plan:
+        decided = _saved(options, problems)
+        if problems:
+            raise InputError(*problems)
+    else:
+        decided = _decided(options, base, base.facts.depth if base else None, problems)
+    assert decided is not None
     assert base is not None, "a base that was not found is a problem, and problems were raised"
     from tli.upscale import upscale_folder
 
@@ -243,19 +151,57 @@ def _tried(problems: list[Problem], step: Callable[[], T]) -> T | None:
         return None
 
 
-def _decided(options: argparse.Namespace, depth: int | None, problems: list[Problem]) -> Plan:
+def _decided(
+    options: argparse.Namespace, base: Base | None, depth: int | None, problems: list[Problem]
+) -> Plan:
     """The plan for these options, or one InputError with its problems and those found before."""
-    injection = Injection(options.method, options.k, options.init, options.scale)
+    injection = _tried(problems, lambda: injection_of(options))
     if depth is not None and depth < 1:
         problems.append(Problem("--depth", str(depth), "a model of at least 1 layer"))
         depth = None
-    problems += [
-        dataclasses.replace(problem, where=problem.where.replace("injection.", "--"))
-        for problem in injection_problems(injection, depth)
-    ]
-    if problems or depth is None:
+    if injection:
+        problems += [_option(problem) for problem in injection_problems(injection, depth)]
+    change = None
+    if injection and injection.sets is not None and not problems:
+        change = _tried(problems, lambda: _change(options, base))
+    if problems or depth is None or injection is None:
         raise InputError(*problems)
-    return plan_for(injection, depth)
+    return plan_for(injection, depth, change=change)
+
+
+def _option(problem: Problem) -> Problem:
+    """A problem with a setting, placed at its option."""
+    name = problem.where.removeprefix("injection.")
+    return dataclasses.replace(problem, where=f"--{OPTIONS.get(name, name)}".replace("_", "-"))
+
+
+def _change(options: argparse.Namespace, base: Base | None) -> tuple[float, ...]:
+    """How much each layer changes the hidden state, for --sets."""
+    if base is None:
+        raise InputError(Problem("--sets", "no model", "one to measure", "naming it in place of --depth"))
+    from tli.importance import measure
+
+    return measure(base, options.text or "builtin:stdlib", where="--text")
+
+
+def _saved(options: argparse.Namespace, problems: list[Problem]) -> Plan | None:
+    """The plan of --plan. Options that would say the same again, or otherwise, are problems."""
+    said = vars(options).items()
+    given = [name for name, value in said if name in _OF_PLANS and value is not None]
+    if given:
+        got = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        problems.append(Problem("--plan", f"{got} too", "a plan, or options for one"))
+    return _tried(problems, lambda: read_plan(options.plan))
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan as `tli plan --save` writes it. Raises PlanError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PlanError(Problem(str(path), f"no JSON ({reason})", "a plan", "tli plan --save")) from None
+    return Plan.from_json(value if isinstance(value, dict) else {}, str(path))
 
 
 def _stack(decided: Plan) -> str:

@@ -43,6 +43,21 @@ def new_folder(target: Path) -> Iterator[Path]:
     sync(target.parent)
 
 
+def write_text(target: Path, text: str) -> None:
+    """Writes a file, in place of one that may be there, so that it is there in full or as it was before."""
+    beside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise CheckpointError(_unwritable(target, error)) from None
+    sync(target.parent)
+
+
 def taken(target: Path) -> list[Problem]:
     """Whether something that must not be overwritten is at `target`."""
     if not os.path.lexists(target):

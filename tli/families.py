@@ -27,6 +27,8 @@ class Family:
         None  # left-out lists have equal entries while this key is false; None: they vary
     )
     leading_counts: tuple[str, ...] = ()  # config keys that count layers from the bottom
+    gains: tuple[str, ...] = ()  # norms behind a sublayer, before its output is added to the stream
+    gain_offset: float = 0.0  # what is added to the stored gain of a norm: 1 where it is stored as w of 1 + w
     buffers: tuple[str, ...] = ()  # in a layer of older files, but not weights: copied whatever the init
     drawn_by_depth: bool = False  # the initialiser divides the deviation of `writes` by sqrt(2 * depth)
     refusals: tuple[tuple[str, str], ...] = ()  # config key that must be false or empty, and why
@@ -34,6 +36,10 @@ class Family:
     def writes_residual(self, name: str) -> bool:
         """Whether tensor `name` of a layer (`mlp.down_proj.weight`) makes what is added to the stream."""
         return name.rpartition(".")[0] in self.writes
+
+    def is_gain(self, name: str) -> bool:
+        """Whether tensor `name` of a layer is the gain or bias of a norm behind a sublayer."""
+        return name.rpartition(".")[0] in self.gains
 
     def is_buffer(self, name: str) -> bool:
         """Whether tensor `name` of a layer is no weight."""

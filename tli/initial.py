@@ -1,15 +1,16 @@
 """The first weights of a new layer, tensor by tensor, from the layers beside it.
 
-copy      the layer before, as it is
-identity  the same, with everything that writes to the residual stream at zero: the model computes what it did
-damped    the same, with everything that writes to the residual stream times the plan's `scale`
+copy      the layer that it is made from, as it is
+identity  the same, with all that it adds to the residual stream at zero: the model computes what it did
+damped    the same, with all that it adds times the plan's residual scale
 mean      the average of the layers before and after (`Plan.neighbours`)
 random    as the architecture starts its training: matrices from a normal distribution of the deviation in the
           config, gains one, biases zero
 
-Which of these touches a tensor is known without torch (`way`), so the copy path never loads it; the
-arithmetic (`first_values`) is shared by models in memory and on disk, so both give the same numbers. It is
-done in float32 (float64 for float64 weights) and rounded once to the tensor's own type.
+A residual scale other than 1 and noise act on top of any of them. Which tensors of a layer are touched is
+known without torch (`way`), so the copy path never loads it; the arithmetic (`first_values`) is shared by
+models in memory and on disk, so both give the same numbers. It is done in float32 (float64 for float64
+weights) and rounded once to the tensor's own type.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from tli.families import Family
 from tli.plan import Plan
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
+
+Read = Callable[[int, str], "Tensor"]  # an old layer and the name of a tensor in it
 
 
 class Way(Enum):
@@ -32,9 +35,7 @@ class Way(Enum):
 
     COPY = "copy"
     ZEROS = "zeros"
-    SCALED = "scaled"
-    MEAN = "mean"
-    DRAWN = "drawn"
+    COMPUTED = "computed"
 
 
 @dataclass(frozen=True)
@@ -52,38 +53,57 @@ class Initial:
         deviation = config.get("initializer_range") or config.get("init_std") or 0.02
         return cls(plan, family, seed, float(deviation))
 
+    @property
+    def neighbourly(self) -> bool:
+        """Whether a new layer is made from two old ones."""
+        injection = self.plan.injection
+        return injection.source == "both" or injection.init in ("mean", "slerp", "aligned", "predicted")
+
     def way(self, name: str, *, floating: bool = True) -> Way:
         """How tensor `name` of a new layer (`mlp.down_proj.weight`) is made; integers are always copied."""
         if self.family.is_buffer(name) or not floating:
             return Way.COPY
-        init = self.plan.init
-        if init in ("mean", "random"):
-            return Way.MEAN if init == "mean" else Way.DRAWN
-        if init == "copy" or not self.family.writes_residual(name):
-            return Way.COPY
-        scale = 0.0 if init == "identity" else self.plan.scale
-        return {0.0: Way.ZEROS, 1.0: Way.COPY}.get(scale, Way.SCALED)
+        injection = self.plan.injection
+        if self._scaled(name) and injection.scale == 0:
+            return Way.ZEROS if self._offset(name) == 0 else Way.COMPUTED
+        made = self.neighbourly or injection.init == "random" or injection.noise > 0
+        return Way.COMPUTED if made or (self._scaled(name) and injection.scale != 1) else Way.COPY
 
-    def first_values(self, position: int, name: str, read: Callable[[int], Tensor]) -> Tensor:
-        """Tensor `name` of the new layer at `position`; `read(layer)` gives that tensor of an old layer.
+    def first_values(self, position: int, name: str, read: Read) -> Tensor:
+        """Tensor `name` of the new layer at `position`; `read(layer, name)` gives a tensor of an old layer.
 
         Returns a new tensor of the shape, type and device of the old ones.
         """
         import torch
 
-        old = read(self.plan.sources[position])
+        old = read(self.plan.sources[position], name)
         way = self.way(name, floating=old.is_floating_point())
         if way is Way.COPY:
             return old.clone()
         if way is Way.ZEROS:
             return torch.zeros_like(old)
-        if way is Way.DRAWN:
-            return self._drawn(position, name, old)
+        value = self._started(position, name, old, read)
+        if self._scaled(name) and (scale := self.plan.scale(position)) != 1:
+            offset = self._offset(name)
+            value = (value + offset) * scale - offset
+        if self.plan.injection.noise > 0 and old.dim() > 1:
+            drawn = torch.empty(old.shape, dtype=torch.float32).normal_(
+                generator=self._generator(position, name, "noise")
+            )
+            value = value + drawn.to(value) * value.std() * self.plan.injection.noise
+        return value.to(old.dtype)
+
+    def _started(self, position: int, name: str, old: Tensor, read: Read) -> Tensor:
+        """What the init alone gives, in at least float32."""
+        import torch
+
         precise = torch.promote_types(old.dtype, torch.float32)
-        if way is Way.SCALED:
-            return (old.to(precise) * self.plan.scale).to(old.dtype)
-        before, after = (read(layer).to(precise) for layer in self.plan.neighbours(position))
-        return ((before + after) / 2).to(old.dtype)
+        if self.plan.injection.init == "random":
+            return self._drawn(position, name, old).to(precise)
+        if not self.neighbourly:
+            return old.to(precise)
+        before, after = (read(layer, name).to(precise) for layer in self.plan.neighbours(position))
+        return (before + after) / 2
 
     def _drawn(self, position: int, name: str, like: Tensor) -> Tensor:
         import torch
@@ -91,12 +111,31 @@ class Initial:
         if name.endswith("bias"):
             return torch.zeros_like(like)
         if like.dim() < 2:  # the gain of a norm
-            return torch.ones_like(like)
+            return torch.ones_like(like) - self._offset(name)
         deviation = self.deviation
         if self.family.drawn_by_depth and self.family.writes_residual(name):
             deviation /= (2 * self.plan.new_depth) ** 0.5
-        # On the CPU whatever the device, and seeded for each tensor: the order of drawing does not matter.
-        key = hashlib.sha256(f"{self.seed}/{position}/{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
-        drawn = torch.empty(like.shape, dtype=torch.float32).normal_(0.0, deviation, generator=generator)
+        drawn = torch.empty(like.shape, dtype=torch.float32)
+        drawn.normal_(0.0, deviation, generator=self._generator(position, name))
         return drawn.to(device=like.device, dtype=like.dtype)
+
+    def _generator(self, position: int, name: str, use: str = "") -> Generator:
+        """On the CPU whatever the device, and seeded for each tensor: their order does not matter."""
+        import torch
+
+        key = hashlib.sha256(f"{self.seed}/{position}/{name}{use and '/' + use}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+
+    def _scaled(self, name: str) -> bool:
+        """Whether the residual scale acts on a tensor.
+
+        Where a norm follows a sublayer it undoes a scale of what it norms, so there the gain is scaled; only
+        zero may stand before the norm instead.
+        """
+        family, injection = self.family, self.plan.injection
+        by_output = injection.scale == 0 and injection.identity == "zero-output"
+        return family.is_gain(name) if family.gains and not by_output else family.writes_residual(name)
+
+    def _offset(self, name: str) -> float:
+        """What an architecture adds to a stored gain."""
+        return self.family.gain_offset if name.endswith("norm.weight") else 0.0

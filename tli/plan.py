@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tli.errors import PlanError, Problem
+from tli.experts import Experts
+from tli.injection import Injection, injection_problems, read_list, read_range
 
-METHODS = ("tli", "none")
-INITS = ("copy", "identity", "damped", "mean", "random")
-
-
-@dataclass(frozen=True)
-class Injection:
-    """How a model is deepened, as a user writes it. `none` is the control: the model as it is.
-
-    `k` is the size of a set of layers; every set gets one new layer at its end. `init` says what the first
-    weights of a new layer are (see `tli.initial`). `scale` is the residual scale of `init="damped"`, between
-    0 (as identity) and 1 (as copy); the other inits do not read it.
-    """
-
-    method: str = "tli"
-    k: int | None = 4
-    init: str = "identity"
-    scale: float = 0.5
+_LAYERS = ("sources", "injected", "between")
 
 
 @dataclass(frozen=True)
 class Plan:
     """A decided injection. `sources[i]` is the old layer from which layer `i` of the new stack is made;
-    `injected` holds the positions in the new stack of the layers that were not there before.
+    `injected` holds the positions in the new stack of the layers that were not there before, and `between`
+    the two old layers that each of these stands between. `change` is how much every old layer changes the
+    hidden state, where that decided (`tli.importance`).
     """
 
     depth: int
-    method: str
-    k: int | None
-    init: str
-    scale: float
+    injection: Injection  # resolved
     sources: tuple[int, ...]
     injected: tuple[int, ...]
+    between: tuple[tuple[int, int], ...]
+    change: tuple[float, ...] | None = None
 
     @property
     def new_depth(self) -> int:
@@ -48,32 +34,53 @@ class Plan:
         return len(self.sources)
 
     @property
+    def experts(self) -> Experts | None:
+        """What the feed-forward parts become; None where they stay dense."""
+        return None if self.injection.experts.count is None else self.injection.experts
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the model stays as it is: the control."""
+        return not self.injected and self.experts is None
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the grown model computes what the base did: exactly, or with experts up to rounding."""
+        exact = not self.injected or self.injection.scale == 0
+        return exact and (self.experts is None or self.experts.preserves)
+
+    @property
     def sets(self) -> tuple[int, ...]:
-        """Sizes of the sets of old layers that each get one new layer; empty for the control."""
-        if self.k is None:
+        """Sizes of the sets of old layers that TLI forms; empty for other methods."""
+        if self.injection.k is None:
             return ()
-        return tuple(min(self.k, self.depth - start) for start in range(0, self.depth, self.k))
+        return tuple(stop - start for start, stop in _sets(self.injection, self.depth))
 
     def neighbours(self, position: int) -> tuple[int, int]:
         """Old layers on both sides of the injected layer at `position` of the new stack.
 
-        After the last old layer there is none, so there it is the last two: with the last one alone, `mean`
+        At either end there is none on one side, so there it is the outer two: with one layer alone, `mean`
         would be the same model as `copy` and a sweep would try it twice. A single layer has only itself.
         """
-        before = self.sources[position]
-        if before + 1 < self.depth:
-            return before, before + 1
-        return max(before - 1, 0), before
+        return self.between[self.injected.index(position)]
+
+    def scale(self, position: int) -> float:
+        """Residual scale of the injected layer at `position`."""
+        scale = self.injection.scale
+        times = self.sources.count(self.sources[position])
+        if isinstance(scale, str):
+            return 1 / times if scale == "1/n" else times**-0.5
+        assert scale is not None, "a resolved injection that deepens has one"
+        return scale
 
     def describe(self) -> str:
         """One sentence for a person."""
-        if not self.injected:
+        if self.unchanged:
             return f"{self.depth} layers, none injected (the control)"
-        sets = f"every {self.k}" if self.k != 1 else "each"
-        text = f"{self.depth} -> {self.new_depth} layers: one new layer ({self.init}) after {sets}"
-        if self.sets[-1] != self.k:
-            text += f"; the last set is shorter ({self.sets[-1]} of {self.k})"
-        return text
+        experts = f"; {self.experts.describe()}" if self.experts else ""
+        if not self.injected:
+            return f"{self.depth} layers, none injected{experts}"
+        return f"{self.depth} -> {self.new_depth} layers: {_words(self)}{experts}"
 
     def __str__(self) -> str:
         return self.describe()
@@ -83,89 +90,206 @@ class Plan:
         return {
             "depth": self.depth,
             "new_depth": self.new_depth,
-            "method": self.method,
-            "k": self.k,
-            "init": self.init,
-            "scale": self.scale,
+            "injection": asdict(self.injection),
             "sources": list(self.sources),
             "injected": list(self.injected),
+            "between": [list(pair) for pair in self.between],
+            "change": None if self.change is None else list(self.change),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], where: str = "plan") -> Plan:
         """The inverse of `to_json`. Raises PlanError where the lists do not follow from the settings."""
-        needed = ("depth", "method", "k", "init", "scale", "sources", "injected")
-        missing = [name for name in needed if name not in value]
-        if missing:
-            raise PlanError(
-                Problem(where, f"no {', '.join(missing)}", "a plan as `tli plan --json` prints it")
-            )
-        injection = Injection(value["method"], value["k"], value["init"], value["scale"])
-        problems = injection_problems(injection, None, where) + _depth_problems(value["depth"], where)
+        problems = _form_problems(value, where)
         if problems:
             raise PlanError(*problems)
-        decided = plan_for(injection, value["depth"])
-        for name in ("sources", "injected"):
-            if value[name] != list(getattr(decided, name)):
-                expected = f"{list(getattr(decided, name))}, as its depth and k say"
-                problems.append(Problem(f"{where}.{name}", repr(value[name]), expected))
+        settings = dict(value["injection"])
+        injection = Injection(**{**settings, "experts": Experts(**settings["experts"])})
+        change = value["change"]
+        problems = injection_problems(injection, None, f"{where}.injection")
+        problems += _depth_problems(value["depth"], where) + _change_problems(change, value["depth"], where)
+        if problems:
+            raise PlanError(*problems)
+        decided = plan_for(injection, value["depth"], change=change, where=f"{where}.injection")
+        expected = decided.to_json()
+        for name in _LAYERS:
+            if value[name] != expected[name]:
+                told = f"{expected[name]}, as its depth and settings say"
+                problems.append(Problem(f"{where}.{name}", repr(value[name]), told))
         if problems:
             raise PlanError(*problems)
         return decided
 
 
-def plan(
-    depth: int, k: int | None = None, *, method: str = "tli", init: str = "identity", scale: float = 0.5
-) -> Plan:
+def plan(depth: int, k: int | None = None, **settings: Any) -> Plan:
     """Plan for a model of `depth` layers: `plan(8, 4).sources == (0, 1, 2, 3, 3, 4, 5, 6, 7, 7)`.
 
-    Raises PlanError with all problems.
+    `settings` are the other fields of `Injection`. Raises PlanError with all problems.
     """
-    return plan_for(Injection(method, k, init, scale), depth)
+    return plan_for(Injection(k=k, **settings), depth)
 
 
-def plan_for(injection: Injection, depth: int) -> Plan:
-    """As `plan`, from settings. A K that does not divide the depth leaves a shorter last set."""
-    problems = _depth_problems(depth) or injection_problems(injection, depth)
+def plan_for(
+    injection: Injection,
+    depth: int,
+    *,
+    change: Sequence[float] | None = None,
+    where: str = "injection",
+) -> Plan:
+    """As `plan`, from settings. `change` has a number for each layer, and is needed where `sets` is given.
+
+    Raises PlanError with all problems, each placed under `where`.
+    """
+    problems = _depth_problems(depth) or injection_problems(injection, depth, where)
+    if not problems and injection.sets is not None and injection.method == "tli" and change is None:
+        expected = "the change of every layer too, measured on text (tli.importance)"
+        problems.append(Problem(f"{where}.sets", str(injection.sets), expected))
     if problems:
         raise PlanError(*problems)
-    k = None if injection.method == "none" else injection.k
-    sources: list[int] = []
-    injected: list[int] = []
+    decided = injection.resolved()
+    measured = None if decided.sets is None or change is None else tuple(map(float, change))
+    if decided.method == "tli":
+        stack = _injected_blocks(decided, depth, measured)
+    else:
+        stack = (
+            [(source, None) for source in range(depth)] if not decided.deepens else _repeats(decided, depth)
+        )
+    return Plan(
+        depth,
+        decided,
+        sources=tuple(source for source, _ in stack),
+        injected=tuple(position for position, (_, pair) in enumerate(stack) if pair is not None),
+        between=tuple(pair for _, pair in stack if pair is not None),
+        change=measured,
+    )
+
+
+# A stack, from the bottom: the source of each layer and, for a new one, the two old layers it stands between.
+_Stack = list[tuple[int, tuple[int, int] | None]]
+
+
+def _injected_blocks(injection: Injection, depth: int, change: Sequence[float] | None) -> _Stack:
+    """TLI: behind some old layers a block of new ones."""
+    gaps = _gaps(injection, depth, change)
+    stack: _Stack = _block(injection, depth, -1) if -1 in gaps else []
     for layer in range(depth):
-        sources.append(layer)
-        if k is not None and ((layer + 1) % k == 0 or layer + 1 == depth):
-            injected.append(len(sources))
-            sources.append(layer)
-    scale = float(injection.scale)
-    return Plan(depth, injection.method, k, injection.init, scale, tuple(sources), tuple(injected))
+        stack.append((layer, None))
+        if layer in gaps:
+            stack += _block(injection, depth, layer)
+    return stack
 
 
-def injection_problems(injection: Injection, depth: int | None, where: str = "injection") -> list[Problem]:
-    """Everything wrong with the settings; what depends on the model is skipped while `depth` is None."""
+def _gaps(injection: Injection, depth: int, change: Sequence[float] | None) -> set[int]:
+    """The old layers that new ones follow; -1 for the place below the first."""
+    if injection.after is not None:
+        return set(read_list(injection.after))
+    sets = _sets(injection, depth)
+    if injection.sets is not None:
+        assert change is not None
+        # The mean, as the last set may be shorter; of equal ones the lower.
+        least = sorted(sets, key=lambda ends: (sum(change[slice(*ends)]) / (ends[1] - ends[0]), ends))
+        sets = least[: injection.sets]
+    return {_gap(injection.place, start, stop) for start, stop in sets}
+
+
+def _gap(place: str, start: int, stop: int) -> int:
+    """The old layer that the new one of a set `[start, stop)` follows."""
+    if place == "end":
+        return stop - 1
+    return start - 1 if place == "start" else (start + stop) // 2 - 1
+
+
+def _sets(injection: Injection, depth: int) -> list[tuple[int, int]]:
+    assert injection.k is not None
+    start, stop = read_range(injection.layers, depth)
+    return [(first, min(first + injection.k, stop)) for first in range(start, stop, injection.k)]
+
+
+def _block(injection: Injection, depth: int, gap: int) -> _Stack:
+    """The new layers behind old layer `gap`; at an end of the stack the nearest old layers serve."""
+    size = injection.block
+    below, above = max(gap - size + 1, 0), min(gap + 1, depth - size)
+    first = above if injection.source == "next" else below
+    return [(first + i, _between(below + i, above + i, depth, size)) for i in range(size)]
+
+
+def _repeats(injection: Injection, depth: int) -> _Stack:
+    """DUS, stack and repeat: a layer that was there before is new."""
+    if injection.method == "dus":
+        assert injection.m is not None
+        order = [*range(depth - injection.m), *range(injection.m, depth)]
+    elif injection.method == "stack":
+        order = [*range(depth)] * injection.g
+    else:
+        start, stop = read_range(injection.layers, depth)
+        order = [n for n in range(depth) for _ in range(injection.g if start <= n < stop else 1)]
+    seen: set[int] = set()
+    stack: _Stack = []
+    for layer in order:
+        new = layer in seen
+        source = min(layer + 1, depth - 1) if new and injection.source == "next" else layer
+        stack.append((source, _between(layer, min(layer + 1, depth - 1), depth, 1) if new else None))
+        seen.add(layer)
+    return stack
+
+
+def _between(below: int, above: int, depth: int, block: int) -> tuple[int, int]:
+    """Two layers, apart from each other where the stack has room for that."""
+    if below == above:
+        if above + block < depth and below < block:
+            return below, above + block
+        return max(below - block, 0), above
+    return below, above
+
+
+def _words(plan: Plan) -> str:
+    injection = plan.injection
+    init = injection.init
+    if injection.method == "dus":
+        m = injection.m
+        cut = f"without the last {m} of the first and the first {m} of the second"
+        return f"two copies of the stack ({init}), {cut}"
+    if injection.method == "stack":
+        return f"the whole stack {injection.g} times ({init})"
+    if injection.method == "repeat":
+        start, stop = read_range(injection.layers, plan.depth)
+        return f"each of layers {start} to {stop - 1} {injection.g} times ({init})"
+    new = "one new layer" if injection.block == 1 else f"a block of {injection.block} new layers"
+    if injection.after is not None:
+        return f"{new} ({init}) after {', '.join(map(str, read_list(injection.after)))}"
+    where = {"end": "after", "start": "before", "middle": "amid"}[injection.place]
+    sets = f"every {injection.k}" if injection.k != 1 else "each"
+    if injection.sets is not None:
+        sets = f"the {injection.sets} sets of {injection.k} that change the hidden state least"
+    text = f"{new} ({init}) {where} {sets}"
+    if injection.layers is not None:
+        text += f" of layers {injection.layers}"
+    if plan.sets[-1] != injection.k:
+        text += f"; the last set is shorter ({plan.sets[-1]} of {injection.k})"
+    return text
+
+
+def _form_problems(value: Mapping[str, Any], where: str) -> list[Problem]:
+    """Whether a plan's JSON has the form that `to_json` gives it."""
+    needed = ("depth", "injection", *_LAYERS, "change")
+    missing = [name for name in needed if name not in value]
+    if missing:
+        return [Problem(where, f"no {', '.join(missing)}", "a plan as `tli plan --json` prints it")]
     problems = []
-    for name, known in (("method", METHODS), ("init", INITS)):
-        value = getattr(injection, name)
-        if value not in known:
-            problems.append(
-                Problem(f"{where}.{name}", repr(value), f"one of {', '.join(known)}", _nearest(value, known))
-            )
-    if injection.method != "none":
-        problems += _k_problems(injection.k, depth, where)
-    scale = injection.scale
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale <= 1:
-        problems.append(Problem(f"{where}.scale", repr(scale), "a residual scale between 0 and 1", "0.5"))
+    settings = value["injection"]
+    for place, given, kind in (
+        (f"{where}.injection", settings, Injection),
+        (
+            f"{where}.injection.experts",
+            settings.get("experts") if isinstance(settings, dict) else None,
+            Experts,
+        ),
+    ):
+        names = [item.name for item in fields(kind)]
+        if not isinstance(given, dict) or set(given) != set(names):
+            got = ", ".join(given) if isinstance(given, dict) else repr(given)
+            problems.append(Problem(place, got or "nothing", f"a mapping of {', '.join(names)}"))
     return problems
-
-
-def _k_problems(k: object, depth: int | None, where: str) -> list[Problem]:
-    if k is None or isinstance(k, bool) or not isinstance(k, int):
-        return [Problem(f"{where}.k", repr(k), "a whole number of layers per set", "4")]
-    if k < 1:
-        return [Problem(f"{where}.k", str(k), "at least 1 layer per set", "1")]
-    if depth is not None and k > depth:
-        return [Problem(f"{where}.k", str(k), f"at most {depth}, the model's number of layers", str(depth))]
-    return []
 
 
 def _depth_problems(depth: object, where: str = "") -> list[Problem]:
@@ -175,5 +299,8 @@ def _depth_problems(depth: object, where: str = "") -> list[Problem]:
     return []
 
 
-def _nearest(word: object, names: tuple[str, ...]) -> str:
-    return next(iter(difflib.get_close_matches(str(word), names, n=1)), "")
+def _change_problems(change: object, depth: object, where: str) -> list[Problem]:
+    numbers = isinstance(change, list) and all(type(item) in (int, float) for item in change)
+    if change is None or (numbers and len(change) == depth):  # type: ignore[arg-type]
+        return []
+    return [Problem(f"{where}.change", repr(change), "a number for each layer, or null")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from tli.config import deepen, deepen_json
 from tli.errors import CheckpointError, PlanError, Problem
 from tli.families import family_of
 from tli.header import FLOATS, TensorInfo
-from tli.initial import Initial, Way
+from tli.initial import Initial, Read, Way
 from tli.lineage import FILE, lineage, write_lineage
 from tli.plan import Plan
 from tli.shards import Computed, Output, Progress, Zeros, write_shards
@@ -44,7 +44,7 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
     import torch
     from transformers.initialization import no_init_weights
 
-    if not plan.injected:
+    if plan.unchanged:
         return _copied(model, plan)
     family = family_of(model.config.model_type, "model_type")
     config = deepen(model.config, family, plan)
@@ -133,13 +133,13 @@ def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
         for position in positions.get(layer, ()):
             content: TensorInfo | Zeros | Computed = info
             if position in plan.injected:
-                content = _content(initial, position, rest, info, _siblings(tensors, prefix, rest))
+                content = _content(initial, position, rest, info, _reading(tensors, prefix))
             outputs.append(Output(f"{prefix}.{position}.{rest}", info.dtype, info.shape, content))
     return outputs
 
 
-def _siblings(tensors: Mapping[str, TensorInfo], prefix: str, rest: str) -> Callable[[int], TensorInfo]:
-    return lambda layer: tensors[f"{prefix}.{layer}.{rest}"]
+def _reading(tensors: Mapping[str, TensorInfo], prefix: str) -> Read:
+    return lambda layer, name: read_tensor(tensors[f"{prefix}.{layer}.{name}"])
 
 
 def _in_order(base: Base) -> Iterator[TensorInfo]:
@@ -148,9 +148,9 @@ def _in_order(base: Base) -> Iterator[TensorInfo]:
 
 
 def _content(
-    initial: Initial, position: int, rest: str, info: TensorInfo, at: Callable[[int], TensorInfo]
+    initial: Initial, position: int, rest: str, info: TensorInfo, read: Read
 ) -> TensorInfo | Zeros | Computed:
-    """Where a tensor of a new layer comes from: `info` is its source layer's, `at(n)` that of old layer n."""
+    """Where a tensor of a new layer comes from: `info` is its source layer's."""
     floating = info.dtype != "BOOL" and info.dtype[0] not in "IU"
     way = initial.way(rest, floating=floating)
     if way is Way.COPY:
@@ -158,11 +158,9 @@ def _content(
     if way is Way.ZEROS:
         return Zeros()
     if info.dtype not in FLOATS:
-        expected = f"one of {', '.join(FLOATS)}, as {initial.plan.init} calculates with them"
+        expected = f"one of {', '.join(FLOATS)}, as {initial.plan.injection.init} calculates with them"
         raise CheckpointError(Problem(f"{info.file}: {info.name}", info.dtype, expected, "copy or identity"))
-    return Computed(
-        lambda: _bytes(initial.first_values(position, rest, lambda layer: read_tensor(at(layer))))
-    )
+    return Computed(lambda: _bytes(initial.first_values(position, rest, read)))
 
 
 def read_tensor(info: TensorInfo) -> Tensor:
@@ -208,11 +206,12 @@ def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> N
 
     parameters = dict(model.named_parameters(remove_duplicate=False))
     buffers = dict(model.named_buffers(remove_duplicate=False))
+    read = _reader(parameters, initial.family.layers)
     made: dict[int, nn.Parameter] = {}  # by the identity of the source, so that tied weights stay tied
     for name, _ in list(grown.named_parameters(remove_duplicate=False)):
         position, rest = _split(initial.family.layers, name)
         if position is not None and position in initial.plan.injected:
-            parameter = nn.Parameter(initial.first_values(position, rest, _reader(parameters, initial, rest)))
+            parameter = nn.Parameter(initial.first_values(position, rest, read))
         else:
             source = parameters[_source(initial, name)]
             if id(source) not in made:
@@ -238,8 +237,8 @@ def _source(initial: Initial, name: str) -> str:
     return name if position is None else f"{initial.family.layers}.{initial.plan.sources[position]}.{rest}"
 
 
-def _reader(parameters: dict[str, nn.Parameter], initial: Initial, rest: str) -> Callable[[int], Tensor]:
-    return lambda layer: parameters[f"{initial.family.layers}.{layer}.{rest}"].detach()
+def _reader(parameters: Mapping[str, nn.Parameter], layers: str) -> Read:
+    return lambda layer, name: parameters[f"{layers}.{layer}.{name}"].detach()
 
 
 def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -189,7 +189,7 @@ def _runs(subject: _Subject) -> Iterator[Check]:
     """Loads the folder in plain transformers, and compares what it computes."""
     import torch
 
-    preserving = subject.plan.init == "identity" or not subject.plan.injected
+    preserving = subject.plan.preserves and subject.plan.experts is None
     expected = None
     prompt = _prompt(subject.written)
     with torch.no_grad():

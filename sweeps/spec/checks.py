@@ -20,7 +20,7 @@ from sweeps.spec.settings import (
     TrialSettings,
 )
 from sweeps.wording import Fault, nearest, shown
-from tli.plan import injection_problems
+from tli.injection import injection_problems
 from tli.recipe import recipe_problems
 
 RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders

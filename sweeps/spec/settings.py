@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from sweeps.spec.faults import Setting
 from sweeps.spec.ranges import LARGEST_INT
 from tli import data
-from tli.plan import INITS, METHODS, Injection
+from tli.experts import Experts
+from tli.injection import IDENTITIES, INITS, METHODS, PLACES, RULES, SOURCES, Injection
 from tli.recipe import PRECISIONS, SCHEDULES, TRAINED, Recipe
 
 
@@ -82,13 +83,37 @@ class DataSettings(Settings):
         return data.DataSettings(**self.to_json())
 
 
+class ExpertSettings(Settings):
+    """How feed-forward parts become experts; the fields of `tli.experts.Experts`."""
+
+    count: int | None = setting("a whole number of at least 2 (experts), or null", Experts.count, ge=2)
+    top_k: int = setting("a whole number of at least 1 (experts a token)", Experts.top_k, ge=1)
+    router_scale: float = setting("a number of at least 0", Experts.router_scale, ge=0)
+    drop: float = setting("a share from 0 to 1", Experts.drop, ge=0, le=1)
+    noise: float = setting("a number of at least 0", Experts.noise, ge=0)
+    granularity: int = setting("a whole number of at least 1", Experts.granularity, ge=1)
+
+
 class InjectionSettings(Settings):
-    """How the model is deepened; the fields of `tli.plan.Injection`."""
+    """How the model is grown; the fields of `tli.injection.Injection`."""
 
     method: str = name_of(METHODS, Injection.method)
     k: int | None = setting("a whole number of at least 1 (layers per injected layer)", Injection.k, ge=1)
-    init: str = name_of(INITS, Injection.init)
-    scale: float = setting("a residual scale between 0 and 1", Injection.scale, ge=0, le=1)
+    place: str = name_of(PLACES, Injection.place)
+    layers: str | None = setting("a range of layers, as in '4:8', or null for all", None)
+    after: str | None = setting("layers that a new one follows, as in '3,7', or null", None)
+    sets: int | None = setting("a whole number of at least 1 (sets), or null for all", None, ge=1)
+    block: int = setting("a whole number of at least 1 (layers)", Injection.block, ge=1)
+    m: int | None = setting("a whole number of at least 0 (layers dropped), or null", None, ge=0)
+    g: int = setting("a whole number of at least 2 (times)", Injection.g, ge=2)
+    init: str | None = name_of(INITS, None)
+    scale: float | str | None = setting(
+        f"a residual scale between 0 and 1, {', '.join(RULES)}, or null", None
+    )
+    source: str = name_of(SOURCES, Injection.source)
+    noise: float = setting("a number of at least 0", Injection.noise, ge=0)
+    identity: str = name_of(IDENTITIES, Injection.identity)
+    experts: ExpertSettings = section(ExpertSettings)
 
 
 class RecipeSettings(Settings):
@@ -120,7 +145,9 @@ class TrialSettings(Settings):
 
     def to_injection(self) -> Injection:
         """As `tli` takes it."""
-        return Injection(**self.injection.to_json())
+        return Injection(
+            **{**self.injection.to_json(), "experts": Experts(**self.injection.experts.to_json())}
+        )
 
     def to_recipe(self) -> Recipe:
         """As `tli` takes it."""

@@ -100,6 +100,30 @@ def test_settings_reach_the_plan(tli: Outcome, tiny_model: Tiny, tmp_path: Path)
     assert told["seed"] == 9
 
 
+def test_a_saved_plan_gives_the_same_bytes(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
+    base, saved = tiny_model("llama"), tmp_path / "plan.json"
+    options = ["--method", "dus", "--m", 1, "--init", "damped", "--scale", "1/n"]
+    assert tli("plan", base, *options, "--save", saved)[0] == 0
+    assert tli("upscale", base, tmp_path / "one", "--plan", saved)[0] == 0
+    assert tli("upscale", base, tmp_path / "two", *options)[0] == 0
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+    assert tli("verify", tmp_path / "one")[0] == 0
+
+
+def test_sets_are_measured(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("a text to measure on, long enough for a sequence or two of the tiny model. " * 8)
+    code, printed, _ = tli("plan", tiny_model("llama"), "--k", 1, "--sets", 2, "--text", text, "--json")
+    told = json.loads(printed)
+    assert code == 0
+    least = sorted(sorted(range(4), key=lambda layer: told["change"][layer])[:2])
+    assert [told["sources"][position] for position in told["injected"]] == least
+    assert (
+        "change of the hidden state: 0." in tli("plan", tiny_model("llama"), "--sets", 1, "--text", text)[1]
+    )
+
+
 def test_a_failed_verification_ends_with_one(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert tli("upscale", tiny_model("llama"), out, "--k", 2)[0] == 0
@@ -139,21 +163,26 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
         (["plan", "--depth", "0"], ["--depth: got 0; expected a model of at least 1 layer"]),
         (["plan", "--depth", "8", "--k", "9"], ["--k: got 9; expected at most 8, the model's number of layers; try 8"]),
         (["plan", "--depth", "8", "--k", "four"], ["argument --k: invalid int value: 'four'; try tli plan -h"]),
-        (["plan", "--depth", "8", "--init", "idenity"], ["--init: got 'idenity'; expected one of copy, identity, damped, mean, random; try identity"]),
+        (["plan", "--depth", "8", "--init", "idenity"], ["--init: got 'idenity'; expected one of copy, identity, damped, mean, slerp, aligned, predicted, random; try identity"]),
+        (["plan", "--depth", "8", "--method", "tly"], ["--method: got 'tly'; expected one of tli, dus, stack, repeat, moe, none; try tli"]),
+        (["plan", "--depth", "8", "--m", "2", "--g", "3"], ["--m: got 2; expected none, as the method tli does not read it; try --method dus", "--g: got 3; expected none, as the method tli does not read it; try --method stack"]),
+        (["plan", "--depth", "8", "--sets", "1"], ["--sets: got no model; expected one to measure; try naming it in place of --depth"]),
+        (["plan", "--depth", "8", "--experts", "1", "--expert-noise", "-1"], ["--experts: got 1; expected at least 2 experts, or null for none; try 8", "--expert-noise: got -1.0; expected a number of at least 0; try 1"]),
+        (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got --k too; expected a plan, or options for one", "none.json: got no JSON ([Errno 2] No such file or directory: 'none.json'); expected a plan; try tli plan --save"]),
         (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; try tli -h"]),
         (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect); try tli -h"]),
         ([], ["the following arguments are required: COMMAND; try tli -h"]),
         (["inspect", "./nowhere"], ["model: got './nowhere', which does not exist; expected a folder, a hub id or the built-in model; try builtin:tiny-llama"]),
         (["verify", "./nowhere"], ["nowhere: got no lineage.json; expected a folder written by `tli upscale`, with its lineage.json"]),
         (
-            ["upscale", "./nowhere", ".", "--k", "0", "--init", "x", "--scale", "2", "--method", "y"],
+            ["upscale", "./nowhere", ".", "--k", "0", "--init", "x", "--scale", "2", "--place", "y"],
             [
                 ".: got something that exists; expected a folder to be made; try another name, or removing it",
                 "model: got './nowhere', which does not exist; expected a folder, a hub id or the built-in model; try builtin:tiny-llama",
-                "--method: got 'y'; expected one of tli, none",
-                "--init: got 'x'; expected one of copy, identity, damped, mean, random",
+                "--init: got 'x'; expected one of copy, identity, damped, mean, slerp, aligned, predicted, random",
+                "--place: got 'y'; expected one of end, start, middle",
                 "--k: got 0; expected at least 1 layer per set; try 1",
-                "--scale: got 2.0; expected a residual scale between 0 and 1; try 0.5",
+                "--scale: got 2.0; expected a residual scale between 0 and 1, or 1/n or 1/sqrt(n); try 0.5",
             ],
         ),
     ],

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tli.errors import FamilyError, PlanError
 from tli.families import FAMILIES, family_of
-from tli.plan import INITS, Plan, plan
+from tli.injection import INITS
+from tli.plan import Plan, plan
 from tli.upscale import grow, injected_parameters
 
 Tiny = Callable[[str], Path]

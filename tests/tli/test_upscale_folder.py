@@ -20,7 +20,8 @@ from tli import aside
 from tli.base import find
 from tli.errors import CheckpointError, FamilyError, InputError, PlanError
 from tli.families import FAMILIES
-from tli.plan import INITS, plan
+from tli.injection import INITS
+from tli.plan import plan
 from tli.upscale import grow, upscale_folder
 
 Tiny = Callable[[str], Path]

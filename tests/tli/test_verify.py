@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 from tli.base import find
 from tli.errors import CheckpointError, PlanError, VerificationError
 from tli.families import FAMILIES
-from tli.plan import INITS, plan
+from tli.injection import INITS
+from tli.plan import plan
 from tli.upscale import grow, upscale_folder
 from tli.verify import Report, generation, verify_folder
 
