@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -503,7 +503,7 @@ def test_a_run_that_is_stopped_says_that_it_goes_on(
     command = [sys.executable, "-m", "sweeps", "run", "spec.yaml", "--runner", "inline"]
     measured = 0
     for _ in range(times):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        with started(command) as driver:
             wait_for_more_than(measured, place, driver)
             again = main(["run", "spec.yaml", "--runner", "inline"])  # while it is driven
             driver.send_signal(number)
@@ -514,6 +514,22 @@ def test_a_run_that_is_stopped_says_that_it_goes_on(
         assert driver.returncode == code, err
         assert err == "\nstopped; nothing is lost: the same command again goes on with my-sweep\n"
         measured = len(curve(place).read_text().splitlines())
+
+
+@contextlib.contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A program that takes SIGINT even where the tests themselves run in the background; never outlives us."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
 
 
 def curve(place: Path) -> Path:
@@ -543,7 +559,7 @@ def test_sigterm_stops_what_a_script_started_in_the_background(place: Path) -> N
 def test_a_trial_that_is_stopped(place: Path) -> None:
     (place / "spec.yaml").write_text(LONG)
     command = [sys.executable, "-m", "sweeps", "trial", "spec.yaml", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+    with started(command) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline().startswith("step ")
         driver.send_signal(signal.SIGINT)
