@@ -18,19 +18,17 @@ from typing import Any
 VOCABULARY = 257
 DEPTH = 4
 
+DEPTHS = (
+    "num_hidden_layers n_layer n_layers num_layers num_blocks decoder_layers num_decoder_layers depth"
+    " encoder_layers num_encoder_layers"  # a decoder alone makes a cache as long as its encoder is deep
+).split()
 # What a number in a config is about, and how small it gets. Names in the spelling of the configs.
 SMALL: dict[str, Any] = {
-    **dict.fromkeys(
-        (
-            "num_hidden_layers n_layer n_layers num_layers num_blocks decoder_layers num_decoder_layers"
-            " encoder_layers num_encoder_layers"  # their caches are as long as the encoder is deep
-        ).split(),
-        DEPTH,
-    ),
+    **dict.fromkeys(DEPTHS, DEPTH),
     **dict.fromkeys(
         (
             "hidden_size n_embd d_model emb_dim embedding_dim embedding_size word_embed_proj_dim"
-            " input_embedding_size output_embedding_size attention_hidden_size"
+            " input_embedding_size output_embedding_size"
         ).split(),
         32,
     ),
@@ -90,6 +88,9 @@ SMALL: dict[str, Any] = {
     **dict.fromkeys("sliding_window_pattern global_attn_every_n_layers no_rope_layer_interval".split(), 2),
     "first_k_dense_replace": 1,
     "mamba_d_ssm": 64,
+    "use_sliding_window": True,
+    "max_window_layers": 2,
+    "is_decoder": True,
     "vocab_size": VOCABULARY,
     "pad_token_id": 0,
     "bos_token_id": VOCABULARY - 1,
@@ -116,12 +117,19 @@ def model_types() -> tuple[str, ...]:
 
 def _shrunk(config_class: Any) -> dict[str, Any]:
     """Settings of a config class: its own sizes, small, and those of the configs in it."""
+    from transformers import CONFIG_MAPPING
+
     settings: dict[str, Any] = {field.name: SMALL[field.name] for field in fields(config_class) if field.name in SMALL}
     if "kv_lora_rank" in settings and "num_key_value_heads" in settings:  # a latent cache has no groups of heads
         settings["num_key_value_heads"] = settings["num_attention_heads"]
     for name, nested in config_class.sub_configs.items():
-        if hasattr(nested, "model_type"):  # else it is AutoConfig, and what it is must be said
+        if nested.__name__ == "AutoConfig":
+            model_type = config_class.sub_configs_defaults[name].model_type
+            settings[name] = {**_shrunk(CONFIG_MAPPING[model_type]), "model_type": model_type}
+        else:
             settings[name] = _shrunk(nested)
+        if name.startswith(("vision", "audio", "vq")):  # towers beside the language model have another depth
+            settings[name].update({key: 2 for key in settings[name] if key in DEPTHS})
     return settings
 
 
