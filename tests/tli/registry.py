@@ -119,8 +119,12 @@ def _shrunk(config_class: Any) -> dict[str, Any]:
     """Settings of a config class: its own sizes, small, and those of the configs in it."""
     from transformers import CONFIG_MAPPING
 
-    settings: dict[str, Any] = {field.name: SMALL[field.name] for field in fields(config_class) if field.name in SMALL}
-    if "kv_lora_rank" in settings and "num_key_value_heads" in settings:  # a latent cache has no groups of heads
+    settings: dict[str, Any] = {
+        field.name: SMALL[field.name] for field in fields(config_class) if field.name in SMALL
+    }
+    if (
+        "kv_lora_rank" in settings and "num_key_value_heads" in settings
+    ):  # a latent cache has no groups of heads
         settings["num_key_value_heads"] = settings["num_attention_heads"]
     for name, nested in config_class.sub_configs.items():
         if nested.__name__ == "AutoConfig":
