@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tli.checkpoint_io import Checkpoint
-from tli.config import read_config
+from tli.config import depth_of, read_config, section_of
 from tli.errors import CheckpointError, InputError, Problem
 from tli.families import FAMILIES
 from tli.header import BITS
@@ -20,10 +20,9 @@ from tli.header import BITS
 BUILTIN = "builtin:"
 _BUILTINS = Path(__file__).parent / "builtin"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_HIDDEN = ("hidden_size", "n_embd", "d_model")
+_HIDDEN = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
 _VOCABULARY = ("vocab_size",)
-_CAUSAL = ("ForCausalLM", "LMHeadModel")
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "WithLMHeadModel", "LMHead")
 _TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -84,9 +83,9 @@ class Base:
     @cached_property
     def facts(self) -> Facts:
         """Size and shape of the model."""
-        config = self.config
+        config = section_of(self.config)
         tensors = self.checkpoint.tensors
-        family = FAMILIES.get(config.get("model_type", ""))
+        family = FAMILIES.get(self.config.get("model_type", ""))
         buffers = tuple(f".{name}" for name in family.buffers) if family else ()
         weights = [tensor for name, tensor in tensors.items() if not (buffers and name.endswith(buffers))]
         tied = config.get("tie_word_embeddings") and "lm_head.weight" in tensors
@@ -94,8 +93,8 @@ class Base:
         for tensor in weights:
             sizes[tensor.dtype] += tensor.count
         return Facts(
-            model_type=config["model_type"],
-            depth=setting(config, *_DEPTH),
+            model_type=self.config["model_type"],
+            depth=depth_of(self.config, family),
             hidden_size=setting(config, *_HIDDEN),
             vocabulary=setting(config, *_VOCABULARY),
             context=setting(config, "max_position_embeddings", "n_positions", "seq_length"),
@@ -204,7 +203,8 @@ def _config_problems(config: dict[str, Any], where: str, *, allow_remote_code: b
     """What in a configuration stands against upscaling it, whatever the architecture."""
     problems = []
     architectures = config.get("architectures") or []
-    if not isinstance(config.get("model_type"), str):
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
         problems.append(Problem(where, "no model_type", "a model that transformers knows"))
     if config.get("auto_map") and not allow_remote_code:
         problems.append(
@@ -214,7 +214,7 @@ def _config_problems(config: dict[str, Any], where: str, *, allow_remote_code: b
         problems.append(
             Problem(f"{where}: is_encoder_decoder", "an encoder and decoder", "a causal language model")
         )
-    elif architectures and not any(str(name).endswith(_CAUSAL) for name in architectures):
+    elif architectures and not any(_causal(str(name), model_type) for name in architectures):
         names = ", ".join(map(str, architectures))
         problems.append(Problem(f"{where}: architectures", names, "a causal language model (...ForCausalLM)"))
     if config.get("quantization_config"):
@@ -223,12 +223,22 @@ def _config_problems(config: dict[str, Any], where: str, *, allow_remote_code: b
         problems.append(
             Problem(where, f"{method} weights", "weights that are not quantised", "the original model")
         )
-    for keys in (_DEPTH, _HIDDEN, _VOCABULARY):
-        value = setting(config, *keys)
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    inner = section_of(config)
+    sizes = {"num_hidden_layers": depth_of(config, family)}
+    sizes |= {names[0]: setting(inner, *names) for names in (_HIDDEN, _VOCABULARY)}
+    for name, value in sizes.items():
         if type(value) is not int or value < 1:
             got = "nothing" if value is None else repr(value)
-            problems.append(Problem(f"{where}: {keys[0]}", got, "a whole number from 1"))
+            problems.append(Problem(f"{where}: {name}", got, "a whole number from 1"))
     return problems
+
+
+def _causal(architecture: str, model_type: object) -> bool:
+    """Whether a class is a causal language model; some that also see or hear are, under another ending."""
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    several = bool(family and family.layers.startswith("model.language_model."))
+    return architecture.endswith((*_CAUSAL, "ForConditionalGeneration") if several else _CAUSAL)
 
 
 def _layer_problems(config: dict[str, Any], checkpoint: Checkpoint) -> list[Problem]:
@@ -238,18 +248,23 @@ def _layer_problems(config: dict[str, Any], checkpoint: Checkpoint) -> list[Prob
     family = FAMILIES.get(config["model_type"])
     if family is None:
         return []
-    depth = config.get(family.depth_key)
+    depth = depth_of(config, family)
     where = str(checkpoint.folder)
-    prefix = f"{family.stored_layers(checkpoint.tensors)}."
+    prefix = f"{family.stored_layers(checkpoint.tensors, depth)}."
     layers: dict[int, set[str]] = {}
     for name in checkpoint.tensors:
         if name.startswith(prefix):
             position, _, rest = name.removeprefix(prefix).partition(".")
             if position.isdecimal():
                 layers.setdefault(int(position), set()).add(rest)
-    if not isinstance(depth, int) or set(layers) != set(range(depth)):
-        there = f"{len(layers)} layers" if layers else f"no layers under {prefix[:-1]}"
-        return [Problem(where, there, f"{depth!r}, as config.json: {family.depth_key} says")]
+    predicting = section_of(config).get("num_nextn_predict_layers") or 0  # stored as layers behind the last
+    behind = set(range(depth, depth + predicting))
+    written = any(family.writes_residual(rest) for names in layers.values() for rest in names)
+    if set(layers) - behind != set(range(depth)) or not (written or family.no_scale or family.refused):
+        there = f"{len(layers)} layers" if layers and written else f"no layers under {family.layers}"
+        return [Problem(where, there, f"{depth!r}, as config.json: {family.depth_keys[0]} says")]
+    if family.mixed:
+        return []
     every = set().union(*layers.values())
     return [
         Problem(

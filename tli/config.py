@@ -9,26 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli.errors import CheckpointError, FamilyError, PlanError, Problem
-from tli.families import Family, refusals
+from tli.families import refusals
+from tli.family import Family
+from tli.per_layer import Value, kind_problems, moved_by, short, spell_out_steps
 from tli.plan import Plan
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+SECTION = "text_config"  # where a configuration of several models keeps that of its language model
+_DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
 
 def deepen(config: PretrainedConfig, family: Family, plan: Plan) -> PretrainedConfig:
     """A copy of a loaded configuration with the depth of `plan`. Raises FamilyError and PlanError."""
-    _check(config.to_dict(), family, plan, "config")
     deeper = copy.deepcopy(config)
-    deeper.num_hidden_layers = plan.new_depth
-    for key in _lists(family):
-        values = getattr(config, key, None)
-        if values is not None:
-            setattr(deeper, key, _spliced(values, plan, f"config: {key}"))
-    for key in family.leading_counts:
-        count = getattr(config, key, None)
-        if count is not None:
-            setattr(deeper, key, _moved(count, plan))
+    section = getattr(deeper, SECTION, None) if family.layers == "model.language_model.layers" else None
+    inner = deeper if section is None else section
+    for key, value in changes(inner.to_dict(), family, plan, "config").items():
+        setattr(inner, key, value)
     return deeper
 
 
@@ -40,19 +39,15 @@ def deepen_json(config: Mapping[str, Any], folder: Path, family: Family, plan: P
     transformers is asked for the list. Raises FamilyError and PlanError.
     """
     where = str(folder / "config.json")
-    _check(config, family, plan, where)
-    deeper = dict(config)
-    deeper[family.depth_key] = plan.new_depth
-    missing = [key for key in family.layer_lists if config.get(key) is None]
-    if missing and plan.injected and (family.lists_vary_with is None or config.get(family.lists_vary_with)):
-        deeper |= _loaded_lists(folder, missing)
-    for key in _lists(family):
-        if deeper.get(key) is not None:
-            deeper[key] = _spliced(deeper[key], plan, f"{where}: {key}")
-    for key in family.leading_counts:
-        if config.get(key) is not None:
-            deeper[key] = _moved(config[key], plan)
-    return deeper
+    inner = section_of(config)
+    missing = [key for key in family.lists if inner.get(key) is None]
+    varies = family.lists_vary_with is None or inner.get(family.lists_vary_with)
+    loaded = _loaded(folder, missing) if missing and plan.injected and varies else {}
+    new = changes({**inner, **loaded}, family, plan, where)
+    kept = {key: value for key, value in new.items() if key in inner or key in loaded}
+    if inner is config:
+        return {**config, **kept}
+    return {**config, SECTION: {**inner, **kept}}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -68,35 +63,58 @@ def read_config(folder: Path) -> dict[str, Any]:
     return value
 
 
-def _check(config: Mapping[str, Any], family: Family, plan: Plan, where: str) -> None:
-    problems = refusals(family, config, where) if plan.injected else []
+def section_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config.json that describes the language model: all of it, or one section."""
+    inner = config.get(SECTION)
+    if isinstance(inner, dict) and not any(isinstance(config.get(key), int) for key in _DEPTH):
+        return inner
+    return config
+
+
+def depth_of(config: Mapping[str, Any], family: Family | None = None) -> Any:
+    """Number of layers that a config.json speaks of; None where it names none."""
+    inner = section_of(config)
+    keys = (*(family.depth_keys if family else ()), *_DEPTH)
+    found = next((inner[key] for key in keys if inner.get(key) is not None), None)
+    if found is None and family is not None:
+        found = next((len(inner[key]) for key in family.lists if isinstance(inner.get(key), list)), None)
+    return found
+
+
+def changes(values: Mapping[str, Any], family: Family, plan: Plan, where: str) -> dict[str, Value]:
+    """The settings that a plan changes, with their new values. Raises FamilyError and PlanError."""
+    problems = refusals(family, values, where) if plan.injected else []
+    depth = depth_of(values, family)
+    if not problems and depth != plan.depth:
+        expected = f"{plan.depth}, the depth that the plan is for"
+        raise PlanError(Problem(f"{where}: {family.depth_keys[0]}", repr(depth), expected))
+    new: dict[str, Value] = {}
+    for key in (*family.depth_keys, *(key for key in _DEPTH if values.get(key) is not None)):
+        new[key] = plan.new_depth
+    if plan.injected:
+        for key, value in values.items():
+            if value is None or key in new:
+                continue
+            try:
+                if (move := moved_by(key, value, plan)) is not None:
+                    new[key] = move(value, plan)
+            except ValueError as error:
+                problems.append(Problem(f"{where}: {key}", short(value), str(error)))
+        problems += kind_problems(values, family, plan, where)
     if problems:
         raise FamilyError(*problems)
-    depth = config.get(family.depth_key, config.get("num_hidden_layers"))
-    if depth != plan.depth:
-        expected = f"{plan.depth}, the depth that the plan is for"
-        raise PlanError(Problem(f"{where}: {family.depth_key}", repr(depth), expected))
+    spell_out_steps(values, new, plan)
+    return new
 
 
-def _lists(family: Family) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*family.layer_lists, "layer_types")))
-
-
-def _spliced(values: Any, plan: Plan, where: str) -> list[Any]:
-    if not isinstance(values, (list, tuple)) or len(values) != plan.depth:
-        raise FamilyError(Problem(where, repr(values), f"a list of {plan.depth} entries, one per layer"))
-    return [values[source] for source in plan.sources]
-
-
-def _moved(count: int, plan: Plan) -> int:
-    # A count beyond the depth (as qwen's max_window_layers often is) means all layers, and must go on so.
-    if count >= plan.depth:
-        return count + plan.new_depth - plan.depth
-    return sum(source < count for source in plan.sources)
-
-
-def _loaded_lists(folder: Path, keys: list[str]) -> dict[str, Any]:
+def _loaded(folder: Path, keys: list[str]) -> dict[str, Any]:
     from transformers import AutoConfig
 
     loaded = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return {key: list(getattr(loaded, key)) for key in keys if getattr(loaded, key, None) is not None}
+    inner = (
+        loaded
+        if any(getattr(loaded, key, None) is not None for key in keys)
+        else getattr(loaded, SECTION, loaded)
+    )
+    found = {key: getattr(inner, key, None) for key in keys}
+    return {key: list(value) for key, value in found.items() if isinstance(value, (list, tuple))}

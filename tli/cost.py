@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tli.base import Base, setting
+from tli.config import section_of
 from tli.families import family_of
 from tli.plan import Plan
 
@@ -66,10 +67,10 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
 
 
 def _layer(base: Base) -> _Layer:
-    config = base.config
-    family = family_of(config.get("model_type"))
+    config = section_of(base.config)
+    family = family_of(base.facts.model_type)
     tensors = base.checkpoint.tensors
-    prefix = f"{family.stored_layers(tensors)}.0."
+    prefix = f"{family.stored_layers(tensors, base.facts.depth)}.0."
     first = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     weights = {name: tensor for name, tensor in first.items() if not family.is_buffer(name)}
     hidden = base.facts.hidden_size

@@ -16,12 +16,15 @@ weights) and rounded once to the tensor's own type.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from tli.families import Family
+from tli.errors import FamilyError, Problem
+from tli.family import Family
+from tli.injection import Injection
 from tli.plan import Plan
 
 if TYPE_CHECKING:
@@ -46,12 +49,23 @@ class Initial:
     family: Family
     seed: int
     deviation: float  # standard deviation of freshly drawn matrices
+    normed: bool  # whether norms follow the sublayers: some architectures leave that to the configuration
 
     @classmethod
-    def of(cls, plan: Plan, family: Family, config: Mapping[str, Any], seed: int) -> Initial:
-        """With the deviation that `config` (as in config.json) names; 0.02, as in transformers, when none."""
+    def of(
+        cls, plan: Plan, family: Family, config: Mapping[str, Any], names: Iterable[str], seed: int
+    ) -> Initial:
+        """With the deviation that `config` names (0.02, as in transformers, when none).
+
+        `names` are those of the tensors of the layers. Raises FamilyError for a residual scale that the
+        architecture has no place for.
+        """
         deviation = config.get("initializer_range") or config.get("init_std") or 0.02
-        return cls(plan, family, seed, float(deviation))
+        normed = any(family.is_gain(name) for name in names)
+        problems = scale_problems(plan.injection, family) if plan.injected else []
+        if problems:
+            raise FamilyError(*problems)
+        return cls(plan, family, seed, float(deviation), normed)
 
     @property
     def neighbourly(self) -> bool:
@@ -65,7 +79,7 @@ class Initial:
             return Way.COPY
         injection = self.plan.injection
         if self._scaled(name) and injection.scale == 0:
-            return Way.ZEROS if self._offset(name) == 0 else Way.COMPUTED
+            return Way.COMPUTED if self._offset(name) else Way.ZEROS
         made = self.neighbourly or injection.init == "random" or injection.noise > 0
         return Way.COMPUTED if made or (self._scaled(name) and injection.scale != 1) else Way.COPY
 
@@ -110,8 +124,9 @@ class Initial:
 
         if name.endswith("bias"):
             return torch.zeros_like(like)
-        if like.dim() < 2:  # the gain of a norm
-            return torch.ones_like(like) - self._offset(name)
+        if like.dim() < 2:
+            # Rates and time constants of state spaces have starts of their own: the source's will do.
+            return torch.ones_like(like) - self._offset(name) if _NORM.search(name) else like.clone()
         deviation = self.deviation
         if self.family.drawn_by_depth and self.family.writes_residual(name):
             deviation /= (2 * self.plan.new_depth) ** 0.5
@@ -132,10 +147,32 @@ class Initial:
         Where a norm follows a sublayer it undoes a scale of what it norms, so there the gain is scaled; only
         zero may stand before the norm instead.
         """
-        family, injection = self.family, self.plan.injection
+        injection = self.plan.injection
         by_output = injection.scale == 0 and injection.identity == "zero-output"
-        return family.is_gain(name) if family.gains and not by_output else family.writes_residual(name)
+        if self.normed and not by_output:
+            return self.family.is_gain(name) or self.family.is_multiplier(name)
+        return self.family.writes_residual(name) or self.family.is_multiplier(name)
 
     def _offset(self, name: str) -> float:
-        """What an architecture adds to a stored gain."""
-        return self.family.gain_offset if name.endswith("norm.weight") else 0.0
+        """What an architecture adds to a stored tensor, so that scaling it means scaling the sum."""
+        if self.family.is_multiplier(name):
+            return -1.0  # a scale of zero makes it one
+        return self.family.gain_offset if _NORM.search(name) and name.endswith("weight") else 0.0
+
+
+def scale_problems(injection: Injection, family: Family, where: str = "injection") -> list[Problem]:
+    """Why a residual scale, resolved, cannot be had of an architecture; none where it can."""
+    scale, init = injection.scale, injection.init
+    if family.no_scale and scale != 1:
+        got = f"{init!r} for {family.model_type} ({family.no_scale})"
+        return [Problem(f"{where}.init", got, "a residual scale of 1", "copy")]
+    if family.only_zero and (scale not in (0, 1) or (scale == 0 and injection.identity == "zero-gain")):
+        setting = "identity" if scale == 0 else "init"
+        got = f"{getattr(injection, setting)!r} for {family.model_type} ({family.only_zero})"
+        return [
+            Problem(f"{where}.{setting}", got, "identity by zero-output, or a residual scale of 1", "copy")
+        ]
+    return []
+
+
+_NORM = re.compile(r"norm|\bln|_ln|layer_scale")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tli import aside
 from tli.base import Base, find
 from tli.checkpoint_io import INDEX, SINGLE
-from tli.config import deepen, deepen_json
+from tli.config import deepen, deepen_json, section_of
 from tli.errors import CheckpointError, PlanError, Problem
 from tli.families import family_of
 from tli.header import FLOATS, TensorInfo
@@ -48,9 +48,13 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
         return _copied(model, plan)
     family = family_of(model.config.model_type, "model_type")
     config = deepen(model.config, family, plan)
+    for part in (config, config.get_text_config(decoder=True)):
+        if isinstance(part.dtype, str):  # as a saved model has it
+            part.dtype = getattr(torch, part.dtype)
     with torch.device("meta"), no_init_weights():
         grown = type(model)(config)
-    initial = Initial.of(plan, family, config.to_dict(), seed)
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    initial = Initial.of(plan, family, model.config.to_dict(), _rests(family.layers, names), seed)
     with torch.no_grad():
         _fill(grown, model, initial)
     if model.can_generate():
@@ -119,8 +123,8 @@ def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
     if not plan.injected:
         return [Output(info.name, info.dtype, info.shape, info) for info in _in_order(base)]
     family = family_of(base.config["model_type"])
-    initial = Initial.of(plan, family, base.config, seed)
-    prefix = family.stored_layers(tensors)
+    prefix = family.stored_layers(tensors, plan.depth)
+    initial = Initial.of(plan, family, section_of(base.config), _rests(prefix, tensors), seed)
     positions: dict[int, list[int]] = {}
     for position, source in enumerate(plan.sources):
         positions.setdefault(source, []).append(position)
@@ -128,14 +132,42 @@ def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
     for info in _in_order(base):
         layer, rest = _split(prefix, info.name)
         if layer is None:
-            outputs.append(Output(info.name, info.dtype, info.shape, info))
-            continue
-        for position in positions.get(layer, ()):
+            outputs.append(_outside(initial, info))
+        elif layer >= plan.depth:  # prediction of several tokens, stored as layers behind the last
+            name = f"{prefix}.{layer + plan.new_depth - plan.depth}.{rest}"
+            outputs.append(Output(name, info.dtype, info.shape, info))
+        for position in positions.get(layer, ()) if layer is not None else ():
             content: TensorInfo | Zeros | Computed = info
             if position in plan.injected:
                 content = _content(initial, position, rest, info, _reading(tensors, prefix))
             outputs.append(Output(f"{prefix}.{position}.{rest}", info.dtype, info.shape, content))
     return outputs
+
+
+def _rests(prefix: str, names: Iterable[str]) -> set[str]:
+    """Names of tensors within their layers."""
+    split = (_split(prefix, name) for name in names)
+    return {rest for layer, rest in split if layer is not None}
+
+
+def _outside(initial: Initial, info: TensorInfo) -> Output:
+    """A tensor that is in no layer; one that has a part for each layer grows with them."""
+    plan, axis = initial.plan, initial.family.axis_of_layers(info.name)
+    if axis is None or not plan.injected:
+        return Output(info.name, info.dtype, info.shape, info)
+    size = info.shape[axis] // plan.depth * plan.new_depth
+    shape = (*info.shape[:axis], size, *info.shape[axis + 1 :])
+    return Output(
+        info.name, info.dtype, shape, Computed(lambda: _bytes(_widened(read_tensor(info), axis, plan)))
+    )
+
+
+def _widened(tensor: Tensor, axis: int, plan: Plan) -> Tensor:
+    """The parts of a tensor along an axis, one for each layer, as the plan has the layers."""
+    import torch
+
+    parts = tensor.detach().chunk(plan.depth, dim=axis)
+    return torch.cat([parts[source] for source in plan.sources], dim=axis)
 
 
 def _reading(tensors: Mapping[str, TensorInfo], prefix: str) -> Read:
@@ -189,10 +221,15 @@ def _sidecars(base: Base) -> Iterator[Path]:
 
 
 def _copied(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
-    _same_depth(model.config.num_hidden_layers, plan)
+    _same_depth(_model_depth(model), plan)
     copied = copy.deepcopy(model)
     copied.zero_grad(set_to_none=True)
     return copied.requires_grad_()
+
+
+def _model_depth(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config(decoder=True)
+    return int(config.num_hidden_layers)
 
 
 def _same_depth(depth: int, plan: Plan) -> None:
@@ -206,22 +243,31 @@ def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> N
 
     parameters = dict(model.named_parameters(remove_duplicate=False))
     buffers = dict(model.named_buffers(remove_duplicate=False))
-    read = _reader(parameters, initial.family.layers)
-    made: dict[int, nn.Parameter] = {}  # by the identity of the source, so that tied weights stay tied
-    for name, _ in list(grown.named_parameters(remove_duplicate=False)):
+    read = _reader({**buffers, **parameters}, initial.family.layers)
+
+    def made_of(name: str) -> Tensor:
         position, rest = _split(initial.family.layers, name)
         if position is not None and position in initial.plan.injected:
-            parameter = nn.Parameter(initial.first_values(position, rest, read))
+            return initial.first_values(position, rest, read)
+        source = {**buffers, **parameters}[_source(initial, name)].detach()
+        axis = initial.family.axis_of_layers(name)
+        return source.clone() if axis is None else _widened(source, axis, initial.plan)
+
+    made: dict[int, nn.Parameter] = {}  # by the identity of the source, so that tied weights stay tied
+    for name, _ in list(grown.named_parameters(remove_duplicate=False)):
+        position, _ = _split(initial.family.layers, name)
+        if position is not None and position in initial.plan.injected:
+            parameter = nn.Parameter(made_of(name))
         else:
-            source = parameters[_source(initial, name)]
-            if id(source) not in made:
-                made[id(source)] = nn.Parameter(source.detach().clone())
-            parameter = made[id(source)]
+            source = id(parameters[_source(initial, name)])
+            if source not in made:
+                made[source] = nn.Parameter(made_of(name))
+            parameter = made[source]
         module, leaf = _place(grown, name)
         module._parameters[leaf] = parameter
     for name, _ in list(grown.named_buffers(remove_duplicate=False)):
         module, leaf = _place(grown, name)
-        module._buffers[leaf] = buffers[_source(initial, name)].clone()
+        module._buffers[leaf] = made_of(name)
 
 
 def _split(layers: str, name: str) -> tuple[int | None, str]:

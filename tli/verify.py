@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli.base import Base, find
-from tli.config import deepen_json
+from tli.config import deepen_json, section_of
 from tli.errors import InputError, VerificationError
 from tli.families import family_of
 from tli.header import BITS, FLOATS, TensorInfo
@@ -117,11 +117,11 @@ def _depth(subject: _Subject) -> Iterator[Check]:
         yield Check("depth", depth == plan.depth, f"{depth} layers, the base has {plan.depth}")
         return
     family = family_of(base.config["model_type"])
-    expected = deepen_json(base.config, base.folder, family, plan)
-    found = subject.written.config
-    keys = [family.depth_key, *family.layer_lists, "layer_types", *family.leading_counts]
-    for key in keys:
-        if key in expected and found.get(key) != expected[key]:
+    expected = section_of(deepen_json(base.config, base.folder, family, plan))
+    found = section_of(subject.written.config)
+    moved = section_of(base.config)
+    for key in (key for key in expected if expected[key] != moved.get(key)):
+        if found.get(key) != expected[key]:
             yield Check("depth", ok=False, detail=f"{key} is {found.get(key)!r}, not {expected[key]!r}")
             return
     yield Check("depth", ok=True, detail=f"{plan.new_depth} layers from {plan.depth}")

@@ -7,6 +7,13 @@ settings   what its config is given on top; a dict for a config in it
 cannot     why no small model of the type runs by `model(input_ids)`; then `raises` is a part of what it says
 no_cache   why even the untouched model does not generate with its cache what it generates without
 no_reload  why what it saves is not loaded by the same auto class
+
+and of growing it (`test_registry.py`):
+
+plan          settings of the injection, where a new layer after every 2 is not possible
+to_grow       settings of its config without which no layer can be injected
+no_bfloat16   why even the untouched model does not run in bfloat16
+train_length  tokens of a text that it can be trained on
 """
 
 from __future__ import annotations

@@ -10,17 +10,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from tests.conftest import TINY
 from tli.base import find
 from tli.cost import cost
 from tli.errors import FamilyError
-from tli.families import FAMILIES
 from tli.plan import plan
 from tli.upscale import grow, injected_parameters
 
 Tiny = Callable[[str], Path]
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", TINY)
 def test_parameters_are_those_of_the_grown_model(tiny_model: Tiny, model_type: str) -> None:
     base = find(str(tiny_model(model_type)))
     decided = plan(4, 3)

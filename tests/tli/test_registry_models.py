@@ -36,7 +36,17 @@ def test_every_type_runs_or_says_why_not(model_type: str) -> None:
 
 def test_rows_are_of_registered_types_and_say_something() -> None:
     assert sorted(set(rows()) - set(model_types())) == []
-    known = {"settings", "cannot", "raises", "no_cache", "no_reload"}
+    known = {
+        "settings",
+        "cannot",
+        "raises",
+        "no_cache",
+        "no_reload",
+        "plan",
+        "to_grow",
+        "no_bfloat16",
+        "train_length",
+    }
     assert {
         name: sorted(set(row) - known) for name, row in rows().items() if not row or set(row) - known
     } == {}

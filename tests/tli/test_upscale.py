@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tli.errors import FamilyError, PlanError
-from tli.families import FAMILIES, family_of
+from tli.families import family_of
 from tli.injection import INITS
 from tli.plan import Plan, plan
 from tli.upscale import grow, injected_parameters
@@ -55,40 +55,6 @@ def assert_generates_alike(model: PreTrainedModel, tokens: Tensor) -> None:
     with_cache = model.generate(tokens, **settings, use_cache=True)
     assert torch.equal(with_cache, model.generate(tokens, **settings, use_cache=False))
     assert with_cache.shape[1] == tokens.shape[1] + 8
-
-
-@pytest.mark.parametrize("model_type", FAMILIES)
-class TestEveryFamily:
-    """What a row of the table has to pass."""
-
-    def test_identity_leaves_the_logits_as_they_are(
-        self, model_type: str, tiny_model: Tiny, tokens: Tensor
-    ) -> None:
-        base = load(tiny_model(model_type))
-        for k in (1, 3):
-            grown = grow(base, plan(4, k, init="identity"))
-            assert grown.config.num_hidden_layers == 4 + len(plan(4, k).injected)
-            assert torch.equal(logits(grown, tokens), logits(base, tokens))
-
-    def test_copy_runs_the_layer_twice_and_is_another_model(
-        self, model_type: str, tiny_model: Tiny, tokens: Tensor
-    ) -> None:
-        base = load(tiny_model(model_type))
-        decided = plan(4, 2, init="copy")
-        grown = grow(base, decided)
-        for position, source in enumerate(decided.sources):
-            assert_same(layer(grown, position), layer(base, source))
-        assert_same(outside(grown), outside(base))
-        assert not torch.allclose(logits(grown, tokens), logits(base, tokens), atol=1e-3)
-        assert_generates_alike(grown, tokens)
-
-    def test_what_writes_to_the_stream_is_known_in_full(self, model_type: str, tiny_model: Tiny) -> None:
-        base = load(tiny_model(model_type))
-        written = {name for name in layer(base, 0) if FAMILIES[model_type].writes_residual(name)}
-        assert {name.rpartition(".")[0] for name in written} == set(FAMILIES[model_type].writes)
-        grown = grow(base, plan(4, 4))
-        zeros = {name for name, p in layer(grown, 4).items() if not p.any()}
-        assert zeros == written
 
 
 @pytest.fixture
@@ -279,8 +245,10 @@ def test_a_plan_for_another_depth_is_refused(base: PreTrainedModel) -> None:
 def test_unknown_and_impossible_architectures_are_refused_with_the_reason(
     save_model: Save, tmp_path: Path, base: PreTrainedModel
 ) -> None:
-    with pytest.raises(FamilyError, match=r"'bert' \(not known which .*\); expected one of llama, mistral"):
-        family_of("bert")
+    with pytest.raises(
+        FamilyError, match=r"'t5' \(not known which .*\); expected one of the \d+ architectures"
+    ):
+        family_of("t5")
     scaled = load(save_model(tmp_path / "scaled", "gpt2", scale_attn_by_inverse_layer_idx=True))
     with pytest.raises(FamilyError, match="layers behind a new one would change"):
         grow(scaled, plan(4, 2))
@@ -288,7 +256,9 @@ def test_unknown_and_impossible_architectures_are_refused_with_the_reason(
     with pytest.raises(FamilyError, match="residual stream itself passes a norm"):
         grow(post, plan(4, 2))
     base.config.rates_by_layer = [1, 2, 3, 4]
-    with pytest.raises(FamilyError, match="rates_by_layer: got a list with one entry per layer"):
+    with pytest.raises(
+        FamilyError, match=r"rates_by_layer: got .*; expected no list with one entry per layer"
+    ):
         grow(base, plan(4, 2))
 
 

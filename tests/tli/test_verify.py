@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from tests.conftest import TINY
 from tli.base import find
 from tli.errors import CheckpointError, PlanError, VerificationError
-from tli.families import FAMILIES
 from tli.injection import INITS
 from tli.plan import plan
 from tli.upscale import grow, upscale_folder
@@ -27,7 +27,7 @@ def found(report: Report) -> dict[str, str]:
     return {check.name: check.detail for check in report.checks if not check.ok}
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", TINY)
 def test_every_family_passes(tiny_model: Tiny, tmp_path: Path, model_type: str) -> None:
     base = find(str(tiny_model(model_type)))
     upscale_folder(base, tmp_path / "out", plan(4, 3))

@@ -1,0 +1,114 @@
+"""What has to be known of one architecture to inject layers into it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+_LAYER = re.compile(r"(.+?)\.(\d+)\.")
+_TOWERS = re.compile(r"vision|image|audio|patcher|mtp|encoder\.layers|embed")  # beside the language model
+
+
+@dataclass(frozen=True)
+class Family:
+    """The facts of one `model_type`; names are those in a layer, in memory or in a file, `*` for any number.
+
+    writes           modules whose outputs are added to the residual stream: with their weights and biases at
+                     zero the layer hands its input on unchanged
+    gains            norms between such a module and the stream; a scale of the output is undone by them, so
+                     the residual scale acts on their gain
+    gain_offset      what is added to the stored gain of such a norm: 1 where it is stored as the w of 1 + w
+    multipliers      tensors that the stream itself is multiplied with, one where nothing is to change
+    layers           the list of layers in the module tree
+    depth_keys       keys of the configuration that hold the number of layers
+    lists            keys of the configuration with an entry for each layer, which a file may leave out
+    lists_vary_with  left-out lists have equal entries while this key is false; None: they vary
+    periods          pairs of keys, period and offset, by which layers of two kinds alternate
+    widened          tensors outside the layers with a part for each layer, and the axis of the parts
+    alone            "first" or "last": that layer has a form of its own, so it stays where it is, uncopied
+    uncopied         kinds of layers, by the first of `lists`, that share weights, so they cannot be copied
+    mixed            layers are of several kinds, with other tensors each
+    buffers          in a layer of older files, but not weights: copied whatever the init
+    drawn_by_depth   the initialiser divides the deviation of `writes` by sqrt(2 * depth)
+    no_scale         why the residual scale cannot be chosen: None, or the reason why only copies will do
+    only_zero        why the scale can only be 0 or 1
+    refusals         key of the configuration that must be false or empty, and why
+    refused          why no layer can be injected at all
+    """
+
+    model_type: str
+    writes: tuple[str, ...] = ()
+    gains: tuple[str, ...] = ()
+    gain_offset: float = 0.0
+    multipliers: tuple[str, ...] = ()
+    layers: str = "model.layers"
+    depth_keys: tuple[str, ...] = ("num_hidden_layers",)
+    lists: tuple[str, ...] = ()
+    lists_vary_with: str | None = None
+    periods: tuple[tuple[str, str | None], ...] = ()
+    widened: tuple[tuple[str, int], ...] = ()
+    alone: str | None = None
+    uncopied: tuple[str, ...] = ()
+    mixed: bool = False
+    buffers: tuple[str, ...] = ()
+    drawn_by_depth: bool = False
+    no_scale: str | None = None
+    only_zero: str | None = None
+    refusals: tuple[tuple[str, str], ...] = ()
+    refused: str | None = None
+
+    def writes_residual(self, name: str) -> bool:
+        """Whether tensor `name` of a layer (`mlp.down_proj.weight`) makes what is added to the stream."""
+        return _in(name, self._written)
+
+    def is_gain(self, name: str) -> bool:
+        """Whether tensor `name` of a layer is the gain or bias of a norm behind a sublayer."""
+        return _in(name, self._gained)
+
+    def is_multiplier(self, name: str) -> bool:
+        """Whether the stream itself is multiplied with tensor `name` of a layer."""
+        return name in self.multipliers
+
+    def is_buffer(self, name: str) -> bool:
+        """Whether tensor `name` of a layer is no weight."""
+        return name in self.buffers
+
+    def axis_of_layers(self, name: str) -> int | None:
+        """Along which a tensor outside the layers has a part for each layer; None where it has none."""
+        return next((axis for end, axis in self.widened if name.endswith(end)), None)
+
+    def stored_layers(self, names: Iterable[str], depth: int) -> str:
+        """Where the layers are in the names of a file: files differ from the module tree, and each other."""
+        there: dict[str, set[int]] = {}
+        for name in names:
+            match = _LAYER.match(name)
+            if match:
+                there.setdefault(match[1], set()).add(int(match[2]))
+        if set(range(depth)) <= there.get(self.layers, set()):
+            return self.layers
+        fits = [prefix for prefix, numbers in there.items() if set(range(depth)) <= numbers]
+        best = [prefix for prefix in fits if not _TOWERS.search(prefix)] or fits
+        return min(best, key=len, default=self.layers)
+
+    @cached_property
+    def _written(self) -> re.Pattern[str]:
+        return _pattern(self.writes)
+
+    @cached_property
+    def _gained(self) -> re.Pattern[str]:
+        return _pattern(self.gains)
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[str]:
+    texts = [re.escape(name).replace(r"\*", r"\d+") for name in names]
+    return re.compile("|".join(texts) if texts else r"(?!)")
+
+
+def _in(name: str, pattern: re.Pattern[str]) -> bool:
+    """Whether a tensor is one of the named, or a weight or bias of a named module."""
+    return bool(pattern.fullmatch(name) or pattern.fullmatch(name.rpartition(".")[0]))
+
+
+Families = Mapping[str, Family]
