@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ from tli.arguments import BAD_INPUT, OPTIONS, injection_of, parser
 from tli.base import Base, find
 from tli.cost import cost
 from tli.errors import InputError, PlanError, Problem, TliError
-from tli.families import family_of, refusals
+from tli.families import FAMILIES, family_of, refusals, table
 from tli.injection import Injection, injection_problems
 from tli.lineage import FILE, read_lineage
 from tli.plan import Plan, plan_for
@@ -28,7 +29,7 @@ _OF_PLANS = {*Injection.__dataclass_fields__, *OPTIONS.values(), "text"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0, 1 when a verification failed, 2 for bad input."""
-    runs = {"plan": _plan, "upscale": _upscale, "verify": _verify, "inspect": _inspect}
+    runs = {"plan": _plan, "upscale": _upscale, "verify": _verify, "inspect": _inspect, "families": _families}
     options = parser(runs).parse_args(arguments)
     try:
         return int(options.run(options))
@@ -128,6 +129,36 @@ def _inspect(options: argparse.Namespace) -> int:
     else:
         for name, item in value.items():
             print(f"{name:12} {item:,}" if isinstance(item, int) else f"{name:12} {item or '-'}")
+    return 0
+
+
+def _families(options: argparse.Namespace) -> int:
+    unknown = [name for name in options.model_type if name not in FAMILIES]
+    if unknown:
+        raise InputError(
+            *[
+                Problem(
+                    "model_type",
+                    repr(name),
+                    "one that `tli families` lists",
+                    next(iter(difflib.get_close_matches(name, FAMILIES, n=1)), ""),
+                )
+                for name in unknown
+            ]
+        )
+    rows = [row for row in table() if not options.model_type or row["model_type"] in options.model_type]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    width = max(len(str(row["model_type"])) for row in rows)
+    print(f"{'architecture':{width}}  grows  {'identity':22}  notes")
+    for row in rows:
+        grows = "yes" if row["grows"] else "no"
+        print(f"{row['model_type']:{width}}  {grows:5}  {row['identity']:22}  {row['reason']}".rstrip())
+    if not options.model_type:
+        exact = sum(row["identity"] not in ("-", "no") for row in rows)
+        grown = sum(bool(row["grows"]) for row in rows)
+        print(f"\n{len(rows)} architectures: {grown} can be grown, {exact} of them by identity")
     return 0
 
 

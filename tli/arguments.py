@@ -41,7 +41,7 @@ def parser(runs: Mapping[str, Run]) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_plan, _upscale, _verify, _inspect):
+    for add in (_plan, _upscale, _verify, _inspect, _families):
         name = add.__name__.lstrip("_")
         add(commands).set_defaults(run=runs[name])
     return made
@@ -130,6 +130,14 @@ def _inspect(commands: _Commands) -> Parser:
     made.add_argument("model", help="a folder, a hub id or builtin:tiny-llama")
     _model_options(made)
     made.add_argument("--fingerprint", action="store_true", help="read all files and print their hash")
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def _families(commands: _Commands) -> Parser:
+    text = "list the architectures, and which injections they allow"
+    made = _command(commands, "families", text, "  tli families qwen3 gemma2\n  tli families --json")
+    made.add_argument("model_type", nargs="*", help="as in config.json; all of them when none is named")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 

@@ -247,6 +247,33 @@ def family_of(model_type: str | None, where: str = "config.json: model_type") ->
     return family
 
 
+def table() -> list[dict[str, str | bool]]:
+    """What can be done with each architecture, sorted by name, for `tli families`."""
+    return [_told(FAMILIES[name]) for name in sorted(FAMILIES)]
+
+
+def _told(family: Family) -> dict[str, str | bool]:
+    if family.refused:
+        identity, reason = "-", family.refused
+    elif family.no_scale:
+        identity, reason = "no", family.no_scale
+    else:
+        identity = "zero-output, zero-gain" if family.gains else "zero-output"
+        reason = family.only_zero or "; ".join(f"not with {key}: {why}" for key, why in family.refusals)
+    if family.alone:
+        reason = "; ".join(filter(None, (reason, f"the {family.alone} layer stays alone")))
+    if family.uncopied:
+        reason = f"no copies of {', '.join(family.uncopied)} layers, which share their weights"
+    if family.periods:
+        reason = "whole periods of layers only, where their kinds alternate"
+    return {
+        "model_type": family.model_type,
+        "grows": family.refused is None,
+        "identity": identity,
+        "reason": reason,
+    }
+
+
 def refusals(family: Family, config: Mapping[str, Any], where: str = "config.json") -> list[Problem]:
     """Settings of a configuration under which layers cannot be injected, each with its reason."""
     return [

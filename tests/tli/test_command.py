@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -124,6 +125,20 @@ def test_sets_are_measured(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> No
     )
 
 
+def test_families_are_listed(tli: Outcome) -> None:
+    code, printed, _ = tli("families")
+    lines = printed.splitlines()
+    assert code == 0
+    assert re.fullmatch(r"\d+ architectures: \d+ can be grown, \d+ of them by identity", lines[-1])
+    assert len(lines) == 3 + int(lines[-1].split()[0])
+    rows = {
+        row["model_type"]: row for row in json.loads(tli("families", "llama", "bert", "xlm", "--json")[1])
+    }
+    assert rows["llama"] == {"model_type": "llama", "grows": True, "identity": "zero-output", "reason": ""}
+    assert (rows["bert"]["grows"], rows["bert"]["identity"]) == (True, "no")
+    assert (rows["xlm"]["grows"], rows["xlm"]["reason"]) == (False, "its layers are spread over four lists")
+
+
 def test_a_failed_verification_ends_with_one(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert tli("upscale", tiny_model("llama"), out, "--k", 2)[0] == 0
@@ -170,7 +185,8 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
         (["plan", "--depth", "8", "--experts", "1", "--expert-noise", "-1"], ["--experts: got 1; expected at least 2 experts, or null for none; try 8", "--expert-noise: got -1.0; expected a number of at least 0; try 1"]),
         (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got --k too; expected a plan, or options for one", "none.json: got no JSON ([Errno 2] No such file or directory: 'none.json'); expected a plan; try tli plan --save"]),
         (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; try tli -h"]),
-        (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect); try tli -h"]),
+        (["families", "qwen33"], ["model_type: got 'qwen33'; expected one that `tli families` lists; try qwen3"]),
+        (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect, families); try tli -h"]),
         ([], ["the following arguments are required: COMMAND; try tli -h"]),
         (["inspect", "./nowhere"], ["model: got './nowhere', which does not exist; expected a folder, a hub id or the built-in model; try builtin:tiny-llama"]),
         (["verify", "./nowhere"], ["nowhere: got no lineage.json; expected a folder written by `tli upscale`, with its lineage.json"]),
@@ -198,7 +214,7 @@ def test_bad_input(
     code, out, told = tli(*arguments)
     assert code == 2
     assert out == ""
-    told = told.replace("'plan', 'upscale', 'verify', 'inspect'", "plan, upscale, verify, inspect")
+    told = re.sub(r"'(\w+)'(?=[,)])", r"\1", told) if "COMMAND" in told else told
     assert told.splitlines() == [f"error: {error}" for error in errors]
     assert not list(tmp_path.iterdir())
 
