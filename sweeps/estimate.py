@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from sweeps import machine
 from sweeps.spec import Range, Spec
 from tli.base import Base
 from tli.cost import Cost, cost
+from tli.injection import METHODS, Injection, injection_problems
 from tli.plan import Plan, plan_for
 
+T = TypeVar("T")
 _MOST_ROWS = 16  # of an integer range; of a wider one both ends and what lies evenly between are shown
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One depth that trials may have. `k` is None for the control; `note` says what is unusual."""
+    """One size that trials may have. `injection` is None for the control; `note` says what is unusual."""
 
-    k: int | None
+    injection: Injection | None
     baseline: bool
     cost: Cost
     sets: tuple[int, ...]
@@ -29,7 +32,7 @@ class Shape:
     @property
     def label(self) -> str:
         """As the first column of a table has it."""
-        return "control" if self.k is None else f"K={self.k}"
+        return "control" if self.injection is None else self.injection.label
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,10 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return asdict(self)
+        labels = [shape.label for shape in self.shapes]
+        plain = asdict(self)
+        shapes = [{"label": label, **shape} for label, shape in zip(labels, plain["shapes"], strict=True)]
+        return {**plain, "shapes": shapes}
 
     def text(self) -> str:
         """As lines for a terminal."""
@@ -95,15 +101,15 @@ def estimate(
         flops_per_second: speed of one trial on its cpus and gpus, as measured in a few steps.
         parallel: trials at once; None takes what the spec allows and this machine has.
     """
-    shapes = tuple(_shape(spec, base, k) for k in (None, *searched_ks(spec)))
+    shapes = tuple(_shape(spec, base, injection) for injection in (None, *searched_shapes(spec)))
     at_once = parallel or slots(spec)
     recipe, data = spec.trial.recipe, spec.data
     windows = data.eval_tokens // data.sequence_length
     measured = len(spec.report_steps()) * windows * data.sequence_length
     trial_tokens = spec.steps * recipe.batch_tokens
-    work = {shape.k: _work(spec, base, shape, trial_tokens, measured) for shape in shapes}
-    deepened = [flops for k, flops in work.items() if k is not None] or [work[None]]
-    baseline = next((work[shape.k] for shape in shapes if shape.baseline), work[None])
+    work = {shape.injection: _work(spec, base, shape, trial_tokens, measured) for shape in shapes}
+    deepened = [flops for injection, flops in work.items() if injection is not None] or [work[None]]
+    baseline = next((work[shape.injection] for shape in shapes if shape.baseline), work[None])
     seeds = spec.finalists.seeds
     searched, share = spec.budget.trials - 2, expected_share(spec)
 
@@ -158,42 +164,70 @@ def slots(spec: Spec) -> int:
     return max(1, min(fitting, wanted.parallel or fitting))
 
 
-def searched_ks(spec: Spec) -> list[int]:
-    """Every K in play, the baseline's and the searched ones, in order; some of them for a wide range."""
-    injection, wanted = spec.trial.injection, spec.search.get("injection.k")
-    searched = spec.search.get("injection.method")
-    deepens = injection.method != "none" or (searched is not None and searched.allows("tli"))
-    if not deepens:
-        return []
-    own = {injection.k} if injection.k is not None else set()
-    return sorted(own | (set(_values(wanted)) if wanted else set()))
+def searched_shapes(spec: Spec) -> list[Injection]:
+    """Every injection in play that gives another size, the baseline's and the searched ones; some of them for
+    wide ranges. What does not change a size is as in the baseline.
+    """
+    own = spec.trial.to_injection()
+    searched = {path: wanted for path, wanted in spec.search.items() if path in _SHAPING}
+    options = [[(path, value) for value in _values(wanted)] for path, wanted in searched.items()]
+    combined = itertools.islice(itertools.product(*options), _MOST_ROWS**2)
+    found = [own, *(spec.settings_for(dict(chosen)).to_injection() for chosen in combined)]
+    # By what they are called: two of one size need no two rows.
+    usable = {each.label: each for each in map(_resolved, found) if each is not None}
+    usable.pop("none", None)
+    return _spread(sorted(usable.values(), key=_order), _MOST_ROWS + 1)
 
 
-def _values(wanted: Range) -> Sequence[int]:
+_SHAPING = tuple(
+    f"injection.{name}"
+    for name in ("method", "k", "layers", "after", "sets", "block", "m", "g", "experts.count")
+)
+
+
+def _resolved(injection: Injection) -> Injection | None:
+    """What the settings mean; None for a combination that no trial can run with."""
+    return None if injection_problems(injection, None) else injection.resolved()
+
+
+def _order(injection: Injection) -> tuple[int, int, str]:
+    return METHODS.index(injection.method), injection.k or 0, injection.label
+
+
+def _values(wanted: Range) -> Sequence[Any]:
     if wanted.choice is not None:
-        return [k for k in wanted.choice if k is not None]
+        return [value for value in wanted.choice if value is not None]
     low, high = wanted.ends
-    every = range(low, high + 1, int(wanted.step or 1))
-    if len(every) <= _MOST_ROWS:
-        return every
-    return [every[round(i * (len(every) - 1) / (_MOST_ROWS - 1))] for i in range(_MOST_ROWS)]
+    return _spread(range(low, high + 1, int(wanted.step or 1)), _MOST_ROWS)
 
 
-def _shape(spec: Spec, base: Base, k: int | None) -> Shape:
-    plan = _plan(spec, base, k)
-    recipe, own = spec.trial.recipe, spec.trial.injection
+def _spread(every: Sequence[T], most: int) -> list[T]:
+    """All of them, or both ends and what lies evenly between."""
+    if len(every) <= most:
+        return list(every)
+    return [every[round(i * (len(every) - 1) / (most - 1))] for i in range(most)]
+
+
+def _shape(spec: Spec, base: Base, injection: Injection | None) -> Shape:
+    plan = plan_of(injection, base.facts.depth)
+    recipe = spec.trial.recipe
     passes = recipe.micro_batch_tokens or recipe.batch_tokens
     # The control has no injected layers that it could train alone.
-    train = "all" if k is None else _train(spec)
+    train = "all" if injection is None else _train(spec)
     found = cost(base, plan, sequence_length=spec.data.sequence_length, batch_tokens=passes, train=train)
-    note = f"the last set is shorter ({plan.sets[-1]} of {k})" if k is not None and plan.sets[-1] != k else ""
-    return Shape(k, own.method != "none" and k is not None and own.k == k, found, plan.sets, note)
+    short = injection is not None and plan.sets and plan.sets[-1] != injection.k
+    note = f"the last set is shorter ({plan.sets[-1]} of {injection.k})" if injection and short else ""
+    own = _resolved(spec.trial.to_injection())
+    baseline = injection is not None and own is not None and own.label == injection.label
+    return Shape(injection, baseline, found, plan.sets, note)
 
 
-def _plan(spec: Spec, base: Base, k: int | None) -> Plan:
-    injection = spec.trial.to_injection()
-    injection = replace(injection, method="none") if k is None else replace(injection, method="tli", k=k)
-    return plan_for(injection, base.facts.depth)
+def plan_of(injection: Injection | None, depth: int) -> Plan:
+    """The plan of an injection, None being the control. Where text decides which sets get a layer, any do:
+    the size is the same.
+    """
+    wanted = injection or Injection("none")
+    return plan_for(wanted, depth, change=[0.0] * depth if wanted.sets is not None else None)
 
 
 def _train(spec: Spec) -> str:
@@ -202,7 +236,7 @@ def _train(spec: Spec) -> str:
 
 def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:
     """FLOPs of one whole trial. Measuring goes forward only: a third of training everything."""
-    plan, sequence = _plan(spec, base, shape.k), spec.data.sequence_length
+    plan, sequence = plan_of(shape.injection, base.facts.depth), spec.data.sequence_length
     whole = cost(base, plan, sequence_length=sequence, batch_tokens=sequence)
     return shape.cost.flops_per_token * trained + whole.flops_per_token / 3 * measured
 
@@ -241,7 +275,7 @@ def _row(shape: Shape) -> tuple[str, ...]:
         shape.label,
         str(found.depth),
         _short(found.parameters),
-        _short(found.injected_parameters) if shape.k is not None else "-",
+        _short(found.injected_parameters) if shape.injection is not None else "-",
         _short(found.flops_per_token),
         _bytes(found.memory_bytes),
         "; ".join(notes),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeps import estimate, machine, reach
 from sweeps.errors import InputError, Problem, SpecError
-from sweeps.spec import Range, Spec
+from sweeps.spec import Spec
 from sweeps.wording import masked
 from tli import base as bases
 from tli import corpus
@@ -17,6 +17,7 @@ from tli.data import source_problems
 from tli.errors import DataError
 from tli.families import family_of, refusals
 from tli.injection import injection_problems
+from tli.upscale import growth_problems
 
 _MOST_FILES = 50  # of a source, whose first row is looked at
 _TOKEN_BYTES = 4  # of a token file, at most
@@ -107,22 +108,44 @@ def _model_problems(spec: Spec, base: Base) -> Iterator[Problem]:
     except InputError as error:
         yield from error.problems
         return
-    for problem in injection_problems(spec.trial.to_injection(), facts.depth, "trial.injection"):
-        yield Problem(spec.where(problem.where), problem.got, problem.expected, problem.remedy)
-    wanted = spec.search.get("injection.k")
-    if wanted is not None:
-        yield from _searched_depths(spec, wanted, facts.depth)
+    problems = [*_depth_problems(spec, facts.depth)]
+    yield from problems
+    if not problems:
+        yield from _growth_problems(spec, base)
     length = spec.data.sequence_length
     if facts.context is not None and length > facts.context:
         expected = f"at most {facts.context}, the context of {base.name}"
         yield Problem(spec.where("data.sequence_length"), str(length), expected, str(facts.context))
 
 
-def _searched_depths(spec: Spec, wanted: Range, depth: int) -> Iterator[Problem]:
-    for index, k in enumerate(wanted.ends):
+def _depth_problems(spec: Spec, depth: int) -> Iterator[Problem]:
+    """Settings of the injection that the model has not layers enough for."""
+    for problem in injection_problems(spec.trial.to_injection(), depth, "trial.injection"):
+        yield Problem(spec.where(problem.where), problem.got, problem.expected, problem.remedy)
+    wanted = spec.search.get("injection.k")
+    for index, k in enumerate(wanted.ends if wanted is not None else ()):
         if k is not None and k > depth:
-            place = spec.where(f"search.injection.k.{wanted.kind}[{index}]")
+            place = spec.where(f"search.injection.k.{wanted.kind}[{index}]")  # type: ignore[union-attr]
             yield Problem(place, str(k), f"at most {depth}, the model's number of layers", str(depth))
+
+
+def _growth_problems(spec: Spec, base: Base) -> Iterator[Problem]:
+    """Injections in play that the architecture does not allow, each problem once."""
+    own = spec.trial.to_injection()
+    wanted = spec.search.get("injection.init")
+    choices = wanted.choice if wanted is not None and wanted.choice else ()
+    inits = [replace(own, init=init) for init in choices]
+    told = set()
+    for injection in (own, *estimate.searched_shapes(spec), *inits):
+        if injection_problems(injection, base.facts.depth):
+            continue  # a combination of ranges that no trial runs with
+        for problem in growth_problems(base, estimate.plan_of(injection, base.facts.depth)):
+            if problem not in told:
+                told.add(problem)
+                section = "trial" if injection == own else "search"
+                setting = problem.where.startswith("injection.")
+                place = spec.where(f"{section}.{problem.where}") if setting else problem.where
+                yield replace(problem, where=place)
 
 
 def _data_problems(spec: Spec) -> Iterator[Problem]:
@@ -165,10 +188,12 @@ def _machine_notes(spec: Spec) -> Iterator[str]:
 
 
 def _depth_notes(spec: Spec, base: Base) -> Iterator[str]:
-    for k in estimate.searched_ks(spec):
-        rest = base.facts.depth % k
-        if rest and k <= base.facts.depth:
-            yield f"K={k} does not divide the {base.facts.depth} layers: the last set has {rest}"
+    depth = base.facts.depth
+    for injection in estimate.searched_shapes(spec):
+        k = injection.k
+        whole = injection.layers is None and k is not None and k <= depth
+        if k is not None and whole and depth % k:
+            yield f"K={k} does not divide the {depth} layers: the last set has {depth % k}"
 
 
 def _search_notes(spec: Spec) -> Iterator[str]:

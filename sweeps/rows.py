@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
+from tli.experts import Experts
+from tli.injection import Injection, injection_problems
 
 # How each state is called, and its colour.
 STATES = {
@@ -54,8 +56,8 @@ def plain(record: TrialRecord) -> str:
 
 def configuration(record: TrialRecord) -> str:
     """What tells it from the others: `K=4 identity lr 1.2e-03`."""
-    k, init = _injection(record, "k"), _injection(record, "init")
-    injected = "" if k == init == "-" else f"K={k} {init} "
+    shape, init = _shape(record, short=False), _init(record)
+    injected = "" if shape == init == "-" else f"{shape} {init} ".replace(" - ", " ")
     return f"{injected}lr {_rate(record)}"
 
 
@@ -63,11 +65,29 @@ def _of(record: TrialRecord) -> str:
     return f" of {record.replicate_of}" if record.replicate_of is not None else ""
 
 
-def _injection(record: TrialRecord, key: str) -> str:
-    injection: Mapping[str, Any] = record.settings.get("injection", {})
-    if record.role is Role.CONTROL or injection.get("method") == "none" or injection.get(key) is None:
+def _injection(record: TrialRecord) -> Injection | None:
+    """What a trial injects, resolved; None for the control, and for settings that no trial could run with."""
+    told: Mapping[str, Any] = record.settings.get("injection", {})
+    try:
+        injection = Injection(**{**told, "experts": Experts(**told.get("experts", {}))})
+    except TypeError:
+        return None
+    if record.role is Role.CONTROL or not told or injection_problems(injection, None):
+        return None
+    return injection.resolved() if injection.method != "none" else None
+
+
+def _shape(record: TrialRecord, *, short: bool) -> str:
+    """`K=4`, or the 4 alone where a column is called so; other methods by their names."""
+    injection = _injection(record)
+    if injection is None:
         return "-"
-    return str(injection[key])
+    return injection.label.removeprefix("K=") if short else injection.label
+
+
+def _init(record: TrialRecord) -> str:
+    injection = _injection(record)
+    return injection.init if injection and injection.init else "-"
 
 
 def _rate(record: TrialRecord) -> str:
@@ -104,8 +124,8 @@ Column = tuple[str, str, int, int, Callable[[TrialRecord, float], str]]
 COLUMNS: tuple[Column, ...] = (
     ("trial", "right", 5, 0, lambda r, _: str(r.number)),
     ("role", "left", 9, 70, lambda r, _: str(r.role)),
-    ("K", "right", 2, 0, lambda r, _: _injection(r, "k")),
-    ("init", "left", 8, 0, lambda r, _: _injection(r, "init")),
+    ("K", "right", 2, 0, lambda r, _: _shape(r, short=True)),
+    ("init", "left", 8, 0, lambda r, _: _init(r)),
     ("lr", "right", 7, 0, lambda r, _: _rate(r)),
     ("step", "right", 7, 0, lambda r, _: f"{r.step}/{r.steps}"),
     ("loss", "right", 6, 0, lambda r, _: loss(r.loss)),

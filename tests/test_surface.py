@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tli.arguments import parser as tli_parser
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path
@@ -49,7 +51,7 @@ def simple_command(line: str) -> list[str]:
 
 @cache
 def parser(program: str) -> argparse.ArgumentParser:
-    found = import_module(f"{program}.__main__")._parser()
+    found = tli_parser() if program == "tli" else import_module(f"{program}.__main__")._parser()
     assert isinstance(found, argparse.ArgumentParser)
     return found
 

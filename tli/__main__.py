@@ -29,10 +29,9 @@ _OF_PLANS = {*Injection.__dataclass_fields__, *OPTIONS.values(), "text"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0, 1 when a verification failed, 2 for bad input."""
-    runs = {"plan": _plan, "upscale": _upscale, "verify": _verify, "inspect": _inspect, "families": _families}
-    options = parser(runs).parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        return _RUNS[options.command](options)
     except InputError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -271,6 +270,8 @@ def _verified(folder: Path, base: Base, *, load: bool, as_json: bool) -> int:
         report.require()
     return 0 if report.ok else _WRONG
 
+
+_RUNS = {"plan": _plan, "upscale": _upscale, "verify": _verify, "inspect": _inspect, "families": _families}
 
 if __name__ == "__main__":
     sys.exit(main())

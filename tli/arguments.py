@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +14,6 @@ from tli.injection import IDENTITIES, INITS, METHODS, PLACES, RULES, SOURCES, In
 from tli.lineage import FILE
 
 BAD_INPUT = 2
-Run = Callable[[argparse.Namespace], int]
 _Commands = Any  # argparse names no type for what holds subcommands
 
 # What an option is called where the setting's own name would not be understood alone.
@@ -32,8 +30,8 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(BAD_INPUT)
 
 
-def parser(runs: Mapping[str, Run]) -> Parser:
-    """The parser of the whole command; `runs` has the function of each subcommand."""
+def parser() -> Parser:
+    """The parser of the whole command; the name of the subcommand is in `command`."""
     made = Parser(
         prog="tli",
         description="Grow a pretrained causal language model deeper by injecting layers.",
@@ -42,8 +40,7 @@ def parser(runs: Mapping[str, Run]) -> Parser:
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_plan, _upscale, _verify, _inspect, _families):
-        name = add.__name__.lstrip("_")
-        add(commands).set_defaults(run=runs[name])
+        add(commands)
     return made
 
 

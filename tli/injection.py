@@ -108,6 +108,23 @@ class Injection:
         scale = scale if isinstance(scale, str) else float(scale)
         return replace(decided, init=init, scale=scale, source=source, noise=float(self.noise))
 
+    @property
+    def label(self) -> str:
+        """What tells its shape from that of others, of a resolved one: `K=4`, `dus m=2`, `K=4 8 experts`."""
+        parts = []
+        if self.method == "tli":
+            parts = [f"K={self.k}" if self.after is None else f"after {self.after}"]
+        elif self.method != "moe":
+            parts = [self.method]
+        if self.method != "none":
+            told = {"m": self.m, "layers": self.layers, "sets": self.sets}
+            told |= {"g": self.g} if "g" in _READ[self.method] else {}
+            told |= {"block": self.block} if self.block != 1 else {}
+            parts += [f"{name}={value}" for name, value in told.items() if value is not None]
+        if self.experts.count is not None:
+            parts += [f"{self.experts.count} experts"]
+        return " ".join(parts)
+
     def read_by_method(self, name: str) -> bool:
         """Whether a method reads a setting; `experts` and what is about first weights are read by all."""
         return name in ("method", "experts", *_WEIGHTS, *_READ.get(self.method, ()))

@@ -11,13 +11,13 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tli import aside
 from tli.base import Base, find
 from tli.checkpoint_io import INDEX, SINGLE
 from tli.config import deepen, deepen_json, section_of
-from tli.errors import CheckpointError, PlanError, Problem
+from tli.errors import CheckpointError, InputError, PlanError, Problem
 from tli.families import family_of
 from tli.header import FLOATS, TensorInfo
 from tli.initial import Initial, Read, Way
@@ -84,9 +84,7 @@ def upscale_folder(
     """
     base = src if isinstance(src, Base) else find(str(src))
     outputs = planned(base, plan, seed=seed)
-    config = base.config
-    if plan.injected:
-        config = deepen_json(config, base.folder, family_of(config["model_type"]), plan)
+    config = _config_of(base, plan)
     sidecars = list(_sidecars(base))
     needed = sum(output.nbytes for output in outputs if not isinstance(output.content, Zeros))
     needed += sum(path.stat().st_size for path in sidecars) + _ROOM_TO_SPARE
@@ -111,6 +109,24 @@ def upscale_folder(
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
         write_lineage(folder, told.result())
+
+
+def growth_problems(base: Base, plan: Plan) -> list[Problem]:
+    """Why a plan cannot be applied to a base, from its headers and configuration; none where it can."""
+    problems: list[Problem] = []
+    for look in (lambda: _config_of(base, plan), lambda: planned(base, plan, seed=0)):
+        try:
+            look()
+        except InputError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return problems
+
+
+def _config_of(base: Base, plan: Plan) -> dict[str, Any]:
+    """The content of the grown model's config.json."""
+    if not plan.injected:
+        return base.config
+    return deepen_json(base.config, base.folder, family_of(base.config["model_type"]), plan)
 
 
 def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:

@@ -210,7 +210,7 @@ def _address_remedy(address: str) -> str:
 
 def _fault(problem: Problem) -> Fault:
     involves = ("data.sequence_length", *_MULTIPLES) if problem.where in _MULTIPLES else ()
-    if problem.where == "trial.injection.k":
+    if problem.where.startswith("trial.injection.") and problem.where != "trial.injection.method":
         involves = ("trial.injection.method",)
     got = "null" if problem.got == "None" else problem.got
     return Fault(problem.where, got, problem.expected, problem.remedy, involves)

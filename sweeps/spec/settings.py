@@ -11,7 +11,7 @@ from sweeps.spec.faults import Setting
 from sweeps.spec.ranges import LARGEST_INT
 from tli import data
 from tli.experts import Experts
-from tli.injection import IDENTITIES, INITS, METHODS, PLACES, RULES, SOURCES, Injection
+from tli.injection import IDENTITIES, INITS, METHODS, PLACES, SOURCES, Injection
 from tli.recipe import PRECISIONS, SCHEDULES, TRAINED, Recipe
 
 
@@ -45,7 +45,8 @@ class Settings(BaseModel):
     def _known(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None, "every validated field has a name"
         extra = cls.model_fields[info.field_name].json_schema_extra
-        if isinstance(extra, dict) and isinstance(extra.get("names"), list) and value not in extra["names"]:  # type: ignore[operator]
+        names = extra.get("names") if isinstance(extra, dict) else None
+        if isinstance(names, list) and value is not None and value not in names:
             raise ValueError("not a known name")
         if isinstance(value, int) and abs(value) > LARGEST_INT:
             raise ValueError("too large a number")
@@ -107,13 +108,17 @@ class InjectionSettings(Settings):
     m: int | None = setting("a whole number of at least 0 (layers dropped), or null", None, ge=0)
     g: int = setting("a whole number of at least 2 (times)", Injection.g, ge=2)
     init: str | None = name_of(INITS, None)
-    scale: float | str | None = setting(
-        f"a residual scale between 0 and 1, {', '.join(RULES)}, or null", None
-    )
+    # Its two types and their limits are judged by `tli`, in one message.
+    scale: Any = setting("a residual scale between 0 and 1, or null", None, example=0.5)
     source: str = name_of(SOURCES, Injection.source)
     noise: float = setting("a number of at least 0", Injection.noise, ge=0)
     identity: str = name_of(IDENTITIES, Injection.identity)
     experts: ExpertSettings = section(ExpertSettings)
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _fractional(cls, value: Any) -> Any:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class RecipeSettings(Settings):

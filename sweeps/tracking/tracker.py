@@ -218,6 +218,16 @@ def _given(tags: Values) -> dict[str, str]:
     return flat({key: value for key, value in tags.items() if value is not None})
 
 
+# The settings that tell trials of a method apart at a glance.
+_NAMED = {
+    "tli": ("k", "layers", "after", "sets"),
+    "dus": ("m",),
+    "stack": ("g",),
+    "repeat": ("layers", "g"),
+    "moe": ("experts.count",),
+}
+
+
 def run_name(number: int, params: Mapping[str, str], role: str) -> str:
     """How a run is called: `0007 k=4 identity lr=1.2e-03`, `0000 control lr=1.0e-03`."""
     method = params.get("injection.method", "tli")
@@ -226,9 +236,12 @@ def run_name(number: int, params: Mapping[str, str], role: str) -> str:
     elif method == "none":
         parts = [method]
     else:
-        k, init = params.get("injection.k", "null"), params.get("injection.init")
         parts = [] if method == "tli" else [method]
-        parts += ([f"k={k}"] if k != "null" else []) + ([init] if init else [])
+        for name in _NAMED.get(method, ("k",)):
+            value = params.get(f"injection.{name}", "null")
+            parts += [f"{name}={value}"] if value != "null" else []
+        init = params.get("injection.init", "null")
+        parts += [init] if init != "null" and method != "moe" else []
     with contextlib.suppress(KeyError, ValueError):
         parts.append(f"lr={float(params['recipe.learning_rate']):.1e}")
     return " ".join([f"{number:04d}", *parts, *([role] if role == Role.REPLICATE else [])])

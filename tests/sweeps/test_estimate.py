@@ -14,7 +14,7 @@ import pytest
 
 from sweeps import machine, reach
 from sweeps.errors import SpecError
-from sweeps.estimate import Estimate, estimate, expected_share, searched_ks, slots
+from sweeps.estimate import Estimate, estimate, expected_share, searched_shapes, slots
 from sweeps.preflight import check
 from sweeps.spec import Spec, load_spec
 from tli.base import Base, find
@@ -110,14 +110,30 @@ def test_injected_alone_is_cheaper_but_not_for_the_control(base: Base) -> None:
     assert part.at_most.flops < whole.at_most.flops
 
 
-def test_ks_of_ranges_and_of_the_control_alone(base: Base) -> None:
-    assert searched_ks(spec_on(base, "search.injection.k={int: [1, 3], step: 2}")) == [1, 3, 4]
-    wide = searched_ks(spec_on(base, "search.injection.k={int: [1, 1000]}"))
+def test_shapes_of_ranges_and_of_the_control_alone(base: Base) -> None:
+    def labels(*settings: str) -> list[str]:
+        return [each.label for each in searched_shapes(spec_on(base, *settings))]
+
+    assert labels("search.injection.k={int: [1, 3], step: 2}") == ["K=1", "K=3", "K=4"]
+    wide = labels("search.injection.k={int: [1, 1000]}")
     assert len(wide) <= 17
-    assert (wide[0], wide[-1]) == (1, 1000)
+    assert (wide[0], wide[-1]) == ("K=1", "K=1000")
     none = ("trial.injection.method=none", "search.injection.k={choice: [1]}")
-    assert searched_ks(spec_on(base, *none)) == []
+    assert labels(*none) == []
     assert len(estimate(spec_on(base, *none), base).shapes) == 1
+
+
+def test_shapes_of_several_methods(base: Base) -> None:
+    spec = spec_on(
+        base,
+        "search.injection.method={choice: [tli, dus, stack, none]}",
+        "search.injection.k={choice: [2, 4], when: {injection.method: tli}}",
+        "trial.injection.m=1",
+    )
+    found = estimate(spec, base)
+    told = [(shape.label, shape.cost.depth) for shape in found.shapes]
+    assert told == [("control", 4), ("K=2", 6), ("K=4", 5), ("dus m=1", 6), ("stack g=2", 8)]
+    assert [shape["label"] for shape in found.to_json()["shapes"]] == [label for label, _ in told]
 
 
 def test_json_and_text(base: Base) -> None:

@@ -38,12 +38,15 @@ SECTIONS = (
     "name, base, data, trial, search, objective, sampler, budget, stopping, finalists, resources, storage, "
     "tracking"
 )
+INJECTION = (
+    "method, k, place, layers, after, sets, block, m, g, init, scale, source, noise, identity, experts"
+)
 RECIPE = (
     "learning_rate, injected_learning_rate, tokens, batch_tokens, micro_batch_tokens, warmup, schedule, "
     "weight_decay, clip, train, precision"
 )
 FORMS = "one of {choice: [...]}, {uniform: [low, high]}, {log: [low, high]}, {int: [low, high]}"
-INITS = "one of copy, identity, damped, mean, random"
+INITS = "one of copy, identity, damped, mean, slerp, aligned, predicted, random"
 K = "injection.k: {choice: [1, 2]}"
 LR = "recipe.learning_rate: {log: [1e-4, 1e-2]}"
 NAME = "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or a digit"
@@ -68,7 +71,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "unknown setting": ("tokens: 2048", "tokens: 2048, lrr: 3", [f"6:47 trial.recipe.lrr: got an unknown setting; expected one of {RECIPE}; try trial.recipe.learning_rate"]),
     "setting in the wrong section": ("budget:", "k: 4\nbudget:", [f"10:1 k: got an unknown setting; expected one of {SECTIONS}; try trial.injection.k"]),
     "missing data": ("data: {source: train.txt, heldout: test.txt, sequence_length: 32, eval_tokens: 256}\n", "", ["1:1 data: got nothing; expected a mapping of source, heldout, heldout_fraction, text_field, split, sequence_length, eval_tokens; try data: {source: builtin:stdlib}"]),
-    "null section": ("{k: 2, init: identity}", "", ["5:3 trial.injection: got null; expected a mapping of method, k, init, scale; try deleting the line, or indenting its settings below it"]),
+    "null section": ("{k: 2, init: identity}", "", [f"5:3 trial.injection: got null; expected a mapping of {INJECTION}; try deleting the line, or indenting its settings below it"]),
     "number for a section": ("{trials: 6}", "6", ["10:1 budget: got 6; expected a mapping of trials; try {trials: 24}"]),
     "text for a number": ("tokens: 2048", 'tokens: "2048"', ["6:33 trial.recipe.tokens: got the text '2048'; expected a whole number of at least 1; try 100000"]),
     "fraction for a whole number": ("k: 2", "k: 2.5", ["5:15 trial.injection.k: got 2.5; expected a whole number of at least 1 (layers per injected layer); try 4"]),
@@ -85,7 +88,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "K of 0": ("k: 2", "k: 0", ["5:15 trial.injection.k: got 0; expected a whole number of at least 1 (layers per injected layer); try 4"]),
     "K null": ("k: 2", "k: null", ["5:15 trial.injection.k: got null; expected a whole number of layers per set; try 4"]),
     "K above the depth": ("k: 2", "k: 5", ["5:15 trial.injection.k: got 5; expected at most 4, the model's number of layers; try 4"]),
-    "scale above 1": ("k: 2", "k: 2, scale: 1.5", ["5:21 trial.injection.scale: got 1.5; expected a residual scale between 0 and 1; try 0.5"]),
+    "scale above 1": ("k: 2", "k: 2, scale: 1.5", ["5:21 trial.injection.scale: got 1.5; expected a residual scale between 0 and 1, or 1/n or 1/sqrt(n); try 0.5"]),
     "negative rate": ("learning_rate: 1e-3", "learning_rate: -1e-3", ["6:12 trial.recipe.learning_rate: got -0.001; expected a finite number above 0; try 0.001"]),
     "infinite rate": ("learning_rate: 1e-3", "learning_rate: .inf", ["6:12 trial.recipe.learning_rate: got inf; expected a finite number above 0; try 0.001"]),
     "unknown schedule": ("tokens: 2048", "tokens: 2048, schedule: cosin", ["6:47 trial.recipe.schedule: got 'cosin'; expected one of linear, cosine, constant; try cosine"]),
@@ -150,7 +153,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "artifacts in a file": ("budget:", "storage: {artifacts: train.txt}\nbudget:", ["10:11 storage.artifacts: got '{cwd}/train.txt', a file; expected a folder; try another folder"]),
     "tracking in a folder": ("budget:", "tracking: {uri: mlruns}\nbudget:", ["10:12 tracking.uri: got 'mlruns'; expected sqlite, null, or an address http(s)://HOST or sqlite:///FILE; try sqlite"]),
     # -- many at once --
-    "all at once": ("k: 2, init: identity", "k: 0, init: idntity, kk: 1", ["5:15 trial.injection.k: got 0; expected a whole number of at least 1 (layers per injected layer); try 4", f"5:21 trial.injection.init: got 'idntity'; expected {INITS}; try identity", "5:36 trial.injection.kk: got an unknown setting; expected one of method, k, init, scale; try trial.injection.k"]),
+    "all at once": ("k: 2, init: identity", "k: 0, init: idntity, kk: 1", ["5:15 trial.injection.k: got 0; expected a whole number of at least 1 (layers per injected layer); try 4", f"5:21 trial.injection.init: got 'idntity'; expected {INITS}; try identity", f"5:36 trial.injection.kk: got an unknown setting; expected one of {INJECTION}; try trial.injection.k"]),
     "type and search at once": ("trials: 6", "trials: x, trial: 3", ["10:10 budget.trials: got the text 'x'; expected a whole number of at least 2 (the control and the baseline come first); try 24", "10:21 budget.trial: got an unknown setting; expected one of trials; try budget.trials"]),
 }  # fmt: skip
 
