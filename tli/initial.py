@@ -4,30 +4,38 @@ copy      the layer that it is made from, as it is
 identity  the same, with all that it adds to the residual stream at zero: the model computes what it did
 damped    the same, with all that it adds times the plan's residual scale
 mean      the average of the layers before and after (`Plan.neighbours`)
+slerp     the middle of the arc between them instead (`tli.combine`)
+aligned   their mean after heads and neurons of the upper are put into the order of the lower (`tli.align`)
+predicted what the other layers tell of the layer between two (`tli.predict`)
 random    as the architecture starts its training: matrices from a normal distribution of the deviation in the
           config, gains one, biases zero
 
 A residual scale other than 1 and noise act on top of any of them. Which tensors of a layer are touched is
 known without torch (`way`), so the copy path never loads it; the arithmetic (`first_values`) is shared by
 models in memory and on disk, so both give the same numbers. It is done in float32 (float64 for float64
-weights) and rounded once to the tensor's own type.
+weights) and rounded once to the tensor's own type. A new layer between two that do not hold the same tensors
+cannot be made from both, and is refused before anything is.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from tli.align import Aligned
+from tli.combine import Combine, Layout, Read, mean, neighbour_problems, precise, slerp
+from tli.errors import FamilyError
 from tli.families import Family
 from tli.plan import Plan
+from tli.predict import Predicted
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Read = Callable[[int, str], "Tensor"]  # an old layer and the name of a tensor in it
+_BETWEEN = ("mean", "slerp", "aligned", "predicted")  # inits that make a layer from two
 
 
 class Way(Enum):
@@ -46,18 +54,37 @@ class Initial:
     family: Family
     seed: int
     deviation: float  # standard deviation of freshly drawn matrices
+    combine: Combine = mean  # of two neighbours
 
     @classmethod
-    def of(cls, plan: Plan, family: Family, config: Mapping[str, Any], seed: int) -> Initial:
-        """With the deviation that `config` (as in config.json) names; 0.02, as in transformers, when none."""
+    def of(cls, plan: Plan, family: Family, config: Mapping[str, Any], seed: int, layout: Layout) -> Initial:
+        """With what `config` (as in config.json) and the weights of every old layer say.
+
+        The deviation is 0.02, as in transformers, where the config names none. Raises FamilyError where the
+        layers cannot be combined as the plan wants it.
+        """
         deviation = config.get("initializer_range") or config.get("init_std") or 0.02
-        return cls(plan, family, seed, float(deviation))
+        initial = cls(plan, family, seed, float(deviation))
+        if not initial.neighbourly:
+            return initial
+        ways: dict[str | None, Combine] = {
+            "slerp": slerp,
+            "aligned": Aligned(config, layout),
+            "predicted": Predicted(layout),
+        }
+        combine = ways.get(plan.injection.init, mean)
+        problems = neighbour_problems(plan, layout)
+        if isinstance(combine, Aligned | Predicted):
+            problems += combine.problems({plan.sources[position] for position in plan.injected})
+        if problems:
+            raise FamilyError(*problems)
+        return replace(initial, combine=combine)
 
     @property
     def neighbourly(self) -> bool:
         """Whether a new layer is made from two old ones."""
         injection = self.plan.injection
-        return injection.source == "both" or injection.init in ("mean", "slerp", "aligned", "predicted")
+        return bool(self.plan.injected) and (injection.source == "both" or injection.init in _BETWEEN)
 
     def way(self, name: str, *, floating: bool = True) -> Way:
         """How tensor `name` of a new layer (`mlp.down_proj.weight`) is made; integers are always copied."""
@@ -95,15 +122,11 @@ class Initial:
 
     def _started(self, position: int, name: str, old: Tensor, read: Read) -> Tensor:
         """What the init alone gives, in at least float32."""
-        import torch
-
-        precise = torch.promote_types(old.dtype, torch.float32)
         if self.plan.injection.init == "random":
-            return self._drawn(position, name, old).to(precise)
+            return precise(self._drawn(position, name, old))
         if not self.neighbourly:
-            return old.to(precise)
-        before, after = (read(layer, name).to(precise) for layer in self.plan.neighbours(position))
-        return (before + after) / 2
+            return precise(old)
+        return self.combine(self.plan.neighbours(position), name, read)
 
     def _drawn(self, position: int, name: str, like: Tensor) -> Tensor:
         import torch

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from tli import aside
 from tli.base import Base, find
 from tli.checkpoint_io import INDEX, SINGLE
+from tli.combine import Layout, Read
 from tli.config import deepen, deepen_json
 from tli.errors import CheckpointError, PlanError, Problem
-from tli.families import family_of
+from tli.families import Family, family_of
 from tli.header import FLOATS, TensorInfo
-from tli.initial import Initial, Read, Way
+from tli.initial import Initial, Way
 from tli.lineage import FILE, lineage, write_lineage
 from tli.plan import Plan
 from tli.shards import Computed, Output, Progress, Zeros, write_shards
@@ -38,8 +39,8 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
     """A new model of the new depth: same class, type, device and mode, every parameter trainable.
 
     `model` is left as it is and shares no storage with the new one. Costs one copy of the weights: nothing is
-    initialised that is then overwritten. `seed` is read by `init="random"` alone. Raises FamilyError for an
-    architecture that cannot be upscaled and PlanError for a plan of another depth.
+    initialised that is then overwritten. `seed` is read by `init="random"` and by noise. Raises FamilyError
+    for an architecture or a stack that cannot be upscaled so, and PlanError for a plan of another depth.
     """
     import torch
     from transformers.initialization import no_init_weights
@@ -50,7 +51,8 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
     config = deepen(model.config, family, plan)
     with torch.device("meta"), no_init_weights():
         grown = type(model)(config)
-    initial = Initial.of(plan, family, config.to_dict(), seed)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    initial = Initial.of(plan, family, config.to_dict(), seed, _layout(shapes, family.layers, family, plan))
     with torch.no_grad():
         _fill(grown, model, initial)
     if model.can_generate():
@@ -73,10 +75,11 @@ def upscale_folder(
 ) -> None:
     """Writes the deepened model of folder `src` to the new folder `dst`, at the speed of a file copy.
 
-    Copied tensors move as ranges of bytes and zeros are not written; torch is imported for `damped`, `mean`
-    and `random` alone, and holds one tensor at a time. Names, types and the size of shards stay the source's.
-    Tokenizer and generation settings are copied, and `lineage.json` says what was done. `dst` appears when it
-    is complete. `progress(done, total)` is called with bytes. Raises InputError with all problems.
+    Copied tensors move as ranges of bytes and zeros are not written; torch is imported for what is calculated
+    alone, and holds one tensor at a time (`tli.align` and `tli.predict` say what theirs hold). Names, types
+    and the size of shards stay the source's. Tokenizer and generation settings are copied, and `lineage.json`
+    says what was done. `dst` appears when it is complete. `progress(done, total)` is called with bytes.
+    Raises InputError with all problems.
     """
     base = src if isinstance(src, Base) else find(str(src))
     outputs = planned(base, plan, seed=seed)
@@ -119,8 +122,9 @@ def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
     if not plan.injected:
         return [Output(info.name, info.dtype, info.shape, info) for info in _in_order(base)]
     family = family_of(base.config["model_type"])
-    initial = Initial.of(plan, family, base.config, seed)
     prefix = family.stored_layers(tensors)
+    shapes = {name: info.shape for name, info in tensors.items()}
+    initial = Initial.of(plan, family, base.config, seed, _layout(shapes, prefix, family, plan))
     positions: dict[int, list[int]] = {}
     for position, source in enumerate(plan.sources):
         positions.setdefault(source, []).append(position)
@@ -136,6 +140,16 @@ def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
                 content = _content(initial, position, rest, info, _reading(tensors, prefix))
             outputs.append(Output(f"{prefix}.{position}.{rest}", info.dtype, info.shape, content))
     return outputs
+
+
+def _layout(shapes: Mapping[str, tuple[int, ...]], prefix: str, family: Family, plan: Plan) -> Layout:
+    """The shapes of the weights of every old layer by their names in it, from those of all tensors."""
+    layout: list[dict[str, tuple[int, ...]]] = [{} for _ in range(plan.depth)]
+    for name, shape in shapes.items():
+        layer, rest = _split(prefix, name)
+        if layer is not None and layer < plan.depth and not family.is_buffer(rest):
+            layout[layer][rest] = shape
+    return layout
 
 
 def _reading(tensors: Mapping[str, TensorInfo], prefix: str) -> Read:
