@@ -69,24 +69,30 @@ class Aligned:
 
 
 def _found(known: Mapping[str, Side], pair: tuple[int, int], read: Read) -> Orders:
-    import torch
-
     from tli.assign import near
 
-    # The squared difference is smallest where the inner products are largest: the norms do not change.
     likeness: dict[Unit, Tensor] = {}
     for name, side in sorted(known.items()):
-        # Fresh memory: how matrix products round may depend on where a tensor begins in a file.
-        below, above = (
-            read(layer, name).to(device="cpu", dtype=torch.float32, copy=True).contiguous() for layer in pair
-        )
-        for (unit, left), (_, right) in zip(side.units(below), side.units(above), strict=True):
-            if unit in likeness:
-                likeness[unit].addmm_(left, right.T)
-            else:
-                likeness[unit] = left @ right.T
+        _add(likeness, side, *(read(layer, name) for layer in pair))
     queries, groups = _heads(likeness["query"], likeness.get("group"))
     return {"query": queries, "group": groups, "neuron": near(likeness["neuron"])}
+
+
+def _add(likeness: dict[Unit, Tensor], side: Side, below: Tensor, above: Tensor) -> None:
+    """Adds the inner products of the units of two tensors. The squared difference is smallest where their sum
+    is largest, as the order does not change a norm.
+    """
+    import torch
+
+    # Fresh memory: how matrix products round may depend on where a tensor begins in a file.
+    left, right = (
+        tensor.to(device="cpu", dtype=torch.float32, copy=True).contiguous() for tensor in (below, above)
+    )
+    for (unit, one), (_, other) in zip(side.units(left), side.units(right), strict=True):
+        if unit in likeness:
+            likeness[unit].addmm_(one, other.T)
+        else:
+            likeness[unit] = one @ other.T
 
 
 def _heads(query: Tensor, group: Tensor | None) -> tuple[Tensor, Tensor]:

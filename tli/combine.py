@@ -65,14 +65,18 @@ def _dot(left: Tensor, right: Tensor) -> float:
 
 def neighbour_problems(plan: Plan, layout: Layout, where: str = "injection.init") -> list[Problem]:
     """New layers whose source and neighbours do not hold the same tensors, so there is nothing to combine."""
-    problems = []
-    for pair, source in sorted({(plan.neighbours(p), plan.sources[p]) for p in plan.injected}):
-        for one, other in ((source, pair[0]), (source, pair[1])):
-            if layout[one] != layout[other]:
-                got = f"{plan.injection.init} of layers {one} and {other}: {_difference(layout, one, other)}"
-                problems.append(Problem(where, got, "layers that hold the same tensors", "copy"))
-                break
-    return problems
+    places = [(*plan.neighbours(position), plan.sources[position]) for position in plan.injected]
+    pairs = {(min(source, end), max(source, end)) for *ends, source in places for end in ends}
+    return [
+        Problem(
+            where,
+            f"{plan.injection.init} of layers {one} and {other}: {_difference(layout, one, other)}",
+            "layers that hold the same tensors",
+            "copy",
+        )
+        for one, other in sorted(pairs)
+        if layout[one] != layout[other]
+    ]
 
 
 def _difference(layout: Layout, one: int, other: int) -> str:

@@ -6,6 +6,7 @@ tensors must all be accounted for: where one is strange, heads and neurons may m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ Unit = Literal["query", "group", "neuron"]  # a query head, the key or value hea
 Shapes = Mapping[str, tuple[int, ...]]
 Orders = Mapping[Unit, "Tensor"]  # which unit of the upper layer goes where the lower has its 0th, 1st, ...
 
+_NORM = re.compile(r"\w+\.(weight|bias)")
 _HEADS = ("num_attention_heads", "n_head")
 
 
@@ -134,8 +136,8 @@ _Axes = dict[str, tuple[int, tuple[Unit, ...]]]  # of a tensor: the axis along w
 def _axes(roles: Roles, shapes: Shapes) -> tuple[_Axes | None, list[str]]:
     """None where a matrix is missing; and the tensors that the roles say nothing about.
 
-    A vector of a module right in the layer (`input_layernorm.weight`) acts on the residual stream, which is
-    never reordered.
+    Weight and bias of a norm right in the layer (`input_layernorm.weight`) act on the residual stream, which
+    is never reordered. Any other vector may have a number for each head (`self_attn.sinks`).
     """
     axes: _Axes = {}
     for modules, axis in ((roles.outputs, int(roles.transposed)), (roles.inputs, 1 - int(roles.transposed))):
@@ -152,7 +154,7 @@ def _axes(roles: Roles, shapes: Shapes) -> tuple[_Axes | None, list[str]]:
     strange = [
         name
         for name, shape in sorted(shapes.items())
-        if name not in axes and name not in quiet and not (len(shape) == 1 and name.count(".") == 1)
+        if name not in axes and name not in quiet and not (len(shape) == 1 and _NORM.fullmatch(name))
     ]
     return axes, strange
 
