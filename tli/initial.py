@@ -4,33 +4,40 @@ copy      the layer that it is made from, as it is
 identity  the same, with all that it adds to the residual stream at zero: the model computes what it did
 damped    the same, with all that it adds times the plan's residual scale
 mean      the average of the layers before and after (`Plan.neighbours`)
+slerp     the middle of the arc between them instead (`tli.combine`)
+aligned   their mean after heads and neurons of the upper are put into the order of the lower (`tli.align`)
+predicted what the other layers tell of the layer between two (`tli.predict`)
 random    as the architecture starts its training: matrices from a normal distribution of the deviation in the
           config, gains one, biases zero
 
 A residual scale other than 1 and noise act on top of any of them. Which tensors of a layer are touched is
 known without torch (`way`), so the copy path never loads it; the arithmetic (`first_values`) is shared by
 models in memory and on disk, so both give the same numbers. It is done in float32 (float64 for float64
-weights) and rounded once to the tensor's own type.
+weights) and rounded once to the tensor's own type. A new layer between two that do not hold the same tensors
+cannot be made from both, and is refused before anything is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from tli.align import Aligned
+from tli.combine import Combine, Layout, Read, mean, neighbour_problems, precise, slerp
 from tli.errors import FamilyError, Problem
 from tli.family import Family
 from tli.injection import Injection
 from tli.plan import Plan
+from tli.predict import Predicted
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Read = Callable[[int, str], "Tensor"]  # an old layer and the name of a tensor in it
+_BETWEEN = ("mean", "slerp", "aligned", "predicted")  # inits that make a layer from two
 
 
 class Way(Enum):
@@ -50,28 +57,39 @@ class Initial:
     seed: int
     deviation: float  # standard deviation of freshly drawn matrices
     normed: bool  # whether norms follow the sublayers: some architectures leave that to the configuration
+    combine: Combine = mean  # of two neighbours
 
     @classmethod
-    def of(
-        cls, plan: Plan, family: Family, config: Mapping[str, Any], names: Iterable[str], seed: int
-    ) -> Initial:
-        """With the deviation that `config` names (0.02, as in transformers, when none).
+    def of(cls, plan: Plan, family: Family, config: Mapping[str, Any], seed: int, layout: Layout) -> Initial:
+        """With what `config` (as in config.json) and the weights of every old layer say.
 
-        `names` are those of the tensors of the layers. Raises FamilyError for a residual scale that the
-        architecture has no place for.
+        The deviation is 0.02, as in transformers, where the config names none. Raises FamilyError where the
+        layers cannot be combined, or scaled, as the plan wants it.
         """
         deviation = config.get("initializer_range") or config.get("init_std") or 0.02
-        normed = any(family.is_gain(name) for name in names)
+        normed = any(family.is_gain(name) for names in layout for name in names)
+        initial = cls(plan, family, seed, float(deviation), normed)
         problems = scale_problems(plan.injection, family) if plan.injected else []
+        if plan.injected and initial.neighbourly:
+            ways: dict[str | None, Combine] = {
+                "slerp": slerp,
+                "aligned": Aligned(config, layout),
+                "predicted": Predicted(layout),
+            }
+            combine = ways.get(plan.injection.init, mean)
+            problems += neighbour_problems(plan, layout)
+            if isinstance(combine, Aligned | Predicted):
+                problems += combine.problems({plan.sources[position] for position in plan.injected})
+            initial = replace(initial, combine=combine)
         if problems:
             raise FamilyError(*problems)
-        return cls(plan, family, seed, float(deviation), normed)
+        return initial
 
     @property
     def neighbourly(self) -> bool:
         """Whether a new layer is made from two old ones."""
         injection = self.plan.injection
-        return injection.source == "both" or injection.init in ("mean", "slerp", "aligned", "predicted")
+        return bool(self.plan.injected) and (injection.source == "both" or injection.init in _BETWEEN)
 
     def way(self, name: str, *, floating: bool = True) -> Way:
         """How tensor `name` of a new layer (`mlp.down_proj.weight`) is made; integers are always copied."""
@@ -104,20 +122,16 @@ class Initial:
             drawn = torch.empty(old.shape, dtype=torch.float32).normal_(
                 generator=self._generator(position, name, "noise")
             )
-            value = value + drawn.to(value) * value.std() * self.plan.injection.noise
+            value = value + drawn.to(value) * value.std(correction=0) * self.plan.injection.noise
         return value.to(old.dtype)
 
     def _started(self, position: int, name: str, old: Tensor, read: Read) -> Tensor:
         """What the init alone gives, in at least float32."""
-        import torch
-
-        precise = torch.promote_types(old.dtype, torch.float32)
         if self.plan.injection.init == "random":
-            return self._drawn(position, name, old).to(precise)
+            return precise(self._drawn(position, name, old))
         if not self.neighbourly:
-            return old.to(precise)
-        before, after = (read(layer, name).to(precise) for layer in self.plan.neighbours(position))
-        return (before + after) / 2
+            return precise(old)
+        return self.combine(self.plan.neighbours(position), name, read)
 
     def _drawn(self, position: int, name: str, like: Tensor) -> Tensor:
         import torch

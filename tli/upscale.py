@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from tli import aside
 from tli.base import Base, find
 from tli.checkpoint_io import INDEX, SINGLE
+from tli.combine import Layout, Read
 from tli.config import deepen, deepen_json, section_of
 from tli.errors import CheckpointError, InputError, PlanError, Problem
 from tli.families import family_of
+from tli.family import Family
 from tli.header import FLOATS, TensorInfo
-from tli.initial import Initial, Read, Way
+from tli.initial import Initial, Way
 from tli.lineage import FILE, lineage, write_lineage
 from tli.plan import Plan
 from tli.shards import Computed, Output, Progress, Zeros, write_shards
@@ -38,8 +40,8 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
     """A new model of the new depth: same class, type, device and mode, every parameter trainable.
 
     `model` is left as it is and shares no storage with the new one. Costs one copy of the weights: nothing is
-    initialised that is then overwritten. `seed` is read by `init="random"` alone. Raises FamilyError for an
-    architecture that cannot be upscaled and PlanError for a plan of another depth.
+    initialised that is then overwritten. `seed` is read by `init="random"` and by noise. Raises FamilyError
+    for an architecture or a stack that cannot be upscaled so, and PlanError for a plan of another depth.
     """
     import torch
     from transformers.initialization import no_init_weights
@@ -53,8 +55,9 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
             part.dtype = getattr(torch, part.dtype)
     with torch.device("meta"), no_init_weights():
         grown = type(model)(config)
-    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
-    initial = Initial.of(plan, family, model.config.to_dict(), _rests(family.layers, names), seed)
+    inner = config.get_text_config(decoder=True).to_dict()
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    initial = Initial.of(plan, family, inner, seed, _layout(shapes, family.layers, family, plan))
     with torch.no_grad():
         _fill(grown, model, initial)
     if model.can_generate():
@@ -77,10 +80,11 @@ def upscale_folder(
 ) -> None:
     """Writes the deepened model of folder `src` to the new folder `dst`, at the speed of a file copy.
 
-    Copied tensors move as ranges of bytes and zeros are not written; torch is imported for `damped`, `mean`
-    and `random` alone, and holds one tensor at a time. Names, types and the size of shards stay the source's.
-    Tokenizer and generation settings are copied, and `lineage.json` says what was done. `dst` appears when it
-    is complete. `progress(done, total)` is called with bytes. Raises InputError with all problems.
+    Copied tensors move as ranges of bytes and zeros are not written; torch is imported for what is calculated
+    alone, and holds one tensor at a time (`tli.align` and `tli.predict` say what theirs hold). Names, types
+    and the size of shards stay the source's. Tokenizer and generation settings are copied, and `lineage.json`
+    says what was done. `dst` appears when it is complete. `progress(done, total)` is called with bytes.
+    Raises InputError with all problems.
     """
     base = src if isinstance(src, Base) else find(str(src))
     outputs = planned(base, plan, seed=seed)
@@ -140,7 +144,9 @@ def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
         return [Output(info.name, info.dtype, info.shape, info) for info in _in_order(base)]
     family = family_of(base.config["model_type"])
     prefix = family.stored_layers(tensors, plan.depth)
-    initial = Initial.of(plan, family, section_of(base.config), _rests(prefix, tensors), seed)
+    shapes = {name: info.shape for name, info in tensors.items()}
+    layout = _layout(shapes, prefix, family, plan)
+    initial = Initial.of(plan, family, section_of(base.config), seed, layout)
     positions: dict[int, list[int]] = {}
     for position, source in enumerate(plan.sources):
         positions.setdefault(source, []).append(position)
@@ -160,10 +166,14 @@ def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
     return outputs
 
 
-def _rests(prefix: str, names: Iterable[str]) -> set[str]:
-    """Names of tensors within their layers."""
-    split = (_split(prefix, name) for name in names)
-    return {rest for layer, rest in split if layer is not None}
+def _layout(shapes: Mapping[str, tuple[int, ...]], prefix: str, family: Family, plan: Plan) -> Layout:
+    """The shapes of the weights of every old layer by their names in it, from those of all tensors."""
+    layout: list[dict[str, tuple[int, ...]]] = [{} for _ in range(plan.depth)]
+    for name, shape in shapes.items():
+        layer, rest = _split(prefix, name)
+        if layer is not None and layer < plan.depth and not family.is_buffer(rest):
+            layout[layer][rest] = shape
+    return layout
 
 
 def _outside(initial: Initial, info: TensorInfo) -> Output:

@@ -52,8 +52,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("init", INITS)
-@pytest.mark.parametrize("model_type", TINY)
+@pytest.mark.parametrize(
+    ("model_type", "init"),
+    # the heads of bloom differ by their position bias: nothing is known to align
+    [(name, init) for name in TINY for init in INITS if (name, init) != ("bloom", "aligned")],
+)
 def test_a_folder_and_a_loaded_model_come_out_alike(
     tiny_model: Tiny, tmp_path: Path, model_type: str, init: str
 ) -> None:
