@@ -94,10 +94,11 @@ FAMILIES: Mapping[str, Family] = {
     # As llama: every layer alike.
     **_rows("llama mistral stablelm minicpm3", buffers=_ROTARY),
     **_rows(
-        "apertus arcee bitnet cohere cwm emu3 emu3_text_model ernie4_5 gemma glm granite helium"
+        "apertus arcee bitnet cohere cwm emu3 emu3_text_model ernie4_5 glm granite helium"
         " hunyuan_v1_dense internlm3 iquestcoder jais2 ministral3 nemotron olmo phi3 phi4_multimodal"
         " seed_oss youtu"
     ),
+    **_rows("gemma", gain_offset=1.0),
     **_rows("starcoder2", writes=("self_attn.o_proj", "mlp.c_proj")),
     **_rows("phi", writes=("self_attn.dense", "mlp.fc2"), buffers=_ROTARY),
     **_rows("nanochat", writes=("self_attn.o_proj", "mlp.fc2")),
@@ -108,7 +109,8 @@ FAMILIES: Mapping[str, Family] = {
     **_rows("qwen2", buffers=_ROTARY, **_WINDOWED),
     **_rows("qwen3", **_WINDOWED),
     **_rows("got_ocr2 moss_transcribe_diarize", **_WINDOWED, **_LANGUAGE),
-    **_rows("cohere2 cohere_compass_text ministral vaultgemma", **_TYPED),
+    **_rows("cohere2 cohere_compass_text ministral", **_TYPED),
+    **_rows("vaultgemma", gain_offset=1.0, **_TYPED),
     **_rows("gpt_oss", writes=(*_USUAL, "mlp.experts.down_proj_bias"), **_TYPED),
     **_rows("smollm3", lists=("layer_types", "no_rope_layers")),
     **_rows("granite_swa", lists=("layer_types", "layer_rope_theta")),
@@ -153,8 +155,9 @@ FAMILIES: Mapping[str, Family] = {
     **_rows("dots1 flint", mixed=True, **_TYPED),
     **_rows(
         "axk2 cohere2_moe deepseek_v32 dots3_note dots3_note_text exaone_moe inkling_text mellum"
-        " mimo_v2_flash minimax_m3_vl_text", **_TWICE_TYPED
+        " mimo_v2_flash", **_TWICE_TYPED
     ),
+    **_rows("minimax_m3_vl_text", gain_offset=1.0, **_TWICE_TYPED),
     **_rows("glm_moe_dsa hy_v4", lists=("layer_types", "mlp_layer_types", "indexer_types"), mixed=True),
     **_rows("laguna", lists=("layer_types", "mlp_layer_types", "num_attention_heads_per_layer"), mixed=True),
     **_rows("llama4 llama4_text", lists=("layer_types", "no_rope_layers", "moe_layers"), mixed=True),
@@ -167,14 +170,16 @@ FAMILIES: Mapping[str, Family] = {
     **_rows("bamba falcon_h1", mixed=True),
     **_rows("jamba", mixed=True, periods=(("attn_layer_period", "attn_layer_offset"),
                                           ("expert_layer_period", "expert_layer_offset"))),
-    **_rows("granitemoehybrid qwen3_next qwen3_5 qwen3_5_text qwen3_5_moe qwen3_5_moe_text", mixed=True,
-            **_TYPED),
-    **_rows("qwen4_exp qwen4_exp_text", writes=(*_USUAL, "ple.value_proj"), mixed=True, **_TYPED),
+    **_rows("granitemoehybrid", mixed=True, **_TYPED),
+    **_rows("qwen3_next qwen3_5 qwen3_5_text qwen3_5_moe qwen3_5_moe_text", gain_offset=1.0,
+            plain_norms=("linear_attn.norm",), mixed=True, **_TYPED),
+    **_rows("qwen4_exp qwen4_exp_text", writes=(*_USUAL, "ple.value_proj"), gain_offset=1.0,
+            plain_norms=("linear_attn.norm",), mixed=True, **_TYPED),
     **_rows("kimi_linear", **_TWICE_TYPED),
     **_rows("bailing_hybrid", writes=(*_USUAL, "attention.dense"), **_TWICE_TYPED),
     **_rows("lfm2 lfm2_moe", writes=_LFM2, mixed=True, **_TYPED),
     **_rows("nemotron_h", writes=_NEMOTRON_H, lists=("layers_block_type",), mixed=True),
-    **_rows("recurrent_gemma", writes=_LONG_GEMMA, lists=("block_types",), mixed=True),
+    **_rows("recurrent_gemma", writes=_LONG_GEMMA, gain_offset=1.0, lists=("block_types",), mixed=True),
     **_rows("xlstm", writes=("mlstm_layer.out_proj", "ffn.proj_down"), layers="backbone.blocks",
             depth_keys=("num_hidden_layers", "num_blocks")),
     **_rows("rwkv", writes=("attention.output", "feed_forward.value"), layers="rwkv.blocks", alone="first",

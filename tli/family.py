@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 _LAYER = re.compile(r"(.+?)\.(\d+)\.")
+_NORM = re.compile(r"norm|\bln|_ln|layer_scale")
 _TOWERS = re.compile(r"vision|image|audio|patcher|mtp|encoder\.layers|embed")  # beside the language model
 
 
@@ -19,7 +20,8 @@ class Family:
                      zero the layer hands its input on unchanged
     gains            norms between such a module and the stream; a scale of the output is undone by them, so
                      the residual scale acts on their gain
-    gain_offset      what is added to the stored gain of such a norm: 1 where it is stored as the w of 1 + w
+    gain_offset      what is added to the stored gain of a norm: 1 where it is stored as the w of 1 + w
+    plain_norms      norms of a layer whose gain is stored as it is even so
     multipliers      tensors that the stream itself is multiplied with, one where nothing is to change
     layers           the list of layers in the module tree
     depth_keys       keys of the configuration that hold the number of layers
@@ -42,6 +44,7 @@ class Family:
     writes: tuple[str, ...] = ()
     gains: tuple[str, ...] = ()
     gain_offset: float = 0.0
+    plain_norms: tuple[str, ...] = ()
     multipliers: tuple[str, ...] = ()
     layers: str = "model.layers"
     depth_keys: tuple[str, ...] = ("num_hidden_layers",)
@@ -66,6 +69,17 @@ class Family:
     def is_gain(self, name: str) -> bool:
         """Whether tensor `name` of a layer is the gain or bias of a norm behind a sublayer."""
         return _in(name, self._gained)
+
+    def is_norm(self, name: str) -> bool:
+        """Whether tensor `name` of a layer is the gain of any norm."""
+        return name.endswith("weight") and _NORM.search(name) is not None
+
+    def offset(self, name: str) -> float:
+        """What is added to stored tensor `name` of a layer before it takes effect."""
+        if name in self.multipliers:
+            return -1.0  # so that a scale of zero makes it one
+        plain = name.rpartition(".")[0] in self.plain_norms
+        return self.gain_offset if self.is_norm(name) and not plain else 0.0
 
     def is_multiplier(self, name: str) -> bool:
         """Whether the stream itself is multiplied with tensor `name` of a layer."""

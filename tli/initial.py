@@ -20,7 +20,6 @@ cannot be made from both, and is refused before anything is.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -97,7 +96,7 @@ class Initial:
             return Way.COPY
         injection = self.plan.injection
         if self._scaled(name) and injection.scale == 0:
-            return Way.COMPUTED if self._offset(name) else Way.ZEROS
+            return Way.COMPUTED if self.family.offset(name) else Way.ZEROS
         made = self.neighbourly or injection.init == "random" or injection.noise > 0
         return Way.COMPUTED if made or (self._scaled(name) and injection.scale != 1) else Way.COPY
 
@@ -116,7 +115,7 @@ class Initial:
             return torch.zeros_like(old)
         value = self._started(position, name, old, read)
         if self._scaled(name) and (scale := self.plan.scale(position)) != 1:
-            offset = self._offset(name)
+            offset = self.family.offset(name)
             value = (value + offset) * scale - offset
         if self.plan.injection.noise > 0 and old.dim() > 1:
             drawn = torch.empty(old.shape, dtype=torch.float32).normal_(
@@ -140,7 +139,11 @@ class Initial:
             return torch.zeros_like(like)
         if like.dim() < 2:
             # Rates and time constants of state spaces have starts of their own: the source's will do.
-            return torch.ones_like(like) - self._offset(name) if _NORM.search(name) else like.clone()
+            return (
+                torch.ones_like(like) - self.family.offset(name)
+                if self.family.is_norm(name)
+                else like.clone()
+            )
         deviation = self.deviation
         if self.family.drawn_by_depth and self.family.writes_residual(name):
             deviation /= (2 * self.plan.new_depth) ** 0.5
@@ -167,12 +170,6 @@ class Initial:
             return self.family.is_gain(name) or self.family.is_multiplier(name)
         return self.family.writes_residual(name) or self.family.is_multiplier(name)
 
-    def _offset(self, name: str) -> float:
-        """What an architecture adds to a stored tensor, so that scaling it means scaling the sum."""
-        if self.family.is_multiplier(name):
-            return -1.0  # a scale of zero makes it one
-        return self.family.gain_offset if _NORM.search(name) and name.endswith("weight") else 0.0
-
 
 def scale_problems(injection: Injection, family: Family, where: str = "injection") -> list[Problem]:
     """Why a residual scale, resolved, cannot be had of an architecture; none where it can."""
@@ -187,6 +184,3 @@ def scale_problems(injection: Injection, family: Family, where: str = "injection
             Problem(f"{where}.{setting}", got, "identity by zero-output, or a residual scale of 1", "copy")
         ]
     return []
-
-
-_NORM = re.compile(r"norm|\bln|_ln|layer_scale")

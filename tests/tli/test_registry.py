@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from tests.tli.registry import model_types, rows, tiny
+from tests.tli.registry import model_types, rows, tiny, tiny_config
 from tli.base import Base, find
 from tli.checkpoint_io import Checkpoint
 from tli.errors import FamilyError
@@ -207,6 +207,17 @@ def test_new_parameters_learn(model_type: str) -> None:
         position, _, rest = name.removeprefix(f"{layers}.").partition(".")
         if f"{layers}.{decided.sources[int(position)]}.{rest}" in before:
             assert name in after, name
+
+
+@pytest.mark.parametrize("model_type", GROWN)
+def test_gains_start_as_in_a_new_model(model_type: str) -> None:
+    """`random` draws gains as one, or as zero where one is added to them: what a new model of the type has."""
+    fresh = AutoModelForCausalLM.from_config(tiny_config(model_type))
+    family = FAMILIES[model_type]
+    for name, parameter in fresh.get_submodule(family.layers).named_parameters():
+        rest = name.partition(".")[2]
+        if parameter.dim() < 2 and family.is_norm(rest):
+            assert parameter.eq(1 - family.offset(rest)).all(), rest
 
 
 @pytest.mark.parametrize("model_type", [name for name in model_types() if FAMILIES[name].refused])
