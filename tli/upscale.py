@@ -273,7 +273,9 @@ def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> N
 
     def made_of(name: str) -> Tensor:
         position, rest = _split(initial.family.layers, name)
-        if position is not None and position in initial.plan.injected:
+        # What is no parameter is no weight either, but for the few that the stream is multiplied with.
+        weight = _source(initial, name) in parameters or initial.family.is_multiplier(rest)
+        if position is not None and position in initial.plan.injected and weight:
             return initial.first_values(position, rest, read)
         source = {**buffers, **parameters}[_source(initial, name)].detach()
         axis = initial.family.axis_of_layers(name)
