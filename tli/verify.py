@@ -15,7 +15,8 @@ from tli.header import BITS, FLOATS, TensorInfo
 from tli.lineage import read_lineage
 from tli.plan import Plan
 from tli.shards import Computed, Output
-from tli.upscale import planned, read_tensor
+from tli.tensor_bytes import read_tensor
+from tli.upscale import grown_config, planned
 
 if TYPE_CHECKING:
     from torch import Tensor
