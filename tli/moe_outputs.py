@@ -1,4 +1,4 @@
-"""Experts on disk: the tensors of a dense model become those of its mixture, without loading what is copied."""
+"""Experts on disk: a dense model's tensors become those of its mixture; what is copied is not loaded."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _wrong_with(output: Output, name: str, hidden: int, inner: int) -> Problem |
 
 
 class _Maker:
-    """Makes the tensors of experts; remembers the last dense matrix and the last expert, whose parts follow."""
+    """Makes the tensors of experts. Remembers the last dense matrix and expert, as more of them follows."""
 
     def __init__(self, upcycling: Upcycling) -> None:
         self.upcycling = upcycling
@@ -71,13 +71,12 @@ class _Maker:
         """What stands in the place of one dense matrix; in that of the first, what is new too."""
         mixture, granularity = self.upcycling.mixture, self.upcycling.experts.granularity
         experts = self.upcycling.count * granularity
-        if kind == "gate":
-            shape = (experts, output.shape[1])
-            content = Computed(lambda: bytes_of(self._router(output, position)))
-            yield Output(f"{layer}.{mixture.router}", output.dtype, shape, content)
-            for name, shape in mixture.shared_tensors(output.shape[1]).items():
-                yield Output(f"{layer}.{name}", output.dtype, shape, Zeros())
         rows, columns = output.shape
+        if kind == "gate":
+            router = Computed(lambda: bytes_of(self._router(output, position)))
+            yield Output(f"{layer}.{mixture.router}", output.dtype, (experts, columns), router)
+            for name, size in mixture.shared_tensors(columns).items():
+                yield Output(f"{layer}.{name}", output.dtype, size, Zeros())
         width = self.upcycling.inner // granularity
         shape = (rows, width) if kind == "down" else (width, columns)
         for number in range(experts):

@@ -45,7 +45,7 @@ class Upcycling:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], experts: Experts, seed: int) -> Upcycling:
-        """For the dense model that `config` (as in config.json) describes. Raises FamilyError and PlanError."""
+        """For the dense model that `config` (as in config.json) is of. Raises FamilyError and PlanError."""
         mixture = require_mixture(config, experts)
         deviation = experts.router_scale * (config.get("initializer_range") or 0.02)
         return cls(experts, mixture, seed, deviation, inner_size(config))
@@ -118,8 +118,8 @@ def upcycle(
     """A new model with experts in every layer: of the matching class, and of the type, device and mode of
     `model`, every parameter trainable.
 
-    `model` is left as it is. With `share` the tensors that stay as they are belong to both models, which saves
-    memory where `model` is needed no more. Raises FamilyError and PlanError with all problems.
+    `model` is left as it is. With `share` the tensors that stay as they are belong to both models, which
+    saves memory where `model` is needed no more. Raises FamilyError and PlanError with all problems.
     """
     import torch
     import transformers
