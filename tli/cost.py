@@ -57,7 +57,9 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
     total = facts.parameters + depth * layer.parameters - plan.depth * dense.parameters
     injected = new * layer.parameters + (depth - new) * layer.experts
     trained = total if train == "all" else injected
-    lowest = 0 if train == "all" or plan.experts else min(plan.injected, default=depth)
+    # Of the first layer, unless it is new, only experts are trained: little but their own gradient is needed.
+    trains = {*plan.injected, *((min(1, depth - 1),) if plan.experts else ())}
+    lowest = 0 if train == "all" else min(trains, default=depth)
     passed = depth - lowest  # layers that the gradient goes through
     weighed = new * layer.multiplied + (depth - new) * layer.chosen
     if train == "all":

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli.base import Base, find
-from tli.config import deepen_json
 from tli.errors import InputError, VerificationError
 from tli.experts import Experts
 from tli.families import family_of
@@ -122,7 +121,7 @@ def _depth(subject: _Subject) -> Iterator[Check]:
         yield Check("depth", depth == plan.depth, f"{depth} layers, the base has {plan.depth}")
         return
     family = family_of(base.config["model_type"])
-    expected = deepen_json(base.config, base.folder, family, plan)
+    expected = grown_config(base, plan)
     found = subject.written.config
     keys = [family.depth_key, *family.layer_lists, "layer_types", *family.leading_counts]
     for key in keys:
