@@ -59,6 +59,7 @@ LAZY = {
     "tli/arguments",
     "tli/injection",
     "tli/experts",
+    "tli/moe",
     "tli/plan",
     "tli/config",
     "tli/checkpoint_io",

@@ -20,6 +20,7 @@ from tli.errors import InputError, PlanError, Problem, TliError
 from tli.families import FAMILIES, family_of, refusals, table
 from tli.injection import Injection, injection_problems
 from tli.lineage import FILE, read_lineage
+from tli.moe import moe_problems
 from tli.plan import Plan, plan_for
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ def _plan(options: argparse.Namespace) -> int:
     lines = [str(decided), f"new stack: {_stack(decided)}"]
     if decided.change:
         lines += [f"change of the hidden state: {' '.join(f'{change:.3f}' for change in decided.change)}"]
-    if base and decided.injected:
+    if base and not decided.unchanged:
         price = cost(base, decided, sequence_length=1, batch_tokens=1)
         before = base.facts.parameters
         value |= {
@@ -190,7 +191,7 @@ def _decided(
         problems.append(Problem("--depth", str(depth), "a model of at least 1 layer"))
         depth = None
     if injection:
-        problems += [_option(problem) for problem in injection_problems(injection, depth)]
+        problems += [_option(problem) for problem in _settings_problems(injection, base, depth)]
     change = None
     if injection and injection.sets is not None and not problems:
         change = _tried(problems, lambda: _change(options, base))
@@ -199,8 +200,19 @@ def _decided(
     return plan_for(injection, depth, change=change)
 
 
+def _settings_problems(injection: Injection, base: Base | None, depth: int | None) -> list[Problem]:
+    """What is wrong with the settings, by themselves and for this model."""
+    problems = injection_problems(injection, depth)
+    if problems or base is None:
+        return problems
+    experts = injection.resolved().experts
+    return moe_problems(base.config, experts) if experts.count is not None else []
+
+
 def _option(problem: Problem) -> Problem:
     """A problem with a setting, placed at its option."""
+    if not problem.where.startswith("injection."):
+        return problem
     name = problem.where.removeprefix("injection.")
     return dataclasses.replace(problem, where=f"--{OPTIONS.get(name, name)}".replace("_", "-"))
 

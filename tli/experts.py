@@ -15,7 +15,9 @@ class Experts:
 
     count         experts of a layer, before they are cut finer; null: the model stays dense
     top_k         experts that a token goes through, before they are cut finer
-    router_scale  deviation of the router's first weights, relative to the model's initialiser
+    router_scale  deviation of the router's first weights, relative to the model's initialiser. With 0 all
+                  tie, so equal experts stay equal for ever and parts of experts are not chosen together:
+                  then it is refused
     drop          share of each expert's neurons that are drawn anew (drop-upcycling, arXiv 2502.19261)
     noise         deviation of normal noise on the experts' matrices, relative to that of each matrix
     granularity   parts that each expert is cut into along its neurons; top_k grows with it, so that as much
@@ -71,6 +73,9 @@ def _problems(experts: Experts, where: str) -> Iterator[Problem]:
         if not number or not 0 <= value <= most:
             expected = "a share from 0 to 1" if name == "drop" else "a number of at least 0"
             yield Problem(f"{where}.{name}", repr(value), expected, "0.5" if name == "drop" else "1")
+    if count is not None and experts.router_scale == 0 and (experts.preserves or experts.granularity != 1):
+        why = "equal experts stay equal" if experts.preserves else "parts of experts are not chosen together"
+        yield Problem(f"{where}.router_scale", "0", f"more than 0, as behind a router of zeros {why}", "1")
 
 
 def _whole(value: object, least: int) -> bool:

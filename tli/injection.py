@@ -90,8 +90,8 @@ class Injection:
         read = (*_READ[self.method], *(_WEIGHTS if self.deepens else ()))
         unread = {item.name: _DEFAULT[item.name] for item in fields(self) if item.name not in read}
         unread["experts"] = self.experts.resolved() if self.method != "none" else Experts()
-        if self.method == "moe" and self.experts.count is None:
-            unread["experts"] = replace(self.experts, count=_USUAL_EXPERTS).resolved()
+        if self.method == "moe":
+            unread["experts"] = _counted(self).resolved()
         if self.method != "tli" or self.after is not None:
             unread |= {"k": None, "place": "end", "sets": None}
             if self.method == "tli":
@@ -130,6 +130,13 @@ class Injection:
         return name in ("method", "experts", *_WEIGHTS, *_READ.get(self.method, ()))
 
 
+def _counted(injection: Injection) -> Experts:
+    """The experts, with the usual number where the method is of experts and names none."""
+    experts = injection.experts
+    usual = injection.method == "moe" and experts.count is None
+    return replace(experts, count=_USUAL_EXPERTS) if usual else experts
+
+
 _DEFAULT: dict[str, Any] = {name: getattr(Injection(), name) for name in Injection.__dataclass_fields__}
 
 
@@ -164,7 +171,7 @@ def injection_problems(injection: Injection, depth: int | None, where: str = "in
     if method == "dus":
         problems += _m_problems(injection.m, depth, where)
     problems += _weight_problems(injection, where)
-    return problems + expert_problems(injection.experts, f"{where}.experts")
+    return problems + expert_problems(_counted(injection), f"{where}.experts")
 
 
 def _name_problems(injection: Injection, where: str) -> Iterator[Problem]:

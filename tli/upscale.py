@@ -24,8 +24,12 @@ from tli.family import Family
 from tli.header import FLOATS, TensorInfo
 from tli.initial import Initial, Way
 from tli.lineage import FILE, lineage, write_lineage
+from tli.moe import dense_type, moe_config, require_mixture
+from tli.moe_outputs import moe_outputs
 from tli.plan import Plan
 from tli.shards import Computed, Output, Progress, Zeros, write_shards
+from tli.tensor_bytes import bytes_of, read_tensor
+from tli.upcycle import expert_parameters, upcycle
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,17 +41,28 @@ _ROOM_TO_SPARE = 2**20  # bytes: headers, index, lineage
 
 
 def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedModel:
-    """A new model of the new depth: same class, type, device and mode, every parameter trainable.
+    """A new model of the new depth: same type, device and mode, every parameter trainable; and of the same
+    class, or with experts of the matching one (`tli.moe`).
 
     `model` is left as it is and shares no storage with the new one. Costs one copy of the weights: nothing is
-    initialised that is then overwritten. `seed` is read by `init="random"` and by noise. Raises FamilyError
-    for an architecture or a stack that cannot be upscaled so, and PlanError for a plan of another depth.
+    initialised that is then overwritten. `seed` is of all that is drawn. Raises FamilyError for an
+    architecture or a stack that cannot be upscaled so, and PlanError for a plan of another depth.
     """
+    if plan.unchanged:
+        return _copied(model, plan)
+    if plan.experts is None:
+        return _deepened(model, plan, seed)
+    _same_depth(_model_depth(model), plan)
+    require_mixture(model.config.to_dict(), plan.experts)
+    if not plan.injected:
+        return upcycle(model, plan.experts, seed=seed)
+    return upcycle(_deepened(model, plan, seed), plan.experts, seed=seed, share=True)
+
+
+def _deepened(model: PreTrainedModel, plan: Plan, seed: int) -> PreTrainedModel:
     import torch
     from transformers.initialization import no_init_weights
 
-    if plan.unchanged:
-        return _copied(model, plan)
     family = family_of(model.config.model_type, "model_type")
     config = deepen(model.config, family, plan)
     for part in (config, config.get_text_config(decoder=True)):
@@ -67,12 +82,17 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
 
 
 def injected_parameters(model: PreTrainedModel, plan: Plan) -> frozenset[str]:
-    """Names of the parameters of the injected layers in a grown model; empty for the control."""
-    if not plan.injected:
+    """Names of the parameters that the base has none of in a grown model; empty for the control.
+
+    Those of the injected layers and, where the plan has experts, all routers and experts: experts start as
+    copies, but to become different from each other is what they are there for.
+    """
+    if plan.unchanged:
         return frozenset()
-    layers = family_of(model.config.model_type, "model_type").layers
+    layers = family_of(dense_type(model.config.model_type), "model_type").layers
     prefixes = tuple(f"{layers}.{position}." for position in plan.injected)
-    return frozenset(name for name, _ in model.named_parameters() if name.startswith(prefixes))
+    new = frozenset(name for name, _ in model.named_parameters() if name.startswith(prefixes))
+    return new if plan.experts is None else new | expert_parameters(model)
 
 
 def upscale_folder(
@@ -88,7 +108,7 @@ def upscale_folder(
     """
     base = src if isinstance(src, Base) else find(str(src))
     outputs = planned(base, plan, seed=seed)
-    config = _config_of(base, plan)
+    config = grown_config(base, plan)
     sidecars = list(_sidecars(base))
     needed = sum(output.nbytes for output in outputs if not isinstance(output.content, Zeros))
     needed += sum(path.stat().st_size for path in sidecars) + _ROOM_TO_SPARE
@@ -118,7 +138,7 @@ def upscale_folder(
 def growth_problems(base: Base, plan: Plan) -> list[Problem]:
     """Why a plan cannot be applied to a base, from its headers and configuration; none where it can."""
     problems: list[Problem] = []
-    for look in (lambda: _config_of(base, plan), lambda: planned(base, plan, seed=0)):
+    for look in (lambda: grown_config(base, plan), lambda: planned(base, plan, seed=0)):
         try:
             look()
         except InputError as error:
@@ -126,20 +146,30 @@ def growth_problems(base: Base, plan: Plan) -> list[Problem]:
     return problems
 
 
-def _config_of(base: Base, plan: Plan) -> dict[str, Any]:
-    """The content of the grown model's config.json."""
-    if not plan.injected:
-        return base.config
-    return deepen_json(base.config, base.folder, family_of(base.config["model_type"]), plan)
+def grown_config(base: Base, plan: Plan) -> dict[str, Any]:
+    """The content of the grown model's config.json. Raises FamilyError and PlanError."""
+    config = base.config
+    if plan.injected:
+        config = deepen_json(config, base.folder, family_of(config["model_type"]), plan)
+    return config if plan.experts is None else moe_config(config, plan.experts)
 
 
 def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
-    """Every tensor of the deepened model and where its bytes come from, in the order of the source's files.
+    """Every tensor of the grown model and where its bytes come from, in the order of the source's files.
 
     Raises FamilyError, PlanError, and CheckpointError for arithmetic on types that torch has none for.
     """
-    tensors = base.checkpoint.tensors
     _same_depth(base.facts.depth, plan)
+    if plan.experts is None:
+        return _planned_layers(base, plan, seed)
+    require_mixture(base.config, plan.experts)
+    layers = family_of(base.config["model_type"]).stored_layers(base.checkpoint.tensors, plan.depth)
+    deeper = _planned_layers(base, plan, seed)
+    return moe_outputs(deeper, base.config, plan.experts, layers=layers, seed=seed)
+
+
+def _planned_layers(base: Base, plan: Plan, seed: int) -> list[Output]:
+    tensors = base.checkpoint.tensors
     if not plan.injected:
         return [Output(info.name, info.dtype, info.shape, info) for info in _in_order(base)]
     family = family_of(base.config["model_type"])
@@ -184,7 +214,7 @@ def _outside(initial: Initial, info: TensorInfo) -> Output:
     size = info.shape[axis] // plan.depth * plan.new_depth
     shape = (*info.shape[:axis], size, *info.shape[axis + 1 :])
     return Output(
-        info.name, info.dtype, shape, Computed(lambda: _bytes(_widened(read_tensor(info), axis, plan)))
+        info.name, info.dtype, shape, Computed(lambda: bytes_of(_widened(read_tensor(info), axis, plan)))
     )
 
 
@@ -218,23 +248,7 @@ def _content(
     if info.dtype not in FLOATS:
         expected = f"one of {', '.join(FLOATS)}, as {initial.plan.injection.init} calculates with them"
         raise CheckpointError(Problem(f"{info.file}: {info.name}", info.dtype, expected, "copy or identity"))
-    return Computed(lambda: _bytes(initial.first_values(position, rest, read)))
-
-
-def read_tensor(info: TensorInfo) -> Tensor:
-    """A tensor from its bytes on disk; of the types in `FLOATS`."""
-    import torch
-
-    types = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-    if not info.count:
-        return torch.empty(info.shape, dtype=types[info.dtype])
-    return torch.frombuffer(info.read(), dtype=types[info.dtype]).reshape(info.shape)
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    import torch
-
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return Computed(lambda: bytes_of(initial.first_values(position, rest, read)))
 
 
 def _sidecars(base: Base) -> Iterator[Path]:

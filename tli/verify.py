@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli.base import Base, find
-from tli.config import deepen_json, section_of
+from tli.config import section_of
 from tli.errors import InputError, VerificationError
-from tli.families import family_of
+from tli.experts import Experts
 from tli.header import BITS, FLOATS, TensorInfo
 from tli.lineage import read_lineage
 from tli.plan import Plan
 from tli.shards import Computed, Output
-from tli.upscale import planned, read_tensor
+from tli.tensor_bytes import read_tensor
+from tli.upscale import grown_config, planned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,7 @@ _PROMPT = 16  # tokens
 _GENERATED = 8
 _PIECE = 2**24  # bytes compared at a time
 _ROUNDING = 1e-4  # of the largest logit: how far float32 may go with sums in another order
+_TYPES = {"F16": 2e-3, "BF16": 2e-2}  # the same, where weights were rounded to their type
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,13 @@ def _base(subject: _Subject) -> Iterator[Check]:
 def _depth(subject: _Subject) -> Iterator[Check]:
     """The configuration: new depth, and per-layer lists as the plan moves them."""
     base, plan = subject.base, subject.plan
+    if plan.experts is not None:
+        yield from _experts(subject, plan.experts)
     if not plan.injected:
         depth = subject.written.facts.depth
         yield Check("depth", depth == plan.depth, f"{depth} layers, the base has {plan.depth}")
         return
-    family = family_of(base.config["model_type"])
-    expected = section_of(deepen_json(base.config, base.folder, family, plan))
+    expected = section_of(grown_config(base, plan))
     found = section_of(subject.written.config)
     moved = section_of(base.config)
     for key in (key for key in expected if expected[key] != moved.get(key)):
@@ -125,6 +128,16 @@ def _depth(subject: _Subject) -> Iterator[Check]:
             yield Check("depth", ok=False, detail=f"{key} is {found.get(key)!r}, not {expected[key]!r}")
             return
     yield Check("depth", ok=True, detail=f"{plan.new_depth} layers from {plan.depth}")
+
+
+def _experts(subject: _Subject, experts: Experts) -> Iterator[Check]:
+    """The configuration of the mixture, where it is not the dense model's."""
+    found, dense = subject.written.config, subject.base.config
+    for key, expected in grown_config(subject.base, subject.plan).items():
+        if dense.get(key) != expected and found.get(key) != expected:
+            yield Check("experts", ok=False, detail=f"{key} is {found.get(key)!r}, not {expected!r}")
+            return
+    yield Check("experts", ok=True, detail=f"{found['model_type']}, {experts.describe()}")
 
 
 def _tensors(subject: _Subject) -> Iterator[Check]:
@@ -189,11 +202,10 @@ def _runs(subject: _Subject) -> Iterator[Check]:
     """Loads the folder in plain transformers, and compares what it computes."""
     import torch
 
-    preserving = subject.plan.preserves and subject.plan.experts is None
     expected = None
     prompt = _prompt(subject.written)
     with torch.no_grad():
-        if preserving and not subject.trained:
+        if subject.plan.preserves and not subject.trained:
             expected = _loaded(subject.base.folder)[0](prompt).logits
         try:
             model, missing = _loaded(subject.written.folder)
@@ -206,13 +218,25 @@ def _runs(subject: _Subject) -> Iterator[Check]:
         yield _ties(model)
         found = model(prompt).logits
         if expected is not None:
-            difference = (found - expected).abs().max().item()
-            equal = torch.equal(found, expected)
-            detail = (
-                "bit-equal to the base's" if equal else f"differ from the base's by up to {difference:.3g}"
-            )
-            yield Check("logits", equal, f"{detail}, in float32")
+            yield _logits(subject, found, expected)
         yield generation(model, prompt)
+
+
+def _logits(subject: _Subject, found: Tensor, expected: Tensor) -> Check:
+    """Whether the model computes what the base does: bit for bit, or with experts up to rounding."""
+    import torch
+
+    difference = (found - expected).abs().max().item()
+    equal = torch.equal(found, expected)
+    detail = "bit-equal to the base's" if equal else f"differ from the base's by up to {difference:.3g}"
+    experts = subject.plan.experts
+    if experts is None:
+        return Check("logits", equal, f"{detail}, in float32")
+    share = _ROUNDING
+    if experts.granularity & (experts.granularity - 1):  # times three, a number is rounded to its type
+        share = max(share, _TYPES.get(subject.base.facts.dtype, 0.0))
+    limit = share * (1 + expected.abs().max().item())
+    return Check("logits", difference <= limit, f"{detail}, at most {limit:.3g} is rounding, in float32")
 
 
 def _loaded(folder: Path) -> tuple[PreTrainedModel, list[str]]:
