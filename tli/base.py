@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from tli.checkpoint_io import Checkpoint
 from tli.config import depth_of, read_config, section_of
 from tli.errors import CheckpointError, InputError, Problem
 from tli.families import FAMILIES
+from tli.fingerprint import fingerprint
 from tli.header import BITS
 
 BUILTIN = "builtin:"
@@ -23,16 +23,6 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
 _VOCABULARY = ("vocab_size",)
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "WithLMHeadModel", "LMHead")
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 
 
 @dataclass(frozen=True)
@@ -68,17 +58,8 @@ class Base:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names and bytes of configuration, weights and tokenizer: the same model, the same
-        text, wherever it lies. Reads every file once.
-        """
-        files = {shard.file for shard in self.checkpoint.shards} | {self.folder / "config.json"}
-        files |= {self.folder / name for name in _TOKENIZER if (self.folder / name).is_file()}
-        digest = hashlib.sha256()
-        for path in sorted(files):
-            with path.open("rb") as file:
-                inner = hashlib.file_digest(file, "sha256")
-            digest.update(path.name.encode() + b"\0" + inner.digest())
-        return digest.hexdigest()
+        """The same for the same model and tokenizer, wherever they lie (`tli.fingerprint`)."""
+        return fingerprint(self.checkpoint)
 
     @cached_property
     def facts(self) -> Facts:

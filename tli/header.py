@@ -78,6 +78,7 @@ class Shard:
     file: Path
     tensors: tuple[TensorInfo, ...]
     metadata: Mapping[str, str]
+    begin: int  # of the data: the header ends there
 
 
 def read_header(file: Path) -> Shard:
@@ -117,7 +118,7 @@ def read_header(file: Path) -> Shard:
         problems = _gaps(where, tensors, 8 + length, size)
     if problems:
         raise CheckpointError(*shortened(where, problems))
-    return Shard(file, tuple(tensors), metadata)
+    return Shard(file, tuple(tensors), metadata, 8 + length)
 
 
 def _object_text(text: bytes) -> str:

@@ -1,24 +1,28 @@
 """Writes safetensors shards by ranges of bytes: a header, then each tensor copied, left zero or computed.
 
-No tensor is loaded for a copy: the kernel moves the bytes between the files (and on file systems that share
-extents does not even move them). Zeros are holes, which read as zeros and take no space.
+No tensor is loaded for a copy: the kernel moves the bytes between the files (`tli.copying`), in several files at
+a time. Zeros are not written: space that was set aside and never written to reads as zeros.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Lock
 
 from tli.checkpoint_io import INDEX, SINGLE
+from tli.copying import BLOCK, Run, begin_writing, copied, joined, reserve, shared, write
 from tli.header import BITS, TensorInfo
 
-_CHUNK = 64 * 2**20  # bytes moved between two reports of progress
+_PARALLEL = 4  # files at a time, on a machine of as many cores
+_WORTH_SHARING = 2**20  # bytes; the spaces that it takes should be few beside it
+_EVERY = 0.1  # seconds between two reports of progress
 
 Progress = Callable[[int, int], None]
 
@@ -61,26 +65,19 @@ def write_shards(
     """Writes `outputs` into `folder` as one file, or as shards of at most `limit` bytes with an index.
 
     Only a tensor larger than `limit` makes a larger shard. The order of tensors is kept, but those of wider
-    types come first in a file, so that each begins at a multiple of its size. `progress(done, total)` is
-    called with bytes. Raises OSError when the disk is full.
+    types come first in a file, so that each begins at a multiple of its size. All is on the disk when it
+    returns. `progress(done, total)` is called with bytes, in the thread of the caller; what it raises ends the
+    writing. Raises OSError when the disk is full.
     """
-    total = sum(output.nbytes for output in outputs)
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, total)
-
     shards = split(outputs, limit)
     names = [SINGLE] if limit is None else [_shard_name(i, len(shards)) for i in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards, strict=True):
-        _write_shard(folder / name, shard, metadata, advance)
+    files = [_File(folder / name, shard, metadata) for name, shard in zip(names, shards, strict=True)]
+    _write_all(files, progress)
     if limit is not None:
         weight_map = {
             output.name: name for name, shard in zip(names, shards, strict=True) for output in shard
         }
+        total = sum(output.nbytes for output in outputs)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -99,7 +96,11 @@ def split(outputs: Sequence[Output], limit: int | None) -> list[list[Output]]:
 
 
 def header(outputs: Sequence[Output], metadata: Mapping[str, str]) -> bytes:
-    """The beginning of a safetensors file with these tensors one behind the other."""
+    """The beginning of a safetensors file with these tensors one behind the other.
+
+    It is filled up with spaces, as the format allows, so that the data begins at a multiple of 8 bytes; and so
+    that what is copied keeps its place within a block of the disk, which is what sharing blocks needs.
+    """
     entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for output in outputs:
@@ -110,7 +111,11 @@ def header(outputs: Sequence[Output], metadata: Mapping[str, str]) -> bytes:
             "data_offsets": [start, end],
         }
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    largest = max(_runs(outputs, 0), key=lambda run: run.length, default=None)
+    multiple, place = 8, 0  # the data is to begin at a `multiple`, and `place` bytes more
+    if largest and largest.length >= _WORTH_SHARING and (largest.start - largest.offset) % 8 == 0:
+        multiple, place = BLOCK, largest.start - largest.offset
+    text += b" " * ((place - 8 - len(text)) % multiple)
     return len(text).to_bytes(8, "little") + text
 
 
@@ -118,35 +123,99 @@ def _shard_name(number: int, count: int) -> str:
     return f"model-{number:05}-of-{count:05}.safetensors"
 
 
-def _write_shard(
-    path: Path, outputs: Sequence[Output], metadata: Mapping[str, str], advance: Callable[[int], None]
-) -> None:
-    ordered = sorted(outputs, key=lambda output: -BITS[output.dtype])
-    beginning = header(ordered, metadata)
-    with ExitStack() as stack:
-        target = stack.enter_context(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        os.ftruncate(target, len(beginning) + sum(output.nbytes for output in ordered))
-        _write(target, beginning, 0)
-        sources: dict[Path, int] = {}
-        offset = len(beginning)
-        for output in ordered:
-            content = output.content
-            if isinstance(content, TensorInfo):
-                if content.file not in sources:
-                    sources[content.file] = stack.enter_context(_opened(content.file, os.O_RDONLY))
-                assert content.nbytes == output.nbytes, (
-                    f"{output.name} is copied from a tensor of another size"
-                )
-                for count in _copied(sources[content.file], target, content.start, content.end, offset):
-                    advance(count)
-            else:
-                if isinstance(content, Computed):
-                    data = content.make()
-                    assert len(data) == output.nbytes, f"{output.name} was computed with another size"
-                    _write(target, data, offset)
-                advance(output.nbytes)
-            offset += output.nbytes
+@dataclass
+class _File:
+    """One file to write, and how many bytes of tensors are in it already."""
+
+    path: Path
+    outputs: Sequence[Output]
+    metadata: Mapping[str, str]
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class _Together:
+    """What the threads that write have in common."""
+
+    stopped: Event = field(default_factory=Event)
+    computing: Lock = field(default_factory=Lock)  # one computed tensor is in memory, not one a thread
+
+
+def _write_all(files: Sequence[_File], progress: Progress | None) -> None:
+    total = sum(output.nbytes for file in files for output in file.outputs)
+    together = _Together()
+    with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1, _PARALLEL)) as executor:
+        writing = {executor.submit(_write_file, file, together) for file in files}
+        try:
+            while writing:
+                ended, writing = wait(writing, _EVERY, return_when=FIRST_EXCEPTION)
+                for future in ended:
+                    future.result()
+                if progress is not None:
+                    progress(sum(file.done for file in files), total)
+        except BaseException:
+            together.stopped.set()
+            raise
+
+
+def _write_file(file: _File, together: _Together) -> None:
+    """Writes one file and has it on the disk; ends early, without a complaint, when all were stopped."""
+    with _opened(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as target:
+        for count in _filled(target, file, together.computing):
+            if together.stopped.is_set():
+                return
+            file.done += count
         os.fsync(target)
+
+
+def _filled(target: int, file: _File, computing: Lock) -> Iterator[int]:
+    """Writes header and tensors; yields how many bytes of tensors after each piece."""
+    ordered = sorted(file.outputs, key=lambda output: -BITS[output.dtype])
+    beginning = header(ordered, file.metadata)
+    size = len(beginning) + sum(output.nbytes for output in ordered)
+    runs = _runs(ordered, len(beginning))
+    with ExitStack() as stack:
+        sources = {
+            path: stack.enter_context(_opened(path, os.O_RDONLY))
+            for path in dict.fromkeys(run.file for run in runs)
+        }
+        os.ftruncate(target, size)
+        parts = {run: shared(sources[run.file], target, run) for run in runs}
+        if not any(parts.values()):  # or else space would be set aside that sharing saves
+            reserve(target, size)
+        write(target, beginning, 0)
+        for run, part in parts.items():
+            yield part.length if part else 0
+            for rest in run.without(part):
+                yield from copied(sources[run.file], target, rest)
+    for output, offset in _placed(ordered, len(beginning)):
+        if isinstance(output.content, Computed):
+            with computing:
+                data = output.content.make()
+                assert len(data) == output.nbytes, f"{output.name} was computed with another size"
+                write(target, data, offset)
+                begin_writing(target, offset, output.nbytes)
+                del data
+        if not isinstance(output.content, TensorInfo):
+            yield output.nbytes
+
+
+def _placed(outputs: Sequence[Output], begin: int) -> Iterator[tuple[Output, int]]:
+    """Each output and its offset in the file, one behind the other from `begin`."""
+    for output in outputs:
+        yield output, begin
+        begin += output.nbytes
+
+
+def _runs(outputs: Sequence[Output], begin: int) -> list[Run]:
+    """What is copied into a file whose data begins at `begin`."""
+    runs = []
+    for output, offset in _placed(outputs, begin):
+        content = output.content
+        if isinstance(content, TensorInfo):
+            assert content.nbytes == output.nbytes, f"{output.name} is copied from a tensor of another size"
+            runs.append(Run(content.file, content.start, content.end, offset))
+    return joined(runs)
 
 
 @contextmanager
@@ -156,59 +225,3 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _write(target: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(target, left, offset)
-        left, offset = left[written:], offset + written
-
-
-def _copied(source: int, target: int, start: int, end: int, offset: int) -> Iterator[int]:
-    """Copies bytes `[start, end)` of one file to `offset` of another; yields how many after each piece."""
-    while start < end:
-        count = _copy_some(source, target, min(_CHUNK, end - start), start, offset)
-        if count == 0:
-            raise OSError(errno.EIO, "the file became shorter while it was copied")
-        start, offset = start + count, offset + count
-        yield count
-
-
-def _copy_some(source: int, target: int, count: int, start: int, offset: int) -> int:
-    """One piece, by the first way that this system and these files allow."""
-    for way in _WAYS:
-        try:
-            return way(source, target, count, start, offset)
-        except (OSError, AttributeError) as error:
-            # Across file systems, on systems without the call, or forbidden in a sandbox: the next way.
-            if isinstance(error, OSError) and error.errno not in _IMPOSSIBLE:
-                raise
-    return _by_hand(source, target, count, start, offset)
-
-
-def _in_kernel(source: int, target: int, count: int, start: int, offset: int) -> int:
-    return os.copy_file_range(source, target, count, start, offset)
-
-
-def _by_sendfile(source: int, target: int, count: int, start: int, offset: int) -> int:
-    os.lseek(target, offset, os.SEEK_SET)
-    return os.sendfile(target, source, start, count)
-
-
-def _by_hand(source: int, target: int, count: int, start: int, offset: int) -> int:
-    data = os.pread(source, min(count, 2**20), start)
-    _write(target, data, offset)
-    return len(data)
-
-
-_WAYS = (_in_kernel, _by_sendfile)
-_IMPOSSIBLE = (
-    errno.EXDEV,
-    errno.ENOSYS,
-    errno.EINVAL,
-    errno.EOPNOTSUPP,
-    errno.EPERM,
-    errno.EBADF,
-    errno.ENOTSOCK,
-)

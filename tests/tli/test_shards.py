@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tli import header, shards
+from tli import copying, header
 from tli.checkpoint_io import Checkpoint, read_header
 from tli.shards import Computed, Output, Zeros, split, write_shards
 
@@ -37,8 +37,8 @@ def source(tmp_path: Path) -> Path:
 def test_by_each_way_of_copying(
     source: Path, tmp_path: Path, ways: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "_WAYS", shards._WAYS[2 - ways :])
-    monkeypatch.setattr(shards, "_CHUNK", 10)
+    monkeypatch.setattr(copying, "_WAYS", copying._WAYS[2 - ways :])
+    monkeypatch.setattr(copying, "_PIECE", 10)
     told: list[tuple[int, int]] = []
     outputs = planned(source)
     write_shards(
