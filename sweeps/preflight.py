@@ -17,6 +17,7 @@ from tli.data import source_problems
 from tli.errors import DataError
 from tli.families import family_of, refusals
 from tli.injection import injection_problems
+from tli.quantised import training_problems
 from tli.upscale import growth_problems
 
 _MOST_FILES = 50  # of a source, whose first row is looked at
@@ -104,6 +105,7 @@ def _model_problems(spec: Spec, base: Base) -> Iterator[Problem]:
     try:
         family = family_of(base.config.get("model_type"), place)
         yield from refusals(family, base.config, place)
+        yield from training_problems(base)
         facts = base.facts
     except InputError as error:
         yield from error.problems

@@ -22,7 +22,7 @@ _BUILTINS = Path(__file__).parent / "builtin"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
 _VOCABULARY = ("vocab_size",)
-_CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "WithLMHeadModel", "LMHead")
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "WithLMHeadModel", "GenerationDecoder")
 
 
 @dataclass(frozen=True)
@@ -198,12 +198,6 @@ def _config_problems(config: dict[str, Any], where: str, *, allow_remote_code: b
     elif architectures and not any(_causal(str(name), model_type) for name in architectures):
         names = ", ".join(map(str, architectures))
         problems.append(Problem(f"{where}: architectures", names, "a causal language model (...ForCausalLM)"))
-    if config.get("quantization_config"):
-        told = config["quantization_config"]
-        method = told.get("quant_method", "quantised") if isinstance(told, dict) else "quantised"
-        problems.append(
-            Problem(where, f"{method} weights", "weights that are not quantised", "the original model")
-        )
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     inner = section_of(config)
     sizes = {"num_hidden_layers": depth_of(config, family)}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tli.base import Base, setting
 from tli.config import section_of
 from tli.experts import Experts
 from tli.families import family_of
+from tli.header import TensorInfo
 from tli.moe import DENSE, require_mixture
 from tli.plan import Plan
 
@@ -52,53 +54,78 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
     backward, over the full square, as in the appendix B of PaLM (arXiv 2204.02311). Raises FamilyError.
     """
     facts = base.facts
-    dense = _layer(base)
-    layer = dense if plan.experts is None else _with_experts(base, dense, plan.experts)
-    head, new, depth = facts.hidden_size * facts.vocabulary, len(plan.injected), plan.new_depth
-    total = facts.parameters + depth * layer.parameters - plan.depth * dense.parameters
-    injected = new * layer.parameters + (depth - new) * layer.experts
+    old = _layers(base)
+    stack = old if plan.experts is None else [_with_experts(base, layer, plan.experts) for layer in old]
+    layers = [stack[source] for source in plan.sources]
+    fresh = [layers[position] for position in plan.injected]
+    kept_on = [layer for position, layer in enumerate(layers) if position not in set(plan.injected)]
+    head, depth = facts.hidden_size * facts.vocabulary, plan.new_depth
+    total = (
+        facts.parameters + sum(layer.parameters for layer in layers) - sum(layer.parameters for layer in old)
+    )
+    injected = sum(layer.parameters for layer in fresh) + sum(layer.experts for layer in kept_on)
     trained = total if train == "all" else injected
     # Of the first layer, unless it is new, only experts are trained: little but their own gradient is needed.
     trains = {*plan.injected, *((min(1, depth - 1),) if plan.experts else ())}
     lowest = 0 if train == "all" else min(trains, default=depth)
-    passed = depth - lowest  # layers that the gradient goes through
-    weighed = new * layer.multiplied + (depth - new) * layer.chosen
+    passed = layers[lowest:]  # those that the gradient goes through
+    weighed = sum(layer.multiplied for layer in fresh) + sum(layer.chosen for layer in kept_on)
     if train == "all":
-        weighed = depth * layer.multiplied + head
-    square = 4 * layer.attention * sequence_length
-    flops = depth * (2 * layer.multiplied + square) + 2 * head
-    flops += passed * (2 * layer.multiplied + 2 * square) + (2 * head if passed else 0)
-    flops += 2 * weighed
+        weighed = sum(layer.multiplied for layer in layers) + head
+    flops = sum(2 * layer.multiplied + 4 * layer.attention * sequence_length for layer in layers) + 2 * head
+    flops += sum(2 * layer.multiplied + 8 * layer.attention * sequence_length for layer in passed)
+    flops += (2 * head if passed else 0) + 2 * weighed
     # Kept for the backward pass of a layer: its input, the outputs of both norms, queries, keys, values, the
     # attended values and the sums (about 8 widths), and 4 widths of the feed-forward part. Of the head:
     # logits, their logarithms and their gradient. Each chosen expert keeps its input and output too.
     width = 8 + (3 * plan.experts.top_k * plan.experts.granularity if plan.experts else 0)
-    kept = passed * (width * facts.hidden_size + 4 * layer.inner) + 3 * facts.vocabulary
+    kept = sum(width * facts.hidden_size + 4 * layer.inner for layer in passed) + 3 * facts.vocabulary
     memory = _BYTES * (total + 3 * trained + batch_tokens * kept)
     return Cost(depth, total, injected, float(flops), memory)
 
 
-def _layer(base: Base) -> _Layer:
-    config = section_of(base.config)
+_HEADS = (
+    "num_attention_heads",
+    "n_head",
+    "n_heads",
+    "num_heads",
+    "decoder_attention_heads",
+    "attention_heads",
+    "num_decoder_attention_heads",
+)
+_CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+
+
+def _layers(base: Base) -> list[_Layer]:
+    """The sizes of every layer of the base."""
     family = family_of(base.facts.model_type)
-    tensors = base.checkpoint.tensors
-    prefix = f"{family.stored_layers(tensors, base.facts.depth)}.0."
-    first = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    weights = {name: tensor for name, tensor in first.items() if not family.is_buffer(name)}
-    hidden = base.facts.hidden_size
-    heads = setting(config, "num_attention_heads", "n_head")
-    matrices = [tensor for tensor in weights.values() if len(tensor.shape) > 1]
+    tensors, depth = base.checkpoint.tensors, base.facts.depth
+    prefix = f"{family.stored_layers(tensors, depth)}."
+    inside: list[dict[str, TensorInfo]] = [{} for _ in range(depth)]
+    for name, tensor in tensors.items():
+        layer, _, rest = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and int(layer) < depth and not family.is_buffer(rest):
+            inside[int(layer)][rest] = tensor
+    return [_layer(base, weights) for weights in inside]
+
+
+def _layer(base: Base, weights: Mapping[str, TensorInfo]) -> _Layer:
+    config, hidden = section_of(base.config), base.facts.hidden_size
+    heads = setting(config, *_HEADS)
+    matrices = {name: tensor for name, tensor in weights.items() if len(tensor.shape) > 1}
+    chosen, experts = setting(config, *_CHOSEN), setting(config, *_EXPERTS)
+    share = chosen / experts if isinstance(chosen, int) and isinstance(experts, int) and experts else 1.0
     # What writes to the stream is (hidden, width) or, in gpt2, (width, hidden): its other side is the width.
-    widths = [
-        t.count // hidden
-        for name, t in weights.items()
-        if name.endswith(".weight") and family.writes_residual(name)
-    ]
+    family = family_of(base.facts.model_type)
+    written = [tensor for name, tensor in matrices.items() if family.writes_residual(name)]
+    plain = [tensor for tensor in written or matrices.values() if len(tensor.shape) == 2]
+    multiplied = sum(t.count * (share if ".experts." in name else 1.0) for name, t in matrices.items())
     return _Layer(
         parameters=sum(tensor.count for tensor in weights.values()),
-        multiplied=sum(math.prod(tensor.shape) for tensor in matrices),
-        attention=heads * (setting(config, "head_dim") or hidden // heads),
-        inner=max(widths),
+        multiplied=round(multiplied),
+        attention=heads * (setting(config, "head_dim") or hidden // heads) if isinstance(heads, int) else 0,
+        inner=max((tensor.count // hidden for tensor in plain), default=0),
     )
 
 

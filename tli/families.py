@@ -139,7 +139,7 @@ FAMILIES: Mapping[str, Family] = {
     **_rows("gemma4_unified_text", gains=_NORM_AND_FFN, multipliers=("layer_scalar",), mixed=True, **_TYPED),
     **_rows("gemma4_unified", gains=_NORM_AND_FFN, multipliers=("layer_scalar",), mixed=True, **_TYPED,
             **_LANGUAGE),
-    **_rows("gemma3n_text", no_scale=_HYPER, widened=_PER_LAYER,
+    **_rows("gemma3n_text", no_scale=_HYPER, widened=_PER_LAYER, mixed=True,
             lists=("layer_types", "intermediate_size", "activation_sparsity_pattern")),
     # Mixtures of experts.
     **_rows("mixtral", buffers=_ROTARY),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from tli.base import Base
 from tli.corpus import STDLIB, documents, stdlib_documents
-from tli.errors import DataError, Problem
+from tli.errors import CheckpointError, DataError, Problem
 from tli.families import family_of
+from tli.quantised import training_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,12 +54,16 @@ def layer_changes(model: PreTrainedModel, tokens: Tensor) -> tuple[float, ...]:
 def measure(base: Base, source: str, *, where: str = "text") -> tuple[float, ...]:
     """`layer_changes` of a base model on the beginning of a text, of at most 32 sequences of 128 tokens.
 
-    `source` is builtin:stdlib or names files. Raises DataError where there is no text, or too little of it.
+    `source` is builtin:stdlib or names files. Raises DataError where
+    there is no text, or too little of it, and CheckpointError for quantised weights.
     """
     import torch
 
     from tli.loading import load_model, load_tokenizer
 
+    problems = training_problems(base)
+    if problems:
+        raise CheckpointError(*problems)
     length = min(SEQUENCE, base.facts.context or SEQUENCE)
     tokenizer = load_tokenizer(base.folder)
     ids: list[int] = []

@@ -27,6 +27,7 @@ from tli.lineage import FILE, lineage, write_lineage
 from tli.moe import dense_type, moe_config, require_mixture
 from tli.moe_outputs import moe_outputs
 from tli.plan import Plan
+from tli.quantised import moved_settings, quantised_problems
 from tli.shards import Computed, Output, Progress, Zeros, write_shards
 from tli.tensor_bytes import bytes_of, read_tensor
 from tli.upcycle import expert_parameters, upcycle
@@ -151,6 +152,8 @@ def grown_config(base: Base, plan: Plan) -> dict[str, Any]:
     config = base.config
     if plan.injected:
         config = deepen_json(config, base.folder, family_of(config["model_type"]), plan)
+        if "quantization_config" in config:
+            config["quantization_config"] = moved_settings(config["quantization_config"], plan)
     return config if plan.experts is None else moe_config(config, plan.experts)
 
 
@@ -160,6 +163,9 @@ def planned(base: Base, plan: Plan, *, seed: int) -> list[Output]:
     Raises FamilyError, PlanError, and CheckpointError for arithmetic on types that torch has none for.
     """
     _same_depth(base.facts.depth, plan)
+    problems = quantised_problems(base, plan)
+    if problems:
+        raise CheckpointError(*problems)
     if plan.experts is None:
         return _planned_layers(base, plan, seed)
     require_mixture(base.config, plan.experts)

@@ -131,8 +131,6 @@ class TestRefusals:
             ({"auto_map": {"AutoModel": "evil.Evil"}}, "F/config.json: auto_map: got code of its own; expected none; try allowing remote code, if you trust it"),
             ({"architectures": ["BertForMaskedLM"]}, "F/config.json: architectures: got BertForMaskedLM; expected a causal language model (...ForCausalLM)"),
             ({"is_encoder_decoder": True}, "F/config.json: is_encoder_decoder: got an encoder and decoder; expected a causal language model"),
-            ({"quantization_config": {"quant_method": "gptq"}}, "F/config.json: got gptq weights; expected weights that are not quantised; try the original model"),
-            ({"quantization_config": "4bit"}, "F/config.json: got quantised weights; expected weights that are not quantised; try the original model"),
             ({"model_type": ...}, "F/config.json: got no model_type; expected a model that transformers knows"),
             ({"vocab_size": ...}, "F/config.json: vocab_size: got nothing; expected a whole number from 1"),
             ({"hidden_size": True}, "F/config.json: hidden_size: got True; expected a whole number from 1"),

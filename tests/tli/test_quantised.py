@@ -1,0 +1,143 @@
+"""Quantised checkpoints: copied where a plan is a pure copy, refused with the reason where it calculates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tli.base import find
+from tli.errors import CheckpointError
+from tli.plan import plan
+from tli.quantised import moved_settings
+from tli.upscale import upscale_folder
+from tli.verify import verify_folder
+
+Tiny = Callable[[str], Path]
+Made = Callable[..., Path]
+
+
+def packed(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """As gptq and awq: whole numbers, zeros and scales in the place of a weight."""
+    rows = torch.arange(tensor.shape[0] * 4, dtype=torch.int32).reshape(tensor.shape[0], 4)
+    return {"qweight": rows, "qzeros": torch.full((1, 4), 7, dtype=torch.int32), "scales": torch.ones(1, 4)}
+
+
+def float8(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """As fp8: the weight in 8 bits, and its scale beside it."""
+    return {"weight": tensor.to(torch.float8_e4m3fn), "weight_scale_inv": torch.ones(1, 1)}
+
+
+KINDS = {"gptq": packed, "awq": packed, "bitsandbytes": packed, "fp8": float8}
+
+
+@pytest.fixture
+def quantised(tiny_model: Tiny, tmp_path: Path) -> Made:
+    """The tiny llama with every projection quantised as a method does it, but for `plain` ones."""
+
+    def make(method: str, *plain: str, **settings: Any) -> Path:
+        folder = tmp_path / f"{method}{len(plain)}"
+        folder.mkdir()
+        source = tiny_model("llama")
+        for path in source.iterdir():
+            if path.suffix == ".json" and path.name != "config.json":
+                (folder / path.name).write_bytes(path.read_bytes())
+        tensors = {}
+        for name, tensor in load_file(source / "model.safetensors").items():
+            stem, _, leaf = name.rpartition(".")
+            if stem.endswith("_proj") and leaf == "weight" and not stem.endswith(plain or ("none",)):
+                tensors |= {f"{stem}.{key}": value for key, value in KINDS[method](tensor).items()}
+            else:
+                tensors[name] = tensor
+        save_file(tensors, folder / "model.safetensors")
+        config = json.loads((source / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": method, **settings}
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_a_copy_moves_the_bytes(quantised: Made, tmp_path: Path, method: str) -> None:
+    base = find(str(quantised(method)))
+    for settings in ({"k": 2, "init": "copy"}, {"method": "stack"}, {"method": "dus", "m": 1}):
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        upscale_folder(base, out, plan(4, **settings))
+        report = verify_folder(out, base)
+        assert report.ok, report
+        assert report.checks[-1].detail == f"not run: {method} weights need a library of their own"
+
+
+@pytest.mark.parametrize("method", KINDS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"init": "damped"},
+        {"init": "mean"},
+        {"init": "random"},
+        {"init": "copy", "noise": 0.1},
+        {"init": "copy", "source": "both"},
+        {"init": "slerp", "scale": 0.0},
+    ],
+)
+def test_arithmetic_is_refused(
+    quantised: Made, tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
+    base = find(str(quantised(method)))
+    with pytest.raises(CheckpointError) as caught:
+        upscale_folder(base, tmp_path / "out", plan(4, 2, **settings))
+    assert str(caught.value) == (
+        f"injection.init: got {settings['init']!r} for {method} weights, which are not to be calculated with;"
+        " expected a pure copy; try copy"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_identity_needs_a_zero_that_is_one(quantised: Made, tmp_path: Path, method: str) -> None:
+    base = find(str(quantised(method)))
+    with pytest.raises(CheckpointError, match="is packed as I32, so zeros in it are no zeros of the weight"):
+        upscale_folder(base, tmp_path / "out", plan(4, 2))
+    # Where all that writes to the stream was left as it is, it can be had.
+    mixed = find(str(quantised(method, "o_proj", "down_proj")))
+    upscale_folder(mixed, tmp_path / "out", plan(4, 2))
+    assert verify_folder(tmp_path / "out", mixed).ok
+    written = load_file(tmp_path / "out/model.safetensors")
+    assert not written["model.layers.2.mlp.down_proj.weight"].any()
+    assert written["model.layers.2.mlp.up_proj.qweight"].any()
+
+
+def test_zeros_of_float8_are_zeros(quantised: Made, tmp_path: Path) -> None:
+    base = find(str(quantised("fp8")))
+    upscale_folder(base, tmp_path / "out", plan(4, 2))
+    assert verify_folder(tmp_path / "out", base).ok
+    written = load_file(tmp_path / "out/model.safetensors")
+    assert not written["model.layers.2.self_attn.o_proj.weight"].float().any()
+    assert written["model.layers.2.self_attn.q_proj.weight"].float().any()
+
+
+def test_layers_that_are_left_out_of_it_are_left_out_at_their_new_places(
+    quantised: Made, tmp_path: Path
+) -> None:
+    kept = ["lm_head", "model.layers.1.mlp.up_proj", "re:.*layers.3.*"]
+    base = find(str(quantised("fp8", modules_to_not_convert=kept)))
+    upscale_folder(base, tmp_path / "out", plan(4, 2))
+    told = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
+    assert told["modules_to_not_convert"] == [
+        "lm_head",
+        "model.layers.1.mlp.up_proj",
+        "model.layers.2.mlp.up_proj",
+        "re:.*layers.4.*",
+        "re:.*layers.5.*",
+    ]
+    nested = {"groups": {"model.layers.0.q": {"bits": 4}}, "bits": 8}
+    assert moved_settings(nested, plan(2, 1)) == {
+        "groups": {"model.layers.0.q": {"bits": 4}, "model.layers.1.q": {"bits": 4}},
+        "bits": 8,
+    }
