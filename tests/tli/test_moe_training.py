@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tli.experts import Experts
 from tli.export import write_model
 from tli.lineage import lineage
 from tli.loading import load_model
+from tli.moe import MIXTURES
 from tli.plan import plan
 from tli.recipe import Recipe
 from tli.resume import load_latest, save_state
@@ -79,12 +81,19 @@ def test_what_is_injected_alone_can_be_trained(folder: Path) -> None:
     assert points[1].eval_loss < points[0].eval_loss
 
 
-def test_a_trained_mixture_is_written_and_proven(folder: Path, tmp_path: Path) -> None:
-    made = training(folder)
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_a_trained_mixture_is_written_and_proven(save_model: Save, tmp_path: Path, model_type: str) -> None:
+    """Also where its base leaves to the class what transformers writes out."""
+    plain = {"attention_bias": False, "mlp_bias": False} if model_type == "llama" else {}
+    base = find(str(save_model(tmp_path / "base", model_type, **plain)))
+    config = {key: value for key, value in base.config.items() if key not in ("rope_parameters", "head_dim")}
+    kept = {"head_dim": 8} if model_type == "qwen3" else {}
+    (base.folder / "config.json").write_text(json.dumps(config | kept))
+    made = training(base.folder)
     (point,) = made.run([6])
-    base = find(str(folder))
+    base = find(str(base.folder))
     facts = lineage(base, PLAN, seed=0, extra={"training": {"steps": 6}})
-    write_model(made.model, tmp_path / "out", tokenizer=folder, lineage=facts)
+    write_model(made.model, tmp_path / "out", tokenizer=base.folder, lineage=facts)
     assert evaluate(load_model(tmp_path / "out"), HELDOUT).loss == point.eval_loss
     report = verify_folder(tmp_path / "out", base)
     assert [check.detail for check in report.checks if not check.ok] == []
