@@ -71,7 +71,7 @@ class Mixture:
 
 _W = {"gate": "w1", "up": "w3", "down": "w2"}
 _PROJ = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
-_THETA = {"rope_theta": 10000.0}
+_ALL = {"rope_theta": 10000.0, "num_attention_heads": 32}
 _NO_BIAS = "the feed-forward and attention matrices of {} have no biases"
 _EVERY_LAYER = {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}
 _QWEN = {"sliding_window": 4096, "max_window_layers": 28, "use_sliding_window": False}
@@ -87,9 +87,10 @@ _ROWS = (
         inner_key="intermediate_size",
         windows="never",
         defaults={
-            **_THETA,
+            **_ALL,
             "intermediate_size": 11008,
             "num_key_value_heads": None,
+            "head_dim": None,
             "max_position_embeddings": 2048,
             "rms_norm_eps": 1e-6,
         },
@@ -109,7 +110,13 @@ _ROWS = (
         count_key="num_local_experts",
         inner_key="intermediate_size",
         windows="as-is",
-        defaults={**_THETA, "intermediate_size": 14336, "rms_norm_eps": 1e-6, "sliding_window": 4096},
+        defaults={
+            **_ALL,
+            "intermediate_size": 14336,
+            "head_dim": None,
+            "rms_norm_eps": 1e-6,
+            "sliding_window": 4096,
+        },
         dropped=("layer_types",),
     ),
     Mixture(
@@ -122,7 +129,7 @@ _ROWS = (
         count_key="num_experts",
         inner_key="moe_intermediate_size",
         windows="each layer",
-        defaults={**_THETA, **_QWEN, "intermediate_size": 22016, "num_key_value_heads": 32},
+        defaults={**_ALL, **_QWEN, "intermediate_size": 22016, "num_key_value_heads": 32},
         added={**_EVERY_LAYER, "qkv_bias": True, "shared_expert_intermediate_size": 0},
         shared=True,
     ),
@@ -137,7 +144,7 @@ _ROWS = (
         inner_key="moe_intermediate_size",
         windows="all layers",
         defaults={
-            **_THETA,
+            **_ALL,
             **_QWEN,
             "intermediate_size": 22016,
             "num_key_value_heads": 32,
@@ -190,9 +197,9 @@ def moe_problems(
         problems.append(Problem("config.json: intermediate_size", repr(inner), "a whole number from 1"))
         return problems
     if inner % experts.granularity:
-        nearest = min((abs(part - experts.granularity), part) for part in _divisors(inner))[1]
         expected = f"a divisor of {inner}, the neurons of a feed-forward part"
-        problems.append(Problem(f"{where}.granularity", str(experts.granularity), expected, str(nearest)))
+        nearest = str(_nearest_divisor(inner, experts.granularity))
+        problems.append(Problem(f"{where}.granularity", str(experts.granularity), expected, nearest))
     if experts.drop > 0 and dropped(experts, inner) == 0:
         expected = f"0, or at least one of {inner} neurons"
         problems.append(Problem(f"{where}.drop", repr(experts.drop), expected, f"{1 / inner:.2g}"))
@@ -228,8 +235,8 @@ def moe_config(config: Mapping[str, Any], experts: Experts) -> dict[str, Any]:
     }
     if moved.get("num_key_value_heads", 0) is None:
         moved["num_key_value_heads"] = read["num_attention_heads"]
-    if moved.get("head_dim", 0) is None:  # the qwen classes want a number or nothing
-        del moved["head_dim"]
+    if moved.get("head_dim", 0) is None:
+        moved["head_dim"] = read["hidden_size"] // read["num_attention_heads"]
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if "rope_theta" in rope and "rope_theta" not in config:
         del moved["rope_theta"]
@@ -268,5 +275,7 @@ def _unknown(model_type: str | None, where: str) -> Problem:
     return Problem(where, got, f"a model of type {', '.join(MIXTURES)}", "null")
 
 
-def _divisors(number: int) -> list[int]:
-    return [part for part in range(1, number + 1) if number % part == 0]
+def _nearest_divisor(number: int, near: int) -> int:
+    """The divisor of `number` that is nearest to `near`; 1 is one, so the search ends."""
+    steps = (part for step in range(near) for part in (near - step, near + step))
+    return next(part for part in steps if number % part == 0)

@@ -60,7 +60,7 @@ def _wrong_with(output: Output, name: str, hidden: int, inner: int) -> Problem |
 
 
 class _Maker:
-    """Makes the tensors of experts. Remembers the last dense matrix and expert, as more of them follows."""
+    """Makes the tensors of experts. Remembers the last dense matrix and expert: more of the same follows."""
 
     def __init__(self, upcycling: Upcycling) -> None:
         self.upcycling = upcycling

@@ -7,7 +7,8 @@ deviation that their weights had in each matrix (drop-upcycling, arXiv 2502.1926
 With a granularity g each expert is cut along its neurons into g parts that are experts of their own (virtual
 groups, arXiv 2410.07524). The parts of one expert have the same row in the router, so the g * k largest are
 all parts of k experts, each at the g-th part of its expert's weight; down projections times g make up for
-that. Where two experts tie, which bfloat16 makes likely, a token may get parts of both and of neither all.
+that. Where two experts tie, as they do in bfloat16 for some tokens in a thousand, a token may get parts of
+both and of neither all.
 
 Experts that are alike compute what the dense part did, whichever are chosen: their weights add up to one. It
 also means that the router has no gradient until the first step has made them differ.
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tli.errors import FamilyError, Problem
+from tli.errors import CheckpointError, FamilyError, Problem
 from tli.experts import Experts
 from tli.families import family_of
 from tli.moe import DENSE, FUSED, Mixture, dropped, inner_size, moe_config, require_mixture
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _KINDS = ("gate", "up", "down")
+_NOT_OF_THE_PLAN = ("dtype", "transformers_version")
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,29 @@ def upcycle(
         grown.generation_config = copy.deepcopy(model.generation_config)
     grown.name_or_path = model.name_or_path
     return grown.train(model.training)
+
+
+def config_difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """Where a written configuration is not the expected one, as its class reads both: that of a trained model
+    was written by transformers. Raises CheckpointError for one that the class does not take.
+    """
+    expected, found = _read(expected), _read(found)
+    for key in ("model_type", *expected):
+        if key not in _NOT_OF_THE_PLAN and found.get(key) != expected[key]:
+            return f"{key} is {found.get(key)!r}, not {expected[key]!r}"
+    return None
+
+
+def _read(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with all that its class adds."""
+    from transformers import AutoConfig
+
+    settings = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        return dict(AutoConfig.for_model(config["model_type"], **settings).to_dict())
+    except (TypeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(Problem("config.json", reason, "what transformers reads")) from None
 
 
 def expert_parameters(model: PreTrainedModel) -> frozenset[str]:

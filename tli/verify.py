@@ -18,6 +18,7 @@ from tli.plan import Plan
 from tli.quantised import method_of
 from tli.shards import Computed, Output
 from tli.tensor_bytes import read_tensor
+from tli.upcycle import config_difference
 from tli.upscale import grown_config, planned
 
 if TYPE_CHECKING:
@@ -134,13 +135,11 @@ def _depth(subject: _Subject) -> Iterator[Check]:
 
 
 def _experts(subject: _Subject, experts: Experts) -> Iterator[Check]:
-    """The configuration of the mixture, where it is not the dense model's."""
-    found, dense = subject.written.config, subject.base.config
-    for key, expected in grown_config(subject.base, subject.plan).items():
-        if dense.get(key) != expected and found.get(key) != expected:
-            yield Check("experts", ok=False, detail=f"{key} is {found.get(key)!r}, not {expected!r}")
-            return
-    yield Check("experts", ok=True, detail=f"{found['model_type']}, {experts.describe()}")
+    """The configuration of the mixture."""
+    found = subject.written.config
+    difference = config_difference(grown_config(subject.base, subject.plan), found)
+    detail = difference or f"{found['model_type']}, {experts.describe()}"
+    yield Check("experts", difference is None, detail)
 
 
 def _tensors(subject: _Subject) -> Iterator[Check]:

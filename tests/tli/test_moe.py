@@ -55,14 +55,20 @@ def test_what_both_classes_read_is_read_alike(model_type: str, settings: dict[st
     changed = {"model_type", "architectures", "layer_types"}
     if MIXTURES[model_type].windows != "as-is":
         changed.add("sliding_window")  # 0 or null where it is off
-    if not settings.get("head_dim"):
-        changed.add("head_dim")  # no number where it is hidden_size / heads
-        width = dense.get("head_dim") or dense["hidden_size"] // dense["num_attention_heads"]
-        assert (mixture.get("head_dim") or 8) == width
+    assert dense.get("head_dim") == mixture.get("head_dim")
     both = (dense.keys() & mixture.keys()) - changed
     assert {key: mixture[key] for key in both} == {key: dense[key] for key in both}
     assert {"rope_parameters", "num_key_value_heads", "rms_norm_eps", "intermediate_size"} <= both
     assert mixture["model_type"] == MIXTURES[model_type].target
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_even_the_number_of_heads_may_be_left_out(model_type: str) -> None:
+    config = {"model_type": model_type, **SMALL}
+    del config["num_attention_heads"]
+    dense, mixture = loaded(config), loaded(moe_config(config, EIGHT))
+    for key in ("num_attention_heads", "num_key_value_heads"):
+        assert getattr(mixture, key) == getattr(dense, key)
 
 
 @pytest.mark.parametrize("model_type", MIXTURES)

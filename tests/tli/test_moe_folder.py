@@ -208,13 +208,24 @@ class TestFalseFoldersAreFound:
 
     @pytest.mark.parametrize(
         ("key", "value"),
-        [("norm_topk_prob", False), ("num_experts_per_tok", 3), ("model_type", "qwen2_moe")],
+        [
+            ("norm_topk_prob", False),
+            ("num_experts_per_tok", 3),
+            ("model_type", "qwen2_moe"),
+            ("rope_parameters", {"rope_theta": 5.0, "rope_type": "default"}),
+        ],
     )
     def test_by_a_setting(self, dense_model: Base, out: Path, key: str, value: Any) -> None:
         config = json.loads((out / "config.json").read_text())
         (out / "config.json").write_text(json.dumps({**config, key: value}))
         report = verify_folder(out, find(str(dense_model("qwen3"))), load=False)
         assert found(report)["experts"].startswith(f"{key} is {value!r}, not ")
+
+    def test_by_a_setting_that_no_class_takes(self, dense_model: Base, out: Path) -> None:
+        config = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps({**config, "model_type": "unheard_of"}))
+        report = verify_folder(out, find(str(dense_model("qwen3"))), load=False)
+        assert "expected what transformers reads" in found(report)["depth"]
 
 
 class TestRefusedBeforeAnythingIsWritten:
