@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ class Slot:
         self.heldout = self.tokens.heldout_windows(
             sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens
         )
+
+    @cached_property
+    def change(self) -> tuple[float, ...]:
+        """How much each layer of the base changes the hidden state, on the first training batch of seed 0."""
+        from tli.importance import layer_changes
+
+        recipe, length = self.spec.trial.to_recipe(), self.data.sequence_length
+        batches = self.tokens.batches(sequence_length=length, batch_tokens=recipe.batch_tokens, seed=0)
+        return layer_changes(self.model, batches[0][:, :length])
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +161,9 @@ def run_trial(slot: Slot, assignment: Assignment, folders: Folders) -> Iterator[
 
     settings = slot.spec.trial.model_validate(dict(assignment.settings))
     recipe, data = settings.to_recipe(), slot.data
-    plan = plan_for(settings.to_injection(), slot.depth)
+    injection = settings.to_injection()
+    change = slot.change if injection.method == "tli" and injection.sets is not None else None
+    plan = plan_for(injection, slot.depth, change=change)
     flops = cost(
         slot.base,
         plan,

@@ -11,6 +11,7 @@ from tli.families import family_of
 from tli.quantised import training_problems
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -18,7 +19,7 @@ SEQUENCE = 128  # tokens of one sequence, or the model's context where that is s
 SEQUENCES = 32
 
 
-def layer_changes(model: PreTrainedModel, tokens: Tensor) -> tuple[float, ...]:
+def layer_changes(model: PreTrainedModel, tokens: Tensor | np.ndarray) -> tuple[float, ...]:
     """One minus the cosine between a layer's input and output, the mean over positions; for each layer.
 
     This is the block influence of arXiv 2403.03853. `tokens` are ids of shape (sequences, length). Raises
@@ -42,7 +43,7 @@ def layer_changes(model: PreTrainedModel, tokens: Tensor) -> tuple[float, ...]:
     training = model.training
     try:
         with torch.no_grad():
-            for sequence in tokens:
+            for sequence in torch.as_tensor(tokens, device=model.device):
                 model.eval()(sequence[None], use_cache=False)
     finally:
         model.train(training)

@@ -120,9 +120,10 @@ def _depth(subject: _Subject) -> Iterator[Check]:
     base, plan = subject.base, subject.plan
     if plan.experts is not None:
         yield from _experts(subject, plan.experts)
-    if not plan.injected:
-        depth = subject.written.facts.depth
-        yield Check("depth", depth == plan.depth, f"{depth} layers, the base has {plan.depth}")
+    depth = subject.written.facts.depth
+    if not plan.injected or plan.experts is not None:  # of which all settings were just looked at
+        detail = f"{depth} layers, the base has {plan.depth}"
+        yield Check("depth", depth == plan.new_depth, detail)
         return
     expected = section_of(grown_config(base, plan))
     found = section_of(subject.written.config)
