@@ -154,10 +154,10 @@ def run_trial(slot: Slot, assignment: Assignment, folders: Folders) -> Iterator[
     comes after the trained model is on disk.
     """
     from tli.cost import cost
+    from tli.grow import grow, injected_parameters
     from tli.plan import plan_for
     from tli.resume import load_latest, save_state
     from tli.train import Training
-    from tli.upscale import grow, injected_parameters
 
     settings = slot.spec.trial.model_validate(dict(assignment.settings))
     recipe, data = settings.to_recipe(), slot.data

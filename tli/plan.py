@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from tli.errors import PlanError, Problem
@@ -62,16 +64,25 @@ class Plan:
         At either end there is none on one side, so there it is the outer two: with one layer alone, `mean`
         would be the same model as `copy` and a sweep would try it twice. A single layer has only itself.
         """
-        return self.between[self.injected.index(position)]
+        return self._neighbours[position]
 
     def scale(self, position: int) -> float:
         """Residual scale of the injected layer at `position`."""
         scale = self.injection.scale
-        times = self.sources.count(self.sources[position])
+        times = self._times[self.sources[position]]
         if isinstance(scale, str):
             return 1 / times if scale == "1/n" else times**-0.5
         assert scale is not None, "a resolved injection that deepens has one"
         return scale
+
+    @cached_property
+    def _neighbours(self) -> dict[int, tuple[int, int]]:
+        return dict(zip(self.injected, self.between, strict=True))
+
+    @cached_property
+    def _times(self) -> Counter[int]:
+        """How often each old layer stands in the new stack."""
+        return Counter(self.sources)
 
     def describe(self) -> str:
         """One sentence for a person."""

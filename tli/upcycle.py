@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tli.errors import CheckpointError, FamilyError, Problem
 from tli.experts import Experts
 from tli.families import family_of
+from tli.layers import place
 from tli.moe import DENSE, FUSED, Mixture, dropped, inner_size, moe_config, require_mixture
 
 if TYPE_CHECKING:
@@ -192,11 +193,11 @@ def _fill(grown: PreTrainedModel, model: PreTrainedModel, upcycling: Upcycling, 
                 position, _, _ = name.removeprefix(f"{layers}.").partition(".")
                 new = dict(_new_tensors(f"{layers}.{position}", int(position), parameters, upcycling))
             parameter = nn.Parameter(new.pop(name))
-        module, leaf = _place(grown, name)
+        module, leaf = place(grown, name)
         module._parameters[leaf] = parameter
     buffers = dict(model.named_buffers(remove_duplicate=False))
     for name, _ in list(grown.named_buffers(remove_duplicate=False)):
-        module, leaf = _place(grown, name)
+        module, leaf = place(grown, name)
         module._buffers[leaf] = buffers[name].clone()
 
 
@@ -225,8 +226,3 @@ def _new_tensors(
                 into[kind](expert * granularity + part).copy_(upcycling.part(kind, part, whole))
     yield f"{layer}.{FUSED['gate_up']}", gate_up
     yield f"{layer}.{FUSED['down']}", down
-
-
-def _place(model: PreTrainedModel, name: str) -> tuple[Any, str]:
-    path, _, leaf = name.rpartition(".")
-    return model.get_submodule(path), leaf

@@ -18,9 +18,10 @@ from tli.align import Aligned
 from tli.assign import exact, near
 from tli.errors import FamilyError
 from tli.families import family_of
+from tli.grow import grow
 from tli.plan import plan
 from tli.roles import ROLES, Orders, Side, sides
-from tli.upscale import grow, upscale_folder
+from tli.upscale import upscale_folder
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]

@@ -14,8 +14,8 @@ from tests.conftest import TINY
 from tli.base import find
 from tli.cost import cost
 from tli.errors import FamilyError
+from tli.grow import grow, injected_parameters
 from tli.plan import plan
-from tli.upscale import grow, injected_parameters
 
 Tiny = Callable[[str], Path]
 

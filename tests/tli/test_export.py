@@ -18,12 +18,12 @@ from tli.data import Batches
 from tli.errors import CheckpointError
 from tli.evaluate import evaluate
 from tli.export import copy_model, write_model
+from tli.grow import grow
 from tli.lineage import lineage, read_lineage
 from tli.loading import load_model
 from tli.plan import plan
 from tli.recipe import Recipe
 from tli.train import Training
-from tli.upscale import grow
 
 Tiny = Callable[[str], Path]
 PLAN = plan(4, 2)

@@ -15,10 +15,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tli.base import Base
 from tli.errors import FamilyError
 from tli.families import family_of
+from tli.grow import grow
 from tli.initial import Initial, Way
 from tli.injection import INITS
 from tli.plan import plan
-from tli.upscale import grow, upscale_folder
+from tli.upscale import upscale_folder
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]

@@ -21,11 +21,12 @@ from tli.base import find
 from tli.cost import cost
 from tli.errors import CheckpointError, FamilyError, PlanError
 from tli.experts import Experts
+from tli.grow import grow, injected_parameters
 from tli.header import TensorInfo
 from tli.moe import MIXTURES
 from tli.plan import Plan, plan
 from tli.shards import Computed, Zeros
-from tli.upscale import grow, injected_parameters, planned, upscale_folder
+from tli.upscale import planned, upscale_folder
 from tli.verify import Report, verify_folder
 
 Save = Callable[..., Path]

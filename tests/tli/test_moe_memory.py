@@ -20,10 +20,10 @@ from transformers import (
 from tests.conftest import TINY, VOCABULARY
 from tli.errors import FamilyError, PlanError
 from tli.experts import Experts
+from tli.grow import grow, injected_parameters
 from tli.moe import MIXTURES
 from tli.plan import plan
 from tli.upcycle import Upcycling, expert_parameters, upcycle
-from tli.upscale import grow, injected_parameters
 
 Dense = Callable[..., PreTrainedModel]
 

@@ -16,6 +16,7 @@ from tli.data import Batches
 from tli.evaluate import evaluate
 from tli.experts import Experts
 from tli.export import write_model
+from tli.grow import grow, injected_parameters
 from tli.lineage import lineage
 from tli.loading import load_model
 from tli.moe import MIXTURES
@@ -23,7 +24,6 @@ from tli.plan import plan
 from tli.recipe import Recipe
 from tli.resume import load_latest, save_state
 from tli.train import Training
-from tli.upscale import grow, injected_parameters
 from tli.verify import verify_folder
 
 Save = Callable[..., Path]

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from tli import predict
 from tli.errors import FamilyError
+from tli.grow import grow
 from tli.plan import plan
 from tli.predict import Predicted
-from tli.upscale import grow, upscale_folder
+from tli.upscale import upscale_folder
 
 Save = Callable[..., Path]
 

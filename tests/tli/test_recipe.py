@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tli.grow import grow, injected_parameters
 from tli.loading import load_model
 from tli.plan import plan
 from tli.recipe import PRECISIONS, SCHEDULES, Recipe, optimizer, recipe_problems
-from tli.upscale import grow, injected_parameters
 
 Tiny = Callable[[str], Path]
 

@@ -23,9 +23,10 @@ from tli.base import Base, find
 from tli.checkpoint_io import Checkpoint
 from tli.errors import FamilyError
 from tli.families import FAMILIES, family_of
+from tli.grow import grow, injected_parameters
 from tli.injection import Injection
 from tli.plan import Plan, plan_for
-from tli.upscale import grow, injected_parameters, upscale_folder
+from tli.upscale import upscale_folder
 
 GROWN = [
     name for name in model_types() if FAMILIES[name].refused is None and "cannot" not in rows().get(name, {})

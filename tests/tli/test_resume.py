@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from tli.data import Batches
+from tli.grow import grow, injected_parameters
 from tli.loading import load_model
 from tli.plan import plan
 from tli.recipe import Recipe
 from tli.resume import load_latest, save_state
 from tli.train import Training
-from tli.upscale import grow, injected_parameters
 
 Tiny = Callable[[str], Path]
 PLAN = plan(4, 2)

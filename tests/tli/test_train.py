@@ -13,11 +13,11 @@ import torch
 from tli.data import Batches
 from tli.errors import DivergedError, InputError
 from tli.evaluate import evaluate
+from tli.grow import grow, injected_parameters
 from tli.loading import load_model
 from tli.plan import plan
 from tli.recipe import Recipe
 from tli.train import Progress, Training
-from tli.upscale import grow, injected_parameters
 
 Tiny = Callable[[str], Path]
 PLAN = plan(4, 2, init="copy")  # every gradient is there from the first step on

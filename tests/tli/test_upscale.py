@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tli.errors import FamilyError, PlanError
 from tli.families import family_of
+from tli.grow import grow, injected_parameters
 from tli.injection import INITS
 from tli.plan import Plan, plan
-from tli.upscale import grow, injected_parameters
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]

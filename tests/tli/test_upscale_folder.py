@@ -20,9 +20,10 @@ from tests.conftest import TINY
 from tli import aside
 from tli.base import find
 from tli.errors import CheckpointError, FamilyError, InputError, PlanError
+from tli.grow import grow
 from tli.injection import INITS
 from tli.plan import plan
-from tli.upscale import grow, upscale_folder
+from tli.upscale import upscale_folder
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]

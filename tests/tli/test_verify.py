@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import TINY
 from tli.base import find
 from tli.errors import CheckpointError, PlanError, VerificationError
+from tli.grow import grow
 from tli.injection import INITS
 from tli.plan import plan
-from tli.upscale import grow, upscale_folder
+from tli.upscale import upscale_folder
 from tli.verify import Report, generation, verify_folder
 
 Tiny = Callable[[str], Path]
