@@ -101,6 +101,53 @@ def test_settings_reach_the_plan(tli: Outcome, tiny_model: Tiny, tmp_path: Path)
     assert told["seed"] == 9
 
 
+@pytest.mark.parametrize(
+    ("options", "depth", "preserves"),
+    [
+        ("--k 2", 6, True),
+        ("--k 2 --place start --init damped --scale 1/sqrt(n)", 6, False),
+        ("--k 2 --place middle --layers 2:", 5, True),
+        ("--after 0,2 --source next", 6, True),
+        ("--after 1 --block 2 --init copy", 6, False),
+        ("--k 1 --sets 2 --init mean --text TEXT", 6, False),
+        ("--k 4 --init slerp --noise 0.01", 5, False),
+        ("--k 4 --init aligned --scale 0", 5, True),
+        ("--k 4 --init predicted", 5, False),
+        ("--k 4 --init random", 5, False),
+        ("--method dus --m 1", 6, False),
+        ("--method stack --g 2 --init identity", 8, True),
+        ("--method repeat --layers 1:3 --g 3", 8, False),
+        ("--method moe --experts 4 --top-k 2", 4, True),
+        ("--method moe --drop 0.5", 4, False),
+        ("--k 4 --experts 4 --granularity 2", 5, True),
+    ],
+)
+def test_each_method_round_trips_through_transformers(
+    tli: Outcome,
+    tiny_model: Tiny,
+    tmp_path: Path,
+    tokens: torch.Tensor,
+    options: str,
+    depth: int,
+    preserves: bool,
+) -> None:
+    (tmp_path / "text.txt").write_text("a text to measure on, long enough for a sequence or two of it. " * 8)
+    given = options.replace("TEXT", str(tmp_path / "text.txt")).split()
+    base, out = tiny_model("mistral"), tmp_path / "out"
+    code, printed, told = tli("upscale", base, out, *given, "--verify")
+    assert code == 0, told
+    assert not [line for line in printed.splitlines() if not line.startswith("ok ")]
+    grown, original = (AutoModelForCausalLM.from_pretrained(path).eval() for path in (out, base))
+    assert grown.config.num_hidden_layers == depth
+    with torch.no_grad():
+        close = torch.allclose(grown(tokens).logits, original(tokens).logits, atol=1e-4)
+    assert close == preserves
+    grown.save_pretrained(tmp_path / "again")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval()
+    with torch.no_grad():
+        assert torch.equal(again(tokens).logits, grown(tokens).logits)
+
+
 def test_a_saved_plan_gives_the_same_bytes(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
     base, saved = tiny_model("llama"), tmp_path / "plan.json"
     options = ["--method", "dus", "--m", 1, "--init", "damped", "--scale", "1/n"]
