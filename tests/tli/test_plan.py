@@ -13,7 +13,7 @@ from tli.experts import Experts
 from tli.injection import INITS, METHODS, PLACES, RULES, SOURCES, Injection, injection_problems
 from tli.plan import Plan, plan, plan_for
 
-depths = st.integers(1, 200)
+depths = st.integers(1, 100)
 
 
 @st.composite
@@ -28,7 +28,7 @@ def injections(draw: st.DrawFn, depth: int) -> Injection:
         place=draw(st.sampled_from(PLACES)),
         layers=draw(st.sampled_from([None, f"{start}:{stop}", f"{start}:", f":{stop}"])),
         after=None if after is None else ",".join(map(str, sorted(after))),
-        block=draw(st.integers(1, depth)),
+        block=draw(st.integers(1, min(depth, 5))),
         m=draw(st.integers(0, max((depth - 1) // 2, 0))),
         g=draw(st.integers(2, 4)),
         init=draw(st.none() | st.sampled_from(INITS)),
