@@ -1,7 +1,7 @@
-"""Moves ranges of bytes between files: shared where the file system shares extents, else copied by the kernel.
+"""Moves ranges of bytes between files: shared where the file system can, else copied by the kernel.
 
-The disk is put to work while the copy goes on. A plain copy leaves all of it in the page cache, and the sync at
-its end then waits for all of it; here every piece is handed to the disk as soon as it is there.
+The disk is put to work while the copy goes on. A plain copy leaves all of it in the page cache, and the sync
+at its end then waits for all of it; here every piece is handed to the disk as soon as it is there.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def joined(runs: Iterable[Run]) -> list[Run]:
 def reserve(target: int, size: int) -> None:
     """Has the file system set aside the `size` bytes that a file has got and that are not written yet.
 
-    Blocks in one piece are faster to fill than those found while writing, and a disk that is too small says so
-    before anything was copied. Raises OSError for that; where space cannot be set aside, does nothing.
+    Blocks in one piece are faster to fill than those found while writing, and a disk that is too small says
+    so before anything was copied. Raises OSError for that; where space cannot be set aside, does nothing.
     """
     try:
         # Not os.posix_fallocate: where the file system cannot, that writes to every block by itself.
@@ -81,7 +81,7 @@ def reserve(target: int, size: int) -> None:
 def shared(source: int, target: int, run: Run) -> Run | None:
     """The part of a run that source and target now share, as whole blocks; None where they cannot.
 
-    Only offsets at the same place in a block can be shared; `tli.shards` begins the data of a file accordingly.
+    Only offsets at the same place in a block can be shared; `tli.shards` begins the data of a file so.
     """
     first = -run.start % BLOCK
     length = (run.length - first) // BLOCK * BLOCK

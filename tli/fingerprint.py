@@ -28,10 +28,10 @@ _BESIDE = (
 def fingerprint(checkpoint: Checkpoint) -> str:
     """SHA-256 over configuration, tokenizer and weights, as 64 hexadecimal digits.
 
-    Configuration, tokenizer and the headers of the weights (names, types, shapes, places) go in whole, with the
-    names and sizes of all files. So does every tensor of up to 1 MiB; of a larger one it is a sample: 32 blocks
-    of 16 KiB, evenly spread, the first and the last bytes among them. It is a check against mistakes, not
-    against malice: a training step, a merge, a conversion or another file changes nearly all numbers of a
+    Configuration, tokenizer and the headers of the weights (names, types, shapes, places) go in whole, with
+    the names and sizes of all files. So does every tensor of up to 1 MiB; of a larger one it is a sample: 32
+    blocks of 16 KiB, evenly spread, the first and the last bytes among them. It is a check against mistakes,
+    not against malice: a training step, a merge, a conversion or another file changes nearly all numbers of a
     tensor and shows; a hand that changes a few rows of a large tensor, between the blocks, does not. `tli
     verify` compares every byte besides. Costs half a megabyte of reading a tensor, whatever the model's size.
     """

@@ -33,8 +33,9 @@ _READ = {
     "none": (),
 }
 _WEIGHTS = ("init", "scale", "source", "noise", "identity")
-_RANGE = re.compile(r"\s*(\d*)\s*:\s*(\d*)\s*")
-_LIST = re.compile(r"\s*\d+\s*(,\s*\d+\s*)*")
+_MOST_TIMES = 100
+_RANGE = re.compile(r"\s*(\d{0,6})\s*:\s*(\d{0,6})\s*")
+_LIST = re.compile(r"\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*")
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,8 @@ def injection_problems(injection: Injection, depth: int | None, where: str = "in
         problems += _block_problems(injection.block, depth, where)
     if method == "repeat" or (method == "tli" and injection.after is None):
         problems += _range_problems(injection.layers, depth, where)
-    if method in ("stack", "repeat") and (not _whole(injection.g) or injection.g < 2):
-        problems.append(Problem(f"{where}.g", repr(injection.g), "at least 2 times", "2"))
+    if method in ("stack", "repeat") and (not _whole(injection.g) or not 2 <= injection.g <= _MOST_TIMES):
+        problems.append(Problem(f"{where}.g", repr(injection.g), f"2 to {_MOST_TIMES} times", "2"))
     if method == "dus":
         problems += _m_problems(injection.m, depth, where)
     problems += _weight_problems(injection, where)

@@ -12,6 +12,7 @@ from tli.errors import PlanError, Problem
 from tli.experts import Experts
 from tli.injection import Injection, injection_problems, read_list, read_range
 
+_MOST_LAYERS = 10_000  # no model has more, and a plan from outside must not fill the memory
 _LAYERS = ("sources", "injected", "between")
 
 
@@ -307,6 +308,8 @@ def _depth_problems(depth: object, where: str = "") -> list[Problem]:
     place = f"{where}.depth" if where else "depth"
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
         return [Problem(place, repr(depth), "a model of at least 1 layer")]
+    if depth > _MOST_LAYERS:
+        return [Problem(place, repr(depth), f"a model of at most {_MOST_LAYERS} layers")]
     return []
 
 

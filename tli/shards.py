@@ -1,7 +1,7 @@
 """Writes safetensors shards by ranges of bytes: a header, then each tensor copied, left zero or computed.
 
-No tensor is loaded for a copy: the kernel moves the bytes between the files (`tli.copying`), in several files at
-a time. Zeros are not written: space that was set aside and never written to reads as zeros.
+No tensor is loaded for a copy: the kernel moves the bytes between the files (`tli.copying`), in several files
+at a time. Zeros are not written: space that was set aside and never written to reads as zeros.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def write_shards(
 
     Only a tensor larger than `limit` makes a larger shard. The order of tensors is kept, but those of wider
     types come first in a file, so that each begins at a multiple of its size. All is on the disk when it
-    returns. `progress(done, total)` is called with bytes, in the thread of the caller; what it raises ends the
-    writing. Raises OSError when the disk is full.
+    returns. `progress(done, total)` is called with bytes, in the thread of the caller; what it raises ends
+    the writing. Raises OSError when the disk is full.
     """
     shards = split(outputs, limit)
     names = [SINGLE] if limit is None else [_shard_name(i, len(shards)) for i in range(1, len(shards) + 1)]
@@ -98,8 +98,8 @@ def split(outputs: Sequence[Output], limit: int | None) -> list[list[Output]]:
 def header(outputs: Sequence[Output], metadata: Mapping[str, str]) -> bytes:
     """The beginning of a safetensors file with these tensors one behind the other.
 
-    It is filled up with spaces, as the format allows, so that the data begins at a multiple of 8 bytes; and so
-    that what is copied keeps its place within a block of the disk, which is what sharing blocks needs.
+    It is filled up with spaces, as the format allows, so that the data begins at a multiple of 8 bytes; and
+    so that what is copied keeps its place within a block of the disk, which is what sharing blocks needs.
     """
     entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0

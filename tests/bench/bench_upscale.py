@@ -208,9 +208,9 @@ class Bench:
     def table(self) -> str:
         """Medians and ratios, as Markdown."""
         medians = {job: statistics.median(seconds) for job, seconds in self.seconds.items()}
+        rounds = len(self.seconds["tli"])
         lines = [
-            f"{self.source.name}, {size(self.source) / 1e9:.2f} GB, cache {self.cache}, "
-            f"{len(self.seconds['tli'])} rounds",
+            f"{self.source.name}, {size(self.source) / 1e9:.2f} GB, cache {self.cache}, {rounds} rounds",
             "| job | median, s | all, s | to cp | to cp and sync | peak, MB |",
             "|---|---|---|---|---|---|",
         ]

@@ -177,7 +177,7 @@ def test_a_plan_with_holes_in_it_is_refused() -> None:
             Injection(block=9),
             "injection.block: got 9; expected at most 8, the model's number of layers; try 8",
         ),
-        (Injection(method="stack", g=1), "injection.g: got 1; expected at least 2 times; try 2"),
+        (Injection(method="stack", g=1), "injection.g: got 1; expected 2 to 100 times; try 2"),
         (
             Injection(method="dus"),
             "injection.m: got None; expected a whole number of layers to drop from each copy; try 1",
@@ -348,6 +348,11 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_without_a_depth_only_k_itself_is_checked() -> None:
     assert injection_problems(Injection(k=1000), None) == []
+
+
+def test_a_depth_that_no_model_has_is_refused() -> None:
+    with pytest.raises(PlanError, match="at most 10000 layers"):
+        plan(2**70, 1)
 
 
 @pytest.mark.parametrize("depth", [0, -1, True, 2.0])

@@ -1,0 +1,15 @@
+"""The fuzz targets, in seconds by default; 100,000 runs and more by `make test ARGS="-m slow -k fuzz"`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz import fuzz_header, fuzz_plan
+
+
+@pytest.mark.parametrize("target", [fuzz_header, fuzz_plan])
+@pytest.mark.parametrize("runs", [2_000, pytest.param(60_000, marks=pytest.mark.slow)])
+def test_fuzz(target: object, runs: int) -> None:
+    accepted, refused = target.run(runs, seed=runs)  # type: ignore[attr-defined]
+    assert accepted > runs / 10, "most of what is made must not be refused at the door"
+    assert refused > runs / 10
