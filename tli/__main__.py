@@ -88,7 +88,7 @@ def _upscale(options: argparse.Namespace) -> int:
     from tli.upscale import upscale_folder
 
     started = time.monotonic()
-    upscale_folder(base, options.dst, decided, seed=options.seed, progress=_progress)
+    upscale_folder(base, options.dst, decided, seed=options.seed, progress=_Progress())
     seconds = time.monotonic() - started
     print(f"{options.dst}: {decided}; {_megabytes(base, options.dst)} in {seconds:.1f} s", file=sys.stderr)
     if options.verify:
@@ -252,13 +252,21 @@ def _stack(decided: Plan) -> str:
     return " ".join(f"[{source}]" if i in new else str(source) for i, source in enumerate(decided.sources))
 
 
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
+class _Progress:
+    """A bar with bytes, rate and time left; silent where nobody looks."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        seconds = max(time.monotonic() - self.started, 1e-3)
+        left = (total - done) * seconds / max(done, 1)
         bar = "#" * (30 * done // max(total, 1))
-        print(
-            f"\r[{bar:30}] {done / 1e6:,.1f} of {total / 1e6:,.1f} MB", end=end, file=sys.stderr, flush=True
-        )
+        told = f"[{bar:30}] {done / 1e6:,.1f} of {total / 1e6:,.1f} MB, {done / 1e6 / seconds:,.0f} MB/s"
+        told += "\033[K\n" if done == total else f", {left:.0f} s left\033[K"
+        print(f"\r{told}", end="", file=sys.stderr, flush=True)
 
 
 def _megabytes(base: Base, folder: Path) -> str:

@@ -24,7 +24,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     aside = target.parent / f".{target.name}.tmp-{os.getpid()}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_left(target.parent, f".{target.name}.tmp-*")
+        clear(target)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
     except OSError as error:
@@ -56,6 +56,12 @@ def write_text(target: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
         raise CheckpointError(_unwritable(target, error)) from None
     sync(target.parent)
+
+
+def clear(target: Path) -> None:
+    """Removes what killed runs left beside `target`; done first, it takes no room from the next run."""
+    if target.parent.is_dir():
+        remove_left(target.parent, f".{target.name}.tmp-*")
 
 
 def taken(target: Path) -> list[Problem]:

@@ -53,13 +53,14 @@ def upscale_folder(
     sidecars = list(_sidecars(base))
     needed = sum(output.nbytes for output in outputs if not isinstance(output.content, Zeros))
     needed += sum(path.stat().st_size for path in sidecars) + _ROOM_TO_SPARE
+    aside.clear(dst)
     problems = aside.taken(dst) + aside.no_room(dst, needed)
     if problems:
         raise CheckpointError(*problems)
     shards = base.checkpoint.shards
     limit = max(sum(tensor.nbytes for tensor in shard.tensors) for shard in shards)
     single = shards[0].file.name == SINGLE
-    # The fingerprint reads the source once; beside the copy, which waits for the disk, it costs little time.
+    # The fingerprint reads parts of the source; beside the copy, which waits for the disk, it costs no time.
     with aside.new_folder(dst) as folder, ThreadPoolExecutor(1) as executor:
         told = executor.submit(lineage, base, plan, seed=seed)
         write_shards(
