@@ -196,7 +196,7 @@ def _order(injection: Injection) -> tuple[int, int, str]:
 
 def _values(wanted: Range) -> Sequence[Any]:
     if wanted.choice is not None:
-        return [value for value in wanted.choice if value is not None]
+        return wanted.choice
     low, high = wanted.ends
     return _spread(range(low, high + 1, int(wanted.step or 1)), _MOST_ROWS)
 

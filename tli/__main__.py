@@ -222,7 +222,9 @@ def _change(options: argparse.Namespace, base: Base | None) -> tuple[float, ...]
     if base is None:
         raise InputError(Problem("--sets", "no model", "one to measure", "naming it in place of --depth"))
     from tli.importance import measure
+    from tli.loading import quieten
 
+    quieten()
     return measure(base, options.text or "builtin:stdlib", where="--text")
 
 
