@@ -8,19 +8,18 @@ refuses with a CheckpointError, or the reference implementation reads the same t
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, deserialize
 
+from tests.fuzz.command import command
 from tli.errors import CheckpointError
 from tli.header import BITS, read_header
 
@@ -187,17 +186,5 @@ def run(runs: int, seed: int) -> tuple[int, int]:
     return accepted, runs - accepted
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Fuzz the reader of safetensors headers.")
-    parser.add_argument("--runs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    started = time.monotonic()
-    accepted, refused = run(options.runs, options.seed)
-    sys.stdout.write(f"{accepted} accepted, {refused} refused in {time.monotonic() - started:.1f} s\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("the reader of safetensors headers", run))

@@ -7,13 +7,12 @@ somebody changed it there.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
-import time
 from typing import Any
 
+from tests.fuzz.command import command
 from tli.errors import PlanError
 from tli.experts import Experts
 from tli.injection import IDENTITIES, INITS, METHODS, PLACES, RULES, SOURCES, Injection, injection_problems
@@ -115,17 +114,5 @@ def run(runs: int, seed: int) -> tuple[int, int]:
     return accepted, runs - accepted
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Fuzz plans of injections.")
-    parser.add_argument("--runs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    started = time.monotonic()
-    accepted, refused = run(options.runs, options.seed)
-    sys.stdout.write(f"{accepted} accepted, {refused} refused in {time.monotonic() - started:.1f} s\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("plans of injections", run))
