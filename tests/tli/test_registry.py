@@ -62,7 +62,7 @@ def logits(model: PreTrainedModel) -> Tensor:
 
 
 def generated(model: PreTrainedModel, **settings: Any) -> Tensor:
-    told = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0, **settings}
+    told = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "pad_token_id": 0, **settings}
     return model.generate(TOKENS, **told)
 
 
@@ -177,8 +177,9 @@ def test_copy(model_type: str, tmp_path: Path) -> None:
     if "no_cache" not in rows().get(model_type, {}):
         assert torch.equal(generated(grown), generated(grown, use_cache=False))
     assert torch.equal(logits(reloaded(tmp_path / "grown", grown)), found)
-    upscale_folder(Base("base", tmp_path / "base"), tmp_path / "folder", decided)
-    same_folders(tmp_path / "folder", tmp_path / "grown")
+    if model_type not in EXACT:  # of those, identity shows it
+        upscale_folder(Base("base", tmp_path / "base"), tmp_path / "folder", decided)
+        same_folders(tmp_path / "folder", tmp_path / "grown")
 
 
 def run_twice(base: PreTrainedModel, grown: PreTrainedModel, decided: Plan, layers: str) -> PreTrainedModel:
