@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
-from tli.experts import Experts
 from tli.injection import Injection, injection_problems
 
 # How each state is called, and its colour.
@@ -69,7 +68,7 @@ def _injection(record: TrialRecord) -> Injection | None:
     """What a trial injects, resolved; None for the control, and for settings that no trial could run with."""
     told: Mapping[str, Any] = record.settings.get("injection", {})
     try:
-        injection = Injection(**{**told, "experts": Experts(**told.get("experts", {}))})
+        injection = Injection.from_json(told)
     except TypeError:
         return None
     if record.role is Role.CONTROL or not told or injection_problems(injection, None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeGuard
 
@@ -78,6 +78,11 @@ class Injection:
     noise: float = 0.0
     identity: str = "zero-output"
     experts: Experts = field(default_factory=Experts)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Injection:
+        """The inverse of `asdict`; what is left out has its default. Raises TypeError for other names."""
+        return cls(**{**value, "experts": Experts(**value.get("experts", {}))})
 
     @property
     def deepens(self) -> bool:

@@ -115,8 +115,7 @@ class Plan:
         problems = _form_problems(value, where)
         if problems:
             raise PlanError(*problems)
-        settings = dict(value["injection"])
-        injection = Injection(**{**settings, "experts": Experts(**settings["experts"])})
+        injection = Injection.from_json(value["injection"])
         change = value["change"]
         problems = injection_problems(injection, None, f"{where}.injection")
         problems += _depth_problems(value["depth"], where) + _change_problems(change, value["depth"], where)

@@ -62,9 +62,10 @@ def _report(spec: str, folder: Path, started: float, wall: float, peak: int) -> 
 
 
 def _depth(settings: Any, depth: int) -> int:
-    from tli.plan import Injection, plan_for
+    from tli.injection import Injection
+    from tli.plan import plan_for
 
-    return plan_for(Injection(**settings["injection"]), depth).new_depth
+    return plan_for(Injection.from_json(settings["injection"]), depth).new_depth
 
 
 def _evaluation_seconds(spec: Any) -> float:
