@@ -150,9 +150,7 @@ class TrialSettings(Settings):
 
     def to_injection(self) -> Injection:
         """As `tli` takes it."""
-        return Injection(
-            **{**self.injection.to_json(), "experts": Experts(**self.injection.experts.to_json())}
-        )
+        return Injection.from_json(self.injection.to_json())
 
     def to_recipe(self) -> Recipe:
         """As `tli` takes it."""
