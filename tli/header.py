@@ -7,8 +7,10 @@ length, that many bytes of JSON, then the data (https://github.com/huggingface/s
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import operator
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -160,6 +162,9 @@ def _wrong_with(name: str, entry: Any) -> tuple[str, str] | None:
     bits = math.prod(shape) * BITS[dtype]
     if bits != 8 * (offsets[1] - offsets[0]):
         return f"{offsets[1] - offsets[0]} bytes", f"{bits / 8:g} bytes for {dtype} of shape {_short(shape)}"
+    # Beside a dimension of zero the others may multiply to what no reader can count.
+    if any(product >= 2**63 for product in itertools.accumulate(shape, operator.mul)):
+        return f"shape {_short(shape)}", "sizes whose product can be counted"
     return None
 
 

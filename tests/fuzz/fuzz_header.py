@@ -126,7 +126,8 @@ def _offset(header: dict[str, Any], rng: random.Random) -> None:
 def _shape(header: dict[str, Any], rng: random.Random) -> None:
     entry = _entry(header, rng)
     if isinstance(entry.get("shape"), list):
-        entry["shape"] = [*entry["shape"], copy.deepcopy(rng.choice(_NASTY))]
+        for _ in range(rng.randrange(1, 4)):
+            entry["shape"] = [*entry["shape"], copy.deepcopy(rng.choice(_NASTY))]
 
 
 def _field(header: dict[str, Any], rng: random.Random) -> None:

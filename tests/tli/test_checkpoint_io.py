@@ -67,6 +67,7 @@ def test_a_good_file_is_read_as_the_reference_reads_it(tmp_path: Path) -> None:
         ({"a": entry()}, 7, "bytes (truncated); expected"),
         ({"a": entry(shape=(3,))}, 8, "FILE: 'a': got 8 bytes; expected 12 bytes for F32 of shape [3]"),
         ({"a": entry(shape=(2**62, 2**62))}, 8, "FILE: 'a': got 8 bytes; expected 8.50706e+37 bytes"),
+        ({"a": entry(shape=(2**62, 2**62, 0), offsets=(0, 0))}, 0, "FILE: 'a': got shape [4611686018427387904, 4611686018427387904, 0]; expected sizes whose product can be counted"),
         ({"a": entry(shape=(2**64, 0), offsets=(0, 0))}, 0, "FILE: 'a': got shape [18446744073709551616, 0]"),
         ({"a": entry(shape=(-2,))}, 8, "FILE: 'a': got shape [-2]; expected whole numbers from 0"),
         ({"a": entry(shape=(2.0,))}, 8, "FILE: 'a': got shape [2.0]"),
