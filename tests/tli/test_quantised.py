@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.tli.registry import tiny
 from tli.base import find
 from tli.errors import CheckpointError
 from tli.plan import plan
@@ -111,6 +112,27 @@ def test_identity_needs_a_zero_that_is_one(quantised: Made, tmp_path: Path, meth
     written = load_file(tmp_path / "out/model.safetensors")
     assert not written["model.layers.2.mlp.down_proj.weight"].any()
     assert written["model.layers.2.mlp.up_proj.qweight"].any()
+
+
+def test_halves_of_a_packed_matrix_are_no_weight(tmp_path: Path) -> None:
+    """mxfp4, as gpt_oss is published: the experts' matrices are blocks and scales of whole numbers."""
+    tiny("gpt_oss").save_pretrained(tmp_path / "base")
+    tensors = {}
+    for name, tensor in load_file(tmp_path / "base/model.safetensors").items():
+        if name.endswith(("experts.down_proj", "experts.gate_up_proj")):
+            halves = {f"{name}_blocks": (4, 32, 1, 16), f"{name}_scales": (4, 32, 1)}
+            tensors |= {half: torch.full(shape, 7, dtype=torch.uint8) for half, shape in halves.items()}
+        else:
+            tensors[name] = tensor
+    save_file(tensors, tmp_path / "base/model.safetensors")
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4"}
+    (tmp_path / "base/config.json").write_text(json.dumps(config))
+    base = find(str(tmp_path / "base"))
+    with pytest.raises(CheckpointError, match=r"mxfp4 weights \(.*down_proj_(blocks|scales) is packed as U8"):
+        upscale_folder(base, tmp_path / "out", plan(4, 2))
+    upscale_folder(base, tmp_path / "out", plan(4, 2, init="copy"))
+    assert verify_folder(tmp_path / "out", base).ok
 
 
 def test_zeros_of_float8_are_zeros(quantised: Made, tmp_path: Path) -> None:
