@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
-from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
+from sweeps.records import Assignment, Cause, Outcome, Point, Role, State, TrialRecord
 from sweeps.selection import replicates_due
 from sweeps.space import flatten
 from sweeps.tracking import Tracking
@@ -97,7 +97,7 @@ class Agenda:
         if outcome.fatal:
             self.broken = outcome.reason
             return
-        if outcome.lost:
+        if outcome.cause is Cause.LOST:
             self._deaths[number] += 1
             if self._deaths[number] < _DEATHS:
                 self._left_behind.append(number)

@@ -126,16 +126,27 @@ class TrialRecord:
         return self.losses.get(0)
 
 
+class Cause(StrEnum):
+    """Why an execution ended without a result; what is done about it follows from this alone."""
+
+    LOST = "lost"  # its worker died, or the node under it
+    PREEMPTED = "preempted"  # told to go, and went after a checkpoint
+    HUNG = "hung"  # made no step within the time that steps were seen to take
+    OUT_OF_MEMORY = "out of memory"  # of the device
+    DIVERGED = "diverged"  # a loss or gradient that is no number, or far above where it began
+    ERROR = "error"  # anything else that was raised
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one execution ended.
 
-    COMPLETE and PRUNED are what they say; FAIL has its reason. `lost` marks an execution whose worker died:
-    the trial runs again, from its last checkpoint, until its tries are used up. `fatal` marks a worker that
-    cannot run any trial: the sweep ends, and the trial is left for the next run.
+    COMPLETE and PRUNED are what they say; FAIL has its reason and its cause, and the agenda decides by the
+    cause whether the trial runs again, from its last checkpoint. `fatal` marks a worker that cannot run any
+    trial: the sweep ends, and the trial is left for the next run.
     """
 
     state: State
     reason: str | None = None
-    lost: bool = False
+    cause: Cause | None = None
     fatal: bool = False

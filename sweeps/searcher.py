@@ -15,7 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps.agenda import Agenda, Idle
-from sweeps.records import Outcome, Point, State
+from sweeps.records import Cause, Outcome, Point, State
 
 METRIC = "eval_loss"
 
@@ -45,8 +45,12 @@ class AgendaSearcher(Searcher):
         points = [Point.from_json(point) for point in result["points"]]
         stop = self.agenda.report(number, attempt, points)
         if result["state"]:
-            reason, fatal = result["reason"] or None, result["fatal"]
-            self.endings[trial_id] = Outcome(State(result["state"]), reason, fatal=fatal)
+            self.endings[trial_id] = Outcome(
+                State(result["state"]),
+                result["reason"] or None,
+                Cause(result["cause"]) if result["cause"] else None,
+                fatal=result["fatal"],
+            )
         elif stop:
             rule = self.agenda.spec.stopping.rule
             self.endings[trial_id] = Outcome(State.PRUNED, f"stopped by {rule} at step {points[-1].step}")
@@ -60,7 +64,7 @@ class AgendaSearcher(Searcher):
     ) -> None:
         """A Tune trial is over; without an ending of its own, its worker was lost."""
         number, attempt = self._running.pop(trial_id)
-        lost = Outcome(State.FAIL, "its worker died", lost=True)
+        lost = Outcome(State.FAIL, "its worker died", Cause.LOST)
         self.agenda.finish(number, attempt, self.endings.pop(trial_id, lost))
 
     def __getstate__(self) -> dict[str, Any]:

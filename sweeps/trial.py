@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.folders import Folders
-from sweeps.records import Assignment, Outcome, Point, Role, State
+from sweeps.records import Assignment, Cause, Outcome, Point, Role, State
 from sweeps.spec import Spec
 
 CURVE = "curve.jsonl"  # in the trial's folder, written by the worker
@@ -127,9 +127,9 @@ class Execution:
         try:
             points = next(self._points)
         except DivergedError as error:
-            return Reply((), Outcome(State.FAIL, f"diverged: {error}"))
+            return Reply((), Outcome(State.FAIL, f"diverged: {error}", Cause.DIVERGED))
         except Exception as error:  # noqa: BLE001 - one trial's bug must not end the sweep
-            return Reply((), Outcome(State.FAIL, self._logged(error)))
+            return Reply((), Outcome(State.FAIL, self._logged(error), Cause.ERROR))
         done = points[-1].step >= self._assignment.steps
         return Reply(points, Outcome(State.COMPLETE) if done else None)
 

@@ -47,6 +47,7 @@ class SlotTrainable(tune.Trainable):
             "points": [point.to_json() for point in reply.points],
             "state": outcome.state.value if outcome else "",
             "reason": (outcome.reason or "") if outcome else "",
+            "cause": (outcome.cause or "") if outcome else "",
             "fatal": outcome.fatal if outcome else False,
             METRIC: reply.points[-1].eval_loss if reply.points else float("nan"),
             tune.result.DONE: outcome is not None,

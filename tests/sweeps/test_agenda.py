@@ -12,14 +12,14 @@ from sweeps.agenda import Agenda, Idle
 from sweeps.errors import SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
-from sweeps.records import Assignment, Outcome, Point, Role, State
+from sweeps.records import Assignment, Cause, Outcome, Point, Role, State
 from sweeps.results import Sweep
 from sweeps.service import _tidy, run
 from sweeps.spec import Spec, load_spec
 from sweeps.tracking import NullTracker
 from sweeps.trial import append_curve, read_curve, warm_slot
 
-LOST = Outcome(State.FAIL, "its worker died", lost=True)
+LOST = Outcome(State.FAIL, "its worker died", Cause.LOST)
 
 
 @pytest.fixture
