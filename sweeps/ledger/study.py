@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.errors import Problem, SpecError, StaleAttemptError
+from sweeps.ledger.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.sampling import SeenStudy, propose
 from sweeps.ledger.stopping import stopping_rule
 from sweeps.ledger.store import (
@@ -20,6 +22,7 @@ from sweeps.ledger.store import (
     IDENTITY,
     MATERIAL,
     SPEC,
+    engine_of,
     material_conflicts,
     open_storage,
     refuse_foreign,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
 ATTEMPT, REASON, TOTALS = "sweeps:attempt", "sweeps:reason", "sweeps:totals"
 REPLICATE_OF = "sweeps:replicate_of"
+REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 
 
@@ -57,6 +61,7 @@ class Ledger:
             spec.stopping.rule, steps=spec.steps, grace=spec.stopping.grace, keep=spec.stopping.keep
         )
         self._ids: dict[int, int] = {}
+        self._lease: Lease | None = None
 
     @classmethod
     def open(cls, url: str, spec: Spec, material: Mapping[str, str] | None = None) -> Ledger:
@@ -93,6 +98,22 @@ class Ledger:
         return cls(storage, spec)
 
     @classmethod
+    @contextmanager
+    def driven(cls, url: str, spec: Spec, material: Mapping[str, str] | None = None) -> Iterator[Ledger]:
+        """As `open`, for the one process that drives the sweep: its writes are fenced by a lease.
+
+        Raises:
+            SpecError: as for `open`.
+            LedgerHeldError: another process drives the sweep; or, from any write, has taken it over.
+        """
+        storage = open_storage(url)
+        refuse_foreign(storage, spec.name)
+        with hold(engine_of(storage), unused_study(storage, spec.name), spec.name) as lease:
+            ledger = cls.open(url, spec, material)
+            ledger._lease = lease
+            yield ledger
+
+    @classmethod
     def read(cls, url: str, name: str) -> Ledger:
         """The study of this name, under the spec that it was last run with.
 
@@ -117,6 +138,12 @@ class Ledger:
         """Whether running the sweep again would find nothing to do."""
         at = self._study.user_attrs.get(FINISHED)
         return at == self.spec.budget.trials and all(record.state.finished for record in self.trials())
+
+    @property
+    def driver(self) -> str | None:
+        """The process that drives the sweep now, in words; None when nobody does."""
+        found = standing(engine_of(self._storage), self._study_id)
+        return found.holder if found is not None and found.alive else None
 
     def mark_finished(self) -> None:
         """The agenda of this budget is carried out."""
@@ -275,11 +302,26 @@ class Ledger:
             user_attrs=self._attributes(settings, attributes),
         )
         template.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        if self._lease is None:
+            trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+            return self._assignment(self._storage.get_trial(trial_id))
+        try:
+            with self._lease.creating(template.user_attrs[REQUEST]):
+                trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        except AskedTwiceError:  # it is there, and only the reply to that was lost
+            trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+            request = template.user_attrs[REQUEST]
+            trial_id = next(t._trial_id for t in trials if t.user_attrs.get(REQUEST) == request)
         return self._assignment(self._storage.get_trial(trial_id))
 
     def _attributes(self, settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-        base = {SETTINGS: dict(settings), SEED: settings["seed"], STEPS: self.spec.steps, ATTEMPT: 1}
+        base = {
+            SETTINGS: dict(settings),
+            SEED: settings["seed"],
+            STEPS: self.spec.steps,
+            ATTEMPT: 1,
+            REQUEST: uuid.uuid4().hex,
+        }
         return {**base, **more}
 
     def _assignment(self, trial: FrozenTrial) -> Assignment:
