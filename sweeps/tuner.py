@@ -8,10 +8,13 @@ import os
 import signal
 import tempfile
 import threading
+from contextlib import suppress
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.agenda import Agenda
 from sweeps.backends import head_problem
@@ -20,7 +23,10 @@ from sweeps.records import Assignment, Role
 from sweeps.searcher import METRIC, AgendaScheduler, AgendaSearcher
 from sweeps.spec import Spec
 from sweeps.trial import Execution
+from sweeps.watch import Watch
 from sweeps.wording import masked
+
+_KILL_SECONDS = 60.0  # for a process to start on the worker's node and do it
 
 
 class SlotTrainable(tune.Trainable):
@@ -28,6 +34,7 @@ class SlotTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial."""
+        self._worker = (ray.get_runtime_context().get_node_id(), os.getpid())
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -44,6 +51,7 @@ class SlotTrainable(tune.Trainable):
         reply = self._execution.advance()
         outcome = reply.outcome
         return {  # flat: Tune shows a scheduler the last result with nested dictionaries flattened
+            "worker": self._worker,
             "points": [point.to_json() for point in reply.points],
             "state": outcome.state.value if outcome else "",
             "reason": (outcome.reason or "") if outcome else "",
@@ -142,7 +150,9 @@ def slots(spec: Spec) -> int:
 
 def run_on_ray(agenda: Agenda, spec: Spec) -> None:
     """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
-    searcher = AgendaSearcher(agenda, {"spec": json.dumps(spec.to_json())})
+    # Twice what a worker's own watchdog allows, which knows more: it dumps the stacks.
+    watch = Watch(2 * spec.retries.silence, _kill_worker)
+    searcher = AgendaSearcher(agenda, {"spec": json.dumps(spec.to_json())}, watch)
     resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
     # As many workers may start at once as there are slots; the agenda never hands out more than that.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(spec))
@@ -166,7 +176,24 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        watch.start()
+        try:
+            tuner.fit()
+        finally:
+            watch.stop()
+
+
+def _kill_worker(node: str, pid: int) -> None:
+    """End a worker that may be frozen, which Ray could only ask to end itself."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    kill = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_kill)
+    with suppress(RayError):  # its node is gone, and the worker with it
+        ray.get(kill.remote(pid), timeout=_KILL_SECONDS)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _cpus(spec: Spec) -> int:

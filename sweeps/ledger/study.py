@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
 ATTEMPT, REASON, TOTALS = "sweeps:attempt", "sweeps:reason", "sweeps:totals"
 REPLICATE_OF = "sweeps:replicate_of"
+STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a restart does not ask again
+RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
 REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 
@@ -203,9 +206,15 @@ class Ledger:
     def retake(self, number: int) -> Assignment | None:
         """Hand out a trial again whose worker or driver is gone, as its next attempt.
 
-        None for an enqueued one that was being taken when its driver was killed, and that cannot be run.
+        None for one that ends here: the stopping rule had decided so before its driver was killed; or it was
+        being taken from the queue then, and cannot be run.
         """
         trial = self._trial(number)
+        if STOPPED in trial.user_attrs:
+            stopped = dict(trial.user_attrs[STOPPED])
+            reason = self.stopped_reason(stopped.pop("step"))
+            self.tell(number, trial.user_attrs[ATTEMPT], State.PRUNED, reason=reason, totals=stopped)
+            return None
         if SETTINGS not in trial.user_attrs:
             return self._settle(trial)
         self._set(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
@@ -229,7 +238,33 @@ class Ledger:
         if HIDDEN in trial.user_attrs or not points or points[-1].step >= trial.user_attrs[STEPS]:
             return False
         # The baseline is asked about as well, so that its losses stand on the rungs, but it is never stopped.
-        return self._rule.prune(self._seen, self._storage.get_trial(trial._trial_id)) and role is Role.SEARCH
+        stop = self._rule.prune(self._seen, self._storage.get_trial(trial._trial_id)) and role is Role.SEARCH
+        if stop:
+            self._set(number, STOPPED, {"step": points[-1].step, **points[-1].totals})
+        return stop
+
+    def stopped_reason(self, step: int) -> str:
+        """Why the stopping rule ended a trial, in words."""
+        return f"stopped by {self.spec.stopping.rule} at step {step}"
+
+    def note_retry(
+        self, number: int, attempt: int, counts: Mapping[str, int], micro_batch_tokens: int | None
+    ) -> None:
+        """Write down that a trial is to run again, before it is.
+
+        Args:
+            number: of the trial.
+            attempt: that ended without a result.
+            counts: of such ends by cause.
+            micro_batch_tokens: in place of the recipe's from now on; None changes nothing.
+
+        Raises:
+            StaleAttemptError: a later attempt runs this trial, or it has ended.
+        """
+        self._current(number, attempt)
+        if micro_batch_tokens is not None:
+            self._set(number, MICRO_BATCH, micro_batch_tokens)
+        self._set(number, RETRIES, dict(counts))
 
     def tell(
         self,
@@ -256,7 +291,12 @@ class Ledger:
         values = None
         if state is not State.FAIL and trial.last_step is not None:
             values = [trial.intermediate_values[trial.last_step]]
-        self._storage.set_trial_state_values(trial._trial_id, TrialState[state.value], values)
+        try:
+            self._storage.set_trial_state_values(trial._trial_id, TrialState[state.value], values)
+        except UpdateFinishedTrialError:
+            # The store did it, was restarted before it could say so, and was asked again.
+            if self._trial(number).state.name != state.value:
+                raise
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -335,6 +375,7 @@ class Ledger:
             settings=attributes[SETTINGS],
             steps=attributes[STEPS],
             report_steps=self.spec.report_steps(),
+            micro_batch_tokens=attributes.get(MICRO_BATCH),
         )
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
@@ -355,6 +396,8 @@ class Ledger:
             reason=attributes.get(REASON) if trial.state in (TrialState.FAIL, TrialState.PRUNED) else None,
             replicate_of=attributes.get(REPLICATE_OF),
             attempt=attributes.get(ATTEMPT, 1),
+            retries=attributes.get(RETRIES, {}),
+            micro_batch_tokens=attributes.get(MICRO_BATCH),
             seconds=totals.get("seconds"),
             tokens=totals.get("tokens"),
             flops=totals.get("flops"),
