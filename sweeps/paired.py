@@ -13,6 +13,7 @@ from functools import cache
 from statistics import fmean, stdev
 from typing import Any
 
+from sweeps.bootstrap import interval
 from sweeps.records import Role
 
 CONFIDENCE = 0.95
@@ -28,6 +29,7 @@ class Difference:
     mean: float
     half_width: float | None
     n: int
+    bootstrap: tuple[float, float] | None = None  # 95 % interval of the mean, as `half_width`
 
     @property
     def settled(self) -> bool:
@@ -51,6 +53,7 @@ class Contender:
     against_control: Difference | None = None
     against_baseline: Difference | None = None  # None for the baseline itself
     against_winner: Difference | None = None  # None for the winner itself
+    chance_best: float | None = None  # of all that are compared; None with fewer than two shared seeds
 
     @property
     def mean(self) -> float:
@@ -96,4 +99,4 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
     deltas = [ours[seed] - theirs[seed] for seed in shared]
     n = len(deltas)
     half_width = t_quantile(n - 1) * stdev(deltas) / math.sqrt(n) if n > 1 else None
-    return Difference(fmean(deltas), half_width, n)
+    return Difference(fmean(deltas), half_width, n, interval(deltas, CONFIDENCE))

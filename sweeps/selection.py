@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from sweeps.bootstrap import chances
 from sweeps.caveats import caveats
 from sweeps.paired import Contender, Difference, difference
 from sweeps.records import Role, State, TrialRecord
@@ -105,6 +106,11 @@ def verdict(records: Sequence[TrialRecord], *, top: int = 3, seeds: int = 3) -> 
     compared = [_with_differences(contender, control, baseline) for contender in _ranked(chosen)]
     for place, other in enumerate(compared[1:], start=1):
         compared[place] = replace(other, against_winner=difference(other.losses, compared[0].losses))
+    chance = chances({c.number: c.losses for c in (*compared, control, baseline) if c and not c.failed_seeds})
+    compared = [replace(contender, chance_best=chance.get(contender.number)) for contender in compared]
+    control, baseline = (
+        replace(each, chance_best=chance.get(each.number)) if each else None for each in (control, baseline)
+    )
     candidates = compared[:1] + [other for other in compared[1:] if _is_tie(other, compared[0])]
     originals = [record for record in records if record.role is not Role.REPLICATE]
     return Verdict(

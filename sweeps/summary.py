@@ -127,6 +127,9 @@ def _best(verdict: Verdict) -> list[str]:
         facts["initial loss"] = f"{best.initial_loss:.4f}"
     if best.against_control is not None:
         facts["vs control"] = _difference_in_words(best.against_control)
+        if best.against_control.bootstrap is not None:
+            low, high = best.against_control.bootstrap
+            facts["bootstrap"] = f"{low:+.4f} to {high:+.4f} against the control (95 %)"
     if best.against_baseline is not None:
         facts["vs baseline"] = _difference_in_words(best.against_baseline)
     return [title, *pairs(facts), *_tie(verdict, best)]
@@ -156,17 +159,24 @@ def _comparison(verdict: Verdict) -> list[str]:
             f"{contender.mean:.4f}",
             _interval(contender.against_control),
             _interval(contender.against_baseline),
+            _chance(contender.chance_best),
             _cost(contender, verdict.control),
         )
         for contender in listed
     ]
-    rows_shown = table(("trial", "seeds", "loss", "vs control", "vs baseline", "FLOPs"), rows, left={0})
+    rows_shown = table(
+        ("trial", "seeds", "loss", "vs control", "vs baseline", "P(best)", "FLOPs"), rows, left={0}
+    )
     settings = [_contender_note(contender) for contender in listed]
     lines = rows_shown[:1]
     for row, note in zip(rows_shown[1:], settings, strict=True):
         lines += [row, *indented(note, by=4)]
     legend = "Loss: mean over seeds, nats per token, at equal tokens and not at equal compute. "
     legend += "Differences: paired by seed, with 95 % t intervals."
+    if any(contender.chance_best is not None for contender in listed):
+        legend += (
+            " P(best): share of bootstrap draws of the seeds in which it has the lowest mean of all here."
+        )
     legend += " FLOPs: per token, relative to the control." if verdict.control else ""
     return ["Finalists", *(f"  {line}" for line in lines), *indented(legend)]
 
@@ -180,6 +190,10 @@ def _contender_note(contender: Contender) -> str:
         return "control: the original model, trained on"
     label = "baseline: " if contender.role is Role.BASELINE else ""
     return label + settings_text(contender.params)
+
+
+def _chance(chance: float | None) -> str:
+    return "-" if chance is None else f"{chance:.0%}"
 
 
 def _cost(contender: Contender, control: Contender | None) -> str:

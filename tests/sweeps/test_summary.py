@@ -72,21 +72,23 @@ Best: trial 2
   held-out loss         3.7100 nats per token, mean of 3 seeds
   initial loss          3.8000
   vs control            -0.0200 ± 0.0025 (better; n=3 seeds, 95 %)
+  bootstrap             -0.0210 to -0.0190 against the control (95 %)
   vs baseline           -0.0100 ± 0.0050 (better; n=3 seeds, 95 %)
 
 Finalists
-  trial   seeds    loss        vs control       vs baseline  FLOPs
-  2 best      3  3.7100  -0.0200 ± 0.0025  -0.0100 ± 0.0050  2.00x
+  trial   seeds    loss        vs control       vs baseline  P(best)  FLOPs
+  2 best      3  3.7100  -0.0200 ± 0.0025  -0.0100 ± 0.0050     100%  2.00x
       k=1 learning_rate=0.001235
-  1           3  3.7200  -0.0100 ± 0.0025                 -  1.25x
+  1           3  3.7200  -0.0100 ± 0.0025                 -       0%  1.25x
       baseline: k=4 learning_rate=0.001235
-  3           3  3.7401  +0.0101 ± 0.0004  +0.0201 ± 0.0021  1.12x
+  3           3  3.7401  +0.0101 ± 0.0004  +0.0201 ± 0.0021       0%  1.12x
       k=8 learning_rate=0.001235
-  0           3  3.7300                 -                 -  1.00x
+  0           3  3.7300                 -                 -       0%  1.00x
       control: the original model, trained on
   Loss: mean over seeds, nats per token, at equal tokens and not at equal
-  compute. Differences: paired by seed, with 95 % t intervals. FLOPs: per token,
-  relative to the control.
+  compute. Differences: paired by seed, with 95 % t intervals. P(best): share of
+  bootstrap draws of the seeds in which it has the lowest mean of all here.
+  FLOPs: per token, relative to the control.
 
 Stopped early
   trial   step    loss  settings
