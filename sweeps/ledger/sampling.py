@@ -32,7 +32,7 @@ class SeenStudy(optuna.Study):
     def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, hidden: str) -> None:
         """Look at `study`, leaving out trials that carry the user attribute `hidden`."""
         super().__init__(study_name=study.study_name, storage=storage)
-        self._hidden_attribute = hidden
+        self.hidden = hidden
 
     def _get_trials(
         self,
@@ -42,7 +42,7 @@ class SeenStudy(optuna.Study):
     ) -> list[FrozenTrial]:
         # Never from the study's cache, which only `Study.ask` renews; the storage has one of its own.
         trials = super()._get_trials(deepcopy=deepcopy, states=states, use_cache=False)
-        return [trial for trial in trials if self._hidden_attribute not in trial.user_attrs]
+        return [trial for trial in trials if self.hidden not in trial.user_attrs]
 
     def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:  # noqa: FBT001, FBT002
         """Trials that count for search, as `optuna.Study.get_trials` gives them."""

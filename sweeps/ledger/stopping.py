@@ -1,39 +1,144 @@
 """Stopping rules: Optuna's pruners over the ledger, one row each.
 
 Rungs live in the study, so a rule goes on after a restart where it was. A rule is asked after every report of
-a trial that counts for search; the control, the baseline and replicates are never stopped.
+a trial that counts for search; the control, the baseline and replicates are never stopped. Trials are
+compared where they have had equally many steps (and tokens, then), or have spent the same FLOPs or seconds of
+training: a small K makes a deep model, and equal steps flatter it.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.trial import FrozenTrial
+
+from sweeps.ledger.sampling import SeenStudy
+from sweeps.records import Point
+
+AMOUNTS = "sweeps:amounts"  # of a trial: what it had spent at each step it reported, where that is compared
+REFERENCE = "sweeps:reference"  # of the study: what the baseline spends in all
+_UNITS = 1000  # that the reference is divided into, as pruners count in whole numbers
+
+# What trials are compared at, by name: what a point has spent of it; None where steps tell.
+SPENT: Mapping[str, Callable[[Point], float] | None] = {
+    "steps": None,
+    "tokens": None,  # all trials have batches of the same size
+    "flops": lambda point: point.flops,
+    "seconds": lambda point: point.seconds,
+}
 
 
-def _asha(grace_steps: int, keep: float) -> BasePruner:
-    return SuccessiveHalvingPruner(min_resource=grace_steps, reduction_factor=max(2, round(1 / keep)))
+def _asha(grace: int, whole: int, keep: float) -> BasePruner:  # noqa: ARG001
+    return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=_factor(keep))
 
 
-def _median(grace_steps: int, keep: float) -> BasePruner:  # noqa: ARG001 - the median keeps one half
-    return MedianPruner(n_startup_trials=4, n_warmup_steps=grace_steps)
+def _hyperband(grace: int, whole: int, keep: float) -> BasePruner:
+    return HyperbandPruner(min_resource=grace, max_resource=whole, reduction_factor=_factor(keep))
 
 
-def _none(grace_steps: int, keep: float) -> BasePruner:  # noqa: ARG001
+def _median(grace: int, whole: int, keep: float) -> BasePruner:  # noqa: ARG001 - the median keeps one half
+    return MedianPruner(n_startup_trials=4, n_warmup_steps=grace)
+
+
+def _none(grace: int, whole: int, keep: float) -> BasePruner:  # noqa: ARG001
     return NopPruner()
 
 
-RULES: Mapping[str, Callable[[int, float], BasePruner]] = {"asha": _asha, "median": _median, "none": _none}
+def _factor(keep: float) -> int:
+    return max(2, round(1 / keep))
 
 
-def stopping_rule(name: str, *, steps: int, grace: float, keep: float) -> BasePruner:
-    """The rule of this name.
+RULES: Mapping[str, Callable[[int, int, float], BasePruner]] = {
+    "asha": _asha,
+    "hyperband": _hyperband,
+    "median": _median,
+    "none": _none,
+}
 
-    Args:
-        name: a name in RULES.
-        steps: a trial's whole budget.
-        grace: share of the budget that every trial gets.
-        keep: share of the trials that pass each rung, at most one half; ASHA takes the nearest 1/n.
-    """
-    return RULES[name](max(1, math.ceil(grace * steps)), keep)
+
+class StoppingRule:
+    """One sweep's rule."""
+
+    def __init__(self, name: str, *, on: str, steps: int, grace: float, keep: float) -> None:
+        """A pruner of Optuna's.
+
+        Args:
+            name: in RULES.
+            on: what trials are compared at, in SPENT.
+            steps: a trial's whole budget.
+            grace: share of the budget that every trial gets; of the baseline's, where FLOPs or seconds count.
+            keep: share of the trials that pass each rung, at most one half; ASHA and Hyperband take the
+                nearest 1/n.
+        """
+        self.spent = SPENT[on] if name != "none" else None
+        whole = steps if self.spent is None else _UNITS
+        self._pruner = RULES[name](max(1, math.ceil(grace * whole)), whole, keep)
+
+    def stops(self, study: SeenStudy, trial: FrozenTrial, reference: float | None) -> bool:
+        """Whether a trial that has just reported is to stop.
+
+        Args:
+            study: what the rule may see.
+            trial: with all that it reported.
+            reference: what the baseline spends in all, where that counts; None while nobody knows, and then
+                nothing is stopped.
+        """
+        if self.spent is None:
+            return self._pruner.prune(study, trial)
+        if reference is None or not trial.user_attrs.get(AMOUNTS):
+            return False
+        stand_in = _at_amounts(trial, reference)
+        assert stand_in.last_step is not None
+        return self._pruner.prune(_ByAmount(study, reference, stand_in.last_step), stand_in)
+
+
+class _ByAmount(SeenStudy):
+    """A study whose trials reported at what they had spent, and at `now` by interpolation."""
+
+    def __init__(self, study: SeenStudy, reference: float, now: int) -> None:
+        super().__init__(study, study._storage, study.hidden)
+        self._reference, self._now = reference, now
+
+    def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:  # noqa: FBT001, FBT002
+        trials = super().get_trials(deepcopy=deepcopy, states=states)
+        return [_with_value_at(_at_amounts(trial, self._reference), self._now) for trial in trials]
+
+
+def _at_amounts(trial: FrozenTrial, reference: float) -> FrozenTrial:
+    """A copy that reported at amounts, in units; of several reports within one unit the last."""
+    amounts = trial.user_attrs.get(AMOUNTS, {})
+    copied = FrozenTrial(**{**_fields(trial), "intermediate_values": {}})
+    for step, loss in sorted(trial.intermediate_values.items()):
+        if str(step) in amounts:
+            copied.intermediate_values[round(_UNITS * amounts[str(step)] / reference)] = loss
+    return copied
+
+
+def _with_value_at(trial: FrozenTrial, now: int) -> FrozenTrial:
+    """With a loss at `now`, on the line between the reports before and after; nothing beyond the last one."""
+    values = trial.intermediate_values
+    for low, high in itertools.pairwise(sorted(values)):
+        if low < now < high:
+            share = (now - low) / (high - low)
+            values[now] = values[low] + share * (values[high] - values[low])
+            break
+    return trial
+
+
+def _fields(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "trial_id": trial._trial_id,
+        "state": trial.state,
+        "value": trial.value,
+        "datetime_start": trial.datetime_start,
+        "datetime_complete": trial.datetime_complete,
+        "params": trial.params,
+        "distributions": trial.distributions,
+        "user_attrs": trial.user_attrs,
+        "system_attrs": trial.system_attrs,
+    }

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps.errors import Problem, SpecError, StaleAttemptError
 from sweeps.ledger.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.sampling import SeenStudy, propose
-from sweeps.ledger.stopping import stopping_rule
+from sweeps.ledger.stopping import AMOUNTS, REFERENCE, StoppingRule
 from sweeps.ledger.store import (
     FINISHED,
     IDENTITY,
@@ -35,9 +35,6 @@ from sweeps.ledger.store import (
 from sweeps.records import Assignment, Point, Role, State, TrialRecord
 from sweeps.space import Space
 from sweeps.spec import Spec
-
-if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
 
 # Attributes of a trial of ours.
 ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
@@ -60,9 +57,11 @@ class Ledger:
         self._study_id = storage.get_study_id_from_name(spec.name)
         self.space = Space.of(spec)
         self._seen = SeenStudy(self._study, storage, HIDDEN)
-        self._rule: BasePruner = stopping_rule(
-            spec.stopping.rule, steps=spec.steps, grace=spec.stopping.grace, keep=spec.stopping.keep
+        stopping = spec.stopping
+        self._rule = StoppingRule(
+            stopping.rule, on=stopping.on, steps=spec.steps, grace=stopping.grace, keep=stopping.keep
         )
+        self._reference: float | None = self._study.user_attrs.get(REFERENCE)
         self._ids: dict[int, int] = {}
         self._lease: Lease | None = None
 
@@ -235,10 +234,13 @@ class Ledger:
             if point.step not in trial.intermediate_values:
                 self._storage.set_trial_intermediate_value(trial._trial_id, point.step, point.eval_loss)
         role = Role(trial.user_attrs[ROLE])
+        if self._rule.spent is not None and points:
+            self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})
         if HIDDEN in trial.user_attrs or not points or points[-1].step >= trial.user_attrs[STEPS]:
             return False
         # The baseline is asked about as well, so that its losses stand on the rungs, but it is never stopped.
-        stop = self._rule.prune(self._seen, self._storage.get_trial(trial._trial_id)) and role is Role.SEARCH
+        trial = self._storage.get_trial(trial._trial_id)
+        stop = self._rule.stops(self._seen, trial, self._reference) and role is Role.SEARCH
         if stop:
             self._set(number, STOPPED, {"step": points[-1].step, **points[-1].totals})
         return stop
@@ -299,6 +301,15 @@ class Ledger:
                 raise
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _note_spent(self, trial: FrozenTrial, role: Role, spent: Mapping[int, float]) -> None:
+        """Write down what a trial has spent at each step; the baseline's tells what all are measured by."""
+        known = {str(step): amount for step, amount in spent.items()} | trial.user_attrs.get(AMOUNTS, {})
+        self._set(trial.number, AMOUNTS, known)
+        step, amount = max(spent.items())
+        if role is Role.BASELINE and self._reference is None and amount > 0:
+            self._reference = amount / step * trial.user_attrs[STEPS]
+            self._storage.set_study_user_attr(self._study_id, REFERENCE, self._reference)
 
     def _propose(self, number: int, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
         sampler = self.spec.sampler

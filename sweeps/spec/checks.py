@@ -72,8 +72,8 @@ def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
 
 def stopping_faults(stopping: StoppingSettings) -> Iterator[Fault]:
     """Successive halving keeps one in n, and n is at least two."""
-    if stopping.rule == "asha" and stopping.keep > 0.5:
-        expected = "at most 0.5 with asha, which keeps one half, one third, ..."
+    if stopping.rule in ("asha", "hyperband") and stopping.keep > 0.5:
+        expected = f"at most 0.5 with {stopping.rule}, which keeps one half, one third, ..."
         yield Fault("stopping.keep", shown(stopping.keep), expected, "0.5", ("stopping.rule",))
 
 

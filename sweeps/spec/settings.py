@@ -182,7 +182,8 @@ class BudgetSettings(Settings):
 class StoppingSettings(Settings):
     """When a trial is given up: none before `grace` of its steps; about `keep` pass each rung."""
 
-    rule: str = name_of(("asha", "median", "none"), "asha")
+    rule: str = name_of(("asha", "hyperband", "median", "none"), "asha")
+    on: str = name_of(("steps", "tokens", "flops", "seconds"), "steps")  # what trials are compared at
     grace: float = setting("a share of the steps between 0 and 1", 0.2, gt=0, lt=1)
     keep: float = setting("a share of the trials between 0 and 1", 0.33, gt=0, lt=1)
 

@@ -135,7 +135,7 @@ def test_a_decision_to_stop_outlives_the_driver(spec: Spec, monkeypatch: pytest.
     for _ in range(2):
         completed(agenda, taken(agenda), 1.0)
     stopped = taken(agenda)
-    monkeypatch.setattr(agenda.ledger._rule, "prune", lambda *_: True)
+    monkeypatch.setattr(agenda.ledger._rule, "stops", lambda *_: True)
     assert agenda.report(stopped.number, stopped.attempt, [Point(4, 256, 7.0, 1.5, 9.0)])
     after = agenda_of(spec)  # the driver was killed before it told the end
     assert taken(after).number == stopped.number + 1
