@@ -81,6 +81,8 @@ class Assignment:
     settings: Mapping[str, Any]  # the whole `trial:` section with this trial's values in place
     steps: int
     report_steps: tuple[int, ...]  # steps at which the held-out loss is measured; the last is `steps`
+    # In place of the recipe's, where its own ran out of memory: the batch, and so the trial, stays the same.
+    micro_batch_tokens: int | None = None
 
     @property
     def key(self) -> str:

@@ -16,10 +16,10 @@ from ray import tune
 from sweeps.agenda import Agenda
 from sweeps.backends import head_problem
 from sweeps.errors import Problem, SpecError, SweepError
+from sweeps.execution import Execution, Worker
 from sweeps.records import Assignment, Role
 from sweeps.searcher import METRIC, AgendaScheduler, AgendaSearcher
 from sweeps.spec import Spec
-from sweeps.trial import Execution
 from sweeps.wording import masked
 
 
@@ -27,17 +27,24 @@ class SlotTrainable(tune.Trainable):
     """A worker's slot in Tune's words. The process stays; `reset_config` is the next trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take the first trial."""
-        self.reset_config(config)
+        """Take the first trial; this process is there for trials alone."""
+        self._worker = Worker()
+        self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
-        given = new_config["assignment"]
+        self._execution.close()
+        if self._worker.notice.given:
+            ray.actor.exit_actor()  # it was told to go: the trial is another worker's
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        given = config["assignment"]
         assignment = Assignment(
             **{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])}
         )
-        self._execution = Execution(Spec.from_json(json.loads(new_config["spec"])), assignment)
-        return True
+        self._execution = Execution(Spec.from_json(json.loads(config["spec"])), assignment, self._worker)
 
     def step(self) -> dict[str, Any]:
         """Train to the next measurement."""
