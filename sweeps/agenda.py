@@ -7,18 +7,19 @@ came of it. Every decision is in the ledger before it acts, so that a restart go
 from __future__ import annotations
 
 import enum
-from collections import Counter
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
-from sweeps.records import Assignment, Cause, Outcome, Point, Role, State, TrialRecord
+from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
+from sweeps.retries import counted, in_words, retry
 from sweeps.selection import replicates_due
 from sweeps.space import flatten
 from sweeps.tracking import Tracking
 
-_DEATHS = 3  # of workers under one trial, seen by one driver, before the trial is taken to be the cause
+_RECONCILED_EVERY = 30.0  # seconds between two looks for trials that run for nobody
 
 
 class Idle(enum.Enum):
@@ -56,8 +57,9 @@ class Agenda:
         self._on_change = on_change
         self._on_end = on_end
         self._running: dict[int, Assignment] = {}
-        self._deaths: Counter[int] = Counter()
         self._last_point: dict[int, Point] = {}
+        self._reconciled = time.monotonic()
+        self._orphans: set[int] = set()
         self._left_behind = [r.number for r in ledger.trials() if r.state is State.RUNNING]
         self.phase = "search"
         self.finished = False
@@ -91,25 +93,25 @@ class Agenda:
         return stop
 
     def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
-        """Take the end of an execution; a lost one is put back in front."""
+        """Take the end of an execution; one without a result may be put back in front, by its cause."""
         self._running.pop(number, None)
         last = self._last_point.pop(number, None)
         if outcome.fatal:
             self.broken = outcome.reason
             return
-        if outcome.cause is Cause.LOST:
-            self._deaths[number] += 1
-            if self._deaths[number] < _DEATHS:
+        if outcome.cause is not None:
+            record = self.ledger.record(number)
+            counts = counted(record, outcome.cause)
+            again = retry(self.spec, record, outcome.cause, counts)
+            if again is not None:
+                self.ledger.note_retry(number, attempt, counts, again.micro_batch_tokens)
                 self._left_behind.append(number)
                 self._changed()
                 return
-            outcome = replace(outcome, reason=f"its worker died {_DEATHS} times")
-        totals = {"seconds": last.seconds, "tokens": last.tokens, "flops": last.flops} if last else None
+            outcome = replace(outcome, reason=in_words(outcome.reason, outcome.cause, counts))
+        totals = last.totals if last else None
         self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
-        record = self.ledger.record(number)
-        show_end(self._tracker, record)
-        self._on_end(record)
-        self._changed()
+        self._ended(number)
 
     def records(self) -> list[TrialRecord]:
         """Every trial of the sweep."""
@@ -118,11 +120,29 @@ class Agenda:
     # -- the order of work --------------------------------------------------------------------------------
 
     def _left_over(self) -> Assignment | None:
+        self._reconcile()
         while self._left_behind:
-            assignment = self.ledger.retake(self._left_behind.pop(0))
+            number = self._left_behind.pop(0)
+            assignment = self.ledger.retake(number)
             if assignment is not None:
                 return assignment
+            self._ended(number)
         return None
+
+    def _reconcile(self) -> None:
+        """Put trials in front that stand RUNNING at two looks in turn, and that nobody runs.
+
+        The driver's lease is the only one on this study, so they were left by a write that was cut short, or
+        come from outside.
+        """
+        now = time.monotonic()
+        if now - self._reconciled < _RECONCILED_EVERY:
+            return
+        self._reconciled = now
+        known = {*self._running, *self._left_behind}
+        orphans = {r.number for r in self.records() if r.state is State.RUNNING} - known
+        self._left_behind += sorted(orphans & self._orphans)
+        self._orphans = orphans
 
     def _first_ones(self) -> Assignment | None:
         present = {record.role for record in self.records()}
@@ -159,6 +179,12 @@ class Agenda:
                 replicate_of=number,
             )
         return None
+
+    def _ended(self, number: int) -> None:
+        record = self.ledger.record(number)
+        show_end(self._tracker, record)
+        self._on_end(record)
+        self._changed()
 
     def _changed(self) -> None:
         self._on_change(self.records(), self.phase)

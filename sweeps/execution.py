@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sweeps.causes import UnusableError, outcome_of
 from sweeps.errors import PreemptedError
 from sweeps.folders import Folders
-from sweeps.hang import Bounds, Watch
 from sweeps.preemption import Notice
 from sweeps.records import Assignment, Cause, Outcome, Point, State
 from sweeps.spec import Spec
 from sweeps.trial import WRITING, run_trial, warm_slot
+from sweeps.watchdog import Bounds, Watchdog
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Reply:
 class Worker:
     """A process that is there for trials alone, and may end for one that hangs or for a SIGTERM."""
 
-    notice: Notice = field(default_factory=Notice)
-    bounds: Bounds = field(default_factory=Bounds)
+    notice: Notice
+    bounds: Bounds
 
 
 class Execution:
@@ -49,7 +49,7 @@ class Execution:
         self._folders = Folders(spec.root, spec.name)
         self._points: Generator[tuple[Point, ...], None, None] | None = None
         self._worker = worker
-        self._watch: Watch | None = None
+        self._watchdog: Watchdog | None = None
 
     def advance(self) -> Reply:
         """Train to the next measurement. Whatever goes wrong is an outcome, with its traceback in the log."""
@@ -73,15 +73,15 @@ class Execution:
         points, self._points = self._points, None
         if points is not None:
             points.close()
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.close()
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.close()
 
     def _run(self) -> Generator[tuple[Point, ...], None, None]:
         if self._worker is not None:
             number, attempt = self._assignment.number, self._assignment.attempt
-            self._watch = Watch(self._folders.hung(number, attempt), self._worker.bounds)
-            self._watch.begin("beginning")
+            self._watchdog = Watchdog(self._folders.hung(number, attempt), self._worker.bounds)
+            self._watchdog.begin("beginning")
         try:
             slot = warm_slot(json.dumps(self._spec.to_json()))
         except Exception as error:
@@ -89,8 +89,8 @@ class Execution:
         yield from run_trial(slot, self._assignment, self._folders, self._on_work)
 
     def _on_work(self, work: str) -> None:
-        if self._watch is not None:
-            self._watch.begin(work)
+        if self._watchdog is not None:
+            self._watchdog.begin(work)
         if self._worker is not None and self._worker.notice.given and work != WRITING:
             raise PreemptedError("its worker was told to go")
 
@@ -101,8 +101,8 @@ class Execution:
         try:
             yield
         finally:
-            if self._watch is not None:
-                self._watch.rest()
+            if self._watchdog is not None:
+                self._watchdog.rest()
             if self._worker is not None:
                 self._worker.notice.training = False
 

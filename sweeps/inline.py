@@ -24,9 +24,4 @@ def _carry_out(agenda: Agenda, assignment: Assignment, spec: Spec) -> Outcome:
         if reply.outcome is not None:
             return reply.outcome
         if stop:
-            return Outcome(State.PRUNED, stopped_reason(agenda, reply.points[-1].step))
-
-
-def stopped_reason(agenda: Agenda, step: int) -> str:
-    """Why the stopping rule ended a trial, in words."""
-    return f"stopped by {agenda.spec.stopping.rule} at step {step}"
+            return Outcome(State.PRUNED, agenda.ledger.stopped_reason(reply.points[-1].step))

@@ -55,6 +55,11 @@ class Point:
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
     @property
+    def totals(self) -> dict[str, float]:
+        """What was spent up to here."""
+        return {"seconds": self.seconds, "tokens": self.tokens, "flops": self.flops}
+
+    @property
     def finite(self) -> bool:
         """Whether every loss in it is a number."""
         return math.isfinite(self.eval_loss) and all(math.isfinite(loss) for _, loss in self.train_loss)
@@ -81,8 +86,7 @@ class Assignment:
     settings: Mapping[str, Any]  # the whole `trial:` section with this trial's values in place
     steps: int
     report_steps: tuple[int, ...]  # steps at which the held-out loss is measured; the last is `steps`
-    # In place of the recipe's, where its own ran out of memory: the batch, and so the trial, stays the same.
-    micro_batch_tokens: int | None = None
+    micro_batch_tokens: int | None = None  # in place of the recipe's, once the device's memory was too small
 
     @property
     def key(self) -> str:
@@ -106,6 +110,8 @@ class TrialRecord:
     reason: str | None = None  # why it was stopped or failed
     replicate_of: int | None = None
     attempt: int = 1
+    retries: Mapping[str, int] = field(default_factory=dict)  # ends without a result, by cause
+    micro_batch_tokens: int | None = None  # in place of the recipe's
     seconds: float | None = None  # of training
     tokens: int | None = None
     flops: float | None = None

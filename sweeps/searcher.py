@@ -6,7 +6,9 @@ trial of the ledger; retries, stopping and the order of work are decided by the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
@@ -15,7 +17,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps.agenda import Agenda, Idle
-from sweeps.records import Cause, Outcome, Point, State
+from sweeps.records import Assignment, Cause, Outcome, Point, State
+from sweeps.watch import Watch
 
 METRIC = "eval_loss"
 
@@ -23,12 +26,23 @@ METRIC = "eval_loss"
 class AgendaSearcher(Searcher):
     """Hands Tune the agenda's assignments, and the agenda the way they ended."""
 
-    def __init__(self, agenda: Agenda, shared: dict[str, Any]) -> None:
-        """`shared` goes to every worker beside its assignment."""
+    def __init__(
+        self, agenda: Agenda, shared: dict[str, Any], watch: Watch, hung: Callable[[Assignment], Path | None]
+    ) -> None:
+        """Hand out the agenda's work.
+
+        Args:
+            agenda: what there is to do.
+            shared: goes to every worker beside its assignment.
+            watch: hears of every measurement.
+            hung: where the stacks lie of an execution that ended itself because it did not go on.
+        """
         super().__init__(metric=METRIC, mode="min")
         self.agenda = agenda
         self._shared = shared
-        self._running: dict[str, tuple[int, int]] = {}
+        self._watch = watch
+        self._hung = hung
+        self._running: dict[str, Assignment] = {}
         self.endings: dict[str, Outcome] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -36,14 +50,18 @@ class AgendaSearcher(Searcher):
         assignment = self.agenda.next()
         if isinstance(assignment, Idle):
             return Searcher.FINISHED if assignment is Idle.FINISHED else None
-        self._running[trial_id] = (assignment.number, assignment.attempt)
+        self._running[trial_id] = assignment
         return {"assignment": asdict(assignment), **self._shared}
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Take a worker's result; whether the trial is to stop."""
-        number, attempt = self._running[trial_id]
+        running = self._running[trial_id]
         points = [Point.from_json(point) for point in result["points"]]
-        stop = self.agenda.report(number, attempt, points)
+        stop = self.agenda.report(running.number, running.attempt, points)
+        if points and points[-1].step < running.steps:
+            step = points[-1].step
+            due = next(later for later in running.report_steps if later > step)
+            self._watch.heard(trial_id, tuple(result["worker"]), step, due)
         if result["state"]:
             self.endings[trial_id] = Outcome(
                 State(result["state"]),
@@ -52,8 +70,7 @@ class AgendaSearcher(Searcher):
                 fatal=result["fatal"],
             )
         elif stop:
-            rule = self.agenda.spec.stopping.rule
-            self.endings[trial_id] = Outcome(State.PRUNED, f"stopped by {rule} at step {points[-1].step}")
+            self.endings[trial_id] = Outcome(State.PRUNED, self.agenda.ledger.stopped_reason(points[-1].step))
         return stop
 
     def on_trial_complete(
@@ -63,9 +80,14 @@ class AgendaSearcher(Searcher):
         error: bool = False,  # noqa: ARG002, FBT001, FBT002
     ) -> None:
         """A Tune trial is over; without an ending of its own, its worker was lost."""
-        number, attempt = self._running.pop(trial_id)
+        running = self._running.pop(trial_id)
+        self._watch.forget(trial_id)
         lost = Outcome(State.FAIL, "its worker died", Cause.LOST)
-        self.agenda.finish(number, attempt, self.endings.pop(trial_id, lost))
+        if trial_id in self._watch.hung:
+            lost = Outcome(State.FAIL, "its worker fell silent and was killed", Cause.HUNG)
+        elif (stacks := self._hung(running)) is not None:
+            lost = Outcome(State.FAIL, f"it did not go on; stacks: {stacks}", Cause.HUNG)
+        self.agenda.finish(running.number, running.attempt, self.endings.pop(trial_id, lost))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing goes into Tune's snapshots: the ledger is the memory."""

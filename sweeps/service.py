@@ -70,7 +70,7 @@ def run(
         parallel = stack.enter_context(_cluster(spec, address)) if runner == "ray" else 1
         # Made while the cluster started; text that will not do ends it here.
         material = {"base": checked.base.fingerprint, "text": text.result()}
-        ledger = Ledger.open(spec.study_url, spec, material)
+        ledger = stack.enter_context(Ledger.driven(spec.study_url, spec, material))
         folders.write_spec(spec.to_json())
         tracker = open_tracker(
             spec.tracking.uri if spec.tracking else None,

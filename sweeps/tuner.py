@@ -8,19 +8,28 @@ import os
 import signal
 import tempfile
 import threading
+from contextlib import suppress
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.agenda import Agenda
 from sweeps.backends import head_problem
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.execution import Execution, Worker
+from sweeps.folders import Folders
+from sweeps.preemption import Notice
 from sweeps.records import Assignment, Role
 from sweeps.searcher import METRIC, AgendaScheduler, AgendaSearcher
 from sweeps.spec import Spec
+from sweeps.watch import Watch
+from sweeps.watchdog import Bounds, hung
 from sweeps.wording import masked
+
+_KILL_SECONDS = 60.0  # for a process to start on the worker's node and do it
 
 
 class SlotTrainable(tune.Trainable):
@@ -28,13 +37,14 @@ class SlotTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial; this process is there for trials alone."""
-        self._worker = Worker()
+        self._place = (ray.get_runtime_context().get_node_id(), os.getpid())
+        self._notice = Notice()
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
         self._execution.close()
-        if self._worker.notice.given:
+        if self._notice.given:
             ray.actor.exit_actor()  # it was told to go: the trial is another worker's
         self._take(new_config)
         return True
@@ -44,13 +54,16 @@ class SlotTrainable(tune.Trainable):
         assignment = Assignment(
             **{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])}
         )
-        self._execution = Execution(Spec.from_json(json.loads(config["spec"])), assignment, self._worker)
+        spec = Spec.from_json(json.loads(config["spec"]))
+        worker = Worker(self._notice, Bounds(least=spec.retries.silence))
+        self._execution = Execution(spec, assignment, worker)
 
     def step(self) -> dict[str, Any]:
         """Train to the next measurement."""
         reply = self._execution.advance()
         outcome = reply.outcome
         return {  # flat: Tune shows a scheduler the last result with nested dictionaries flattened
+            "worker": self._place,
             "points": [point.to_json() for point in reply.points],
             "state": outcome.state.value if outcome else "",
             "reason": (outcome.reason or "") if outcome else "",
@@ -149,7 +162,15 @@ def slots(spec: Spec) -> int:
 
 def run_on_ray(agenda: Agenda, spec: Spec) -> None:
     """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
-    searcher = AgendaSearcher(agenda, {"spec": json.dumps(spec.to_json())})
+    # Twice what a worker's own watchdog allows, which knows more: it dumps the stacks.
+    watch = Watch(2 * spec.retries.silence, _kill_worker)
+    folders = Folders(spec.root, spec.name)
+    searcher = AgendaSearcher(
+        agenda,
+        {"spec": json.dumps(spec.to_json())},
+        watch,
+        hung=lambda running: hung(folders, running.number, running.attempt),
+    )
     resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
     # As many workers may start at once as there are slots; the agenda never hands out more than that.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(spec))
@@ -173,7 +194,24 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        watch.start()
+        try:
+            tuner.fit()
+        finally:
+            watch.stop()
+
+
+def _kill_worker(node: str, pid: int) -> None:
+    """End a worker that may be frozen, which Ray could only ask to end itself."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    kill = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_kill)
+    with suppress(RayError):  # its node is gone, and the worker with it
+        ray.get(kill.remote(pid), timeout=_KILL_SECONDS)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _cpus(spec: Spec) -> int:

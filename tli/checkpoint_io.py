@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tli.errors import CheckpointError, Problem
-from tli.header import HEADER_LIMIT, Shard, TensorInfo, no_constant, read_header, shortened, unique
+from tli.header import Problems, Shard, TensorInfo, no_constant, read_header, shown, unique
 
 __all__ = ["INDEX", "SINGLE", "Checkpoint", "Shard", "TensorInfo", "read_header"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_LIMIT = 50_000_000  # bytes of an index; the largest models have some ten
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -40,16 +41,15 @@ class Checkpoint:
             return cls(folder, (shard,), {tensor.name: tensor for tensor in shard.tensors})
         weight_map = _read_index(folder / INDEX)
         shards: list[Shard] = []
-        problems: list[Problem] = []
+        problems = Problems(str(folder))
         for name in sorted(set(weight_map.values())):
             try:
                 shards.append(read_header(folder / name))
             except CheckpointError as error:
-                problems += error.problems
-        if not problems:
-            problems = _compared(folder / INDEX, weight_map, shards)
-        if problems:
-            raise CheckpointError(*problems)
+                for problem in error.problems:
+                    problems.add(problem)
+        problems.require()
+        _compare(folder / INDEX, weight_map, shards)
         tensors = {tensor.name: tensor for shard in shards for tensor in shard.tensors}
         return cls(folder, tuple(shards), tensors)
 
@@ -70,16 +70,16 @@ def _read_index(path: Path) -> dict[str, str]:
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(Problem(where, "no weight_map", "one that names the file of every tensor"))
-    wrong = {repr(name): None for name in weight_map.values() if not _plain(name)}
-    problems = [Problem(where, f"{name} as a file", "a safetensors file beside it") for name in wrong]
-    if problems:
-        raise CheckpointError(*shortened(where, problems))
+    problems = Problems(where)
+    for name in dict.fromkeys(shown(name) for name in weight_map.values() if not _plain(name)):
+        problems.add(Problem(where, f"{name} as a file", "a safetensors file beside it"))
+    problems.require()
     return weight_map
 
 
 def _limited(path: Path) -> bytes:
-    if path.stat().st_size > HEADER_LIMIT:
-        raise ValueError(f"larger than {HEADER_LIMIT} bytes")
+    if path.stat().st_size > _LIMIT:
+        raise ValueError(f"larger than {_LIMIT} bytes")
     return path.read_bytes()
 
 
@@ -88,26 +88,23 @@ def _plain(name: Any) -> bool:
     return beside and name.endswith(".safetensors")
 
 
-def _compared(index: Path, weight_map: Mapping[str, str], shards: list[Shard]) -> list[Problem]:
+def _compare(index: Path, weight_map: Mapping[str, str], shards: list[Shard]) -> None:
     """The index against the shards: every tensor once, and where it is said to be."""
-    problems = []
+    problems = Problems(str(index))
     found: dict[str, str] = {}
     for shard in shards:
         for tensor in shard.tensors:
-            place = f"{shard.file}: {tensor.name}"
+            place = f"{shard.file}: {shown(tensor.name)}"
             if tensor.name in found:
-                problems.append(Problem(place, f"a tensor that is in {found[tensor.name]} too", "it once"))
+                problems.add(Problem(place, f"a tensor that is in {found[tensor.name]} too", "it once"))
             elif weight_map.get(tensor.name) != shard.file.name:
-                problems.append(
-                    Problem(place, "a tensor that the index does not put there", f"it in {index}")
-                )
+                problems.add(Problem(place, "a tensor that the index does not put there", f"it in {index}"))
             found[tensor.name] = shard.file.name
     for name, file in weight_map.items():
         if name not in found:
-            problems.append(
-                Problem(str(index), f"{name!a} in {file}, which lacks it", "a tensor that is there")
-            )
-    return shortened(str(index), problems)
+            got = f"{shown(name)} in {file}, which lacks it"
+            problems.add(Problem(str(index), got, "a tensor that is there"))
+    problems.require()
 
 
 def _no_weights(folder: Path) -> Problem:

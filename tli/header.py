@@ -7,11 +7,10 @@ length, that many bytes of JSON, then the data (https://github.com/huggingface/s
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import operator
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,12 @@ from tli.errors import CheckpointError, Problem
 
 HEADER_LIMIT = 100_000_000  # bytes, as in the reference implementation
 SHOWN = 8  # problems named one by one in a file before the rest is only counted
+_ENOUGH = 1000  # problems after which a file is not read further
 BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8}
 BITS |= {"F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 BITS |= {"I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64, "C64": 64}
+_AT_ONCE = 2**20  # bytes of a header that is parsed in one go
+_ENTRY_LIMIT, _METADATA_LIMIT = 2**13, 10**7  # bytes of one entry of a larger one
 FLOATS = ("F16", "BF16", "F32", "F64")  # types that arithmetic is done on
 
 _DISGUISES = (
@@ -96,46 +98,74 @@ def read_header(file: Path) -> Shard:
             raise CheckpointError(_no_header(where, head, size, length))
         opened.seek(8)
         text = opened.read(length)
+    tensors: list[TensorInfo] = []
+    metadata: Any = {}
+    problems = Problems(where)
     try:
-        header = json.loads(_object_text(text), object_pairs_hook=unique, parse_constant=no_constant)
+        for name, entry in _entries(text):
+            if name == "__metadata__":
+                metadata = entry
+                continue
+            wrong = _wrong_with(name, entry)
+            if wrong is not None:
+                problems.add(Problem(f"{where}: {shown(name)}", *wrong))
+                if problems.count == _ENOUGH:
+                    break
+                continue
+            start, end = (8 + length + offset for offset in entry["data_offsets"])
+            tensors.append(TensorInfo(name, entry["dtype"], tuple(entry["shape"]), file, start, end))
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             Problem(where, f"a header that is no JSON object ({reason})", "a header")
         ) from None
-    metadata = header.pop("__metadata__", {})
-    problems = []
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        problems.append(Problem(f"{where}: __metadata__", "values that are no text", "names and texts"))
-    tensors = []
-    for name, entry in header.items():
-        wrong = _wrong_with(name, entry)
-        if wrong is not None:
-            problems.append(Problem(f"{where}: {name!a}", *wrong))
-            continue
-        start, end = (8 + length + offset for offset in entry["data_offsets"])
-        tensors.append(TensorInfo(name, entry["dtype"], tuple(entry["shape"]), file, start, end))
+    if not isinstance(metadata, dict) or not all(
+        _is_text(text) for pair in metadata.items() for text in pair
+    ):
+        problems.add(Problem(f"{where}: __metadata__", "values that are no text", "names and texts"))
     tensors.sort(key=lambda tensor: (tensor.start, tensor.end))
-    if not problems:
-        problems = _gaps(where, tensors, 8 + length, size)
-    if problems:
-        raise CheckpointError(*shortened(where, problems))
+    if not problems.count:
+        _find_gaps(problems, tensors, 8 + length, size)
+    problems.require()
     return Shard(file, tuple(tensors), metadata, 8 + length)
 
 
-def _object_text(text: bytes) -> str:
+def _entries(text: bytes) -> Iterator[tuple[str, Any]]:
+    """Names and values of a header's JSON object. Raises ValueError and RecursionError where it is none.
+
+    A large one is parsed entry by entry, each of a size that entries have: parsed at once, a hundred
+    megabytes of brackets would become gigabytes of lists.
+    """
     if not text.startswith(b"{"):
         raise ValueError("it does not begin with a brace")
-    return text.decode("utf-8")
+    if len(text) <= _AT_ONCE:
+        yield from _DECODER.decode(text.decode("utf-8")).items()
+        return
+    names = set()
+    place, end = 1, b","
+    while end == b",":
+        found = _ENTRY.match(text, place)
+        if found is None:
+            raise ValueError(f"byte {place} begins no entry")
+        name = _DECODER.decode(found[1].decode("utf-8"))
+        if len(found[2]) > (_METADATA_LIMIT if name == "__metadata__" else _ENTRY_LIMIT):
+            raise ValueError(f"{shown(name)} has {len(found[2])} bytes")
+        if name in names:
+            raise ValueError(f"{shown(name)} is in it twice")
+        names.add(name)
+        yield name, _DECODER.decode(found[2].decode("utf-8"))
+        place, end = found.end(), found[3]
+    if text[place:].strip(b" \t\n\r"):
+        raise ValueError(f"more after its end at byte {place}")
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """For JSON objects: refuses a name that stands there twice, where plain parsing keeps the last."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in result if names.count(name) > 1)
-        raise ValueError(f"{twice!a} is in it twice")
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"{shown(name)} is in it twice")
+        result[name] = value
     return result
 
 
@@ -144,11 +174,24 @@ def no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_SPACE = rb"[ \t\n\r]*+"
+_ENTRY = re.compile(
+    rb'%b(%b)%b:%b(\{(?:[^{}"]++|%b)*+\})%b([,}])' % (_SPACE, _STRING, _SPACE, _SPACE, _STRING, _SPACE),
+    re.DOTALL,
+)
+
+
+def _integer(digits: str) -> int | float:
+    return -0.0 if digits == "-0" else int(digits)  # no whole number, as for the reference
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=unique, parse_constant=no_constant, parse_int=_integer)
+
+
 def _wrong_with(name: str, entry: Any) -> tuple[str, str] | None:
     """What is wrong with one entry of a header, as (got, expected)."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
+    if not _is_text(name):
         return "a name that is no text", "a name"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         return f"{_short(entry)}", "dtype, shape and data_offsets"
@@ -159,34 +202,39 @@ def _wrong_with(name: str, entry: Any) -> tuple[str, str] | None:
         return f"shape {_short(shape)}", "whole numbers from 0"
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return f"data_offsets {_short(offsets)}", "where its bytes begin and end"
+    if BITS[dtype] * math.prod(size for size in shape if size) >= 2**64:
+        return f"shape {_short(shape)}", "a size that can be counted in 64 bits"
     bits = math.prod(shape) * BITS[dtype]
     if bits != 8 * (offsets[1] - offsets[0]):
         return f"{offsets[1] - offsets[0]} bytes", f"{bits / 8:g} bytes for {dtype} of shape {_short(shape)}"
-    # Beside a dimension of zero the others may multiply to what no reader can count.
-    if any(product >= 2**63 for product in itertools.accumulate(shape, operator.mul)):
-        return f"shape {_short(shape)}", "sizes whose product can be counted"
     return None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it can be written again: JSON can spell halves of characters that UTF-8 cannot."""
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
-def _gaps(where: str, tensors: list[TensorInfo], begin: int, size: int) -> list[Problem]:
+def _find_gaps(problems: Problems, tensors: list[TensorInfo], begin: int, size: int) -> None:
     """Every byte of the data must belong to exactly one tensor."""
-    problems = []
+    end = max((tensor.end for tensor in tensors), default=begin)
+    if end > size:
+        truncated = f"{size} bytes (truncated)"
+        problems.add(Problem(problems.where, truncated, f"{end}, as its header says", "downloading it again"))
+        return
     end = begin
     for tensor in tensors:
         if tensor.start != end:
             kind = "bytes that another tensor has too" if tensor.start < end else "unclaimed bytes before it"
-            problems.append(Problem(f"{where}: {tensor.name!a}", kind, "every byte in exactly one tensor"))
+            place = f"{problems.where}: {shown(tensor.name)}"
+            problems.add(Problem(place, kind, "every byte in exactly one tensor"))
         end = max(end, tensor.end)
-    if end > size:
-        truncated = f"{size} bytes (truncated)"
-        problems = [Problem(where, truncated, f"{end}, as its header says", "downloading it again")]
-    elif end < size and not problems:
-        problems.append(Problem(where, f"{size - end} bytes behind the last tensor", "none"))
-    return problems
+    if end < size and not problems.count:
+        problems.add(Problem(problems.where, f"{size - end} bytes behind the last tensor", "none"))
 
 
 def _no_header(where: str, head: bytes, size: int, length: int) -> Problem:
@@ -201,13 +249,34 @@ def _no_header(where: str, head: bytes, size: int, length: int) -> Problem:
     return Problem(where, got, f"more than {8 + length}", "downloading it again")
 
 
-def shortened(where: str, problems: list[Problem]) -> list[Problem]:
-    """The first problems by name and the number of the others: a hostile header must not fill the screen."""
-    if len(problems) <= SHOWN:
-        return problems
-    return [*problems[:SHOWN], Problem(where, f"{len(problems) - SHOWN} more of the kind", "none")]
+class Problems:
+    """The first problems of a file by name and the number of the others: a hostile one must fill neither the
+    screen nor the memory.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where, self.count = where, 0
+        self._shown: list[Problem] = []
+
+    def add(self, problem: Problem) -> None:
+        """Takes one more."""
+        self.count += 1
+        if self.count <= SHOWN:
+            self._shown.append(problem)
+
+    def require(self) -> None:
+        """Raises CheckpointError when there is any."""
+        number = f"{self.count - SHOWN}{' or' * (self.count >= _ENOUGH)}"
+        more = [Problem(self.where, f"{number} more of the kind", "none")]
+        if self.count:
+            raise CheckpointError(*self._shown, *(more if self.count > SHOWN else []))
+
+
+def shown(value: Any, limit: int = 200) -> str:
+    """A name or value as it may be shown: in ASCII, and not at any length."""
+    text = ascii(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shown(value, 60)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tli.errors import CheckpointError, Problem
+from tli.errors import Problem
 from tli.experts import Experts
-from tli.header import FLOATS, TensorInfo, shortened
+from tli.header import FLOATS, Problems, TensorInfo
 from tli.moe import DENSE
 from tli.shards import Computed, Output, Zeros
 from tli.tensor_bytes import bytes_of, read_tensor, tensor_of, type_of
@@ -29,7 +29,7 @@ def moe_outputs(
     for and for feed-forward parts that are not what the architecture says.
     """
     upcycling = Upcycling.of(config, experts, seed)
-    problems: list[Problem] = []
+    problems = Problems("feed-forward parts")
     made: list[Output] = []
     maker = _Maker(upcycling)
     for output in outputs:
@@ -38,11 +38,10 @@ def moe_outputs(
         if not inside or not name.startswith("mlp."):
             made.append(output)
         elif wrong := _wrong_with(output, name, config["hidden_size"], upcycling.inner):
-            problems.append(wrong)
+            problems.add(wrong)
         else:
             made += maker.replaced(output, int(position), f"{layers}.{position}", DENSE[name])
-    if problems:
-        raise CheckpointError(*shortened("feed-forward parts", problems))
+    problems.require()
     return made
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
+from sqlalchemy import Engine
 
 from sweeps.errors import Problem, SpecError
+from sweeps.ledger.patience import PatientStorage
 from sweeps.reach import absolute
 from sweeps.spec import Spec, difference
 
@@ -50,7 +52,7 @@ def _opened(url: str) -> BaseStorage:
 def _postgresql(url: str) -> RDBStorage:
     # Named, because SQLAlchemy's own choice of driver changed between its versions.
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    return PatientStorage(url, engine_kwargs={"pool_pre_ping": True})
 
 
 def _sqlite(url: str) -> RDBStorage:
@@ -68,6 +70,12 @@ def _sqlite(url: str) -> RDBStorage:
     event.listen(storage.engine, "connect", set_up)
     storage.engine.dispose()  # the pool's first connection was made before the listener
     return storage
+
+
+def engine_of(storage: BaseStorage) -> Engine:
+    """The connection pool of a storage that `open_storage` gave."""
+    engine: Engine = storage._backend.engine  # type: ignore[attr-defined] # under Optuna's cache
+    return engine
 
 
 def storage_names(storage: BaseStorage) -> list[str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.errors import Problem, SpecError, StaleAttemptError
+from sweeps.ledger.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.sampling import SeenStudy, propose
 from sweeps.ledger.stopping import stopping_rule
 from sweeps.ledger.store import (
@@ -20,6 +23,7 @@ from sweeps.ledger.store import (
     IDENTITY,
     MATERIAL,
     SPEC,
+    engine_of,
     material_conflicts,
     open_storage,
     refuse_foreign,
@@ -39,6 +43,9 @@ if TYPE_CHECKING:
 ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
 ATTEMPT, REASON, TOTALS = "sweeps:attempt", "sweeps:reason", "sweeps:totals"
 REPLICATE_OF = "sweeps:replicate_of"
+STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a restart does not ask again
+RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
+REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 
 
@@ -57,6 +64,7 @@ class Ledger:
             spec.stopping.rule, steps=spec.steps, grace=spec.stopping.grace, keep=spec.stopping.keep
         )
         self._ids: dict[int, int] = {}
+        self._lease: Lease | None = None
 
     @classmethod
     def open(cls, url: str, spec: Spec, material: Mapping[str, str] | None = None) -> Ledger:
@@ -93,6 +101,22 @@ class Ledger:
         return cls(storage, spec)
 
     @classmethod
+    @contextmanager
+    def driven(cls, url: str, spec: Spec, material: Mapping[str, str] | None = None) -> Iterator[Ledger]:
+        """As `open`, for the one process that drives the sweep: its writes are fenced by a lease.
+
+        Raises:
+            SpecError: as for `open`.
+            LedgerHeldError: another process drives the sweep; or, from any write, has taken it over.
+        """
+        storage = open_storage(url)
+        refuse_foreign(storage, spec.name)
+        with hold(engine_of(storage), unused_study(storage, spec.name), spec.name) as lease:
+            ledger = cls.open(url, spec, material)
+            ledger._lease = lease
+            yield ledger
+
+    @classmethod
     def read(cls, url: str, name: str) -> Ledger:
         """The study of this name, under the spec that it was last run with.
 
@@ -117,6 +141,12 @@ class Ledger:
         """Whether running the sweep again would find nothing to do."""
         at = self._study.user_attrs.get(FINISHED)
         return at == self.spec.budget.trials and all(record.state.finished for record in self.trials())
+
+    @property
+    def driver(self) -> str | None:
+        """The process that drives the sweep now, in words; None when nobody does."""
+        found = standing(engine_of(self._storage), self._study_id)
+        return found.holder if found is not None and found.alive else None
 
     def mark_finished(self) -> None:
         """The agenda of this budget is carried out."""
@@ -176,9 +206,15 @@ class Ledger:
     def retake(self, number: int) -> Assignment | None:
         """Hand out a trial again whose worker or driver is gone, as its next attempt.
 
-        None for an enqueued one that was being taken when its driver was killed, and that cannot be run.
+        None for one that ends here: the stopping rule had decided so before its driver was killed; or it was
+        being taken from the queue then, and cannot be run.
         """
         trial = self._trial(number)
+        if STOPPED in trial.user_attrs:
+            stopped = dict(trial.user_attrs[STOPPED])
+            reason = self.stopped_reason(stopped.pop("step"))
+            self.tell(number, trial.user_attrs[ATTEMPT], State.PRUNED, reason=reason, totals=stopped)
+            return None
         if SETTINGS not in trial.user_attrs:
             return self._settle(trial)
         self._set(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
@@ -202,7 +238,33 @@ class Ledger:
         if HIDDEN in trial.user_attrs or not points or points[-1].step >= trial.user_attrs[STEPS]:
             return False
         # The baseline is asked about as well, so that its losses stand on the rungs, but it is never stopped.
-        return self._rule.prune(self._seen, self._storage.get_trial(trial._trial_id)) and role is Role.SEARCH
+        stop = self._rule.prune(self._seen, self._storage.get_trial(trial._trial_id)) and role is Role.SEARCH
+        if stop:
+            self._set(number, STOPPED, {"step": points[-1].step, **points[-1].totals})
+        return stop
+
+    def stopped_reason(self, step: int) -> str:
+        """Why the stopping rule ended a trial, in words."""
+        return f"stopped by {self.spec.stopping.rule} at step {step}"
+
+    def note_retry(
+        self, number: int, attempt: int, counts: Mapping[str, int], micro_batch_tokens: int | None
+    ) -> None:
+        """Write down that a trial is to run again, before it is.
+
+        Args:
+            number: of the trial.
+            attempt: that ended without a result.
+            counts: of such ends by cause.
+            micro_batch_tokens: in place of the recipe's from now on; None changes nothing.
+
+        Raises:
+            StaleAttemptError: a later attempt runs this trial, or it has ended.
+        """
+        self._current(number, attempt)
+        if micro_batch_tokens is not None:
+            self._set(number, MICRO_BATCH, micro_batch_tokens)
+        self._set(number, RETRIES, dict(counts))
 
     def tell(
         self,
@@ -229,7 +291,12 @@ class Ledger:
         values = None
         if state is not State.FAIL and trial.last_step is not None:
             values = [trial.intermediate_values[trial.last_step]]
-        self._storage.set_trial_state_values(trial._trial_id, TrialState[state.value], values)
+        try:
+            self._storage.set_trial_state_values(trial._trial_id, TrialState[state.value], values)
+        except UpdateFinishedTrialError:
+            # The store did it, was restarted before it could say so, and was asked again.
+            if self._trial(number).state.name != state.value:
+                raise
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -275,11 +342,26 @@ class Ledger:
             user_attrs=self._attributes(settings, attributes),
         )
         template.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        if self._lease is None:
+            trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+            return self._assignment(self._storage.get_trial(trial_id))
+        try:
+            with self._lease.creating(template.user_attrs[REQUEST]):
+                trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        except AskedTwiceError:  # it is there, and only the reply to that was lost
+            trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+            request = template.user_attrs[REQUEST]
+            trial_id = next(t._trial_id for t in trials if t.user_attrs.get(REQUEST) == request)
         return self._assignment(self._storage.get_trial(trial_id))
 
     def _attributes(self, settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-        base = {SETTINGS: dict(settings), SEED: settings["seed"], STEPS: self.spec.steps, ATTEMPT: 1}
+        base = {
+            SETTINGS: dict(settings),
+            SEED: settings["seed"],
+            STEPS: self.spec.steps,
+            ATTEMPT: 1,
+            REQUEST: uuid.uuid4().hex,
+        }
         return {**base, **more}
 
     def _assignment(self, trial: FrozenTrial) -> Assignment:
@@ -293,6 +375,7 @@ class Ledger:
             settings=attributes[SETTINGS],
             steps=attributes[STEPS],
             report_steps=self.spec.report_steps(),
+            micro_batch_tokens=attributes.get(MICRO_BATCH),
         )
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
@@ -313,6 +396,8 @@ class Ledger:
             reason=attributes.get(REASON) if trial.state in (TrialState.FAIL, TrialState.PRUNED) else None,
             replicate_of=attributes.get(REPLICATE_OF),
             attempt=attributes.get(ATTEMPT, 1),
+            retries=attributes.get(RETRIES, {}),
+            micro_batch_tokens=attributes.get(MICRO_BATCH),
             seconds=totals.get("seconds"),
             tokens=totals.get("tokens"),
             flops=totals.get("flops"),

@@ -27,6 +27,7 @@ from sweeps.spec.settings import (
     FinalistSettings,
     ObjectiveSettings,
     ResourceSettings,
+    RetrySettings,
     SamplerSettings,
     Settings,
     StoppingSettings,
@@ -63,6 +64,7 @@ class Spec(Settings):
     stopping: StoppingSettings = section(StoppingSettings)
     finalists: FinalistSettings = section(FinalistSettings)
     resources: ResourceSettings = section(ResourceSettings)
+    retries: RetrySettings = section(RetrySettings)
     storage: StorageSettings = section(StorageSettings)
     tracking: TrackingSettings | None = section(TrackingSettings)
 

@@ -202,6 +202,18 @@ class ResourceSettings(Settings):
     parallel: int | None = setting("a whole number of at least 1, or null for as many as fit", None, ge=1)
 
 
+class RetrySettings(Settings):
+    """How often a trial runs again, from its last checkpoint, that ended without a result, by the cause."""
+
+    lost: int = setting("a whole number of at least 0 (deaths of the worker at one place)", 4, ge=0)
+    hung: int = setting("a whole number of at least 0", 2, ge=0)
+    error: int = setting("a whole number of at least 0", 1, ge=0)
+    halve_micro_batch: bool = setting("true or false (when the device's memory is too small)", default=True)
+    silence: float = setting(
+        "a finite number above 0 (seconds without a step that are always allowed)", 60.0, gt=0
+    )
+
+
 class StorageSettings(Settings):
     """Where results are kept."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 import tli.loading
@@ -77,15 +78,80 @@ def test_a_driver_may_die_as_often_as_it_likes(spec: Spec) -> None:
     assert agenda_of(spec).records()[0].state is State.RUNNING
 
 
-def test_a_trial_whose_workers_die_is_tried_three_times(spec: Spec) -> None:
+@pytest.mark.parametrize(
+    ("cause", "attempts", "reason"),
+    [
+        (Cause.LOST, 5, "over and out (5 times)"),
+        (Cause.HUNG, 3, "over and out (3 times)"),
+        (Cause.ERROR, 2, "over and out (2 times)"),
+        (Cause.DIVERGED, 1, "over and out"),
+    ],
+)
+def test_a_trial_without_a_result_is_tried_as_often_as_its_cause_allows(
+    spec: Spec, cause: Cause, attempts: int, reason: str
+) -> None:
     agenda = agenda_of(spec)
-    for attempt in (1, 2, 3):
+    for attempt in range(1, attempts + 1):
         assignment = taken(agenda)
         assert (assignment.number, assignment.attempt) == (0, attempt)
-        agenda.finish(0, attempt, LOST)
+        agenda.finish(0, attempt, Outcome(State.FAIL, "over and out", cause))
+        agenda = agenda_of(spec)  # limits and counts are in the ledger: another driver goes on with them
     record = agenda.records()[0]
-    assert (record.state, record.reason) == (State.FAIL, "its worker died 3 times")
+    assert (record.state, record.reason) == (State.FAIL, reason)
     assert taken(agenda).role is Role.BASELINE
+
+
+def test_a_preempted_trial_is_tried_for_ever_and_a_lost_one_while_it_gets_on(spec: Spec) -> None:
+    agenda = agenda_of(spec)
+    for step in range(8):
+        assignment = taken(agenda)
+        agenda.report(0, assignment.attempt, [Point(step, 0, 0.0, 0.0, 1.0)])
+        cause = Cause.LOST if step % 2 else Cause.PREEMPTED
+        agenda.finish(0, assignment.attempt, Outcome(State.FAIL, "gone", cause))
+    assert taken(agenda).attempt == 9
+    assert agenda.records()[0].retries == {"lost": 1, "preempted": 4, "at": 7}
+
+
+def test_less_of_the_batch_at_once_when_memory_is_short(spec: Spec) -> None:
+    agenda = agenda_of(spec)
+    recipe = spec.trial.recipe
+    assignment = taken(agenda)
+    assert assignment.micro_batch_tokens is None
+    tokens = recipe.micro_batch_tokens or recipe.batch_tokens
+    while tokens > spec.data.sequence_length:
+        outcome = Outcome(State.FAIL, "out of memory", Cause.OUT_OF_MEMORY)
+        agenda.finish(0, assignment.attempt, outcome)
+        assignment = taken(agenda)
+        assert assignment.micro_batch_tokens is not None
+        assert assignment.micro_batch_tokens < tokens
+        tokens = assignment.micro_batch_tokens
+    agenda.finish(0, assignment.attempt, Outcome(State.FAIL, "out of memory", Cause.OUT_OF_MEMORY))
+    assert agenda.records()[0].state is State.FAIL, "one sequence at once is the least there is"
+    assert assignment.settings["recipe"]["batch_tokens"] == recipe.batch_tokens
+
+
+def test_a_decision_to_stop_outlives_the_driver(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    agenda = agenda_of(spec)
+    for _ in range(2):
+        completed(agenda, taken(agenda), 1.0)
+    stopped = taken(agenda)
+    monkeypatch.setattr(agenda.ledger._rule, "prune", lambda *_: True)
+    assert agenda.report(stopped.number, stopped.attempt, [Point(4, 256, 7.0, 1.5, 9.0)])
+    after = agenda_of(spec)  # the driver was killed before it told the end
+    assert taken(after).number == stopped.number + 1
+    record = after.records()[stopped.number]
+    assert (record.state, record.step, record.flops) == (State.PRUNED, 4, 7.0)
+    assert record.reason == "stopped by asha at step 4"
+
+
+def test_a_trial_that_runs_for_nobody_is_found(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    agenda = agenda_of(spec, parallel=4)
+    for _ in range(2):
+        completed(agenda, taken(agenda), 1.0)
+    planted = optuna.load_study(study_name=spec.name, storage=spec.study_url).ask()
+    monkeypatch.setattr("sweeps.agenda._RECONCILED_EVERY", 0.0)
+    assert taken(agenda).number == planted.number + 1, "it may be about to be written by somebody"
+    assert taken(agenda).number == planted.number
 
 
 def test_a_late_report_of_a_lost_worker_is_refused(spec: Spec) -> None:

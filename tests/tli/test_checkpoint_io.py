@@ -66,8 +66,8 @@ def test_a_good_file_is_read_as_the_reference_reads_it(tmp_path: Path) -> None:
         ({"a": entry()}, 9, "FILE: got 1 bytes behind the last tensor; expected none"),
         ({"a": entry()}, 7, "bytes (truncated); expected"),
         ({"a": entry(shape=(3,))}, 8, "FILE: 'a': got 8 bytes; expected 12 bytes for F32 of shape [3]"),
-        ({"a": entry(shape=(2**62, 2**62))}, 8, "FILE: 'a': got 8 bytes; expected 8.50706e+37 bytes"),
-        ({"a": entry(shape=(2**62, 2**62, 0), offsets=(0, 0))}, 0, "FILE: 'a': got shape [4611686018427387904, 4611686018427387904, 0]; expected sizes whose product can be counted"),
+        ({"a": entry(shape=(2**62, 2**62))}, 8, "FILE: 'a': got shape [4611686018427387904, 4611686018427387904]; expected a size that can be counted"),
+        ({"a": entry(shape=(2**62, 2**62, 0), offsets=(0, 0))}, 0, "FILE: 'a': got shape [4611686018427387904, 4611686018427387904, 0]; expected a size that can be counted"),
         ({"a": entry(shape=(2**64, 0), offsets=(0, 0))}, 0, "FILE: 'a': got shape [18446744073709551616, 0]"),
         ({"a": entry(shape=(-2,))}, 8, "FILE: 'a': got shape [-2]; expected whole numbers from 0"),
         ({"a": entry(shape=(2.0,))}, 8, "FILE: 'a': got shape [2.0]"),
@@ -220,7 +220,7 @@ class TestFolders:
         assert f"got 'ghost' in {first}, which lacks it" in self.problem(folder)
         self.edit(folder, lambda index: index["weight_map"].pop("ghost"))
         self.edit(folder, lambda index: index["weight_map"].pop("model.norm.weight"))
-        assert "model.norm.weight: got a tensor that the index does not put there" in self.problem(folder)
+        assert "'model.norm.weight': got a tensor that the index does not put there" in self.problem(folder)
 
     def test_a_tensor_in_two_shards(self, folder: Path) -> None:
         first, second = sorted(folder.glob("*.safetensors"))[:2]

@@ -23,7 +23,7 @@ class Bounds:
     times: float = 20.0  # the slowest seen of its kind
 
 
-class Watch:
+class Watchdog:
     """Ends this process when a trial in it hangs. One at a time in a process; used by its main thread."""
 
     def __init__(self, path: Path, bounds: Bounds) -> None:
@@ -71,7 +71,7 @@ class Watch:
         self._slowest[work] = max(self._slowest.get(work, 0.0), taken)
 
 
-def hung(folders: Folders, number: int, attempt: int) -> bool:
-    """Whether an attempt whose worker is gone was ended because it hung; its stacks are in `folders.hung`."""
+def hung(folders: Folders, number: int, attempt: int) -> Path | None:
+    """Where the stacks lie of an attempt whose worker is gone, if it was ended because it hung; else None."""
     path = folders.hung(number, attempt)
-    return path.is_file() and path.stat().st_size > 0
+    return path if path.is_file() and path.stat().st_size > 0 else None

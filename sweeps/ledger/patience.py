@@ -1,0 +1,67 @@
+"""A database that was restarted under us is asked again; nothing that it may have done already is done twice.
+
+Every call of Optuna's storage can be repeated: a value is set to what it was set to, an ending that stands is
+seen by the ledger, and the creation of a trial carries a key (`sweeps.ledger.lease`).
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from sweeps.errors import SweepError
+from sweeps.wording import masked
+
+SECONDS = 120.0  # of patience with a store that does not answer
+_LONGEST_WAIT = 2.0
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's storage for a server that comes back."""
+
+
+def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def ask(storage: RDBStorage, *given: Any, **named: Any) -> Any:
+        started, wait = time.monotonic(), 0.1
+        while True:
+            try:
+                return call(storage, *given, **named)
+            except (StorageInternalError, DBAPIError) as error:
+                reason = _away(error)
+                if reason is None:
+                    raise
+                if time.monotonic() - started > SECONDS:
+                    raise SweepError(
+                        f"the store has not answered for {SECONDS:g} s ({reason}); nothing is lost: "
+                        "when it is back, the same command goes on"
+                    ) from None
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+    return ask
+
+
+def _away(error: Exception) -> str | None:
+    """Why the server cannot be reached, in a line; None when that is not what went wrong."""
+    cause = error if isinstance(error, DBAPIError) else error.__cause__
+    if not isinstance(cause, (OperationalError, InterfaceError)):
+        return None
+    return masked(str(cause.orig).strip().partition("\n")[0])
+
+
+# What Optuna calls from outside, and what its cache calls beneath that.
+for _name in (
+    "create_new_study", "set_study_user_attr", "set_study_system_attr", "get_study_id_from_name",
+    "get_study_name_from_id", "get_study_directions", "get_study_user_attrs", "get_study_system_attrs",
+    "get_all_studies", "_create_new_trial", "_set_trial_param", "get_trial_id_from_study_id_trial_number",
+    "set_trial_state_values", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr",
+    "get_trial", "_get_trials",
+):  # fmt: skip
+    setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
