@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from tli.errors import InputError, Problem, TliError
 
-__all__ = ["InputError", "LedgerHeldError", "Problem", "SpecError", "StaleAttemptError", "SweepError"]
+__all__ = [
+    "InputError",
+    "LedgerHeldError",
+    "PreemptedError",
+    "Problem",
+    "SpecError",
+    "StaleAttemptError",
+    "SweepError",
+]
 
 
 class SweepError(TliError):
@@ -21,3 +29,7 @@ class LedgerHeldError(SweepError):
 
 class StaleAttemptError(SweepError):
     """A report or result from an attempt that is no longer the trial's current one."""
+
+
+class PreemptedError(SweepError):
+    """This process was told to go, in the middle of a trial."""

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,18 +45,26 @@ class Folders:
         """Training states of a trial that may go on."""
         return self.trial(number) / "checkpoints"
 
-    def final(self, number: int) -> Path:
-        """The trained model of a complete trial."""
-        return self.trial(number) / "final"
+    def final(self, number: int, attempt: int) -> Path:
+        """The model that one attempt at a trial trained; of a complete trial, its last attempt's counts.
+
+        Each has its own, so that one that was given up and comes back late harms no other.
+        """
+        return self.trial(number) / f"final-{attempt}"
+
+    def hung(self, number: int, attempt: int) -> Path:
+        """Where the threads of an attempt stood when it was ended because it did not go on."""
+        return self.trial(number) / f"hung-{attempt}.txt"
 
     def drop_checkpoints(self, number: int) -> None:
         """A trial that has ended does not go on."""
         shutil.rmtree(self.checkpoints(number), ignore_errors=True)
 
-    def drop_finals(self, numbers: Collection[int]) -> None:
-        """Free the space of models that cannot win any more."""
-        for number in numbers:
-            shutil.rmtree(self.final(number), ignore_errors=True)
+    def drop_finals(self, number: int, but: int | None = None) -> None:
+        """Free the space of models that cannot win any more: of all attempts at a trial, or all but one."""
+        for folder in self.trial(number).glob("final-*"):
+            if but is None or folder != self.final(number, but):
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:

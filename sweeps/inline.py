@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sweeps.agenda import Agenda, Idle
+from sweeps.execution import Execution
 from sweeps.records import Assignment, Outcome, State
 from sweeps.spec import Spec
-from sweeps.trial import Execution
 
 
 def run_inline(agenda: Agenda, spec: Spec) -> None:

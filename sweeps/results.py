@@ -199,10 +199,10 @@ def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
         raise SpecError(
             Problem(f"sweep {sweep.spec.name}", got, "a complete trial", f"sweeps status {sweep.spec.name}")
         )
-    source = sweep.folders.final(chosen)
+    record = records[chosen]
+    source = sweep.folders.final(chosen, record.attempt)
     if not (source / "lineage.json").is_file():
         raise SpecError(_no_weights(sweep, records, chosen, out))
-    record = records[chosen]
     facts = {
         "heldout_loss": record.value,
         "initial_loss": record.initial_loss,
@@ -213,7 +213,8 @@ def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
 
 
 def _no_weights(sweep: Sweep, records: Mapping[int, TrialRecord], chosen: int, out: Path) -> Problem:
-    held = [str(number) for number in records if (sweep.folders.final(number) / "lineage.json").is_file()]
+    finals = {number: sweep.folders.final(number, record.attempt) for number, record in records.items()}
+    held = [str(number) for number, final in finals.items() if (final / "lineage.json").is_file()]
     state, where = records[chosen].state, f"trial {chosen}"
     if not state.finished:
         got, again = f"one that is {state.value.lower()}", f"`sweeps status {sweep.spec.name}`, and waiting"

@@ -6,7 +6,9 @@ trial of the ledger; retries, stopping and the order of work are decided by the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
@@ -24,12 +26,22 @@ METRIC = "eval_loss"
 class AgendaSearcher(Searcher):
     """Hands Tune the agenda's assignments, and the agenda the way they ended."""
 
-    def __init__(self, agenda: Agenda, shared: dict[str, Any], watch: Watch) -> None:
-        """`shared` goes to every worker beside its assignment; the watch hears of every measurement."""
+    def __init__(
+        self, agenda: Agenda, shared: dict[str, Any], watch: Watch, hung: Callable[[Assignment], Path | None]
+    ) -> None:
+        """Hand out the agenda's work.
+
+        Args:
+            agenda: what there is to do.
+            shared: goes to every worker beside its assignment.
+            watch: hears of every measurement.
+            hung: where the stacks lie of an execution that ended itself because it did not go on.
+        """
         super().__init__(metric=METRIC, mode="min")
         self.agenda = agenda
         self._shared = shared
         self._watch = watch
+        self._hung = hung
         self._running: dict[str, Assignment] = {}
         self.endings: dict[str, Outcome] = {}
 
@@ -73,6 +85,8 @@ class AgendaSearcher(Searcher):
         lost = Outcome(State.FAIL, "its worker died", Cause.LOST)
         if trial_id in self._watch.hung:
             lost = Outcome(State.FAIL, "its worker fell silent and was killed", Cause.HUNG)
+        elif (stacks := self._hung(running)) is not None:
+            lost = Outcome(State.FAIL, f"it did not go on; stacks: {stacks}", Cause.HUNG)
         self.agenda.finish(running.number, running.attempt, self.endings.pop(trial_id, lost))
 
     def __getstate__(self) -> dict[str, Any]:

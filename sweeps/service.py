@@ -212,7 +212,9 @@ def _tidy(sweep: Sweep, ended: Sequence[TrialRecord]) -> None:
     for record in ended:
         sweep.folders.drop_checkpoints(record.number)
     # Not of running ones: their worker may have written the model of a winner that has yet to be told.
-    sweep.folders.drop_finals([r.number for r in records if r.state.finished and r.number not in kept])
+    for record in records:
+        if record.state.finished:
+            sweep.folders.drop_finals(record.number, record.attempt if record.number in kept else None)
 
 
 def _ranking(ended: Verdict, records: Sequence[TrialRecord]) -> list[int]:

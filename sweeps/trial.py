@@ -7,29 +7,29 @@ trials is the slot: the base's weights and the token files.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
-import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sweeps.errors import PreemptedError
 from sweeps.folders import Folders
-from sweeps.records import Assignment, Cause, Outcome, Point, Role, State
+from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
 
+if TYPE_CHECKING:
+    from tli.train import Training
+
 CURVE = "curve.jsonl"  # in the trial's folder, written by the worker
-CHECKPOINT_SECONDS = 15.0  # at least, between training states; they are written at measurements
+CHECKPOINT_SECONDS = 15.0  # between training states; written behind the training's back
+WRITING = "writing"  # a kind of work beside those of `tli.train`: a state or a model
 
-
-@dataclass(frozen=True)
-class Reply:
-    """What one stretch of a trial gave; with an outcome, the trial is over."""
-
-    points: tuple[Point, ...]
-    outcome: Outcome | None = None
+OnWork = Callable[[str], None]
 
 
 class Slot:
@@ -104,63 +104,31 @@ def _is_path(source: str) -> bool:
     return there and not source.startswith("builtin:")
 
 
-class Execution:
-    """One attempt at one trial. `advance` until it gives an outcome; `close` to stop early."""
-
-    def __init__(self, spec: Spec, assignment: Assignment) -> None:
-        """Nothing happens before the first `advance`. Paths in the spec are absolute."""
-        self._spec = spec
-        self._assignment = assignment
-        self._folders = Folders(spec.root, spec.name)
-        self._points: Iterator[tuple[Point, ...]] | None = None
-
-    def advance(self) -> Reply:
-        """Train to the next measurement. Whatever goes wrong is an outcome, with its traceback in log.txt."""
-        from tli.errors import DivergedError
-
-        if self._points is None:
-            try:
-                slot = warm_slot(json.dumps(self._spec.to_json()))
-            except Exception as error:  # noqa: BLE001 - a base or text that no trial can use is no trial's fault
-                return Reply((), Outcome(State.FAIL, self._logged(error), fatal=True))
-            self._points = run_trial(slot, self._assignment, self._folders)
-        try:
-            points = next(self._points)
-        except DivergedError as error:
-            return Reply((), Outcome(State.FAIL, f"diverged: {error}", Cause.DIVERGED))
-        except Exception as error:  # noqa: BLE001 - one trial's bug must not end the sweep
-            return Reply((), Outcome(State.FAIL, self._logged(error), Cause.ERROR))
-        done = points[-1].step >= self._assignment.steps
-        return Reply(points, Outcome(State.COMPLETE) if done else None)
-
-    def _logged(self, error: Exception) -> str:
-        """The error in one line, with the file that has its traceback."""
-        log = self._folders.trial(self._assignment.number) / "log.txt"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as out:
-            out.write(f"attempt {self._assignment.attempt}\n{traceback.format_exc()}\n")
-        first_line = str(error).partition("\n")[0]
-        return f"{type(error).__name__}: {first_line}; log: {log}"
-
-    def close(self) -> None:
-        """Let go of the model."""
-        self._points = None
-
-
-def run_trial(slot: Slot, assignment: Assignment, folders: Folders) -> Iterator[tuple[Point, ...]]:
+def run_trial(
+    slot: Slot, assignment: Assignment, folders: Folders, on_work: OnWork = lambda _work: None
+) -> Generator[tuple[Point, ...], None, None]:
     """Train one trial, going on from its last good checkpoint, and yield points as they are measured.
 
     Points that an earlier attempt measured before that checkpoint are yielded again, first. The last point
     comes after the trained model is on disk.
+
+    Args:
+        slot: what stays in this process.
+        assignment: what to train.
+        folders: of the sweep.
+        on_work: called before each piece of work with its kind: those of `tli.train`, and WRITING. When it
+            raises PreemptedError, the state is written first.
     """
     from tli.cost import cost
     from tli.grow import grow, injected_parameters
     from tli.plan import plan_for
-    from tli.resume import load_latest, save_state
+    from tli.resume import load_latest
     from tli.train import Training
 
     settings = slot.spec.trial.model_validate(dict(assignment.settings))
     recipe, data = settings.to_recipe(), slot.data
+    if assignment.micro_batch_tokens is not None:
+        recipe = replace(recipe, micro_batch_tokens=assignment.micro_batch_tokens)
     injection = settings.to_injection()
     change = slot.change if injection.method == "tli" and injection.sets is not None else None
     plan = plan_for(injection, slot.depth, change=change)
@@ -179,30 +147,67 @@ def run_trial(slot: Slot, assignment: Assignment, folders: Folders) -> Iterator[
         model, recipe, batches, slot.heldout, injected=injected_parameters(model, plan), seed=settings.seed
     )
     curve = folders.trial(assignment.number) / CURVE
-    checkpoints = folders.checkpoints(assignment.number)
-    if load_latest(training, checkpoints):
-        measured = tuple(point for point in read_curve(curve) if point.step <= training.step)
-        if measured:
-            yield measured
-    saved = time.monotonic()
-    for progress in training.run(assignment.report_steps):
-        point = Point(
-            step=progress.step,
-            tokens=progress.tokens,
-            flops=progress.tokens * flops,
-            seconds=progress.seconds,
-            eval_loss=progress.eval_loss,
-            train_loss=progress.train_loss,
-            time=time.time(),
-        )
-        append_curve(curve, point)
-        if point.step == assignment.steps:
-            if assignment.role is not Role.REPLICATE:
-                _keep(slot, assignment, folders, training, plan)
-        elif time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save_state(training, checkpoints)
-            saved = time.monotonic()
-        yield (point,)
+    if load_latest(training, folders.checkpoints(assignment.number)) and training.measured is not None:
+        yield tuple(point for point in read_curve(curve) if point.step <= training.measured)
+    with closing(_Saving(training, folders.checkpoints(assignment.number), curve, on_work)) as saving:
+        for progress in training.run(assignment.report_steps, saving.between):
+            point = Point(
+                step=progress.step,
+                tokens=progress.tokens,
+                flops=progress.tokens * flops,
+                seconds=progress.seconds,
+                eval_loss=progress.eval_loss,
+                train_loss=progress.train_loss,
+                time=time.time(),
+            )
+            append_curve(curve, point)
+            if point.step == assignment.steps:
+                on_work(WRITING)
+                saving.saver.wait()
+                if assignment.role is not Role.REPLICATE:
+                    _keep(slot, assignment, folders, training, plan)
+            yield (point,)
+
+
+class _Saving:
+    """Between two pieces of work: the state is written when it is time, or when the process is told to go."""
+
+    def __init__(self, training: Training, folder: Path, curve: Path, on_work: OnWork) -> None:
+        from tli.saver import Saver
+
+        # What was measured before a state is not measured again after it.
+        self.saver = Saver(folder, before=lambda: _synced(curve))
+        self._training = training
+        self._on_work = on_work
+        self._saved = time.monotonic()
+
+    def between(self, work: str) -> None:
+        """Before each step and each measurement."""
+        due = time.monotonic() - self._saved > CHECKPOINT_SECONDS and not self.saver.busy
+        if due:
+            self._save()
+        try:
+            self._on_work(work)
+        except PreemptedError:
+            if not due:
+                self._save()
+            self.saver.wait()
+            raise
+
+    def _save(self) -> None:
+        self._on_work(WRITING)
+        self.saver.save(self._training)
+        self._saved = time.monotonic()
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        self.saver.close()
+
+
+def _synced(curve: Path) -> None:
+    if curve.exists():
+        with curve.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def append_curve(path: Path, point: Point) -> None:
@@ -238,8 +243,8 @@ def _keep(slot: Slot, assignment: Assignment, folders: Folders, training: Any, p
         "settings": dict(assignment.settings),
         "training": {"steps": training.step, "tokens": training.step * training.recipe.batch_tokens},
     }
-    target = folders.final(assignment.number)
-    shutil.rmtree(target, ignore_errors=True)  # of an attempt that was killed before it could tell
+    target = folders.final(assignment.number, assignment.attempt)
+    shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
     write_model(
         training.model,
         target,

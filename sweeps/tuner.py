@@ -19,11 +19,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.agenda import Agenda
 from sweeps.backends import head_problem
 from sweeps.errors import Problem, SpecError, SweepError
+from sweeps.execution import Execution, Worker
+from sweeps.folders import Folders
+from sweeps.preemption import Notice
 from sweeps.records import Assignment, Role
 from sweeps.searcher import METRIC, AgendaScheduler, AgendaSearcher
 from sweeps.spec import Spec
-from sweeps.trial import Execution
 from sweeps.watch import Watch
+from sweeps.watchdog import Bounds, hung
 from sweeps.wording import masked
 
 _KILL_SECONDS = 60.0  # for a process to start on the worker's node and do it
@@ -33,25 +36,34 @@ class SlotTrainable(tune.Trainable):
     """A worker's slot in Tune's words. The process stays; `reset_config` is the next trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take the first trial."""
-        self._worker = (ray.get_runtime_context().get_node_id(), os.getpid())
-        self.reset_config(config)
+        """Take the first trial; this process is there for trials alone."""
+        self._place = (ray.get_runtime_context().get_node_id(), os.getpid())
+        self._notice = Notice()
+        self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
-        given = new_config["assignment"]
+        self._execution.close()
+        if self._notice.given:
+            ray.actor.exit_actor()  # it was told to go: the trial is another worker's
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        given = config["assignment"]
         assignment = Assignment(
             **{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])}
         )
-        self._execution = Execution(Spec.from_json(json.loads(new_config["spec"])), assignment)
-        return True
+        spec = Spec.from_json(json.loads(config["spec"]))
+        worker = Worker(self._notice, Bounds(least=spec.retries.silence))
+        self._execution = Execution(spec, assignment, worker)
 
     def step(self) -> dict[str, Any]:
         """Train to the next measurement."""
         reply = self._execution.advance()
         outcome = reply.outcome
         return {  # flat: Tune shows a scheduler the last result with nested dictionaries flattened
-            "worker": self._worker,
+            "worker": self._place,
             "points": [point.to_json() for point in reply.points],
             "state": outcome.state.value if outcome else "",
             "reason": (outcome.reason or "") if outcome else "",
@@ -152,7 +164,13 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
     """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
     # Twice what a worker's own watchdog allows, which knows more: it dumps the stacks.
     watch = Watch(2 * spec.retries.silence, _kill_worker)
-    searcher = AgendaSearcher(agenda, {"spec": json.dumps(spec.to_json())}, watch)
+    folders = Folders(spec.root, spec.name)
+    searcher = AgendaSearcher(
+        agenda,
+        {"spec": json.dumps(spec.to_json())},
+        watch,
+        hung=lambda running: hung(folders, running.number, running.attempt),
+    )
     resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
     # As many workers may start at once as there are slots; the agenda never hands out more than that.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(spec))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +19,12 @@ from tli.recipe import Recipe, optimizer
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel
+
+STEP, EVALUATION = "step", "evaluation"  # the kinds of work that a training is made of
+
+
+def _nothing(_work: str) -> None:
+    """Nobody looks on."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,9 @@ class Training:
     Attributes:
         step: optimizer steps made so far.
         seconds: time spent in them.
+        measured: the last step at which the held-out loss was measured; None before the first time.
+        initial_loss: held-out loss before the first step, nats per token; None where it was not measured.
+        unreported: train losses by step since the last measurement.
     """
 
     def __init__(
@@ -74,25 +83,51 @@ class Training:
         self.optimizer = optimizer(model, recipe, injected)
         self.step = 0
         self.seconds = 0.0
+        self.measured: int | None = None
+        self.initial_loss: float | None = None
+        self.unreported: list[tuple[int, float]] = []
 
-    def run(self, report_steps: Sequence[int]) -> Iterator[Progress]:
+    def run(
+        self, report_steps: Sequence[int], on_work: Callable[[str], None] = _nothing
+    ) -> Iterator[Progress]:
         """Train to the last of the given steps, yielding progress at each; those behind are skipped.
 
+        Args:
+            report_steps: where the held-out loss is measured.
+            on_work: called before each piece of work with its kind, STEP or EVALUATION. The training is whole
+                then: its state may be saved, and what is raised ends it without harm.
+
         Raises:
-            DivergedError: a loss or the gradient's norm is not finite.
+            DivergedError: a loss or the gradient's norm is not finite, or the held-out loss is far above what
+                a model has that knows nothing.
         """
-        losses: list[tuple[int, float]] = []
         self.model.train()
         for target in sorted(set(report_steps)):
-            if target < self.step or (target == self.step and target > 0):
+            if target < self.step or target == self.measured:
                 continue
             while self.step < target:
-                losses.append((self.step + 1, self._advance()))
+                on_work(STEP)
+                self.unreported.append((self.step + 1, self._advance()))
+            on_work(EVALUATION)
             loss = evaluate(self.model, self.heldout).loss
-            if not math.isfinite(loss):
-                raise DivergedError(f"held-out loss is {loss} at step {self.step}")
-            yield Progress(self.step, self.step * self.recipe.batch_tokens, self.seconds, loss, tuple(losses))
-            losses = []
+            self._check(loss)
+            losses, self.unreported, self.measured = tuple(self.unreported), [], self.step
+            yield Progress(self.step, self.step * self.recipe.batch_tokens, self.seconds, loss, losses)
+
+    def _check(self, loss: float) -> None:
+        """Refuse a held-out loss from which training does not come back.
+
+        A guess among the vocabulary has its logarithm. First weights may be worse than that, and say so at
+        step 0; twice the larger of the two lies above every spike of a warm-up that passes.
+        """
+        if self.step == 0:
+            self.initial_loss = loss
+        if not math.isfinite(loss):
+            raise DivergedError(f"held-out loss is {loss} at step {self.step}")
+        guess = math.log(self.model.config.get_text_config(decoder=True).vocab_size)
+        limit = 2 * max(guess, self.initial_loss or 0.0)
+        if self.step > 0 and loss > limit:
+            raise DivergedError(f"held-out loss is {loss:.4g} at step {self.step}, above {limit:.4g}")
 
     def _advance(self) -> float:
         """One optimizer step; returns the mean train loss of its batch."""

@@ -173,12 +173,12 @@ def test_the_model_of_a_winner_that_is_not_told_yet_is_kept(spec: Spec) -> None:
     winner, other = taken(agenda), taken(agenda)
     sweep = Sweep(spec, Folders(spec.root, spec.name), agenda.ledger)
     for number in range(4):
-        sweep.folders.final(number).mkdir(parents=True)
+        sweep.folders.final(number, 1).mkdir(parents=True)
     completed(agenda, other, 3.9)
     _tidy(sweep, [agenda.ledger.record(other.number)])
     completed(agenda, winner, 3.8)
     _tidy(sweep, [agenda.ledger.record(winner.number)])
-    kept = {number for number in range(4) if sweep.folders.final(number).exists()}
+    kept = {number for number in range(4) if sweep.folders.final(number, 1).exists()}
     assert kept == {0, 1, winner.number}
 
 

@@ -119,7 +119,7 @@ def test_ray_job_submit(cluster: dict[str, Any], checkout: Path) -> None:
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{runs}/mlflow.db")
     experiment = client.get_experiment_by_name("quickstart-small")
     assert len(client.search_runs([experiment.experiment_id])) == len(study.trials) + 1
-    assert (runs / "quickstart-small" / "trials" / "0000" / "final" / "model.safetensors").is_file()
+    assert (runs / "quickstart-small" / "trials" / "0000" / "final-1" / "model.safetensors").is_file()
 
 
 def test_without_the_token_nothing_is_taken(cluster: dict[str, Any], checkout: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_sweep_over_methods(write_spec: Any, tiny_model: Any, silent: Any, tmp
     for name in ("control", "8 experts"):
         out = tmp_path / name.replace(" ", "-")
         number = found[name].number
-        if not (sweep.folders.final(number) / "lineage.json").is_file():
+        if not (sweep.folders.final(number, 1) / "lineage.json").is_file():
             continue  # models are kept of those that may be asked for
         export(sweep, out, number=number)
         assert verify_folder(out, find(str(tiny_model("mistral")))).ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def test_a_whole_sweep(runner: str, write_spec: Any, silent: Any, first_results:
     assert diverged
     assert all(r.reason is not None and r.reason.startswith("diverged:") for r in diverged)
     # Models are kept of those that may be asked for.
-    kept = {r.number for r in records if (sweep.folders.final(r.number) / "lineage.json").is_file()}
+    kept = {
+        r.number for r in records if (sweep.folders.final(r.number, r.attempt) / "lineage.json").is_file()
+    }
     assert {0, 1, sweep.verdict.best} <= kept
     assert not kept & {r.number for r in records if r.role is Role.REPLICATE}
     # Both runners, and any number of runs of them, give the same losses to the last bit.
@@ -133,19 +136,18 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
     slot, assignment = Slot(spec), assignment_of(spec, 1)
     alone, stopped = (Folders(spec.root / name, spec.name) for name in ("alone", "stopped"))
     whole = [point for points in run_trial(slot, assignment, alone) for point in points]
-    started = run_trial(slot, assignment, stopped)
-    while next(started)[-1].step < 4:
+    slowly = run_trial(slot, assignment, stopped, lambda _work: time.sleep(0.05))
+    while next(slowly)[-1].step < 4:
         pass
-    started.close()
-    states = sorted(path.name for path in stopped.checkpoints(1).iterdir())
-    assert len(states) == 2
+    slowly.close()
+    assert len(list(stopped.checkpoints(1).iterdir())) == 2
     resumed = [point for points in run_trial(slot, assignment, stopped) for point in points]
     losses = [(p.step, p.eval_loss, p.train_loss) for p in whole]
     assert [(p.step, p.eval_loss, p.train_loss) for p in resumed] == losses
-    weights = [folders.final(1) / "model.safetensors" for folders in (alone, stopped)]
+    weights = [folders.final(1, 1) / "model.safetensors" for folders in (alone, stopped)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     # The newest state cut short: the one before it serves.
-    newest = stopped.checkpoints(1) / states[-1]
+    newest = max(stopped.checkpoints(1).iterdir())
     newest.write_bytes(newest.read_bytes()[:-100])
     again = [point for points in run_trial(slot, assignment, stopped) for point in points]
     assert [(p.step, p.eval_loss, p.train_loss) for p in again] == losses

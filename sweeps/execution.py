@@ -1,0 +1,113 @@
+"""One attempt at one trial, as a runner sees it: advanced from measurement to measurement, to an outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sweeps.causes import UnusableError, outcome_of
+from sweeps.errors import PreemptedError
+from sweeps.folders import Folders
+from sweeps.preemption import Notice
+from sweeps.records import Assignment, Cause, Outcome, Point, State
+from sweeps.spec import Spec
+from sweeps.trial import WRITING, run_trial, warm_slot
+from sweeps.watchdog import Bounds, Watchdog
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one stretch of a trial gave; with an outcome, the trial is over."""
+
+    points: tuple[Point, ...]
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that is there for trials alone, and may end for one that hangs or for a SIGTERM."""
+
+    notice: Notice
+    bounds: Bounds
+
+
+class Execution:
+    """One attempt at one trial. `advance` until it gives an outcome; `close` to stop early."""
+
+    def __init__(self, spec: Spec, assignment: Assignment, worker: Worker | None = None) -> None:
+        """Nothing happens before the first `advance`. Paths in the spec are absolute.
+
+        Args:
+            spec: of the sweep.
+            assignment: what to train.
+            worker: this process, where it is one; a driver that runs trials itself is not.
+        """
+        self._spec = spec
+        self._assignment = assignment
+        self._folders = Folders(spec.root, spec.name)
+        self._points: Generator[tuple[Point, ...], None, None] | None = None
+        self._worker = worker
+        self._watchdog: Watchdog | None = None
+
+    def advance(self) -> Reply:
+        """Train to the next measurement. Whatever goes wrong is an outcome, with its traceback in the log."""
+        if self._points is None:
+            self._points = self._run()
+        try:
+            with self._under_way():
+                points = next(self._points)
+        except Exception as error:  # noqa: BLE001 - one trial's bug must not end the sweep
+            outcome = outcome_of(error, self._assignment, self._folders)
+        else:
+            done = points[-1].step >= self._assignment.steps
+            return Reply(points, Outcome(State.COMPLETE) if done else None)
+        self.close()
+        if outcome.cause is Cause.OUT_OF_MEMORY:
+            _release()  # here and not above: while an error is handled, its frames hold the model
+        return Reply((), outcome)
+
+    def close(self) -> None:
+        """Let go of the model, once nothing is written any more."""
+        points, self._points = self._points, None
+        if points is not None:
+            points.close()
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.close()
+
+    def _run(self) -> Generator[tuple[Point, ...], None, None]:
+        if self._worker is not None:
+            number, attempt = self._assignment.number, self._assignment.attempt
+            self._watchdog = Watchdog(self._folders.hung(number, attempt), self._worker.bounds)
+            self._watchdog.begin("beginning")
+        try:
+            slot = warm_slot(json.dumps(self._spec.to_json()))
+        except Exception as error:
+            raise UnusableError(str(error)) from error
+        yield from run_trial(slot, self._assignment, self._folders, self._on_work)
+
+    def _on_work(self, work: str) -> None:
+        if self._watchdog is not None:
+            self._watchdog.begin(work)
+        if self._worker is not None and self._worker.notice.given and work != WRITING:
+            raise PreemptedError("its worker was told to go")
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        if self._worker is not None:
+            self._worker.notice.training = True
+        try:
+            yield
+        finally:
+            if self._watchdog is not None:
+                self._watchdog.rest()
+            if self._worker is not None:
+                self._worker.notice.training = False
+
+
+def _release() -> None:
+    from tli.memory import release
+
+    release()

@@ -1,0 +1,26 @@
+"""SIGTERM in a worker: the step that is under way ends, the training state is written, the trial moves on."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+
+class Notice:
+    """Whether this process was told to go. While a trial trains, it is a flag; else what it was before."""
+
+    def __init__(self) -> None:
+        """Take SIGTERM over; in the main thread only."""
+        self.given = False
+        self.training = False
+        self._before = signal.signal(signal.SIGTERM, self._take)
+
+    def _take(self, signum: int, frame: FrameType | None) -> None:
+        self.given = True
+        if self.training:
+            return
+        signal.signal(signal.SIGTERM, self._before)
+        if callable(self._before):
+            self._before(signum, frame)
+        else:
+            signal.raise_signal(signum)

@@ -1,0 +1,77 @@
+"""A trial that does not go on: its threads are written down and its process ends, so that it can run again.
+
+The timer is a thread of C (`faulthandler`) that needs neither the interpreter nor a lock: what hangs inside a
+kernel or a system call is ended as well. How long a piece of work may take is learned from those before it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.folders import Folders
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long a piece of work may take, in seconds."""
+
+    first: float = 1800.0  # of each kind: it loads, compiles, tunes
+    least: float = 60.0  # afterwards, however fast it was
+    times: float = 20.0  # the slowest seen of its kind
+
+
+class Watchdog:
+    """Ends this process when a trial in it hangs. One at a time in a process; used by its main thread."""
+
+    def __init__(self, path: Path, bounds: Bounds) -> None:
+        """Nothing is watched before `begin`.
+
+        Args:
+            path: where the stacks go; there only while it may be needed.
+            bounds: of each piece of work.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file = path.open("w")
+        self._bounds = bounds
+        self._slowest: dict[str, float] = {}
+        self._now: tuple[str, float] | None = None
+
+    def begin(self, work: str) -> None:
+        """A piece of work of this kind begins, and the one before it has ended."""
+        self._learn()
+        faulthandler.dump_traceback_later(self.bound(work), exit=True, file=self._file)
+        self._now = (work, time.monotonic())
+
+    def bound(self, work: str) -> float:
+        """How long the next piece of this kind may take, in seconds."""
+        slowest = self._slowest.get(work, 0.0)
+        return max(self._bounds.least, self._bounds.times * slowest) if slowest else self._bounds.first
+
+    def rest(self) -> None:
+        """Nothing is under way: somebody else is waited for."""
+        self._learn()
+        faulthandler.cancel_dump_traceback_later()
+
+    def close(self) -> None:
+        """Watch no more; the file goes, for it was not needed."""
+        faulthandler.cancel_dump_traceback_later()
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def _learn(self) -> None:
+        if self._now is None:
+            return
+        (work, began), self._now = self._now, None
+        # The first of its kind says nothing of those after it, but that there was one.
+        taken = time.monotonic() - began if work in self._slowest else 0.0
+        self._slowest[work] = max(self._slowest.get(work, 0.0), taken)
+
+
+def hung(folders: Folders, number: int, attempt: int) -> Path | None:
+    """Where the stacks lie of an attempt whose worker is gone, if it was ended because it hung; else None."""
+    path = folders.hung(number, attempt)
+    return path if path.is_file() and path.stat().st_size > 0 else None

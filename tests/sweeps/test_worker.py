@@ -1,0 +1,217 @@
+"""What a worker's process does when it is told to go, when it hangs, and when it comes back too late."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.folders import Folders
+from sweeps.records import Cause, Outcome, State
+from sweeps.results import export
+from sweeps.service import run
+from sweeps.single import assignment_of
+from sweeps.spec import Spec, load_spec
+from sweeps.trial import Slot, for_workers, read_curve, run_trial
+from sweeps.watchdog import Bounds, Watchdog, hung
+
+# A worker without Ray: it runs one attempt, slowed down or stopped where it is told to, and prints each reply.
+PROGRAM = """
+import json, sys, threading, time
+import tli.train
+from sweeps.execution import Execution, Worker
+from sweeps.preemption import Notice
+from sweeps.records import Assignment, Role
+from sweeps.spec import Spec
+from sweeps.watchdog import Bounds
+
+spec, given, pause, hang_at, least = json.loads(sys.argv[1])
+assignment = Assignment(**{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])})
+inner = tli.train.Training._advance
+lock = threading.Lock()
+
+def advance(self):
+    time.sleep(pause)
+    if self.step == hang_at:
+        lock.acquire()
+        lock.acquire()  # never freed
+    print("step", self.step, flush=True)
+    return inner(self)
+
+tli.train.Training._advance = advance
+execution = Execution(Spec.from_json(spec), assignment, Worker(Notice(), Bounds(first=60.0, least=least)))
+while True:
+    reply = execution.advance()
+    print("measured", [point.step for point in reply.points], flush=True)
+    if reply.outcome is not None:
+        print(reply.outcome.state, reply.outcome.cause, reply.outcome.reason, flush=True)
+        break
+execution.close()
+print("waiting", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def spec(write_spec: Any) -> Spec:
+    return for_workers(load_spec(str(write_spec())))
+
+
+def started(
+    spec: Spec, attempt: int = 1, *, pause: float = 0.0, hang_at: int | None = None, least: float = 60.0
+) -> subprocess.Popen[str]:
+    assignment = {**vars(assignment_of(spec, 1)), "attempt": attempt, "report_steps": (0, 4, 8)}
+    arguments = json.dumps([spec.to_json(), assignment, pause, hang_at, least])
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+
+
+def until(process: subprocess.Popen[str], wanted: str) -> list[str]:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.strip())
+        if wanted in line:
+            return lines
+    pytest.fail(f"{wanted!r} never came, but {lines}")
+
+
+def losses_of(spec: Spec, folders: Folders) -> list[tuple[int, float, Any]]:
+    """Of the whole trial in this process."""
+    assignment = replace(assignment_of(spec, 1), attempt=2, report_steps=(0, 4, 8))
+    points = [point for points in run_trial(Slot(spec), assignment, folders) for point in points]
+    return [(p.step, p.eval_loss, p.train_loss) for p in points]
+
+
+def test_told_to_go_it_goes_after_a_checkpoint(spec: Spec) -> None:
+    process = started(spec, pause=0.1)
+    until(process, "step 5")
+    told = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    lines = until(process, "preempted")
+    assert time.monotonic() - told < 3  # the grace that `ray job stop` gives
+    assert lines[-1].startswith("FAIL preempted")
+    until(process, "waiting")
+    process.send_signal(signal.SIGTERM)  # with no trial under way it is what it was before
+    assert process.wait(10) == -signal.SIGTERM
+    folders = Folders(spec.root, spec.name)
+    (state,) = folders.checkpoints(1).iterdir()
+    assert state.name.startswith(("step-00000006", "step-00000007"))
+    assert [point.step for point in read_curve(folders.trial(1) / "curve.jsonl")] == [0, 4]
+    assert not list(folders.trial(1).glob("hung-*"))
+    # It goes on between two measurements as if nothing had been: losses and weights to the last bit.
+    alone = Folders(spec.root / "alone", spec.name)
+    assert losses_of(spec, folders) == losses_of(spec, alone)
+    weights = [place.final(1, 2) / "model.safetensors" for place in (folders, alone)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_one_that_hangs_writes_its_stacks_and_ends(spec: Spec) -> None:
+    process = started(spec, hang_at=5, least=0.5)
+    until(process, "step 4")
+    assert process.wait(20) == 1
+    stacks = hung(Folders(spec.root, spec.name), 1, 1)
+    assert stacks is not None
+    assert "Timeout" in stacks.read_text()
+    assert "in _advance" in stacks.read_text()
+    assert hung(Folders(spec.root, spec.name), 1, 2) is None
+
+
+def test_a_late_attempt_harms_nothing_of_the_accepted_one(spec: Spec) -> None:
+    """Stopped in the middle of a step while a second attempt runs to its end; then it goes on, to its own."""
+    late = started(spec, pause=0.05)
+    until(late, "step 5")
+    late.send_signal(signal.SIGSTOP)
+    folders = Folders(spec.root, spec.name)
+    accepted = losses_of(spec, folders)
+    curve = read_curve(folders.trial(1) / "curve.jsonl")
+    kept = {path.name: path.read_bytes() for path in folders.final(1, 2).iterdir()}
+    late.send_signal(signal.SIGCONT)
+    assert until(late, "waiting")[-2].startswith("COMPLETE")
+    late.kill()
+    assert {path.name: path.read_bytes() for path in folders.final(1, 2).iterdir()} == kept
+    assert read_curve(folders.trial(1) / "curve.jsonl") == curve
+    assert [(p.step, p.eval_loss, p.train_loss) for p in curve] == accepted
+    folders.drop_finals(1, but=2)
+    assert not folders.final(1, 1).exists()
+    assert folders.final(1, 2).exists()
+
+
+def test_what_is_exported_is_of_the_accepted_attempt(write_spec: Any, silent: Any, tmp_path: Path) -> None:
+    sweep = run(load_spec(str(write_spec(trials=2))), silent, runner="inline")
+    stray = sweep.folders.final(1, 7)
+    stray.mkdir()
+    (stray / "lineage.json").write_text("{}")
+    export(sweep, tmp_path / "out", number=1)
+    assert json.loads((tmp_path / "out" / "lineage.json").read_text())["attempt"] == 1
+    run(load_spec(str(write_spec(trials=2))), silent, runner="inline")
+    assert not stray.exists()
+
+
+def test_how_long_work_may_take_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("sweeps.watchdog.time.monotonic", lambda: now[0])
+    watchdog = Watchdog(tmp_path / "trial" / "hung-1.txt", Bounds(first=1800.0, least=60.0, times=20.0))
+
+    def work(kind: str, seconds: float) -> float:
+        watchdog.begin(kind)
+        now[0] += seconds
+        watchdog.rest()
+        return watchdog.bound(kind)
+
+    assert watchdog.bound("step") == 1800
+    assert work("step", 300.0) == 1800  # it was compiled: nothing is known of those after it
+    assert work("step", 1.0) == 60
+    assert work("step", 5.0) == 100
+    assert work("step", 1.0) == 100
+    assert watchdog.bound("evaluation") == 1800
+    watchdog.close()
+    assert list((tmp_path / "trial").iterdir()) == []
+
+
+@pytest.mark.ray
+def test_a_preempted_worker_of_ray_hands_its_trial_on(write_spec: Any, silent: Any) -> None:
+    """Each of Ray's workers is told to go once; the sweep ends with what one left alone finds."""
+    replace = {"tokens: 512": "tokens: 25600", "parallel: 2": "parallel: 1", "rule: asha": "rule: none"}
+    spec = load_spec(str(write_spec(trials=2, replace=replace)))
+    told: list[int] = []
+    ended: list[Outcome] = []
+
+    def update(records: Any, phase: str) -> None:
+        if len(told) < 2 and any(record.step > 0 and not record.state.finished for record in records):
+            for pid in workers():
+                if pid not in told:
+                    os.kill(pid, signal.SIGTERM)
+                    told.append(pid)
+
+    silent.update = update
+    sweep = run(spec, silent)
+    assert len(told) == 2
+    assert all(record.state is State.COMPLETE for record in sweep.records)
+    assert sum(record.retries.get(Cause.PREEMPTED, 0) for record in sweep.records) >= 1
+    assert ended == []
+
+
+def workers() -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if status.read_bytes().startswith(b"ray::SlotTrainable"):
+                found.append(int(status.parent.name))
+        except OSError:
+            continue
+    return found
