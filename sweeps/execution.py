@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from sweeps.causes import UnusableError, outcome_of
@@ -56,13 +55,16 @@ class Execution:
         if self._points is None:
             self._points = self._run()
         try:
-            with self._under_way():
-                points = next(self._points)
+            points = next(self._points)
         except Exception as error:  # noqa: BLE001 - one trial's bug must not end the sweep
             outcome = outcome_of(error, self._assignment, self._folders)
         else:
-            done = points[-1].step >= self._assignment.steps
-            return Reply(points, Outcome(State.COMPLETE) if done else None)
+            if points[-1].step < self._assignment.steps:
+                if self._watchdog is not None:
+                    self._watchdog.rest()
+                return Reply(points)
+            self.close()
+            return Reply(points, Outcome(State.COMPLETE))
         self.close()
         if outcome.cause is Cause.OUT_OF_MEMORY:
             _release()  # here and not above: while an error is handled, its frames hold the model
@@ -76,9 +78,12 @@ class Execution:
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
             watchdog.close()
+        if self._worker is not None:
+            self._worker.notice.awaited = False
 
     def _run(self) -> Generator[tuple[Point, ...], None, None]:
         if self._worker is not None:
+            self._worker.notice.awaited = True
             number, attempt = self._assignment.number, self._assignment.attempt
             self._watchdog = Watchdog(self._folders.hung(number, attempt), self._worker.bounds)
             self._watchdog.begin("beginning")
@@ -93,18 +98,6 @@ class Execution:
             self._watchdog.begin(work)
         if self._worker is not None and self._worker.notice.given and work != WRITING:
             raise PreemptedError("its worker was told to go")
-
-    @contextmanager
-    def _under_way(self) -> Iterator[None]:
-        if self._worker is not None:
-            self._worker.notice.training = True
-        try:
-            yield
-        finally:
-            if self._watchdog is not None:
-                self._watchdog.rest()
-            if self._worker is not None:
-                self._worker.notice.training = False
 
 
 def _release() -> None:

@@ -7,17 +7,21 @@ from types import FrameType
 
 
 class Notice:
-    """Whether this process was told to go. While a trial trains, it is a flag; else what it was before."""
+    """Whether this process was told to go.
+
+    While a trial awaits it, SIGTERM is but a flag, also between two stretches of the trial: the next one is
+    about to be asked for. Otherwise it is what it was before.
+    """
 
     def __init__(self) -> None:
         """Take SIGTERM over; in the main thread only."""
         self.given = False
-        self.training = False
+        self.awaited = False
         self._before = signal.signal(signal.SIGTERM, self._take)
 
     def _take(self, signum: int, frame: FrameType | None) -> None:
         self.given = True
-        if self.training:
+        if self.awaited:
             return
         signal.signal(signal.SIGTERM, self._before)
         if callable(self._before):
