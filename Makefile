@@ -10,6 +10,7 @@ LOG := $(VENV)/install.log
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 TORCH := 2.13.0
 ARGS :=
+SEEDS := 10
 
 # The stamp holds the folder it was made in: an environment that was moved or copied is made anew.
 ifneq ($(CURDIR),$(shell cat $(STAMP) 2>/dev/null))
@@ -17,7 +18,7 @@ $(shell rm -f $(STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test lint types lock clean
+.PHONY: help install sweep test faults lint types lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /: /' | awk -F': ' '{ printf "make %-9s %s\n", $$1, $$2 }'
@@ -29,6 +30,9 @@ sweep: $(STAMP) ## run the main job, the packaged sweep "quickstart"
 
 test: $(STAMP) ## run the tests
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest $(ARGS)
+
+faults: $(STAMP) ## kill a sweep's processes in every way, SEEDS times each, and see that nothing is lost
+	@OMP_NUM_THREADS=1 $(RUN) -m tests.faults --seeds $(SEEDS)
 
 lint: $(STAMP) ## check style and format
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

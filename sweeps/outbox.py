@@ -48,6 +48,7 @@ class Outbox:
         self._evals: set[tuple[int, int]] = set()
         self._train: set[tuple[int, int]] = set()
         self._latest: dict[tuple[str, int | None], str] = {}
+        self._told: dict[tuple[int | None, str, float], float] = {}  # scalars, and when they were first told
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._size = self._recover()
@@ -71,13 +72,16 @@ class Outbox:
             self._train.update((number, step) for step, _, _ in event["train"])
             return
         self._latest[kind, number] = _content(event)
+        for key, value in event.get("metrics", {}).items():
+            self._told.setdefault((number, key, value), event.get("first", {}).get(key, event["time"]))
         if kind in OPENINGS:
             self._latest.pop(("end", number), None)
 
     def put(self, kind: str, number: int | None = None, **content: Any) -> bool:
         """Write one event unless the last one of its kind for this trial said the same.
 
-        An opening after an end is news even when it says the same: a finished sweep that goes on.
+        An opening after an end is news even when it says the same: a finished sweep that goes on. The end
+        after it bears, under `first`, when each of its metrics was first told: MLflow tells them by time.
 
         Raises:
             OSError: The disk is full or gone; nothing of the event is left in the file.
@@ -88,7 +92,11 @@ class Outbox:
             reopens = kind in OPENINGS and ("end", number) in self._latest
             if not reopens and self._latest.get((kind, number)) == _content(event):
                 return False
-            self._write(event)
+            told = {
+                key: self._told.get((number, key, value)) for key, value in content.get("metrics", {}).items()
+            }
+            first = {key: when for key, when in told.items() if when is not None}
+            self._write({**event, "first": first} if first else event)
         return True
 
     def points(self, number: int, attempt: int, points: Sequence[Point]) -> bool:
@@ -142,7 +150,8 @@ class Outbox:
 
 
 def _content(event: Mapping[str, Any]) -> str:
-    return json.dumps({key: value for key, value in event.items() if key != "time"}, sort_keys=True)
+    told = {key: value for key, value in event.items() if key not in ("time", "first")}
+    return json.dumps(told, sort_keys=True)
 
 
 def read_events(path: Path, offset: int = 0, limit: int | None = None) -> Iterator[tuple[Event | None, int]]:

@@ -57,36 +57,37 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
 
 
+def save_tiny_model(
+    folder: Path,
+    model_type: str = "llama",
+    *,
+    dtype: str = "float32",
+    shard: str = "1GB",
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Save a random model and a byte tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    ends = {"bos_token_id": VOCABULARY - 1, "eos_token_id": VOCABULARY - 1}
+    given = {"vocab_size": VOCABULARY, **ends, **TINY[model_type], **config}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **given))
+    with torch.no_grad():
+        # Biases and gains that are not zero and one, so that a test sees which of them were touched.
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def save_model() -> SaveModel:
     """`save_model(folder, "qwen3", dtype=..., shard=..., **config)`: a random model and a byte tokenizer."""
-
-    def save(
-        folder: Path,
-        model_type: str = "llama",
-        *,
-        dtype: str = "float32",
-        shard: str = "1GB",
-        seed: int = 0,
-        **config: Any,
-    ) -> Path:
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        torch.set_num_threads(1)
-        torch.manual_seed(seed)
-        ends = {"bos_token_id": VOCABULARY - 1, "eos_token_id": VOCABULARY - 1}
-        given = {"vocab_size": VOCABULARY, **ends, **TINY[model_type], **config}
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **given))
-        with torch.no_grad():
-            # Biases and gains that are not zero and one, so that a test sees which of them were touched.
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-        model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
-        _tokenizer().save_pretrained(folder)
-        return folder
-
-    return save
+    return save_tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -47,8 +47,10 @@ def batches(events: Sequence[Event]) -> dict[int | None, Batch]:
             batch.name = event.get("name", batch.name)
             batch.params.update(event.get("params", {}))
             batch.tags.update(event["tags"])
+            first = event.get("first", {})  # MLflow takes a metric of another time for another one
             batch.metrics += [
-                Metric(k, v, milliseconds(event["time"]), 0) for k, v in event.get("metrics", {}).items()
+                Metric(k, v, milliseconds(first.get(k, event["time"])), 0)
+                for k, v in event.get("metrics", {}).items()
             ]
             batch.status = _STATUS[event["status"]] if kind == "end" else "RUNNING"
             batch.status_time = event["time"]

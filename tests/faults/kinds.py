@@ -1,0 +1,21 @@
+"""All kinds of faults, by name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+
+from tests.faults import kills
+from tests.faults.world import Arena
+
+Kind = Callable[[Arena, random.Random, int], None]
+
+KINDS: Mapping[str, Kind] = {
+    "driver-at-write": kills.driver_at_write,
+    "driver-twice": kills.driver_twice,
+    "killed-before-state": kills.before_state,
+    "killed-during-state": kills.during_state,
+    "killed-after-state": kills.after_state,
+    "killed-any-moment": kills.any_moment,
+    "terminated": kills.terminated,
+}

@@ -1,0 +1,160 @@
+"""What must hold after every fault: the sweep ended as if nothing had happened, and nothing is left of it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.faults.world import World, ended
+
+LINGERING = 20.0  # seconds for what a killed driver leaves to see that it is gone
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one trial stands in the ledger: all of it that must not depend on faults."""
+
+    role: str
+    state: str
+    value: float | None
+    losses: Mapping[int, float]
+    settings: Mapping[str, Any]
+
+
+def endings(world: World) -> dict[int, Ending]:
+    """The ledger, read by plain Optuna."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url = world.url.replace("postgresql://", "postgresql+psycopg://", 1)
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        study = optuna.load_study(study_name="tiny", storage=storage)
+        return {
+            trial.number: Ending(
+                trial.user_attrs.get("sweeps:role", "none"),
+                trial.state.name,
+                trial.value if trial.state.name == "COMPLETE" else None,
+                trial.intermediate_values,
+                trial.user_attrs.get("sweeps:settings", {}),
+            )
+            for trial in study.trials
+        }
+    finally:
+        storage.engine.dispose()
+
+
+def survived(world: World, reference: World, *, failed: Mapping[int, str] | None = None) -> None:
+    """Assert that a sweep ended as its fault-free twin did.
+
+    Args:
+        world: whose last command came to its end.
+        reference: the twin.
+        failed: trials that the fault was meant to end, with a word of their reason.
+    """
+    got, wanted = endings(world), endings(reference)
+    _ledger(got, wanted, failed or {})
+    _points(world, got)
+    if not failed:
+        assert points(world) == points(reference), "MLflow has other points than without the fault"
+    _export(world, got)
+    _nothing_left(world)
+
+
+def _ledger(got: dict[int, Ending], wanted: dict[int, Ending], failed: Mapping[int, str]) -> None:
+    unfinished = {n: e.state for n, e in got.items() if e.state in ("RUNNING", "WAITING")}
+    assert not unfinished, f"not ended: {unfinished}"
+    if not failed:
+        assert sorted(got) == sorted(wanted), f"trials {sorted(got)}, planned {sorted(wanted)}"
+    for number, ending in got.items():
+        if number in failed:
+            assert ending.state == "FAIL", f"trial {number} is {ending.state}, its fault was passed over"
+        elif ending.role != "replicate" or not failed:  # with one trial out, others may be finalists
+            assert ending == wanted[number], f"trial {number}: {ending}, without the fault {wanted[number]}"
+    planned = Counter(ending.role for ending in wanted.values())
+    found = Counter(ending.role for ending in got.values())
+    del planned["replicate"], found["replicate"]
+    assert found == planned
+
+
+def mlflow_rows(database: Path) -> list[tuple[str, str, int, float, str]]:
+    """(trial, key, step, value, status) of every metric of every run that is not deleted."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        query = """SELECT COALESCE(t.value, ''), m.key, m.step, m.value, r.status FROM metrics m
+            JOIN runs r ON r.run_uuid = m.run_uuid
+            LEFT JOIN tags t ON t.run_uuid = m.run_uuid AND t.key = 'sweeps.trial'
+            WHERE r.lifecycle_stage = 'active'"""
+        return list(connection.execute(query))
+
+
+def points(world: World) -> dict[str, list[tuple[str, int, float]]]:
+    """What MLflow shows of each trial, without what the clock decides."""
+    result: dict[str, list[tuple[str, int, float]]] = {}
+    for trial, key, step, value, _ in mlflow_rows(world.mlflow):
+        shown = 0.0 if key in ("seconds", "tokens_per_second") else value
+        result.setdefault(trial, []).append((key, step, shown))
+    return {trial: sorted(rows) for trial, rows in result.items()}
+
+
+def _points(world: World, got: dict[int, Ending]) -> None:
+    rows = mlflow_rows(world.mlflow)
+    twice = [key for key, times in Counter(row[:3] for row in rows).items() if times > 1]
+    assert not twice, f"more than once in MLflow: {twice[:5]}"
+    running = {trial for trial, _, _, _, status in rows if status == "RUNNING"}
+    assert not running, f"RUNNING in MLflow: {running}"
+    for number, ending in got.items():
+        shown = {row[2]: row[3] for row in rows if row[:2] == (f"tiny/{number}", "eval_loss")}
+        assert shown == dict(ending.losses), f"trial {number}: MLflow {shown}, ledger {ending.losses}"
+    with closing(sqlite3.connect(f"file:{world.mlflow}?mode=ro", uri=True)) as connection:
+        query = "SELECT lifecycle_stage, COUNT(*) FROM runs GROUP BY 1"
+        runs = dict(connection.execute(query))
+    assert runs.get("active", 0) == len(got) + 1, (
+        f"{runs} runs in MLflow for {len(got)} trials and their sweep"
+    )
+
+
+def _export(world: World, got: dict[int, Ending]) -> None:
+    """Plain transformers gives the loss that the ledger holds."""
+    from transformers import AutoModelForCausalLM
+
+    from tli.base import find
+    from tli.data import DataSettings, open_tokens
+    from tli.evaluate import evaluate
+
+    where = () if world.study == "sqlite" else ("--study", world.study)
+    code = ended(world.start("export", "tiny", "--out", "best", "--json", *where, name="export"))
+    said = world.said("export")
+    assert code == 0, said
+    answer = json.loads(said[said.index("{") :])
+    model = AutoModelForCausalLM.from_pretrained(world.folder / "best")
+    data = DataSettings(
+        source=str(world.home / "text.txt"), heldout_fraction=0.2, sequence_length=16, eval_tokens=64
+    )
+    tokens = open_tokens(data, find(str(world.home / "model")), world.runs / "tokens")
+    loss = evaluate(model, tokens.heldout_windows(sequence_length=16, eval_tokens=64)).loss
+    recorded = got[answer["trial"]].value
+    assert recorded is not None
+    assert abs(loss - recorded) <= 1e-6 * recorded, f"exported {loss}, in the ledger {recorded}"
+
+
+def _nothing_left(world: World, spared: Collection[int] = ()) -> None:
+    deadline = time.monotonic() + LINGERING
+    while left := set(world.processes()) - set(spared):
+        assert time.monotonic() < deadline, f"left behind: {[_words(pid) for pid in left]}"
+        time.sleep(0.1)
+    aside = [path for path in world.runs.rglob("*.tmp-*") if "tokens" not in path.parts]
+    assert not aside, f"half-written and left: {aside}"
+
+
+def _words(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return str(pid)
