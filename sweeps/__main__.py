@@ -242,10 +242,13 @@ def _status(options: argparse.Namespace) -> int:
             {
                 "name": sweep.spec.name,
                 "finished": sweep.ledger.finished,
+                "driver": sweep.ledger.driver,
                 "trials": [_row(r) for r in sweep.records],
             }
         )
     else:
+        driver = sweep.ledger.driver
+        print(f"Driven by {driver}." if driver else "Nobody drives it now.")
         print(status_text(sweep.records))
     return 0
 

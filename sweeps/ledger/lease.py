@@ -54,8 +54,8 @@ class Row:
 
     @property
     def alive(self) -> bool:
-        """Whether somebody holds it."""
-        return bool(self.owner) and self.expires > self.now
+        """Whether somebody holds it, as far as this machine can know."""
+        return bool(self.owner) and self.expires > self.now and not _is_dead(self.owner)
 
     @property
     def holder(self) -> str:
@@ -203,7 +203,7 @@ def _acquired(engine: Engine, study_id: int, name: str) -> int:
     while True:
         with engine.connect() as connection:
             found = _row(connection, study_id)
-        if found is None or not found.alive or _is_dead(found.owner):
+        if found is None or not found.alive:
             fence = _taken(engine, study_id, found)
             if fence is not None:
                 return fence

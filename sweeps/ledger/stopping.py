@@ -3,7 +3,8 @@
 Rungs live in the study, so a rule goes on after a restart where it was. A rule is asked after every report of
 a trial that counts for search; the control, the baseline and replicates are never stopped. Trials are
 compared where they have had equally many steps (and tokens, then), or have spent the same FLOPs or seconds of
-training: a small K makes a deep model, and equal steps flatter it.
+training: a small K makes a deep model, and equal steps flatter it. A rung takes the first report at or beyond
+it; the median rule compares on the lines between reports.
 """
 
 from __future__ import annotations

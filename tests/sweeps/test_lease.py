@@ -105,6 +105,7 @@ def test_a_killed_driver_is_followed_at_once(url: str, spec: Spec, driver: Any) 
     assert events.recv() == 0
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    assert Ledger.read(url, spec.name).driver is None, "its lease has not run out, but it is dead"
     started = time.monotonic()
     with Ledger.driven(url, spec) as ledger:
         assert time.monotonic() - started < 1.0  # of a lease, which it did not wait for
