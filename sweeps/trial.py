@@ -148,7 +148,9 @@ def run_trial(
     )
     curve = folders.trial(assignment.number) / CURVE
     if load_latest(training, folders.checkpoints(assignment.number)) and training.measured is not None:
-        yield tuple(point for point in read_curve(curve) if point.step <= training.measured)
+        known = tuple(point for point in read_curve(curve) if point.step <= training.measured)
+        if known:  # a curve may be lost where a state is not
+            yield known
     with closing(_Saving(training, folders.checkpoints(assignment.number), curve, on_work)) as saving:
         for progress in training.run(assignment.report_steps, saving.between):
             point = Point(

@@ -77,7 +77,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "fraction for a whole number": ("k: 2", "k: 2.5", ["5:15 trial.injection.k: got 2.5; expected a whole number of at least 1 (layers per injected layer); try 4"]),
     "boolean for a whole number": ("seeds: 2", "seeds: true", ["12:21 finalists.seeds: got true; expected a whole number of at least 1; try 3"]),
     "1:30 for a number": ("trials: 6", "trials: 1:30", ["10:10 budget.trials: got the text '1:30'; expected a whole number of at least 2 (the control and the baseline come first); try 24"]),
-    "no for a name": ("rule: asha", "rule: no", ["11:12 stopping.rule: got 'no'; expected one of asha, median, none; try none"]),
+    "no for a name": ("rule: asha", "rule: no", ["11:12 stopping.rule: got 'no'; expected one of asha, hyperband, median, none; try none"]),
     "misspelt name": ("init: identity", "init: identiy", [f"5:21 trial.injection.init: got 'identiy'; expected {INITS}; try identity"]),
     "name that climbs": ("my-sweep", "../my-sweep", [f"1:1 name: got '../my-sweep'; expected {NAME}; try my-sweep"]),
     "absolute name": ("my-sweep", "/tmp/x", [f"1:1 name: got '/tmp/x'; expected {NAME}; try my-sweep"]),
