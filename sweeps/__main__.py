@@ -9,11 +9,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeps.arguments import parser
 from tli.errors import InputError, Problem, TliError
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 stopped by hand."""
-    options = _parser().parse_args(arguments)
+    options = parser(os.environ).parse_args(arguments)
     try:
-        result: int = options.command(options)
+        result = COMMANDS[options.command](options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
@@ -348,137 +349,20 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str))
 
 
-# -- the parser -----------------------------------------------------------------------------------
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sweeps",
-        description="Find the best way to grow a language model deeper, by a sweep that can be resumed.",
-        epilog="Start here:\n  sweeps plan quickstart      what it would cost\n"
-        "  sweeps run quickstart       run it; the same command again goes on where it stopped\n"
-        "  sweeps export quickstart --out best/",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    def command(
-        name: str, what: Callable[[argparse.Namespace], int], text: str, example: str
-    ) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        added.set_defaults(command=what)
-        runs = os.environ.get("SWEEPS_RUNS")
-        shown = f"folder of all results (default: {runs or 'runs, or what the spec says'})"
-        added.add_argument("--runs", metavar="DIR", default=runs, help=shown)
-        return added
-
-    _spec_commands(command)
-    _sweep_commands(command)
-    return parser
-
-
-def _spec_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    validate = command(
-        "validate", _validate, "check a spec, its base, data and resources", "sweeps validate my.yaml"
-    )
-    plan = command(
-        "plan",
-        _plan,
-        "print what a sweep would cost, before anything runs",
-        "sweeps plan quickstart --calibrate",
-    )
-    plan.add_argument("--calibrate", action="store_true", help="train three steps here to estimate hours")
-    run = command(
-        "run",
-        _run,
-        "run a sweep, or what is left of it",
-        "sweeps run quickstart\n  sweeps run quickstart --set budget.trials=40     more trials, at any time",
-    )
-    run.add_argument(
-        "--extend", action="store_true", help="allow a larger budget than the study was made with"
-    )
-    trial = command(
-        "trial", _trial, "run one trial in this process, for a debugger", "sweeps trial quickstart 1"
-    )
-    submit = command(
-        "submit",
-        _submit,
-        "run a sweep as a job of a Ray cluster",
-        "sweeps submit quickstart --address http://head:8265",
-    )
-    for each in (validate, plan, run, trial, submit):
-        each.add_argument("spec", metavar="SPEC", help="a YAML file, or a packaged spec such as quickstart")
-        each.add_argument(
-            "--set", metavar="PATH=VALUE", action="append", help="override one setting; repeatable"
-        )
-    trial.add_argument("number", metavar="N", type=int, help="number of the trial")
-    trial.add_argument(
-        "--out", metavar="DIR", type=Path, help="new folder for what it writes (default: trial-N)"
-    )
-    trial.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    _runner(run)
-    for each in (validate, plan):
-        each.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that is meant")
-    for each in (validate, plan, run, trial):
-        each.add_argument("--json", action="store_true", help="answer in JSON")
-    server = os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
-    submit.add_argument(
-        "--address", metavar="URL", default=server, help=f"of the jobs server (default: {server})"
-    )
-    submit.add_argument("--working-dir", metavar="DIR", default=".", help="folder that the job is given")
-    submit.add_argument("--submission-id", metavar="ID", help="default: made from the sweep's name")
-    submit.add_argument("--no-wait", action="store_true", help="do not follow the job's log")
-
-
-def _sweep_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    resume = command(
-        "resume", _resume, "go on with a sweep by its name", "sweeps resume quickstart --trials 40"
-    )
-    resume.add_argument("--trials", metavar="N", type=int, help="raise the budget to N trials")
-    _runner(resume)
-    status = command("status", _status, "show every trial of a sweep", "sweeps status quickstart")
-    listed = command("list", _list, "list the sweeps under the runs folder", "sweeps list")
-    best = command(
-        "best", _best, "show the best configuration and what it is better than", "sweeps best quickstart"
-    )
-    export = command(
-        "export", _export, "write the best trial's model as a folder", "sweeps export quickstart --out best/"
-    )
-    export.add_argument("--out", metavar="DIR", type=Path, required=True, help="new folder")
-    export.add_argument("--trial", metavar="N", type=int, help="this trial instead of the best")
-    ui = command("ui", _ui, "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
-    ui.add_argument("--host", default="127.0.0.1")
-    ui.add_argument("--port", type=int, default=5000, help="of MLflow")
-    ui.add_argument("--dashboard-port", type=int, default=8080, help="of optuna-dashboard")
-    ui.add_argument("--open", action="store_true", help="open a browser")
-    doctor = command(
-        "doctor", _doctor, "check versions, cores, GPUs, disk, stores and cluster", "sweeps doctor"
-    )
-    doctor.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster")
-    for each in (resume, status, best, export, ui):
-        each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
-    for each in (resume, status, best, export, ui, doctor):
-        each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, export, doctor):
-        each.add_argument("--json", action="store_true", help="answer in JSON")
-
-
-def _runner(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runner",
-        choices=("ray", "inline"),
-        default="ray",
-        help="inline: one trial at a time in this process",
-    )
-    address = os.environ.get("RAY_ADDRESS")  # set in every job of a cluster
-    shown = f"of a Ray cluster (default: {address or 'one of its own'})"
-    parser.add_argument("--address", metavar="ADDRESS", default=address, help=shown)
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "validate": _validate,
+    "plan": _plan,
+    "run": _run,
+    "trial": _trial,
+    "submit": _submit,
+    "resume": _resume,
+    "status": _status,
+    "list": _list,
+    "best": _best,
+    "export": _export,
+    "ui": _ui,
+    "doctor": _doctor,
+}
 
 
 if __name__ == "__main__":

@@ -40,11 +40,12 @@ def retry(spec: Spec, record: TrialRecord, cause: Cause, counts: Mapping[str, in
     match cause:
         case Cause.PREEMPTED:
             return Again()
-        case Cause.LOST | Cause.HUNG | Cause.ERROR:
-            limit = {Cause.LOST: spec.retries.lost, Cause.HUNG: spec.retries.hung}.get(
-                cause, spec.retries.error
-            )
-            return Again() if counts[cause] <= limit else None
+        case Cause.LOST:
+            return Again() if counts[cause] <= spec.retries.lost else None
+        case Cause.HUNG:
+            return Again() if counts[cause] <= spec.retries.hung else None
+        case Cause.ERROR:
+            return Again() if counts[cause] <= spec.retries.error else None
         case Cause.OUT_OF_MEMORY:
             smaller = _halved(spec, record)
             return Again(smaller) if spec.retries.halve_micro_batch and smaller else None

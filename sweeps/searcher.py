@@ -82,12 +82,15 @@ class AgendaSearcher(Searcher):
         """A Tune trial is over; without an ending of its own, its worker was lost."""
         running = self._running.pop(trial_id)
         self._watch.forget(trial_id)
-        lost = Outcome(State.FAIL, "its worker died", Cause.LOST)
+        outcome = self.endings.pop(trial_id, None) or self._gone(trial_id, running)
+        self.agenda.finish(running.number, running.attempt, outcome)
+
+    def _gone(self, trial_id: str, running: Assignment) -> Outcome:
         if trial_id in self._watch.hung:
-            lost = Outcome(State.FAIL, "its worker fell silent and was killed", Cause.HUNG)
-        elif (stacks := self._hung(running)) is not None:
-            lost = Outcome(State.FAIL, f"it did not go on; stacks: {stacks}", Cause.HUNG)
-        self.agenda.finish(running.number, running.attempt, self.endings.pop(trial_id, lost))
+            return Outcome(State.FAIL, "its worker fell silent and was killed", Cause.HUNG)
+        if (stacks := self._hung(running)) is not None:
+            return Outcome(State.FAIL, f"it did not go on; stacks: {stacks}", Cause.HUNG)
+        return Outcome(State.FAIL, "its worker died", Cause.LOST)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing goes into Tune's snapshots: the ledger is the memory."""

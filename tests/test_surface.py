@@ -8,13 +8,13 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from sweeps.arguments import parser as sweeps_parser
 from tli.arguments import parser as tli_parser
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +51,7 @@ def simple_command(line: str) -> list[str]:
 
 @cache
 def parser(program: str) -> argparse.ArgumentParser:
-    found = tli_parser() if program == "tli" else import_module(f"{program}.__main__")._parser()
+    found = tli_parser() if program == "tli" else sweeps_parser({})
     assert isinstance(found, argparse.ArgumentParser)
     return found
 

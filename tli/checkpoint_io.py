@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tli.errors import CheckpointError, Problem
-from tli.header import Problems, Shard, TensorInfo, no_constant, read_header, shown, unique
+from tli.errors import CheckpointError, Problem, Problems
+from tli.header import Shard, TensorInfo, no_constant, read_header, shown, unique
 
 __all__ = ["INDEX", "SINGLE", "Checkpoint", "Shard", "TensorInfo", "read_header"]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SHOWN = 8  # problems named one by one in a file before the rest is only counted
+ENOUGH = 1000  # problems after which a file is not read further
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -49,6 +52,29 @@ class FamilyError(InputError):
 
 class CheckpointError(InputError):
     """A model folder that is missing, broken, unsafe or not a causal language model."""
+
+
+class Problems:
+    """The first problems of a file by name and the number of the others: a hostile one must fill neither the
+    screen nor the memory.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where, self.count = where, 0
+        self._shown: list[Problem] = []
+
+    def add(self, problem: Problem) -> None:
+        """Takes one more."""
+        self.count += 1
+        if self.count <= SHOWN:
+            self._shown.append(problem)
+
+    def require(self) -> None:
+        """Raises CheckpointError when there is any."""
+        number = f"{self.count - SHOWN}{' or' * (self.count >= ENOUGH)}"
+        more = [Problem(self.where, f"{number} more of the kind", "none")]
+        if self.count:
+            raise CheckpointError(*self._shown, *(more if self.count > SHOWN else []))
 
 
 class DataError(InputError):

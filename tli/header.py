@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tli.errors import CheckpointError, Problem
+from tli.errors import ENOUGH, CheckpointError, Problem, Problems
 
 HEADER_LIMIT = 100_000_000  # bytes, as in the reference implementation
-SHOWN = 8  # problems named one by one in a file before the rest is only counted
-_ENOUGH = 1000  # problems after which a file is not read further
 BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8}
 BITS |= {"F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 BITS |= {"I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64, "C64": 64}
@@ -109,7 +107,7 @@ def read_header(file: Path) -> Shard:
             wrong = _wrong_with(name, entry)
             if wrong is not None:
                 problems.add(Problem(f"{where}: {shown(name)}", *wrong))
-                if problems.count == _ENOUGH:
+                if problems.count == ENOUGH:
                     break
                 continue
             start, end = (8 + length + offset for offset in entry["data_offsets"])
@@ -247,29 +245,6 @@ def _no_header(where: str, head: bytes, size: int, length: int) -> Problem:
         return Problem(where, f"a header of {length} bytes", f"safetensors; at most {HEADER_LIMIT}")
     got = f"{size} bytes (truncated within its header)"
     return Problem(where, got, f"more than {8 + length}", "downloading it again")
-
-
-class Problems:
-    """The first problems of a file by name and the number of the others: a hostile one must fill neither the
-    screen nor the memory.
-    """
-
-    def __init__(self, where: str) -> None:
-        self.where, self.count = where, 0
-        self._shown: list[Problem] = []
-
-    def add(self, problem: Problem) -> None:
-        """Takes one more."""
-        self.count += 1
-        if self.count <= SHOWN:
-            self._shown.append(problem)
-
-    def require(self) -> None:
-        """Raises CheckpointError when there is any."""
-        number = f"{self.count - SHOWN}{' or' * (self.count >= _ENOUGH)}"
-        more = [Problem(self.where, f"{number} more of the kind", "none")]
-        if self.count:
-            raise CheckpointError(*self._shown, *(more if self.count > SHOWN else []))
 
 
 def shown(value: Any, limit: int = 200) -> str:

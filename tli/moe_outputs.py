@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tli.errors import Problem
+from tli.errors import Problem, Problems
 from tli.experts import Experts
-from tli.header import FLOATS, Problems, TensorInfo
+from tli.header import FLOATS, TensorInfo
 from tli.moe import DENSE
 from tli.shards import Computed, Output, Zeros
 from tli.tensor_bytes import bytes_of, read_tensor, tensor_of, type_of

@@ -9,6 +9,7 @@ it; the median rule compares on the lines between reports.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -112,7 +113,8 @@ class _ByAmount(SeenStudy):
 def _at_amounts(trial: FrozenTrial, reference: float) -> FrozenTrial:
     """A copy that reported at amounts, in units; of several reports within one unit the last."""
     amounts = trial.user_attrs.get(AMOUNTS, {})
-    copied = FrozenTrial(**{**_fields(trial), "intermediate_values": {}})
+    copied = copy.copy(trial)
+    copied.intermediate_values = {}
     for step, loss in sorted(trial.intermediate_values.items()):
         if str(step) in amounts:
             copied.intermediate_values[round(_UNITS * amounts[str(step)] / reference)] = loss
@@ -128,18 +130,3 @@ def _with_value_at(trial: FrozenTrial, now: int) -> FrozenTrial:
             values[now] = values[low] + share * (values[high] - values[low])
             break
     return trial
-
-
-def _fields(trial: FrozenTrial) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "trial_id": trial._trial_id,
-        "state": trial.state,
-        "value": trial.value,
-        "datetime_start": trial.datetime_start,
-        "datetime_complete": trial.datetime_complete,
-        "params": trial.params,
-        "distributions": trial.distributions,
-        "user_attrs": trial.user_attrs,
-        "system_attrs": trial.system_attrs,
-    }

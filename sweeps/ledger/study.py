@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -32,18 +32,26 @@ from sweeps.ledger.store import (
     stored_spec,
     unused_study,
 )
+from sweeps.ledger.trials import (
+    ATTEMPT,
+    HIDDEN,
+    MICRO_BATCH,
+    REASON,
+    REPLICATE_OF,
+    REQUEST,
+    RETRIES,
+    ROLE,
+    SEED,
+    SETTINGS,
+    STEPS,
+    STOPPED,
+    TOTALS,
+    assignment_of,
+    record_of,
+)
 from sweeps.records import Assignment, Point, Role, State, TrialRecord
 from sweeps.space import Space
 from sweeps.spec import Spec
-
-# Attributes of a trial of ours.
-ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
-ATTEMPT, REASON, TOTALS = "sweeps:attempt", "sweeps:reason", "sweeps:totals"
-REPLICATE_OF = "sweeps:replicate_of"
-STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a restart does not ask again
-RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
-REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
-HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 
 
 class Ledger:
@@ -157,11 +165,11 @@ class Ledger:
         """Every trial, in the order of their numbers."""
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         self._ids.update({trial.number: trial._trial_id for trial in trials})
-        return [self._record(trial) for trial in trials]
+        return [record_of(trial, self.spec) for trial in trials]
 
     def record(self, number: int) -> TrialRecord:
         """One trial."""
-        return self._record(self._trial(number))
+        return record_of(self._trial(number), self.spec)
 
     def start(
         self,
@@ -353,15 +361,12 @@ class Ledger:
             user_attrs=self._attributes(settings, attributes),
         )
         template.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
-        if self._lease is None:
-            trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
-            return self._assignment(self._storage.get_trial(trial_id))
+        request = template.user_attrs[REQUEST]
         try:
-            with self._lease.creating(template.user_attrs[REQUEST]):
+            with self._lease.creating(request) if self._lease else nullcontext():
                 trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
         except AskedTwiceError:  # it is there, and only the reply to that was lost
             trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-            request = template.user_attrs[REQUEST]
             trial_id = next(t._trial_id for t in trials if t.user_attrs.get(REQUEST) == request)
         return self._assignment(self._storage.get_trial(trial_id))
 
@@ -377,44 +382,7 @@ class Ledger:
 
     def _assignment(self, trial: FrozenTrial) -> Assignment:
         self._ids[trial.number] = trial._trial_id
-        attributes = trial.user_attrs
-        return Assignment(
-            study=self.spec.name,
-            number=trial.number,
-            attempt=attributes[ATTEMPT],
-            role=Role(attributes[ROLE]),
-            settings=attributes[SETTINGS],
-            steps=attributes[STEPS],
-            report_steps=self.spec.report_steps(),
-            micro_batch_tokens=attributes.get(MICRO_BATCH),
-        )
-
-    def _record(self, trial: FrozenTrial) -> TrialRecord:
-        attributes = trial.user_attrs
-        totals = attributes.get(TOTALS, {})
-        complete = trial.state is TrialState.COMPLETE
-        return TrialRecord(
-            number=trial.number,
-            role=Role(attributes.get(ROLE, Role.SEARCH.value)),
-            state=State(trial.state.name),
-            params=trial.params or trial.system_attrs.get("fixed_params", {}),
-            settings=attributes.get(SETTINGS, {}),
-            seed=attributes.get(SEED, self.spec.trial.seed),
-            steps=attributes.get(STEPS, self.spec.steps),
-            losses=trial.intermediate_values,
-            value=trial.value if complete else None,
-            # One that was written right before a kill says nothing of the attempt after it.
-            reason=attributes.get(REASON) if trial.state in (TrialState.FAIL, TrialState.PRUNED) else None,
-            replicate_of=attributes.get(REPLICATE_OF),
-            attempt=attributes.get(ATTEMPT, 1),
-            retries=attributes.get(RETRIES, {}),
-            micro_batch_tokens=attributes.get(MICRO_BATCH),
-            seconds=totals.get("seconds"),
-            tokens=totals.get("tokens"),
-            flops=totals.get("flops"),
-            started=trial.datetime_start.timestamp() if trial.datetime_start else None,
-            finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
-        )
+        return assignment_of(trial, self.spec)
 
     def _trial(self, number: int) -> FrozenTrial:
         if number not in self._ids:

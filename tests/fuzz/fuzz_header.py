@@ -108,7 +108,7 @@ def mutated(source: random.Random, data: bytes) -> bytes:
     """The same with up to three changes of one kind, the length of the header mostly put right."""
     length = int.from_bytes(data[:8], "little")
     text, rest = data[8 : 8 + length], data[8 + length :]
-    kind = source.choice((_values, _values, _tokens, _bytes, None))
+    kind = source.choice((_values, _values, _tokens, _bytes, _bit, _twice, None))
     for _ in range(source.randrange(1, 4) if kind else 0):
         text = kind(source, text) if kind else text
     if source.random() < 0.1:
@@ -148,6 +148,20 @@ def _values(source: random.Random, text: bytes) -> bytes:
 def _tokens(source: random.Random, text: bytes) -> bytes:
     start = source.randrange(len(text) + 1)
     return text[:start] + source.choice(TOKENS) + text[start + source.randrange(3) :]
+
+
+def _bit(source: random.Random, text: bytes) -> bytes:
+    place = source.randrange(len(text)) if text else 0
+    return (
+        text[:place]
+        + bytes(byte ^ 1 << source.randrange(8) for byte in text[place : place + 1])
+        + text[place + 1 :]
+    )
+
+
+def _twice(source: random.Random, text: bytes) -> bytes:
+    start = source.randrange(len(text) + 1)
+    return text[: start + source.randrange(1, 30)] + text[start:]
 
 
 def _bytes(source: random.Random, text: bytes) -> bytes:

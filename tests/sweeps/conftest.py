@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from sweeps.spec import Spec, load_spec
 
 SPEC = """
 name: {name}
@@ -28,6 +31,7 @@ storage: {{study: "{study}", artifacts: {runs}}}
 tracking: {tracking}
 """
 
+_COUNTER = itertools.count()
 WriteSpec = Callable[..., Path]
 
 
@@ -48,6 +52,20 @@ def write_spec(tiny_model: Callable[[str], Path], tmp_path: Path) -> WriteSpec:
         return path
 
     return write
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of each kind of store in turn. One database for all tests of a store, a study for each: that is how people use them, too."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('store')}/study.db"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def spec(write_spec: WriteSpec, url: str) -> Spec:
+    """The spec of a new study in that store."""
+    return load_spec(str(write_spec(f"study-{next(_COUNTER)}", study=url)))
 
 
 class Silent:

@@ -91,7 +91,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_ray_job_submit(cluster: dict[str, Any], checkout: Path) -> None:
     """The plain command of Ray, word for word; the results are read from the study and from MLflow."""
     import mlflow

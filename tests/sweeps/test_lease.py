@@ -15,22 +15,9 @@ import pytest
 from sweeps.errors import LedgerHeldError
 from sweeps.ledger import Ledger, lease, open_storage, study
 from sweeps.records import Point, State
-from sweeps.spec import Spec, load_spec
+from sweeps.spec import Spec
 
-_COUNTER = itertools.count()
 _SPAWN = multiprocessing.get_context("spawn")
-
-
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('store')}/study.db"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def spec(write_spec: Any, url: str) -> Spec:
-    return load_spec(str(write_spec(f"leased-{next(_COUNTER)}", study=url)))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -20,22 +19,6 @@ SMALL = {
     "choice: [copy, identity, random]": "choice: [copy]",
     "choice: [1, 2, 4]": "choice: [1, 2]",
 }
-
-
-_COUNTER = itertools.count()
-
-
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database for all tests of a store, a study for each: that is how people use them, too."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('store')}/study.db"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def spec(write_spec: Any, url: str) -> Spec:
-    return load_spec(str(write_spec(f"study-{next(_COUNTER)}", study=url)))
 
 
 @pytest.fixture

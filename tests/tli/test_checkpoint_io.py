@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from tli import header
+from tli import errors
 from tli.checkpoint_io import Checkpoint, read_header
 from tli.errors import CheckpointError
 
@@ -98,7 +98,7 @@ def test_a_bad_header_is_refused_by_name(tmp_path: Path, head: Any, data: int, m
 def test_all_problems_of_a_file_are_told_and_many_are_counted(tmp_path: Path) -> None:
     head = {f"t{number}": entry(dtype="X") for number in range(20)}
     text = problem(write(tmp_path / "m.safetensors", head, bytes(8)))
-    assert len(text.splitlines()) == header.SHOWN + 1
+    assert len(text.splitlines()) == errors.SHOWN + 1
     assert text.endswith("FILE: got 12 more of the kind; expected none")
 
 
