@@ -182,7 +182,8 @@ class Agenda:
 
     def _ended(self, number: int) -> None:
         record = self.ledger.record(number)
-        show_end(self._tracker, record)
+        if record.settings:  # what was enqueued and cannot be run is nowhere shown
+            show_end(self._tracker, record)
         self._on_end(record)
         self._changed()
 

@@ -160,7 +160,8 @@ class Lease:
 
 
 def _unmark(connection: Connection) -> None:
-    connection.info.pop("sweeps:wrote", None)
+    if not connection.invalidated:  # by Ctrl-C in a statement; it answers no more, and its marks go with it
+        connection.info.pop("sweeps:wrote", None)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 
 from sweeps.errors import LedgerHeldError
 from sweeps.ledger import Ledger, lease, open_storage, study
+from sweeps.ledger.store import engine_of
 from sweeps.records import Point, State
 from sweeps.spec import Spec
 
@@ -172,3 +173,21 @@ def test_the_ledger_ends_a_trial_once_when_the_reply_was_lost(url: str, spec: Sp
         ledger.tell(0, 1, State.COMPLETE)
         ledger.tell(0, 1, State.COMPLETE)
         assert ledger.record(0).state is State.COMPLETE
+
+
+def test_ctrl_c_in_the_middle_of_a_write_is_ctrl_c(
+    url: str, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is given up then, and asking it for anything would be another error."""
+    with Ledger.driven(url, spec) as ledger:
+        ledger.ask()
+
+        def interrupted(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine_of(open_storage(url)).dialect, "do_execute", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                ledger.report(0, 1, [Point(0, 0, 0.0, 0.0, 1.0)])
+        ledger.report(0, 1, [Point(0, 0, 0.0, 0.0, 1.0)])
+        assert ledger.record(0).losses == {0: 1.0}
