@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 PLACE = Path(os.environ.get("SWEEPS_FAULTS", os.devnull))
-ROLES = {"sweeps": "driver", "sweeps.tracking": "delivery"}
+ROLES = {"sweeps": "driver", "tests.faults.nursery": "driver", "sweeps.tracking": "delivery"}
 
 counts: Counter[str] = Counter()
 latest: dict[str, str] = {}  # the last file of each point
@@ -216,6 +216,14 @@ class Patching(importlib.abc.MetaPathFinder):
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+def begin(place: Path) -> None:
+    """A forked process begins its life, in a world of its own."""
+    global PLACE  # noqa: PLW0603 - a process is in one world
+    PLACE = place
+    counts.clear()
+    latest.clear()
 
 
 def keep_counts() -> None:
