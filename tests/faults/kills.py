@@ -20,14 +20,11 @@ def again(world: World) -> None:
 
 def killed_at(arena: Arena, point: str, nth: int, do: str = "kill", **more: object) -> None:
     """Kill the whole sweep (driver and trial in one process) at a point; run the same command again."""
-    world = arena.world()
-    try:
+    with arena.cleared() as world:
         world.plan(point, nth, do, **more)
         assert world.run() == KILLED, f"no fault at {point} {nth}: {world.said()}"
         again(world)
         survived(world, arena.reference(Shape()))
-    finally:
-        world.clear()
 
 
 def driver_at_write(arena: Arena, dice: random.Random, seed: int) -> None:
@@ -40,15 +37,12 @@ def driver_at_write(arena: Arena, dice: random.Random, seed: int) -> None:
 def driver_twice(arena: Arena, dice: random.Random, seed: int) -> None:
     """Killed, and the resume killed again."""
     writes = arena.reference(Shape()).counts()["ledger before"]
-    world = arena.world()
-    try:
+    with arena.cleared() as world:
         for share in (0.3, 0.5):
             world.plan("ledger", dice.randrange(1, int(writes * share)), "kill", when="after")
             assert world.run() == KILLED, world.said()
         again(world)
         survived(world, arena.reference(Shape()))
-    finally:
-        world.clear()
 
 
 def _states(arena: Arena) -> int:
@@ -79,8 +73,7 @@ def any_moment(arena: Arena, dice: random.Random, seed: int) -> None:
 
 def terminated(arena: Arena, dice: random.Random, seed: int) -> None:
     """SIGTERM, and SIGKILL up to three seconds later, as `ray job stop` does."""
-    world = arena.world()
-    try:
+    with arena.cleared() as world:
         steps = arena.reference(Shape()).counts()["step before"]
         world.plan("step", dice.randint(1, steps), "wait")
         process = world.begin()
@@ -94,5 +87,3 @@ def terminated(arena: Arena, dice: random.Random, seed: int) -> None:
             process.wait()
         again(world)
         survived(world, arena.reference(Shape()))
-    finally:
-        world.clear()

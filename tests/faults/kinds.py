@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-from tests.faults import kills
+from tests.faults import crowds, kills, spoiled
 from tests.faults.world import Arena
 
 Kind = Callable[[Arena, random.Random, int], None]
@@ -18,4 +18,9 @@ KINDS: Mapping[str, Kind] = {
     "killed-after-state": kills.after_state,
     "killed-any-moment": kills.any_moment,
     "terminated": kills.terminated,
+    "not-a-number": spoiled.not_a_number,
+    "damaged-state": spoiled.damaged_state,
+    "planted-rows": spoiled.planted_rows,
+    "moved-clock": spoiled.moved_clock,
+    "many-drivers": crowds.many_drivers,
 }

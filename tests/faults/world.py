@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,7 @@ budget: {{trials: {trials}}}
 stopping: {{rule: {rule}, grace: 0.25, keep: 0.5}}
 finalists: {{top: 1, seeds: 2}}
 resources: {{cpus: 1, parallel: {parallel}}}
+retries: {{silence: {silence}}}
 storage: {{study: "{study}", artifacts: runs}}
 tracking: {tracking}
 """
@@ -50,6 +52,7 @@ class Shape:
     sampler: str = "tpe"
     rule: str = "asha"
     parallel: int = 1
+    silence: int = 60
 
 
 Process = subprocess.Popen[bytes] | Child
@@ -227,11 +230,22 @@ class Arena:
     def world(self, shape: Shape | None = None, **given: Any) -> World:
         """A new sweep."""
         self._made += 1
-        made = World(self.home, self.root / f"w{self._made:04d}", shape or Shape(), nursery=self.nursery, **given)
+        made = World(
+            self.home, self.root / f"w{self._made:04d}", shape or Shape(), nursery=self.nursery, **given
+        )
         if self._mlflow.exists() and made.store is None:
             made.runs.mkdir()
             shutil.copy(self._mlflow, made.mlflow)
         return made
+
+    @contextlib.contextmanager
+    def cleared(self, shape: Shape | None = None, **given: Any) -> Iterator[World]:
+        """A new sweep; what is left of its processes is ended afterwards."""
+        world = self.world(shape, **given)
+        try:
+            yield world
+        finally:
+            world.clear()
 
     def _reference(self, shape: Shape) -> World:
         """The same sweep without a fault, run in one process: what every other must equal."""
