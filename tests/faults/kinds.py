@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-from tests.faults import crowds, kills, spoiled
+from tests.faults import crowds, kills, spoiled, stores
 from tests.faults.world import Arena
 
 Kind = Callable[[Arena, random.Random, int], None]
@@ -23,4 +23,10 @@ KINDS: Mapping[str, Kind] = {
     "planted-rows": spoiled.planted_rows,
     "moved-clock": spoiled.moved_clock,
     "many-drivers": crowds.many_drivers,
+    "mlflow-down": stores.mlflow_down,
+    "mlflow-slow": stores.mlflow_slow,
+    "mlflow-reply-lost": stores.mlflow_reply_lost,
+    "postgres-restarted": stores.postgres_restarted,
+    "disk-full": stores.disk_full,
+    "disk-read-only": stores.disk_read_only,
 }

@@ -10,11 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from tests.faults.nursery import Child, Nursery
 
@@ -206,15 +206,26 @@ def _empty_mlflow(database: Path) -> None:
     subprocess.run(words, check=True, capture_output=True)
 
 
+class Closable(Protocol):
+    """A server that stays for many seeds."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+Closing = TypeVar("Closing", bound=Closable)
+
+
 class Arena:
     """Gives each seed of each kind its world, and knows how the same sweep ends without a fault."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.home = root / "home"
-        self._made = 0
+        self.made = 0
         self._mlflow = root / "mlflow.db"  # as its migrations leave it, which take longer than a sweep
-        self.shared = contextlib.ExitStack()  # servers that stay for all seeds
+        self.shared = contextlib.ExitStack()
+        self._shared: dict[str, Any] = {}
         self.nursery = Nursery(root / "nursery", environment())
         self.shared.callback(self.nursery.close)
         self.reference = lru_cache(maxsize=None)(self._reference)
@@ -229,9 +240,9 @@ class Arena:
 
     def world(self, shape: Shape | None = None, **given: Any) -> World:
         """A new sweep."""
-        self._made += 1
+        self.made += 1
         made = World(
-            self.home, self.root / f"w{self._made:04d}", shape or Shape(), nursery=self.nursery, **given
+            self.home, self.root / f"w{self.made:04d}", shape or Shape(), nursery=self.nursery, **given
         )
         if self._mlflow.exists() and made.store is None:
             made.runs.mkdir()
@@ -252,6 +263,13 @@ class Arena:
         world = self.world(shape)
         assert world.run() == 0, world.said()
         return world
+
+    def once(self, name: str, make: Callable[[], Closing]) -> Closing:
+        """What several seeds share: made by the first that asks for it."""
+        if name not in self._shared:
+            self._shared[name] = made = make()
+            self.shared.callback(made.close)
+        return self._shared[name]
 
     def close(self) -> None:
         """End what several seeds share."""
