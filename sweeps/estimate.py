@@ -277,7 +277,7 @@ def _row(shape: Shape) -> tuple[str, ...]:
         _short(found.parameters),
         _short(found.injected_parameters) if shape.injection is not None else "-",
         _short(found.flops_per_token),
-        _bytes(found.memory_bytes),
+        in_bytes(found.memory_bytes),
         "; ".join(notes),
     )
 
@@ -300,7 +300,8 @@ def _short(number: float) -> str:
     return f"{number:.3g}"
 
 
-def _bytes(number: int) -> str:
+def in_bytes(number: int) -> str:
+    """An amount of memory or disk, in words."""
     for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
         if number >= size:
             return f"{number / size:.1f} {unit}" if number / size < 10 else f"{number / size:.0f} {unit}"

@@ -250,8 +250,9 @@ def _room_problems(spec: Spec, base: Base, *, local: bool) -> Iterator[Problem]:
     needed = weights * (spec.finalists.top + 2 + estimate.slots(spec) * 6)
     free = machine.free_space(spec.root)
     if needed > free:
-        got = f"{free / 1e9:.1f} GB free at {str(machine.existing(spec.root))!r}"
-        yield Problem(spec.where("storage.artifacts"), got, f"about {needed / 1e9:.1f} GB", "another folder")
+        got = f"{estimate.in_bytes(free)} free at {str(machine.existing(spec.root))!r}"
+        expected = f"about {estimate.in_bytes(needed)}"
+        yield Problem(spec.where("storage.artifacts"), got, expected, "another folder")
     have, most = machine.memory(), max(shape.cost.memory_bytes for shape in shapes)
     if local and not spec.resources.gpus and have is not None and most > have:
         got = f"trials of about {most / 2**30:.1f} GiB"

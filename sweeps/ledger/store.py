@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from sqlalchemy import Engine
 
 from sweeps.errors import Problem, SpecError
-from sweeps.ledger.patience import PatientStorage
+from sweeps.ledger.patience import FileStorage, ServerStorage, in_words
 from sweeps.reach import absolute
 from sweeps.spec import Spec, difference
 
@@ -29,6 +29,9 @@ def open_storage(url: str) -> BaseStorage:
 
     SQLite writes ahead and syncs at checkpoints: five times faster, and a power cut may cost the last
     moments but never the database's integrity. PostgreSQL connections are tried before use.
+
+    Raises:
+        SweepError: it cannot be used, now or in any later call: the disk is full, the server is away.
     """
     # By the file's place and not its name, which means another file in another working folder.
     return _opened(absolute(url))
@@ -46,20 +49,21 @@ def _opened(url: str) -> BaseStorage:
         except (IntegrityError, OperationalError, ProgrammingError):
             # Two sweeps that make a new database at once meet at its tables; the second finds them made.
             time.sleep(wait)
-    return get_storage(opened(url))
+    with in_words():
+        return get_storage(opened(url))
 
 
 def _postgresql(url: str) -> RDBStorage:
     # Named, because SQLAlchemy's own choice of driver changed between its versions.
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    return PatientStorage(url, engine_kwargs={"pool_pre_ping": True})
+    return ServerStorage(url, engine_kwargs={"pool_pre_ping": True})
 
 
 def _sqlite(url: str) -> RDBStorage:
     from sqlalchemy import event
 
     Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    storage = FileStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
     def set_up(connection: Any, _record: object) -> None:
         cursor = connection.cursor()

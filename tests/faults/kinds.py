@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-from tests.faults import crowds, kills, spoiled, stores
+from tests.faults import cluster, crowds, kills, spoiled, stores
 from tests.faults.world import Arena
 
 Kind = Callable[[Arena, random.Random, int], None]
@@ -29,4 +29,12 @@ KINDS: Mapping[str, Kind] = {
     "postgres-restarted": stores.postgres_restarted,
     "disk-full": stores.disk_full,
     "disk-read-only": stores.disk_read_only,
+    "driver-frozen": cluster.driver_frozen,
+    "worker-killed": cluster.worker_killed,
+    "worker-killed-around-state": cluster.worker_killed_around_a_state,
+    "worker-killed-after-report": cluster.worker_killed_after_report,
+    "worker-hangs": cluster.worker_hangs,
+    "worker-frozen": cluster.worker_frozen,
+    "raylet-killed": cluster.raylet_killed,
+    "head-killed": cluster.head_killed,
 }

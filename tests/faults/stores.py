@@ -189,18 +189,27 @@ def postgres_restarted(arena: Arena, dice: random.Random, seed: int) -> None:
 
 
 def disk_full(arena: Arena, dice: random.Random, seed: int) -> None:
-    """A disk of any size that is too small: the sweep says so and stops; on a larger one it goes on."""
-    need = _bytes(arena.reference(Shape()).runs)
-    least = _bytes(arena.world().runs) + 4096  # MLflow's migrations
-    with arena.cleared() as world, _disk(world.runs, dice.randint(least, need)) as resize:
-        code = world.run()
-        assert code in (0, 1, 2), f"{code}: {world.said()}"
-        assert "Traceback" not in world.said(), world.said()
-        if code:
-            assert "space" in world.said() or "room" in world.said() or "full" in world.said(), world.said()
-        resize(f"size={need * 4}")
+    """Somebody fills the disk at any measurement: the sweep says so and stops; with room again it goes on."""
+    with arena.cleared() as world, _disk(world.runs, 4 * _bytes(arena.reference(Shape()).runs)):
+        world.plan("curve", dice.randint(1, arena.reference(Shape()).counts()["curve before"]), "wait")
+        process = world.begin()
+        world.wait_for_fault(process)
+        filler = world.runs / "filler"
+        _fill(filler, left=dice.choice((0, dice.randrange(200))) * 1024)
+        world.go()
+        code, said = ended(process), world.said()
+        assert code in (0, 1), f"{code}: {said}"
+        assert "Traceback" not in said, said
+        assert code == 0 or "space" in said or "full" in said or "free" in said, said
+        filler.unlink()
         again(world)
         survived(world, arena.reference(Shape()))
+
+
+def _fill(file: Path, left: int) -> None:
+    place = os.statvfs(file.parent)
+    with contextlib.suppress(OSError), file.open("wb") as out:
+        os.posix_fallocate(out.fileno(), 0, max(4096, place.f_bavail * place.f_frsize - left))
 
 
 def disk_read_only(arena: Arena, dice: random.Random, seed: int) -> None:
