@@ -1,7 +1,8 @@
 """A server that was restarted under us is asked again, and a store that cannot be used says so in a line.
 
-Nothing that a store may have done already is done twice. Every call of Optuna's storage can be repeated: a value is set to what it was set to, an ending that stands is
-seen by the ledger, and the creation of a trial carries a key (`sweeps.ledger.lease`).
+Nothing that a store may have done already is done twice. Every call of Optuna's storage can be repeated: a
+value is set to what it was set to, an ending that stands is seen by the ledger, and the creation of a trial
+carries a key (`sweeps.ledger.lease`).
 """
 
 from __future__ import annotations

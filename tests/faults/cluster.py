@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,53 +80,6 @@ def worker_frozen(arena: Arena, dice: random.Random, seed: int) -> None:
         survived(world, arena.reference(shape))
 
 
-def driver_frozen(arena: Arena, dice: random.Random, seed: int) -> None:
-    """SIGSTOP of a driver past its lease; another takes over, and the first wakes up: it writes nothing more."""
-    with arena.cleared(APART) as world:
-        writes = arena.reference(APART).counts()["ledger before"]
-        world.plan("ledger", dice.randint(2, writes), "stop", when=("before", "after")[seed % 2])
-        first = world.begin("first")
-        fired = world.wait_for_fault(first)
-        _expire(world)
-        world.plan("ledger", 10**9, "kill")  # nothing more
-        second = world.begin()
-        _until(
-            lambda: (
-                ("driven" not in world.said() and _holder(world) == second.pid) or second.poll() is not None
-            )
-        )
-        os.kill(fired["pid"], signal.SIGCONT)
-        assert ended(first) in (0, 1), world.said("first")
-        assert "Traceback" not in world.said("first"), world.said("first")
-        assert ended(second) == 0, world.said()
-        survived(world, arena.reference(APART))
-
-
-def _expire(world: World) -> None:
-    """What twenty seconds of silence would do."""
-    import sqlite3
-
-    with contextlib.closing(sqlite3.connect(world.url.removeprefix("sqlite:///"), timeout=30)) as connection:
-        connection.execute("UPDATE sweeps_lease SET expires = 0")
-        connection.commit()
-
-
-def _holder(world: World) -> int | None:
-    import json
-    import sqlite3
-
-    with contextlib.closing(sqlite3.connect(world.url.removeprefix("sqlite:///"), timeout=30)) as connection:
-        (owner,) = connection.execute("SELECT owner FROM sweeps_lease").fetchone()
-    return json.loads(owner)["pid"] if owner else None
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + MINUTES
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 # -- nodes ------------------------------------------------------------------------------------------------
 
 
@@ -142,10 +95,11 @@ class Nodes:
         """Have faults in this world; the address."""
         self._world.unlink(missing_ok=True)
         self._world.symlink_to(world.faults)
-        if self._cluster is None:
-            self._start()
-        while len(self._cluster.worker_nodes) < 2:
-            self._cluster.add_node(num_cpus=1)
+        with self._environment():
+            if self._cluster is None:
+                self._cluster = _head()
+            while len(self._cluster.worker_nodes) < 2:
+                self._cluster.add_node(num_cpus=1)
         self._cluster.wait_for_nodes()
         return str(self._cluster.address)
 
@@ -164,19 +118,22 @@ class Nodes:
         if self._cluster is not None:
             self.kill_head()
 
-    def _start(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        given = {**environment(), "SWEEPS_FAULTS": str(self._world)}
+    @contextlib.contextmanager
+    def _environment(self) -> Iterator[None]:
+        """Nodes give their own environment to their workers."""
         before = dict(os.environ)
-        os.environ.update(given)
+        os.environ.update({**environment(), "SWEEPS_FAULTS": str(self._world)})
         try:
-            self._cluster = Cluster(
-                initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-            )
+            yield
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _head() -> Any:
+    from ray.cluster_utils import Cluster
+
+    return Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 
 
 def _nodes(arena: Arena) -> Nodes:

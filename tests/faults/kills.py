@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 
 from tests.faults.oracle import survived
-from tests.faults.world import Arena, Shape, World
+from tests.faults.world import Arena, Shape, World, ended
 
 KILLED = -signal.SIGKILL
+HELD = 1  # the exit code of whoever finds the sweep driven by another
 
 
 def again(world: World) -> None:
@@ -87,3 +90,26 @@ def terminated(arena: Arena, dice: random.Random, seed: int) -> None:
             process.wait()
         again(world)
         survived(world, arena.reference(Shape()))
+
+
+def frozen(arena: Arena, dice: random.Random, seed: int) -> None:
+    """SIGSTOP past the lease; who comes meanwhile is told who drives it, and SIGCONT is all it takes."""
+    with arena.cleared() as world:
+        writes = arena.reference(Shape()).counts()["ledger before"]
+        world.plan("ledger", dice.randint(1, writes), "stop", when="after")
+        first = world.begin()
+        stopped = world.wait_for_fault(first)["pid"]
+        _expire(world)
+        assert world.run("second") == HELD, world.said("second")
+        assert f"process {stopped}" in world.said("second"), world.said("second")
+        os.kill(stopped, signal.SIGCONT)
+        assert ended(first) == 0, world.said()
+        survived(world, arena.reference(Shape()))
+
+
+def _expire(world: World) -> None:
+    """Have twenty seconds of silence behind us."""
+    file = world.url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection:
+        connection.execute("UPDATE sweeps_lease SET expires = 0")
+        connection.commit()
