@@ -38,7 +38,8 @@ class Point:
     """One held-out measurement of a trial and the train losses since the one before.
 
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
-    training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch.
+    training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
+    `measuring` the seconds that this held-out loss took.
     """
 
     step: int
@@ -48,6 +49,7 @@ class Point:
     eval_loss: float
     train_loss: tuple[tuple[int, float], ...] = ()
     time: float = 0.0
+    measuring: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:
