@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+METRIC = "eval_loss"  # what trials are compared by, in nats per token
+
 
 class Role(StrEnum):
     """Why a trial exists. Only BASELINE and SEARCH trials are seen by the sampler and the stopping rule."""
