@@ -60,6 +60,7 @@ class Agenda:
         self._last_point: dict[int, Point] = {}
         self._reconciled = time.monotonic()
         self._orphans: set[int] = set()
+        self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
         self._left_behind = [r.number for r in ledger.trials() if r.state is State.RUNNING]
         self.phase = "search"
         self.finished = False
@@ -145,6 +146,8 @@ class Agenda:
         self._orphans = orphans
 
     def _first_ones(self) -> Assignment | None:
+        if self._begun:
+            return None
         present = {record.role for record in self.records()}
         baseline = self.spec.trial.model_dump()
         if Role.CONTROL not in present:
@@ -153,6 +156,7 @@ class Agenda:
             return self.ledger.start(
                 Role.BASELINE, baseline, params=self.ledger.space.project(flatten(baseline))
             )
+        self._begun = True
         return None
 
     def _searched(self) -> Assignment | None:
