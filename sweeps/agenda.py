@@ -61,7 +61,7 @@ class Agenda:
         self._reconciled = time.monotonic()
         self._orphans: set[int] = set()
         self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
-        self._left_behind = [r.number for r in ledger.trials() if r.state is State.RUNNING]
+        self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self.phase = "search"
         self.finished = False
         self.broken: str | None = None
@@ -140,8 +140,9 @@ class Agenda:
         if now - self._reconciled < _RECONCILED_EVERY:
             return
         self._reconciled = now
+        self.ledger.look_again()
         known = {*self._running, *self._left_behind}
-        orphans = {r.number for r in self.records() if r.state is State.RUNNING} - known
+        orphans = {r.number for r in self.ledger.unfinished() if r.state is State.RUNNING} - known
         self._left_behind += sorted(orphans & self._orphans)
         self._orphans = orphans
 
@@ -163,15 +164,13 @@ class Agenda:
         enqueued = self.ledger.take_waiting()
         if enqueued is not None:
             return enqueued
-        # What was enqueued with values that cannot be run has no settings, and costs nothing.
-        asked = sum(record.role is not Role.REPLICATE and bool(record.settings) for record in self.records())
-        return self.ledger.ask() if asked < self.spec.budget.trials else None
+        return self.ledger.ask() if self.ledger.asked < self.spec.budget.trials else None
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        records = self.records()
-        if any(r.role is not Role.REPLICATE and not r.state.finished for r in records):
+        if any(record.role is not Role.REPLICATE for record in self.ledger.unfinished()):
             return None
+        records = self.records()
         self.phase = "finalists"
         finalists = self.spec.finalists
         for number, seed in replicates_due(records, finalists.top, finalists.seeds):

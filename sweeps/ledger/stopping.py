@@ -18,7 +18,7 @@ from typing import Any
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
-from sweeps.ledger.sampling import SeenStudy
+from sweeps.ledger.seen import SeenStudy
 from sweeps.records import Point
 
 AMOUNTS = "sweeps:amounts"  # of a trial: what it had spent at each step it reported, where that is compared
@@ -102,7 +102,7 @@ class _ByAmount(SeenStudy):
     """A study whose trials reported at what they had spent, and at `now` by interpolation."""
 
     def __init__(self, study: SeenStudy, reference: float, now: int) -> None:
-        super().__init__(study, study._storage, study.hidden)
+        super().__init__(study.study_name, study.mirror)
         self._reference, self._now = reference, now
 
     def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:  # noqa: FBT001, FBT002
