@@ -21,7 +21,7 @@ from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Point, State
 from sweeps.results import Sweep
 from sweeps.searcher import AgendaSearcher
-from sweeps.service import _show_what_is_there, _tidy
+from sweeps.service import _show_what_is_there, _Tidying
 from sweeps.spec import Spec, load_spec
 from sweeps.tracking import Tracker
 from sweeps.trial import CURVE
@@ -94,13 +94,12 @@ class Simulation:
         tracker.open_sweep(spec.to_json(), {"sweeps.study": spec.name, "sweeps.spec_hash": spec.hash})
         sweep = Sweep(spec, folders, ledger)
         _show_what_is_there(tracker, sweep)
-        _tidy(sweep, [record for record in sweep.records if record.state.finished])
         self.agenda = Agenda(
             ledger,
             tracker,
             parallel=world.slots,
             on_change=watcher,
-            on_end=lambda record: _tidy(sweep, [record]),
+            on_end=_Tidying(sweep).ended,
         )
         self._folders = folders
         self.searcher = AgendaSearcher(
