@@ -104,7 +104,7 @@ class Proposals:
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, ...]:
-    """TPE's order of trials, the good first: complete ones by value, then stopped ones by how far they came."""
+    """TPE's order, the good first: complete ones by value, then stopped ones by how far they came."""
     if trial.state is TrialState.COMPLETE:
         return 0, 0, trial.values[0]
     if trial.last_step is None:
