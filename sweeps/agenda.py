@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sweeps.errors import StaleAttemptError
@@ -100,23 +100,36 @@ class Agenda:
         if outcome.fatal:
             self.broken = outcome.reason
             return
+        try:
+            again = self._written(number, attempt, outcome, last.totals if last else None)
+        except StaleAttemptError:
+            if not self.ledger.record(number).state.finished:
+                raise
+            again = False  # somebody ended it from outside, and that stands
+        if again:
+            self._left_behind.append(number)
+            self._changed()
+        else:
+            self._ended(number)
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial of the sweep."""
+        return self.ledger.trials()
+
+    def _written(
+        self, number: int, attempt: int, outcome: Outcome, totals: Mapping[str, float] | None
+    ) -> bool:
+        """Write the end of an execution down; whether its trial is to run again."""
         if outcome.cause is not None:
             record = self.ledger.record(number)
             counts = counted(record, outcome.cause)
             again = retry(self.spec, record, outcome.cause, counts)
             if again is not None:
                 self.ledger.note_retry(number, attempt, counts, again.micro_batch_tokens)
-                self._left_behind.append(number)
-                self._changed()
-                return
+                return True
             outcome = replace(outcome, reason=in_words(outcome.reason, outcome.cause, counts))
-        totals = last.totals if last else None
         self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
-        self._ended(number)
-
-    def records(self) -> list[TrialRecord]:
-        """Every trial of the sweep."""
-        return self.ledger.trials()
+        return False
 
     # -- the order of work --------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.errors import StaleAttemptError
 from sweeps.ledger.patience import unfinished
 from sweeps.ledger.trials import HIDDEN, REQUEST, counted, record_of
 from sweeps.records import TrialRecord
@@ -127,7 +128,7 @@ class Mirror:
         """A held-out loss.
 
         Raises:
-            UpdateFinishedTrialError: it has ended; this holds for every write.
+            StaleAttemptError: it has ended; this holds for every write.
         """
         self._written(number, self._store.set_trial_intermediate_value, step, loss)
         self._change(number, intermediate_values={**self._trials[number].intermediate_values, step: loss})
@@ -171,7 +172,7 @@ class Mirror:
             write(self._id(number), *values)
         except UpdateFinishedTrialError:
             self._renew(number)
-            raise
+            raise StaleAttemptError(f"trial {number} has ended: {self._trials[number].state.name}") from None
         except BaseException:
             self._stale.add(self._id(number))  # nobody knows whether it was written
             raise

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -291,7 +290,7 @@ class Ledger:
             value = trial.intermediate_values[trial.last_step]
         try:
             self._mirror.end(number, TrialState[state.value], value)
-        except UpdateFinishedTrialError:
+        except StaleAttemptError:
             # The store did it, was restarted before it could say so, and was asked again.
             if self._mirror.trial(number).state.name != state.value:
                 raise
