@@ -9,6 +9,7 @@ first write to it.
 
 from __future__ import annotations
 
+import bisect
 import copy
 import json
 from collections.abc import Reversible
@@ -42,6 +43,7 @@ class Mirror:
         self._numbers: dict[int, int] = {}  # by Optuna's id
         self._visible: dict[int, FrozenTrial] = {}  # to sampler and stopping rule; by number
         self.ended: list[FrozenTrial] = []  # of the visible ones, in the order in which that was learned
+        self.complete: list[FrozenTrial] = []  # of the visible ones, by number
         self._open: dict[int, int] = {}  # ids of unfinished trials by number
         self._stale: set[int] = set()  # ids of trials to be read again
 
@@ -205,3 +207,5 @@ class Mirror:
             self._open[number] = trial._trial_id
         elif (self._open.pop(number, None) is not None or not known) and HIDDEN not in trial.user_attrs:
             self.ended.append(trial)
+            if trial.state is TrialState.COMPLETE:
+                bisect.insort(self.complete, trial, key=lambda each: each.number)

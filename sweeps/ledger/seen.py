@@ -13,7 +13,7 @@ from typing import Any, cast
 import optuna
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.ledger.mirror import Mirror
 
@@ -66,6 +66,8 @@ class _Memory:
         states: Any = None,
     ) -> list[FrozenTrial]:
         trials = self._mirror.visible() if self._only is None else self._only
+        if states == (TrialState.COMPLETE,) and self._only is None:  # what the median is of, at every report
+            trials = self._mirror.complete
         wanted = list(trials) if states is None else [trial for trial in trials if trial.state in states]
         return copy.deepcopy(wanted) if deepcopy else wanted
 
