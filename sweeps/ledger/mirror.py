@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger.patience import unfinished
 from sweeps.ledger.trials import HIDDEN, REQUEST, counted, record_of
-from sweeps.records import TrialRecord
+from sweeps.records import State, TrialRecord
 from sweeps.spec import Spec
 
 
@@ -59,11 +59,12 @@ class Mirror:
         self._stale.clear()
 
     def look_again(self) -> None:
-        """As `look`, and find the trials that were ended, or taken, by somebody else."""
+        """As `look`, and find the trials that were ended, or taken, or are run, by somebody else."""
         standing = unfinished(self._store, self.study_id)
-        self._stale.update(
-            id_ for number, id_ in self._open.items() if standing.get(id_) != self._trials[number].state.name
-        )
+        for number, trial_id in self._open.items():
+            theirs = self._records[number].state is State.RUNNING and not self._records[number].settings
+            if theirs or standing.get(trial_id) != self._records[number].state.value:
+                self._stale.add(trial_id)
         self.look()
 
     def records(self) -> list[TrialRecord]:
@@ -87,6 +88,13 @@ class Mirror:
             self.look()
         if number in self._open and not self.exclusive:
             self._renew(number)
+        return self._trials[number]
+
+    def renewed(self, number: int) -> FrozenTrial:
+        """One trial, as the store has it now."""
+        if number >= len(self._trials):
+            self.look()
+        self._renew(number)
         return self._trials[number]
 
     def visible(self) -> Reversible[FrozenTrial]:

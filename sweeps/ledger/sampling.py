@@ -44,7 +44,7 @@ class Proposals:
             sampler: a name in SAMPLERS.
             seed: of the study.
         """
-        self._study, self._space, self._seed = study, space, seed
+        self._study, self.space, self._seed = study, space, seed
         self._sampler = SAMPLERS[sampler]
         self._tried: set[tuple[Any, ...]] = set()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
@@ -58,7 +58,7 @@ class Proposals:
             fixed: values that somebody else has chosen; a wholly fixed proposal may repeat a tried one.
         """
         fixed = fixed or {}
-        space = self._space
+        space = self.space
         self._read_on()
         study = self._window()
         tried = self._tried | self._being_tried() if space.finite else frozenset()
@@ -78,7 +78,7 @@ class Proposals:
         """Take in what has ended since the last question."""
         ended = self._study.mirror.ended
         for trial in ended[self._read :]:
-            self._tried.add(self._space.key(trial.params))
+            self._tried.add(self.space.key(trial.params))
             if trial.state in _TOLD:
                 bisect.insort(self._best, (*_rank(trial), trial.number, trial))
                 del self._best[_BELOW:]
@@ -86,7 +86,7 @@ class Proposals:
 
     def _being_tried(self) -> set[tuple[Any, ...]]:
         running = (trial for trial in self._study.mirror.visible() if trial.state is TrialState.RUNNING)
-        return {self._space.key(trial.params) for trial in running}
+        return {self.space.key(trial.params) for trial in running}
 
     def _window(self) -> SeenStudy:
         """The study, or where it is long the part of it that tells."""

@@ -10,6 +10,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import Problem, SpecError, StaleAttemptError
+from sweeps.ledger.enqueued import settle
 from sweeps.ledger.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.mirror import Mirror
 from sweeps.ledger.sampling import Proposals
@@ -35,7 +36,6 @@ from sweeps.ledger.trials import (
     REQUEST,
     RETRIES,
     ROLE,
-    SEED,
     SETTINGS,
     STEPS,
     STOPPED,
@@ -192,7 +192,7 @@ class Ledger:
         self._mirror.look()
         for waiting in self.unfinished():
             if waiting.state is State.WAITING and self._mirror.claim(waiting.number):
-                assignment = self._settle(self._mirror.trial(waiting.number))
+                assignment = self._settled(waiting.number)
                 if assignment is not None:
                     return assignment
         return None
@@ -203,14 +203,14 @@ class Ledger:
         None for one that ends here: the stopping rule had decided so before its driver was killed; or it was
         being taken from the queue then, and cannot be run.
         """
-        trial = self._mirror.trial(number)
+        trial = self._mirror.renewed(number)
         if STOPPED in trial.user_attrs:
             stopped = dict(trial.user_attrs[STOPPED])
             reason = self.stopped_reason(stopped.pop("step"))
             self.tell(number, trial.user_attrs[ATTEMPT], State.PRUNED, reason=reason, totals=stopped)
             return None
         if SETTINGS not in trial.user_attrs:
-            return self._settle(trial)
+            return self._settled(number)
         self._mirror.set_attribute(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
         return self._assignment(number)
 
@@ -306,31 +306,10 @@ class Ledger:
             self._reference = amount / step * trial.user_attrs[STEPS]
             self._storage.set_study_user_attr(self._study_id, REFERENCE, self._reference)
 
-    def _settle(self, trial: FrozenTrial) -> Assignment | None:
-        """Complete the parameters of an enqueued trial and write its settings; or end it, with the reason.
-
-        Each write can be the last before a kill: until the settings are there, this is done again.
-        """
-        number = trial.number
-        given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        try:
-            params = self._proposals.propose(number, self.space.completed(given))
-            if params is None:
-                raise ValueError("nothing is left to try with these values")  # noqa: TRY301
-            self.space.refuse_idle(given, params)
-            settings = self.spec.settings_for(params).model_dump()
-        except ValueError as error:  # SpecError is one
-            self._mirror.set_attribute(number, ROLE, Role.SEARCH.value)
-            self._mirror.set_attribute(number, REASON, f"enqueued: {error}")
-            self._mirror.end(number, TrialState.FAIL)
-            return None
-        for name, distribution in self.space.distributions(params).items():
-            if name not in trial.params:
-                self._mirror.set_param(number, name, params[name], distribution)
-        attributes = attributes_of(settings, self.spec.steps, {ROLE: Role.SEARCH.value})
-        for attribute in (ROLE, SEED, STEPS, ATTEMPT, SETTINGS):
-            self._mirror.set_attribute(number, attribute, attributes[attribute])
-        return self._assignment(number)
+    def _settled(self, number: int) -> Assignment | None:
+        """An enqueued trial that was taken, if it can be run."""
+        done = settle(number, self._mirror, self._proposals, self.spec)
+        return self._assignment(number) if done else None
 
     def _create(
         self, settings: Mapping[str, Any], params: Mapping[str, Any], attributes: Mapping[str, Any]
