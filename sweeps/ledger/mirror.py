@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import StaleAttemptError
+from sweeps.ledger.loading import load
 from sweeps.ledger.patience import unfinished
 from sweeps.ledger.trials import HIDDEN, REQUEST, counted, record_of
 from sweeps.records import State, TrialRecord
@@ -51,10 +52,14 @@ class Mirror:
 
     def look(self) -> None:
         """Read what is new, and what may have changed."""
-        if not self.exclusive:
-            self._stale.update(self._open.values())
-        last = self._trials[-1]._trial_id if self._trials else -1
-        for trial in self._store._get_trials(self.study_id, None, self._stale, last):
+        if not self._trials:
+            found = load(self._store, self.study_id)
+        else:
+            if not self.exclusive:
+                self._stale.update(self._open.values())
+            last = self._trials[-1]._trial_id
+            found = self._store._get_trials(self.study_id, None, self._stale, last)
+        for trial in found:
             self._take(trial)
         self._stale.clear()
 
@@ -96,6 +101,12 @@ class Mirror:
             self.look()
         self._renew(number)
         return self._trials[number]
+
+    def running(self) -> list[FrozenTrial]:
+        """Those of the visible ones that run, in no order."""
+        self._freshen()
+        open_ones = (self._visible.get(number) for number in self._open)
+        return [trial for trial in open_ones if trial is not None and trial.state is TrialState.RUNNING]
 
     def visible(self) -> Reversible[FrozenTrial]:
         """What the sampler and the stopping rule may see, in the order of numbers."""

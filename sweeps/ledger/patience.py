@@ -27,7 +27,13 @@ class PatientStorage(RDBStorage):
     """Optuna's storage for a server that comes back."""
 
 
-def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
+def patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call of a storage that is repeated until the store answers.
+
+    Raises:
+        SweepError: it has not, for `SECONDS`.
+    """
+
     @functools.wraps(call)
     def ask(storage: RDBStorage, *given: Any, **named: Any) -> Any:
         started, wait = time.monotonic(), 0.1
@@ -57,7 +63,7 @@ def _away(error: Exception) -> str | None:
     return masked(str(cause.orig).strip().partition("\n")[0])
 
 
-@_patient
+@patient
 def unfinished(storage: RDBStorage, study_id: int) -> dict[int, str]:
     """The states of a study's trials that have not ended, by Optuna's id; nothing else of them is read."""
     with storage.engine.connect() as connection:
@@ -76,4 +82,4 @@ for _name in (
     "set_trial_state_values", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr",
     "get_trial", "_get_trials",
 ):  # fmt: skip
-    setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
+    setattr(PatientStorage, _name, patient(getattr(RDBStorage, _name)))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import heapq
+import itertools
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -21,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps.ledger.seen import SeenStudy
 from sweeps.space import Space
 
-WINDOW = 1000  # ended trials that the sampler looks at, beside the best ones
+WINDOW = 500  # latest ended trials that the sampler looks at, and running ones, beside the best
 _BELOW = 25  # the most that TPE takes for good ones; these it gets however old they are
 _TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 _DRAWS = 20  # of a sampler, before a finite space is searched for what is left
@@ -85,22 +87,18 @@ class Proposals:
         self._read = len(ended)
 
     def _being_tried(self) -> set[tuple[Any, ...]]:
-        running = (trial for trial in self._study.mirror.visible() if trial.state is TrialState.RUNNING)
-        return {self.space.key(trial.params) for trial in running}
+        return {self.space.key(trial.params) for trial in self._study.mirror.running()}
 
     def _window(self) -> SeenStudy:
-        """The study, or where it is long the part of it that tells."""
+        """The study, or where it is long the part of it that tells: the best, the latest, and what runs."""
         if len(self._study.mirror.ended) <= WINDOW:
             return self._study
-        chosen = {entry[-2]: entry[-1] for entry in self._best}
-        left = WINDOW
-        for trial in reversed(self._study.mirror.visible()):
-            if trial.state is TrialState.RUNNING:
-                chosen[trial.number] = trial
-            elif left and trial.state in _TOLD:
-                chosen[trial.number] = trial
-                left -= 1
-        return SeenStudy(self._study.study_name, self._study.mirror, map(chosen.__getitem__, sorted(chosen)))
+        mirror = self._study.mirror
+        told = (trial for trial in reversed(mirror.visible()) if trial.state in _TOLD)
+        running = heapq.nlargest(WINDOW, mirror.running(), key=lambda trial: trial.number)
+        best = (entry[-1] for entry in self._best)
+        chosen = {trial.number: trial for trial in (*best, *itertools.islice(told, WINDOW), *running)}
+        return SeenStudy(self._study.study_name, mirror, map(chosen.__getitem__, sorted(chosen)))
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, ...]:

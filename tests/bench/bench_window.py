@@ -82,6 +82,9 @@ class _Trials:
     def visible(self) -> list[FrozenTrial]:
         return self.ended
 
+    def running(self) -> list[FrozenTrial]:
+        return []
+
 
 def picks(function: str, trials: int, seed: int, window: int) -> list[float]:
     """The values of so many trials, one after another."""
