@@ -12,7 +12,8 @@ from __future__ import annotations
 import bisect
 import copy
 import json
-from collections.abc import Reversible
+from collections import defaultdict
+from collections.abc import Reversible, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -26,6 +27,8 @@ from sweeps.ledger.patience import unfinished
 from sweeps.ledger.trials import HIDDEN, REQUEST, counted, record_of
 from sweeps.records import State, TrialRecord
 from sweeps.spec import Spec
+
+_RUNG = "completed_rung_"  # how the system attributes begin in which Optuna's pruners keep their rungs
 
 
 class Mirror:
@@ -45,6 +48,7 @@ class Mirror:
         self._visible: dict[int, FrozenTrial] = {}  # to sampler and stopping rule; by number
         self.ended: list[FrozenTrial] = []  # of the visible ones, in the order in which that was learned
         self.complete: list[FrozenTrial] = []  # of the visible ones, by number
+        self._rungs: defaultdict[str, list[float]] = defaultdict(list)  # losses of visible ones, in order
         self._open: dict[int, int] = {}  # ids of unfinished trials by number
         self._stale: set[int] = set()  # ids of trials to be read again
 
@@ -101,6 +105,11 @@ class Mirror:
             self.look()
         self._renew(number)
         return self._trials[number]
+
+    def on_rung(self, name: str) -> Sequence[float]:
+        """The losses on a rung of a stopping rule, the lowest first."""
+        self._freshen()
+        return self._rungs[name]
 
     def running(self) -> list[FrozenTrial]:
         """Those of the visible ones that run, in no order."""
@@ -221,6 +230,10 @@ class Mirror:
             self._numbers[trial._trial_id] = number
         self.asked += counted(record)
         if HIDDEN not in trial.user_attrs:
+            before = self._visible.get(number)
+            for name in trial.system_attrs.keys() - (before.system_attrs.keys() if before else ()):
+                if name.startswith(_RUNG):
+                    bisect.insort(self._rungs[name], trial.system_attrs[name])
             self._visible[number] = trial
         if not trial.state.is_finished():
             self._open[number] = trial._trial_id

@@ -15,9 +15,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
+from sweeps.ledger.halving import Halving
 from sweeps.ledger.seen import SeenStudy
 from sweeps.records import Point
 
@@ -35,7 +36,7 @@ SPENT: Mapping[str, Callable[[Point], float] | None] = {
 
 
 def _asha(grace: int, whole: int, keep: float) -> BasePruner:  # noqa: ARG001
-    return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=_factor(keep))
+    return Halving(min_resource=grace, reduction_factor=_factor(keep))
 
 
 def _hyperband(grace: int, whole: int, keep: float) -> BasePruner:
