@@ -99,7 +99,10 @@ class Ledger:
             ledger = cls.open(url, spec, material)
             ledger._lease = lease
             ledger._mirror.exclusive = True
-            yield ledger
+            try:
+                yield ledger
+            finally:
+                ledger._mirror.exclusive = False
 
     @classmethod
     def read(cls, url: str, name: str) -> Ledger:

@@ -80,6 +80,15 @@ def test_a_trial_enqueued_while_a_driver_works_is_its_next(driven: Ledger, url: 
     assert driven.take_waiting() is None
 
 
+def test_a_driver_that_gave_the_study_back_sees_what_the_next_one_does(url: str, spec: Spec) -> None:
+    with Ledger.driven(url, spec) as before:
+        before.ask()
+    with Ledger.driven(url, spec) as after:
+        after.report(0, 1, [point(0, 5.0)])
+        assert before.record(0).losses == {0: 5.0}
+        assert [record.losses for record in before.trials()] == [{0: 5.0}]
+
+
 def test_a_waiting_trial_that_somebody_else_took_is_left_to_them(
     driven: Ledger, url: str, spec: Spec
 ) -> None:
