@@ -80,8 +80,10 @@ def finalists(records: Sequence[TrialRecord], top: int) -> list[TrialRecord]:
     ]
     chosen: dict[str, TrialRecord] = {}
     for record in sorted(candidates, key=_rank):
+        if len(chosen) == top:
+            break
         chosen.setdefault(json.dumps(record.settings, sort_keys=True, default=str), record)
-    return list(chosen.values())[:top]
+    return list(chosen.values())
 
 
 def replicates_due(records: Sequence[TrialRecord], top: int, seeds: int) -> list[tuple[int, int]]:

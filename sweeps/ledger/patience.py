@@ -15,6 +15,7 @@ from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from sweeps.errors import SweepError
@@ -50,7 +51,13 @@ def in_words() -> Iterator[None]:
         raise _unanswered(reason) from None
 
 
-def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
+def patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call of a storage that is repeated until the store answers.
+
+    Raises:
+        SweepError: it has not, for the storage's `patience`.
+    """
+
     @functools.wraps(call)
     def ask(storage: ServerStorage | FileStorage, *given: Any, **named: Any) -> Any:
         started, wait = time.monotonic(), 0.1
@@ -83,6 +90,17 @@ def _away(error: Exception) -> str | None:
     return masked(str(cause.orig).strip().partition("\n")[0])
 
 
+@patient
+def unfinished(storage: RDBStorage, study_id: int) -> dict[int, str]:
+    """The states of a study's trials that have not ended, by Optuna's id; nothing else of them is read."""
+    with storage.engine.connect() as connection:
+        select = (
+            "SELECT trial_id, state FROM trials WHERE study_id = :study AND state IN ('RUNNING', 'WAITING')"
+        )
+        rows = connection.execute(text(select), {"study": study_id})
+        return {int(trial_id): str(state) for trial_id, state in rows}
+
+
 # What Optuna calls from outside, and what its cache calls beneath that.
 for _name in (
     "create_new_study", "set_study_user_attr", "set_study_system_attr", "get_study_id_from_name",
@@ -92,4 +110,4 @@ for _name in (
     "get_trial", "_get_trials",
 ):  # fmt: skip
     for _kind in (ServerStorage, FileStorage):
-        setattr(_kind, _name, _patient(getattr(RDBStorage, _name)))
+        setattr(_kind, _name, patient(getattr(RDBStorage, _name)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -107,6 +108,38 @@ def unused_study(storage: BaseStorage, name: str) -> int:
         if study.study_name == name:
             return int(study._study_id)
     return int(storage.create_new_study([StudyDirection.MINIMIZE], name))
+
+
+def make(storage: BaseStorage, spec: Spec, material: Mapping[str, str]) -> None:
+    """See that the study of this spec exists, and is this spec's.
+
+    Args:
+        storage: where it is, or is to be.
+        spec: what the study is for.
+        material: digests of what the spec only names.
+
+    Raises:
+        SpecError: the study belongs to another spec, or to other material; every difference is shown.
+    """
+    stored = stored_spec(storage, spec.name)
+    if stored is None:
+        refuse_foreign(storage, spec.name)
+        study_id = unused_study(storage, spec.name)
+        storage.set_study_user_attr(study_id, IDENTITY, uuid.uuid4().hex)
+    else:
+        study_id = storage.get_study_id_from_name(spec.name)
+    known = storage.get_study_user_attrs(study_id).get(MATERIAL, {})
+    problems = [
+        *(spec_conflicts(stored, spec) if stored else ()),
+        *material_conflicts(spec.name, known, material),
+    ]
+    if problems:
+        raise SpecError(*problems)
+    if material and known != material:
+        storage.set_study_user_attr(study_id, MATERIAL, dict(material))
+    if stored is None or stored.to_json() != spec.to_json():
+        # Last: a study without its spec is one that was killed while it was made, and is made again.
+        storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))
 
 
 def material_conflicts(name: str, known: Mapping[str, str], material: Mapping[str, str]) -> list[Problem]:
