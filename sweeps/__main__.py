@@ -317,6 +317,19 @@ def _ui(options: argparse.Namespace) -> int:
     )
 
 
+def _sync(options: argparse.Namespace) -> int:
+    from sweeps.sync import sync
+
+    synced = sync(_find(options), options.tracking)
+    if options.json:
+        _print_json(synced.to_json())
+    else:
+        print(f"{synced.uri} shows all of {synced.trials} trials, {synced.points:,} measurements")
+        for number in synced.lost:
+            print(f"note: the curve of trial {number} is not whole on disk; what it lacks cannot be rebuilt")
+    return 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from sweeps.doctor import examine, text
 
@@ -361,6 +374,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "best": _best,
     "export": _export,
     "ui": _ui,
+    "sync": _sync,
     "doctor": _doctor,
 }
 

@@ -192,20 +192,20 @@ class Agenda:
 
 
 def show(tracker: Tracking, record: TrialRecord) -> None:
-    """Tell the tracker that a trial runs, or runs again."""
+    """Tell the tracker that a trial ran, or runs again."""
     tags = {
         "sweeps.role": record.role.value,
         "sweeps.attempt": record.attempt,
         "sweeps.state": State.RUNNING.value,
     }
-    tracker.declare(record.number, record.settings, tags)
+    tracker.declare(record.number, record.settings, tags, record.started)
 
 
 def show_end(tracker: Tracking, record: TrialRecord) -> None:
     """Tell the tracker how a trial ended."""
     tags = {"sweeps.reason": record.reason} if record.reason else {}
     metrics = {"objective": record.value, "initial_loss": record.initial_loss}
-    tracker.end(record.number, record.state, tags, metrics)
+    tracker.end(record.number, record.state, tags, metrics, record.finished)
 
 
 def control_settings(baseline: dict) -> dict:

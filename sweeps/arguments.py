@@ -109,11 +109,17 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     ui.add_argument("--open", action="store_true", help="open a browser")
     doctor = command("doctor", "check versions, cores, GPUs, disk, stores and cluster", "sweeps doctor")
     doctor.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster")
-    for each in (resume, status, best, export, ui):
+    sync = command("sync", "rebuild what MLflow shows of a sweep", "sweeps sync quickstart")
+    sync.add_argument(
+        "--tracking",
+        metavar="URI",
+        help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
+    )
+    for each in (resume, status, best, export, ui, sync):
         each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
-    for each in (resume, status, best, export, ui, doctor):
+    for each in (resume, status, best, export, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, export, doctor):
+    for each in (resume, status, listed, best, export, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 

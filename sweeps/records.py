@@ -134,6 +134,15 @@ class TrialRecord:
         return self.losses.get(0)
 
 
+@dataclass(frozen=True)
+class Conclusion:
+    """One time that all of a budget was carried out; a sweep that is extended has several."""
+
+    trials: int  # all that there were, replicates too
+    budget: Mapping[str, Any]
+    time: float  # wall clock, seconds since the epoch
+
+
 class Cause(StrEnum):
     """Why an execution ended without a result; what is done about it follows from this alone."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -49,7 +51,7 @@ from sweeps.ledger.trials import (
     assignment_of,
     record_of,
 )
-from sweeps.records import Assignment, Point, Role, State, TrialRecord
+from sweeps.records import Assignment, Conclusion, Point, Role, State, TrialRecord
 from sweeps.space import Space
 from sweeps.spec import Spec
 
@@ -146,8 +148,14 @@ class Ledger:
     @property
     def finished(self) -> bool:
         """Whether running the sweep again would find nothing to do."""
-        at = self._study.user_attrs.get(FINISHED)
-        return at == self.spec.budget.trials and all(record.state.finished for record in self.trials())
+        last = next(iter(self.conclusions[::-1]), None)
+        done = last is not None and last.budget == self.spec.budget.to_json()
+        return done and all(record.state.finished for record in self.trials())
+
+    @property
+    def conclusions(self) -> list[Conclusion]:
+        """Each time that the agenda of a budget was carried out, the first one first."""
+        return [Conclusion(**each) for each in self._study.user_attrs.get(FINISHED, ())]
 
     @property
     def driver(self) -> str | None:
@@ -155,9 +163,13 @@ class Ledger:
         found = standing(engine_of(self._storage), self._study_id)
         return found.holder if found is not None and found.alive else None
 
-    def mark_finished(self) -> None:
-        """The agenda of this budget is carried out."""
-        self._storage.set_study_user_attr(self._study_id, FINISHED, self.spec.budget.trials)
+    def conclude(self) -> None:
+        """The agenda of this budget is carried out; saying it again is harmless."""
+        now = Conclusion(len(self.trials()), self.spec.budget.to_json(), time.time())
+        before = self.conclusions
+        if not before or replace(before[-1], time=now.time) != now:
+            told = [asdict(each) for each in (*before, now)]
+            self._storage.set_study_user_attr(self._study_id, FINISHED, told)
 
     # -- what was asked ----------------------------------------------------------------------------
 

@@ -102,8 +102,8 @@ def test_the_same_declaration_is_written_once_and_a_changed_one_again(tmp_path: 
 def test_a_finished_sweep_can_be_opened_and_ended_again_with_the_same_words(tmp_path: Path) -> None:
     box = Outbox(tmp_path)
     for _ in range(2):
-        assert box.put("sweep", params={}, tags={})
-        assert not box.put("sweep", params={}, tags={})
+        assert box.put("sweep", again=True, params={}, tags={})
+        assert not box.put("sweep", again=True, params={}, tags={})
         assert box.put("end", None, status="COMPLETE")
         assert not box.put("end", None, status="COMPLETE")
         box.close()

@@ -56,7 +56,7 @@ def tell(tracker: Tracker, numbers: range = range(3)) -> None:
     tracker.end(1, State.PRUNED, {"sweeps.reason": "rung 2"}, {"objective": None, "initial_loss": 5.0})
     tracker.end(2, State.FAIL, {"sweeps.reason": "diverged"}, {})
     tracker.rank([0])
-    tracker.end(None, State.COMPLETE, {}, {"objective": 3.0})
+    tracker.end_sweep({}, [(3, 3.0, 5_100.0)], 5_100.0)
 
 
 class Store:
@@ -215,7 +215,7 @@ def test_a_restarted_sweep_goes_on_in_the_same_runs(told: Any, store: Store) -> 
     first.tracker.points(0, 1, curve()[:3])
     first.drain()
     before = store.runs("resumed")
-    first.tracker.end(None, State.COMPLETE, {}, {})
+    first.tracker.end_sweep({}, [], 5_100.0)
     first.drain()
     assert store.runs("resumed")[""].info.status == "FINISHED"
 
@@ -530,6 +530,7 @@ def test_no_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -> None
     tracker.declare(1, {}, {})
     tracker.points(1, 1, curve())
     tracker.end(1, State.COMPLETE, {}, {})
+    tracker.end_sweep({}, [], 0.0)
     tracker.rank([1])
     assert tracker.close(0.0)
     assert list(tmp_path.iterdir()) == []
