@@ -325,8 +325,9 @@ def _sync(options: argparse.Namespace) -> int:
         _print_json(synced.to_json())
     else:
         print(f"{synced.uri} shows all of {synced.trials} trials, {synced.points:,} measurements")
-        for number in synced.lost:
-            print(f"note: the curve of trial {number} is not whole on disk; what it lacks cannot be rebuilt")
+        if synced.lost:
+            numbers = ", ".join(map(str, synced.lost))
+            print(f"note: not whole on disk, so not rebuilt in full: the curves of trials {numbers}")
     return 0
 
 

@@ -102,18 +102,20 @@ def show_trials(tracker: Tracking, sweep: Sweep, uri: str = "") -> Synced:
 
 
 def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
-    """Tell of the answer that each budget of the sweep ended with: the ranking and the best."""
-    records, finalists = sweep.records, sweep.spec.finalists
+    """Tell of the answer that the sweep ended with, the ranking and the best; and of the best before that."""
+    records, finalists, conclusions = sweep.records, sweep.spec.finalists, sweep.ledger.conclusions
+    if not conclusions:
+        return
     objectives: dict[int, tuple[int, float, float]] = {}
-    for conclusion in sweep.ledger.conclusions:
+    for conclusion in conclusions:
         then = records[: conclusion.trials]
         answer = verdict(then, top=finalists.top, seeds=finalists.seeds)
         best = next((r.value for r in then if r.number == answer.best), None)
         searched = sum(record.role is not Role.REPLICATE and bool(record.settings) for record in then)
         if best is not None:
             objectives.setdefault(searched, (searched, best, conclusion.time))
-        tracker.rank(_ranking(answer, then))
-        tracker.end_sweep({"sweeps.best": answer.best}, list(objectives.values()), conclusion.time)
+    tracker.rank(_ranking(answer, then))
+    tracker.end_sweep({"sweeps.best": answer.best}, list(objectives.values()), conclusion.time)
 
 
 # -- inside ---------------------------------------------------------------------------------------
