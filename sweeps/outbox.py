@@ -53,8 +53,9 @@ class Outbox:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._size = self._recover()
-        if not self._size:
-            (folder / SENT).unlink(missing_ok=True)  # it counts the bytes of another file
+        sent = read_sent(folder)
+        if sent is not None and sent.offset > self._size:
+            (folder / SENT).unlink(missing_ok=True)  # it counts bytes that a power cut or a person took
 
     def _recover(self) -> int:
         """Learn what is in the file and cut off a last line that a killed process left half-written."""

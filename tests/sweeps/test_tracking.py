@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.outbox import SENT, Outbox, read_sent
+from sweeps.outbox import EVENTS, SENT, Outbox, read_sent
 from sweeps.records import Point, State
 from sweeps.tracking import NullTracker, Tracker, open_tracker, store_uri, tracking_problems
 from sweeps.tracking.tracker import flat, run_name
@@ -192,6 +192,26 @@ def test_delivering_everything_again_changes_nothing(told: Any, store: Store) ->
     (sweep.folder / SENT).unlink()
     sweep.drain()
     assert store.everything("again") == once
+
+
+def test_an_outbox_that_a_power_cut_shortened_is_told_and_delivered_again(told: Any, store: Store) -> None:
+    sweep = told("cut")
+    tell(sweep.tracker)
+    sweep.drain()
+    once = store.everything("cut")
+    outbox = sweep.folder / EVENTS
+    os.truncate(outbox, outbox.stat().st_size // 2)
+    again = told("cut")
+    again.tracker.open_sweep({}, {})
+    again.tracker.points(4, 1, curve(4.0))  # where others stood
+    tell(again.tracker)
+    again.drain()
+    assert store.history(store.runs("cut")["4"], "eval_loss") == [(s, 8.0 - s / 8) for s in STEPS]
+    store.client.delete_run(store.runs("cut")["4"].info.run_id)
+    assert store.everything("cut") == once
+    sent = read_sent(sweep.folder)
+    assert sent is not None
+    assert sent.offset == outbox.stat().st_size
 
 
 def test_a_trial_of_many_steps_arrives_in_batches_below_the_limits(told: Any, store: Store) -> None:
