@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from sweeps.budget import Spending
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
@@ -61,6 +62,7 @@ class Agenda:
         self._reconciled = time.monotonic()
         self._orphans: set[int] = set()
         self._left_behind = [r.number for r in ledger.trials() if r.state is State.RUNNING]
+        self._spending = Spending(ledger)
         self.phase = "search"
         self.finished = False
         self.broken: str | None = None
@@ -69,6 +71,7 @@ class Agenda:
         """The next execution, already in the ledger, or why there is none."""
         if self.broken:
             return Idle.FINISHED
+        self._spending.tick(searching=self.phase == "search")
         if len(self._running) >= self._parallel:
             return Idle.WAIT
         assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
@@ -84,6 +87,10 @@ class Agenda:
         """Take held-out losses; returns whether the trial is to stop here."""
         try:
             stop = self.ledger.report(number, attempt, points)
+            running = self._running.get(number)
+            if running is not None and points:
+                self._spending.count(running, points[-1])
+                stop = stop or self._spending.stops(running, points[-1])
         except StaleAttemptError:
             return True
         if points:
@@ -155,18 +162,29 @@ class Agenda:
             )
         return None
 
+    @property
+    def ended_by(self) -> str:
+        """What ended the search: the name of a setting of the budget, or `search` when all was tried."""
+        return self._spending.ended_by(self._asked)
+
+    @property
+    def _asked(self) -> int:
+        # What was enqueued with values that cannot be run has no settings, and costs nothing.
+        return sum(record.role is not Role.REPLICATE and bool(record.settings) for record in self.records())
+
     def _searched(self) -> Assignment | None:
+        if self._spending.used_up:
+            return None
         enqueued = self.ledger.take_waiting()
         if enqueued is not None:
             return enqueued
-        # What was enqueued with values that cannot be run has no settings, and costs nothing.
-        asked = sum(record.role is not Role.REPLICATE and bool(record.settings) for record in self.records())
-        return self.ledger.ask() if asked < self.spec.budget.trials else None
+        return self.ledger.ask() if self._asked < self.spec.budget.trials else None
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""
         records = self.records()
-        if any(r.role is not Role.REPLICATE and not r.state.finished for r in records):
+        over = (State.WAITING,) if self._spending.used_up else ()  # what is enqueued waits for more of it
+        if any(r.role is not Role.REPLICATE and not (r.state.finished or r.state in over) for r in records):
             return None
         self.phase = "finalists"
         finalists = self.spec.finalists

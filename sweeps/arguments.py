@@ -93,6 +93,10 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
 def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     resume = command("resume", "go on with a sweep by its name", "sweeps resume quickstart --trials 40")
     resume.add_argument("--trials", metavar="N", type=int, help="raise the budget to N trials")
+    resume.add_argument("--tokens", metavar="N", type=int, help="raise its limit of training tokens")
+    resume.add_argument("--flops", metavar="X", type=float, help="raise its limit of FLOPs")
+    resume.add_argument("--gpu-hours", metavar="X", type=float, help="raise its limit of GPU-hours")
+    resume.add_argument("--wall", metavar="SECONDS", type=float, help="raise its limit of time")
     _runner(resume, environment)
     status = command("status", "show every trial of a sweep", "sweeps status quickstart")
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")

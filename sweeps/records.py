@@ -141,6 +141,7 @@ class Conclusion:
     trials: int  # all that there were, replicates too
     budget: Mapping[str, Any]
     time: float  # wall clock, seconds since the epoch
+    ended_by: str  # what ended the search: the name of a setting of the budget, or `search`
 
 
 class Cause(StrEnum):

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from sweeps.agenda import Agenda
+from sweeps.budget import going_on, raised
 from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
@@ -19,6 +20,7 @@ from sweeps.spec import Spec
 from sweeps.sync import open_sweep, show_conclusions, show_trials
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.trial import for_workers
+from sweeps.wording import shown
 
 if TYPE_CHECKING:
     from tli.base import Base
@@ -98,7 +100,7 @@ def run(
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
             raise KeyboardInterrupt  # Tune returns when it is interrupted
-        ledger.conclude()
+        ledger.conclude(agenda.ended_by)
         show_conclusions(tracker, sweep)
     return sweep
 
@@ -117,32 +119,27 @@ def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
     if stored is None:
         return []
     problems = spec_conflicts(stored, spec)
-    have, want = stored.budget.trials, spec.budget.trials
-    if want > have and not extend:
-        problems.append(
-            Problem(
-                "budget.trials",
-                str(want),
-                f"{have}, the study's own",
-                f"--extend, or --set budget.trials={want}",
-            )
-        )
+    have, want = stored.budget.to_json(), spec.budget.to_json()
+    for name in () if extend else raised(stored.budget, spec.budget):
+        got, ours = shown(want[name]), f"{shown(have[name])}, the study's own"
+        problems.append(Problem(f"budget.{name}", got, ours, f"--extend, or --set budget.{name}={got}"))
     return problems
 
 
 def _with_the_larger_budget(spec: Spec, watcher: Watcher) -> Spec:
     """The study's budget, where it is larger than the spec's: what was asked for is not taken back."""
     stored = _stored(spec)
-    if stored is None or stored.budget.trials <= spec.budget.trials:
+    if stored is None:
         return spec
-    have, want = stored.budget.trials, spec.budget.trials
-    watcher.note(f"the study's budget is {have} trials, larger than {want}; going on with {have}")
-    return spec.model_copy(update={"budget": stored.budget})
+    budget, notes = going_on(stored.budget, spec.budget)
+    for note in notes:
+        watcher.note(note)
+    return spec.model_copy(update={"budget": budget})
 
 
 def _nothing_left(spec: Spec) -> bool:
     stored = _stored(spec)
-    same = stored is not None and stored.budget.trials >= spec.budget.trials
+    same = stored is not None and stored.budget == spec.budget
     return same and Ledger.read(spec.study_url, spec.name).finished
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from sweeps import machine, reach
 from sweeps.errors import SpecError
-from sweeps.estimate import Estimate, estimate, expected_share, searched_shapes, slots
+from sweeps.estimate import Estimate, estimate, expected_share, slots
 from sweeps.preflight import check
+from sweeps.shapes import searched_shapes
 from sweeps.spec import Spec, load_spec
 from tli.base import Base, find
 
