@@ -216,13 +216,19 @@ def enough_for(reached: Sequence[Reach]) -> tuple[float, float]:
 
 
 def preview(reached: Sequence[Reach]) -> Iterator[tuple[str, str, str]]:
-    """Rows of a table: each setting, and the trials it is enough for; what is used up first is marked."""
-    known = [each for each in reached if each.expected is not None]
-    first = min(known, key=lambda each: each.expected or 0.0)
+    """Rows of a table, its head first: each setting, and the trials that it is enough for."""
     yield "the search ends at", "at least", "expected"
     for each in reached:
-        mark = " <" if each is first else ""
-        yield f"{amount(each.name, each.value)}{mark}", _whole(each.least), _whole(each.expected)
+        yield amount(each.name, each.value), _whole(each.least), _whole(each.expected)
+
+
+def used_up_first(reached: Sequence[Reach]) -> str:
+    """In a sentence, which setting it is that ends the search, as far as that is known."""
+    known = {each.name: each.expected for each in reached if each.expected is not None}
+    first = min(known, key=lambda name: known[name])
+    unknown = [f"budget.{each.name}" for each in reached if each.name not in known]
+    rest = f"; of {' and '.join(unknown)} nothing is known without --calibrate" if unknown else ""
+    return f"budget.{first} is used up first, after about {_whole(known[first])}{rest}"
 
 
 def _whole(trials: float | None) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 from sweeps import machine
-from sweeps.budget import Reach, enough_for, preview, reaches
+from sweeps.budget import Reach, enough_for, preview, reaches, used_up_first
 from sweeps.layout import table
 from sweeps.shapes import Shape, plan_of, searched_shapes, shape_of
 from sweeps.spec import Spec
 from tli.base import Base
 from tli.cost import cost
-from tli.injection import Injection
 
 
 @dataclass(frozen=True)
@@ -91,32 +90,16 @@ def estimate(
     windows = data.eval_tokens // data.sequence_length
     measured = len(spec.report_steps()) * windows * data.sequence_length
     trial_tokens = spec.steps * recipe.batch_tokens
-    work = {shape.injection: _work(spec, base, shape, trial_tokens, measured) for shape in shapes}
-    training = {shape.injection: shape.cost.flops_per_token * trial_tokens for shape in shapes}
-    seeds, share, top = spec.finalists.seeds, expected_share(spec), spec.finalists.top
-    first, each = _first_and_each(shapes, work)
-    trained_first, trained_each = _first_and_each(shapes, training)
-
-    def spends(trials: float, trained: float, worked: float) -> dict[str, float]:
-        """By limit; hours where the speed is known."""
-        known = {"tokens": trials * trial_tokens, "flops": trained}
-        if flops_per_second:
-            known["gpu_hours"] = trained / flops_per_second * spec.resources.gpus / 3600
-            known["wall"] = worked / flops_per_second / at_once
-        return known
-
-    reached = reaches(
-        spec.budget,
-        spends(2, trained_first, first),
-        spends(1, max(trained_each), max(each)),
-        spends(share, share * fmean(trained_each), share * fmean(each)),
-    )
+    trained = _work_of(shapes, [shape.cost.flops_per_token * trial_tokens for shape in shapes])
+    worked = _work_of(shapes, [_work(spec, base, shape, trial_tokens, measured) for shape in shapes])
+    reached, most = _reaches(spec, trained, worked, flops_per_second, at_once)
     least, likely = enough_for(reached)
+    seeds, share, top = spec.finalists.seeds, expected_share(spec), spec.finalists.top
 
-    def total(one: float, searched: float) -> Total:
+    def total(one: float, searched: float, of_tokens: float) -> Total:
         """Of so many whole searched trials, and of replicates as expensive."""
-        whole = 2 + spec.replicates + searched
-        flops = first * seeds + one * (top * (seeds - 1) + searched)
+        whole = 2 + spec.replicates + of_tokens
+        flops = worked.first * seeds + one * (top * (seeds - 1) + searched)
         hours = flops / flops_per_second / at_once / 3600 if flops_per_second else None
         return Total(round(whole * trial_tokens), flops, hours)
 
@@ -131,20 +114,54 @@ def estimate(
         trial_tokens=trial_tokens,
         eval_tokens=measured,
         rule=spec.stopping.rule,
-        at_most=total(max(each), least),
-        expected=total(fmean(each), likely * share),
+        at_most=total(max(worked.each), least, most),
+        expected=total(fmean(worked.each), likely * share, likely * share),
         parallel=at_once,
         flops_per_second=flops_per_second,
     )
 
 
-def _first_and_each(
-    shapes: Sequence[Shape], spent: Mapping[Injection | None, float]
-) -> tuple[float, list[float]]:
-    """What the control and the baseline spend together, and what a trial of each searched size does."""
-    each = [amount for injection, amount in spent.items() if injection is not None] or [spent[None]]
-    baseline = next((spent[shape.injection] for shape in shapes if shape.baseline), spent[None])
-    return spent[None] + baseline, each
+@dataclass(frozen=True)
+class _Work:
+    """FLOPs of the control and the baseline together, and of a whole trial of each searched size."""
+
+    first: float
+    each: tuple[float, ...]
+
+
+def _work_of(shapes: Sequence[Shape], flops: Sequence[float]) -> _Work:
+    control, *each = flops  # the control is the first shape
+    baseline = next((one for one, shape in zip(flops, shapes, strict=True) if shape.baseline), control)
+    return _Work(control + baseline, tuple(each) or (control,))
+
+
+def _reaches(
+    spec: Spec, trained: _Work, worked: _Work, flops_per_second: float | None, at_once: int
+) -> tuple[tuple[Reach, ...], float]:
+    """How far each setting of the budget takes the search, and the most searched trials, were all shallow.
+
+    Args:
+        spec: of the sweep.
+        trained: of training alone, which is what limits of FLOPs and GPU-hours count.
+        worked: of training and measuring, which takes time.
+        flops_per_second: of one trial; None when it is not known.
+        at_once: trials.
+    """
+    tokens, share = spec.steps * spec.trial.recipe.batch_tokens, expected_share(spec)
+
+    def spends(trials: float, training: float, working: float) -> dict[str, float]:
+        known = {"tokens": trials * tokens, "flops": training}
+        if flops_per_second:
+            known["gpu_hours"] = training / flops_per_second * spec.resources.gpus / 3600
+            known["wall"] = working / flops_per_second / at_once
+        return known
+
+    first = spends(2, trained.first, worked.first)
+    mean = spends(share, share * fmean(trained.each), share * fmean(worked.each))
+    deepest = spends(1, max(trained.each), max(worked.each))
+    shallowest = spends(1, min(trained.each), min(worked.each))
+    most, _ = enough_for(reaches(spec.budget, first, shallowest, mean))
+    return reaches(spec.budget, first, deepest, mean), most
 
 
 def expected_share(spec: Spec) -> float:
@@ -205,6 +222,7 @@ def _lines(it: Estimate) -> Iterator[str]:
     if len(it.reaches) > 1:
         settings, *reached = preview(it.reaches)
         yield from table(settings, reached, left={0})
+        yield used_up_first(it.reaches)
         yield ""
     if it.flops_per_second is None:
         yield f"{it.parallel} at once on this machine; hours are not known: sweeps plan --calibrate measures"
