@@ -241,21 +241,26 @@ def _spec_or_sweep(options: argparse.Namespace) -> Spec:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from sweeps.budget import Spending, spent_in_words
     from sweeps.summary import status_text
 
     sweep = _find(options)
+    spent = Spending(sweep.ledger).spent
     if options.json:
         _print_json(
             {
                 "name": sweep.spec.name,
                 "finished": sweep.ledger.finished,
                 "driver": sweep.ledger.driver,
+                "spent": spent,
                 "trials": [_row(r) for r in sweep.records],
             }
         )
     else:
         driver = sweep.ledger.driver
         print(f"Driven by {driver}." if driver else "Nobody drives it now.")
+        if limits := sweep.ledger.spec.budget.limits:
+            print(f"The search has spent {spent_in_words(spent, limits)}.")
         print(status_text(sweep.records))
     return 0
 

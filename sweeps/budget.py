@@ -172,6 +172,14 @@ def amount(name: str, value: float | None) -> str:
     return shown[name]
 
 
+def spent_in_words(spent: Mapping[str, float], limits: Mapping[str, float]) -> str:
+    """What is limited, and how much of it is spent: `42,624 of 60,000 tokens, 1m20s of 1h00m of search`."""
+    parts = (
+        f"{amount(name, spent[name]).partition(' ')[0]} of {amount(name, limits[name])}" for name in limits
+    )
+    return ", ".join(parts)
+
+
 # -- before anything runs -------------------------------------------------------------------------
 
 
