@@ -175,8 +175,9 @@ class BudgetSettings(Settings):
     """When the search ends: at what is used up first. The control and the baseline count; replicates of
     finalists do not.
 
-    The limits beside `trials` are hard: trials that run are stopped, too. FLOPs and hours are those of
-    training steps, `wall` is the time in which a driver searched.
+    The limits beside `trials` are hard: searched trials that run are stopped, too, at their next measurement;
+    what they train until then is what a limit may be passed by. FLOPs and hours are those of training steps,
+    hours times the GPUs that a trial has; `wall` is the time in which a driver searched.
     """
 
     trials: int = setting(

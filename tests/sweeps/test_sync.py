@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ import pytest
 
 from sweeps.__main__ import main
 from sweeps.folders import Folders
+from sweeps.ledger import Ledger
 from sweeps.outbox import EVENTS, SENT
 from sweeps.records import State
 from sweeps.results import Sweep, find
@@ -282,6 +284,10 @@ def test_nothing_is_rebuilt_while_somebody_drives(place: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert said.startswith(f"error: tiny is being driven by process {driver.pid} on "), said
     assert dump(place / "runs/mlflow.db") == before
+    spec = load_spec("tiny.yaml", overrides=["budget.trials=9"])
+    with Ledger.driven(spec.study_url, spec):  # from a folder that is not this one
+        assert main(["sync", "tiny"]) == 1
+    assert f"is being driven by process {os.getpid()} on " in capsys.readouterr().err
     with Folders(place / "runs", "tiny").held():  # given back
         pass
 
