@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from sweeps.budget import Spending
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
@@ -62,6 +63,7 @@ class Agenda:
         self._orphans: set[int] = set()
         self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
         self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
+        self._spending = Spending(ledger)
         self.phase = "search"
         self.finished = False
         self.broken: str | None = None
@@ -70,6 +72,7 @@ class Agenda:
         """The next execution, already in the ledger, or why there is none."""
         if self.broken:
             return Idle.FINISHED
+        self._spending.tick(searching=self.phase == "search")
         if len(self._running) >= self._parallel:
             return Idle.WAIT
         assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
@@ -85,6 +88,10 @@ class Agenda:
         """Take held-out losses; returns whether the trial is to stop here."""
         try:
             stop = self.ledger.report(number, attempt, points)
+            running = self._running.get(number)
+            if running is not None and points:
+                self._spending.count(running, points[-1])
+                stop = stop or self._spending.stops(running, points[-1])
         except StaleAttemptError:
             return True
         if points:
@@ -173,7 +180,14 @@ class Agenda:
         self._begun = True
         return None
 
+    @property
+    def ended_by(self) -> str:
+        """What ended the search: the name of a setting of the budget, or `search` when all was tried."""
+        return self._spending.ended_by(self.ledger.asked)
+
     def _searched(self) -> Assignment | None:
+        if self._spending.used_up:
+            return None
         enqueued = self.ledger.take_waiting()
         if enqueued is not None:
             return enqueued
@@ -181,7 +195,8 @@ class Agenda:
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        if any(record.role is not Role.REPLICATE for record in self.ledger.unfinished()):
+        over = (State.WAITING,) if self._spending.used_up else ()  # what is enqueued waits for more of it
+        if any(r.role is not Role.REPLICATE and r.state not in over for r in self.ledger.unfinished()):
             return None
         records = self.records()
         self.phase = "finalists"
@@ -208,20 +223,20 @@ class Agenda:
 
 
 def show(tracker: Tracking, record: TrialRecord) -> None:
-    """Tell the tracker that a trial runs, or runs again."""
+    """Tell the tracker that a trial ran, or runs again."""
     tags = {
         "sweeps.role": record.role.value,
         "sweeps.attempt": record.attempt,
         "sweeps.state": State.RUNNING.value,
     }
-    tracker.declare(record.number, record.settings, tags)
+    tracker.declare(record.number, record.settings, tags, record.started)
 
 
 def show_end(tracker: Tracking, record: TrialRecord) -> None:
     """Tell the tracker how a trial ended."""
     tags = {"sweeps.reason": record.reason} if record.reason else {}
     metrics = {"objective": record.value, "initial_loss": record.initial_loss}
-    tracker.end(record.number, record.state, tags, metrics)
+    tracker.end(record.number, record.state, tags, metrics, record.finished)
 
 
 def control_settings(baseline: dict) -> dict:

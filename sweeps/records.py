@@ -138,6 +138,16 @@ class TrialRecord:
         return self.losses.get(0)
 
 
+@dataclass(frozen=True)
+class Conclusion:
+    """One time that all of a budget was carried out; a sweep that is extended has several."""
+
+    trials: int  # all that there were, replicates too
+    budget: Mapping[str, Any]
+    time: float  # wall clock, seconds since the epoch
+    ended_by: str  # what ended the search: the name of a setting of the budget, or `search`
+
+
 class Cause(StrEnum):
     """Why an execution ended without a result; what is done about it follows from this alone."""
 

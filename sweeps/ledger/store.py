@@ -23,6 +23,7 @@ from sweeps.spec import Spec, difference
 # Attributes of a study of ours.
 SPEC, IDENTITY, MATERIAL = "sweeps:spec", "sweeps:identity", "sweeps:material"
 FINISHED = "sweeps:finished"
+WALL = "sweeps:wall"  # seconds in which drivers searched
 
 
 def open_storage(url: str) -> BaseStorage:

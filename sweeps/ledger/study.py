@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -19,6 +21,7 @@ from sweeps.ledger.stopping import AMOUNTS, REFERENCE, StoppingRule
 from sweeps.ledger.store import (
     FINISHED,
     IDENTITY,
+    WALL,
     engine_of,
     make,
     open_storage,
@@ -44,9 +47,9 @@ from sweeps.ledger.trials import (
     attributes_of,
     template,
 )
-from sweeps.records import Assignment, Point, Role, State, TrialRecord
+from sweeps.records import Assignment, Conclusion, Point, Role, State, TrialRecord
 from sweeps.space import Space
-from sweeps.spec import Spec
+from sweeps.spec import LIMITS, Spec
 
 
 class Ledger:
@@ -127,7 +130,17 @@ class Ledger:
     @property
     def finished(self) -> bool:
         """Whether running the sweep again would find nothing to do."""
-        return self._attributes.get(FINISHED) == self.spec.budget.trials and not self.unfinished()
+        last = next(iter(self.conclusions[::-1]), None)
+        if last is None or last.budget != self.spec.budget.to_json():
+            return False
+        # What is enqueued waits for more of what was used up.
+        over = (State.WAITING,) if last.ended_by in LIMITS else ()
+        return all(record.state in over for record in self.unfinished())
+
+    @property
+    def conclusions(self) -> list[Conclusion]:
+        """Each time that the agenda of a budget was carried out, the first one first."""
+        return [Conclusion(**each) for each in self._attributes.get(FINISHED, ())]
 
     @property
     def driver(self) -> str | None:
@@ -135,9 +148,26 @@ class Ledger:
         found = standing(engine_of(self._storage), self._study_id)
         return found.holder if found is not None and found.alive else None
 
-    def mark_finished(self) -> None:
-        """The agenda of this budget is carried out."""
-        self._storage.set_study_user_attr(self._study_id, FINISHED, self.spec.budget.trials)
+    @property
+    def wall(self) -> float:
+        """Seconds in which drivers searched."""
+        return float(self._attributes.get(WALL, 0.0))
+
+    def note_wall(self, seconds: float) -> None:
+        """Write down for how long drivers have searched."""
+        self._storage.set_study_user_attr(self._study_id, WALL, seconds)
+
+    def conclude(self, ended_by: str) -> None:
+        """The agenda of this budget is carried out; saying it again is harmless.
+
+        Args:
+            ended_by: what ended the search.
+        """
+        now = Conclusion(len(self.trials()), self.spec.budget.to_json(), time.time(), ended_by)
+        before = self.conclusions
+        if not before or replace(before[-1], time=now.time) != now:
+            told = [asdict(each) for each in (*before, now)]
+            self._storage.set_study_user_attr(self._study_id, FINISHED, told)
 
     # -- what was asked ----------------------------------------------------------------------------
 
@@ -209,7 +239,8 @@ class Ledger:
         trial = self._mirror.renewed(number)
         if STOPPED in trial.user_attrs:
             stopped = dict(trial.user_attrs[STOPPED])
-            reason = self.stopped_reason(stopped.pop("step"))
+            reason = self.stopped_reason(number, stopped.pop("step"))
+            stopped.pop("by", None)
             self.tell(number, trial.user_attrs[ATTEMPT], State.PRUNED, reason=reason, totals=stopped)
             return None
         if SETTINGS not in trial.user_attrs:
@@ -243,9 +274,28 @@ class Ledger:
             self._mirror.set_attribute(number, STOPPED, {"step": points[-1].step, **points[-1].totals})
         return stop
 
-    def stopped_reason(self, step: int) -> str:
-        """Why the stopping rule ended a trial, in words."""
-        return f"stopped by {self.spec.stopping.rule} at step {step}"
+    def give_up(self, number: int, attempt: int, point: Point, *, by: str) -> None:
+        """Write down that a trial is stopped by something else than the stopping rule, before it is.
+
+        Raises:
+            StaleAttemptError: a later attempt runs this trial, or it has ended.
+        """
+        self._current(number, attempt)
+        self._mirror.set_attribute(number, STOPPED, {"step": point.step, "by": by, **point.totals})
+
+    def note_totals(self, number: int, attempt: int, totals: Mapping[str, float]) -> None:
+        """Write down what a trial that runs has spent.
+
+        Raises:
+            StaleAttemptError: a later attempt runs this trial, or it has ended.
+        """
+        self._current(number, attempt)
+        self._mirror.set_attribute(number, TOTALS, dict(totals))
+
+    def stopped_reason(self, number: int, step: int) -> str:
+        """Why a trial was ended early, in words."""
+        by = self._mirror.trial(number).user_attrs.get(STOPPED, {}).get("by", self.spec.stopping.rule)
+        return f"stopped by {by} at step {step}"
 
     def note_retry(
         self, number: int, attempt: int, counts: Mapping[str, int], micro_batch_tokens: int | None

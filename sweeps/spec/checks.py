@@ -26,6 +26,7 @@ from tli.recipe import recipe_problems
 RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
 FIXED = ("seed", "recipe.tokens", "recipe.batch_tokens")  # the same for all trials, or none could be compared
 
+_TAKEN = ("trial.recipe.tokens", "trial.recipe.batch_tokens", "budget.trials")
 _MULTIPLES = tuple(f"trial.recipe.{name}" for name in ("tokens", "batch_tokens", "micro_batch_tokens"))
 
 
@@ -61,6 +62,20 @@ def amount_faults(budget: BudgetSettings, finalists: FinalistSettings, ranges: i
         yield Fault(
             "search", "no ranges", expected, "injection.k: {choice: [1, 2, 4, 8]}", ("budget.trials",)
         )
+
+
+def limit_faults(
+    budget: BudgetSettings, resources: ResourceSettings, trial: TrialSettings
+) -> Iterator[Fault]:
+    """Limits that leave nothing to search with, or that nothing is counted against."""
+    steps = trial.to_recipe().steps
+    needed = 2 * steps * trial.recipe.batch_tokens
+    if budget.tokens is not None and budget.tokens <= needed:
+        expected = f"more than {needed:,}, which the control and the baseline take"
+        yield Fault("budget.tokens", f"{budget.tokens:,}", expected, str(budget.trials * needed // 2), _TAKEN)
+    if budget.gpu_hours is not None and not resources.gpus:
+        expected = "no limit of GPU-hours where trials have no GPU"
+        yield Fault("budget.gpu_hours", shown(budget.gpu_hours), expected, "wall", ("resources.gpus",))
 
 
 def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:

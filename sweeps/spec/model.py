@@ -246,6 +246,7 @@ def _faults(spec: Spec) -> Iterator[Fault]:
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
     yield from checks.data_faults(spec.data)
     yield from checks.amount_faults(spec.budget, spec.finalists, len(spec.search))
+    yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
     yield from checks.stopping_faults(spec.stopping)
     yield from checks.resource_faults(spec.resources)
     yield from checks.address_faults(spec.storage, spec.tracking)

@@ -51,6 +51,13 @@ def _execute(database: Path, statement: str) -> None:
         connection.commit()
 
 
+def _blank(world: World) -> None:
+    for model in world.runs.rglob("model.safetensors"):
+        data = bytearray(model.read_bytes())
+        data[-4096:] = bytes(4096)
+        model.write_bytes(data)
+
+
 DAMAGES: dict[str, tuple[Callable[[World], None], str]] = {
     "a trial that nobody ended": (
         _in_the_ledger("UPDATE trials SET state = 'RUNNING' WHERE number = 3"),
@@ -102,10 +109,3 @@ def test_the_oracle_sees(arena: Arena, damage: str) -> None:
         do(world)
         with pytest.raises(AssertionError, match=says):
             survived(world, reference)
-
-
-def _blank(world: World) -> None:
-    for model in world.runs.rglob("model.safetensors"):
-        data = bytearray(model.read_bytes())
-        data[-4096:] = bytes(4096)
-        model.write_bytes(data)
