@@ -170,7 +170,7 @@ class Agenda:
             return None
         self.phase = "finalists"
         finalists = self.spec.finalists
-        for number, seed in replicates_due(records, finalists.top, finalists.seeds):
+        for number, seed in replicates_due(records, finalists.top, finalists.seeds, finalists.per):
             original = records[number]
             return self.ledger.start(
                 Role.REPLICATE,

@@ -115,7 +115,7 @@ def estimate(
 
     def total(one: float, part: float) -> Total:
         whole = 2 + spec.replicates + searched * part  # in whole trials
-        flops = (work[None] + baseline) * seeds + one * (spec.finalists.top * (seeds - 1) + searched * part)
+        flops = (work[None] + baseline) * seeds + one * (spec.most_finalists * (seeds - 1) + searched * part)
         hours = flops / flops_per_second / at_once / 3600 if flops_per_second else None
         return Total(round(whole * trial_tokens), flops, hours)
 

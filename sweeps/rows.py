@@ -27,7 +27,8 @@ def window(records: Sequence[TrialRecord], rows: int) -> list[TrialRecord]:
 
 def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """The complete trial with the lowest loss; the control, which is what to beat, does not count."""
-    complete = [r for r in records if r.value is not None and r.role in (Role.BASELINE, Role.SEARCH)]
+    roles = (Role.BASELINE, Role.SEARCH)
+    complete = [r for r in records if r.value is not None and r.role in roles and not r.original]
     return min(complete, key=lambda r: r.value if r.value is not None else float("inf"), default=None)
 
 

@@ -14,7 +14,7 @@ from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, 
 from sweeps.reach import may_exist
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results import Sweep
-from sweeps.selection import Verdict, finalists
+from sweeps.selection import Verdict, control_of, finalists
 from sweeps.spec import Spec
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.trial import CURVE, for_workers, read_curve
@@ -207,7 +207,8 @@ def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
 def _tidy(sweep: Sweep, ended: Sequence[TrialRecord]) -> None:
     """Free what ended trials no longer need: training states, and models that cannot win any more."""
     records = sweep.records
-    kept = {r.number for r in finalists(records, sweep.spec.finalists.top)}
+    wanted = sweep.spec.finalists
+    kept = {r.number for r in (*finalists(records, wanted.top, wanted.per), control_of(records)) if r}
     kept |= {r.number for r in records if r.role in (Role.CONTROL, Role.BASELINE)}
     for record in ended:
         sweep.folders.drop_checkpoints(record.number)

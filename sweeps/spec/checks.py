@@ -63,6 +63,17 @@ def amount_faults(budget: BudgetSettings, finalists: FinalistSettings, ranges: i
         )
 
 
+def per_faults(per: str | None, search: Mapping[str, Range]) -> Iterator[Fault]:
+    """Finalists of each value need a setting whose values can be told apart: a searched choice."""
+    wanted = search.get(per) if per is not None else None
+    if per is None or (wanted is not None and wanted.choice is not None):
+        return
+    choices = [path for path, each in search.items() if each.choice is not None]
+    got = shown(per) if wanted is None else f"{shown(per)}, a range of numbers"
+    expected = f"a path under search that has choices: {', '.join(choices) or 'there is none'}"
+    yield Fault("finalists.per", got, expected, nearest(per, choices) or "null", (f"search.{per}",))
+
+
 def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
     """A share of a GPU can be had of one GPU only."""
     if resources.gpus > 1 and resources.gpus != int(resources.gpus):

@@ -147,6 +147,16 @@ def test_a_tie_is_in_the_text_with_the_cheaper_one() -> None:
     assert "  take the other   sweeps export s --trial 0 --out lowest/\n" in page
 
 
+def test_a_control_with_a_rate_of_its_own_is_shown_with_it() -> None:
+    records = small_sweep()
+    searched = {"injection": {"method": "none"}, "recipe": {"learning_rate": 3e-4}}
+    losses = {0: 3.8, 50: 3.69}
+    records.append(record(len(records), Role.SEARCH, State.COMPLETE, 0, losses, settings=searched))
+    text = best_text(verdict(records))
+    assert text.startswith("Best: trial 2\n")
+    assert "      control: the original model, trained on at its best rate, 0.0003\n" in text
+
+
 def test_one_seed_shows_differences_without_an_interval() -> None:
     text = best_text(verdict([r for r in small_sweep() if r.role is not Role.REPLICATE], seeds=1))
     assert "  vs control            -0.0200 (better; one seed, no interval)\n" in text
