@@ -248,7 +248,7 @@ def _lines(it: Estimate) -> Iterator[str]:
         f"and at most {it.replicates} runs under further seeds"
     )
     own = it.shapes[0].cost
-    yield f"base: {it.base}, {own.depth} layers, {_short(own.parameters)} parameters"
+    yield f"base: {it.base}, {own.depth} layers, {short(own.parameters)} parameters"
     yield ""
     head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory/trial", "")
     yield from _table([head, *(_row(shape) for shape in it.shapes)])
@@ -274,9 +274,9 @@ def _row(shape: Shape) -> tuple[str, ...]:
     return (
         shape.label,
         str(found.depth),
-        _short(found.parameters),
-        _short(found.injected_parameters) if shape.injection is not None else "-",
-        _short(found.flops_per_token),
+        short(found.parameters),
+        short(found.injected_parameters) if shape.injection is not None else "-",
+        short(found.flops_per_token),
         _bytes(found.memory_bytes),
         "; ".join(notes),
     )
@@ -293,7 +293,8 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """Three digits and a unit: `1.84M`."""
     for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}" if number / size < 999.5 else f"{number / size:.0f}{unit}"

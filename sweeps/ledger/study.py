@@ -144,6 +144,11 @@ class Ledger:
         return str(self._study.user_attrs.get(IDENTITY, self.spec.name))
 
     @property
+    def material(self) -> dict[str, str]:
+        """Digests of the base and the text of all its trials, as far as they are known."""
+        return dict(self._study.user_attrs.get(MATERIAL, {}))
+
+    @property
     def finished(self) -> bool:
         """Whether running the sweep again would find nothing to do."""
         at = self._study.user_attrs.get(FINISHED)
