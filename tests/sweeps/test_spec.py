@@ -55,7 +55,7 @@ def messages(reference: str, **options: Any) -> list[str]:
 
 
 def test_packaged_specs_are_what_the_manual_says() -> None:
-    assert packaged() == ("quickstart", "quickstart-small")
+    assert packaged() == ("methods", "quickstart", "quickstart-small")
     spec = load_spec("quickstart")
     assert (spec.name, spec.budget.trials, spec.finalists.top, spec.finalists.seeds) == (
         "quickstart",
