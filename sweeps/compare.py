@@ -14,11 +14,14 @@ from sweeps.equal_cost import Comparison, Curve, Entry, compared, finite_part
 from sweeps.errors import Problem, SpecError
 from sweeps.records import State, TrialRecord
 from sweeps.results import Sweep, find
+from sweeps.rows import grown
 from sweeps.selection import control_of, value_at, verdict
 from sweeps.spec.faults import nearest_setting, settings_below
 from sweeps.spec.model import CATALOGUE
 from sweeps.trial import CURVE, read_curve
 from sweeps.wording import shown
+from tli.base import Base
+from tli.errors import CheckpointError
 
 _TEXT = ("source", "heldout", "heldout_fraction", "text_field", "split")
 _MEASURED = ("sequence_length", "eval_tokens")
@@ -51,15 +54,17 @@ def compare(
         except SpecError as error:
             problems += error.problems
             continue
-        sweeps.setdefault(sweep.spec.name, sweep)
+        other = sweeps.setdefault(sweep.spec.name, sweep)
+        if other.folders != sweep.folders:
+            got = f"another sweep called {sweep.spec.name!r}, in {str(sweep.folders.artifacts)!r}"
+            problems.append(Problem(reference, got, "sweeps of different names"))
         picked |= {entry.key: entry for entry in found if entry.key not in picked}
     if len(sweeps) > 1 and not problems:
         problems += _differences(list(sweeps.values()))
     if problems:
         raise SpecError(*dict.fromkeys(problems))
-    return compared(
-        list(picked.values()), _doubts(list(sweeps.values()), [e.record for e in picked.values()])
-    )
+    entries = list(picked.values())
+    return compared(entries, list(_doubts(list(sweeps.values()), entries)))
 
 
 # -- inside ---------------------------------------------------------------------------------------
@@ -143,10 +148,11 @@ def _curve(sweep: Sweep, record: TrialRecord) -> Curve:
 
 
 def _parameters(sweep: Sweep, record: TrialRecord) -> int | None:
-    from tli.base import Base
-
     folder = sweep.folders.final(record.number, record.attempt)
-    return Base(str(folder), folder).facts.parameters if (folder / "lineage.json").is_file() else None
+    try:
+        return Base(str(folder), folder).facts.parameters
+    except CheckpointError:  # not kept, or no longer what it was
+        return None
 
 
 # -- whether that can be compared, and how fairly ---------------------------------------------------
@@ -189,26 +195,20 @@ def _plural(what: str) -> str:
     return {"base": "bases", "text": "texts", "data.sequence_length": "lengths"}.get(what, "held-out batches")
 
 
-def _doubts(sweeps: Sequence[Sweep], records: Sequence[TrialRecord]) -> list[str]:
-    """What to know before believing a comparison, one sentence each.
-
-    Args:
-        sweeps: that are compared.
-        records: of the trials that are.
-    """
-    return [*_without_control(sweeps, records), *_unlike(sweeps), *_cut_short(records)]
-
-
-def _without_control(sweeps: Sequence[Sweep], records: Sequence[TrialRecord]) -> Iterator[str]:
+def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry]) -> Iterator[str]:
+    """What to know before believing a comparison, one sentence each."""
+    yield from _unlike(sweeps)
     for sweep in sweeps:
-        if not any(record.original for record in sweep.records if record in records):
-            yield f"{sweep.spec.name} has no complete control: nothing here is compared with it"
+        records = [entry.record for entry in entries if entry.sweep == sweep.spec.name]
+        if not any(record.original for record in records):
+            yield f"{sweep.spec.name} has no complete control: nothing of it is compared with one"
+        for record in records:
+            yield from _of_one(sweep, record)
 
 
 def _unlike(sweeps: Sequence[Sweep]) -> Iterator[str]:
     names = " and ".join(sweep.spec.name for sweep in sweeps)
-    recipes = [sweep.spec.trial.recipe for sweep in sweeps]
-    if len({(r.batch_tokens, sweep.spec.trial.seed) for r, sweep in zip(recipes, sweeps, strict=True)}) > 1:
+    if len({(sweep.spec.trial.recipe.batch_tokens, sweep.spec.trial.seed) for sweep in sweeps}) > 1:
         yield f"the trials of {names} saw other batches: differences between them hold that too"
     if len({sweep.spec.steps * sweep.spec.trial.recipe.batch_tokens for sweep in sweeps}) > 1:
         yield (
@@ -219,8 +219,15 @@ def _unlike(sweeps: Sequence[Sweep]) -> Iterator[str]:
         yield f"the trials of {names} had different resources: their seconds are not of one machine"
 
 
-def _cut_short(records: Sequence[TrialRecord]) -> Iterator[str]:
-    words = {State.PRUNED: "was stopped", State.FAIL: "failed", State.RUNNING: "is running, and stands"}
-    for record in records:
-        if record.state in words:
-            yield f"trial {record.number} {words[record.state]} at step {record.step} of {record.steps}"
+def _of_one(sweep: Sweep, record: TrialRecord) -> Iterator[str]:
+    """That a trial did not come to its end, or that the best rate may lie beyond those that were tried."""
+    name = f"trial {record.number} ({grown(record) or 'control'}) of {sweep.spec.name}"
+    words = {State.PRUNED: "was stopped", State.FAIL: "failed", State.RUNNING: "runs, and stands"}
+    if record.state in words:
+        yield f"{name} {words[record.state]} at step {record.step} of {record.steps}"
+    wanted = sweep.spec.search.get("recipe.learning_rate")
+    choice = wanted.choice if wanted is not None else None
+    edges = {min(choice): "lowest", max(choice): "highest"} if choice and len(choice) > 1 else {}
+    edge = edges.get(record.params.get("recipe.learning_rate"))
+    if edge is not None:
+        yield f"{name} has the {edge} rate that was tried: one beyond may suit it better"

@@ -34,7 +34,8 @@ def _heading(comparison: Comparison) -> list[str]:
     names = [f"{letter} {name}" if len(letters) > 1 else name for name, letter in letters.items()]
     seeds, trials = len(comparison.seeds), len(comparison.entries)
     over = f"means of {seeds} seeds" if seeds > 1 else "one seed each"
-    return textwrap.wrap(f"Compared: {trials} trials of {', '.join(names)}; {over}", WIDTH)
+    text = f"Compared: {trials} trials of {', '.join(names)}; {over}"
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
 
 
 def _letters(comparison: Comparison) -> dict[str, str]:
