@@ -48,8 +48,12 @@ class Entry:
 
     @property
     def what(self) -> str:
-        """`control`, `K=4 identity`, `dus m=2 copy`."""
-        return " ".join(part for part in (grown(self.record) or "control", self.told) if part)
+        """`control`, `tli K=4 identity`, `dus m=2 copy`, with the method in front wherever there is one."""
+        if self.record.original:
+            return "control"
+        method = self.record.settings["injection"]["method"]
+        shape = grown(self.record).removeprefix(f"{method} ")
+        return " ".join(part for part in (method, shape, self.told) if part)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sweeps.layout import WIDTH, bullets, indented, join, section, table
 from sweeps.rows import loss, rate
 
 _NAMES = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
-_WIDEST = 26  # characters of a trial's name in a table
+_WIDEST, _IN_ROWS_OF_TWO = 26, 20  # characters of a trial's name in a table
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -21,7 +21,7 @@ def comparison_text(comparison: Comparison) -> str:
         _heading(comparison),
         section("Held-out loss by step, in nats per token", _inset(_trials(comparison))),
         section("Held-out loss at equal cost", _inset(_equal(comparison))),
-        section("Ahead", [line for each in comparison.equal for line in _ahead(each, comparison)]),
+        section("Ahead", _inset(_ahead(comparison))),
         section(f"Spent to reach the base's own loss, {loss(base)}", _inset(_reached(comparison))),
         indented(" ".join(_legend(comparison)), by=0),
         section("Know before you believe it", bullets(comparison.warnings)),
@@ -82,19 +82,21 @@ def _ended(each: Equal, comparison: Comparison) -> str:
     return f"trial {names[0]}" if len(names) == 1 else f"{len(names)} trials"
 
 
-def _ahead(each: Equal, comparison: Comparison) -> list[str]:
-    who = {entry.key: f"trial {_number(entry, comparison)} ({entry.what})" for entry in comparison.entries}
-    if len(each.order) < 2:
-        return []
-    first, second = each.order[:2]
-    by = each.mean(second) - each.mean(first)
-    text = f"{_NAMES[each.axis]:<9}{who[first]}, by {by:.4f}"
-    if each.lead is not None and each.lead.half_width is not None:
-        text += f" ± {each.lead.half_width:.4f}"
-    text += f" before {who[second]}"
-    if each.lead is not None and each.lead.half_width is not None and not each.lead.settled:
-        text += ": not settled"
-    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent=" " * 11)
+def _ahead(comparison: Comparison) -> list[str]:
+    """Who has the lowest loss at each axis, and by how much before whom."""
+    who = {entry.key: _who(entry, comparison, _IN_ROWS_OF_TWO) for entry in comparison.entries}
+    rows = []
+    for each in comparison.equal:
+        if len(each.order) > 1:
+            first, second = each.order[:2]
+            by = f"{each.mean(second) - each.mean(first):.4f}"
+            settled = "-"
+            if each.lead is not None and each.lead.half_width is not None:
+                by += f" ± {each.lead.half_width:.4f}"
+                settled = "yes" if each.lead.settled else "no"
+            rows.append((_NAMES[each.axis], who[first], who[second], by, settled))
+    header = ("", "lowest", "next", "by", "settled")
+    return table(header, rows, left={0, 1, 2, 4}) if rows else []
 
 
 def _reached(comparison: Comparison) -> list[str]:
@@ -121,11 +123,11 @@ def _amount(axis: str, amount: float) -> str:
     return f"{amount:,.0f}"
 
 
-def _who(entry: Entry, comparison: Comparison) -> str:
+def _who(entry: Entry, comparison: Comparison, most: int = _WIDEST) -> str:
     """Its row's name in the tables, where numbers are aligned."""
     widest = max(len(_number(each, comparison)) for each in comparison.entries)
     text = f"{_number(entry, comparison):>{widest}}  {entry.what}"
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _number(entry: Entry, comparison: Comparison) -> str:
@@ -138,7 +140,7 @@ def _number(entry: Entry, comparison: Comparison) -> str:
 def _legend(comparison: Comparison) -> Iterator[str]:
     yield "*: the lowest. Each column is read where the first curve ends, on the lines between measurements."
     if len(comparison.seeds) > 1:
-        yield "±: 95 % t intervals, paired by seed."
+        yield "±: 95 % t intervals, paired by seed; settled: without 0."
     yield (
         "FLOPs and seconds are those of training. Costlier models are met there before their learning rate "
         "has fallen, which counts against them; seconds depend on what else the machine did."

@@ -239,6 +239,8 @@ def _next_commands(verdict: Verdict, name: str, spec: str | None, runs: str | No
         commands["take the winner"] = f"sweeps export {name} --out best/"
     if verdict.best != verdict.winner:
         commands["take the other"] = f"sweeps export {name} --trial {verdict.winner} --out lowest/"
+    if verdict.best is not None:
+        commands["at equal cost"] = f"sweeps compare {name}"
     commands["look at curves"] = f"sweeps ui {name}"
     trials = max(2 * sum(verdict.counts.values()), 1)
     larger = f"sweeps run {spec} --set budget.trials={trials}" if spec else ""

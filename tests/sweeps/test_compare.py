@@ -112,10 +112,10 @@ def test_the_table_of_methods(methods: Sweep, capsys: pytest.CaptureFixture[str]
         assert found["equal"]["steps"]["losses"][trial["trial"]] == pytest.approx(contender.mean)
         assert found["equal"]["tokens"]["losses"][trial["trial"]] == pytest.approx(contender.mean)
         sizes[trial["what"]] = trial["parameters"]
-        if trial["what"] in ("control", "K=2 identity", "8 experts"):  # they are the base, at first
+        if trial["what"] in ("control", "tli K=2 identity", "moe 8 experts"):  # they are the base, at first
             assert set(trial["reached_base_loss"].values()) == {0}
             assert trial["initial_loss"] == pytest.approx(base, abs=1e-5)
-    assert sizes["control"] < sizes["K=2 identity"] == sizes["dus m=1 copy"] < sizes["stack g=2 copy"]
+    assert sizes["control"] < sizes["tli K=2 identity"] == sizes["dus m=1 copy"] < sizes["stack g=2 copy"]
     # The control has the fewest FLOPs a token: so all are read where it ends, and it alone at its last loss.
     equal = found["equal"]["flops"]
     control = f"methods:{verdict.control.number}"

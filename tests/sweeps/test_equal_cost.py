@@ -88,35 +88,37 @@ PAGE = """\
 Compared: 3 trials of mine; means of 3 seeds
 
 Held-out loss by step, in nats per token
-  trial             params       lr  initial  step 10  step 20
-   0  control        1.84M  1.0e-03   3.8000   3.6500   3.6000
-   3  K=4 identity   2.62M  1.0e-03   3.8000   3.6200   3.5000
-  12  dus m=1 copy       -  1.0e-03   4.2000   3.8000   3.7000
+  trial                 params       lr  initial  step 10  step 20
+   0  control            1.84M  1.0e-03   3.8000   3.6500   3.6000
+   3  tli K=4 identity   2.62M  1.0e-03   3.8000   3.6200   3.5000
+  12  dus m=1 copy           -  1.0e-03   4.2000   3.8000   3.7000
 
 Held-out loss at equal cost
-                     steps   tokens      FLOPs   seconds
-  all got to            20    2,000   2.00e+03      20.0
-   0  control       3.6000   3.6000     3.6000*   3.6000*
-   3  K=4 identity  3.5000*  3.5000*    3.6200    3.6200
-  12  dus m=1 copy  3.7000   3.7000     3.7667    3.7667
-  ended first          all      all    trial 0   trial 0
+                         steps   tokens      FLOPs   seconds
+  all got to                20    2,000   2.00e+03      20.0
+   0  control           3.6000   3.6000     3.6000*   3.6000*
+   3  tli K=4 identity  3.5000*  3.5000*    3.6200    3.6200
+  12  dus m=1 copy      3.7000   3.7000     3.7667    3.7667
+  ended first              all      all    trial 0   trial 0
 
 Ahead
-  steps    trial 3 (K=4 identity), by 0.1000 ± 0.0050 before trial 0 (control)
-  tokens   trial 3 (K=4 identity), by 0.1000 ± 0.0050 before trial 0 (control)
-  FLOPs    trial 0 (control), by 0.0200 ± 0.0050 before trial 3 (K=4 identity)
-  seconds  trial 0 (control), by 0.0200 ± 0.0050 before trial 3 (K=4 identity)
+           lowest                next                               by  settled
+  steps     3  tli K=4 identity   0  control           0.1000 ± 0.0050  yes
+  tokens    3  tli K=4 identity   0  control           0.1000 ± 0.0050  yes
+  FLOPs     0  control            3  tli K=4 identity  0.0200 ± 0.0050  yes
+  seconds   0  control            3  tli K=4 identity  0.0200 ± 0.0050  yes
 
 Spent to reach the base's own loss, 3.8000
-                    steps  tokens     FLOPs  seconds
-   0  control           0       0         0        0
-   3  K=4 identity      0       0         0        0
-  12  dus m=1 copy     10   1,000  1.50e+03     15.0
+                        steps  tokens     FLOPs  seconds
+   0  control               0       0         0        0
+   3  tli K=4 identity      0       0         0        0
+  12  dus m=1 copy         10   1,000  1.50e+03     15.0
 
 *: the lowest. Each column is read where the first curve ends, on the lines
-between measurements. ±: 95 % t intervals, paired by seed. FLOPs and seconds are
-those of training. Costlier models are met there before their learning rate has
-fallen, which counts against them; seconds depend on what else the machine did.
+between measurements. ±: 95 % t intervals, paired by seed; settled: without 0.
+FLOPs and seconds are those of training. Costlier models are met there before
+their learning rate has fallen, which counts against them; seconds depend on
+what else the machine did.
 
 Know before you believe it
   - something else
@@ -182,7 +184,7 @@ def test_trials_of_several_sweeps_go_by_letters() -> None:
         compared([*small(), entry(123, {0: points([3.8, 3.6])}, sweep=name, **told)], ["long " * 40])
     )
     assert page.startswith(f"Compared: 4 trials of A mine, B\n{name}; one seed each\n")
-    assert "  B:123  K=4 identity train…  " in page
+    assert "  B:123  tli K=4 identity t…  " in page
     assert max(len(line) for line in page.splitlines()) <= 80
 
 

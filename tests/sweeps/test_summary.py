@@ -103,6 +103,7 @@ Where
 
 Next
   take the winner  sweeps export small --out best/
+  at equal cost    sweeps compare small
   look at curves   sweeps ui small
   search on        sweeps run small.yaml --set budget.trials=12
   debug a failure  sweeps trial small.yaml 5
