@@ -42,6 +42,19 @@ def trial_faults(trial: TrialSettings, sequence_length: int) -> list[Fault]:
     return [_fault(problem) for problem in problems]
 
 
+def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator[Fault]:
+    """The original model, where a search tries it, has no injected layers that could be trained alone."""
+    method, train = search.get("injection.method"), search.get("recipe.train")
+    if "none" not in (method.ends if method else (trial.injection.method,)):
+        return
+    asked = train is not None and "none" in train.when.get("injection.method", ("none",))
+    if "injected" in (train.ends if train is not None and asked else (trial.recipe.train,)):
+        place = "search.injection.method" if method else "trial.injection.method"
+        involves = ("trial.recipe.train", "search.recipe.train")
+        got = "'none', of which recipe.train: injected trains nothing"
+        yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
+
+
 def data_faults(data: DataSettings) -> Iterator[Fault]:
     """Too little held-out text to fill one sequence."""
     if data.eval_tokens < data.sequence_length:

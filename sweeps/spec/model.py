@@ -251,6 +251,7 @@ def _faults(spec: Spec) -> Iterator[Fault]:
     """Everything wrong with a spec whose sections are sound one by one."""
     yield from checks.name_faults(spec.name)
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
+    yield from checks.untrained_faults(spec.trial, spec.search)
     yield from checks.data_faults(spec.data)
     yield from checks.amount_faults(spec.budget, spec.finalists, len(spec.search))
     yield from checks.per_faults(spec.finalists.per, spec.search)
