@@ -201,7 +201,7 @@ class Agenda:
         records = self.records()
         self.phase = "finalists"
         finalists = self.spec.finalists
-        for number, seed in replicates_due(records, finalists.top, finalists.seeds):
+        for number, seed in replicates_due(records, finalists.top, finalists.seeds, finalists.per):
             original = records[number]
             return self.ledger.start(
                 Role.REPLICATE,

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from sweeps.records import Role, State, TrialRecord
+from sweeps.records import State, TrialRecord
 from sweeps.rows import COLUMNS, STATES, best_so_far, configuration, duration, ended, loss, plain, window
+from sweeps.selection import control_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -147,15 +148,13 @@ class View:
         from rich.text import Text
 
         best = best_so_far(self._records)
-        control = next(
-            (r.value for r in self._records if r.role is Role.CONTROL and r.value is not None), None
-        )
+        control = control_of(self._records)
         text = Text()
         if best is not None:
             text.append(f"best {loss(best.value)}", "bold green")
             text.append(f" (trial {best.number}: {configuration(best)})")
         if control is not None:
-            text.append(f"{'; ' if best is not None else ''}control {loss(control)}")
+            text.append(f"{'; ' if best is not None else ''}control {loss(control.value)}")
         text.truncate(width - 1, overflow="ellipsis")
         return text
 

@@ -247,7 +247,7 @@ def _room_problems(spec: Spec, base: Base, *, local: bool) -> Iterator[Problem]:
     weights = 4 * max(cost.parameters for cost in costs)
     # Kept: a model of each finalist, the control and the baseline. While a trial runs: its state with both
     # moments, twice, as the old one goes when the new one is written.
-    needed = weights * (spec.finalists.top + 2 + estimate.slots(spec) * 6)
+    needed = weights * (spec.most_finalists + 2 + estimate.slots(spec) * 6)
     free = machine.free_space(spec.root)
     if needed > free:
         got = f"{estimate.in_bytes(free)} free at {str(machine.existing(spec.root))!r}"

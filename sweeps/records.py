@@ -123,6 +123,11 @@ class TrialRecord:
     finished: float | None = None
 
     @property
+    def original(self) -> bool:
+        """Whether it trains the original model on: the control, or a searched method that injects nothing."""
+        return self.role is Role.CONTROL or self.settings.get("injection", {}).get("method") == "none"
+
+    @property
     def step(self) -> int:
         """The last step with a held-out loss; 0 before the first report."""
         return max(self.losses, default=0)

@@ -15,7 +15,7 @@ from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, 
 from sweeps.reach import may_exist
 from sweeps.records import Role, TrialRecord
 from sweeps.results import Sweep
-from sweeps.selection import finalists
+from sweeps.selection import control_of, finalists
 from sweeps.spec import Spec
 from sweeps.sync import open_sweep, show_conclusions, show_trials
 from sweeps.tracking import Tracking, open_tracker
@@ -208,7 +208,7 @@ class _Tidying:
 
     def __init__(self, sweep: Sweep) -> None:
         """Free what is there to be freed."""
-        self._folders, self._top = sweep.folders, sweep.spec.finalists.top
+        self._folders, self._wanted = sweep.folders, sweep.spec.finalists
         self._best: list[TrialRecord] = []
         self._free([record for record in sweep.records if record.state.finished])
 
@@ -218,7 +218,8 @@ class _Tidying:
 
     def _free(self, ended: Sequence[TrialRecord]) -> None:
         known = [*self._best, *ended]
-        self._best = finalists(known, self._top)
+        original = control_of(known)
+        self._best = finalists(known, self._wanted.top, self._wanted.per) + ([original] if original else [])
         kept = {r.number for r in self._best} | {r.number for r in known if r.role in _COMPARED_WITH}
         for record in ended:
             self._folders.drop_checkpoints(record.number)

@@ -21,6 +21,7 @@ from sweeps.ledger.stopping import AMOUNTS, REFERENCE, StoppingRule
 from sweeps.ledger.store import (
     FINISHED,
     IDENTITY,
+    MATERIAL,
     WALL,
     engine_of,
     make,
@@ -126,6 +127,11 @@ class Ledger:
     def identity(self) -> str:
         """What tells this study from another that takes its name later."""
         return str(self._attributes.get(IDENTITY, self.spec.name))
+
+    @property
+    def material(self) -> dict[str, str]:
+        """Digests of the base and the text of all its trials, as far as they are known."""
+        return dict(self._attributes.get(MATERIAL, {}))
 
     @property
     def finished(self) -> bool:
