@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sweeps.records import Role, State
 from sweeps.results import Sweep
 from sweeps.service import run
 from sweeps.spec import load_spec
+from sweeps.sync import show_conclusions
 from sweeps.trial import read_curve
 from tests.sweeps.conftest import Silent
 
@@ -93,6 +95,16 @@ def test_every_method_meets_every_rate_and_its_best_is_a_finalist(methods: Sweep
         method = finalist.settings["injection"]["method"]
         same = [r.value for r in searched if r.settings["injection"]["method"] == method]
         assert finalist.losses[0] == min(value for value in same if value is not None)
+
+
+def test_mlflow_is_told_the_same_ranking(methods: Sweep) -> None:
+    told: dict[str, Any] = {}
+    tracker: Any = SimpleNamespace(
+        rank=lambda numbers: told.update(rank=numbers), end_sweep=lambda tags, *_: told.update(tags)
+    )
+    show_conclusions(tracker, methods)
+    assert told["rank"][:4] == [finalist.number for finalist in methods.verdict.finalists]
+    assert told["sweeps.best"] == methods.verdict.best
 
 
 def test_the_table_of_methods(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
