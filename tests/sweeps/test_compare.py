@@ -150,6 +150,9 @@ def test_the_best_of_each_value_of_another_setting(
     control, *others = json.loads(capsys.readouterr().out)["trials"]
     assert control["control"]
     assert {trial["settings"]["recipe"]["learning_rate"] for trial in others} == {1.2e-3, 1e-2}
+    assert main(compared(methods, "methods", "--by", "recipe.schedule", "--json")) == 0
+    _, best = json.loads(capsys.readouterr().out)["trials"]
+    assert best["what"].endswith(" schedule=linear")
     assert main(compared(methods, "methods:1", "methods:1", "--json")) == 0
     named = json.loads(capsys.readouterr().out)["trials"]
     assert [trial["number"] for trial in named] == [control["number"], 1]
