@@ -5,7 +5,9 @@ grows to the largest number of trials, in a process of its own. At each mark sta
 per trial over the tenth of trials before the mark, wall and processor time, the memory that each trial added
 since the mark before, and how long the sampler was asked, the write of the new trial included. Then the driver
 is dropped with all its slots taken, and another process resumes to its first running trial.
-The whole takes about an hour; `--trials 50 200 --slots 4 --stores sqlite` takes seconds.
+The whole takes hours; `--trials 50 200 --slots 4 --stores sqlite` takes seconds. With `--copied 200`, only the
+200 trials before each mark are run, by a driver of their own, and the study is brought there by copying the
+rows of those that have ended: minutes, and the same figures but for what the rows' values do.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sweeps.folders import Folders
+from sweeps.ledger import open_storage
+from sweeps.ledger.store import engine_of
+from tests.bench.copies import multiply
 from tests.bench.simulator import Simulation, World, opened
 
 FLAT, ASK, PER_HOUR, RESUME = 1.3, 40.0, 20_000, 10.0  # the targets: ratio, ms, trials, seconds
@@ -63,6 +69,27 @@ def grow(world: World, marks: Sequence[int]) -> list[Mark]:
                 found.append(Mark(ended, spent.wall / trials, spent.cpu / trials, each, *asks.p95()))
                 memory = now
     return found
+
+
+def jump(world: World, mark: int, trials: int) -> Mark:
+    """Bring a study near a mark by copying what it holds, and run so many trials up to it."""
+    before = _memory()
+    spec = world.spec()
+    with opened(world):
+        storage = open_storage(spec.study_url)
+        ids = storage.get_study_id_from_name(spec.name)
+    folder = Folders(spec.root, spec.name).trial(0).parent
+    multiply(engine_of(storage), ids, mark - trials, folder)
+    with opened(world) as simulation:
+        while simulation.start_one():
+            pass
+        asks, begun = _Asks(simulation), _Times.now()
+        for _ in simulation.run(trials):
+            pass
+        spent = _Times.now() - begun
+        count = simulation.ledger.asked
+        each = (_memory() - before) / count
+        return Mark(count, spent.wall / trials, spent.cpu / trials, each, *asks.p95())
 
 
 def resume(world: World) -> dict[str, float]:
@@ -135,9 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for and print the tables."""
     given = _given(arguments)
     if given.cell:
-        world, marks = json.loads(given.cell)
+        world, marks, copied = json.loads(given.cell)
         world = World(**{**world, "folder": Path(world["folder"])})
-        print(json.dumps([asdict(mark) for mark in grow(world, marks)] if marks else resume(world)))
+        if not marks:
+            print(json.dumps(resume(world)))
+        elif copied:
+            print(json.dumps([asdict(jump(world, marks[0], copied))]))
+        else:
+            print(json.dumps([asdict(mark) for mark in grow(world, marks)]))
         return 0
     print("| store | slots | trials | wall, ms | CPU, ms | KiB | ask p95, ms | of it CPU | trials an hour |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -151,14 +183,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 marks = [mark for mark in sorted(given.trials) if mark > slots]
                 trials = marks[-1] + 2 * slots + 10
                 world = World(Path(folder), study, trials, slots, rule=given.rule, steps=given.steps)
-                grown = [Mark(**mark) for mark in _apart(world, marks)]
-                for mark in grown:
+                parts = [[mark] for mark in marks] if given.copied else [marks]
+                if given.copied:
+                    _apart(
+                        replace(world, slots=min(8, slots)), [min(marks[0] // 2, 2 * given.copied)]
+                    )  # what is copied then
+                grown = []
+                for mark in (Mark(**each) for part in parts for each in _apart(world, part, given.copied)):
+                    grown.append(mark)
                     print(
                         f"| {store} | {slots} | {mark.trials:,} | {1000 * mark.wall:.1f} | {1000 * mark.cpu:.1f} "
                         f"| {mark.memory:.1f} | {mark.ask:.1f} | {mark.ask_cpu:.1f} | {mark.per_hour:,} |",
                         flush=True,
                     )
-                verdicts.append(_verdict(store, slots, grown, _apart(replace(world), [])))
+                verdicts.append(_verdict(store, slots, grown, _apart(world, [])))
     print("\n" + "\n".join(verdicts))
     return 0
 
@@ -173,13 +211,16 @@ def _given(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rule", default="asha", help="stopping rule of the simulated sweep")
     parser.add_argument("--steps", type=int, default=24, help="of a trial; they decide how often it reports")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder by default")
+    parser.add_argument(
+        "--copied", type=int, default=0, metavar="N", help="run only N trials before each mark"
+    )
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
-def _apart(world: World, marks: Sequence[int]) -> Any:
+def _apart(world: World, marks: Sequence[int], copied: int = 0) -> Any:
     """Do it in a fresh process, whose memory is its own."""
-    cell = json.dumps([{**asdict(world), "folder": str(world.folder)}, list(marks)])
+    cell = json.dumps([{**asdict(world), "folder": str(world.folder)}, list(marks), copied])
     command = [sys.executable, "-m", "tests.bench.bench_scale", "--cell", cell]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])

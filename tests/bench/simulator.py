@@ -21,8 +21,9 @@ from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Point, State
 from sweeps.results import Sweep
 from sweeps.searcher import AgendaSearcher
-from sweeps.service import _show_what_is_there, _Tidying
+from sweeps.service import _Tidying
 from sweeps.spec import Spec, load_spec
+from sweeps.sync import open_sweep, show_trials
 from sweeps.tracking import Tracker
 from sweeps.trial import CURVE
 from sweeps.watch import Watch
@@ -91,9 +92,9 @@ class Simulation:
         tracker = Outgoing(
             "sqlite", study=spec.name, folder=folders.sweep, artifacts=spec.root, identity=ledger.identity
         )
-        tracker.open_sweep(spec.to_json(), {"sweeps.study": spec.name, "sweeps.spec_hash": spec.hash})
         sweep = Sweep(spec, folders, ledger)
-        _show_what_is_there(tracker, sweep)
+        open_sweep(tracker, sweep, again=True)
+        show_trials(tracker, sweep)
         self.agenda = Agenda(
             ledger,
             tracker,
