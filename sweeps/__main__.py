@@ -77,6 +77,7 @@ def _spec(options: argparse.Namespace) -> Spec:
 
 
 def _validate(options: argparse.Namespace) -> int:
+    from sweeps.budget import amount
     from sweeps.preflight import check
 
     spec = _spec(options)
@@ -84,9 +85,9 @@ def _validate(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({"valid": True, "spec": spec.to_json(), "hash": spec.hash, "notes": list(checked.notes)})
     else:
-        print(
-            f"{options.spec}: fine; {spec.budget.trials} trials of {spec.trial.recipe.tokens:,} tokens each"
-        )
+        limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
+        each = f"{spec.trial.recipe.tokens:,} tokens each"
+        print(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
     return 0
 
 
@@ -125,9 +126,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     from sweeps.results import resumed
+    from sweeps.spec import LIMITS
 
-    spec = resumed(options.name, runs=options.runs, study=options.study, trials=options.trials)
-    return _run_spec(spec, options, None, extend=options.trials is not None)
+    given = {name: getattr(options, name) for name in ("trials", *LIMITS)}
+    budget = {name: value for name, value in given.items() if value is not None}
+    spec = resumed(options.name, runs=options.runs, study=options.study, budget=budget)
+    return _run_spec(spec, options, None, extend=bool(budget))
 
 
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
@@ -147,7 +151,8 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
             print(f"\nstopped; {again}", file=sys.stderr)
             return TERMINATED if terminated else STOPPED
     if options.json:
-        _print_json({"name": spec.name, "verdict": sweep.verdict.to_json(), "places": places(sweep)})
+        answer = {"verdict": sweep.verdict.to_json(), "ended_by": sweep.ended_by, "places": places(sweep)}
+        _print_json({"name": spec.name, **answer})
     else:
         elsewhere = spec.root.absolute() != Path(os.environ.get("SWEEPS_RUNS", "runs")).absolute()
         print(
@@ -158,6 +163,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
                 places=places(sweep),
                 spec=reference,
                 runs=str(spec.root) if elsewhere else None,
+                ended=sweep.used_up,
             )
         )
     return 0 if sweep.verdict.best is not None else 1
@@ -235,21 +241,26 @@ def _spec_or_sweep(options: argparse.Namespace) -> Spec:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from sweeps.budget import Spending, spent_in_words
     from sweeps.summary import status_text
 
     sweep = _find(options)
+    spent = Spending(sweep.ledger).spent
     if options.json:
         _print_json(
             {
                 "name": sweep.spec.name,
                 "finished": sweep.ledger.finished,
                 "driver": sweep.ledger.driver,
+                "spent": spent,
                 "trials": [_row(r) for r in sweep.records],
             }
         )
     else:
         driver = sweep.ledger.driver
         print(f"Driven by {driver}." if driver else "Nobody drives it now.")
+        if limits := sweep.ledger.spec.budget.limits:
+            print(f"The search has spent {spent_in_words(spent, limits)}.")
         print(status_text(sweep.records))
     return 0
 
@@ -285,6 +296,18 @@ def _best(options: argparse.Namespace) -> int:
     return 0 if verdict.best is not None else 1
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from sweeps.compare import compare
+    from sweeps.side_by_side import comparison_text
+
+    found = compare(options.names, by=options.by, runs=options.runs, study=options.study)
+    if options.json:
+        _print_json(found.to_json())
+    else:
+        print(comparison_text(found))
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     from sweeps.results import export
 
@@ -315,6 +338,20 @@ def _ui(options: argparse.Namespace) -> int:
         open_browser=options.open,
         study=sweep.spec.name,
     )
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from sweeps.sync import sync
+
+    synced = sync(_find(options), options.tracking)
+    if options.json:
+        _print_json(synced.to_json())
+    else:
+        print(f"{synced.uri} shows all of {synced.trials} trials, {synced.points:,} measurements")
+        if synced.lost:
+            numbers = ", ".join(map(str, synced.lost))
+            print(f"note: not whole on disk, so not rebuilt in full: the curves of trials {numbers}")
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -359,8 +396,10 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "status": _status,
     "list": _list,
     "best": _best,
+    "compare": _compare,
     "export": _export,
     "ui": _ui,
+    "sync": _sync,
     "doctor": _doctor,
 }
 

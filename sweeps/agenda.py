@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from sweeps.budget import Spending
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
@@ -60,7 +61,9 @@ class Agenda:
         self._last_point: dict[int, Point] = {}
         self._reconciled = time.monotonic()
         self._orphans: set[int] = set()
-        self._left_behind = [r.number for r in ledger.trials() if r.state is State.RUNNING]
+        self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
+        self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
+        self._spending = Spending(ledger)
         self.phase = "search"
         self.finished = False
         self.broken: str | None = None
@@ -69,6 +72,7 @@ class Agenda:
         """The next execution, already in the ledger, or why there is none."""
         if self.broken:
             return Idle.FINISHED
+        self._spending.tick(searching=self.phase == "search")
         if len(self._running) >= self._parallel:
             return Idle.WAIT
         assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
@@ -84,6 +88,10 @@ class Agenda:
         """Take held-out losses; returns whether the trial is to stop here."""
         try:
             stop = self.ledger.report(number, attempt, points)
+            running = self._running.get(number)
+            if running is not None and points:
+                self._spending.count(running, points[-1])
+                stop = stop or self._spending.stops(running, points[-1])
         except StaleAttemptError:
             return True
         if points:
@@ -99,23 +107,36 @@ class Agenda:
         if outcome.fatal:
             self.broken = outcome.reason
             return
+        try:
+            again = self._written(number, attempt, outcome, last.totals if last else None)
+        except StaleAttemptError:
+            if not self.ledger.record(number).state.finished:
+                raise
+            again = False  # somebody ended it from outside, and that stands
+        if again:
+            self._left_behind.append(number)
+            self._changed()
+        else:
+            self._ended(number)
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial of the sweep."""
+        return self.ledger.trials()
+
+    def _written(
+        self, number: int, attempt: int, outcome: Outcome, totals: Mapping[str, float] | None
+    ) -> bool:
+        """Write the end of an execution down; whether its trial is to run again."""
         if outcome.cause is not None:
             record = self.ledger.record(number)
             counts = counted(record, outcome.cause)
             again = retry(self.spec, record, outcome.cause, counts)
             if again is not None:
                 self.ledger.note_retry(number, attempt, counts, again.micro_batch_tokens)
-                self._left_behind.append(number)
-                self._changed()
-                return
+                return True
             outcome = replace(outcome, reason=in_words(outcome.reason, outcome.cause, counts))
-        totals = last.totals if last else None
         self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
-        self._ended(number)
-
-    def records(self) -> list[TrialRecord]:
-        """Every trial of the sweep."""
-        return self.ledger.trials()
+        return False
 
     # -- the order of work --------------------------------------------------------------------------------
 
@@ -139,12 +160,15 @@ class Agenda:
         if now - self._reconciled < _RECONCILED_EVERY:
             return
         self._reconciled = now
+        self.ledger.look_again()
         known = {*self._running, *self._left_behind}
-        orphans = {r.number for r in self.records() if r.state is State.RUNNING} - known
+        orphans = {r.number for r in self.ledger.unfinished() if r.state is State.RUNNING} - known
         self._left_behind += sorted(orphans & self._orphans)
         self._orphans = orphans
 
     def _first_ones(self) -> Assignment | None:
+        if self._begun:
+            return None
         present = {record.role for record in self.records()}
         baseline = self.spec.trial.model_dump()
         if Role.CONTROL not in present:
@@ -153,24 +177,31 @@ class Agenda:
             return self.ledger.start(
                 Role.BASELINE, baseline, params=self.ledger.space.project(flatten(baseline))
             )
+        self._begun = True
         return None
 
+    @property
+    def ended_by(self) -> str:
+        """What ended the search: the name of a setting of the budget, or `search` when all was tried."""
+        return self._spending.ended_by(self.ledger.asked)
+
     def _searched(self) -> Assignment | None:
+        if self._spending.used_up:
+            return None
         enqueued = self.ledger.take_waiting()
         if enqueued is not None:
             return enqueued
-        # What was enqueued with values that cannot be run has no settings, and costs nothing.
-        asked = sum(record.role is not Role.REPLICATE and bool(record.settings) for record in self.records())
-        return self.ledger.ask() if asked < self.spec.budget.trials else None
+        return self.ledger.ask() if self.ledger.asked < self.spec.budget.trials else None
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        records = self.records()
-        if any(r.role is not Role.REPLICATE and not r.state.finished for r in records):
+        over = (State.WAITING,) if self._spending.used_up else ()  # what is enqueued waits for more of it
+        if any(r.role is not Role.REPLICATE and r.state not in over for r in self.ledger.unfinished()):
             return None
+        records = self.records()
         self.phase = "finalists"
         finalists = self.spec.finalists
-        for number, seed in replicates_due(records, finalists.top, finalists.seeds):
+        for number, seed in replicates_due(records, finalists.top, finalists.seeds, finalists.per):
             original = records[number]
             return self.ledger.start(
                 Role.REPLICATE,
@@ -192,20 +223,20 @@ class Agenda:
 
 
 def show(tracker: Tracking, record: TrialRecord) -> None:
-    """Tell the tracker that a trial runs, or runs again."""
+    """Tell the tracker that a trial ran, or runs again."""
     tags = {
         "sweeps.role": record.role.value,
         "sweeps.attempt": record.attempt,
         "sweeps.state": State.RUNNING.value,
     }
-    tracker.declare(record.number, record.settings, tags)
+    tracker.declare(record.number, record.settings, tags, record.started)
 
 
 def show_end(tracker: Tracking, record: TrialRecord) -> None:
     """Tell the tracker how a trial ended."""
     tags = {"sweeps.reason": record.reason} if record.reason else {}
     metrics = {"objective": record.value, "initial_loss": record.initial_loss}
-    tracker.end(record.number, record.state, tags, metrics)
+    tracker.end(record.number, record.state, tags, metrics, record.finished)
 
 
 def control_settings(baseline: dict) -> dict:

@@ -93,10 +93,29 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
 def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     resume = command("resume", "go on with a sweep by its name", "sweeps resume quickstart --trials 40")
     resume.add_argument("--trials", metavar="N", type=int, help="raise the budget to N trials")
+    resume.add_argument("--tokens", metavar="N", type=int, help="raise its limit of training tokens")
+    resume.add_argument("--flops", metavar="X", type=float, help="raise its limit of FLOPs")
+    resume.add_argument("--gpu-hours", metavar="X", type=float, help="raise its limit of GPU-hours")
+    resume.add_argument("--wall", metavar="SECONDS", type=float, help="raise its limit of time")
     _runner(resume, environment)
     status = command("status", "show every trial of a sweep", "sweeps status quickstart")
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")
     best = command("best", "show the best configuration and what it is better than", "sweeps best quickstart")
+    compare = command(
+        "compare",
+        "compare trials at equal steps, tokens, FLOPs and seconds",
+        "sweeps compare quickstart my-sweep     the best of each, and both controls\n"
+        "  sweeps compare quickstart --by injection.k\n"
+        "  sweeps compare quickstart:7 quickstart:9",
+    )
+    compare.add_argument(
+        "names", metavar="NAME[:N]", nargs="+", help="a sweep by its name or spec file, or its trial N"
+    )
+    compare.add_argument(
+        "--by",
+        metavar="PATH",
+        help="the best trial of each value of this setting (default: of each method, where that is searched)",
+    )
     export = command(
         "export", "write the best trial's model as a folder", "sweeps export quickstart --out best/"
     )
@@ -109,11 +128,17 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     ui.add_argument("--open", action="store_true", help="open a browser")
     doctor = command("doctor", "check versions, cores, GPUs, disk, stores and cluster", "sweeps doctor")
     doctor.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster")
-    for each in (resume, status, best, export, ui):
+    sync = command("sync", "rebuild what MLflow shows of a sweep", "sweeps sync quickstart")
+    sync.add_argument(
+        "--tracking",
+        metavar="URI",
+        help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
+    )
+    for each in (resume, status, best, export, ui, sync):
         each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
-    for each in (resume, status, best, export, ui, doctor):
+    for each in (resume, status, best, compare, export, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, export, doctor):
+    for each in (resume, status, listed, best, compare, export, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 

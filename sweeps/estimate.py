@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 from sweeps import machine
-from sweeps.spec import Range, Spec
+from sweeps.budget import Reach, enough_for, preview, reaches, used_up_first
+from sweeps.layout import table
+from sweeps.shapes import Shape, plan_of, searched_shapes, shape_of
+from sweeps.spec import Spec
 from tli.base import Base
-from tli.cost import Cost, cost
-from tli.injection import METHODS, Injection, injection_problems
-from tli.plan import Plan, plan_for
-
-T = TypeVar("T")
-_MOST_ROWS = 16  # of an integer range; of a wider one both ends and what lies evenly between are shown
-
-
-@dataclass(frozen=True)
-class Shape:
-    """One size that trials may have. `injection` is None for the control; `note` says what is unusual."""
-
-    injection: Injection | None
-    baseline: bool
-    cost: Cost
-    sets: tuple[int, ...]
-    note: str = ""
-
-    @property
-    def label(self) -> str:
-        """As the first column of a table has it."""
-        return "control" if self.injection is None else self.injection.label
+from tli.cost import cost
 
 
 @dataclass(frozen=True)
@@ -53,12 +34,13 @@ class Estimate:
         base: the base model as the user wrote it.
         shapes: every depth in play, the control first.
         trials: of the budget, the control and the baseline included.
+        reaches: how far each setting of the budget takes the search.
         replicates: most runs that come on top.
         steps: optimizer steps of one whole trial.
         trial_tokens: training tokens of one whole trial.
         eval_tokens: held-out tokens that one whole trial is measured on, over all its measurements.
         rule: the stopping rule.
-        at_most: were no trial stopped, and all as deep as the deepest.
+        at_most: were no trial stopped, and all as deep as the deepest; up to what the budget allows.
         expected: if the stopping rule keeps its share at every rung, and all depths are tried alike.
         parallel: trials at once.
         flops_per_second: of one trial, as measured; None when it was not.
@@ -68,6 +50,7 @@ class Estimate:
     base: str
     shapes: tuple[Shape, ...]
     trials: int
+    reaches: tuple[Reach, ...]
     replicates: int
     steps: int
     trial_tokens: int
@@ -101,21 +84,22 @@ def estimate(
         flops_per_second: speed of one trial on its cpus and gpus, as measured in a few steps.
         parallel: trials at once; None takes what the spec allows and this machine has.
     """
-    shapes = tuple(_shape(spec, base, injection) for injection in (None, *searched_shapes(spec)))
+    shapes = tuple(shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec)))
     at_once = parallel or slots(spec)
     recipe, data = spec.trial.recipe, spec.data
     windows = data.eval_tokens // data.sequence_length
     measured = len(spec.report_steps()) * windows * data.sequence_length
     trial_tokens = spec.steps * recipe.batch_tokens
-    work = {shape.injection: _work(spec, base, shape, trial_tokens, measured) for shape in shapes}
-    deepened = [flops for injection, flops in work.items() if injection is not None] or [work[None]]
-    baseline = next((work[shape.injection] for shape in shapes if shape.baseline), work[None])
-    seeds = spec.finalists.seeds
-    searched, share = spec.budget.trials - 2, expected_share(spec)
+    trained = _work_of(shapes, [shape.cost.flops_per_token * trial_tokens for shape in shapes])
+    worked = _work_of(shapes, [_work(spec, base, shape, trial_tokens, measured) for shape in shapes])
+    reached, most = _reaches(spec, trained, worked, flops_per_second, at_once)
+    least, likely = enough_for(reached)
+    seeds, share = spec.finalists.seeds, expected_share(spec)
 
-    def total(one: float, part: float) -> Total:
-        whole = 2 + spec.replicates + searched * part  # in whole trials
-        flops = (work[None] + baseline) * seeds + one * (spec.finalists.top * (seeds - 1) + searched * part)
+    def total(one: float, searched: float, of_tokens: float) -> Total:
+        """Of so many whole searched trials, and of replicates as expensive."""
+        whole = 2 + spec.replicates + of_tokens
+        flops = worked.first * seeds + one * (spec.most_finalists * (seeds - 1) + searched)
         hours = flops / flops_per_second / at_once / 3600 if flops_per_second else None
         return Total(round(whole * trial_tokens), flops, hours)
 
@@ -124,16 +108,60 @@ def estimate(
         base=base.name,
         shapes=shapes,
         trials=spec.budget.trials,
+        reaches=reached,
         replicates=spec.replicates,
         steps=spec.steps,
         trial_tokens=trial_tokens,
         eval_tokens=measured,
         rule=spec.stopping.rule,
-        at_most=total(max(deepened), 1.0),
-        expected=total(fmean(deepened), share),
+        at_most=total(max(worked.each), least, most),
+        expected=total(fmean(worked.each), likely * share, likely * share),
         parallel=at_once,
         flops_per_second=flops_per_second,
     )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """FLOPs of the control and the baseline together, and of a whole trial of each searched size."""
+
+    first: float
+    each: tuple[float, ...]
+
+
+def _work_of(shapes: Sequence[Shape], flops: Sequence[float]) -> _Work:
+    control, *each = flops  # the control is the first shape
+    baseline = next((one for one, shape in zip(flops, shapes, strict=True) if shape.baseline), control)
+    return _Work(control + baseline, tuple(each) or (control,))
+
+
+def _reaches(
+    spec: Spec, trained: _Work, worked: _Work, flops_per_second: float | None, at_once: int
+) -> tuple[tuple[Reach, ...], float]:
+    """How far each setting of the budget takes the search, and the most searched trials, were all shallow.
+
+    Args:
+        spec: of the sweep.
+        trained: of training alone, which is what limits of FLOPs and GPU-hours count.
+        worked: of training and measuring, which takes time.
+        flops_per_second: of one trial; None when it is not known.
+        at_once: trials.
+    """
+    tokens, share = spec.steps * spec.trial.recipe.batch_tokens, expected_share(spec)
+
+    def spends(trials: float, training: float, working: float) -> dict[str, float]:
+        known = {"tokens": trials * tokens, "flops": training}
+        if flops_per_second:
+            known["gpu_hours"] = training / flops_per_second * spec.resources.gpus / 3600
+            known["wall"] = working / flops_per_second / at_once
+        return known
+
+    first = spends(2, trained.first, worked.first)
+    mean = spends(share, share * fmean(trained.each), share * fmean(worked.each))
+    deepest = spends(1, max(trained.each), max(worked.each))
+    shallowest = spends(1, min(trained.each), min(worked.each))
+    most, _ = enough_for(reaches(spec.budget, first, shallowest, mean))
+    return reaches(spec.budget, first, deepest, mean), most
 
 
 def expected_share(spec: Spec) -> float:
@@ -164,76 +192,6 @@ def slots(spec: Spec) -> int:
     return max(1, min(fitting, wanted.parallel or fitting))
 
 
-def searched_shapes(spec: Spec) -> list[Injection]:
-    """Every injection in play that gives another size, the baseline's and the searched ones; some of them for
-    wide ranges. What does not change a size is as in the baseline.
-    """
-    own = spec.trial.to_injection()
-    searched = {path: wanted for path, wanted in spec.search.items() if path in _SHAPING}
-    options = [[(path, value) for value in _values(wanted)] for path, wanted in searched.items()]
-    combined = itertools.islice(itertools.product(*options), _MOST_ROWS**2)
-    found = [own, *(spec.settings_for(dict(chosen)).to_injection() for chosen in combined)]
-    # By what they are called: two of one size need no two rows.
-    usable = {each.label: each for each in map(_resolved, found) if each is not None}
-    usable.pop("none", None)
-    return _spread(sorted(usable.values(), key=_order), _MOST_ROWS + 1)
-
-
-_SHAPING = tuple(
-    f"injection.{name}"
-    for name in ("method", "k", "layers", "after", "sets", "block", "m", "g", "experts.count")
-)
-
-
-def _resolved(injection: Injection) -> Injection | None:
-    """What the settings mean; None for a combination that no trial can run with."""
-    return None if injection_problems(injection, None) else injection.resolved()
-
-
-def _order(injection: Injection) -> tuple[int, int, str]:
-    return METHODS.index(injection.method), injection.k or 0, injection.label
-
-
-def _values(wanted: Range) -> Sequence[Any]:
-    if wanted.choice is not None:
-        return wanted.choice
-    low, high = wanted.ends
-    return _spread(range(low, high + 1, int(wanted.step or 1)), _MOST_ROWS)
-
-
-def _spread(every: Sequence[T], most: int) -> list[T]:
-    """All of them, or both ends and what lies evenly between."""
-    if len(every) <= most:
-        return list(every)
-    return [every[round(i * (len(every) - 1) / (most - 1))] for i in range(most)]
-
-
-def _shape(spec: Spec, base: Base, injection: Injection | None) -> Shape:
-    plan = plan_of(injection, base.facts.depth)
-    recipe = spec.trial.recipe
-    passes = recipe.micro_batch_tokens or recipe.batch_tokens
-    # The control has no injected layers that it could train alone.
-    train = "all" if injection is None else _train(spec)
-    found = cost(base, plan, sequence_length=spec.data.sequence_length, batch_tokens=passes, train=train)
-    short = injection is not None and plan.sets and plan.sets[-1] != injection.k
-    note = f"the last set is shorter ({plan.sets[-1]} of {injection.k})" if injection and short else ""
-    own = _resolved(spec.trial.to_injection())
-    baseline = injection is not None and own is not None and own.label == injection.label
-    return Shape(injection, baseline, found, plan.sets, note)
-
-
-def plan_of(injection: Injection | None, depth: int) -> Plan:
-    """The plan of an injection, None being the control. Where text decides which sets get a layer, any do:
-    the size is the same.
-    """
-    wanted = injection or Injection("none")
-    return plan_for(wanted, depth, change=[0.0] * depth if wanted.sets is not None else None)
-
-
-def _train(spec: Spec) -> str:
-    return "all" if "recipe.train" in spec.search else spec.trial.recipe.train
-
-
 def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:
     """FLOPs of one whole trial. Measuring goes forward only: a third of training everything."""
     plan, sequence = plan_of(shape.injection, base.facts.depth), spec.data.sequence_length
@@ -248,19 +206,24 @@ def _lines(it: Estimate) -> Iterator[str]:
         f"and at most {it.replicates} runs under further seeds"
     )
     own = it.shapes[0].cost
-    yield f"base: {it.base}, {own.depth} layers, {_short(own.parameters)} parameters"
+    yield f"base: {it.base}, {own.depth} layers, {short(own.parameters)} parameters"
     yield ""
     head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory/trial", "")
-    yield from _table([head, *(_row(shape) for shape in it.shapes)])
+    yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})
     yield ""
     kept = "expected" if it.rule == "none" else f"expected with {it.rule}"
     hours = ("hours here",) if it.at_most.hours is not None else ()
-    rows = [("", "tokens", "FLOPs", *hours)]
+    rows = []
     for name, total in (("at most", it.at_most), (kept, it.expected)):
         time = (f"{total.hours:.2f}",) if total.hours is not None else ()
         rows.append((name, f"{total.tokens:,}", f"{total.flops:.2e}", *time))
-    yield from _table(rows)
+    yield from table(("", "tokens", "FLOPs", *hours), rows, left={0})
     yield ""
+    if len(it.reaches) > 1:
+        settings, *reached = preview(it.reaches)
+        yield from table(settings, reached, left={0})
+        yield used_up_first(it.reaches)
+        yield ""
     if it.flops_per_second is None:
         yield f"{it.parallel} at once on this machine; hours are not known: sweeps plan --calibrate measures"
     else:
@@ -274,33 +237,24 @@ def _row(shape: Shape) -> tuple[str, ...]:
     return (
         shape.label,
         str(found.depth),
-        _short(found.parameters),
-        _short(found.injected_parameters) if shape.injection is not None else "-",
-        _short(found.flops_per_token),
-        _bytes(found.memory_bytes),
+        short(found.parameters),
+        short(found.injected_parameters) if shape.injection is not None else "-",
+        short(found.flops_per_token),
+        in_bytes(found.memory_bytes),
         "; ".join(notes),
     )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns aligned: texts at both ends of a row to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in {0, 6} else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
-
-
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """Three digits and a unit: `1.84M`."""
     for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}" if number / size < 999.5 else f"{number / size:.0f}{unit}"
     return f"{number:.3g}"
 
 
-def _bytes(number: int) -> str:
+def in_bytes(number: int) -> str:
+    """An amount of memory or disk, in words."""
     for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
         if number >= size:
             return f"{number / size:.1f} {unit}" if number / size < 10 else f"{number / size:.0f} {unit}"

@@ -24,4 +24,5 @@ def _carry_out(agenda: Agenda, assignment: Assignment, spec: Spec) -> Outcome:
         if reply.outcome is not None:
             return reply.outcome
         if stop:
-            return Outcome(State.PRUNED, agenda.ledger.stopped_reason(reply.points[-1].step))
+            reason = agenda.ledger.stopped_reason(assignment.number, reply.points[-1].step)
+            return Outcome(State.PRUNED, reason)

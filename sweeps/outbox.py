@@ -6,6 +6,7 @@ it has been delivered and where to; the delivering process alone writes it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -20,6 +21,7 @@ from sweeps.records import Point
 
 EVENTS = "outbox.jsonl"
 SENT = "outbox.sent"
+LOCK = "outbox.lock"  # held by whoever delivers
 OPENINGS = ("sweep", "trial")  # kinds of event that begin something which an "end" ends
 
 Event = dict[str, Any]
@@ -48,10 +50,12 @@ class Outbox:
         self._evals: set[tuple[int, int]] = set()
         self._train: set[tuple[int, int]] = set()
         self._latest: dict[tuple[str, int | None], str] = {}
-        self._told: dict[tuple[int | None, str, float], float] = {}  # scalars, and when they were first told
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._size = self._recover()
+        sent = read_sent(folder)
+        if sent is not None and sent.offset > self._size:
+            (folder / SENT).unlink(missing_ok=True)  # it counts bytes that a power cut or a person took
 
     def _recover(self) -> int:
         """Learn what is in the file and cut off a last line that a killed process left half-written."""
@@ -72,31 +76,37 @@ class Outbox:
             self._train.update((number, step) for step, _, _ in event["train"])
             return
         self._latest[kind, number] = _content(event)
-        for key, value in event.get("metrics", {}).items():
-            self._told.setdefault((number, key, value), event.get("first", {}).get(key, event["time"]))
         if kind in OPENINGS:
             self._latest.pop(("end", number), None)
 
-    def put(self, kind: str, number: int | None = None, **content: Any) -> bool:
+    def put(
+        self,
+        kind: str,
+        number: int | None = None,
+        *,
+        when: float | None = None,
+        again: bool = False,
+        **content: Any,
+    ) -> bool:
         """Write one event unless the last one of its kind for this trial said the same.
 
-        An opening after an end is news even when it says the same: a finished sweep that goes on. The end
-        after it bears, under `first`, when each of its metrics was first told: MLflow tells them by time.
+        Args:
+            kind: of event.
+            number: of the trial; None is the sweep itself.
+            when: it happened, in seconds since the epoch; now by default.
+            again: an opening after an end is news even when it says the same: a finished sweep that goes on.
+            content: all else of the event.
 
         Raises:
             OSError: The disk is full or gone; nothing of the event is left in the file.
             TypeError, ValueError: The content is not JSON.
         """
-        event = {"kind": kind, "number": number, "time": time.time(), **content}
+        event = {"kind": kind, "number": number, "time": when or time.time(), **content}
         with self._lock:
-            reopens = kind in OPENINGS and ("end", number) in self._latest
+            reopens = again and ("end", number) in self._latest
             if not reopens and self._latest.get((kind, number)) == _content(event):
                 return False
-            told = {
-                key: self._told.get((number, key, value)) for key, value in content.get("metrics", {}).items()
-            }
-            first = {key: when for key, when in told.items() if when is not None}
-            self._write({**event, "first": first} if first else event)
+            self._write(event)
         return True
 
     def points(self, number: int, attempt: int, points: Sequence[Point]) -> bool:
@@ -150,7 +160,7 @@ class Outbox:
 
 
 def _content(event: Mapping[str, Any]) -> str:
-    told = {key: value for key, value in event.items() if key not in ("time", "first")}
+    told = {key: value for key, value in event.items() if key != "time"}
     return json.dumps(told, sort_keys=True)
 
 
@@ -196,3 +206,10 @@ def write_sent(folder: Path, sent: Sent) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(folder / SENT)
+
+
+def forget_sent(folder: Path) -> None:
+    """Have all of it delivered again, once nobody delivers any more: a process of a dead driver may yet."""
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / SENT).unlink(missing_ok=True)

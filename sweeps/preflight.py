@@ -6,7 +6,7 @@ import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from sweeps import estimate, machine, reach
+from sweeps import estimate, machine, reach, shapes
 from sweeps.errors import InputError, Problem, SpecError
 from sweeps.spec import Spec
 from sweeps.wording import masked
@@ -138,10 +138,10 @@ def _growth_problems(spec: Spec, base: Base) -> Iterator[Problem]:
     choices = wanted.choice if wanted is not None and wanted.choice else ()
     inits = [replace(own, init=init) for init in choices]
     told = set()
-    for injection in (own, *estimate.searched_shapes(spec), *inits):
+    for injection in (own, *shapes.searched_shapes(spec), *inits):
         if injection_problems(injection, base.facts.depth):
             continue  # a combination of ranges that no trial runs with
-        for problem in growth_problems(base, estimate.plan_of(injection, base.facts.depth)):
+        for problem in growth_problems(base, shapes.plan_of(injection, base.facts.depth)):
             if problem not in told:
                 told.add(problem)
                 section = "trial" if injection == own else "search"
@@ -191,7 +191,7 @@ def _machine_notes(spec: Spec) -> Iterator[str]:
 
 def _depth_notes(spec: Spec, base: Base) -> Iterator[str]:
     depth = base.facts.depth
-    for injection in estimate.searched_shapes(spec):
+    for injection in shapes.searched_shapes(spec):
         k = injection.k
         whole = injection.layers is None and k is not None and k <= depth
         if k is not None and whole and depth % k:
@@ -243,16 +243,17 @@ def _store_problems(spec: Spec, *, own: bool) -> Iterator[Problem]:
 
 def _room_problems(spec: Spec, base: Base, *, local: bool) -> Iterator[Problem]:
     """Whether the models that are kept fit the disk, and one trial the memory."""
-    shapes = estimate.estimate(spec, base, parallel=1).shapes
-    weights = 4 * max(shape.cost.parameters for shape in shapes)
+    costs = [shape.cost for shape in estimate.estimate(spec, base, parallel=1).shapes]
+    weights = 4 * max(cost.parameters for cost in costs)
     # Kept: a model of each finalist, the control and the baseline. While a trial runs: its state with both
     # moments, twice, as the old one goes when the new one is written.
-    needed = weights * (spec.finalists.top + 2 + estimate.slots(spec) * 6)
+    needed = weights * (spec.most_finalists + 2 + estimate.slots(spec) * 6)
     free = machine.free_space(spec.root)
     if needed > free:
-        got = f"{free / 1e9:.1f} GB free at {str(machine.existing(spec.root))!r}"
-        yield Problem(spec.where("storage.artifacts"), got, f"about {needed / 1e9:.1f} GB", "another folder")
-    have, most = machine.memory(), max(shape.cost.memory_bytes for shape in shapes)
+        got = f"{estimate.in_bytes(free)} free at {str(machine.existing(spec.root))!r}"
+        expected = f"about {estimate.in_bytes(needed)}"
+        yield Problem(spec.where("storage.artifacts"), got, expected, "another folder")
+    have, most = machine.memory(), max(cost.memory_bytes for cost in costs)
     if local and not spec.resources.gpus and have is not None and most > have:
         got = f"trials of about {most / 2**30:.1f} GiB"
         expected = f"at most {have / 2**30:.1f} GiB, the memory of this machine"

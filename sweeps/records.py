@@ -123,6 +123,11 @@ class TrialRecord:
     finished: float | None = None
 
     @property
+    def original(self) -> bool:
+        """Whether it trains the original model on: the control, or a searched method that injects nothing."""
+        return self.role is Role.CONTROL or self.settings.get("injection", {}).get("method") == "none"
+
+    @property
     def step(self) -> int:
         """The last step with a held-out loss; 0 before the first report."""
         return max(self.losses, default=0)
@@ -136,6 +141,16 @@ class TrialRecord:
     def initial_loss(self) -> float | None:
         """Held-out loss before the first step."""
         return self.losses.get(0)
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """One time that all of a budget was carried out; a sweep that is extended has several."""
+
+    trials: int  # all that there were, replicates too
+    budget: Mapping[str, Any]
+    time: float  # wall clock, seconds since the epoch
+    ended_by: str  # what ended the search: the name of a setting of the budget, or `search`
 
 
 class Cause(StrEnum):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from sweeps import reach
 from sweeps.errors import Problem, SpecError
@@ -40,7 +41,20 @@ class Sweep:
     @property
     def verdict(self) -> Verdict:
         """The answer so far."""
-        return verdict(self.records, top=self.spec.finalists.top, seeds=self.spec.finalists.seeds)
+        wanted = self.spec.finalists
+        return verdict(self.records, top=wanted.top, seeds=wanted.seeds, per=wanted.per)
+
+    @property
+    def ended_by(self) -> str | None:
+        """What ended the search the last time: the name of a setting of the budget, or `search`."""
+        return next((each.ended_by for each in reversed(self.ledger.conclusions)), None)
+
+    @property
+    def used_up(self) -> tuple[str, float] | None:
+        """The limit of the budget that ended the search before its trials did, with its value."""
+        return next(
+            (limit for limit in self.ledger.spec.budget.limits.items() if limit[0] == self.ended_by), None
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,11 @@ def found(spec: Spec, reference: str | None = None, *, where: str | None = None)
 
 
 def resumed(
-    reference: str, *, runs: str | None = None, study: str | None = None, trials: int | None = None
+    reference: str,
+    *,
+    runs: str | None = None,
+    study: str | None = None,
+    budget: Mapping[str, float] = MappingProxyType({}),
 ) -> Spec:
     """The spec with which a sweep that was run goes on.
 
@@ -139,7 +157,7 @@ def resumed(
         reference: a name, or a spec file.
         runs: the artifacts folder; `runs` by default.
         study: the study's URL, where it is not the one that the spec was kept with.
-        trials: a larger budget.
+        budget: its settings that are raised.
 
     Raises:
         SpecError: there is no such sweep, its study has another spec than the file, or an address that it
@@ -156,11 +174,11 @@ def resumed(
         )
     if problems:
         raise SpecError(*problems)
-    if trials is None:
+    if not budget:
         return sweep.spec
-    wanted = {**sweep.spec.to_json(), "budget": {"trials": trials}}
-    budget = Spec.from_json(wanted, name=f"--trials {trials}:").budget
-    return sweep.spec.model_copy(update={"budget": budget})
+    wanted = {**sweep.spec.to_json(), "budget": {**sweep.spec.budget.to_json(), **budget}}
+    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in budget.items())
+    return sweep.spec.model_copy(update={"budget": Spec.from_json(wanted, name=f"{words}:").budget})
 
 
 def sweeps_in(runs: Path) -> dict[str, Listed]:

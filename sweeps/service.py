@@ -7,22 +7,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
-from sweeps.agenda import Agenda, show, show_end
+from sweeps.agenda import Agenda
+from sweeps.budget import going_on, raised
 from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.reach import may_exist
-from sweeps.records import Role, State, TrialRecord
+from sweeps.records import Role, TrialRecord
 from sweeps.results import Sweep
-from sweeps.selection import Verdict, finalists
+from sweeps.selection import control_of, finalists
 from sweeps.spec import Spec
+from sweeps.sync import open_sweep, show_conclusions, show_trials
 from sweeps.tracking import Tracking, open_tracker
-from sweeps.trial import CURVE, for_workers, read_curve
+from sweeps.trial import for_workers
+from sweeps.wording import shown
 
 if TYPE_CHECKING:
     from tli.base import Base
 
+_COMPARED_WITH = (Role.CONTROL, Role.BASELINE)  # whose models are kept as the finalists' are
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
+_STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
 
 
 class Watcher(Protocol):
@@ -79,28 +84,24 @@ def run(
             artifacts=root,
             identity=ledger.identity,
         )
-        stack.callback(_close, tracker, watcher)
-        tracker.open_sweep(spec.to_json(), {"sweeps.study": spec.name, "sweeps.spec_hash": spec.hash})
+        stack.push(_Closing(tracker, watcher, spec.name))
         sweep = Sweep(spec, folders, ledger)
-        _show_what_is_there(tracker, sweep)
-        _tidy(sweep, [record for record in sweep.records if record.state.finished])
+        open_sweep(tracker, sweep, again=True)
+        show_trials(tracker, sweep)
         agenda = Agenda(
             ledger,
             tracker,
             parallel=parallel,
             on_change=watcher.update,
-            on_end=lambda record: _tidy(sweep, [record]),
+            on_end=_Tidying(sweep).ended,
         )
         _carry_out(agenda, runner, for_workers(spec, checked.base.revision))
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
             raise KeyboardInterrupt  # Tune returns when it is interrupted
-        ledger.mark_finished()
-        ended = sweep.verdict
-        tracker.rank(_ranking(ended, sweep.records))
-        best = next((r.value for r in sweep.records if r.number == ended.best), None)
-        tracker.end(None, State.COMPLETE, {"sweeps.best": ended.best}, {"objective": best})
+        ledger.conclude(agenda.ended_by)
+        show_conclusions(tracker, sweep)
     return sweep
 
 
@@ -118,32 +119,27 @@ def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
     if stored is None:
         return []
     problems = spec_conflicts(stored, spec)
-    have, want = stored.budget.trials, spec.budget.trials
-    if want > have and not extend:
-        problems.append(
-            Problem(
-                "budget.trials",
-                str(want),
-                f"{have}, the study's own",
-                f"--extend, or --set budget.trials={want}",
-            )
-        )
+    have, want = stored.budget.to_json(), spec.budget.to_json()
+    for name in () if extend else raised(stored.budget, spec.budget):
+        got, ours = shown(want[name]), f"{shown(have[name])}, the study's own"
+        problems.append(Problem(f"budget.{name}", got, ours, f"--extend, or --set budget.{name}={got}"))
     return problems
 
 
 def _with_the_larger_budget(spec: Spec, watcher: Watcher) -> Spec:
     """The study's budget, where it is larger than the spec's: what was asked for is not taken back."""
     stored = _stored(spec)
-    if stored is None or stored.budget.trials <= spec.budget.trials:
+    if stored is None:
         return spec
-    have, want = stored.budget.trials, spec.budget.trials
-    watcher.note(f"the study's budget is {have} trials, larger than {want}; going on with {have}")
-    return spec.model_copy(update={"budget": stored.budget})
+    budget, notes = going_on(stored.budget, spec.budget)
+    for note in notes:
+        watcher.note(note)
+    return spec.model_copy(update={"budget": budget})
 
 
 def _nothing_left(spec: Spec) -> bool:
     stored = _stored(spec)
-    same = stored is not None and stored.budget.trials >= spec.budget.trials
+    same = stored is not None and stored.budget == spec.budget
     return same and Ledger.read(spec.study_url, spec.name).finished
 
 
@@ -204,46 +200,41 @@ def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
         run_on_ray(agenda, spec)
 
 
-def _tidy(sweep: Sweep, ended: Sequence[TrialRecord]) -> None:
-    """Free what ended trials no longer need: training states, and models that cannot win any more."""
-    records = sweep.records
-    kept = {r.number for r in finalists(records, sweep.spec.finalists.top)}
-    kept |= {r.number for r in records if r.role in (Role.CONTROL, Role.BASELINE)}
-    for record in ended:
-        sweep.folders.drop_checkpoints(record.number)
-    # Not of running ones: their worker may have written the model of a winner that has yet to be told.
-    for record in records:
-        if record.state.finished:
-            sweep.folders.drop_finals(record.number, record.attempt if record.number in kept else None)
+class _Tidying:
+    """Frees what ended trials no longer need: training states, and models that cannot win any more.
 
-
-def _ranking(ended: Verdict, records: Sequence[TrialRecord]) -> list[int]:
-    """Finalists in their order, then the other complete trials by their loss."""
-    first = [finalist.number for finalist in ended.finalists]
-    rest = [
-        r
-        for r in records
-        if r.state is State.COMPLETE and r.role is not Role.REPLICATE and r.number not in first
-    ]
-    return first + [r.number for r in sorted(rest, key=lambda r: r.value or float("inf"))]
-
-
-def _show_what_is_there(tracker: Tracking, sweep: Sweep) -> None:
-    """Tell the tracker again what the ledger and the curves hold.
-
-    A driver that was killed between the ledger and the outbox had told only one of them; the outbox drops
-    what it knows.
+    Nothing of running ones: their worker may have written the model of a winner that has yet to be told.
     """
-    for record in sweep.records:
-        if not record.settings:
-            continue  # enqueued, and not taken yet
-        show(tracker, record)
-        curve = read_curve(sweep.folders.trial(record.number) / CURVE)
-        tracker.points(record.number, record.attempt, [p for p in curve if p.step in record.losses])
-        if record.state.finished:
-            show_end(tracker, record)
+
+    def __init__(self, sweep: Sweep) -> None:
+        """Free what is there to be freed."""
+        self._folders, self._wanted = sweep.folders, sweep.spec.finalists
+        self._best: list[TrialRecord] = []
+        self._free([record for record in sweep.records if record.state.finished])
+
+    def ended(self, record: TrialRecord) -> None:
+        """One more has ended: itself or one that it surpasses is no finalist any more, and never will be."""
+        self._free([record])
+
+    def _free(self, ended: Sequence[TrialRecord]) -> None:
+        known = [*self._best, *ended]
+        original = control_of(known)
+        self._best = finalists(known, self._wanted.top, self._wanted.per) + ([original] if original else [])
+        kept = {r.number for r in self._best} | {r.number for r in known if r.role in _COMPARED_WITH}
+        for record in ended:
+            self._folders.drop_checkpoints(record.number)
+        for record in known:
+            self._folders.drop_finals(record.number, record.attempt if record.number in kept else None)
 
 
-def _close(tracker: Tracking, watcher: Watcher) -> None:
-    if not tracker.close(_TRACKING_SECONDS):
-        watcher.note("MLflow has not got everything yet; the next run of this command delivers the rest")
+class _Closing:
+    """The end of tracking: waits for what is on its way, but not when somebody wants the sweep to stop."""
+
+    def __init__(self, tracker: Tracking, watcher: Watcher, name: str) -> None:
+        self._tracker, self._watcher, self._name = tracker, watcher, name
+
+    def __call__(self, kind: type[BaseException] | None, *_: object) -> None:
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if not self._tracker.close(_STOPPED_SECONDS if stopped else _TRACKING_SECONDS):
+            again = f"the next run of this command delivers the rest, or `sweeps sync {self._name}`"
+            self._watcher.note(f"MLflow has not got everything yet; {again}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,9 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 from sweeps.layout import WIDTH, bullets, indented, join, pairs, section, table
+from sweeps.onward import next_commands
 from sweeps.paired import Contender, Difference
 from sweeps.records import Role, State, TrialRecord
-from sweeps.selection import Ending, Verdict
+from sweeps.selection import Ending, Verdict, finalists
 
 ENDINGS_SHOWN = 12
 
@@ -34,22 +33,24 @@ def summary_text(
     places: Mapping[str, str],
     spec: str | None = None,
     runs: str | None = None,
+    ended: tuple[str, float] | None = None,
 ) -> str:
     """The end of a sweep: the answer, how sure it is, what happened, where everything is, what to do next.
 
     `places` are shown as they come, label and address, so secrets in them are masked by the caller. `spec` is
     what the user ran, a file or a packaged name, for the commands that need it again; when left out, they go
     by the sweep's name. `runs` is the folder of results, where commands would not look by themselves.
+    `ended` is the limit of the budget that ended the search before its trials did.
     """
     return join(
-        textwrap.wrap(_headline(verdict, name), WIDTH),
+        [*textwrap.wrap(_headline(verdict, name), WIDTH), *_ended(verdict, ended)],
         _best(verdict),
         _comparison(verdict),
         _stopped(verdict, records),
         _failed(verdict),
         section("Know before you believe it", bullets(verdict.warnings)),
         section("Where", pairs(places)),
-        section("Next", pairs(_next_commands(verdict, name, spec, runs))),
+        section("Next", pairs(next_commands(verdict, name, spec, runs, ended))),
     )
 
 
@@ -90,10 +91,9 @@ def list_text(
     for name, records in sorted(sweeps.items()):
         states = [record.state for record in records]
         shown = (State.COMPLETE, State.PRUNED, State.FAIL, State.RUNNING)
-        values = [r.value for r in records if r.role in (Role.BASELINE, Role.SEARCH) and _finite(r.value)]
-        best = _loss(min((value for value in values if value is not None), default=None))
+        best = next(iter(finalists(records, 1)), None)
         counts = [str(states.count(state)) for state in shown]
-        rows.append((name, str(len(records)), *counts, best, _last(records)))
+        rows.append((name, str(len(records)), *counts, _loss(best.value if best else None), _last(records)))
     return join(table(header, rows, left={0}), missing)
 
 
@@ -112,6 +112,15 @@ def _headline(verdict: Verdict, name: str) -> str:
     tail = f", and {_count(replicates, 'replicate')} under other seeds" if replicates else ""
     detail = f" ({', '.join(parts)})" if parts else ""
     return f"Sweep {name}: {_count(sum(verdict.counts.values()), 'trial')}{detail}{tail}"
+
+
+def _ended(verdict: Verdict, ended: tuple[str, float] | None) -> list[str]:
+    """What ended the search, where that is not the number of trials."""
+    if ended is None:
+        return []
+    waiting = verdict.counts[State.WAITING]
+    rest = f"; {_count(waiting, 'enqueued trial')} not run" if waiting else ""
+    return [f"The search ended because budget.{ended[0]} is used up{rest}."]
 
 
 def _best(verdict: Verdict) -> list[str]:
@@ -188,6 +197,9 @@ def _mark(contender: Contender, verdict: Verdict) -> str:
 def _contender_note(contender: Contender) -> str:
     if contender.role is Role.CONTROL:
         return "control: the original model, trained on"
+    if contender.settings.get("injection", {}).get("method") == "none":
+        rate = contender.settings["recipe"]["learning_rate"]
+        return f"control: the original model, trained on at its best rate, {_value(rate)}"
     label = "baseline: " if contender.role is Role.BASELINE else ""
     return label + settings_text(contender.params)
 
@@ -229,26 +241,6 @@ def _rest(endings: Sequence[Ending]) -> list[str]:
     return [f"  and {rest} more: `sweeps status`"] if rest > 0 else []
 
 
-def _next_commands(verdict: Verdict, name: str, spec: str | None, runs: str | None) -> dict[str, str]:
-    commands = {}
-    unfinished = (State.WAITING, State.RUNNING)
-    if any(counts[state] for counts in (verdict.counts, verdict.replicates) for state in unfinished):
-        commands["go on"] = f"sweeps run {spec}" if spec else f"sweeps resume {name}"
-    if verdict.best is not None:
-        commands["take the winner"] = f"sweeps export {name} --out best/"
-    if verdict.best != verdict.winner:
-        commands["take the other"] = f"sweeps export {name} --trial {verdict.winner} --out lowest/"
-    commands["look at curves"] = f"sweeps ui {name}"
-    trials = max(2 * sum(verdict.counts.values()), 1)
-    larger = f"sweeps run {spec} --set budget.trials={trials}" if spec else ""
-    commands["search on"] = larger or f"sweeps resume {name} --trials {trials}"
-    failed = next((ending for ending in verdict.failed if ending.role is not Role.REPLICATE), None)
-    if failed is not None:
-        commands["debug a failure"] = f"sweeps trial {spec or name} {failed.number}"
-    there = f" --runs {shlex.quote(runs)}" if runs else ""
-    return {what: f"{command}{there}" for what, command in commands.items()}
-
-
 def _difference_in_words(delta: Difference) -> str:
     direction = "better" if delta.mean < 0 else "worse"
     if delta.half_width is None:
@@ -281,10 +273,6 @@ def _note(record: TrialRecord) -> str:
 def _last(records: Iterable[TrialRecord]) -> str:
     times = [time for record in records for time in (record.started, record.finished) if time is not None]
     return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%d %H:%M") if times else "-"
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _loss(loss: float | None) -> str:

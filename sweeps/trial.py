@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -222,15 +222,23 @@ def append_curve(path: Path, point: Point) -> None:
 
 
 def read_curve(path: Path) -> list[Point]:
-    """Points of a trial by step, the first of each; a line that a kill cut short is passed over."""
+    """Points of a trial by step, the first of each."""
     points: dict[int, Point] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            point = Point.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError):
-            continue
+    for point in measurements(path):
         points.setdefault(point.step, point)
     return [points[step] for step in sorted(points)]
+
+
+def measurements(path: Path) -> Iterator[Point]:
+    """All that a trial measured, in the order of writing; a line that a kill cut short is passed over.
+
+    One that was killed before its state was written measures some steps again.
+    """
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            yield Point.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            continue
 
 
 def _keep(slot: Slot, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:

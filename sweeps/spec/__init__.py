@@ -6,7 +6,18 @@ from sweeps.errors import SpecError
 from sweeps.spec.load import load_spec
 from sweeps.spec.model import COMPARED, Spec, difference
 from sweeps.spec.ranges import Range
-from sweeps.spec.settings import TrialSettings
+from sweeps.spec.settings import LIMITS, BudgetSettings, TrialSettings
 from sweeps.spec.source import packaged
 
-__all__ = ["COMPARED", "Range", "Spec", "SpecError", "TrialSettings", "difference", "load_spec", "packaged"]
+__all__ = [
+    "COMPARED",
+    "LIMITS",
+    "BudgetSettings",
+    "Range",
+    "Spec",
+    "SpecError",
+    "TrialSettings",
+    "difference",
+    "load_spec",
+    "packaged",
+]

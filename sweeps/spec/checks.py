@@ -26,6 +26,7 @@ from tli.recipe import recipe_problems
 RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
 FIXED = ("seed", "recipe.tokens", "recipe.batch_tokens")  # the same for all trials, or none could be compared
 
+_TAKEN = ("trial.recipe.tokens", "trial.recipe.batch_tokens", "budget.trials")
 _MULTIPLES = tuple(f"trial.recipe.{name}" for name in ("tokens", "batch_tokens", "micro_batch_tokens"))
 
 
@@ -40,6 +41,19 @@ def trial_faults(trial: TrialSettings, sequence_length: int) -> list[Fault]:
     problems = injection_problems(trial.to_injection(), None, "trial.injection")
     problems += recipe_problems(trial.to_recipe(), sequence_length, "trial.recipe")
     return [_fault(problem) for problem in problems]
+
+
+def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator[Fault]:
+    """The original model, where a search tries it, has no injected layers that could be trained alone."""
+    method, train = search.get("injection.method"), search.get("recipe.train")
+    if "none" not in (method.ends if method else (trial.injection.method,)):
+        return
+    asked = train is not None and "none" in train.when.get("injection.method", ("none",))
+    if "injected" in (train.ends if train is not None and asked else (trial.recipe.train,)):
+        place = "search.injection.method" if method else "trial.injection.method"
+        involves = ("trial.recipe.train", "search.recipe.train")
+        got = "'none', of which recipe.train: injected trains nothing"
+        yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
 
 
 def data_faults(data: DataSettings) -> Iterator[Fault]:
@@ -61,6 +75,31 @@ def amount_faults(budget: BudgetSettings, finalists: FinalistSettings, ranges: i
         yield Fault(
             "search", "no ranges", expected, "injection.k: {choice: [1, 2, 4, 8]}", ("budget.trials",)
         )
+
+
+def limit_faults(
+    budget: BudgetSettings, resources: ResourceSettings, trial: TrialSettings
+) -> Iterator[Fault]:
+    """Limits that leave nothing to search with, or that nothing is counted against."""
+    steps = trial.to_recipe().steps
+    needed = 2 * steps * trial.recipe.batch_tokens
+    if budget.tokens is not None and budget.tokens <= needed:
+        expected = f"more than {needed:,}, which the control and the baseline take"
+        yield Fault("budget.tokens", f"{budget.tokens:,}", expected, str(budget.trials * needed // 2), _TAKEN)
+    if budget.gpu_hours is not None and not resources.gpus:
+        expected = "no limit of GPU-hours where trials have no GPU"
+        yield Fault("budget.gpu_hours", shown(budget.gpu_hours), expected, "wall", ("resources.gpus",))
+
+
+def per_faults(per: str | None, search: Mapping[str, Range]) -> Iterator[Fault]:
+    """Finalists of each value need a setting whose values can be told apart: a searched choice."""
+    wanted = search.get(per) if per is not None else None
+    if per is None or (wanted is not None and wanted.choice is not None):
+        return
+    choices = [path for path, each in search.items() if each.choice is not None]
+    got = shown(per) if wanted is None else f"{shown(per)}, a range of numbers"
+    expected = f"a path under search that has choices: {', '.join(choices) or 'there is none'}"
+    yield Fault("finalists.per", got, expected, nearest(per, choices) or "null", (f"search.{per}",))
 
 
 def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:

@@ -172,11 +172,29 @@ class SamplerSettings(Settings):
 
 
 class BudgetSettings(Settings):
-    """When the search ends. The control and the baseline count; replicates of finalists do not."""
+    """When the search ends: at what is used up first. The control and the baseline count; replicates of
+    finalists do not.
+
+    The limits beside `trials` are hard: searched trials that run are stopped, too, at their next measurement;
+    what they train until then is what a limit may be passed by. FLOPs and hours are those of training steps,
+    hours times the GPUs that a trial has; `wall` is the time in which a driver searched.
+    """
 
     trials: int = setting(
         "a whole number of at least 2 (the control and the baseline come first)", example=24, ge=2
     )
+    tokens: int | None = setting("a whole number of at least 1, or null for no limit", None, ge=1)
+    flops: float | None = setting("a finite number above 0, or null for no limit", None, gt=0)
+    gpu_hours: float | None = setting("a finite number above 0, or null for no limit", None, gt=0)
+    wall: float | None = setting("a finite number above 0 (seconds), or null for no limit", None, gt=0)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that there are beside the number of trials, by name."""
+        return {name: value for name, value in self.to_json().items() if name in LIMITS and value is not None}
+
+
+LIMITS = tuple(name for name in BudgetSettings.model_fields if name != "trials")
 
 
 class StoppingSettings(Settings):
@@ -189,10 +207,13 @@ class StoppingSettings(Settings):
 
 
 class FinalistSettings(Settings):
-    """How many of the best are run again, and under how many seeds in all (the first run counts)."""
+    """How many of the best (of all, or `per` value of a setting) are run again, and under how many seeds in
+    all; the first run counts.
+    """
 
     top: int = setting("a whole number of at least 1", 3, ge=1)
     seeds: int = setting("a whole number of at least 1", 3, ge=1)
+    per: str | None = setting("a searched path with choices, each to have its own, or null", None)
 
 
 class ResourceSettings(Settings):

@@ -8,6 +8,6 @@ costs freshness only.
 from __future__ import annotations
 
 from sweeps.tracking.store import store_uri, tracking_problems
-from sweeps.tracking.tracker import NullTracker, Tracker, Tracking, open_tracker
+from sweeps.tracking.tracker import LOG, NullTracker, Tracker, Tracking, open_tracker
 
-__all__ = ["NullTracker", "Tracker", "Tracking", "open_tracker", "store_uri", "tracking_problems"]
+__all__ = ["LOG", "NullTracker", "Tracker", "Tracking", "open_tracker", "store_uri", "tracking_problems"]

@@ -23,6 +23,7 @@ class Batch:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[Metric] = field(default_factory=list)
+    scalars: dict[str, Metric] = field(default_factory=dict)  # one value a run, whenever it was told
     status: str | None = None  # an MLflow run status
     status_time: float = 0.0
 
@@ -47,10 +48,12 @@ def batches(events: Sequence[Event]) -> dict[int | None, Batch]:
             batch.name = event.get("name", batch.name)
             batch.params.update(event.get("params", {}))
             batch.tags.update(event["tags"])
-            first = event.get("first", {})  # MLflow takes a metric of another time for another one
+            when = milliseconds(event["time"])
+            for key, value in event.get("metrics", {}).items():
+                batch.scalars.setdefault(key, Metric(key, value, when, 0))
             batch.metrics += [
-                Metric(k, v, milliseconds(first.get(k, event["time"])), 0)
-                for k, v in event.get("metrics", {}).items()
+                Metric("objective", value, milliseconds(when), trials)
+                for trials, value, when in event.get("objectives", ())
             ]
             batch.status = _STATUS[event["status"]] if kind == "end" else "RUNNING"
             batch.status_time = event["time"]

@@ -2,7 +2,7 @@
 
 Delivering twice must be harmless, because a reply can be lost after the server has committed. So runs are
 looked for by their tag before they are created, metrics carry the time of their first writing (which is part
-of MLflow's key of a metric), and parameters already there are left alone.
+of MLflow's key of a metric), and parameters and single values already there are left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlflow.entities import Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from sweeps.outbox import EVENTS, Sent, read_events, read_sent, write_sent
+from sweeps.outbox import EVENTS, LOCK, Sent, read_events, read_sent, write_sent
 from sweeps.tracking.batches import Batch, batches, milliseconds
 from sweeps.wording import masked
 
@@ -32,6 +32,7 @@ PATIENCE = (0.5, 30.0)  # seconds between tries, doubling from the first to the 
 # Codes that mean "this request will never do"; anything else may be better next time.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 REFUSALS_BEFORE_SKIPPING = 3
+PARENT = "mlflow.parentRunId"
 
 Item = TypeVar("Item")
 
@@ -69,40 +70,55 @@ class Delivery:
         self.folder = Path(target["folder"])
         self.client: MlflowClient | None = None
         self.sent: Sent | None = None
+        self._restores: bool = target["restore"]
+        self._new = False  # the experiment; until that is written down
         self._runs: dict[int | None, Run] = {}
+        self._status: dict[str, str] = {}  # of runs, by id
         self._refused: dict[int | None, int] = {}
 
     def prepare(self) -> None:
         """Find or make the experiment and learn its runs; when it is another one, deliver all over again."""
         self.client = self.client or MlflowClient(self.target["uri"])
-        name, experiment = self._experiment(self.client)
+        name, experiment, made = self._experiment(self.client)
+        self._new = self._new or made
         fingerprint = hashlib.sha256(f"{self.target['uri']}\n{experiment}".encode()).hexdigest()[:16]
         before = read_sent(self.folder)
-        known = before is not None and before.target == fingerprint
+        # An emptied store gives its experiments the same numbers again.
+        known = before is not None and before.target == fingerprint and not self._new
         size = (self.folder / EVENTS).stat().st_size
         offset = before.offset if before is not None and known and before.offset <= size else 0
         self._runs = self._find_runs(self.client, experiment)
+        self._status = {run.info.run_id: run.info.status for run in self._runs.values()}
         self.sent = Sent(offset, fingerprint, experiment, name)
         write_sent(self.folder, self.sent)
+        self._new = False
 
-    def _experiment(self, client: MlflowClient) -> tuple[str, str]:
-        """Name and id of this sweep's experiment: NAME, or NAME-2, ... when that is deleted or not ours.
+    def _experiment(self, client: MlflowClient) -> tuple[str, str, bool]:
+        """Name and id of this sweep's experiment, and whether it was made now.
 
-        A deleted experiment stays deleted: who removed it did not want it back, and everything is still in
-        the outbox, so the next name gets the whole sweep and not only the rest of it.
+        NAME, or NAME-2, ... when that is deleted or not ours. A deleted experiment stays deleted: who removed
+        it did not want it back, and everything is still in the outbox, so the next name gets the whole sweep
+        and not only the rest of it. Whoever has all of it rebuilt does want it back, if there is no other.
         """
         study, identity = self.target["study"], self.target["identity"]
         tags = {"sweeps.study": study, **({"sweeps.identity": identity} if identity else {})}
+        deleted = None
         for name in (study, *(f"{study}-{again}" for again in range(2, 1000))):
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
-                root = self.target["artifact_root"]
-                place = f"{root}/{name}" if root else None
-                return name, client.create_experiment(name, artifact_location=place, tags=tags)
+                break
             mine = all(experiment.tags.get(key) == value for key, value in tags.items())
-            if experiment.lifecycle_stage == "active" and mine:
-                return name, experiment.experiment_id
-        raise RuntimeError(f"{study}-2 to {study}-999 are all taken")
+            if mine and experiment.lifecycle_stage == "active":
+                return name, experiment.experiment_id, False
+            deleted = experiment if mine else deleted
+        else:
+            raise RuntimeError(f"{study}-2 to {study}-999 are all taken")
+        if deleted is not None and self._restores:
+            client.restore_experiment(deleted.experiment_id)
+            return deleted.name, deleted.experiment_id, False
+        root = self.target["artifact_root"]
+        place = f"{root}/{name}" if root else None
+        return name, client.create_experiment(name, artifact_location=place, tags=tags), True
 
     def _find_runs(self, client: MlflowClient, experiment: str) -> dict[int | None, Run]:
         """Each trial's run by its tag; of several (a lost reply) the fullest, and empty ones are removed."""
@@ -126,6 +142,9 @@ class Delivery:
             for ghost in others:
                 if ghost.info.lifecycle_stage == "active" and not ghost.data.metrics:
                     client.delete_run(ghost.info.run_id)
+            if self._restores and best.info.lifecycle_stage != "active":
+                client.restore_run(best.info.run_id)
+                result[number] = client.get_run(best.info.run_id)
         return result
 
     def round(self) -> bool:
@@ -160,22 +179,38 @@ class Delivery:
         if run.info.lifecycle_stage != "active":
             return  # somebody deleted this run; it stays so
         run_id = run.info.run_id
-        known = run.data.params
+        known, values = run.data.params, run.data.metrics
         params = [Param(key, value[:6000]) for key, value in batch.params.items() if key not in known]
         # A parameter cannot be changed in MLflow. One that was (an extended budget) is shown as a tag.
         changed = {f"now.{k}": v for k, v in batch.params.items() if k in known and known[k] != v[:6000]}
-        tags = [RunTag(key, value[:5000]) for key, value in {**batch.tags, **changed}.items()]
+        told = {**batch.tags, **changed, **self._parent_tag(run, batch.number)}
+        tags = [RunTag(key, value[:5000]) for key, value in told.items()]
+        scalars = [each for key, each in batch.scalars.items() if values.get(key) != each.value]
         for some in _pieces(params, 100):
             self.client.log_batch(run_id, params=some)
             known.update({param.key: param.value for param in some})
         for tagged in _pieces(tags, 100):
             self.client.log_batch(run_id, tags=tagged)
-        for measured in _pieces(batch.metrics, 1000):
+        for measured in _pieces([*batch.metrics, *scalars], 1000):
             self.client.log_batch(run_id, metrics=measured)
-        if batch.status == "RUNNING" and run.info.status != "RUNNING":
+        values.update({each.key: each.value for each in scalars})
+        self._set_status(run_id, batch)
+
+    def _set_status(self, run_id: str, batch: Batch) -> None:
+        assert self.client is not None
+        if batch.status == "RUNNING" and self._status[run_id] != "RUNNING":
             self.client.update_run(run_id, status="RUNNING")
         elif batch.status not in (None, "RUNNING"):
             self.client.set_terminated(run_id, batch.status, end_time=milliseconds(batch.status_time))
+        self._status[run_id] = batch.status or self._status[run_id]
+
+    def _parent_tag(self, run: Run, number: int | None) -> dict[str, str]:
+        """What nests a trial's run under the sweep's, where that is another one by now: the store lost it."""
+        parent = self._runs.get(None) if number is not None else None
+        if parent is None or run.data.tags.get(PARENT) == parent.info.run_id:
+            return {}
+        run.data.tags[PARENT] = parent.info.run_id
+        return {PARENT: parent.info.run_id}
 
     def _create(self, batch: Batch) -> Run:
         assert self.client is not None
@@ -184,12 +219,12 @@ class Delivery:
         tags = {"sweeps.study": study, "mlflow.source.name": f"sweep {study}", "mlflow.source.type": "JOB"}
         if number is not None:
             parent = self._runs.get(None) or self._create(Batch(None, batch.started))
-            tags |= {"sweeps.trial": f"{study}/{number}", "mlflow.parentRunId": parent.info.run_id}
+            tags |= {"sweeps.trial": f"{study}/{number}", PARENT: parent.info.run_id}
         name = batch.name or (study if number is None else f"{number:04d}")
         run = self.client.create_run(
             self.sent.experiment_id, start_time=milliseconds(batch.started), tags=tags, run_name=name
         )
-        self._runs[number] = run
+        self._runs[number], self._status[run.info.run_id] = run, "RUNNING"
         return run
 
 
@@ -206,7 +241,7 @@ def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 def deliver(target: Mapping[str, Any]) -> None:
     """Deliver until the driver closes the pipe and all is delivered, or the time it gave is up."""
     driver, delivery = Driver(), Delivery(target)
-    with (delivery.folder / "outbox.lock").open("w") as lock:
+    with (delivery.folder / LOCK).open("w") as lock:
         _hold(lock.fileno(), driver)
         pause, prepared = PATIENCE[0], False
         while not driver.over:

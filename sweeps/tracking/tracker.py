@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,23 +22,30 @@ from sweeps.tracking.store import artifact_root, store_uri
 from sweeps.wording import masked
 
 LOG = "outbox.log"
+_LAST_SECONDS = 10.0  # for a delivery that has nothing left to do, or does nothing
 Values = Mapping[str, Any]
+Objective = tuple[int, float, float]  # trials, held-out loss of the best, when it was known
 
 
 class Tracking(Protocol):
     """What a driver tells of a sweep as it goes. No method raises, waits for a server or loads a library."""
 
-    def open_sweep(self, params: Values, tags: Values) -> None:
-        """Begin, or go on with, the sweep; `params` may be nested."""
+    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
+        """Begin the sweep, or, if it had ended, go on with it if it does `again`; `params` may be nested."""
 
-    def declare(self, number: int, settings: Values, tags: Values) -> None:
-        """A trial begins, or goes on; `settings` is its whole `trial:` section."""
+    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
+        """A trial began, or goes on; `settings` is its whole `trial:` section, `when` now if left out."""
 
     def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
         """Measurements of a trial; those told before are left out."""
 
-    def end(self, number: int | None, status: State, tags: Values, metrics: Values) -> None:
-        """A trial, or with None the sweep, is over; metrics that are None are left out."""
+    def end(
+        self, number: int, status: State, tags: Values, metrics: Values, when: float | None = None
+    ) -> None:
+        """A trial is over, or was, `when`; metrics that are None are left out."""
+
+    def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
+        """The sweep is over; its best loss each time that it was."""
 
     def rank(self, numbers: Sequence[int]) -> None:
         """The complete trials, best first."""
@@ -49,16 +57,21 @@ class Tracking(Protocol):
 class NullTracker:
     """`tracking: null`: takes everything and keeps nothing."""
 
-    def open_sweep(self, params: Values, tags: Values) -> None:
+    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
         """Nothing to do."""
 
-    def declare(self, number: int, settings: Values, tags: Values) -> None:
+    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
         """Nothing to do."""
 
     def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
         """Nothing to do."""
 
-    def end(self, number: int | None, status: State, tags: Values, metrics: Values) -> None:
+    def end(
+        self, number: int, status: State, tags: Values, metrics: Values, when: float | None = None
+    ) -> None:
+        """Nothing to do."""
+
+    def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
         """Nothing to do."""
 
     def rank(self, numbers: Sequence[int]) -> None:
@@ -74,11 +87,19 @@ class Tracker:
 
     `uri` is what the spec says under `tracking.uri`, `artifacts` the folder that "sqlite" means a file in.
     `identity` names the study for ever (not only until another one takes its name): an experiment that bears
-    another identity is left alone and NAME-2 is taken. `problem` says what went wrong on this side, if any.
+    another identity is left alone and NAME-2 is taken. `restore`: what somebody deleted in MLflow comes back.
+    `problem` says what went wrong on this side, if any.
     """
 
     def __init__(
-        self, uri: str, *, study: str, folder: Path, artifacts: Path, identity: str | None = None
+        self,
+        uri: str,
+        *,
+        study: str,
+        folder: Path,
+        artifacts: Path,
+        identity: str | None = None,
+        restore: bool = False,
     ) -> None:
         root = artifact_root(uri, artifacts)
         self.problem: str | None = None
@@ -89,38 +110,61 @@ class Tracker:
             "identity": identity,
             "folder": str(self._folder),
             "artifact_root": None if root is None else str(root),
+            "restore": restore,
         }
         self._outbox: Outbox | None = None
         self._size = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._restart_after, self._patience = 0.0, 5.0
 
-    def open_sweep(self, params: Values, tags: Values) -> None:
+    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
         """Open the outbox, take up what is there, and start delivering."""
         with self._caught():
             if self._outbox is None:
                 self._outbox = Outbox(self._folder)
-        self._append(lambda box: box.put("sweep", params=flat(params), tags=_given(tags)))
+        shown = _given(tags)
+        self._append(lambda box: box.put("sweep", again=again, params=flat(params), tags=shown))
 
-    def declare(self, number: int, settings: Values, tags: Values) -> None:
-        """A trial begins: its run is named by number, K, initial weights and learning rate."""
+    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
+        """A trial began: its run is named by number, K, initial weights and learning rate."""
         params, shown = flat(settings), _given(tags)
         name = run_name(number, params, shown.get("sweeps.role", ""))
-        self._append(lambda box: box.put("trial", number, name=name, params=params, tags=shown))
+        self._append(lambda box: box.put("trial", number, when=when, name=name, params=params, tags=shown))
 
     def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
         """Held-out and train losses, each (trial, step) once for ever."""
         self._append(lambda box: box.points(number, attempt, points))
 
-    def end(self, number: int | None, status: State, tags: Values, metrics: Values) -> None:
+    def end(
+        self, number: int, status: State, tags: Values, metrics: Values, when: float | None = None
+    ) -> None:
         """The run is over: COMPLETE is FINISHED in MLflow, PRUNED is KILLED, FAIL is FAILED."""
         shown = {"sweeps.state": str(status), **_given(tags)}
         scalars = {key: float(value) for key, value in metrics.items() if value is not None}
-        self._append(lambda box: box.put("end", number, status=str(status), tags=shown, metrics=scalars))
+        self._append(
+            lambda box: box.put("end", number, when=when, status=str(status), tags=shown, metrics=scalars)
+        )
+
+    def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
+        """The sweep's run is over; its best loss stands at the number of trials that it was the best of."""
+        status, told = str(State.COMPLETE), [list(each) for each in objectives]
+        shown = {"sweeps.state": status, **_given(tags)}
+        self._append(lambda box: box.put("end", when=when, status=status, tags=shown, objectives=told))
 
     def rank(self, numbers: Sequence[int]) -> None:
         """Tag the trials 1, 2, ... in this order."""
         self._append(lambda box: box.put("rank", numbers=list(numbers)))
+
+    def drain(self, patience: float) -> bool:
+        """Wait until all is delivered, or for so many seconds nothing was; whether all of it was."""
+        left, deadline = self.pending(), time.monotonic() + patience
+        while left and self.problem is None and time.monotonic() < deadline:
+            with self._caught():
+                self._deliver()
+            time.sleep(0.05)
+            if (now := self.pending()) != left:
+                left, deadline = now, time.monotonic() + patience
+        return self.close(_LAST_SECONDS)
 
     def close(self, timeout: float) -> bool:
         """Let the delivering process finish, or end it when time is up; the rest waits in the outbox."""
@@ -207,10 +251,18 @@ def flat(values: Values, prefix: str = "") -> dict[str, str]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             result.update(flat(value, f"{prefix}{key}."))
+        elif value is None or isinstance(value, int | float):
+            result[f"{prefix}{key}"] = _number(value)
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
             result[f"{prefix}{key}"] = masked(text)
     return result
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _number(value: float | None) -> str:
+    """As JSON has it, which holds no password; trials share nearly all of theirs."""
+    return json.dumps(value)
 
 
 def _given(tags: Values) -> dict[str, str]:

@@ -14,8 +14,9 @@ import pytest
 
 from sweeps import machine, reach
 from sweeps.errors import SpecError
-from sweeps.estimate import Estimate, estimate, expected_share, searched_shapes, slots
+from sweeps.estimate import Estimate, estimate, expected_share, slots
 from sweeps.preflight import check
+from sweeps.shapes import searched_shapes
 from sweeps.spec import Spec, load_spec
 from tli.base import Base, find
 
@@ -85,6 +86,46 @@ def test_hours_follow_from_the_measured_speed(base: Base) -> None:
     assert found.expected.hours is not None
     assert found.at_most.hours is not None
     assert found.expected.hours < found.at_most.hours
+
+
+def test_limits_of_a_budget_are_trials_counted_by_hand(base: Base) -> None:
+    tokens, share = 4096, 0.25 + 0.75 / 2
+    limits = ("budget.tokens=40960", "budget.flops=1e11", "budget.wall=60", "budget.trials=24")
+    spec = spec_on(base, "stopping={rule: median, grace: 0.25}", *limits)
+    found = estimate(spec, base)
+    trials, by_tokens, by_flops, by_wall = found.reaches
+    assert (trials.least, trials.expected, by_wall.least, by_wall.expected) == (24, 24, None, None)
+    assert (by_tokens.least, by_tokens.expected) == (10, pytest.approx(2 + 8 / share))
+    each = {label: cost_of(found, label) * tokens for label in ("control", "K=1", "K=2", "K=3", "K=4")}
+    left = 1e11 - each["control"] - each["K=4"]
+    mean = sum(each[f"K={k}"] for k in (1, 2, 3, 4)) / 4
+    assert by_flops.least == pytest.approx(2 + left / each["K=1"])
+    assert by_flops.expected == pytest.approx(2 + left / mean / share)
+    first = min((by_tokens, by_flops), key=lambda each: each.expected or 0.0)
+    assert (
+        f"budget.{first.name} is used up first, after about {int(first.expected or 0)} trials" in found.text()
+    )
+    assert "of budget.wall nothing is known without --calibrate" in found.text()
+    # No more than the tokens themselves and the replicates, however cheap the trials.
+    assert found.at_most.tokens <= 40960 + found.replicates * tokens
+    assert found.expected.tokens <= found.at_most.tokens
+    assert found.expected.flops <= found.at_most.flops
+    assert "used up first" not in estimate(spec_on(base), base).text()
+
+
+def test_time_follows_from_the_measured_speed(base: Base) -> None:
+    given = ("stopping.rule=none", "finalists={top: 1, seeds: 1}")
+    unlimited = estimate(spec_on(base, *given), base, flops_per_second=1e9, parallel=2)
+    assert unlimited.at_most.hours is not None
+    half = unlimited.at_most.hours / 2
+    spec = spec_on(base, *given, f"budget.wall={half * 3600}")
+    found = estimate(spec, base, flops_per_second=1e9, parallel=2)
+    reach = found.reaches[1]
+    assert reach.least is not None
+    assert 2 < reach.least < 24
+    # All in all, then, it takes that time.
+    assert found.at_most.hours == pytest.approx(half)
+    assert found.expected.hours == pytest.approx(half)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +264,7 @@ def test_models_that_do_not_fit_the_disk(base: Base, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "free_space", lambda _path: 1000)
     with pytest.raises(
-        SpecError, match=rf"storage.artifacts: got 0.0 GB free at '{tmp_path}'; expected about 0.0 GB"
+        SpecError, match=rf"storage.artifacts: got 1 KiB free at '{tmp_path}'; expected about [0-9.]+ MiB"
     ):
         check(spec_on(base))
 

@@ -67,12 +67,12 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "no-break space": ("name: my-sweep", "name:\u00a0my-sweep", ["1:6: got the invisible character U+00A0 (no-break space); expected a plain space; try typing the line again"]),
     "nesting": ("[1, 2]}", f"{'[' * 30}{']' * 30}}}", ["8:42: got more than 20 levels of nesting; expected at most three or four"]),
     # -- names and types --
-    "unknown section": ("budget:", "budgets:", ["1:1 budget: got nothing; expected a mapping of trials; try budget: {trials: 24}", f"10:1 budgets: got an unknown setting; expected one of {SECTIONS}; try budget"]),
+    "unknown section": ("budget:", "budgets:", ["1:1 budget: got nothing; expected a mapping of trials, tokens, flops, gpu_hours, wall; try budget: {trials: 24}", f"10:1 budgets: got an unknown setting; expected one of {SECTIONS}; try budget"]),
     "unknown setting": ("tokens: 2048", "tokens: 2048, lrr: 3", [f"6:47 trial.recipe.lrr: got an unknown setting; expected one of {RECIPE}; try trial.recipe.learning_rate"]),
     "setting in the wrong section": ("budget:", "k: 4\nbudget:", [f"10:1 k: got an unknown setting; expected one of {SECTIONS}; try trial.injection.k"]),
     "missing data": ("data: {source: train.txt, heldout: test.txt, sequence_length: 32, eval_tokens: 256}\n", "", ["1:1 data: got nothing; expected a mapping of source, heldout, heldout_fraction, text_field, split, sequence_length, eval_tokens; try data: {source: builtin:stdlib}"]),
     "null section": ("{k: 2, init: identity}", "", [f"5:3 trial.injection: got null; expected a mapping of {INJECTION}; try deleting the line, or indenting its settings below it"]),
-    "number for a section": ("{trials: 6}", "6", ["10:1 budget: got 6; expected a mapping of trials; try {trials: 24}"]),
+    "number for a section": ("{trials: 6}", "6", ["10:1 budget: got 6; expected a mapping of trials, tokens, flops, gpu_hours, wall; try {trials: 24}"]),
     "text for a number": ("tokens: 2048", 'tokens: "2048"', ["6:33 trial.recipe.tokens: got the text '2048'; expected a whole number of at least 1; try 100000"]),
     "fraction for a whole number": ("k: 2", "k: 2.5", ["5:15 trial.injection.k: got 2.5; expected a whole number of at least 1 (layers per injected layer); try 4"]),
     "boolean for a whole number": ("seeds: 2", "seeds: true", ["12:21 finalists.seeds: got true; expected a whole number of at least 1; try 3"]),
@@ -132,10 +132,19 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     # -- budget, stopping, finalists, resources, stores --
     "budget of 1": ("trials: 6", "trials: 1", ["10:10 budget.trials: got 1; expected a whole number of at least 2 (the control and the baseline come first); try 24"]),
     "budget not a number": ("trials: 6", "trials: .nan", ["10:10 budget.trials: got nan; expected a whole number of at least 2 (the control and the baseline come first); try 24"]),
+    "no tokens": ("trials: 6", "trials: 6, tokens: 0", ["10:21 budget.tokens: got 0; expected a whole number of at least 1, or null for no limit; try null"]),
+    "tokens that are used up before the search": ("trials: 6", "trials: 6, tokens: 4096", ["10:21 budget.tokens: got 4,096; expected more than 4,096, which the control and the baseline take; try 12288"]),
+    "infinite FLOPs": ("trials: 6", "trials: 6, flops: .inf", ["10:21 budget.flops: got inf; expected a finite number above 0, or null for no limit; try null"]),
+    "GPU-hours without a GPU": ("trials: 6", "trials: 6, gpu_hours: 2", ["10:21 budget.gpu_hours: got 2.0; expected no limit of GPU-hours where trials have no GPU; try wall"]),
+    "time as on a clock": ("trials: 6", "trials: 6, wall: 1h30", ["10:21 budget.wall: got the text '1h30'; expected a finite number above 0 (seconds), or null for no limit; try null"]),
     "grace of 1": ("grace: 0.2", "grace: 1", ["11:24 stopping.grace: got 1; expected a share of the steps between 0 and 1; try 0.2"]),
     "keep of 0": ("keep: 0.33", "keep: 0", ["11:36 stopping.keep: got 0; expected a share of the trials between 0 and 1; try 0.33"]),
     "no finalist": ("top: 1", "top: 0", ["12:13 finalists.top: got 0; expected a whole number of at least 1; try 3"]),
     "more finalists than trials": ("top: 1", "top: 6", ["12:13 finalists.top: got 6; expected at most 5, the budget's trials without the control; try 5"]),
+    "nothing to train": ("k: 2, init: identity}\n  recipe: {", "method: none}\n  recipe: {train: injected, ", ["5:15 trial.injection.method: got 'none', of which recipe.train: injected trains nothing; expected all of it trained, or another method; try recipe.train: all"]),
+    "nothing to train in some trials": (K, "injection.method: {choice: [tli, none]}\n  recipe.train: {choice: [all, injected]}", ["8:3 search.injection.method: got 'none', of which recipe.train: injected trains nothing; expected all of it trained, or another method; try recipe.train: all"]),
+    "finalists of each value of nothing": ("seeds: 2", "seeds: 2, per: injection.kk", ["12:31 finalists.per: got 'injection.kk'; expected a path under search that has choices: injection.k; try injection.k"]),
+    "finalists of each rate": ("seeds: 2", "seeds: 2, per: recipe.learning_rate", ["12:31 finalists.per: got 'recipe.learning_rate', a range of numbers; expected a path under search that has choices: injection.k; try null"]),
     "unknown sampler": ("budget:", "sampler: {name: tpee}\nbudget:", ["10:11 sampler.name: got 'tpee'; expected one of tpe, random; try tpe"]),
     "unknown metric": ("budget:", "objective: {metric: loss}\nbudget:", ["10:13 objective.metric: got 'loss'; expected one of eval_loss; try eval_loss"]),
     "no cpu": ("budget:", "resources: {cpus: 0}\nbudget:", ["10:13 resources.cpus: got 0; expected a whole number of at least 1; try 1"]),
@@ -154,7 +163,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "tracking in a folder": ("budget:", "tracking: {uri: mlruns}\nbudget:", ["10:12 tracking.uri: got 'mlruns'; expected sqlite, null, or an address http(s)://HOST or sqlite:///FILE; try sqlite"]),
     # -- many at once --
     "all at once": ("k: 2, init: identity", "k: 0, init: idntity, kk: 1", ["5:15 trial.injection.k: got 0; expected a whole number of at least 1 (layers per injected layer); try 4", f"5:21 trial.injection.init: got 'idntity'; expected {INITS}; try identity", f"5:36 trial.injection.kk: got an unknown setting; expected one of {INJECTION}; try trial.injection.k"]),
-    "type and search at once": ("trials: 6", "trials: x, trial: 3", ["10:10 budget.trials: got the text 'x'; expected a whole number of at least 2 (the control and the baseline come first); try 24", "10:21 budget.trial: got an unknown setting; expected one of trials; try budget.trials"]),
+    "type and search at once": ("trials: 6", "trials: x, trial: 3", ["10:10 budget.trials: got the text 'x'; expected a whole number of at least 2 (the control and the baseline come first); try 24", "10:21 budget.trial: got an unknown setting; expected one of trials, tokens, flops, gpu_hours, wall; try budget.trials"]),
 }  # fmt: skip
 
 
@@ -228,7 +237,7 @@ def test_the_table_is_long_enough() -> None:
 
 def test_missing_file_names_the_nearest(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "my-sweep.yaml").write_text(GOOD)
-    expected = "expected a YAML file, or one of quickstart, quickstart-small"
+    expected = "expected a YAML file, or one of methods, quickstart, quickstart-small"
     assert refused(place, capsys, None, name="my-sweeep.yaml") == [
         f"my-sweeep.yaml: got no such file; {expected}; try my-sweep.yaml"
     ]
@@ -262,7 +271,7 @@ def test_too_large_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     ("option", "line"),
     [
         ("budget.trials=x", ": got the text 'x'; expected a whole number of at least 2 (the control and the baseline come first); try 24"),
-        ("budget.trial=40", ": got an unknown setting; expected one of trials; try budget.trials"),
+        ("budget.trial=40", ": got an unknown setting; expected one of trials, tokens, flops, gpu_hours, wall; try budget.trials"),
         ("budget.trials", ": got no dotted path and value; expected dotted.path=value; try --set budget.trials=40"),
         ("name.x=1", ": got a path through name, which holds one value; expected a path to a setting"),
         ("finalists={top: 0}", " finalists.top: got 0; expected a whole number of at least 1; try 3"),

@@ -102,13 +102,37 @@ def test_the_same_declaration_is_written_once_and_a_changed_one_again(tmp_path: 
 def test_a_finished_sweep_can_be_opened_and_ended_again_with_the_same_words(tmp_path: Path) -> None:
     box = Outbox(tmp_path)
     for _ in range(2):
-        assert box.put("sweep", params={}, tags={})
-        assert not box.put("sweep", params={}, tags={})
+        assert box.put("sweep", again=True, params={}, tags={})
+        assert not box.put("sweep", again=True, params={}, tags={})
         assert box.put("end", None, status="COMPLETE")
         assert not box.put("end", None, status="COMPLETE")
         box.close()
         box = Outbox(tmp_path)
     assert [event["kind"] for event in events(tmp_path)] == ["sweep", "end", "sweep", "end"]
+
+
+def test_a_resume_that_tells_of_an_ended_trial_again_adds_nothing(tmp_path: Path) -> None:
+    told = {"name": "0003", "params": {"a": "1"}, "tags": {}}
+    for _ in range(2):
+        box = Outbox(tmp_path)
+        box.put("trial", 3, when=1.0, **told)
+        box.put("end", 3, when=2.0, status="COMPLETE")
+        box.close()
+    assert [(event["kind"], event["time"]) for event in events(tmp_path)] == [("trial", 1.0), ("end", 2.0)]
+    assert Outbox(tmp_path).put("trial", 3, **told | {"params": {"a": "2"}})
+    assert Outbox(tmp_path).put("end", 3, status="COMPLETE"), "MLflow would show that it runs"
+
+
+def test_a_new_file_forgets_what_was_delivered_of_another(tmp_path: Path) -> None:
+    """Somebody removed the file: so many bytes of the new one are not the same events."""
+    Outbox(tmp_path).put("sweep", params={}, tags={})
+    write_sent(tmp_path, Sent(40, "abc", "1", "quickstart"))
+    assert read_sent(tmp_path) is not None
+    Outbox(tmp_path)
+    assert read_sent(tmp_path) is not None
+    (tmp_path / EVENTS).unlink()
+    Outbox(tmp_path)
+    assert read_sent(tmp_path) is None
 
 
 def test_a_torn_last_line_is_cut_off_wherever_it_is_torn(tmp_path: Path) -> None:

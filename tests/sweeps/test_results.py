@@ -109,7 +109,7 @@ def test_the_studys_budget_and_settings_are_taken_and_the_files_stores_and_resou
     assert spec.resources.parallel == 1
     assert spec.tracking_uri == "http://me:pw@host:1"
     assert resumed("tiny.yaml") == spec
-    assert resumed("tiny.yaml", trials=7).budget.trials == 7
+    assert resumed("tiny.yaml", budget={"trials": 7}).budget.trials == 7
 
 
 def test_resume_with_a_file_that_compares_something_else_is_refused(

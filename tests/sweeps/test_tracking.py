@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.outbox import SENT, Outbox, read_sent
+from sweeps.outbox import EVENTS, SENT, Outbox, read_sent
 from sweeps.records import Point, State
 from sweeps.tracking import NullTracker, Tracker, open_tracker, store_uri, tracking_problems
 from sweeps.tracking.tracker import flat, run_name
@@ -56,7 +56,7 @@ def tell(tracker: Tracker, numbers: range = range(3)) -> None:
     tracker.end(1, State.PRUNED, {"sweeps.reason": "rung 2"}, {"objective": None, "initial_loss": 5.0})
     tracker.end(2, State.FAIL, {"sweeps.reason": "diverged"}, {})
     tracker.rank([0])
-    tracker.end(None, State.COMPLETE, {}, {"objective": 3.0})
+    tracker.end_sweep({}, [(3, 3.0, 5_100.0)], 5_100.0)
 
 
 class Store:
@@ -194,6 +194,26 @@ def test_delivering_everything_again_changes_nothing(told: Any, store: Store) ->
     assert store.everything("again") == once
 
 
+def test_an_outbox_that_a_power_cut_shortened_is_told_and_delivered_again(told: Any, store: Store) -> None:
+    sweep = told("cut")
+    tell(sweep.tracker)
+    sweep.drain()
+    once = store.everything("cut")
+    outbox = sweep.folder / EVENTS
+    os.truncate(outbox, outbox.stat().st_size // 2)
+    again = told("cut")
+    again.tracker.open_sweep({}, {})
+    again.tracker.points(4, 1, curve(4.0))  # where others stood
+    tell(again.tracker)
+    again.drain()
+    assert store.history(store.runs("cut")["4"], "eval_loss") == [(s, 8.0 - s / 8) for s in STEPS]
+    store.client.delete_run(store.runs("cut")["4"].info.run_id)
+    assert store.everything("cut") == once
+    sent = read_sent(sweep.folder)
+    assert sent is not None
+    assert sent.offset == outbox.stat().st_size
+
+
 def test_a_trial_of_many_steps_arrives_in_batches_below_the_limits(told: Any, store: Store) -> None:
     sweep = told("long")
     sweep.tracker.open_sweep({f"p{i}": "x" * 7000 for i in range(130)}, {f"t{i}": "y" for i in range(130)})
@@ -215,7 +235,7 @@ def test_a_restarted_sweep_goes_on_in_the_same_runs(told: Any, store: Store) -> 
     first.tracker.points(0, 1, curve()[:3])
     first.drain()
     before = store.runs("resumed")
-    first.tracker.end(None, State.COMPLETE, {}, {})
+    first.tracker.end_sweep({}, [], 5_100.0)
     first.drain()
     assert store.runs("resumed")[""].info.status == "FINISHED"
 
@@ -530,6 +550,7 @@ def test_no_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -> None
     tracker.declare(1, {}, {})
     tracker.points(1, 1, curve())
     tracker.end(1, State.COMPLETE, {}, {})
+    tracker.end_sweep({}, [], 0.0)
     tracker.rank([1])
     assert tracker.close(0.0)
     assert list(tmp_path.iterdir()) == []
