@@ -296,6 +296,18 @@ def _best(options: argparse.Namespace) -> int:
     return 0 if verdict.best is not None else 1
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from sweeps.compare import compare
+    from sweeps.side_by_side import comparison_text
+
+    found = compare(options.names, by=options.by, runs=options.runs, study=options.study)
+    if options.json:
+        _print_json(found.to_json())
+    else:
+        print(comparison_text(found))
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     from sweeps.results import export
 
@@ -384,6 +396,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "status": _status,
     "list": _list,
     "best": _best,
+    "compare": _compare,
     "export": _export,
     "ui": _ui,
     "sync": _sync,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sweeps.budget import Spending
@@ -61,7 +61,8 @@ class Agenda:
         self._last_point: dict[int, Point] = {}
         self._reconciled = time.monotonic()
         self._orphans: set[int] = set()
-        self._left_behind = [r.number for r in ledger.trials() if r.state is State.RUNNING]
+        self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
+        self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self._spending = Spending(ledger)
         self.phase = "search"
         self.finished = False
@@ -106,23 +107,36 @@ class Agenda:
         if outcome.fatal:
             self.broken = outcome.reason
             return
+        try:
+            again = self._written(number, attempt, outcome, last.totals if last else None)
+        except StaleAttemptError:
+            if not self.ledger.record(number).state.finished:
+                raise
+            again = False  # somebody ended it from outside, and that stands
+        if again:
+            self._left_behind.append(number)
+            self._changed()
+        else:
+            self._ended(number)
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial of the sweep."""
+        return self.ledger.trials()
+
+    def _written(
+        self, number: int, attempt: int, outcome: Outcome, totals: Mapping[str, float] | None
+    ) -> bool:
+        """Write the end of an execution down; whether its trial is to run again."""
         if outcome.cause is not None:
             record = self.ledger.record(number)
             counts = counted(record, outcome.cause)
             again = retry(self.spec, record, outcome.cause, counts)
             if again is not None:
                 self.ledger.note_retry(number, attempt, counts, again.micro_batch_tokens)
-                self._left_behind.append(number)
-                self._changed()
-                return
+                return True
             outcome = replace(outcome, reason=in_words(outcome.reason, outcome.cause, counts))
-        totals = last.totals if last else None
         self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
-        self._ended(number)
-
-    def records(self) -> list[TrialRecord]:
-        """Every trial of the sweep."""
-        return self.ledger.trials()
+        return False
 
     # -- the order of work --------------------------------------------------------------------------------
 
@@ -146,12 +160,15 @@ class Agenda:
         if now - self._reconciled < _RECONCILED_EVERY:
             return
         self._reconciled = now
+        self.ledger.look_again()
         known = {*self._running, *self._left_behind}
-        orphans = {r.number for r in self.records() if r.state is State.RUNNING} - known
+        orphans = {r.number for r in self.ledger.unfinished() if r.state is State.RUNNING} - known
         self._left_behind += sorted(orphans & self._orphans)
         self._orphans = orphans
 
     def _first_ones(self) -> Assignment | None:
+        if self._begun:
+            return None
         present = {record.role for record in self.records()}
         baseline = self.spec.trial.model_dump()
         if Role.CONTROL not in present:
@@ -160,17 +177,13 @@ class Agenda:
             return self.ledger.start(
                 Role.BASELINE, baseline, params=self.ledger.space.project(flatten(baseline))
             )
+        self._begun = True
         return None
 
     @property
     def ended_by(self) -> str:
         """What ended the search: the name of a setting of the budget, or `search` when all was tried."""
-        return self._spending.ended_by(self._asked)
-
-    @property
-    def _asked(self) -> int:
-        # What was enqueued with values that cannot be run has no settings, and costs nothing.
-        return sum(record.role is not Role.REPLICATE and bool(record.settings) for record in self.records())
+        return self._spending.ended_by(self.ledger.asked)
 
     def _searched(self) -> Assignment | None:
         if self._spending.used_up:
@@ -178,17 +191,17 @@ class Agenda:
         enqueued = self.ledger.take_waiting()
         if enqueued is not None:
             return enqueued
-        return self.ledger.ask() if self._asked < self.spec.budget.trials else None
+        return self.ledger.ask() if self.ledger.asked < self.spec.budget.trials else None
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        records = self.records()
         over = (State.WAITING,) if self._spending.used_up else ()  # what is enqueued waits for more of it
-        if any(r.role is not Role.REPLICATE and not (r.state.finished or r.state in over) for r in records):
+        if any(r.role is not Role.REPLICATE and r.state not in over for r in self.ledger.unfinished()):
             return None
+        records = self.records()
         self.phase = "finalists"
         finalists = self.spec.finalists
-        for number, seed in replicates_due(records, finalists.top, finalists.seeds):
+        for number, seed in replicates_due(records, finalists.top, finalists.seeds, finalists.per):
             original = records[number]
             return self.ledger.start(
                 Role.REPLICATE,

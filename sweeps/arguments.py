@@ -101,6 +101,21 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     status = command("status", "show every trial of a sweep", "sweeps status quickstart")
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")
     best = command("best", "show the best configuration and what it is better than", "sweeps best quickstart")
+    compare = command(
+        "compare",
+        "compare trials at equal steps, tokens, FLOPs and seconds",
+        "sweeps compare quickstart my-sweep     the best of each, and both controls\n"
+        "  sweeps compare quickstart --by injection.k\n"
+        "  sweeps compare quickstart:7 quickstart:9",
+    )
+    compare.add_argument(
+        "names", metavar="NAME[:N]", nargs="+", help="a sweep by its name or spec file, or its trial N"
+    )
+    compare.add_argument(
+        "--by",
+        metavar="PATH",
+        help="the best trial of each value of this setting (default: of each method, where that is searched)",
+    )
     export = command(
         "export", "write the best trial's model as a folder", "sweeps export quickstart --out best/"
     )
@@ -121,9 +136,9 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     )
     for each in (resume, status, best, export, ui, sync):
         each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
-    for each in (resume, status, best, export, ui, sync, doctor):
+    for each in (resume, status, best, compare, export, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, export, sync, doctor):
+    for each in (resume, status, listed, best, compare, export, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 

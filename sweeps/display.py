@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from sweeps.records import Role, State, TrialRecord
+from sweeps.records import State, TrialRecord
 from sweeps.rows import COLUMNS, STATES, best_so_far, configuration, duration, ended, loss, plain, window
+from sweeps.selection import control_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -28,7 +29,10 @@ class Display:
         self._view = View(name, total, clock())
         self._live: Live | None = None
         self._phase = ""
-        self._finished: set[int] | None = None  # None until the first update
+        self._open: list[int] | None = (
+            None  # places of records that had not ended; None until the first update
+        )
+        self._seen = 0  # records at the latest update
 
     def __enter__(self) -> Self:
         if not self._stream.isatty():
@@ -65,18 +69,22 @@ class Display:
             self._line(text)
 
     def _print_news(self, records: Sequence[TrialRecord], phase: str) -> None:
-        finished = {record.number for record in records if record.state.finished}
-        if self._finished is None:
-            self._finished = finished
-            if finished:
-                self._line(f"{self._name}: {len(finished)} of {self._view.total} trials were finished before")
+        if self._open is None:
+            self._open = [index for index, record in enumerate(records) if not record.state.finished]
+            before = len(records) - len(self._open)
+            if before:
+                self._line(f"{self._name}: {before} of {self._view.total} trials were finished before")
+        else:
+            self._open += range(self._seen, len(records))
+        self._seen = len(records)
         if phase != self._phase:
             self._phase = phase
             self._line(f"{self._name}: {phase}")
-        new = [r for r in records if r.number in finished and r.number not in self._finished]
-        for count, record in enumerate(sorted(new, key=ended), len(self._finished) + 1):
-            self._line(f"{f'{count}/{self._view.total}':>7}  {plain(record)}")
-        self._finished |= finished
+        count = len(records) - len(self._open)
+        new = [records[index] for index in self._open if records[index].state.finished]
+        self._open = [index for index in self._open if not records[index].state.finished]
+        for place, record in enumerate(sorted(new, key=ended), count + 1):
+            self._line(f"{f'{place}/{self._view.total}':>7}  {plain(record)}")
 
     def _line(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # whoever read this pipe may have gone
@@ -140,15 +148,13 @@ class View:
         from rich.text import Text
 
         best = best_so_far(self._records)
-        control = next(
-            (r.value for r in self._records if r.role is Role.CONTROL and r.value is not None), None
-        )
+        control = control_of(self._records)
         text = Text()
         if best is not None:
             text.append(f"best {loss(best.value)}", "bold green")
             text.append(f" (trial {best.number}: {configuration(best)})")
         if control is not None:
-            text.append(f"{'; ' if best is not None else ''}control {loss(control)}")
+            text.append(f"{'; ' if best is not None else ''}control {loss(control.value)}")
         text.truncate(width - 1, overflow="ellipsis")
         return text
 

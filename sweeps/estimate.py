@@ -94,12 +94,12 @@ def estimate(
     worked = _work_of(shapes, [_work(spec, base, shape, trial_tokens, measured) for shape in shapes])
     reached, most = _reaches(spec, trained, worked, flops_per_second, at_once)
     least, likely = enough_for(reached)
-    seeds, share, top = spec.finalists.seeds, expected_share(spec), spec.finalists.top
+    seeds, share = spec.finalists.seeds, expected_share(spec)
 
     def total(one: float, searched: float, of_tokens: float) -> Total:
         """Of so many whole searched trials, and of replicates as expensive."""
         whole = 2 + spec.replicates + of_tokens
-        flops = worked.first * seeds + one * (top * (seeds - 1) + searched)
+        flops = worked.first * seeds + one * (spec.most_finalists * (seeds - 1) + searched)
         hours = flops / flops_per_second / at_once / 3600 if flops_per_second else None
         return Total(round(whole * trial_tokens), flops, hours)
 
@@ -206,7 +206,7 @@ def _lines(it: Estimate) -> Iterator[str]:
         f"and at most {it.replicates} runs under further seeds"
     )
     own = it.shapes[0].cost
-    yield f"base: {it.base}, {own.depth} layers, {_short(own.parameters)} parameters"
+    yield f"base: {it.base}, {own.depth} layers, {short(own.parameters)} parameters"
     yield ""
     head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory/trial", "")
     yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})
@@ -237,22 +237,24 @@ def _row(shape: Shape) -> tuple[str, ...]:
     return (
         shape.label,
         str(found.depth),
-        _short(found.parameters),
-        _short(found.injected_parameters) if shape.injection is not None else "-",
-        _short(found.flops_per_token),
-        _bytes(found.memory_bytes),
+        short(found.parameters),
+        short(found.injected_parameters) if shape.injection is not None else "-",
+        short(found.flops_per_token),
+        in_bytes(found.memory_bytes),
         "; ".join(notes),
     )
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """Three digits and a unit: `1.84M`."""
     for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}" if number / size < 999.5 else f"{number / size:.0f}{unit}"
     return f"{number:.3g}"
 
 
-def _bytes(number: int) -> str:
+def in_bytes(number: int) -> str:
+    """An amount of memory or disk, in words."""
     for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
         if number >= size:
             return f"{number / size:.1f} {unit}" if number / size < 10 else f"{number / size:.0f} {unit}"

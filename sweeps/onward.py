@@ -29,6 +29,8 @@ def next_commands(
         commands["take the winner"] = f"sweeps export {name} --out best/"
     if verdict.best != verdict.winner:
         commands["take the other"] = f"sweeps export {name} --trial {verdict.winner} --out lowest/"
+    if verdict.best is not None:
+        commands["at equal cost"] = f"sweeps compare {name}"
     commands["look at curves"] = f"sweeps ui {name}"
     limit, had = ended or ("trials", max(sum(verdict.counts.values()), 0.5))
     more = f"{2 * had:.0f}" if limit in ("trials", "tokens") else f"{2 * had:g}"

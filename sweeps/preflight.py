@@ -247,11 +247,12 @@ def _room_problems(spec: Spec, base: Base, *, local: bool) -> Iterator[Problem]:
     weights = 4 * max(cost.parameters for cost in costs)
     # Kept: a model of each finalist, the control and the baseline. While a trial runs: its state with both
     # moments, twice, as the old one goes when the new one is written.
-    needed = weights * (spec.finalists.top + 2 + estimate.slots(spec) * 6)
+    needed = weights * (spec.most_finalists + 2 + estimate.slots(spec) * 6)
     free = machine.free_space(spec.root)
     if needed > free:
-        got = f"{free / 1e9:.1f} GB free at {str(machine.existing(spec.root))!r}"
-        yield Problem(spec.where("storage.artifacts"), got, f"about {needed / 1e9:.1f} GB", "another folder")
+        got = f"{estimate.in_bytes(free)} free at {str(machine.existing(spec.root))!r}"
+        expected = f"about {estimate.in_bytes(needed)}"
+        yield Problem(spec.where("storage.artifacts"), got, expected, "another folder")
     have, most = machine.memory(), max(cost.memory_bytes for cost in costs)
     if local and not spec.resources.gpus and have is not None and most > have:
         got = f"trials of about {most / 2**30:.1f} GiB"

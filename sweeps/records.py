@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+METRIC = "eval_loss"  # what trials are compared by, in nats per token
+
 
 class Role(StrEnum):
     """Why a trial exists. Only BASELINE and SEARCH trials are seen by the sampler and the stopping rule."""
@@ -38,7 +40,8 @@ class Point:
     """One held-out measurement of a trial and the train losses since the one before.
 
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
-    training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch.
+    training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
+    `measuring` the seconds that this held-out loss took.
     """
 
     step: int
@@ -48,6 +51,7 @@ class Point:
     eval_loss: float
     train_loss: tuple[tuple[int, float], ...] = ()
     time: float = 0.0
+    measuring: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -117,6 +121,11 @@ class TrialRecord:
     flops: float | None = None
     started: float | None = None  # wall clock, seconds since the epoch
     finished: float | None = None
+
+    @property
+    def original(self) -> bool:
+        """Whether it trains the original model on: the control, or a searched method that injects nothing."""
+        return self.role is Role.CONTROL or self.settings.get("injection", {}).get("method") == "none"
 
     @property
     def step(self) -> int:

@@ -41,7 +41,8 @@ class Sweep:
     @property
     def verdict(self) -> Verdict:
         """The answer so far."""
-        return verdict(self.records, top=self.spec.finalists.top, seeds=self.spec.finalists.seeds)
+        wanted = self.spec.finalists
+        return verdict(self.records, top=wanted.top, seeds=wanted.seeds, per=wanted.per)
 
     @property
     def ended_by(self) -> str | None:

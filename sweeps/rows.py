@@ -27,7 +27,8 @@ def window(records: Sequence[TrialRecord], rows: int) -> list[TrialRecord]:
 
 def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """The complete trial with the lowest loss; the control, which is what to beat, does not count."""
-    complete = [r for r in records if r.value is not None and r.role in (Role.BASELINE, Role.SEARCH)]
+    roles = (Role.BASELINE, Role.SEARCH)
+    complete = [r for r in records if r.value is not None and r.role in roles and not r.original]
     return min(complete, key=lambda r: r.value if r.value is not None else float("inf"), default=None)
 
 
@@ -55,9 +56,13 @@ def plain(record: TrialRecord) -> str:
 
 def configuration(record: TrialRecord) -> str:
     """What tells it from the others: `K=4 identity lr 1.2e-03`."""
+    return f"{grown(record)} lr {rate(record)}".lstrip()
+
+
+def grown(record: TrialRecord) -> str:
+    """How its model was grown: `K=4 identity`; empty for the original model."""
     shape, init = _shape(record, short=False), _init(record)
-    injected = "" if shape == init == "-" else f"{shape} {init} ".replace(" - ", " ")
-    return f"{injected}lr {_rate(record)}"
+    return "" if shape == init == "-" else f"{shape} {init}".removesuffix(" -")
 
 
 def _of(record: TrialRecord) -> str:
@@ -89,7 +94,8 @@ def _init(record: TrialRecord) -> str:
     return injection.init if injection and injection.init else "-"
 
 
-def _rate(record: TrialRecord) -> str:
+def rate(record: TrialRecord) -> str:
+    """Its learning rate: `1.2e-03`."""
     value = record.settings.get("recipe", {}).get("learning_rate")
     return f"{value:.1e}" if isinstance(value, int | float) else "-"
 
@@ -125,7 +131,7 @@ COLUMNS: tuple[Column, ...] = (
     ("role", "left", 9, 70, lambda r, _: str(r.role)),
     ("K", "right", 2, 0, lambda r, _: _shape(r, short=True)),
     ("init", "left", 8, 0, lambda r, _: _init(r)),
-    ("lr", "right", 7, 0, lambda r, _: _rate(r)),
+    ("lr", "right", 7, 0, lambda r, _: rate(r)),
     ("step", "right", 7, 0, lambda r, _: f"{r.step}/{r.steps}"),
     ("loss", "right", 6, 0, lambda r, _: loss(r.loss)),
     ("initial", "right", 7, 78, lambda r, _: loss(r.initial_loss)),

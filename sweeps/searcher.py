@@ -17,10 +17,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps.agenda import Agenda, Idle
-from sweeps.records import Assignment, Cause, Outcome, Point, State
+from sweeps.records import METRIC, Assignment, Cause, Outcome, Point, State
 from sweeps.watch import Watch
-
-METRIC = "eval_loss"
 
 
 class AgendaSearcher(Searcher):
@@ -109,14 +107,27 @@ class AgendaSearcher(Searcher):
 class AgendaScheduler(FIFOScheduler):
     """Asks the agenda, after every report, whether to go on."""
 
-    def __init__(self, searcher: AgendaSearcher) -> None:
-        """Report to the same agenda that the searcher asks."""
+    def __init__(self, searcher: AgendaSearcher, slots: int) -> None:
+        """Report to the same agenda that the searcher asks; as many workers stay as there are slots."""
         super().__init__()
         self._searcher = searcher
+        self._slots = slots
+        self._stay = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing goes into Tune's snapshots: the ledger is the memory."""
         return {}
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """With the first trial, have Tune keep idle workers for later ones.
+
+        By itself it keeps one: the others would start anew for the finalists' replicates, after the wait for
+        the last trial of the search.
+        """
+        super().on_trial_add(tune_controller, trial)
+        if not self._stay:
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self._slots)
+            self._stay = True
 
     def on_trial_result(
         self,

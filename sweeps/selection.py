@@ -1,6 +1,8 @@
 """From the ledger's records to one defensible answer: finalists, seed replicates, differences, a winner.
 
 The finalists are chosen by their first seed, which flatters that one loss a little; the replicates' do not.
+Where a search tries the original model too (method `none`), the best of those runs is the control: it is
+what upscaling is compared with, and never a finalist.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ from sweeps.caveats import caveats
 from sweeps.paired import Contender, Difference, difference
 from sweeps.records import Role, State, TrialRecord
 
-__all__ = ["Contender", "Difference", "Ending", "Verdict", "finalists", "replicates_due", "verdict"]
+__all__ = [
+    "Contender",
+    "Difference",
+    "Ending",
+    "Verdict",
+    "control_of",
+    "finalists",
+    "replicates_due",
+    "value_at",
+    "verdict",
+]
 
 
 @dataclass(frozen=True)
@@ -70,21 +82,48 @@ def _contender_json(contender: Contender) -> dict[str, Any]:
     return {**asdict(contender), "mean": contender.mean}
 
 
-def finalists(records: Sequence[TrialRecord], top: int) -> list[TrialRecord]:
+def finalists(records: Sequence[TrialRecord], top: int, per: str | None = None) -> list[TrialRecord]:
     """The best `top` different configurations among the complete baseline and searched trials, best first.
 
-    Equal losses are ordered by cost, then by number. A loss that is not finite is no candidate.
+    With `per`, the dotted path of a setting, of each of its values. Equal losses are ordered by cost, then by
+    number. A loss that is not finite is no candidate, nor is the original model.
     """
     candidates = [
-        record for record in records if record.role in (Role.BASELINE, Role.SEARCH) and _done(record)
+        record
+        for record in records
+        if record.role in (Role.BASELINE, Role.SEARCH) and not record.original and _done(record)
     ]
     chosen: dict[str, TrialRecord] = {}
     for record in sorted(candidates, key=_rank):
+        if per is None and len(chosen) == top:
+            break
         chosen.setdefault(json.dumps(record.settings, sort_keys=True, default=str), record)
-    return list(chosen.values())[:top]
+    taken: Counter[str] = Counter()
+    best = []
+    for record in chosen.values():
+        value = repr(value_at(record.settings, per)) if per else ""
+        taken[value] += 1
+        best += [record] if taken[value] <= top else []
+    return best
 
 
-def replicates_due(records: Sequence[TrialRecord], top: int, seeds: int) -> list[tuple[int, int]]:
+def value_at(settings: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path of nested settings; None where they have none."""
+    found: Any = settings
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def control_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The best complete run of the original model: at the rate that suits it, where the search tried more."""
+    originals = (r for r in records if r.original and r.role is not Role.REPLICATE and _done(r))
+    return min(originals, key=_rank, default=None)
+
+
+def replicates_due(
+    records: Sequence[TrialRecord], top: int, seeds: int, per: str | None = None
+) -> list[tuple[int, int]]:
     """Replicates still to be created, as (number of the trial, seed), so that each has `seeds` seeds in all.
 
     Of the control, the baseline and the finalists; of those, complete ones only. A replicate that exists in
@@ -93,16 +132,20 @@ def replicates_due(records: Sequence[TrialRecord], top: int, seeds: int) -> list
     interrupted sweep has complete pairs.
     """
     existing = {(record.replicate_of, record.seed) for record in records if record.role is Role.REPLICATE}
-    compared = _compared(records, top)
+    compared = _compared(records, top, per)
     wanted = [(record.number, record.seed + offset) for offset in range(1, seeds) for record in compared]
     return [replicate for replicate in wanted if replicate not in existing]
 
 
-def verdict(records: Sequence[TrialRecord], *, top: int = 3, seeds: int = 3) -> Verdict:
+def verdict(
+    records: Sequence[TrialRecord], *, top: int = 3, seeds: int = 3, per: str | None = None
+) -> Verdict:
     """What the sweep has found so far; can be asked at any time, on any records."""
     records = sorted(records, key=lambda record: record.number)
-    chosen = [_contender(record, records, seeds) for record in finalists(records, top)]
-    control, baseline = (_reference(records, role, seeds) for role in (Role.CONTROL, Role.BASELINE))
+    chosen = [_contender(record, records, seeds) for record in finalists(records, top, per)]
+    control, baseline = (
+        _contender(record, records, seeds) if record else None for record in _references(records)
+    )
     compared = [_with_differences(contender, control, baseline) for contender in _ranked(chosen)]
     for place, other in enumerate(compared[1:], start=1):
         compared[place] = replace(other, against_winner=difference(other.losses, compared[0].losses))
@@ -145,14 +188,16 @@ def _flops_per_token(record: TrialRecord) -> float | None:
     return record.flops / record.tokens if record.flops and record.tokens else None
 
 
-def _compared(records: Sequence[TrialRecord], top: int) -> list[TrialRecord]:
+def _compared(records: Sequence[TrialRecord], top: int, per: str | None) -> list[TrialRecord]:
     """Control, baseline, finalists: each once, complete ones only."""
-    references = [r for role in (Role.CONTROL, Role.BASELINE) for r in records if r.role is role and _done(r)]
-    return list({record.number: record for record in [*references, *finalists(records, top)]}.values())
+    found = [*_references(records), *finalists(records, top, per)]
+    return list({record.number: record for record in found if record}.values())
 
 
-def _reference(records: Sequence[TrialRecord], role: Role, seeds: int) -> Contender | None:
-    return next((_contender(r, records, seeds) for r in records if r.role is role and _done(r)), None)
+def _references(records: Sequence[TrialRecord]) -> tuple[TrialRecord | None, TrialRecord | None]:
+    """The control and the baseline, where they are complete."""
+    baseline = next((r for r in records if r.role is Role.BASELINE and _done(r)), None)
+    return control_of(records), baseline
 
 
 def _contender(record: TrialRecord, records: Sequence[TrialRecord], seeds: int) -> Contender:

@@ -15,7 +15,7 @@ from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, 
 from sweeps.reach import may_exist
 from sweeps.records import Role, TrialRecord
 from sweeps.results import Sweep
-from sweeps.selection import finalists
+from sweeps.selection import control_of, finalists
 from sweeps.spec import Spec
 from sweeps.sync import open_sweep, show_conclusions, show_trials
 from sweeps.tracking import Tracking, open_tracker
@@ -25,6 +25,7 @@ from sweeps.wording import shown
 if TYPE_CHECKING:
     from tli.base import Base
 
+_COMPARED_WITH = (Role.CONTROL, Role.BASELINE)  # whose models are kept as the finalists' are
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
 
@@ -87,13 +88,12 @@ def run(
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_trials(tracker, sweep)
-        _tidy(sweep, [record for record in sweep.records if record.state.finished])
         agenda = Agenda(
             ledger,
             tracker,
             parallel=parallel,
             on_change=watcher.update,
-            on_end=lambda record: _tidy(sweep, [record]),
+            on_end=_Tidying(sweep).ended,
         )
         _carry_out(agenda, runner, for_workers(spec, checked.base.revision))
         if agenda.broken:
@@ -200,17 +200,31 @@ def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
         run_on_ray(agenda, spec)
 
 
-def _tidy(sweep: Sweep, ended: Sequence[TrialRecord]) -> None:
-    """Free what ended trials no longer need: training states, and models that cannot win any more."""
-    records = sweep.records
-    kept = {r.number for r in finalists(records, sweep.spec.finalists.top)}
-    kept |= {r.number for r in records if r.role in (Role.CONTROL, Role.BASELINE)}
-    for record in ended:
-        sweep.folders.drop_checkpoints(record.number)
-    # Not of running ones: their worker may have written the model of a winner that has yet to be told.
-    for record in records:
-        if record.state.finished:
-            sweep.folders.drop_finals(record.number, record.attempt if record.number in kept else None)
+class _Tidying:
+    """Frees what ended trials no longer need: training states, and models that cannot win any more.
+
+    Nothing of running ones: their worker may have written the model of a winner that has yet to be told.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        """Free what is there to be freed."""
+        self._folders, self._wanted = sweep.folders, sweep.spec.finalists
+        self._best: list[TrialRecord] = []
+        self._free([record for record in sweep.records if record.state.finished])
+
+    def ended(self, record: TrialRecord) -> None:
+        """One more has ended: itself or one that it surpasses is no finalist any more, and never will be."""
+        self._free([record])
+
+    def _free(self, ended: Sequence[TrialRecord]) -> None:
+        known = [*self._best, *ended]
+        original = control_of(known)
+        self._best = finalists(known, self._wanted.top, self._wanted.per) + ([original] if original else [])
+        kept = {r.number for r in self._best} | {r.number for r in known if r.role in _COMPARED_WITH}
+        for record in ended:
+            self._folders.drop_checkpoints(record.number)
+        for record in known:
+            self._folders.drop_finals(record.number, record.attempt if record.number in kept else None)
 
 
 class _Closing:

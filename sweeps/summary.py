@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from sweeps.layout import WIDTH, bullets, indented, join, pairs, section, table
 from sweeps.onward import next_commands
 from sweeps.paired import Contender, Difference
 from sweeps.records import Role, State, TrialRecord
-from sweeps.selection import Ending, Verdict
+from sweeps.selection import Ending, Verdict, finalists
 
 ENDINGS_SHOWN = 12
 
@@ -92,10 +91,9 @@ def list_text(
     for name, records in sorted(sweeps.items()):
         states = [record.state for record in records]
         shown = (State.COMPLETE, State.PRUNED, State.FAIL, State.RUNNING)
-        values = [r.value for r in records if r.role in (Role.BASELINE, Role.SEARCH) and _finite(r.value)]
-        best = _loss(min((value for value in values if value is not None), default=None))
+        best = next(iter(finalists(records, 1)), None)
         counts = [str(states.count(state)) for state in shown]
-        rows.append((name, str(len(records)), *counts, best, _last(records)))
+        rows.append((name, str(len(records)), *counts, _loss(best.value if best else None), _last(records)))
     return join(table(header, rows, left={0}), missing)
 
 
@@ -199,6 +197,9 @@ def _mark(contender: Contender, verdict: Verdict) -> str:
 def _contender_note(contender: Contender) -> str:
     if contender.role is Role.CONTROL:
         return "control: the original model, trained on"
+    if contender.settings.get("injection", {}).get("method") == "none":
+        rate = contender.settings["recipe"]["learning_rate"]
+        return f"control: the original model, trained on at its best rate, {_value(rate)}"
     label = "baseline: " if contender.role is Role.BASELINE else ""
     return label + settings_text(contender.params)
 
@@ -272,10 +273,6 @@ def _note(record: TrialRecord) -> str:
 def _last(records: Iterable[TrialRecord]) -> str:
     times = [time for record in records for time in (record.started, record.finished) if time is not None]
     return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%d %H:%M") if times else "-"
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _loss(loss: float | None) -> str:

@@ -161,6 +161,7 @@ def run_trial(
                 eval_loss=progress.eval_loss,
                 train_loss=progress.train_loss,
                 time=time.time(),
+                measuring=progress.measuring,
             )
             append_curve(curve, point)
             if point.step == assignment.steps:

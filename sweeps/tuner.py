@@ -9,25 +9,27 @@ import signal
 import tempfile
 import threading
 from contextlib import suppress
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.agenda import Agenda
-from sweeps.backends import head_problem
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.execution import Execution, Worker
 from sweeps.folders import Folders
 from sweeps.preemption import Notice
-from sweeps.records import Assignment, Role
-from sweeps.searcher import METRIC, AgendaScheduler, AgendaSearcher
+from sweeps.records import METRIC, Assignment, Role
 from sweeps.spec import Spec
 from sweeps.watch import Watch
 from sweeps.watchdog import Bounds, hung
 from sweeps.wording import masked
+
+# What the driver alone needs it imports where it is used: every worker imports this module.
+if TYPE_CHECKING:
+    from sweeps.agenda import Agenda
 
 _KILL_SECONDS = 60.0  # for a process to start on the worker's node and do it
 
@@ -54,7 +56,7 @@ class SlotTrainable(tune.Trainable):
         assignment = Assignment(
             **{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])}
         )
-        spec = Spec.from_json(json.loads(config["spec"]))
+        spec = _read(config["spec"])
         worker = Worker(self._notice, Bounds(least=spec.retries.silence))
         self._execution = Execution(spec, assignment, worker)
 
@@ -84,6 +86,11 @@ class SlotTrainable(tune.Trainable):
         """Nothing: trials keep their own training state."""
 
 
+@lru_cache(maxsize=1)
+def _read(spec: str) -> Spec:
+    return Spec.from_json(json.loads(spec))
+
+
 def start_cluster(spec: Spec, address: str | None) -> None:
     """Join the cluster at an address, or start one on this machine.
 
@@ -96,6 +103,8 @@ def start_cluster(spec: Spec, address: str | None) -> None:
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Tune's workers have an environment of their own, so that none of these would ever be used.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     if address in (None, "local"):
         _start_here(spec)
     else:
@@ -119,6 +128,8 @@ def _start_here(spec: Spec) -> None:
 
 
 def _join(address: str) -> None:
+    from sweeps.backends import head_problem
+
     problem = None if address == "auto" or "://" in address else head_problem(address)
     if problem is not None:
         raise SpecError(problem)
@@ -162,6 +173,8 @@ def slots(spec: Spec) -> int:
 
 def run_on_ray(agenda: Agenda, spec: Spec) -> None:
     """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
+    from sweeps.searcher import AgendaScheduler, AgendaSearcher
+
     # Twice what a worker's own watchdog allows, which knows more: it dumps the stacks.
     watch = Watch(2 * spec.retries.silence, _kill_worker)
     folders = Folders(spec.root, spec.name)
@@ -180,7 +193,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
             tune.with_resources(SlotTrainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=AgendaScheduler(searcher),
+                scheduler=AgendaScheduler(searcher, slots(spec)),
                 num_samples=-1,
                 reuse_actors=True,
                 metric=METRIC,

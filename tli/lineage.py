@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def write_lineage(folder: Path, value: Mapping[str, Any]) -> None:
     (folder / FILE).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of Python and the packages that make the numbers; none of them is imported for it."""
     found = {"python": platform.python_version()}

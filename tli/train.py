@@ -32,6 +32,7 @@ class Progress:
     """What a stretch of training did, and the held-out loss at its end.
 
     Losses are nats per token; `seconds` and `tokens` are totals since step 0, of training steps alone.
+    `measuring` is the time that this one held-out loss took, in seconds.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Progress:
     seconds: float
     eval_loss: float
     train_loss: tuple[tuple[int, float], ...]
+    measuring: float = 0.0
 
 
 class Training:
@@ -109,10 +111,13 @@ class Training:
                 on_work(STEP)
                 self.unreported.append((self.step + 1, self._advance()))
             on_work(EVALUATION)
+            started = time.perf_counter()
             loss = evaluate(self.model, self.heldout).loss
+            measuring = time.perf_counter() - started
             self._check(loss)
             losses, self.unreported, self.measured = tuple(self.unreported), [], self.step
-            yield Progress(self.step, self.step * self.recipe.batch_tokens, self.seconds, loss, losses)
+            tokens = self.step * self.recipe.batch_tokens
+            yield Progress(self.step, tokens, self.seconds, loss, losses, measuring)
 
     def _check(self, loss: float) -> None:
         """Refuse a held-out loss from which training does not come back.

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from sweeps.errors import LedgerHeldError
+from sweeps.ledger.patience import in_words
 
 SECONDS = 20.0  # of a lease
 RENEWED_EVERY = 5.0
@@ -178,10 +179,12 @@ def hold(engine: Engine, study_id: int, name: str) -> Iterator[Lease]:
 
     Raises:
         LedgerHeldError: another process drives the study.
+        SweepError: the store cannot be used.
     """
-    with engine.begin() as connection:
-        connection.execute(text(_TABLE))
-    lease = Lease(engine, study_id, _acquired(engine, study_id, name))
+    with in_words():
+        with engine.begin() as connection:
+            connection.execute(text(_TABLE))
+        lease = Lease(engine, study_id, _acquired(engine, study_id, name))
     lease._start()
     try:
         yield lease

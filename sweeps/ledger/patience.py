@@ -1,34 +1,65 @@
-"""A database that was restarted under us is asked again; nothing that it may have done already is done twice.
+"""A server that was restarted under us is asked again, and a store that cannot be used says so in a line.
 
-Every call of Optuna's storage can be repeated: a value is set to what it was set to, an ending that stands is
-seen by the ledger, and the creation of a trial carries a key (`sweeps.ledger.lease`).
+Nothing that a store may have done already is done twice. Every call of Optuna's storage can be repeated: a
+value is set to what it was set to, an ending that stands is seen by the ledger, and the creation of a trial
+carries a key (`sweeps.ledger.lease`).
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from sweeps.errors import SweepError
 from sweeps.wording import masked
 
-SECONDS = 120.0  # of patience with a store that does not answer
 _LONGEST_WAIT = 2.0
 
 
-class PatientStorage(RDBStorage):
-    """Optuna's storage for a server that comes back."""
+class ServerStorage(RDBStorage):
+    """Optuna's storage for a server, which comes back."""
+
+    patience = 120.0  # seconds with a store that does not answer
 
 
-def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
+class FileStorage(RDBStorage):
+    """Optuna's storage for a file; a disk that is full stays so."""
+
+    patience = 0.0
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """What a store says about its disk or its connection ends the command with a line.
+
+    Raises:
+        SweepError: in place of the database library's error.
+    """
+    try:
+        yield
+    except (StorageInternalError, DBAPIError) as error:
+        if (reason := _away(error)) is None:
+            raise
+        raise _unanswered(reason) from None
+
+
+def patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call of a storage that is repeated until the store answers.
+
+    Raises:
+        SweepError: it has not, for the storage's `patience`.
+    """
+
     @functools.wraps(call)
-    def ask(storage: RDBStorage, *given: Any, **named: Any) -> Any:
+    def ask(storage: ServerStorage | FileStorage, *given: Any, **named: Any) -> Any:
         started, wait = time.monotonic(), 0.1
         while True:
             try:
@@ -37,23 +68,37 @@ def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
                 reason = _away(error)
                 if reason is None:
                     raise
-                if time.monotonic() - started > SECONDS:
-                    raise SweepError(
-                        f"the store has not answered for {SECONDS:g} s ({reason}); nothing is lost: "
-                        "when it is back, the same command goes on"
-                    ) from None
+                if time.monotonic() - started >= storage.patience:
+                    raise _unanswered(reason) from None
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 
     return ask
 
 
+def _unanswered(reason: str) -> SweepError:
+    return SweepError(
+        f"the study's store cannot be used: {reason}; nothing is lost: once it can, the same command goes on"
+    )
+
+
 def _away(error: Exception) -> str | None:
-    """Why the server cannot be reached, in a line; None when that is not what went wrong."""
+    """Why a store cannot be reached or written, in a line; None when that is not what went wrong."""
     cause = error if isinstance(error, DBAPIError) else error.__cause__
     if not isinstance(cause, (OperationalError, InterfaceError)):
         return None
     return masked(str(cause.orig).strip().partition("\n")[0])
+
+
+@patient
+def unfinished(storage: RDBStorage, study_id: int) -> dict[int, str]:
+    """The states of a study's trials that have not ended, by Optuna's id; nothing else of them is read."""
+    with storage.engine.connect() as connection:
+        select = (
+            "SELECT trial_id, state FROM trials WHERE study_id = :study AND state IN ('RUNNING', 'WAITING')"
+        )
+        rows = connection.execute(text(select), {"study": study_id})
+        return {int(trial_id): str(state) for trial_id, state in rows}
 
 
 # What Optuna calls from outside, and what its cache calls beneath that.
@@ -64,4 +109,5 @@ for _name in (
     "set_trial_state_values", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr",
     "get_trial", "_get_trials",
 ):  # fmt: skip
-    setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
+    for _kind in (ServerStorage, FileStorage):
+        setattr(_kind, _name, patient(getattr(RDBStorage, _name)))

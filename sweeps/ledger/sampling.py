@@ -6,9 +6,13 @@ a resumed sweep proposes what the uninterrupted one would have proposed from the
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import heapq
+import itertools
+import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -16,8 +20,12 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweeps.ledger.seen import SeenStudy
 from sweeps.space import Space
 
+WINDOW = 500  # latest ended trials that the sampler looks at, and running ones, beside the best
+_BELOW = 25  # the most that TPE takes for good ones; these it gets however old they are
+_TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 _DRAWS = 20  # of a sampler, before a finite space is searched for what is left
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
@@ -26,60 +34,81 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
 }
 
 
-class SeenStudy(optuna.Study):
-    """A study as the sampler and the stopping rule may see it: without controls and replicates."""
+class Proposals:
+    """The sampler of one study."""
 
-    def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, hidden: str) -> None:
-        """Look at `study`, leaving out trials that carry the user attribute `hidden`."""
-        super().__init__(study_name=study.study_name, storage=storage)
-        self.hidden = hidden
+    def __init__(self, study: SeenStudy, space: Space, *, sampler: str, seed: int) -> None:
+        """Ask nothing yet.
 
-    def _get_trials(
-        self,
-        deepcopy: bool = True,  # noqa: FBT001, FBT002
-        states: Any = None,
-        use_cache: bool = False,  # noqa: ARG002, FBT001, FBT002
-    ) -> list[FrozenTrial]:
-        # Never from the study's cache, which only `Study.ask` renews; the storage has one of its own.
-        trials = super()._get_trials(deepcopy=deepcopy, states=states, use_cache=False)
-        return [trial for trial in trials if self.hidden not in trial.user_attrs]
+        Args:
+            study: what was seen so far, whenever that is asked.
+            space: the dimensions, parents before those that depend on them.
+            sampler: a name in SAMPLERS.
+            seed: of the study.
+        """
+        self._study, self.space, self._seed = study, space, seed
+        self._sampler = SAMPLERS[sampler]
+        self._tried: set[tuple[Any, ...]] = set()  # by trials that have ended
+        self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
+        self._read = 0  # of the mirror's list of them
 
-    def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:  # noqa: FBT001, FBT002
-        """Trials that count for search, as `optuna.Study.get_trials` gives them."""
-        return self._get_trials(deepcopy=deepcopy, states=states)
+    def propose(self, number: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Parameters for trial `number`, or None when a finite space has nothing left that was not tried.
+
+        Args:
+            number: the trial's number; with the study's seed, all the randomness there is.
+            fixed: values that somebody else has chosen; a wholly fixed proposal may repeat a tried one.
+        """
+        fixed = fixed or {}
+        space = self.space
+        self._read_on()
+        study = self._window()
+        tried = self._tried | self._being_tried() if space.finite else frozenset()
+        for draw in range(_DRAWS):
+            params = _sample(study, space, number, self._sampler(_seed(self._seed, number, draw)), fixed)
+            if space.key(params) not in tried or set(params) <= set(fixed):
+                return params
+        left = [
+            params
+            for params in space.grid()
+            if space.key(params) not in tried and all(params.get(name) == fixed[name] for name in fixed)
+        ]
+        chance = random.Random(_seed(self._seed, number, _DRAWS))  # noqa: S311 - no secret
+        return chance.choice(left) if left else None
+
+    def _read_on(self) -> None:
+        """Take in what has ended since the last question."""
+        ended = self._study.mirror.ended
+        for trial in ended[self._read :]:
+            self._tried.add(self.space.key(trial.params))
+            if trial.state in _TOLD:
+                bisect.insort(self._best, (*_rank(trial), trial.number, trial))
+                del self._best[_BELOW:]
+        self._read = len(ended)
+
+    def _being_tried(self) -> set[tuple[Any, ...]]:
+        return {self.space.key(trial.params) for trial in self._study.mirror.running()}
+
+    def _window(self) -> SeenStudy:
+        """The study, or where it is long the part of it that tells: the best, the latest, and what runs."""
+        if len(self._study.mirror.ended) <= WINDOW:
+            return self._study
+        mirror = self._study.mirror
+        told = (trial for trial in reversed(mirror.visible()) if trial.state in _TOLD)
+        running = heapq.nlargest(WINDOW, mirror.running(), key=lambda trial: trial.number)
+        best = (entry[-1] for entry in self._best)
+        chosen = {trial.number: trial for trial in (*best, *itertools.islice(told, WINDOW), *running)}
+        return SeenStudy(self._study.study_name, mirror, map(chosen.__getitem__, sorted(chosen)))
 
 
-def propose(
-    study: SeenStudy,
-    space: Space,
-    number: int,
-    *,
-    sampler: str,
-    seed: int,
-    fixed: Mapping[str, Any] | None = None,
-) -> dict[str, Any] | None:
-    """Parameters for trial `number`, or None when a finite space has nothing left that was not tried.
-
-    Args:
-        study: what was seen so far.
-        space: the dimensions, parents before those that depend on them.
-        number: the trial's number; with `seed`, all the randomness there is.
-        sampler: a name in SAMPLERS.
-        seed: of the study.
-        fixed: values that somebody else has chosen; a wholly fixed proposal may repeat a tried one.
-    """
-    fixed = fixed or {}
-    tried = _tried(study, space) if space.finite else frozenset()
-    for draw in range(_DRAWS):
-        params = _sample(study, space, number, SAMPLERS[sampler](_seed(seed, number, draw)), fixed)
-        if space.key(params) not in tried or set(params) <= set(fixed):
-            return params
-    left = [
-        params
-        for params in space.grid()
-        if space.key(params) not in tried and all(params.get(name) == fixed[name] for name in fixed)
-    ]
-    return random.Random(_seed(seed, number, _DRAWS)).choice(left) if left else None  # noqa: S311 - no secret
+def _rank(trial: FrozenTrial) -> tuple[float, ...]:
+    """TPE's order, the good first: complete ones by value, then stopped ones by how far they came."""
+    if trial.state is TrialState.COMPLETE:
+        return 0, 0, trial.values[0]
+    if trial.last_step is None:
+        return 1, 1, 0.0
+    loss = trial.intermediate_values[trial.last_step]
+    return 1, -trial.last_step, math.inf if math.isnan(loss) else loss
 
 
 def _sample(
@@ -109,11 +138,6 @@ def _stand_in(number: int) -> FrozenTrial:
     trial = create_trial(state=TrialState.RUNNING)
     trial.number = number
     return trial
-
-
-def _tried(study: SeenStudy, space: Space) -> frozenset[tuple[Any, ...]]:
-    trials: Iterable[FrozenTrial] = study.get_trials(deepcopy=False)
-    return frozenset(space.key(trial.params) for trial in trials if trial.state != TrialState.WAITING)
 
 
 def _seed(*parts: int) -> int:

@@ -15,10 +15,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
-from sweeps.ledger.sampling import SeenStudy
+from sweeps.ledger.halving import Halving
+from sweeps.ledger.seen import SeenStudy
 from sweeps.records import Point
 
 AMOUNTS = "sweeps:amounts"  # of a trial: what it had spent at each step it reported, where that is compared
@@ -35,7 +36,7 @@ SPENT: Mapping[str, Callable[[Point], float] | None] = {
 
 
 def _asha(grace: int, whole: int, keep: float) -> BasePruner:  # noqa: ARG001
-    return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=_factor(keep))
+    return Halving(min_resource=grace, reduction_factor=_factor(keep))
 
 
 def _hyperband(grace: int, whole: int, keep: float) -> BasePruner:
@@ -79,6 +80,9 @@ class StoppingRule:
         self.spent = SPENT[on] if name != "none" else None
         whole = steps if self.spent is None else _UNITS
         self._pruner = RULES[name](max(1, math.ceil(grace * whole)), whole, keep)
+        self._curves: dict[
+            int, Mapping[int, float]
+        ] = {}  # of ended trials by number, once they were compared
 
     def stops(self, study: SeenStudy, trial: FrozenTrial, reference: float | None) -> bool:
         """Whether a trial that has just reported is to stop.
@@ -93,40 +97,56 @@ class StoppingRule:
             return self._pruner.prune(study, trial)
         if reference is None or not trial.user_attrs.get(AMOUNTS):
             return False
-        stand_in = _at_amounts(trial, reference)
+        curve = _curve(trial, reference)
+        stand_in = _with(trial, curve)
         assert stand_in.last_step is not None
-        return self._pruner.prune(_ByAmount(study, reference, stand_in.last_step), stand_in)
+        if isinstance(self._pruner, MedianPruner):  # the others compare what stands on the rungs
+            study = _ByAmount(study, reference, stand_in.last_step, self._curves)
+        return self._pruner.prune(study, stand_in)
 
 
 class _ByAmount(SeenStudy):
-    """A study whose trials reported at what they had spent, and at `now` by interpolation."""
+    """A study whose ended trials have one loss: where they had spent as much as another has now."""
 
-    def __init__(self, study: SeenStudy, reference: float, now: int) -> None:
-        super().__init__(study, study._storage, study.hidden)
-        self._reference, self._now = reference, now
+    def __init__(
+        self, study: SeenStudy, reference: float, now: int, curves: dict[int, Mapping[int, float]]
+    ) -> None:
+        super().__init__(study.study_name, study.mirror)
+        self._reference, self._now, self._curves = reference, now, curves
 
     def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:  # noqa: FBT001, FBT002
         trials = super().get_trials(deepcopy=deepcopy, states=states)
-        return [_with_value_at(_at_amounts(trial, self._reference), self._now) for trial in trials]
+        return [self._at_now(trial) for trial in trials if trial.state.is_finished()]
+
+    def _at_now(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial.number not in self._curves:
+            self._curves[trial.number] = _curve(trial, self._reference)
+        loss = _loss_at(self._curves[trial.number], self._now)
+        return _with(trial, {} if loss is None else {self._now: loss})
 
 
-def _at_amounts(trial: FrozenTrial, reference: float) -> FrozenTrial:
-    """A copy that reported at amounts, in units; of several reports within one unit the last."""
+def _curve(trial: FrozenTrial, reference: float) -> dict[int, float]:
+    """Losses by what was spent, in units and in order; of several reports within one unit the last."""
     amounts = trial.user_attrs.get(AMOUNTS, {})
+    return {
+        round(_UNITS * amounts[str(step)] / reference): loss
+        for step, loss in sorted(trial.intermediate_values.items())
+        if str(step) in amounts
+    }
+
+
+def _with(trial: FrozenTrial, losses: dict[int, float]) -> FrozenTrial:
+    """A copy that reported these."""
     copied = copy.copy(trial)
-    copied.intermediate_values = {}
-    for step, loss in sorted(trial.intermediate_values.items()):
-        if str(step) in amounts:
-            copied.intermediate_values[round(_UNITS * amounts[str(step)] / reference)] = loss
+    copied.intermediate_values = losses
     return copied
 
 
-def _with_value_at(trial: FrozenTrial, now: int) -> FrozenTrial:
-    """With a loss at `now`, on the line between the reports before and after; nothing beyond the last one."""
-    values = trial.intermediate_values
-    for low, high in itertools.pairwise(sorted(values)):
+def _loss_at(curve: Mapping[int, float], now: int) -> float | None:
+    """The loss at `now`, on the line between the reports before and after; None beyond the last one."""
+    if now in curve:
+        return curve[now]
+    for low, high in itertools.pairwise(curve):
         if low < now < high:
-            share = (now - low) / (high - low)
-            values[now] = values[low] + share * (values[high] - values[low])
-            break
-    return trial
+            return curve[low] + (now - low) / (high - low) * (curve[high] - curve[low])
+    return None

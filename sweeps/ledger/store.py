@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from optuna.study import StudyDirection
 from sqlalchemy import Engine
 
 from sweeps.errors import Problem, SpecError
-from sweeps.ledger.patience import PatientStorage
+from sweeps.ledger.patience import FileStorage, ServerStorage, in_words
 from sweeps.reach import absolute
 from sweeps.spec import Spec, difference
 
@@ -30,6 +31,9 @@ def open_storage(url: str) -> BaseStorage:
 
     SQLite writes ahead and syncs at checkpoints: five times faster, and a power cut may cost the last
     moments but never the database's integrity. PostgreSQL connections are tried before use.
+
+    Raises:
+        SweepError: it cannot be used, now or in any later call: the disk is full, the server is away.
     """
     # By the file's place and not its name, which means another file in another working folder.
     return _opened(absolute(url))
@@ -47,20 +51,21 @@ def _opened(url: str) -> BaseStorage:
         except (IntegrityError, OperationalError, ProgrammingError):
             # Two sweeps that make a new database at once meet at its tables; the second finds them made.
             time.sleep(wait)
-    return get_storage(opened(url))
+    with in_words():
+        return get_storage(opened(url))
 
 
 def _postgresql(url: str) -> RDBStorage:
     # Named, because SQLAlchemy's own choice of driver changed between its versions.
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    return PatientStorage(url, engine_kwargs={"pool_pre_ping": True})
+    return ServerStorage(url, engine_kwargs={"pool_pre_ping": True})
 
 
 def _sqlite(url: str) -> RDBStorage:
     from sqlalchemy import event
 
     Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    storage = FileStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
     def set_up(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
@@ -104,6 +109,38 @@ def unused_study(storage: BaseStorage, name: str) -> int:
         if study.study_name == name:
             return int(study._study_id)
     return int(storage.create_new_study([StudyDirection.MINIMIZE], name))
+
+
+def make(storage: BaseStorage, spec: Spec, material: Mapping[str, str]) -> None:
+    """See that the study of this spec exists, and is this spec's.
+
+    Args:
+        storage: where it is, or is to be.
+        spec: what the study is for.
+        material: digests of what the spec only names.
+
+    Raises:
+        SpecError: the study belongs to another spec, or to other material; every difference is shown.
+    """
+    stored = stored_spec(storage, spec.name)
+    if stored is None:
+        refuse_foreign(storage, spec.name)
+        study_id = unused_study(storage, spec.name)
+        storage.set_study_user_attr(study_id, IDENTITY, uuid.uuid4().hex)
+    else:
+        study_id = storage.get_study_id_from_name(spec.name)
+    known = storage.get_study_user_attrs(study_id).get(MATERIAL, {})
+    problems = [
+        *(spec_conflicts(stored, spec) if stored else ()),
+        *material_conflicts(spec.name, known, material),
+    ]
+    if problems:
+        raise SpecError(*problems)
+    if material and known != material:
+        storage.set_study_user_attr(study_id, MATERIAL, dict(material))
+    if stored is None or stored.to_json() != spec.to_json():
+        # Last: a study without its spec is one that was killed while it was made, and is made again.
+        storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))
 
 
 def material_conflicts(name: str, known: Mapping[str, str], material: Mapping[str, str]) -> list[Problem]:

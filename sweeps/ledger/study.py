@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
-from datetime import datetime
 from typing import Any
 
-import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import Problem, SpecError, StaleAttemptError
+from sweeps.ledger.enqueued import settle
 from sweeps.ledger.lease import AskedTwiceError, Lease, hold, standing
-from sweeps.ledger.sampling import SeenStudy, propose
+from sweeps.ledger.mirror import Mirror
+from sweeps.ledger.sampling import Proposals
+from sweeps.ledger.seen import SeenStudy
 from sweeps.ledger.stopping import AMOUNTS, REFERENCE, StoppingRule
 from sweeps.ledger.store import (
     FINISHED,
     IDENTITY,
     MATERIAL,
-    SPEC,
     WALL,
     engine_of,
-    material_conflicts,
+    make,
     open_storage,
     refuse_foreign,
-    spec_conflicts,
     storage_names,
     stored_spec,
     unused_study,
@@ -44,13 +40,13 @@ from sweeps.ledger.trials import (
     REQUEST,
     RETRIES,
     ROLE,
-    SEED,
     SETTINGS,
     STEPS,
     STOPPED,
     TOTALS,
     assignment_of,
-    record_of,
+    attributes_of,
+    template,
 )
 from sweeps.records import Assignment, Conclusion, Point, Role, State, TrialRecord
 from sweeps.space import Space
@@ -64,16 +60,16 @@ class Ledger:
         """Use `Ledger.open` for a sweep that may not exist yet, `Ledger.read` for one that must."""
         self.spec = spec
         self._storage = storage
-        self._study = optuna.load_study(study_name=spec.name, storage=storage)
         self._study_id = storage.get_study_id_from_name(spec.name)
         self.space = Space.of(spec)
-        self._seen = SeenStudy(self._study, storage, HIDDEN)
+        self._mirror = Mirror(storage, self._study_id, spec)
+        self._seen = SeenStudy(spec.name, self._mirror)
+        self._proposals = Proposals(self._seen, self.space, sampler=spec.sampler.name, seed=spec.sampler.seed)
         stopping = spec.stopping
         self._rule = StoppingRule(
             stopping.rule, on=stopping.on, steps=spec.steps, grace=stopping.grace, keep=stopping.keep
         )
-        self._reference: float | None = self._study.user_attrs.get(REFERENCE)
-        self._ids: dict[int, int] = {}
+        self._reference: float | None = self._attributes.get(REFERENCE)
         self._lease: Lease | None = None
 
     @classmethod
@@ -89,25 +85,7 @@ class Ledger:
             SpecError: the study belongs to another spec, or to other material; every difference is shown.
         """
         storage = open_storage(url)
-        stored = stored_spec(storage, spec.name)
-        if stored is None:
-            refuse_foreign(storage, spec.name)
-            study_id = unused_study(storage, spec.name)
-            storage.set_study_user_attr(study_id, IDENTITY, uuid.uuid4().hex)
-        else:
-            study_id = storage.get_study_id_from_name(spec.name)
-        known = storage.get_study_user_attrs(study_id).get(MATERIAL, {})
-        problems = [
-            *(spec_conflicts(stored, spec) if stored else ()),
-            *material_conflicts(spec.name, known, material or {}),
-        ]
-        if problems:
-            raise SpecError(*problems)
-        if material is not None and known != material:
-            storage.set_study_user_attr(study_id, MATERIAL, dict(material))
-        if stored is None or stored.to_json() != spec.to_json():
-            # Last: a study without its spec is one that was killed while it was made, and is made again.
-            storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))
+        make(storage, spec, material or {})
         return cls(storage, spec)
 
     @classmethod
@@ -124,7 +102,11 @@ class Ledger:
         with hold(engine_of(storage), unused_study(storage, spec.name), spec.name) as lease:
             ledger = cls.open(url, spec, material)
             ledger._lease = lease
-            yield ledger
+            ledger._mirror.exclusive = True
+            try:
+                yield ledger
+            finally:
+                ledger._mirror.exclusive = False
 
     @classmethod
     def read(cls, url: str, name: str) -> Ledger:
@@ -144,7 +126,12 @@ class Ledger:
     @property
     def identity(self) -> str:
         """What tells this study from another that takes its name later."""
-        return str(self._study.user_attrs.get(IDENTITY, self.spec.name))
+        return str(self._attributes.get(IDENTITY, self.spec.name))
+
+    @property
+    def material(self) -> dict[str, str]:
+        """Digests of the base and the text of all its trials, as far as they are known."""
+        return dict(self._attributes.get(MATERIAL, {}))
 
     @property
     def finished(self) -> bool:
@@ -154,12 +141,12 @@ class Ledger:
             return False
         # What is enqueued waits for more of what was used up.
         over = (State.WAITING,) if last.ended_by in LIMITS else ()
-        return all(record.state.finished or record.state in over for record in self.trials())
+        return all(record.state in over for record in self.unfinished())
 
     @property
     def conclusions(self) -> list[Conclusion]:
         """Each time that the agenda of a budget was carried out, the first one first."""
-        return [Conclusion(**each) for each in self._study.user_attrs.get(FINISHED, ())]
+        return [Conclusion(**each) for each in self._attributes.get(FINISHED, ())]
 
     @property
     def driver(self) -> str | None:
@@ -170,7 +157,7 @@ class Ledger:
     @property
     def wall(self) -> float:
         """Seconds in which drivers searched."""
-        return float(self._study.user_attrs.get(WALL, 0.0))
+        return float(self._attributes.get(WALL, 0.0))
 
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""
@@ -192,13 +179,24 @@ class Ledger:
 
     def trials(self) -> list[TrialRecord]:
         """Every trial, in the order of their numbers."""
-        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        self._ids.update({trial.number: trial._trial_id for trial in trials})
-        return [record_of(trial, self.spec) for trial in trials]
+        return self._mirror.records()
+
+    def unfinished(self) -> list[TrialRecord]:
+        """The trials that have not ended."""
+        return self._mirror.open_records()
+
+    @property
+    def asked(self) -> int:
+        """Trials that count against the budget: all but replicates, and what cannot be run."""
+        return self._mirror.asked
+
+    def look_again(self) -> None:
+        """See what was changed from outside: a driver sees at once only what is new."""
+        self._mirror.look_again()
 
     def record(self, number: int) -> TrialRecord:
         """One trial."""
-        return record_of(self._trial(number), self.spec)
+        return self._mirror.record(number)
 
     def start(
         self,
@@ -218,8 +216,8 @@ class Ledger:
 
     def ask(self) -> Assignment | None:
         """A trial of the sampler's choice, written down; None when a finite space is exhausted."""
-        number = len(self._storage.get_all_trials(self._study_id, deepcopy=False))
-        params = self._propose(number, {})
+        self._mirror.look()
+        params = self._proposals.propose(self._mirror.count)
         if params is None:
             return None
         settings = self.spec.settings_for(params).model_dump()
@@ -230,11 +228,10 @@ class Ledger:
 
         Values that cannot be run end the trial as FAIL with the reason; missing ones are sampled.
         """
-        for trial in self._storage.get_all_trials(
-            self._study_id, deepcopy=False, states=(TrialState.WAITING,)
-        ):
-            if self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                assignment = self._settle(self._storage.get_trial(trial._trial_id))
+        self._mirror.look()
+        for waiting in self.unfinished():
+            if waiting.state is State.WAITING and self._mirror.claim(waiting.number):
+                assignment = self._settled(waiting.number)
                 if assignment is not None:
                     return assignment
         return None
@@ -245,7 +242,7 @@ class Ledger:
         None for one that ends here: the stopping rule had decided so before its driver was killed; or it was
         being taken from the queue then, and cannot be run.
         """
-        trial = self._trial(number)
+        trial = self._mirror.renewed(number)
         if STOPPED in trial.user_attrs:
             stopped = dict(trial.user_attrs[STOPPED])
             reason = self.stopped_reason(number, stopped.pop("step"))
@@ -253,9 +250,9 @@ class Ledger:
             self.tell(number, trial.user_attrs[ATTEMPT], State.PRUNED, reason=reason, totals=stopped)
             return None
         if SETTINGS not in trial.user_attrs:
-            return self._settle(trial)
-        self._set(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
-        return self._assignment(self._trial(number))
+            return self._settled(number)
+        self._mirror.set_attribute(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
+        return self._assignment(number)
 
     # -- what it reported, how it ended ------------------------------------------------------------
 
@@ -269,18 +266,18 @@ class Ledger:
         """
         trial = self._current(number, attempt)
         for point in points:
-            if point.step not in trial.intermediate_values:
-                self._storage.set_trial_intermediate_value(trial._trial_id, point.step, point.eval_loss)
+            if point.step not in self._mirror.trial(number).intermediate_values:
+                self._mirror.set_loss(number, point.step, point.eval_loss)
         role = Role(trial.user_attrs[ROLE])
         if self._rule.spent is not None and points:
             self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})
         if HIDDEN in trial.user_attrs or not points or points[-1].step >= trial.user_attrs[STEPS]:
             return False
         # The baseline is asked about as well, so that its losses stand on the rungs, but it is never stopped.
-        trial = self._storage.get_trial(trial._trial_id)
+        trial = self._mirror.trial(number)
         stop = self._rule.stops(self._seen, trial, self._reference) and role is Role.SEARCH
         if stop:
-            self._set(number, STOPPED, {"step": points[-1].step, **points[-1].totals})
+            self._mirror.set_attribute(number, STOPPED, {"step": points[-1].step, **points[-1].totals})
         return stop
 
     def give_up(self, number: int, attempt: int, point: Point, *, by: str) -> None:
@@ -290,7 +287,7 @@ class Ledger:
             StaleAttemptError: a later attempt runs this trial, or it has ended.
         """
         self._current(number, attempt)
-        self._set(number, STOPPED, {"step": point.step, "by": by, **point.totals})
+        self._mirror.set_attribute(number, STOPPED, {"step": point.step, "by": by, **point.totals})
 
     def note_totals(self, number: int, attempt: int, totals: Mapping[str, float]) -> None:
         """Write down what a trial that runs has spent.
@@ -299,11 +296,11 @@ class Ledger:
             StaleAttemptError: a later attempt runs this trial, or it has ended.
         """
         self._current(number, attempt)
-        self._set(number, TOTALS, dict(totals))
+        self._mirror.set_attribute(number, TOTALS, dict(totals))
 
     def stopped_reason(self, number: int, step: int) -> str:
         """Why a trial was ended early, in words."""
-        by = self._trial(number).user_attrs.get(STOPPED, {}).get("by", self.spec.stopping.rule)
+        by = self._mirror.trial(number).user_attrs.get(STOPPED, {}).get("by", self.spec.stopping.rule)
         return f"stopped by {by} at step {step}"
 
     def note_retry(
@@ -322,8 +319,8 @@ class Ledger:
         """
         self._current(number, attempt)
         if micro_batch_tokens is not None:
-            self._set(number, MICRO_BATCH, micro_batch_tokens)
-        self._set(number, RETRIES, dict(counts))
+            self._mirror.set_attribute(number, MICRO_BATCH, micro_batch_tokens)
+        self._mirror.set_attribute(number, RETRIES, dict(counts))
 
     def tell(
         self,
@@ -339,22 +336,22 @@ class Ledger:
         Raises:
             StaleAttemptError: a later attempt runs this trial, or it has ended in another way.
         """
-        trial = self._trial(number)
+        trial = self._mirror.trial(number)
         if trial.state.is_finished() and trial.state.name == state.value:
             return
         trial = self._current(number, attempt)
         if reason is not None:
-            self._set(number, REASON, reason)
+            self._mirror.set_attribute(number, REASON, reason)
         if totals is not None:
-            self._set(number, TOTALS, dict(totals))
-        values = None
+            self._mirror.set_attribute(number, TOTALS, dict(totals))
+        value = None
         if state is not State.FAIL and trial.last_step is not None:
-            values = [trial.intermediate_values[trial.last_step]]
+            value = trial.intermediate_values[trial.last_step]
         try:
-            self._storage.set_trial_state_values(trial._trial_id, TrialState[state.value], values)
-        except UpdateFinishedTrialError:
+            self._mirror.end(number, TrialState[state.value], value)
+        except StaleAttemptError:
             # The store did it, was restarted before it could say so, and was asked again.
-            if self._trial(number).state.name != state.value:
+            if self._mirror.trial(number).state.name != state.value:
                 raise
 
     # -- inside ------------------------------------------------------------------------------------
@@ -362,84 +359,40 @@ class Ledger:
     def _note_spent(self, trial: FrozenTrial, role: Role, spent: Mapping[int, float]) -> None:
         """Write down what a trial has spent at each step; the baseline's tells what all are measured by."""
         known = {str(step): amount for step, amount in spent.items()} | trial.user_attrs.get(AMOUNTS, {})
-        self._set(trial.number, AMOUNTS, known)
+        self._mirror.set_attribute(trial.number, AMOUNTS, known)
         step, amount = max(spent.items())
         if role is Role.BASELINE and self._reference is None and amount > 0:
             self._reference = amount / step * trial.user_attrs[STEPS]
             self._storage.set_study_user_attr(self._study_id, REFERENCE, self._reference)
 
-    def _propose(self, number: int, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
-        sampler = self.spec.sampler
-        return propose(self._seen, self.space, number, sampler=sampler.name, seed=sampler.seed, fixed=fixed)
-
-    def _settle(self, trial: FrozenTrial) -> Assignment | None:
-        """Complete the parameters of an enqueued trial and write its settings; or end it, with the reason.
-
-        Each write can be the last before a kill: until the settings are there, this is done again.
-        """
-        self._ids[trial.number] = trial._trial_id
-        given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        try:
-            params = self._propose(trial.number, self.space.completed(given))
-            if params is None:
-                raise ValueError("nothing is left to try with these values")  # noqa: TRY301
-            self.space.refuse_idle(given, params)
-            settings = self.spec.settings_for(params).model_dump()
-        except ValueError as error:  # SpecError is one
-            self._set(trial.number, ROLE, Role.SEARCH.value)
-            self._set(trial.number, REASON, f"enqueued: {error}")
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            return None
-        for name, distribution in self.space.distributions(params).items():
-            if name not in trial.params:
-                internal = distribution.to_internal_repr(params[name])
-                self._storage.set_trial_param(trial._trial_id, name, internal, distribution)
-        attributes = self._attributes(settings, {ROLE: Role.SEARCH.value})
-        for attribute in (ROLE, SEED, STEPS, ATTEMPT, SETTINGS):
-            self._set(trial.number, attribute, attributes[attribute])
-        return self._assignment(self._trial(trial.number))
+    def _settled(self, number: int) -> Assignment | None:
+        """An enqueued trial that was taken, if it can be run."""
+        done = settle(number, self._mirror, self._proposals, self.spec)
+        return self._assignment(number) if done else None
 
     def _create(
         self, settings: Mapping[str, Any], params: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> Assignment:
-        # One write: a trial is either wholly in the ledger or not at all.
-        template = create_trial(
-            state=TrialState.RUNNING,
-            params=dict(params),
-            distributions=self.space.distributions(params),
-            user_attrs=self._attributes(settings, attributes),
-        )
-        template.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
-        request = template.user_attrs[REQUEST]
+        attributes = attributes_of(settings, self.spec.steps, attributes)
+        request = attributes[REQUEST]
         try:
             with self._lease.creating(request) if self._lease else nullcontext():
-                trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+                number = self._mirror.create(template(params, self.space.distributions(params), attributes))
         except AskedTwiceError:  # it is there, and only the reply to that was lost
-            trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-            trial_id = next(t._trial_id for t in trials if t.user_attrs.get(REQUEST) == request)
-        return self._assignment(self._storage.get_trial(trial_id))
+            self._mirror.look()
+            number = self._mirror.requested(request)
+        return self._assignment(number)
 
-    def _attributes(self, settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-        base = {
-            SETTINGS: dict(settings),
-            SEED: settings["seed"],
-            STEPS: self.spec.steps,
-            ATTEMPT: 1,
-            REQUEST: uuid.uuid4().hex,
-        }
-        return {**base, **more}
+    def _assignment(self, number: int) -> Assignment:
+        return assignment_of(self._mirror.trial(number), self.spec)
 
-    def _assignment(self, trial: FrozenTrial) -> Assignment:
-        self._ids[trial.number] = trial._trial_id
-        return assignment_of(trial, self.spec)
-
-    def _trial(self, number: int) -> FrozenTrial:
-        if number not in self._ids:
-            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        return self._storage.get_trial(self._ids[number])
+    @property
+    def _attributes(self) -> dict[str, Any]:
+        """Of the study."""
+        return self._storage.get_study_user_attrs(self._study_id)
 
     def _current(self, number: int, attempt: int) -> FrozenTrial:
-        trial = self._trial(number)
+        trial = self._mirror.trial(number)
         current = trial.user_attrs.get(ATTEMPT, 0)
         if trial.state is not TrialState.RUNNING or attempt < current:
             raise StaleAttemptError(
@@ -447,6 +400,3 @@ class Ledger:
                 f"the trial is {trial.state.name}, attempt {current}"
             )
         return trial
-
-    def _set(self, number: int, attribute: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(self._ids[number], attribute, value)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from optuna.trial import FrozenTrial, TrialState
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.records import Assignment, Role, State, TrialRecord
 from sweeps.spec import Spec
@@ -15,6 +22,33 @@ STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a rest
 RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
 REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
+
+
+def attributes_of(settings: Mapping[str, Any], steps: int, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new trial of ours bears, as it will be read again."""
+    base = {
+        SETTINGS: dict(settings),
+        SEED: settings["seed"],
+        STEPS: steps,
+        ATTEMPT: 1,
+        REQUEST: uuid.uuid4().hex,
+    }
+    attributes: dict[str, Any] = json.loads(json.dumps({**base, **more}))
+    return attributes
+
+
+def template(
+    params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], attributes: Mapping[str, Any]
+) -> FrozenTrial:
+    """A trial as it is created: RUNNING since now."""
+    trial = create_trial(
+        state=TrialState.RUNNING,
+        params=dict(params),
+        distributions=dict(distributions),
+        user_attrs=dict(attributes),
+    )
+    trial.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
+    return trial
 
 
 def assignment_of(trial: FrozenTrial, spec: Spec) -> Assignment:
@@ -59,3 +93,11 @@ def record_of(trial: FrozenTrial, spec: Spec) -> TrialRecord:
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
     )
+
+
+def counted(record: TrialRecord) -> bool:
+    """Whether a trial counts against the budget.
+
+    What was enqueued with values that cannot be run has no settings, and costs nothing.
+    """
+    return record.role is not Role.REPLICATE and bool(record.settings)

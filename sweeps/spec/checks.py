@@ -43,6 +43,19 @@ def trial_faults(trial: TrialSettings, sequence_length: int) -> list[Fault]:
     return [_fault(problem) for problem in problems]
 
 
+def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator[Fault]:
+    """The original model, where a search tries it, has no injected layers that could be trained alone."""
+    method, train = search.get("injection.method"), search.get("recipe.train")
+    if "none" not in (method.ends if method else (trial.injection.method,)):
+        return
+    asked = train is not None and "none" in train.when.get("injection.method", ("none",))
+    if "injected" in (train.ends if train is not None and asked else (trial.recipe.train,)):
+        place = "search.injection.method" if method else "trial.injection.method"
+        involves = ("trial.recipe.train", "search.recipe.train")
+        got = "'none', of which recipe.train: injected trains nothing"
+        yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
+
+
 def data_faults(data: DataSettings) -> Iterator[Fault]:
     """Too little held-out text to fill one sequence."""
     if data.eval_tokens < data.sequence_length:
@@ -76,6 +89,17 @@ def limit_faults(
     if budget.gpu_hours is not None and not resources.gpus:
         expected = "no limit of GPU-hours where trials have no GPU"
         yield Fault("budget.gpu_hours", shown(budget.gpu_hours), expected, "wall", ("resources.gpus",))
+
+
+def per_faults(per: str | None, search: Mapping[str, Range]) -> Iterator[Fault]:
+    """Finalists of each value need a setting whose values can be told apart: a searched choice."""
+    wanted = search.get(per) if per is not None else None
+    if per is None or (wanted is not None and wanted.choice is not None):
+        return
+    choices = [path for path, each in search.items() if each.choice is not None]
+    got = shown(per) if wanted is None else f"{shown(per)}, a range of numbers"
+    expected = f"a path under search that has choices: {', '.join(choices) or 'there is none'}"
+    yield Fault("finalists.per", got, expected, nearest(per, choices) or "null", (f"search.{per}",))
 
 
 def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:

@@ -92,7 +92,14 @@ class Spec(Settings):
     @property
     def replicates(self) -> int:
         """Most runs on top of the budget: finalists, control and baseline under further seeds."""
-        return (self.finalists.top + 2) * (self.finalists.seeds - 1)
+        return (self.most_finalists + 2) * (self.finalists.seeds - 1)
+
+    @property
+    def most_finalists(self) -> int:
+        """As many as there may be, of all values together; the original model is none."""
+        per = self.finalists.per
+        values = self.search[per].ends if per else (per,)
+        return self.finalists.top * sum((per, value) != ("injection.method", "none") for value in values)
 
     @property
     def hash(self) -> str:
@@ -244,9 +251,11 @@ def _faults(spec: Spec) -> Iterator[Fault]:
     """Everything wrong with a spec whose sections are sound one by one."""
     yield from checks.name_faults(spec.name)
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
+    yield from checks.untrained_faults(spec.trial, spec.search)
     yield from checks.data_faults(spec.data)
     yield from checks.amount_faults(spec.budget, spec.finalists, len(spec.search))
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
+    yield from checks.per_faults(spec.finalists.per, spec.search)
     yield from checks.stopping_faults(spec.stopping)
     yield from checks.resource_faults(spec.resources)
     yield from checks.address_faults(spec.storage, spec.tracking)

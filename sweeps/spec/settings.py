@@ -207,10 +207,13 @@ class StoppingSettings(Settings):
 
 
 class FinalistSettings(Settings):
-    """How many of the best are run again, and under how many seeds in all (the first run counts)."""
+    """How many of the best (of all, or `per` value of a setting) are run again, and under how many seeds in
+    all; the first run counts.
+    """
 
     top: int = setting("a whole number of at least 1", 3, ge=1)
     seeds: int = setting("a whole number of at least 1", 3, ge=1)
+    per: str | None = setting("a searched path with choices, each to have its own, or null", None)
 
 
 class ResourceSettings(Settings):

@@ -11,10 +11,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.bench.processes import Watched
 
 
 def main() -> int:
@@ -23,13 +24,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         started = time.time()
         process = subprocess.Popen([sys.executable, "-m", "sweeps", "run", spec, *sys.argv[2:]], cwd=folder)
-        peak = _Peak(process.pid)
+        watched = Watched(process.pid)
         code = process.wait()
         wall = time.time() - started
-        peak.stop()
+        watched.stop()
         if code:
             return code
-        _report(spec, Path(folder), started, wall, peak.bytes)
+        _report(spec, Path(folder), started, wall, watched.peak)
     return 0
 
 
@@ -78,51 +79,6 @@ def _evaluation_seconds(spec: Any) -> float:
     started = time.perf_counter()
     evaluate(slot.model, slot.heldout)
     return time.perf_counter() - started
-
-
-class _Peak:
-    """Samples the proportional set size of a process and all its descendants every three seconds."""
-
-    def __init__(self, root: int) -> None:
-        self.bytes = 0
-        self._root, self._ended = root, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(3.0):
-            self.bytes = max(self.bytes, sum(map(_pss, _descendants(self._root))))
-
-
-def _descendants(root: int) -> list[int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    found = {root}
-    grown = True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
-        grown = bool(more)
-        found |= more
-    return sorted(found)
-
-
-def _pss(pid: int) -> int:
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 
 from tests.faults.oracle import survived
-from tests.faults.world import Arena, Shape, World
+from tests.faults.world import Arena, Shape, World, ended
 
 KILLED = -signal.SIGKILL
+HELD = 1  # the exit code of whoever finds the sweep driven by another
 
 
 def again(world: World) -> None:
@@ -20,14 +23,11 @@ def again(world: World) -> None:
 
 def killed_at(arena: Arena, point: str, nth: int, do: str = "kill", **more: object) -> None:
     """Kill the whole sweep (driver and trial in one process) at a point; run the same command again."""
-    world = arena.world()
-    try:
+    with arena.cleared() as world:
         world.plan(point, nth, do, **more)
         assert world.run() == KILLED, f"no fault at {point} {nth}: {world.said()}"
         again(world)
         survived(world, arena.reference(Shape()))
-    finally:
-        world.clear()
 
 
 def driver_at_write(arena: Arena, dice: random.Random, seed: int) -> None:
@@ -40,15 +40,12 @@ def driver_at_write(arena: Arena, dice: random.Random, seed: int) -> None:
 def driver_twice(arena: Arena, dice: random.Random, seed: int) -> None:
     """Killed, and the resume killed again."""
     writes = arena.reference(Shape()).counts()["ledger before"]
-    world = arena.world()
-    try:
+    with arena.cleared() as world:
         for share in (0.3, 0.5):
             world.plan("ledger", dice.randrange(1, int(writes * share)), "kill", when="after")
             assert world.run() == KILLED, world.said()
         again(world)
         survived(world, arena.reference(Shape()))
-    finally:
-        world.clear()
 
 
 def _states(arena: Arena) -> int:
@@ -79,8 +76,7 @@ def any_moment(arena: Arena, dice: random.Random, seed: int) -> None:
 
 def terminated(arena: Arena, dice: random.Random, seed: int) -> None:
     """SIGTERM, and SIGKILL up to three seconds later, as `ray job stop` does."""
-    world = arena.world()
-    try:
+    with arena.cleared() as world:
         steps = arena.reference(Shape()).counts()["step before"]
         world.plan("step", dice.randint(1, steps), "wait")
         process = world.begin()
@@ -94,5 +90,26 @@ def terminated(arena: Arena, dice: random.Random, seed: int) -> None:
             process.wait()
         again(world)
         survived(world, arena.reference(Shape()))
-    finally:
-        world.clear()
+
+
+def frozen(arena: Arena, dice: random.Random, seed: int) -> None:
+    """SIGSTOP past the lease; who comes meanwhile is told who drives it, and SIGCONT is all it takes."""
+    with arena.cleared() as world:
+        writes = arena.reference(Shape()).counts()["ledger before"]
+        world.plan("ledger", dice.randint(1, writes), "stop", when="after")
+        first = world.begin()
+        stopped = world.wait_for_fault(first)["pid"]
+        _expire(world)
+        assert world.run("second") == HELD, world.said("second")
+        assert f"process {stopped}" in world.said("second"), world.said("second")
+        os.kill(stopped, signal.SIGCONT)
+        assert ended(first) == 0, world.said()
+        survived(world, arena.reference(Shape()))
+
+
+def _expire(world: World) -> None:
+    """Have twenty seconds of silence behind us."""
+    file = world.url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection:
+        connection.execute("UPDATE sweeps_lease SET expires = 0")
+        connection.commit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-from tests.faults import kills
+from tests.faults import cluster, crowds, kills, spoiled, stores
 from tests.faults.world import Arena
 
 Kind = Callable[[Arena, random.Random, int], None]
@@ -18,4 +18,24 @@ KINDS: Mapping[str, Kind] = {
     "killed-after-state": kills.after_state,
     "killed-any-moment": kills.any_moment,
     "terminated": kills.terminated,
+    "driver-frozen": kills.frozen,
+    "not-a-number": spoiled.not_a_number,
+    "damaged-state": spoiled.damaged_state,
+    "planted-rows": spoiled.planted_rows,
+    "moved-clock": spoiled.moved_clock,
+    "many-drivers": crowds.many_drivers,
+    "many-submissions": crowds.many_submissions,
+    "mlflow-down": stores.mlflow_down,
+    "mlflow-slow": stores.mlflow_slow,
+    "mlflow-reply-lost": stores.mlflow_reply_lost,
+    "postgres-restarted": stores.postgres_restarted,
+    "disk-full": stores.disk_full,
+    "disk-read-only": stores.disk_read_only,
+    "worker-killed": cluster.worker_killed,
+    "worker-killed-around-state": cluster.worker_killed_around_a_state,
+    "worker-killed-after-report": cluster.worker_killed_after_report,
+    "worker-hangs": cluster.worker_hangs,
+    "worker-frozen": cluster.worker_frozen,
+    "raylet-killed": cluster.raylet_killed,
+    "head-killed": cluster.head_killed,
 }

@@ -6,9 +6,9 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,12 @@ class Ending:
     value: float | None
     losses: Mapping[int, float]
     settings: Mapping[str, Any]
+    reason: str = field(default="", compare=False)
 
 
 def endings(world: World) -> dict[int, Ending]:
     """The ledger, read by plain Optuna."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = world.url.replace("postgresql://", "postgresql+psycopg://", 1)
-    storage = optuna.storages.RDBStorage(url)
-    try:
-        study = optuna.load_study(study_name="tiny", storage=storage)
+    with opened(world) as study:
         return {
             trial.number: Ending(
                 trial.user_attrs.get("sweeps:role", "none"),
@@ -44,11 +39,10 @@ def endings(world: World) -> dict[int, Ending]:
                 trial.value if trial.state.name == "COMPLETE" else None,
                 trial.intermediate_values,
                 trial.user_attrs.get("sweeps:settings", {}),
+                trial.user_attrs.get("sweeps:reason", ""),
             )
             for trial in study.trials
         }
-    finally:
-        storage.engine.dispose()
 
 
 def survived(world: World, reference: World, *, failed: Mapping[int, str] | None = None) -> None:
@@ -76,6 +70,9 @@ def _ledger(got: dict[int, Ending], wanted: dict[int, Ending], failed: Mapping[i
     for number, ending in got.items():
         if number in failed:
             assert ending.state == "FAIL", f"trial {number} is {ending.state}, its fault was passed over"
+            assert failed[number] in ending.reason, (
+                f"trial {number} failed, for another reason: {ending.reason}"
+            )
         elif ending.role != "replicate" or not failed:  # with one trial out, others may be finalists
             assert ending == wanted[number], f"trial {number}: {ending}, without the fault {wanted[number]}"
     planned = Counter(ending.role for ending in wanted.values())
@@ -84,27 +81,53 @@ def _ledger(got: dict[int, Ending], wanted: dict[int, Ending], failed: Mapping[i
     assert found == planned
 
 
-def mlflow_rows(database: Path) -> list[tuple[str, str, int, float, str]]:
+def mlflow_rows(world: World) -> list[tuple[str, str, int, float, str]]:
     """(trial, key, step, value, status) of every metric of every run that is not deleted."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"file:{world.mlflow}?mode=ro", uri=True)) as connection:
         query = """SELECT COALESCE(t.value, ''), m.key, m.step, m.value, r.status FROM metrics m
             JOIN runs r ON r.run_uuid = m.run_uuid
             LEFT JOIN tags t ON t.run_uuid = m.run_uuid AND t.key = 'sweeps.trial'
-            WHERE r.lifecycle_stage = 'active'"""
-        return list(connection.execute(query))
+            WHERE r.lifecycle_stage = 'active' AND r.experiment_id = ?"""
+        return list(connection.execute(query, (_experiment(connection, world),)))
+
+
+def _experiment(connection: sqlite3.Connection, world: World) -> int:
+    """Where this world's sweep is shown, on a server that many use."""
+    query = "SELECT experiment_id FROM experiment_tags WHERE key = 'sweeps.identity' AND value = ?"
+    found = connection.execute(query, (_identity(world),)).fetchall()
+    assert len(found) == 1, f"{len(found)} experiments in MLflow for one sweep"
+    return int(found[0][0])
+
+
+def _identity(world: World) -> str:
+    with opened(world) as study:
+        return str(study.user_attrs["sweeps:identity"])
+
+
+@contextmanager
+def opened(world: World) -> Iterator[Any]:
+    """The world's study, by plain Optuna."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(world.url.replace("postgresql://", "postgresql+psycopg://", 1))
+    try:
+        yield optuna.load_study(study_name="tiny", storage=storage)
+    finally:
+        storage.engine.dispose()
 
 
 def points(world: World) -> dict[str, list[tuple[str, int, float]]]:
     """What MLflow shows of each trial, without what the clock decides."""
     result: dict[str, list[tuple[str, int, float]]] = {}
-    for trial, key, step, value, _ in mlflow_rows(world.mlflow):
+    for trial, key, step, value, _ in mlflow_rows(world):
         shown = 0.0 if key in ("seconds", "tokens_per_second") else value
         result.setdefault(trial, []).append((key, step, shown))
     return {trial: sorted(rows) for trial, rows in result.items()}
 
 
 def _points(world: World, got: dict[int, Ending]) -> None:
-    rows = mlflow_rows(world.mlflow)
+    rows = mlflow_rows(world)
     twice = [key for key, times in Counter(row[:3] for row in rows).items() if times > 1]
     assert not twice, f"more than once in MLflow: {twice[:5]}"
     running = {trial for trial, _, _, _, status in rows if status == "RUNNING"}
@@ -113,8 +136,8 @@ def _points(world: World, got: dict[int, Ending]) -> None:
         shown = {row[2]: row[3] for row in rows if row[:2] == (f"tiny/{number}", "eval_loss")}
         assert shown == dict(ending.losses), f"trial {number}: MLflow {shown}, ledger {ending.losses}"
     with closing(sqlite3.connect(f"file:{world.mlflow}?mode=ro", uri=True)) as connection:
-        query = "SELECT lifecycle_stage, COUNT(*) FROM runs GROUP BY 1"
-        runs = dict(connection.execute(query))
+        query = "SELECT lifecycle_stage, COUNT(*) FROM runs WHERE experiment_id = ? GROUP BY 1"
+        runs = dict(connection.execute(query, (_experiment(connection, world),)))
     assert runs.get("active", 0) == len(got) + 1, (
         f"{runs} runs in MLflow for {len(got)} trials and their sweep"
     )

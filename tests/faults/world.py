@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+from tests.faults.nursery import Child, Nursery
 
 HOOK = Path(__file__).parent / "hook"
 ROOT = HOOK.parents[2]
@@ -33,6 +37,7 @@ budget: {{trials: {trials}}}
 stopping: {{rule: {rule}, grace: 0.25, keep: 0.5}}
 finalists: {{top: 1, seeds: 2}}
 resources: {{cpus: 1, parallel: {parallel}}}
+retries: {{silence: {silence}}}
 storage: {{study: "{study}", artifacts: runs}}
 tracking: {tracking}
 """
@@ -47,8 +52,10 @@ class Shape:
     sampler: str = "tpe"
     rule: str = "asha"
     parallel: int = 1
+    silence: int = 60
 
 
+Process = subprocess.Popen[bytes] | Child
 APART = Shape(sampler="random", rule="none", parallel=2)  # no trial's settings depend on another's end
 
 
@@ -64,6 +71,8 @@ class World:
     runner: tuple[str, ...] = ("--runner", "inline")
     environment: dict[str, str] = field(default_factory=dict)
     store: Path | None = None  # MLflow's database, where a server has it
+    nursery: Nursery | None = None
+    started: list[Process] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.faults.mkdir(parents=True)
@@ -91,29 +100,27 @@ class World:
         """The artifacts folder."""
         return self.folder / "runs"
 
-    def start(self, *words: str, name: str = "out", **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, name: str = "out") -> Process:
         """Start `python -m sweeps ...`; its words go to a file of that name."""
-        given = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "SWEEPS_FAULTS": str(self.faults),
-            "PYTHONPATH": f"{HOOK}{os.pathsep}{ROOT}",
-            **self.environment,
-            **environment,
-        }
-        given.pop("RAY_ADDRESS", None)
-        with (self.folder / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "sweeps", *words],
-                cwd=self.folder,
-                env=given,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        given = {**environment(), "SWEEPS_FAULTS": str(self.faults), **self.environment}
+        log = self.folder / f"{name}.log"
+        if self.nursery is not None:
+            process: Process = self.nursery.start(words, self.folder, given, log)
+        else:
+            with log.open("ab") as out:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "sweeps", *words],
+                    cwd=self.folder,
+                    env=given,
+                    stdout=out,
+                    stderr=out,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        self.started.append(process)
+        return process
 
-    def begin(self, name: str = "out") -> subprocess.Popen[bytes]:
+    def begin(self, name: str = "out") -> Process:
         """Start the sweep's command."""
         return self.start("run", "tiny.yaml", *self.runner, name=name)
 
@@ -142,7 +149,7 @@ class World:
         except (OSError, ValueError):
             return None
 
-    def wait_for_fault(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    def wait_for_fault(self, process: Process) -> dict[str, Any]:
         """Wait until the fault has happened in a sweep that runs."""
         deadline = time.monotonic() + SECONDS
         while (fired := self.fired) is None:
@@ -162,12 +169,12 @@ class World:
     def processes(self) -> list[int]:
         """Everything alive that this world's commands started."""
         mark = f"SWEEPS_FAULTS={self.faults}".encode()
-        found = []
+        found = [process.pid for process in self.started if process.poll() is None]
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if entry.name.isdecimal() and mark in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
-        return found
+        return sorted(set(found))
 
     def clear(self) -> None:
         """End what is left, so that one seed's failure is not the next one's."""
@@ -176,7 +183,14 @@ class World:
                 os.kill(pid, signal.SIGKILL)
 
 
-def ended(process: subprocess.Popen[bytes], seconds: float = SECONDS) -> int:
+def environment() -> dict[str, str]:
+    """Of every process: one thread, the hook, nothing that leads to somebody's cluster."""
+    given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HOOK}{os.pathsep}{ROOT}"}
+    given.pop("RAY_ADDRESS", None)
+    return given
+
+
+def ended(process: Process, seconds: float = SECONDS) -> int:
     """Wait for a process; its exit code."""
     try:
         return process.wait(seconds)
@@ -186,14 +200,34 @@ def ended(process: subprocess.Popen[bytes], seconds: float = SECONDS) -> int:
         raise AssertionError(f"nothing came of {process.args!r} within {seconds:g} s") from None
 
 
+def _empty_mlflow(database: Path) -> None:
+    make = "import sys; from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Store; Store(*sys.argv[1:])"
+    words = [sys.executable, "-c", make, f"sqlite:///{database}", str(database.parent / "mlartifacts")]
+    subprocess.run(words, check=True, capture_output=True)
+
+
+class Closable(Protocol):
+    """A server that stays for many seeds."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+Closing = TypeVar("Closing", bound=Closable)
+
+
 class Arena:
     """Gives each seed of each kind its world, and knows how the same sweep ends without a fault."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.home = root / "home"
-        self._made = 0
-        self.shared = contextlib.ExitStack()  # servers that stay for all seeds
+        self.made = 0
+        self._mlflow = root / "mlflow.db"  # as its migrations leave it, which take longer than a sweep
+        self.shared = contextlib.ExitStack()
+        self._shared: dict[str, Any] = {}
+        self.nursery = Nursery(root / "nursery", environment())
+        self.shared.callback(self.nursery.close)
         self.reference = lru_cache(maxsize=None)(self._reference)
         from tests.conftest import save_tiny_model
         from tli.loading import quieten
@@ -202,17 +236,40 @@ class Arena:
         save_tiny_model(self.home / "model", "llama")
         text = "".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200))
         (self.home / "text.txt").write_text(text)
+        _empty_mlflow(self._mlflow)
 
     def world(self, shape: Shape | None = None, **given: Any) -> World:
         """A new sweep."""
-        self._made += 1
-        return World(self.home, self.root / f"w{self._made:04d}", shape or Shape(), **given)
+        self.made += 1
+        made = World(
+            self.home, self.root / f"w{self.made:04d}", shape or Shape(), nursery=self.nursery, **given
+        )
+        if self._mlflow.exists() and made.store is None:
+            made.runs.mkdir()
+            shutil.copy(self._mlflow, made.mlflow)
+        return made
+
+    @contextlib.contextmanager
+    def cleared(self, shape: Shape | None = None, **given: Any) -> Iterator[World]:
+        """A new sweep; what is left of its processes is ended afterwards."""
+        world = self.world(shape, **given)
+        try:
+            yield world
+        finally:
+            world.clear()
 
     def _reference(self, shape: Shape) -> World:
         """The same sweep without a fault, run in one process: what every other must equal."""
         world = self.world(shape)
         assert world.run() == 0, world.said()
         return world
+
+    def once(self, name: str, make: Callable[[], Closing]) -> Closing:
+        """What several seeds share: made by the first that asks for it."""
+        if name not in self._shared:
+            self._shared[name] = made = make()
+            self.shared.callback(made.close)
+        return self._shared[name]
 
     def close(self) -> None:
         """End what several seeds share."""

@@ -15,7 +15,7 @@ from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Cause, Outcome, Point, Role, State
 from sweeps.results import Sweep
-from sweeps.service import _tidy, run
+from sweeps.service import _Tidying, run
 from sweeps.spec import Spec, load_spec
 from sweeps.tracking import NullTracker
 from sweeps.trial import append_curve, read_curve, warm_slot
@@ -175,9 +175,9 @@ def test_the_model_of_a_winner_that_is_not_told_yet_is_kept(spec: Spec) -> None:
     for number in range(4):
         sweep.folders.final(number, 1).mkdir(parents=True)
     completed(agenda, other, 3.9)
-    _tidy(sweep, [agenda.ledger.record(other.number)])
+    tidying = _Tidying(sweep)
     completed(agenda, winner, 3.8)
-    _tidy(sweep, [agenda.ledger.record(winner.number)])
+    tidying.ended(agenda.ledger.record(winner.number))
     kept = {number for number in range(4) if sweep.folders.final(number, 1).exists()}
     assert kept == {0, 1, winner.number}
 

@@ -141,6 +141,10 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "keep of 0": ("keep: 0.33", "keep: 0", ["11:36 stopping.keep: got 0; expected a share of the trials between 0 and 1; try 0.33"]),
     "no finalist": ("top: 1", "top: 0", ["12:13 finalists.top: got 0; expected a whole number of at least 1; try 3"]),
     "more finalists than trials": ("top: 1", "top: 6", ["12:13 finalists.top: got 6; expected at most 5, the budget's trials without the control; try 5"]),
+    "nothing to train": ("k: 2, init: identity}\n  recipe: {", "method: none}\n  recipe: {train: injected, ", ["5:15 trial.injection.method: got 'none', of which recipe.train: injected trains nothing; expected all of it trained, or another method; try recipe.train: all"]),
+    "nothing to train in some trials": (K, "injection.method: {choice: [tli, none]}\n  recipe.train: {choice: [all, injected]}", ["8:3 search.injection.method: got 'none', of which recipe.train: injected trains nothing; expected all of it trained, or another method; try recipe.train: all"]),
+    "finalists of each value of nothing": ("seeds: 2", "seeds: 2, per: injection.kk", ["12:31 finalists.per: got 'injection.kk'; expected a path under search that has choices: injection.k; try injection.k"]),
+    "finalists of each rate": ("seeds: 2", "seeds: 2, per: recipe.learning_rate", ["12:31 finalists.per: got 'recipe.learning_rate', a range of numbers; expected a path under search that has choices: injection.k; try null"]),
     "unknown sampler": ("budget:", "sampler: {name: tpee}\nbudget:", ["10:11 sampler.name: got 'tpee'; expected one of tpe, random; try tpe"]),
     "unknown metric": ("budget:", "objective: {metric: loss}\nbudget:", ["10:13 objective.metric: got 'loss'; expected one of eval_loss; try eval_loss"]),
     "no cpu": ("budget:", "resources: {cpus: 0}\nbudget:", ["10:13 resources.cpus: got 0; expected a whole number of at least 1; try 1"]),
@@ -233,7 +237,7 @@ def test_the_table_is_long_enough() -> None:
 
 def test_missing_file_names_the_nearest(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "my-sweep.yaml").write_text(GOOD)
-    expected = "expected a YAML file, or one of quickstart, quickstart-small"
+    expected = "expected a YAML file, or one of methods, quickstart, quickstart-small"
     assert refused(place, capsys, None, name="my-sweeep.yaml") == [
         f"my-sweeep.yaml: got no such file; {expected}; try my-sweep.yaml"
     ]

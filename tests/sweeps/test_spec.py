@@ -55,7 +55,7 @@ def messages(reference: str, **options: Any) -> list[str]:
 
 
 def test_packaged_specs_are_what_the_manual_says() -> None:
-    assert packaged() == ("quickstart", "quickstart-small")
+    assert packaged() == ("methods", "quickstart", "quickstart-small")
     spec = load_spec("quickstart")
     assert (spec.name, spec.budget.trials, spec.finalists.top, spec.finalists.seeds) == (
         "quickstart",
@@ -99,6 +99,26 @@ def test_own_text_takes_two_lines(write: Callable[[str], str]) -> None:
 def test_a_file_comes_before_a_packaged_name(write: Callable[[str], str]) -> None:
     Path(write(SHORT)).rename("quickstart")
     assert load_spec("quickstart").name == "short"
+
+
+def test_the_original_model_may_be_searched_where_all_of_it_is_trained(write: Callable[[str], str]) -> None:
+    searched = (
+        "injection.method: {choice: [tli, none]}\n"
+        "  recipe.train: {choice: [all, injected], when: {injection.method: tli}}"
+    )
+    spec = load_spec(write(SHORT.replace("injection.k: {choice: [1, 2, 4]}", searched)))
+    assert spec.search["recipe.train"].when == {"injection.method": ("tli",)}
+
+
+def test_methods_has_every_method_at_every_rate() -> None:
+    spec = load_spec("methods")
+    methods, rates = (spec.search[path].ends for path in ("injection.method", "recipe.learning_rate"))
+    assert set(methods) == {"tli", "dus", "stack", "moe", "none"}
+    assert spec.budget.trials == len(methods) * len(rates) + 1  # the control, which is not searched
+    assert spec.value("recipe.learning_rate") in rates
+    assert (spec.stopping.rule, spec.finalists.per) == ("none", "injection.method")
+    assert spec.most_finalists == 4
+    assert spec.replicates == (4 + 2) * 2
 
 
 # -- loading ----------------------------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import random
 from typing import Any
 
+import optuna
 import pytest
 
 from sweeps.ledger import Ledger
@@ -18,6 +21,32 @@ def stopped_at(ledger: Ledger, number: int, loss: float, cost: float) -> int | N
         if ledger.report(number, 1, [spent]):
             return step
     return None
+
+
+def test_halving_decides_as_optuna_does(write_spec: Any) -> None:
+    """With the ledger opened again in between, losses that are equal, infinite and no number among them."""
+    spec = load_spec(str(write_spec()))
+    spec.root.mkdir(exist_ok=True)
+    chance = random.Random(3)
+    theirs = optuna.create_study()
+    rule = optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=2)
+    decisions = []
+    for number in range(40):
+        if number % 7 == 0:
+            ledger = Ledger.open(spec.study_url, spec)
+        ledger.ask()
+        trial = theirs.ask()
+        for step in (0, chance.choice([1, 2, 5]), 6):
+            loss = chance.choice([1.0, 2.0, chance.random() * 3, math.inf, math.nan])
+            trial.report(loss, step)
+            stop = ledger.report(number, 1, [Point(step, step * 64, 1.0, 1.0, loss)])
+            assert stop == rule.prune(theirs, theirs.trials[-1])
+            decisions.append(stop)
+            if stop:
+                break
+        theirs.tell(trial, state=optuna.trial.TrialState.FAIL)
+        ledger.tell(number, 1, State.FAIL)
+    assert 10 < sum(decisions) < len(decisions) - 10
 
 
 @pytest.mark.parametrize("rule", ["asha", "hyperband", "median"])

@@ -103,6 +103,7 @@ Where
 
 Next
   take the winner  sweeps export small --out best/
+  at equal cost    sweeps compare small
   look at curves   sweeps ui small
   search on        sweeps run small.yaml --set budget.trials=12
   debug a failure  sweeps trial small.yaml 5
@@ -145,6 +146,16 @@ def test_a_tie_is_in_the_text_with_the_cheaper_one() -> None:
     page = summary_text(verdict(records, seeds=2), records, name="s", places={})
     assert "  take the winner  sweeps export s --out best/\n" in page
     assert "  take the other   sweeps export s --trial 0 --out lowest/\n" in page
+
+
+def test_a_control_with_a_rate_of_its_own_is_shown_with_it() -> None:
+    records = small_sweep()
+    searched = {"injection": {"method": "none"}, "recipe": {"learning_rate": 3e-4}}
+    losses = {0: 3.8, 50: 3.69}
+    records.append(record(len(records), Role.SEARCH, State.COMPLETE, 0, losses, settings=searched))
+    text = best_text(verdict(records))
+    assert text.startswith("Best: trial 2\n")
+    assert "      control: the original model, trained on at its best rate, 0.0003\n" in text
 
 
 def test_one_seed_shows_differences_without_an_interval() -> None:

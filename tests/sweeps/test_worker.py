@@ -210,6 +210,26 @@ def test_a_preempted_worker_of_ray_hands_its_trial_on(
     assert [record.losses for record in sweep.records] == [record.losses for record in alone.records]
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_workers_that_searched_train_the_replicates(
+    write_spec: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two all of them wait for the last trial of the search; none is let go meanwhile."""
+    from sweeps.searcher import AgendaSearcher
+
+    report, seen = AgendaSearcher.report, dict[str, set[int]]()
+
+    def note(self: Any, trial_id: str, result: dict[str, Any]) -> bool:
+        seen.setdefault(self.agenda.phase, set()).add(result["worker"][1])
+        return report(self, trial_id, result)
+
+    monkeypatch.setattr(AgendaSearcher, "report", note)
+    run(load_spec(str(write_spec(trials=5, replace={"top: 1, seeds: 2": "top: 2, seeds: 3"}))), silent)
+    assert len(seen["search"]) == 2
+    assert seen["finalists"] == seen["search"]
+
+
 def workers() -> list[int]:
     """Ray's workers below this process, not those of another."""
     found = []

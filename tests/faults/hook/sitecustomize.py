@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 PLACE = Path(os.environ.get("SWEEPS_FAULTS", os.devnull))
-ROLES = {"sweeps": "driver", "sweeps.tracking": "delivery"}
+ROLES = {"sweeps": "driver", "tests.faults.nursery": "driver", "sweeps.tracking": "delivery"}
 
 counts: Counter[str] = Counter()
 latest: dict[str, str] = {}  # the last file of each point
@@ -110,9 +110,11 @@ def spoil(fault: dict) -> None:
 
 
 def move_clock(fault: dict) -> None:
-    """Have this process believe in another time."""
+    """Have this process believe in another time, and perhaps not for long."""
     real = time.time
     time.time = lambda: real() + fault["seconds"]
+    if "kill" in fault:
+        kill_soon({"seconds": fault["kill"]})
 
 
 ACTIONS: dict[str, Callable[[dict], None]] = {
@@ -195,6 +197,24 @@ def for_trials(module: Any) -> None:
     """Training states at every measurement, for trials that last milliseconds."""
     assert hasattr(module, "CHECKPOINT_SECONDS")
     module.CHECKPOINT_SECONDS = 0.0
+    append = module.append_curve
+
+    def appended(*given: Any) -> None:
+        append(*given)
+        at("curve", "after")
+
+    module.append_curve = appended
+
+
+def for_states(module: Any) -> None:
+    """The next state waits for the one before: how many there are must not depend on how fast a disk is."""
+
+    def busy(saver: Any) -> bool:
+        saver.wait()
+        return False
+
+    assert isinstance(module.Saver.busy, property)
+    module.Saver.busy = property(busy)
 
 
 class Patching(importlib.abc.MetaPathFinder):
@@ -218,6 +238,14 @@ class Patching(importlib.abc.MetaPathFinder):
         return spec
 
 
+def begin(place: Path) -> None:
+    """A forked process begins its life, in a world of its own."""
+    global PLACE  # noqa: PLW0603 - a process is in one world
+    PLACE = place
+    counts.clear()
+    latest.clear()
+
+
 def keep_counts() -> None:
     """For whoever wants to know how many points there are."""
     (PLACE / f"counts-{ROLE}.json").write_text(json.dumps(counts))
@@ -225,7 +253,7 @@ def keep_counts() -> None:
 
 ROLE = role()
 if PLACE.is_dir() and ROLE in ("driver", "worker"):
-    patches |= {"torch.optim.optimizer": for_steps, "sweeps.trial": for_trials}
+    patches |= {"torch.optim.optimizer": for_steps, "sweeps.trial": for_trials, "tli.saver": for_states}
     if ROLE == "driver":
         patches["sqlalchemy.engine.default"] = for_storage
     sys.meta_path.insert(0, Patching())

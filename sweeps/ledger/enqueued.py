@@ -1,0 +1,45 @@
+"""Trials that somebody enqueued from outside: made complete, or ended with the reason why they cannot run."""
+
+from __future__ import annotations
+
+from optuna.trial import TrialState
+
+from sweeps.ledger.mirror import Mirror
+from sweeps.ledger.sampling import Proposals
+from sweeps.ledger.trials import ATTEMPT, REASON, ROLE, SEED, SETTINGS, STEPS, attributes_of
+from sweeps.records import Role
+from sweeps.spec import Spec
+
+
+def settle(number: int, mirror: Mirror, proposals: Proposals, spec: Spec) -> bool:
+    """Complete the parameters of an enqueued trial and write its settings; whether it can be run.
+
+    One that cannot ends as FAIL. Each write can be the last before a kill: until the settings are there, this
+    is done again.
+
+    Args:
+        number: of a trial that was waiting, and is RUNNING now.
+        mirror: where it stands.
+        proposals: what its missing values are sampled from.
+        spec: of the sweep.
+    """
+    trial, space = mirror.trial(number), proposals.space
+    given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    try:
+        params = proposals.propose(number, space.completed(given))
+        if params is None:
+            raise ValueError("nothing is left to try with these values")  # noqa: TRY301
+        space.refuse_idle(given, params)
+        settings = spec.settings_for(params).model_dump()
+    except ValueError as error:  # SpecError is one
+        mirror.set_attribute(number, ROLE, Role.SEARCH.value)
+        mirror.set_attribute(number, REASON, f"enqueued: {error}")
+        mirror.end(number, TrialState.FAIL)
+        return False
+    for name, distribution in space.distributions(params).items():
+        if name not in trial.params:
+            mirror.set_param(number, name, params[name], distribution)
+    attributes = attributes_of(settings, spec.steps, {ROLE: Role.SEARCH.value})
+    for attribute in (ROLE, SEED, STEPS, ATTEMPT, SETTINGS):
+        mirror.set_attribute(number, attribute, attributes[attribute])
+    return True

@@ -1,0 +1,243 @@
+"""The trials of a study, read and written here alone, and remembered so that no question reads all of them.
+
+A finished trial never changes, so it is read once. What an unfinished one holds is asked for again every
+time, unless this process holds the study's lease: then nobody else writes to the trials that run, and what
+was written here is what they hold. Trials that somebody enqueues are new numbers, and those are looked for
+before every question to the sampler; one that was ended from outside is found by `look_again`, or by the
+first write to it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import copy
+import json
+from collections import defaultdict
+from collections.abc import Reversible, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.errors import StaleAttemptError
+from sweeps.ledger.loading import load
+from sweeps.ledger.patience import unfinished
+from sweeps.ledger.trials import HIDDEN, REQUEST, counted, record_of
+from sweeps.records import State, TrialRecord
+from sweeps.spec import Spec
+
+_RUNG = "completed_rung_"  # how the system attributes begin in which Optuna's pruners keep their rungs
+
+
+class Mirror:
+    """One study's trials. A trial given out is never changed afterwards: a write makes another object."""
+
+    def __init__(self, storage: BaseStorage, study_id: int, spec: Spec) -> None:
+        """Read nothing yet. `storage` is one that `open_storage` gave."""
+        self.study_id = study_id
+        self.exclusive = False  # whether this process holds the lease
+        self.asked = 0  # trials that count against the budget
+        # Beneath Optuna's own cache, which reads all that runs every time.
+        self._store: RDBStorage = storage._backend  # type: ignore[attr-defined]
+        self._spec = spec
+        self._trials: list[FrozenTrial] = []  # by number
+        self._records: list[TrialRecord] = []
+        self._numbers: dict[int, int] = {}  # by Optuna's id
+        self._visible: dict[int, FrozenTrial] = {}  # to sampler and stopping rule; by number
+        self.ended: list[FrozenTrial] = []  # of the visible ones, in the order in which that was learned
+        self.complete: list[FrozenTrial] = []  # of the visible ones, by number
+        self._rungs: defaultdict[str, list[float]] = defaultdict(list)  # losses of visible ones, in order
+        self._open: dict[int, int] = {}  # ids of unfinished trials by number
+        self._stale: set[int] = set()  # ids of trials to be read again
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Read what is new, and what may have changed."""
+        if not self._trials:
+            found = load(self._store, self.study_id)
+        else:
+            if not self.exclusive:
+                self._stale.update(self._open.values())
+            last = self._trials[-1]._trial_id
+            found = self._store._get_trials(self.study_id, None, self._stale, last)
+        for trial in found:
+            self._take(trial)
+        self._stale.clear()
+
+    def look_again(self) -> None:
+        """As `look`, and find the trials that were ended, or taken, or are run, by somebody else."""
+        standing = unfinished(self._store, self.study_id)
+        for number, trial_id in self._open.items():
+            theirs = self._records[number].state is State.RUNNING and not self._records[number].settings
+            if theirs or standing.get(trial_id) != self._records[number].state.value:
+                self._stale.add(trial_id)
+        self.look()
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial, in the order of their numbers; a list of the caller's own."""
+        self._freshen()
+        return list(self._records)
+
+    def record(self, number: int) -> TrialRecord:
+        """One trial in our words."""
+        self.trial(number)
+        return self._records[number]
+
+    def open_records(self) -> list[TrialRecord]:
+        """Those that have not ended."""
+        self._freshen()
+        return [self._records[number] for number in self._open]
+
+    def trial(self, number: int) -> FrozenTrial:
+        """One trial in Optuna's words."""
+        if number >= len(self._trials) or self._stale:
+            self.look()
+        if number in self._open and not self.exclusive:
+            self._renew(number)
+        return self._trials[number]
+
+    def renewed(self, number: int) -> FrozenTrial:
+        """One trial, as the store has it now."""
+        if number >= len(self._trials):
+            self.look()
+        self._renew(number)
+        return self._trials[number]
+
+    def on_rung(self, name: str) -> Sequence[float]:
+        """The losses on a rung of a stopping rule, the lowest first."""
+        self._freshen()
+        return self._rungs[name]
+
+    def running(self) -> list[FrozenTrial]:
+        """Those of the visible ones that run, in no order."""
+        self._freshen()
+        open_ones = (self._visible.get(number) for number in self._open)
+        return [trial for trial in open_ones if trial is not None and trial.state is TrialState.RUNNING]
+
+    def visible(self) -> Reversible[FrozenTrial]:
+        """What the sampler and the stopping rule may see, in the order of numbers."""
+        self._freshen()
+        return self._visible.values()
+
+    @property
+    def count(self) -> int:
+        """How many trials there are, which is the next one's number."""
+        return len(self._trials)
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def create(self, template: FrozenTrial) -> int:
+        """The number of a new trial, made in one write: it is either wholly in the study or not at all."""
+        created = self._store._create_new_trial(self.study_id, template)
+        if created.number == len(self._trials):
+            self._take(created)
+        else:  # others came in between
+            self.look()
+        return int(created.number)
+
+    def requested(self, request: str) -> int:
+        """The number of the trial that was created under this key."""
+        return next(t.number for t in reversed(self._trials) if t.user_attrs.get(REQUEST) == request)
+
+    def claim(self, number: int) -> bool:
+        """Set a waiting trial running; whether it was still waiting."""
+        self._renew(number)
+        if self._trials[number].state is not TrialState.WAITING:
+            return False
+        try:
+            return self._store.set_trial_state_values(self._id(number), TrialState.RUNNING)
+        except UpdateFinishedTrialError:
+            return False
+        finally:
+            self._renew(number)
+
+    def set_loss(self, number: int, step: int, loss: float) -> None:
+        """A held-out loss.
+
+        Raises:
+            StaleAttemptError: it has ended; this holds for every write.
+        """
+        self._written(number, self._store.set_trial_intermediate_value, step, loss)
+        self._change(number, intermediate_values={**self._trials[number].intermediate_values, step: loss})
+
+    def set_attribute(self, number: int, name: str, value: Any) -> None:
+        """A user attribute."""
+        self._written(number, self._store.set_trial_user_attr, name, value)
+        plain = json.loads(json.dumps(value))  # as it will be read
+        self._change(number, user_attrs={**self._trials[number].user_attrs, name: plain})
+
+    def set_system_attribute(self, trial_id: int, name: str, value: Any) -> None:
+        """A system attribute, by Optuna's id: pruners keep their rungs there."""
+        number = self._numbers[trial_id]
+        self._written(number, self._store.set_trial_system_attr, name, value)
+        self._change(number, system_attrs={**self._trials[number].system_attrs, name: value})
+
+    def set_param(self, number: int, name: str, value: Any, distribution: BaseDistribution) -> None:
+        """A parameter that an enqueued trial did not have."""
+        internal = distribution.to_internal_repr(value)
+        self._store._set_trial_param(self._id(number), name, internal, distribution, None)
+        self._renew(number)
+
+    def end(self, number: int, state: TrialState, value: float | None = None) -> None:
+        """Its last state, and its value if it has one."""
+        values = None if value is None else [value]
+        self._written(number, self._store.set_trial_state_values, state, values)
+        self._renew(number)
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _freshen(self) -> None:
+        if not self.exclusive or self._stale or not self._trials:
+            self.look()
+
+    def _id(self, number: int) -> int:
+        return int(self._trials[number]._trial_id)
+
+    def _written(self, number: int, write: Any, *values: Any) -> None:
+        """Write; learn it, where the trial was ended from outside, or by a write whose answer was lost."""
+        try:
+            write(self._id(number), *values)
+        except UpdateFinishedTrialError:
+            self._renew(number)
+            raise StaleAttemptError(f"trial {number} has ended: {self._trials[number].state.name}") from None
+        except BaseException:
+            self._stale.add(self._id(number))  # nobody knows whether it was written
+            raise
+
+    def _renew(self, number: int) -> None:
+        self._take(self._store.get_trial(self._id(number)))
+
+    def _change(self, number: int, **fields: dict[Any, Any]) -> None:
+        changed = copy.copy(self._trials[number])
+        for name, value in fields.items():
+            setattr(changed, name, value)
+        self._take(changed)
+
+    def _take(self, trial: FrozenTrial) -> None:
+        """Remember a trial as it now is."""
+        number, known = trial.number, trial.number < len(self._trials)
+        assert number <= len(self._trials), "numbers have no holes"
+        record = record_of(trial, self._spec)
+        if known:
+            self.asked -= counted(self._records[number])
+            self._trials[number], self._records[number] = trial, record
+        else:
+            self._trials.append(trial)
+            self._records.append(record)
+            self._numbers[trial._trial_id] = number
+        self.asked += counted(record)
+        if HIDDEN not in trial.user_attrs:
+            before = self._visible.get(number)
+            for name in trial.system_attrs.keys() - (before.system_attrs.keys() if before else ()):
+                if name.startswith(_RUNG):
+                    bisect.insort(self._rungs[name], trial.system_attrs[name])
+            self._visible[number] = trial
+        if not trial.state.is_finished():
+            self._open[number] = trial._trial_id
+        elif (self._open.pop(number, None) is not None or not known) and HIDDEN not in trial.user_attrs:
+            self.ended.append(trial)
+            if trial.state is TrialState.COMPLETE:
+                bisect.insort(self.complete, trial, key=lambda each: each.number)

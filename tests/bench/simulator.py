@@ -1,0 +1,199 @@
+"""A sweep whose trials take no time: made-up curves on a virtual clock, and everything else as it is.
+
+The searcher, the agenda, the ledger in its store, the stopping rule and the outbox of tracking are the real
+ones; so is every file that a driver reads at a resume. Only Ray, the workers and the delivery to MLflow, which
+is a process of its own, are left out. Slots take the next assignment the moment they are free.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.agenda import Agenda
+from sweeps.folders import Folders
+from sweeps.ledger import Ledger
+from sweeps.records import Assignment, Point, State
+from sweeps.results import Sweep
+from sweeps.searcher import AgendaSearcher
+from sweeps.service import _show_what_is_there, _Tidying
+from sweeps.spec import Spec, load_spec
+from sweeps.tracking import Tracker
+from sweeps.trial import CURVE
+from sweeps.watch import Watch
+from tests.bench.landscape import SEARCH, measured, seconds_per_step
+
+_TOKENS = 2048  # a batch
+_SPEC = """
+name: {name}
+base: {{model: builtin:tiny-llama}}
+data: {{source: builtin:stdlib, sequence_length: 128}}
+trial:
+  injection: {{method: tli, k: 4, init: identity}}
+  recipe: {{learning_rate: 1e-3, tokens: {tokens}, batch_tokens: 2048}}
+search:{search}
+sampler: {{name: {sampler}, seed: {seed}}}
+budget: {{trials: {trials}}}
+stopping: {{rule: {rule}, grace: 0.2, keep: 0.33}}
+finalists: {{top: 3, seeds: {seeds}}}
+resources: {{cpus: 1}}
+storage: {{study: "{study}", artifacts: {runs}}}
+tracking: {{uri: sqlite}}
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """What is simulated."""
+
+    folder: Path  # of everything that is written
+    study: str  # "sqlite", or the URL of a PostgreSQL
+    trials: int  # budget
+    slots: int
+    rule: str = "asha"
+    sampler: str = "tpe"
+    seed: int = 0
+    seeds: int = 1  # of finalists
+    steps: int = 24  # of a trial
+    name: str = "simulated"
+
+    def spec(self) -> Spec:
+        """As a user would have written it."""
+        path = self.folder / f"{self.name}.yaml"
+        path.write_text(
+            _SPEC.format(
+                name=self.name, tokens=self.steps * _TOKENS, search=SEARCH, sampler=self.sampler, seed=self.seed,
+                trials=self.trials, rule=self.rule, seeds=self.seeds, study=self.study, runs=self.folder / "runs",
+            )
+        )  # fmt: skip
+        return load_spec(str(path))
+
+
+class Outgoing(Tracker):
+    """The real outbox, which nobody empties."""
+
+    def _deliver(self) -> None:
+        """Not here: delivering takes another process's time, not the driver's."""
+
+
+class Simulation:
+    """A driver, and slots on a virtual clock. `seconds` is what the slots have trained in all."""
+
+    def __init__(self, world: World, spec: Spec, ledger: Ledger, watcher: Callable[..., None]) -> None:
+        """Go on with what the ledger holds, as `sweeps run` does."""
+        self.world, self.ledger = world, ledger
+        folders = Folders(spec.root, spec.name)
+        tracker = Outgoing(
+            "sqlite", study=spec.name, folder=folders.sweep, artifacts=spec.root, identity=ledger.identity
+        )
+        tracker.open_sweep(spec.to_json(), {"sweeps.study": spec.name, "sweeps.spec_hash": spec.hash})
+        sweep = Sweep(spec, folders, ledger)
+        _show_what_is_there(tracker, sweep)
+        self.agenda = Agenda(
+            ledger,
+            tracker,
+            parallel=world.slots,
+            on_change=watcher,
+            on_end=_Tidying(sweep).ended,
+        )
+        self._folders = folders
+        self.searcher = AgendaSearcher(
+            self.agenda,
+            {"spec": json.dumps(spec.to_json())},
+            Watch(60.0, lambda *_: None),
+            hung=lambda _: None,
+        )
+        self.now, self.seconds, self.ended = 0.0, 0.0, 0
+        self._events: list[tuple[float, int, _Running]] = []
+        self._started = 0
+        self._pace = random.Random(world.seed)
+
+    def start_one(self) -> bool:
+        """Hand out the next assignment to a free slot; whether there was one."""
+        trial_id = f"{self._started:06d}"
+        config = self.searcher.suggest(trial_id)
+        if not isinstance(config, dict) or "assignment" not in config:
+            return False
+        self._started += 1
+        given = config["assignment"]
+        running = _Running(trial_id, Assignment(**given), self._pace.uniform(0.95, 1.05))
+        self._after(running, 0)
+        return True
+
+    def run(self, ended: int | None = None) -> Iterator[int]:
+        """Go on until so many trials have ended, or to the sweep's end; gives the count after each."""
+        while ended is None or self.ended < ended:
+            while len(self._events) < self.world.slots and self.start_one():
+                pass
+            if not self._events:
+                return
+            self.now, _, running = heapq.heappop(self._events)
+            if self._reported(running):
+                self.ended += 1
+                yield self.ended
+
+    def _after(self, running: _Running, steps: int) -> None:
+        took = steps * seconds_per_step(running.assignment.settings)
+        self.seconds += took
+        heapq.heappush(self._events, (self.now + took * running.pace, running.assignment.number, running))
+
+    def _reported(self, running: _Running) -> bool:
+        """Report the next measurement; whether the trial is over."""
+        assignment = running.assignment
+        step = assignment.report_steps[running.place]
+        last = step == assignment.steps
+        point = running.measure(step)
+        result = {
+            "points": [point.to_json()],
+            "worker": ("node", 1),
+            "state": State.COMPLETE.value if last else "",
+            "reason": "",
+            "cause": "",
+            "fatal": False,
+        }
+        stop = self.searcher.report(running.trial_id, result)
+        if last or stop:
+            running.keep(self._folders.trial(assignment.number) / CURVE)
+            self.searcher.on_trial_complete(running.trial_id)
+            return True
+        running.place += 1
+        self._after(running, assignment.report_steps[running.place] - step)
+        return False
+
+
+class _Running:
+    """One execution: where it is on its curve."""
+
+    def __init__(self, trial_id: str, assignment: Assignment, pace: float) -> None:
+        self.trial_id, self.assignment, self.pace = trial_id, assignment, pace
+        self.place = 0  # in report_steps, of the next report
+        self._points: list[Point] = []
+
+    def measure(self, step: int) -> Point:
+        """What a worker would have sent."""
+        settings = self.assignment.settings
+        took = step * seconds_per_step(settings)
+        before = self._points[-1].step if self._points else 0
+        loss = measured(settings, step, self.assignment.steps)
+        train = tuple((each, loss + 0.1) for each in range(before + 1, step + 1))
+        point = Point(step, step * _TOKENS, took * 1e12, took, loss, train, 1e9 + step)
+        self._points.append(point)
+        return point
+
+    def keep(self, path: Path) -> None:
+        """Leave the curve where the worker would have."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"\n{json.dumps(point.to_json())}\n" for point in self._points))
+
+
+@contextmanager
+def opened(world: World, watcher: Callable[..., None] = lambda *_: None) -> Iterator[Simulation]:
+    """The driver of a simulated sweep, which holds its lease."""
+    spec = world.spec()
+    with Ledger.driven(spec.study_url, spec) as ledger:
+        yield Simulation(world, spec, ledger, watcher)

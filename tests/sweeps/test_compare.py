@@ -1,0 +1,188 @@
+"""`sweeps compare` on sweeps that were run: the packaged one over methods, on a tiny model, and others beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.__main__ import main
+from sweeps.records import Role, State
+from sweeps.results import Sweep
+from sweeps.service import run
+from sweeps.spec import load_spec
+from sweeps.trial import read_curve
+from tests.sweeps.conftest import Silent
+
+TINY = {
+    "data.heldout_fraction": "0.2",
+    "data.sequence_length": "16",
+    "data.eval_tokens": "64",
+    "trial.injection.m": "1",
+    "trial.recipe.tokens": "512",
+    "trial.recipe.batch_tokens": "64",
+    "search.recipe.learning_rate.choice": "[1.2e-3, 1e-2]",
+    "budget.trials": "11",
+    "finalists.seeds": "2",
+    "tracking": "null",
+}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory, save_model: Any) -> dict[str, str]:
+    """Settings that make a packaged spec run in seconds: a random model of width 32 on a page of text."""
+    place = tmp_path_factory.mktemp("compared")
+    text = place / "text.txt"
+    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
+    model = save_model(place / "model", "mistral")
+    return {
+        "base.model": str(model),
+        "data.source": str(text),
+        "storage.artifacts": str(place / "runs"),
+        **TINY,
+    }
+
+
+def swept(given: dict[str, str], name: str, **changes: str) -> Sweep:
+    settings = {**given, "name": name, **changes}
+    overrides = [f"{path}={value}" for path, value in settings.items()]
+    return run(load_spec("methods", overrides=overrides), Silent(), runner="inline")
+
+
+@pytest.fixture(scope="module")
+def methods(given: dict[str, str]) -> Sweep:
+    return swept(given, "methods")
+
+
+def compared(methods: Sweep, *arguments: str) -> list[str]:
+    return ["compare", *arguments, "--runs", str(methods.folders.artifacts)]
+
+
+def refused(capsys: pytest.CaptureFixture[str], command: list[str]) -> list[str]:
+    assert main(command) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return [line.removeprefix("error: ") for line in captured.err.splitlines()]
+
+
+def test_every_method_meets_every_rate_and_its_best_is_a_finalist(methods: Sweep) -> None:
+    records = methods.records
+    assert all(record.state is State.COMPLETE for record in records), [r.reason for r in records]
+    searched = [r for r in records if r.role in (Role.BASELINE, Role.SEARCH)]
+    met = {(r.settings["injection"]["method"], r.settings["recipe"]["learning_rate"]) for r in searched}
+    methods_there = ("tli", "dus", "stack", "moe", "none")
+    assert met == {(method, rate) for method in methods_there for rate in (1.2e-3, 1e-2)}
+    assert len(searched) == len(met)
+    verdict = methods.verdict
+    assert sorted(f.settings["injection"]["method"] for f in verdict.finalists) == [
+        "dus",
+        "moe",
+        "stack",
+        "tli",
+    ]
+    assert verdict.control is not None
+    originals = [r for r in records if r.original and r.role is not Role.REPLICATE]
+    assert len(originals) == 3  # the control at the baseline's rate, and at each rate
+    assert verdict.control.losses[0] == min(r.value for r in originals if r.value is not None)
+    for contender in (*verdict.finalists, verdict.control):
+        assert list(contender.losses) == [0, 1]
+    for finalist in verdict.finalists:
+        method = finalist.settings["injection"]["method"]
+        same = [r.value for r in searched if r.settings["injection"]["method"] == method]
+        assert finalist.losses[0] == min(value for value in same if value is not None)
+
+
+def test_the_table_of_methods(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(compared(methods, "methods", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    verdict = methods.verdict
+    assert verdict.control is not None
+    contenders = {c.number: c for c in (verdict.control, *verdict.finalists)}
+    assert [trial["number"] for trial in found["trials"]] == list(contenders)  # the control first
+    base = verdict.control.initial_loss
+    assert found["base_loss"] == pytest.approx(base)
+    assert found["seeds"] == [0, 1]
+    sizes = {}
+    for trial in found["trials"]:
+        contender = contenders[trial["number"]]
+        assert trial["losses"]["8"] == pytest.approx(contender.mean)
+        assert found["equal"]["steps"]["losses"][trial["trial"]] == pytest.approx(contender.mean)
+        assert found["equal"]["tokens"]["losses"][trial["trial"]] == pytest.approx(contender.mean)
+        sizes[trial["what"]] = trial["parameters"]
+        if trial["what"] in ("control", "tli K=2 identity", "moe 8 experts"):  # they are the base, at first
+            assert set(trial["reached_base_loss"].values()) == {0}
+            assert trial["initial_loss"] == pytest.approx(base, abs=1e-5)
+    assert sizes["control"] < sizes["tli K=2 identity"] == sizes["dus m=1 copy"] < sizes["stack g=2 copy"]
+    # The control has the fewest FLOPs a token: so all are read where it ends, and it alone at its last loss.
+    equal = found["equal"]["flops"]
+    control = f"methods:{verdict.control.number}"
+    assert (equal["ended_first"], equal["losses"][control]) == (
+        [control],
+        pytest.approx(verdict.control.mean),
+    )
+    curve = read_curve(methods.folders.trial(verdict.control.number) / "curve.jsonl")
+    assert equal["at"] == pytest.approx(curve[-1].flops)
+    assert main(compared(methods, "methods")) == 0
+    page = capsys.readouterr().out
+    assert page.startswith("Compared: 5 trials of methods; means of 2 seeds\n")
+    assert max(len(line) for line in page.splitlines()) <= 80
+
+
+def test_the_best_of_each_value_of_another_setting(
+    methods: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(compared(methods, "methods", "--by", "recipe.learning_rate", "--json")) == 0
+    control, *others = json.loads(capsys.readouterr().out)["trials"]
+    assert control["control"]
+    assert {trial["settings"]["recipe"]["learning_rate"] for trial in others} == {1.2e-3, 1e-2}
+    assert main(compared(methods, "methods:1", "methods:1", "--json")) == 0
+    named = json.loads(capsys.readouterr().out)["trials"]
+    assert [trial["number"] for trial in named] == [control["number"], 1]
+
+
+def test_mistakes_are_told_together(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    last = len(methods.records) - 1
+    assert refused(capsys, compared(methods, "methods:99", "nix", "methods", "nix")) == [
+        f"methods:99: got trial 99, which is not there; expected a number from 0 to {last}",
+        f"nix: got no sweep in {methods.folders.artifacts}; expected one of methods; try sweeps list",
+    ]
+    assert refused(capsys, compared(methods, "methods", "--by", "recipe.lrr")) == [
+        "--by: got 'recipe.lrr'; expected a dotted path in trial; try recipe.learning_rate"
+    ]
+    curve = methods.folders.trial(1) / "curve.jsonl"
+    aside = curve.rename(curve.with_suffix(".aside"))
+    try:
+        (problem,) = refused(capsys, compared(methods, "methods:1"))
+    finally:
+        aside.rename(curve)
+    expected = "expected a curve of two points or more; try another trial, or --runs DIR"
+    assert problem == f"methods:1: got no curve at '{curve}'; {expected}"
+
+
+def test_sweeps_over_another_text_are_refused_and_others_compared(
+    methods: Sweep, given: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = {"search": "{}", "budget.trials": "2", "finalists.seeds": "1", "finalists.per": "null"}
+    longer = {**short, "trial.recipe.tokens": "1024", "trial.recipe.schedule": "constant"}
+    swept(given, "longer", **longer)
+    other = Path(given["data.source"]).with_name("other.txt")
+    shutil.copy(given["data.source"], other)
+    other.write_text(other.read_text()[::-1])
+    swept(given, "elsewhere", **short, **{"data.source": str(other), "data.eval_tokens": "128"})
+    assert main(compared(methods, "methods", "longer", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(t["sweep"], t["control"]) for t in found["trials"]][:2] == [("methods", True), ("longer", True)]
+    assert found["equal"]["steps"]["at"] == 8
+    assert len(found["equal"]["steps"]["ended_first"]) == 5
+    assert [w for w in found["warnings"] if w.startswith("the budgets of methods and longer differ")]
+    problems = refused(capsys, compared(methods, "methods", "longer", "elsewhere"))
+    assert len(problems) == 2
+    assert problems[0].startswith(f"elsewhere: got text '{other}' (digest ")
+    assert problems[0].endswith(
+        "), as methods has: losses over different texts are not comparable; "
+        "try comparing each with its own control: sweeps best"
+    )
+    assert problems[1].startswith("elsewhere: got data.eval_tokens 128; expected 64, as methods has: ")

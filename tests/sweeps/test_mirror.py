@@ -1,0 +1,198 @@
+"""What a driver remembers of its study, against what the store holds, on every store."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import event
+
+from sweeps.agenda import Agenda
+from sweeps.errors import StaleAttemptError
+from sweeps.ledger import Ledger, open_storage, sampling
+from sweeps.ledger.store import engine_of
+from sweeps.records import Cause, Outcome, Point, Role, State
+from sweeps.spec import Spec, load_spec
+from sweeps.tracking import NullTracker
+
+
+@pytest.fixture
+def driven(url: str, spec: Spec) -> Iterator[Ledger]:
+    with Ledger.driven(url, spec) as ledger:
+        yield ledger
+
+
+def outside(url: str, spec: Spec) -> optuna.Study:
+    return optuna.load_study(study_name=spec.name, storage=open_storage(url))
+
+
+def point(step: int, loss: float) -> Point:
+    return Point(step, step * 64, 1.0 * step, 0.1 * step, loss)
+
+
+def test_it_is_what_the_store_holds_whatever_was_done(driven: Ledger, url: str, spec: Spec) -> None:
+    chance = random.Random(5)
+    driven.start(Role.CONTROL, spec.trial.model_dump())
+    for _ in range(40):
+        running = [record for record in driven.unfinished() if record.state is State.RUNNING]
+        action = chance.choice(
+            ["ask", "ask", "report", "report", "tell", "retake", "retry", "enqueue", "wrong"]
+        )
+        if action == "ask":
+            assert driven.take_waiting() or driven.ask()
+        elif action in ("enqueue", "wrong"):
+            outside(url, spec).enqueue_trial({"injection.k": 4 if action == "enqueue" else 3})
+        elif running:
+            _do(driven, chance.choice(running), action, chance)
+        fresh = Ledger.read(url, spec.name)
+        driven._mirror.look()
+        assert driven._mirror.records() == fresh.trials()
+        assert driven._mirror._trials == fresh._mirror._trials
+        assert driven.asked == fresh.asked
+        assert list(driven._mirror.visible()) == list(fresh._mirror.visible())
+
+
+def _do(ledger: Ledger, record: Any, action: str, chance: random.Random) -> None:
+    if action == "report":
+        step = record.step + 1 if record.losses else 0
+        ledger.report(record.number, record.attempt, [point(step, chance.choice([4.0, 5.5, math.inf]))])
+    elif action == "tell":
+        state = chance.choice([State.COMPLETE, State.PRUNED, State.FAIL] if record.losses else [State.FAIL])
+        if state is State.FAIL or math.isfinite(record.loss):
+            ledger.tell(record.number, record.attempt, state, reason="so", totals={"seconds": 1.0})
+    elif action == "retake":
+        ledger.retake(record.number)
+    else:
+        ledger.note_retry(record.number, record.attempt, {"lost": 1, "at": record.step}, 32)
+
+
+def test_a_trial_enqueued_while_a_driver_works_is_its_next(driven: Ledger, url: str, spec: Spec) -> None:
+    driven.ask()
+    outside(url, spec).enqueue_trial({"injection.k": 4})
+    taken = driven.take_waiting()
+    assert taken is not None
+    assert taken.settings["injection"]["k"] == 4
+    assert driven.take_waiting() is None
+
+
+def test_a_driver_that_gave_the_study_back_sees_what_the_next_one_does(url: str, spec: Spec) -> None:
+    with Ledger.driven(url, spec) as before:
+        before.ask()
+    with Ledger.driven(url, spec) as after:
+        after.report(0, 1, [point(0, 5.0)])
+        assert before.record(0).losses == {0: 5.0}
+        assert [record.losses for record in before.trials()] == [{0: 5.0}]
+
+
+def test_a_waiting_trial_that_somebody_else_took_is_left_to_them(
+    driven: Ledger, url: str, spec: Spec
+) -> None:
+    study = outside(url, spec)
+    study.enqueue_trial({"injection.k": 4})
+    driven.look_again()
+    theirs = study.ask()
+    assert driven.take_waiting() is None
+    study.tell(theirs, 1.0)
+    assert driven.take_waiting() is None
+    driven.look_again()
+    assert [record.state for record in driven.trials()] == [State.COMPLETE]
+
+
+def test_a_trial_that_others_left_running_is_taken_over_as_they_left_it(
+    driven: Ledger, url: str, spec: Spec
+) -> None:
+    theirs = outside(url, spec).ask()
+    driven.look_again()
+    assert driven.record(0).params == {}
+    chosen = theirs.suggest_categorical("injection.k", [1, 2, 4])
+    driven.look_again()
+    assert driven.record(0).params == {"injection.k": chosen}
+    init = theirs.suggest_categorical("injection.init", ["copy", "identity", "random"])
+    taken = driven.retake(0)
+    assert taken is not None
+    assert (taken.settings["injection"]["k"], taken.settings["injection"]["init"]) == (chosen, init)
+
+
+def test_a_trial_that_was_ended_from_outside_stays_ended(driven: Ledger, url: str, spec: Spec) -> None:
+    for _ in range(2):
+        driven.ask()
+    outside(url, spec).tell(0, state=TrialState.FAIL)
+    with pytest.raises(StaleAttemptError, match="trial 0 has ended: FAIL"):
+        driven.report(0, 1, [point(0, 5.0)])
+    assert driven.record(0).state is State.FAIL
+    outside(url, spec).tell(1, state=TrialState.FAIL)
+    assert driven.record(1).state is State.RUNNING
+    driven.look_again()
+    assert driven.unfinished() == []
+
+
+def test_a_driver_goes_on_when_a_trial_was_ended_from_outside(driven: Ledger, url: str, spec: Spec) -> None:
+    ended = []
+    agenda = Agenda(driven, NullTracker(), parallel=2, on_end=ended.append)
+    assert agenda.next().number == 0  # type: ignore[union-attr]
+    outside(url, spec).tell(0, state=TrialState.FAIL)
+    assert agenda.report(0, 1, [point(0, 5.0)]) is True
+    agenda.finish(0, 1, Outcome(State.PRUNED, "stopped"))
+    assert [record.state for record in ended] == [State.FAIL]
+    assert agenda.next().number == 1  # type: ignore[union-attr]
+    outside(url, spec).tell(1, state=TrialState.FAIL)
+    agenda.finish(1, 1, Outcome(State.FAIL, "gone", Cause.LOST))
+    assert [record.number for record in ended] == [0, 1]
+
+
+def test_a_resumed_driver_asks_the_same_in_a_long_study(
+    url: str, spec: Spec, write_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the sampler sees a window of it."""
+    monkeypatch.setattr(sampling, "WINDOW", 10)
+
+    def proposals(name: str, lifetimes: list[int]) -> list[dict[str, Any]]:
+        named = load_spec(str(write_spec(f"{spec.name}-{name}", study=url)))
+        for trials in lifetimes:
+            with Ledger.driven(url, named) as ledger:
+                for _ in range(trials):
+                    number = ledger.ask().number  # type: ignore[union-attr]
+                    ledger.report(number, 1, [point(0, 5.0), point(8, 4.0 + math.sin(number))])
+                    ledger.tell(number, 1, State.PRUNED if number % 3 else State.COMPLETE)
+        return [dict(record.params) for record in Ledger.read(url, named.name).trials()]
+
+    straight = proposals("straight", [36])
+    assert straight == proposals("resumed", [11, 1, 14, 10])
+    monkeypatch.setattr(sampling, "WINDOW", 1000)
+    assert straight[:10] == proposals("whole", [36])[:10]
+
+
+def test_no_step_of_a_driver_reads_the_trials_that_run(driven: Ledger, url: str) -> None:
+    """The statements that reach the store are as many with thirty trials running as with three."""
+    statements: list[str] = []
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    def spent(number: int) -> list[str]:
+        statements.clear()
+        driven.take_waiting()
+        driven.ask()
+        driven.report(number, 1, [point(0, 5.0)])
+        driven.report(number, 1, [point(2, 4.0)])  # which is on a rung
+        driven.trials()
+        driven.tell(number, 1, State.PRUNED, reason="stopped")
+        return [statement for statement in statements if "sweeps_lease SET expires" not in statement]
+
+    for _ in range(3):
+        driven.ask()
+    engine = engine_of(open_storage(url))
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        few = spent(0)
+        for _ in range(27):
+            driven.ask()
+        many = spent(1)
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+    assert len(many) == len(few) < 60
