@@ -41,8 +41,12 @@ class Sweep:
     @property
     def verdict(self) -> Verdict:
         """The answer so far."""
+        return self.verdict_on(self.records)
+
+    def verdict_on(self, records: Sequence[TrialRecord]) -> Verdict:
+        """The answer when these were all the trials that there were."""
         wanted = self.spec.finalists
-        return verdict(self.records, top=wanted.top, seeds=wanted.seeds, per=wanted.per)
+        return verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per)
 
     @property
     def ended_by(self) -> str | None:
