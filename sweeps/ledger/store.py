@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
 from sqlalchemy import Engine
@@ -108,7 +109,10 @@ def unused_study(storage: BaseStorage, name: str) -> int:
     for study in storage.get_all_studies():
         if study.study_name == name:
             return int(study._study_id)
-    return int(storage.create_new_study([StudyDirection.MINIMIZE], name))
+    try:
+        return int(storage.create_new_study([StudyDirection.MINIMIZE], name))
+    except DuplicatedStudyError:  # another driver has made it meanwhile; who drives it, the lease decides
+        return int(storage.get_study_id_from_name(name))
 
 
 def make(storage: BaseStorage, spec: Spec, material: Mapping[str, str]) -> None:
