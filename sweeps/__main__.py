@@ -6,11 +6,8 @@ import argparse
 import errno
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,13 +133,14 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
     from sweeps.display import Display
+    from sweeps.interrupt import terminated_as_interrupted
     from sweeps.results import places
     from sweeps.service import run
     from sweeps.summary import summary_text
 
     total = spec.budget.trials + spec.replicates
     stream = sys.stderr if options.json else sys.stdout
-    with _terminated_as_interrupted() as terminated:
+    with terminated_as_interrupted() as terminated:
         try:
             with Display(spec.name, total, stream) as display:
                 sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
@@ -167,25 +165,6 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
             )
         )
     return 0 if sweep.verdict.best is not None else 1
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[list[int]]:
-    """Let SIGTERM, which schedulers of clusters send, stop a sweep as Ctrl-C does; gives those that came."""
-    came: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        came.append(number)
-        raise KeyboardInterrupt  # and not by SIGINT, which a shell has ignored in what it starts by `&`
-
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _submit(options: argparse.Namespace) -> int:

@@ -41,8 +41,12 @@ class Sweep:
     @property
     def verdict(self) -> Verdict:
         """The answer so far."""
+        return self.answer(self.records)
+
+    def answer(self, records: Sequence[TrialRecord]) -> Verdict:
+        """The answer if these were all trials, as they were at some time."""
         wanted = self.spec.finalists
-        return verdict(self.records, top=wanted.top, seeds=wanted.seeds, per=wanted.per)
+        return verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per)
 
     @property
     def ended_by(self) -> str | None:

@@ -72,7 +72,8 @@ def run(
         text = stack.enter_context(ThreadPoolExecutor(1)).submit(
             _tokenise, for_workers(spec), checked.base, watcher
         )
-        parallel = stack.enter_context(_cluster(spec, address)) if runner == "ray" else 1
+        cluster = stack.enter_context(ExitStack())
+        parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
         # Made while the cluster started; text that will not do ends it here.
         material = {"base": checked.base.fingerprint, "text": text.result()}
         ledger = stack.enter_context(Ledger.driven(spec.study_url, spec, material))
@@ -100,6 +101,7 @@ def run(
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
             raise KeyboardInterrupt  # Tune returns when it is interrupted
+        cluster.close()  # while MLflow is told the rest, others may use it
         ledger.conclude(agenda.ended_by)
         show_conclusions(tracker, sweep)
     return sweep

@@ -141,6 +141,8 @@ def _legend(comparison: Comparison) -> Iterator[str]:
     yield "*: the lowest. Each column is read where the first curve ends, on the lines between measurements."
     if len(comparison.seeds) > 1:
         yield "±: 95 % t intervals, paired by seed; settled: without 0."
+    if comparison.base_loss is not None:
+        yield "0: has the base's loss from the start."
     yield (
         "FLOPs and seconds are those of training. Costlier models are met there before their learning rate "
         "has fallen, which counts against them; seconds depend on what else the machine did."

@@ -16,7 +16,7 @@ from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.outbox import forget_sent
 from sweeps.records import Point, Role, State, TrialRecord
 from sweeps.results import Sweep
-from sweeps.selection import Verdict, verdict
+from sweeps.selection import Verdict
 from sweeps.tracking import LOG, Tracker, Tracking, store_uri, tracking_problems
 from sweeps.trial import CURVE, measurements
 from sweeps.wording import masked
@@ -103,13 +103,13 @@ def show_trials(tracker: Tracking, sweep: Sweep, uri: str = "") -> Synced:
 
 def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
     """Tell of the answer that the sweep ended with, the ranking and the best; and of the best before that."""
-    records, finalists, conclusions = sweep.records, sweep.spec.finalists, sweep.ledger.conclusions
+    records, conclusions = sweep.records, sweep.ledger.conclusions
     if not conclusions:
         return
     objectives: dict[int, tuple[int, float, float]] = {}
     for conclusion in conclusions:
         then = records[: conclusion.trials]
-        answer = verdict(then, top=finalists.top, seeds=finalists.seeds)
+        answer = sweep.answer(then)
         best = next((r.value for r in then if r.number == answer.best), None)
         searched = sum(record.role is not Role.REPLICATE and bool(record.settings) for record in then)
         if best is not None:

@@ -38,6 +38,11 @@ _NOW = {
     "postgresql": "EXTRACT(EPOCH FROM clock_timestamp())",
 }  # seconds since the epoch; never the driver's own clock, which may be another one or be moved
 _WRITES = ("INSERT", "UPDATE", "DELETE")
+_GIVING_BACK = 1.0  # seconds
+_WAITS_LESS = {
+    "sqlite": f"PRAGMA busy_timeout = {1000 * _GIVING_BACK:.0f}",
+    "postgresql": f"SET lock_timeout = {1000 * _GIVING_BACK:.0f}",
+}  # for locks, in milliseconds
 
 
 class AskedTwiceError(Exception):
@@ -97,16 +102,20 @@ class Lease:
         self._renewals.start()
 
     def _stop(self) -> None:
+        """Give it back, unless a write that Ctrl-C cut short still locks the store: then it runs out."""
         self._ended.set()
-        self._renewals.join(RENEWED_EVERY)
+        self._renewals.join(_GIVING_BACK)
         event.remove(self._engine, "before_cursor_execute", self._mark)
         event.remove(self._engine, "commit", self._fenced)
         event.remove(self._engine, "rollback", _unmark)
-        with suppress(SQLAlchemyError), self._engine.begin() as connection:
+        with suppress(SQLAlchemyError), self._engine.connect() as connection:
+            connection.detach()  # not for others: it is less patient than they are
+            connection.exec_driver_sql(_WAITS_LESS[self._engine.dialect.name])
             connection.execute(
                 text("UPDATE sweeps_lease SET owner = '' WHERE study_id = :study AND fence = :fence"),
                 self._mine,
             )
+            connection.commit()
 
     @property
     def _mine(self) -> dict[str, Any]:

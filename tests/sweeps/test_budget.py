@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,22 @@ def test_time_counts_while_somebody_searches(
     now[0] += 500
     agenda.next()
     assert agenda.ledger.wall < 110, "finalists come on top"
+
+
+@pytest.mark.parametrize("runner", ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
+def test_a_whole_sweep_ends_at_its_limit(runner: str, write_spec: Any, silent: Any) -> None:
+    path = str(write_spec(trials=12, replace={"rule: asha": "rule: none"}))
+    spec = load_spec(path, overrides=[f"budget.tokens={5 * TOKENS - 100}"])
+    sweep = run(spec, silent, runner=runner)
+    searched = [record for record in sweep.records if record.role is not Role.REPLICATE]
+    spent = sum(record.tokens or 0 for record in searched)
+    widest = max(b - a for a, b in itertools.pairwise(spec.report_steps())) * 64
+    assert 5 * TOKENS - 100 <= spent <= 5 * TOKENS - 100 + 2 * widest
+    stops = {record.reason for record in searched if record.state is State.PRUNED}
+    assert all(str(reason).startswith("stopped by budget.tokens at step ") for reason in stops)
+    assert sweep.ended_by == "tokens"
+    assert len(sweep.records) > len(searched), "replicates come on top"
+    assert sweep.ledger.finished
 
 
 def test_what_is_enqueued_waits_for_more_and_holds_up_nothing(write_spec: Any, silent: Any) -> None:

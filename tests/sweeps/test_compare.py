@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sweeps.records import Role, State
 from sweeps.results import Sweep
 from sweeps.service import run
 from sweeps.spec import load_spec
+from sweeps.sync import show_conclusions
 from sweeps.trial import read_curve
 from tests.sweeps.conftest import Silent
 
@@ -95,6 +97,16 @@ def test_every_method_meets_every_rate_and_its_best_is_a_finalist(methods: Sweep
         assert finalist.losses[0] == min(value for value in same if value is not None)
 
 
+def test_mlflow_is_told_the_same_ranking(methods: Sweep) -> None:
+    told: dict[str, Any] = {}
+    tracker: Any = SimpleNamespace(
+        rank=lambda numbers: told.update(rank=numbers), end_sweep=lambda tags, *_: told.update(tags)
+    )
+    show_conclusions(tracker, methods)
+    assert told["rank"][:4] == [finalist.number for finalist in methods.verdict.finalists]
+    assert told["sweeps.best"] == methods.verdict.best
+
+
 def test_the_table_of_methods(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(compared(methods, "methods", "--json")) == 0
     found = json.loads(capsys.readouterr().out)
@@ -138,6 +150,9 @@ def test_the_best_of_each_value_of_another_setting(
     control, *others = json.loads(capsys.readouterr().out)["trials"]
     assert control["control"]
     assert {trial["settings"]["recipe"]["learning_rate"] for trial in others} == {1.2e-3, 1e-2}
+    assert main(compared(methods, "methods", "--by", "recipe.schedule", "--json")) == 0
+    _, best = json.loads(capsys.readouterr().out)["trials"]
+    assert best["what"].endswith(" schedule=linear")
     assert main(compared(methods, "methods:1", "methods:1", "--json")) == 0
     named = json.loads(capsys.readouterr().out)["trials"]
     assert [trial["number"] for trial in named] == [control["number"], 1]

@@ -116,9 +116,9 @@ Spent to reach the base's own loss, 3.8000
 
 *: the lowest. Each column is read where the first curve ends, on the lines
 between measurements. ±: 95 % t intervals, paired by seed; settled: without 0.
-FLOPs and seconds are those of training. Costlier models are met there before
-their learning rate has fallen, which counts against them; seconds depend on
-what else the machine did.
+0: has the base's loss from the start. FLOPs and seconds are those of training.
+Costlier models are met there before their learning rate has fallen, which
+counts against them; seconds depend on what else the machine did.
 
 Know before you believe it
   - something else

@@ -191,3 +191,17 @@ def test_ctrl_c_in_the_middle_of_a_write_is_ctrl_c(
                 ledger.report(0, 1, [Point(0, 0, 0.0, 0.0, 1.0)])
         ledger.report(0, 1, [Point(0, 0, 0.0, 0.0, 1.0)])
         assert ledger.record(0).losses == {0: 1.0}
+
+
+def test_giving_it_back_does_not_wait_for_a_write_that_was_cut_short(url: str, spec: Spec) -> None:
+    """Ctrl-C may leave a transaction open in the same process: SQLite would be waited for for a minute."""
+    driven = Ledger.driven(url, spec)
+    driven.__enter__()
+    with engine_of(open_storage(url)).connect() as cut_short:
+        cut_short.exec_driver_sql("UPDATE sweeps_lease SET request = '' WHERE owner <> ''")
+        began = time.monotonic()
+        driven.__exit__(None, None, None)
+        assert time.monotonic() - began < 5.0
+        cut_short.rollback()
+    with Ledger.driven(url, spec.model_copy(update={"name": f"{spec.name}-2"})):
+        pass  # and nothing of that is left in the store

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 
 from sweeps import machine
 from sweeps.__main__ import main
+from sweeps.interrupt import terminated_as_interrupted
 
 GOOD = """\
 name: my-sweep
@@ -554,6 +556,35 @@ def wait_for_more_than(measured: int, place: Path, driver: subprocess.Popen[str]
         assert driver.poll() is None, "it ended"
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_not_lost_where_nothing_can_be_raised(number: signal.Signals) -> None:
+    """As in a callback of a weak reference, which Python calls from wherever the last strong one goes."""
+    reached: list[str] = []
+
+    def callback(_gone: object) -> None:
+        reached.append("callback")
+        signal.raise_signal(number)
+        reached.append("never")
+
+    def work() -> None:
+        thing = type("Thing", (), {})()
+        reference = weakref.ref(thing, callback)
+        del thing
+        assert reference() is None
+        reached.append("went on")
+        time.sleep(10)
+
+    before, kept = sys.unraisablehook, signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with terminated_as_interrupted() as came, pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, kept)
+    assert reached == ["callback", "went on"]
+    assert came == ([number] * 2 if number is signal.SIGTERM else [])
+    assert sys.unraisablehook is before
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import json
 import os
 import signal
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from sweeps.execution import Execution
 from sweeps.folders import Folders
 from sweeps.records import Cause
 from sweeps.results import export
@@ -208,6 +211,40 @@ def test_a_preempted_worker_of_ray_hands_its_trial_on(
     assert len(told) == len(set(told)) == 2
     assert [record.retries.get(Cause.PREEMPTED) for record in sweep.records] == [1, 1]
     assert [record.losses for record in sweep.records] == [record.losses for record in alone.records]
+
+
+@pytest.mark.slow
+def test_a_hundred_trials_leave_nothing_in_memory(spec: Spec) -> None:
+    """Of every kind in turn, some of them stopped early and some that diverge, in one slot."""
+    kinds = list(itertools.product((1, 2, 4), ("copy", "identity", "random")))
+    base = assignment_of(spec, 1)
+
+    def trial(number: int) -> None:
+        k, init = kinds[number % len(kinds)]
+        injection = {**base.settings["injection"], "k": k, "init": init}
+        rate = 1e30 if number % 10 == 9 else 1e-3
+        settings = {"injection": injection, "recipe": {**base.settings["recipe"], "learning_rate": rate}}
+        given = replace(base, number=number, settings={**base.settings, **settings})
+        execution = Execution(spec, given)
+        while (reply := execution.advance()).outcome is None and (
+            number % 10 != 7 or reply.points[-1].step < 2
+        ):
+            pass
+        execution.close()
+
+    def memory() -> tuple[int, int]:
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE"), len(gc.get_objects())
+
+    for number in range(20):
+        trial(number)
+    resident, objects = memory()
+    for number in range(20, 120):
+        trial(number)
+    resident_after, objects_after = memory()
+    assert objects_after - objects < 100  # less than one for each trial
+    assert resident_after - resident < 4 * 2**20
 
 
 @pytest.mark.ray
