@@ -79,12 +79,13 @@ def jump(world: World, mark: int, trials: int) -> Mark:
         storage = open_storage(spec.study_url)
         ids = storage.get_study_id_from_name(spec.name)
     folder = Folders(spec.root, spec.name).trial(0).parent
-    multiply(engine_of(storage), ids, mark - trials, folder)
+    multiply(engine_of(storage), ids, mark - trials - world.slots, folder)
     with opened(world) as simulation:
-        while simulation.start_one():
+        # All slots begin at once, and none ends before all have reported often: not what is to be measured.
+        for _ in simulation.run(world.slots):
             pass
         asks, begun = _Asks(simulation), _Times.now()
-        for _ in simulation.run(trials):
+        for _ in simulation.run(world.slots + trials):
             pass
         spent = _Times.now() - begun
         count = simulation.ledger.asked

@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.records import State
 from tests.bench import bench_selection
-from tests.bench.bench_scale import grow, main, resume
+from tests.bench.bench_scale import grow, jump, main, resume
 from tests.bench.landscape import best_loss, true_loss
 from tests.bench.simulator import World, opened
 
@@ -60,13 +60,28 @@ def test_the_best_is_where_every_part_is_best() -> None:
     assert true_loss(settings) > best_loss() * (1 + bench_selection.NEAR)
 
 
+def test_copies_are_trials_like_any_other(tmp_path: Path) -> None:
+    world = World(tmp_path, "sqlite", 60, slots=2)
+    grow(world, [8])
+    mark = jump(world, 30, 3)
+    assert mark.trials == 30
+    with opened(world) as simulation:
+        records = simulation.ledger.trials()
+        assert [record.number for record in records] == list(range(30))
+        # Of the first nine one was running; then come the others in turn, but for control and baseline.
+        assert dict(records[9].losses) == dict(records[15].losses)
+        assert any(dict(records[9].losses) == dict(record.losses) for record in records[2:9])
+        assert list(simulation.run(2)) == [1, 2]
+
+
 @pytest.mark.slow
-def test_the_command_prints_every_figure(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--trials", "10", "30", "--slots", "3", "--stores", "sqlite"]) == 0
+@pytest.mark.parametrize("more", [[], ["--copied", "4"]])
+def test_the_command_prints_every_figure(more: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--trials", "10", "30", "--slots", "3", "--stores", "sqlite", *more]) == 0
     out = capfd.readouterr().out
-    assert len(re.findall(r"^\| sqlite \| 3 \| [13]0 \|( [\d.,]+ \|){6}$", out, re.MULTILINE)) == 2
+    assert len(re.findall(r"^\| sqlite \| 3 \| [13]\d \|( [\d.,]+ \|){6}$", out, re.MULTILINE)) == 2
     assert re.search(
-        r"^sqlite, 3 slots: 10 to 30 trials: [\d.]+ times the CPU, .*resume of 3\d trials to trial \d+ running",
+        r"^sqlite, 3 slots: 1\d to 3\d trials: [\d.]+ times the CPU, .*resume of 3\d trials to trial \d+ running",
         out,
         re.MULTILINE,
     )
