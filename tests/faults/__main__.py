@@ -1,6 +1,7 @@
 """`python -m tests.faults [KIND ...]`: do something to a sweep, run it again, and see that nothing was lost.
 
-`--seeds 10` tries seeds 0 to 9 of every kind and prints what survived; `--seed 7` replays one.
+`--seeds 10` tries seeds 0 to 9 of every kind and prints what survived, `--seed 7` replays one; Ctrl-C ends it with
+what has been tried so far.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from tests.faults.kinds import KINDS
@@ -31,28 +35,42 @@ def main() -> int:
     if unknown:
         parser.error(f"no such kind: {', '.join(sorted(unknown))}")
     seeds = range(options.seeds) if options.seed is None else (options.seed,)
-    with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
+    kinds = options.kinds or list(KINDS)
+    table = {kind: Tried() for kind in kinds}
+    with tempfile.TemporaryDirectory(prefix="faults-") as scratch, suppress(KeyboardInterrupt):
         arena = Arena(options.keep or Path(scratch))
-        table = {kind: _tried(arena, kind, seeds) for kind in options.kinds or KINDS}
-        arena.close()
-    print(f"\n{'kind':<28}{'seeds':>6}{'survived':>10}{'seconds':>9}")
-    for kind, (survived, seconds) in table.items():
-        print(f"{kind:<28}{len(seeds):>6}{survived:>10}{seconds:>9.0f}")
-    return 0 if all(survived == len(seeds) for survived, _ in table.values()) else 1
-
-
-def _tried(arena: Arena, kind: str, seeds: range | tuple[int, ...]) -> tuple[int, float]:
-    survived, began = 0, time.monotonic()
-    for seed in seeds:
         try:
-            KINDS[kind](arena, random.Random(f"{kind} {seed}"), seed)
-        except Exception:  # noqa: BLE001 - the next seed is tried whatever this one does
-            print(traceback.format_exc())
-            print(f"NOT survived; replay: python -m tests.faults {kind} --seed {seed}", flush=True)
-        else:
-            survived += 1
-            print(f"survived: {kind} --seed {seed}", flush=True)
-    return survived, time.monotonic() - began
+            for seed, kind in product(seeds, kinds):  # all kinds first, for who stops it by Ctrl-C
+                _try(arena, kind, seed, table[kind])
+        finally:
+            arena.close()
+    print(f"\n{'kind':<28}{'seeds':>6}{'survived':>10}{'seconds':>9}")
+    for kind, tried in table.items():
+        print(f"{kind:<28}{tried.seeds:>6}{tried.survived:>10}{tried.seconds:>9.0f}")
+    return 0 if all(tried.survived == tried.seeds for tried in table.values()) else 1
+
+
+@dataclass
+class Tried:
+    """What came of one kind."""
+
+    seeds: int = 0
+    survived: int = 0
+    seconds: float = 0.0
+
+
+def _try(arena: Arena, kind: str, seed: int, tried: Tried) -> None:
+    began = time.monotonic()
+    try:
+        KINDS[kind](arena, random.Random(f"{kind} {seed}"), seed)
+    except Exception:  # noqa: BLE001 - the next one is tried whatever this one does
+        print(traceback.format_exc())
+        print(f"NOT survived; replay: python -m tests.faults {kind} --seed {seed}", flush=True)
+    else:
+        tried.survived += 1
+        print(f"survived: {kind} --seed {seed}", flush=True)
+    tried.seeds += 1
+    tried.seconds += time.monotonic() - began
 
 
 if __name__ == "__main__":
