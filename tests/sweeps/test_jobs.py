@@ -138,6 +138,7 @@ def test_without_the_token_nothing_is_taken(cluster: dict[str, Any], checkout: P
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # a kind of the fault suite, too: many-submissions
 def test_sweeps_submit_is_one_job_however_often(cluster: dict[str, Any], checkout: Path) -> None:
     """A finished sweep submitted three times at once: one job, which finds nothing left to do."""
     command = [sys.executable, "-m", "sweeps", "submit", "quickstart-small", "--runs", str(cluster["runs"])]
