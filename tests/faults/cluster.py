@@ -14,9 +14,8 @@ from typing import Any
 
 from tests.faults.kills import KILLED
 from tests.faults.oracle import endings, survived
-from tests.faults.world import APART, Arena, World, ended, environment
+from tests.faults.world import APART, Arena, Shape, World, ended, environment
 
-ON_RAY: dict[str, Any] = {"runner": ("--runner", "ray")}
 MINUTES = 300.0  # seconds for a sweep whose workers load torch anew
 ONE = replace(APART, parallel=1)
 
@@ -24,7 +23,7 @@ ONE = replace(APART, parallel=1)
 def _survives(arena: Arena, dice: random.Random, point: str, last: int, do: str, **more: Any) -> None:
     """Have it done to a worker; the sweep goes on by itself."""
     when = more.pop("when", "before")
-    with arena.cleared(APART, **ON_RAY) as world:
+    with _on_nodes(arena) as world:
         world.plan(point, dice.randint(1, last), do, role="worker", when=when, **more)
         assert ended(world.begin(), MINUTES) == 0, world.said()
         assert world.fired is not None, "the fault's moment did not come"
@@ -56,7 +55,7 @@ def worker_killed_after_report(arena: Arena, dice: random.Random, seed: int) -> 
 def worker_hangs(arena: Arena, dice: random.Random, seed: int) -> None:
     """A lock that is never freed: stacks are written, the worker ends, the trial goes on elsewhere."""
     shape = replace(APART, silence=5)
-    with arena.cleared(shape, **ON_RAY) as world:
+    with _on_nodes(arena, shape) as world:
         world.plan("step", dice.randint(3, _STEPS), "hang", role="worker")
         assert ended(world.begin(), MINUTES) == 0, world.said()
         assert world.fired is not None, "the fault's moment did not come"
@@ -68,7 +67,7 @@ def worker_hangs(arena: Arena, dice: random.Random, seed: int) -> None:
 def worker_frozen(arena: Arena, dice: random.Random, seed: int) -> None:
     """SIGSTOP: the driver kills it; or SIGCONT comes first, and nobody has noticed."""
     shape = replace(APART, silence=5)
-    with arena.cleared(shape, **ON_RAY) as world:
+    with _on_nodes(arena, shape) as world:
         world.plan("step", dice.randint(7, _STEPS), "stop", role="worker")
         process = world.begin()
         fired = world.wait_for_fault(process)
@@ -91,8 +90,8 @@ class Nodes:
         self._world = folder / "world"
         self._cluster: Any = None
 
-    def serve(self, world: World) -> str:
-        """Have faults in this world; the address."""
+    def serve(self, world: World) -> tuple[str, ...]:
+        """Have faults in this world; the options by which its sweep runs here."""
         self._world.unlink(missing_ok=True)
         self._world.symlink_to(world.faults)
         with self._environment():
@@ -101,7 +100,7 @@ class Nodes:
             while len(self._cluster.worker_nodes) < 2:
                 self._cluster.add_node(num_cpus=1)
         self._cluster.wait_for_nodes()
-        return str(self._cluster.address)
+        return "--runner", "ray", "--address", str(self._cluster.address)
 
     def kill_raylet(self, dice: random.Random) -> None:
         """One node loses its raylet, and with it all its workers."""
@@ -140,15 +139,21 @@ def _nodes(arena: Arena) -> Nodes:
     return arena.once("nodes", lambda: Nodes(arena.root / "nodes"))
 
 
+@contextlib.contextmanager
+def _on_nodes(arena: Arena, shape: Shape = APART) -> Iterator[World]:
+    """A new sweep that runs on the standing cluster."""
+    with arena.cleared(shape) as world:
+        world.runner = _nodes(arena).serve(world)
+        yield world
+
+
 def raylet_killed(arena: Arena, dice: random.Random, seed: int) -> None:
     """A node is lost at any measurement: its trial goes on at another."""
-    nodes = _nodes(arena)
-    with arena.cleared(APART) as world:
-        world.runner = ("--runner", "ray", "--address", nodes.serve(world))
+    with _on_nodes(arena) as world:
         world.plan("curve", dice.randint(1, _MEASURED), "wait", role="worker", when="after")
         process = world.begin()
         world.wait_for_fault(process)
-        nodes.kill_raylet(dice)
+        _nodes(arena).kill_raylet(dice)
         world.go()
         assert ended(process, MINUTES) == 0, world.said()
         survived(world, arena.reference(APART))
@@ -156,20 +161,18 @@ def raylet_killed(arena: Arena, dice: random.Random, seed: int) -> None:
 
 def head_killed(arena: Arena, dice: random.Random, seed: int) -> None:
     """The head and all nodes are lost: the command ends, and goes on with a fresh cluster."""
-    nodes = _nodes(arena)
-    with arena.cleared(APART) as world:
-        world.runner = ("--runner", "ray", "--address", nodes.serve(world))
+    with _on_nodes(arena) as world:
         world.plan("curve", dice.randint(1, _MEASURED), "wait", role="worker", when="after")
         process = world.begin()
         world.wait_for_fault(process)
-        nodes.kill_head()
+        _nodes(arena).kill_head()
         world.go()
         try:
             code = process.wait(MINUTES)
         finally:
             process.kill()
         assert code not in (0, KILLED), f"{code}: {world.said()}"
-        world.runner = ("--runner", "ray", "--address", nodes.serve(world))
+        world.runner = _nodes(arena).serve(world)
         assert ended(world.begin(), MINUTES) == 0, world.said()
         assert all(ending.state != "RUNNING" for ending in endings(world).values())
         survived(world, arena.reference(APART))
