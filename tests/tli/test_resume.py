@@ -162,6 +162,23 @@ def test_a_harmed_state_is_passed_over_for_the_one_before(
     same(untouched, training(tiny_model("gpt2")))
 
 
+def test_a_state_that_is_cut_or_changed_in_any_kilobyte_is_seen(tiny_model: Tiny, tmp_path: Path) -> None:
+    first = training(tiny_model("llama"))
+    run(first, 2)
+    path = save_state(first, tmp_path)
+    whole = path.read_bytes()
+    untouched = training(tiny_model("llama"))
+    for place in range(0, len(whole), 1024):
+        path.write_bytes(whole[:place])
+        assert not load_latest(untouched, tmp_path), f"cut at {place}"
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place // 1024 % 8]) + whole[place + 1 :])
+        assert not load_latest(untouched, tmp_path), f"a bit of byte {place}"
+    same(untouched, training(tiny_model("llama")))
+    path.write_bytes(whole)
+    assert load_latest(untouched, tmp_path)
+    same(untouched, first)
+
+
 def test_the_state_of_another_model_overwrites_nothing(tiny_model: Tiny, tmp_path: Path) -> None:
     save_state(training(tiny_model("gpt2")), tmp_path)
     made = training(tiny_model("llama"))
