@@ -49,6 +49,7 @@ class Execution:
         self._points: Generator[tuple[Point, ...], None, None] | None = None
         self._worker = worker
         self._watchdog: Watchdog | None = None
+        self.ruined = False  # whether this process can run no other trial
 
     def advance(self) -> Reply:
         """Train to the next measurement. Whatever goes wrong is an outcome, with its traceback in the log."""
@@ -66,7 +67,8 @@ class Execution:
             self.close()
             return Reply(points, Outcome(State.COMPLETE))
         self.close()
-        if outcome.cause is Cause.OUT_OF_MEMORY:
+        self.ruined = outcome.cause in (Cause.ERROR, Cause.OUT_OF_MEMORY) and not _device_answers()
+        if outcome.cause is Cause.OUT_OF_MEMORY and not self.ruined:
             _release()  # here and not above: while an error is handled, its frames hold the model
         return Reply((), outcome)
 
@@ -98,6 +100,12 @@ class Execution:
             self._watchdog.begin(work)
         if self._worker is not None and self._worker.notice.given and work != WRITING:
             raise PreemptedError("its worker was told to go")
+
+
+def _device_answers() -> bool:
+    from tli.memory import device_answers
+
+    return device_answers()
 
 
 def _release() -> None:

@@ -46,8 +46,8 @@ class SlotTrainable(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
         self._execution.close()
-        if self._notice.given:
-            ray.actor.exit_actor()  # it was told to go: the trial is another worker's
+        if self._notice.given or self._execution.ruined:
+            ray.actor.exit_actor()  # it was told to go, or lost its device: the trial is another worker's
         self._take(new_config)
         return True
 

@@ -1,4 +1,4 @@
-"""Running out of memory: told from other errors, and what was held given back."""
+"""Running out of memory: told from other errors, and what was held given back; a device that is lost."""
 
 from __future__ import annotations
 
@@ -24,6 +24,22 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
+
+
+def device_answers() -> bool:
+    """Whether this process can still use its GPU, where it uses one.
+
+    After a failed assertion or a wrong address in a kernel every later call fails, too, until the process ends.
+    """
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return True
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
 
 
 def release() -> None:

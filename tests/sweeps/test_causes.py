@@ -40,6 +40,25 @@ def ended(spec: Spec, **changes: Any) -> Reply:
     return reply
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_process_whose_device_is_lost_runs_no_other_trial(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    message = "CUDA error: device-side assert triggered"
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(tli.train, "evaluate", fail)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", fail if not answers else lambda: None)
+    execution = Execution(spec, assignment_of(spec, 1))
+    outcome = execution.advance().outcome
+    assert outcome is not None
+    assert outcome.cause is Cause.ERROR
+    assert execution.ruined is not answers
+
+
 @pytest.mark.parametrize(
     ("error", "cause", "words"),
     [
