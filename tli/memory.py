@@ -29,7 +29,7 @@ def out_of_memory(error: BaseException) -> bool:
 def device_answers() -> bool:
     """Whether this process can still use its GPU, where it uses one.
 
-    After a failed assertion or a wrong address in a kernel every later call fails, too, until the process ends.
+    After a failed assertion or a wrong address in a kernel every later call fails, until the process ends.
     """
     import torch
 
