@@ -158,10 +158,13 @@ def test_what_is_exported_is_of_the_accepted_attempt(write_spec: Any, silent: An
     stray = sweep.folders.final(1, 7)
     stray.mkdir()
     (stray / "lineage.json").write_text("{}")
+    torn = stray.with_name(".final-3.tmp-1")  # of an attempt that was killed while it wrote
+    torn.mkdir()
     export(sweep, tmp_path / "out", number=1)
     assert json.loads((tmp_path / "out" / "lineage.json").read_text())["attempt"] == 1
     run(load_spec(str(write_spec(trials=2))), silent, runner="inline")
     assert not stray.exists()
+    assert not torn.exists()
 
 
 def test_how_long_work_may_take_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
