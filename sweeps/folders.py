@@ -61,9 +61,9 @@ class Folders:
         shutil.rmtree(self.checkpoints(number), ignore_errors=True)
 
     def drop_finals(self, number: int, but: int | None = None) -> None:
-        """Free the space of models that cannot win any more: of all attempts at an ended trial, or all but one.
+        """Free the space of models that cannot win any more: of all attempts at an ended trial, or but one.
 
-        With what an attempt was writing when it was killed: the next one has a name of its own.
+        With them goes what an attempt was writing when it was killed: the next one has a name of its own.
         """
         trial = self.trial(number)
         for folder in (*trial.glob("final-*"), *trial.glob(".final-*.tmp-*")):

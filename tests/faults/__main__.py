@@ -26,6 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"all, or some of: {', '.join(KINDS)}")
     parser.add_argument("--seeds", type=int, default=1, help="how many of each kind")
+    parser.add_argument("--first", type=int, default=0, help="the first of these seeds")
     parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument(
         "--keep", metavar="DIR", type=Path, help="leave the worlds in a new folder, to look at"
@@ -34,7 +35,7 @@ def main() -> int:
     unknown = set(options.kinds) - set(KINDS)
     if unknown:
         parser.error(f"no such kind: {', '.join(sorted(unknown))}")
-    seeds = range(options.seeds) if options.seed is None else (options.seed,)
+    seeds = range(options.first, options.first + options.seeds) if options.seed is None else (options.seed,)
     kinds = options.kinds or list(KINDS)
     table = {kind: Tried() for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch, suppress(KeyboardInterrupt):
