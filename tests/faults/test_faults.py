@@ -94,7 +94,7 @@ DAMAGES: dict[str, tuple[Callable[[World], None], str]] = {
         ),
         "runs in MLflow",
     ),
-    "a model with other weights": (_blank, "exported"),
+    "a model with other weights": (_blank, "changed since it was written"),
     "a file that is half-written": (lambda world: (world.runs / ".x.tmp-1").touch(), "half-written"),
 }
 
