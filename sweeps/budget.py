@@ -44,7 +44,7 @@ class Spending:
         for record in ledger.trials():
             if record.role is not Role.REPLICATE:
                 self._count(record.number, _totals(record))
-        self._wall = self._kept = ledger.wall
+        self._wall = self._kept = ledger.study.wall
         self._since: float | None = None
 
     def tick(self, *, searching: bool) -> None:
@@ -54,7 +54,7 @@ class Spending:
             self._wall += now - self._since
         self._since = now
         if self._wall - self._kept >= _WALL_KEPT_EVERY:
-            self._ledger.note_wall(self._wall)
+            self._ledger.study.note_wall(self._wall)
             self._kept = self._wall
 
     def count(self, running: Assignment, last: Point) -> None:

@@ -180,7 +180,7 @@ def _told_apart(one: Sweep, other: Sweep) -> Iterator[tuple[str, str, str]]:
         "text": ([getattr(sweep.spec.data, field) for field in _TEXT] for sweep in (one, other)),
     }
     for what, (ours, theirs) in named.items():
-        known = [sweep.ledger.material.get(what) for sweep in (one, other)]
+        known = [sweep.ledger.study.material.get(what) for sweep in (one, other)]
         by_digest = None not in known
         if (known[0] != known[1]) if by_digest else (ours != theirs):
             digests = [f" (digest {digest[:12]})" if digest else "" for digest in known]

@@ -29,9 +29,8 @@ class Display:
         self._view = View(name, total, clock())
         self._live: Live | None = None
         self._phase = ""
-        self._open: list[int] | None = (
-            None  # places of records that had not ended; None until the first update
-        )
+        # Places of records that had not ended at the latest update; None before the first one.
+        self._open: list[int] | None = None
         self._seen = 0  # records at the latest update
 
     def __enter__(self) -> Self:

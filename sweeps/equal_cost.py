@@ -232,9 +232,7 @@ def _equal(axis: str, chosen: Mapping[str, Mapping[int, Curve]], controls: Seque
         losses=losses,
         order=tuple(order),
         lead=difference(losses[lowest], losses[following]) if following else None,
-        against_control=difference(losses[lowest], losses[control])
-        if control not in (None, lowest)
-        else None,
+        against_control=difference(losses[lowest], losses[control]) if control else None,
     )
 
 

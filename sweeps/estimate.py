@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps import machine
 from sweeps.budget import Reach, enough_for, preview, reaches, used_up_first
-from sweeps.layout import table
+from sweeps.layout import in_bytes, short, table
 from sweeps.shapes import Shape, plan_of, searched_shapes, shape_of
 from sweeps.spec import Spec
 from tli.base import Base
@@ -243,19 +243,3 @@ def _row(shape: Shape) -> tuple[str, ...]:
         in_bytes(found.memory_bytes),
         "; ".join(notes),
     )
-
-
-def short(number: float) -> str:
-    """Three digits and a unit: `1.84M`."""
-    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}" if number / size < 999.5 else f"{number / size:.0f}{unit}"
-    return f"{number:.3g}"
-
-
-def in_bytes(number: int) -> str:
-    """An amount of memory or disk, in words."""
-    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
-        if number >= size:
-            return f"{number / size:.1f} {unit}" if number / size < 10 else f"{number / size:.0f} {unit}"
-    return f"{number / 1024:.0f} KiB"

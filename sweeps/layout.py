@@ -1,4 +1,4 @@
-"""Plain text on a page 80 columns wide: tables, labelled values, bullets."""
+"""Plain text on a page 80 columns wide: tables, labelled values, bullets, sizes."""
 
 from __future__ import annotations
 
@@ -47,3 +47,19 @@ def table(
 def join(*sections: list[str]) -> str:
     """The page: sections with a blank line between, the empty ones left out. Without a newline at its end."""
     return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def short(number: float) -> str:
+    """Three digits and a unit: `1.84M`."""
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}" if number / size < 999.5 else f"{number / size:.0f}{unit}"
+    return f"{number:.3g}"
+
+
+def in_bytes(number: int) -> str:
+    """An amount of memory or disk, in words."""
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
+        if number >= size:
+            return f"{number / size:.1f} {unit}" if number / size < 10 else f"{number / size:.0f} {unit}"
+    return f"{number / 1024:.0f} KiB"

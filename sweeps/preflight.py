@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from sweeps import estimate, machine, reach, shapes
 from sweeps.errors import InputError, Problem, SpecError
+from sweeps.layout import in_bytes
 from sweeps.spec import Spec
 from sweeps.wording import masked
 from tli import base as bases
@@ -250,8 +251,8 @@ def _room_problems(spec: Spec, base: Base, *, local: bool) -> Iterator[Problem]:
     needed = weights * (spec.most_finalists + 2 + estimate.slots(spec) * 6)
     free = machine.free_space(spec.root)
     if needed > free:
-        got = f"{estimate.in_bytes(free)} free at {str(machine.existing(spec.root))!r}"
-        expected = f"about {estimate.in_bytes(needed)}"
+        got = f"{in_bytes(free)} free at {str(machine.existing(spec.root))!r}"
+        expected = f"about {in_bytes(needed)}"
         yield Problem(spec.where("storage.artifacts"), got, expected, "another folder")
     have, most = machine.memory(), max(cost.memory_bytes for cost in costs)
     if local and not spec.resources.gpus and have is not None and most > have:

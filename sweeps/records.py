@@ -123,6 +123,14 @@ class TrialRecord:
     finished: float | None = None
 
     @property
+    def budgeted(self) -> bool:
+        """Whether it counts against the budget's trials.
+
+        Replicates do not; nor does what was enqueued with values that cannot be run, which has no settings.
+        """
+        return self.role is not Role.REPLICATE and bool(self.settings)
+
+    @property
     def original(self) -> bool:
         """Whether it trains the original model on: the control, or a searched method that injects nothing."""
         return self.role is Role.CONTROL or self.settings.get("injection", {}).get("method") == "none"

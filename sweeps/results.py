@@ -51,7 +51,7 @@ class Sweep:
     @property
     def ended_by(self) -> str | None:
         """What ended the search the last time: the name of a setting of the budget, or `search`."""
-        return next((each.ended_by for each in reversed(self.ledger.conclusions)), None)
+        return next((each.ended_by for each in reversed(self.ledger.study.conclusions)), None)
 
     @property
     def used_up(self) -> tuple[str, float] | None:

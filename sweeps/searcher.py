@@ -68,7 +68,8 @@ class AgendaSearcher(Searcher):
                 fatal=result["fatal"],
             )
         elif stop:
-            self.endings[trial_id] = Outcome(State.PRUNED, self._why(running, points[-1]))
+            reason = self.agenda.ledger.stopped_reason(running.number, points[-1].step)
+            self.endings[trial_id] = Outcome(State.PRUNED, reason)
         return stop
 
     def on_trial_complete(
@@ -82,9 +83,6 @@ class AgendaSearcher(Searcher):
         self._watch.forget(trial_id)
         outcome = self.endings.pop(trial_id, None) or self._gone(trial_id, running)
         self.agenda.finish(running.number, running.attempt, outcome)
-
-    def _why(self, running: Assignment, last: Point) -> str:
-        return self.agenda.ledger.stopped_reason(running.number, last.step)
 
     def _gone(self, trial_id: str, running: Assignment) -> Outcome:
         if trial_id in self._watch.hung:

@@ -83,7 +83,7 @@ def run(
             study=spec.name,
             folder=folders.sweep,
             artifacts=root,
-            identity=ledger.identity,
+            identity=ledger.study.identity,
         )
         stack.push(_Closing(tracker, watcher, spec.name))
         sweep = Sweep(spec, folders, ledger)

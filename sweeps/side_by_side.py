@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from sweeps.equal_cost import AXES, Comparison, Entry, Equal
-from sweeps.estimate import short
-from sweeps.layout import WIDTH, bullets, indented, join, section, table
+from sweeps.layout import WIDTH, bullets, indented, join, section, short, table
 from sweeps.rows import loss, rate
 
 _NAMES = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}

@@ -61,13 +61,13 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
             study=ledger.spec.name,
             folder=folders.sweep,
             artifacts=artifacts,
-            identity=ledger.identity,
+            identity=ledger.study.identity,
             restore=True,
         )
         open_sweep(tracker, sweep, again=False)
         synced = show_trials(tracker, sweep, masked(store_uri(target, artifacts)))
         show_conclusions(tracker, sweep)
-        if ledger.conclusions and not ledger.finished:
+        if ledger.study.conclusions and not ledger.finished:
             open_sweep(tracker, sweep, again=True)
         if not tracker.drain(_PATIENCE):
             raise SweepError(_not_delivered(tracker, synced.uri, folders.sweep / LOG))
@@ -103,7 +103,7 @@ def show_trials(tracker: Tracking, sweep: Sweep, uri: str = "") -> Synced:
 
 def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
     """Tell of the answer that the sweep ended with, the ranking and the best; and of the best before that."""
-    records, conclusions = sweep.records, sweep.ledger.conclusions
+    records, conclusions = sweep.records, sweep.ledger.study.conclusions
     if not conclusions:
         return
     objectives: dict[int, tuple[int, float, float]] = {}
@@ -111,7 +111,7 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
         then = records[: conclusion.trials]
         answer = sweep.answer(then)
         best = next((r.value for r in then if r.number == answer.best), None)
-        searched = sum(record.role is not Role.REPLICATE and bool(record.settings) for record in then)
+        searched = sum(record.budgeted for record in then)
         if best is not None:
             objectives.setdefault(searched, (searched, best, conclusion.time))
     tracker.rank(_ranking(answer, then))

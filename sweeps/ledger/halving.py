@@ -14,6 +14,7 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
 from sweeps.ledger.seen import SeenStudy
+from sweeps.ledger.trials import RUNG
 
 
 class Halving(SuccessiveHalvingPruner):
@@ -45,4 +46,4 @@ class Halving(SuccessiveHalvingPruner):
 
 
 def _name(rung: int) -> str:
-    return f"completed_rung_{rung}"
+    return f"{RUNG}{rung}"

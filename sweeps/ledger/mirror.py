@@ -22,13 +22,10 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import StaleAttemptError
-from sweeps.ledger.loading import load
-from sweeps.ledger.patience import unfinished
-from sweeps.ledger.trials import HIDDEN, REQUEST, counted, record_of
+from sweeps.ledger.loading import load, unfinished
+from sweeps.ledger.trials import HIDDEN, REQUEST, RUNG, record_of
 from sweeps.records import State, TrialRecord
 from sweeps.spec import Spec
-
-_RUNG = "completed_rung_"  # how the system attributes begin in which Optuna's pruners keep their rungs
 
 
 class Mirror:
@@ -222,17 +219,17 @@ class Mirror:
         assert number <= len(self._trials), "numbers have no holes"
         record = record_of(trial, self._spec)
         if known:
-            self.asked -= counted(self._records[number])
+            self.asked -= self._records[number].budgeted
             self._trials[number], self._records[number] = trial, record
         else:
             self._trials.append(trial)
             self._records.append(record)
             self._numbers[trial._trial_id] = number
-        self.asked += counted(record)
+        self.asked += record.budgeted
         if HIDDEN not in trial.user_attrs:
             before = self._visible.get(number)
             for name in trial.system_attrs.keys() - (before.system_attrs.keys() if before else ()):
-                if name.startswith(_RUNG):
+                if name.startswith(RUNG):
                     bisect.insort(self._rungs[name], trial.system_attrs[name])
             self._visible[number] = trial
         if not trial.state.is_finished():

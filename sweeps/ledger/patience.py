@@ -15,7 +15,6 @@ from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from sweeps.errors import SweepError
@@ -88,17 +87,6 @@ def _away(error: Exception) -> str | None:
     if not isinstance(cause, (OperationalError, InterfaceError)):
         return None
     return masked(str(cause.orig).strip().partition("\n")[0])
-
-
-@patient
-def unfinished(storage: RDBStorage, study_id: int) -> dict[int, str]:
-    """The states of a study's trials that have not ended, by Optuna's id; nothing else of them is read."""
-    with storage.engine.connect() as connection:
-        select = (
-            "SELECT trial_id, state FROM trials WHERE study_id = :study AND state IN ('RUNNING', 'WAITING')"
-        )
-        rows = connection.execute(text(select), {"study": study_id})
-        return {int(trial_id): str(state) for trial_id, state in rows}
 
 
 # What Optuna calls from outside, and what its cache calls beneath that.

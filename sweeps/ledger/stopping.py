@@ -80,9 +80,8 @@ class StoppingRule:
         self.spent = SPENT[on] if name != "none" else None
         whole = steps if self.spent is None else _UNITS
         self._pruner = RULES[name](max(1, math.ceil(grace * whole)), whole, keep)
-        self._curves: dict[
-            int, Mapping[int, float]
-        ] = {}  # of ended trials by number, once they were compared
+        # Of ended trials by number, once they were compared.
+        self._curves: dict[int, Mapping[int, float]] = {}
 
     def stops(self, study: SeenStudy, trial: FrozenTrial, reference: float | None) -> bool:
         """Whether a trial that has just reported is to stop.

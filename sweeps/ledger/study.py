@@ -5,24 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
 from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import Problem, SpecError, StaleAttemptError
+from sweeps.ledger.attributes import StudyAttributes
 from sweeps.ledger.enqueued import settle
 from sweeps.ledger.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.mirror import Mirror
 from sweeps.ledger.sampling import Proposals
 from sweeps.ledger.seen import SeenStudy
-from sweeps.ledger.stopping import AMOUNTS, REFERENCE, StoppingRule
+from sweeps.ledger.stopping import AMOUNTS, StoppingRule
 from sweeps.ledger.store import (
-    FINISHED,
-    IDENTITY,
-    MATERIAL,
-    WALL,
     engine_of,
     make,
     open_storage,
@@ -61,6 +57,7 @@ class Ledger:
         self.spec = spec
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(spec.name)
+        self.study = StudyAttributes(storage, self._study_id, spec.name)
         self.space = Space.of(spec)
         self._mirror = Mirror(storage, self._study_id, spec)
         self._seen = SeenStudy(spec.name, self._mirror)
@@ -69,7 +66,7 @@ class Ledger:
         self._rule = StoppingRule(
             stopping.rule, on=stopping.on, steps=spec.steps, grace=stopping.grace, keep=stopping.keep
         )
-        self._reference: float | None = self._attributes.get(REFERENCE)
+        self._reference = self.study.reference
         self._lease: Lease | None = None
 
     @classmethod
@@ -124,19 +121,9 @@ class Ledger:
         return cls(storage, stored)
 
     @property
-    def identity(self) -> str:
-        """What tells this study from another that takes its name later."""
-        return str(self._attributes.get(IDENTITY, self.spec.name))
-
-    @property
-    def material(self) -> dict[str, str]:
-        """Digests of the base and the text of all its trials, as far as they are known."""
-        return dict(self._attributes.get(MATERIAL, {}))
-
-    @property
     def finished(self) -> bool:
         """Whether running the sweep again would find nothing to do."""
-        last = next(iter(self.conclusions[::-1]), None)
+        last = next(iter(self.study.conclusions[::-1]), None)
         if last is None or last.budget != self.spec.budget.to_json():
             return False
         # What is enqueued waits for more of what was used up.
@@ -144,24 +131,10 @@ class Ledger:
         return all(record.state in over for record in self.unfinished())
 
     @property
-    def conclusions(self) -> list[Conclusion]:
-        """Each time that the agenda of a budget was carried out, the first one first."""
-        return [Conclusion(**each) for each in self._attributes.get(FINISHED, ())]
-
-    @property
     def driver(self) -> str | None:
         """The process that drives the sweep now, in words; None when nobody does."""
         found = standing(engine_of(self._storage), self._study_id)
         return found.holder if found is not None and found.alive else None
-
-    @property
-    def wall(self) -> float:
-        """Seconds in which drivers searched."""
-        return float(self._attributes.get(WALL, 0.0))
-
-    def note_wall(self, seconds: float) -> None:
-        """Write down for how long drivers have searched."""
-        self._storage.set_study_user_attr(self._study_id, WALL, seconds)
 
     def conclude(self, ended_by: str) -> None:
         """The agenda of this budget is carried out; saying it again is harmless.
@@ -169,11 +142,8 @@ class Ledger:
         Args:
             ended_by: what ended the search.
         """
-        now = Conclusion(len(self.trials()), self.spec.budget.to_json(), time.time(), ended_by)
-        before = self.conclusions
-        if not before or replace(before[-1], time=now.time) != now:
-            told = [asdict(each) for each in (*before, now)]
-            self._storage.set_study_user_attr(self._study_id, FINISHED, told)
+        budget = self.spec.budget.to_json()
+        self.study.conclude(Conclusion(len(self.trials()), budget, time.time(), ended_by))
 
     # -- what was asked ----------------------------------------------------------------------------
 
@@ -363,7 +333,7 @@ class Ledger:
         step, amount = max(spent.items())
         if role is Role.BASELINE and self._reference is None and amount > 0:
             self._reference = amount / step * trial.user_attrs[STEPS]
-            self._storage.set_study_user_attr(self._study_id, REFERENCE, self._reference)
+            self.study.note_reference(self._reference)
 
     def _settled(self, number: int) -> Assignment | None:
         """An enqueued trial that was taken, if it can be run."""
@@ -385,11 +355,6 @@ class Ledger:
 
     def _assignment(self, number: int) -> Assignment:
         return assignment_of(self._mirror.trial(number), self.spec)
-
-    @property
-    def _attributes(self) -> dict[str, Any]:
-        """Of the study."""
-        return self._storage.get_study_user_attrs(self._study_id)
 
     def _current(self, number: int, attempt: int) -> FrozenTrial:
         trial = self._mirror.trial(number)

@@ -21,6 +21,7 @@ REPLICATE_OF = "sweeps:replicate_of"
 STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a restart does not ask again
 RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
 REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
+RUNG = "completed_rung_"  # and a number: system attributes in which Optuna's pruners keep their rungs
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 
 
@@ -93,11 +94,3 @@ def record_of(trial: FrozenTrial, spec: Spec) -> TrialRecord:
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
     )
-
-
-def counted(record: TrialRecord) -> bool:
-    """Whether a trial counts against the budget.
-
-    What was enqueued with values that cannot be run has no settings, and costs nothing.
-    """
-    return record.role is not Role.REPLICATE and bool(record.settings)

@@ -90,7 +90,11 @@ class Simulation:
         self.world, self.ledger = world, ledger
         folders = Folders(spec.root, spec.name)
         tracker = Outgoing(
-            "sqlite", study=spec.name, folder=folders.sweep, artifacts=spec.root, identity=ledger.identity
+            "sqlite",
+            study=spec.name,
+            folder=folders.sweep,
+            artifacts=spec.root,
+            identity=ledger.study.identity,
         )
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)

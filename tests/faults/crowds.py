@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 from tests.faults.kills import HELD
 from tests.faults.oracle import survived
-from tests.faults.world import ROOT, Arena, Shape, World, ended, environment
+from tests.faults.world import Arena, Shape, World, ended, environment
+from tests.servers import LocalCluster
 
 
 def many_drivers(arena: Arena, dice: random.Random, seed: int) -> None:
@@ -45,8 +41,10 @@ def crowd(world: World, size: int) -> None:
 
 def many_submissions(arena: Arena, dice: random.Random, seed: int) -> None:
     """Twenty at once to a cluster's jobs server, under one id: one job, and all follow it to its end."""
-    server = arena.once("jobs", lambda: JobsServer(arena.root / "jobs"))
-    with arena.cleared(environment=server.environment) as world:
+    cluster = arena.once(
+        "jobs", lambda: LocalCluster(arena.root, {**environment(), "SWEEPS_FAULTS": os.devnull})
+    )
+    with arena.cleared(environment=cluster.environment) as world:
         identity = f"tiny-{seed}-{dice.randrange(10**6)}"
         words = ("submit", "tiny.yaml", "--runs", str(world.runs), "--submission-id", identity)
         submitted = [world.start(*words, name=f"submit-{n}") for n in range(20)]
@@ -55,30 +53,3 @@ def many_submissions(arena: Arena, dice: random.Random, seed: int) -> None:
         assert sum(f"{identity}: submitted" in text for _, text in said) == 1, said
         world.environment = {}
         survived(world, arena.reference(world.shape))
-
-
-class JobsServer:
-    """`cluster/local.sh start`: a head and a worker node with token authentication and a jobs server."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self._folder = Path(tempfile.mkdtemp(prefix="swp", dir="/tmp"))  # Ray's sockets need a short path
-        port = random.Random(os.getpid()).randrange(23000, 31000)
-        options = ("--port", str(port), "--dashboard-port", str(port + 4), "--runs", str(folder))
-        self._script("start", *options)
-        exports = dict(
-            line.removeprefix("export ").split("=", 1) for line in self._script("env").splitlines()
-        )
-        self.environment = {name: value.strip("'") for name, value in exports.items()}
-
-    def close(self) -> None:
-        """End both nodes."""
-        self._script("stop")
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _script(self, command: str, *options: str) -> str:
-        words = ["bash", str(ROOT / "cluster" / "local.sh"), command, *options, "--dir", str(self._folder)]
-        given = {**environment(), "PYTHON": sys.executable, "SWEEPS_FAULTS": os.devnull}
-        return subprocess.run(
-            words, env=given, check=True, stdout=subprocess.PIPE, text=True, timeout=180
-        ).stdout

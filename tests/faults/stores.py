@@ -5,12 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +15,8 @@ from typing import Any
 from tests.faults.kills import KILLED, again
 from tests.faults.oracle import survived
 from tests.faults.proxy import Proxy
-from tests.faults.world import Arena, Shape, World, ended, environment
+from tests.faults.world import Arena, Shape, World, ended
+from tests.servers import MlflowServer
 
 START = 120.0  # seconds for a server to answer
 
@@ -27,46 +24,16 @@ START = 120.0  # seconds for a server to answer
 # -- MLflow ---------------------------------------------------------------------------------------------
 
 
-class MlflowServer:
-    """A real `mlflow server` on SQLite, for all seeds."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.database = folder / "mlflow.db"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        words = (
-            *("server", "--backend-store-uri", f"sqlite:///{self.database}", "--port", str(self.port)),
-            *("--default-artifact-root", str(folder / "artifacts"), "--no-serve-artifacts", "--workers", "1"),
-        )
-        with (folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", *words],
-                stdout=log,
-                stderr=log,
-                env=environment(),
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START
-        while True:
-            with (
-                contextlib.suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2),
-            ):
-                return
-            assert time.monotonic() < deadline, "MLflow's server did not start"
-            time.sleep(0.1)
-
-    def close(self) -> None:
-        """End it."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+def _server(folder: Path) -> MlflowServer:
+    folder.mkdir()
+    server = MlflowServer(folder)
+    server.start()
+    return server
 
 
 @contextlib.contextmanager
 def _tracked_by_a_server(arena: Arena) -> Iterator[tuple[World, Proxy]]:
-    server = arena.once("mlflow", lambda: MlflowServer(arena.root / "server"))
+    server = arena.once("mlflow", lambda: _server(arena.root / "server"))
     proxy = Proxy(server.port)
     try:
         tracking = f'{{uri: "http://127.0.0.1:{proxy.port}"}}'

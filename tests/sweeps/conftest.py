@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweeps.agenda import Agenda
+from sweeps.ledger import Ledger
+from sweeps.records import Assignment
 from sweeps.spec import Spec, load_spec
+from sweeps.tracking import NullTracker
 
 SPEC = """
 name: {name}
@@ -95,3 +100,26 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield server.get_uri()
     with contextlib.suppress(Exception):
         server.cleanup()
+
+
+def agenda_of(spec: Spec, parallel: int = 2) -> Agenda:
+    """Of a sweep that nothing is told of."""
+    spec.root.mkdir(exist_ok=True)
+    return Agenda(Ledger.open(spec.study_url, spec), NullTracker(), parallel=parallel)
+
+
+def taken(agenda: Agenda) -> Assignment:
+    """What there is to do next: something."""
+    assignment = agenda.next()
+    assert isinstance(assignment, Assignment)
+    return assignment
+
+
+def copied(sweep: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a copy of a sweep that others look at, too."""
+    folder = to / "work"
+    shutil.copytree(sweep, folder)
+    monkeypatch.chdir(folder)
+    for name in ("SWEEPS_RUNS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    return folder

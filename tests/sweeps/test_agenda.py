@@ -17,8 +17,8 @@ from sweeps.records import Assignment, Cause, Outcome, Point, Role, State
 from sweeps.results import Sweep
 from sweeps.service import _Tidying, run
 from sweeps.spec import Spec, load_spec
-from sweeps.tracking import NullTracker
 from sweeps.trial import append_curve, read_curve, warm_slot
+from tests.sweeps.conftest import agenda_of, taken
 
 LOST = Outcome(State.FAIL, "its worker died", Cause.LOST)
 
@@ -26,17 +26,6 @@ LOST = Outcome(State.FAIL, "its worker died", Cause.LOST)
 @pytest.fixture
 def spec(write_spec: Any) -> Spec:
     return load_spec(str(write_spec(trials=4)))
-
-
-def agenda_of(spec: Spec, parallel: int = 2) -> Agenda:
-    spec.root.mkdir(exist_ok=True)
-    return Agenda(Ledger.open(spec.study_url, spec), NullTracker(), parallel=parallel)
-
-
-def taken(agenda: Agenda) -> Assignment:
-    assignment = agenda.next()
-    assert isinstance(assignment, Assignment)
-    return assignment
 
 
 def completed(agenda: Agenda, assignment: Assignment, loss: float) -> None:

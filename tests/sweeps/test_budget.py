@@ -12,11 +12,10 @@ import pytest
 
 from sweeps.agenda import Agenda, Idle
 from sweeps.budget import Spending, amount, enough_for, going_on, raised, reaches
-from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Outcome, Point, Role, State
 from sweeps.service import run
 from sweeps.spec import LIMITS, BudgetSettings, Spec, load_spec
-from sweeps.tracking import NullTracker
+from tests.sweeps.conftest import agenda_of, taken
 
 TOKENS = 512  # of a whole trial, in eight steps
 
@@ -26,17 +25,6 @@ def limited(write_spec: Any) -> Callable[..., Spec]:
     """`limited("budget.tokens=2048")`: a spec of twelve trials and what else is limited."""
     path = str(write_spec(trials=12))
     return lambda *overrides: load_spec(path, overrides=overrides)
-
-
-def agenda_of(spec: Spec, parallel: int = 2) -> Agenda:
-    spec.root.mkdir(exist_ok=True)
-    return Agenda(Ledger.open(spec.study_url, spec), NullTracker(), parallel=parallel)
-
-
-def taken(agenda: Agenda) -> Assignment:
-    assignment = agenda.next()
-    assert isinstance(assignment, Assignment)
-    return assignment
 
 
 def point(step: int, loss: float = 4.0) -> Point:
@@ -136,7 +124,7 @@ def test_time_counts_while_somebody_searches(
     completed(agenda, first)
     now[0] += 4_000  # nobody runs it
     agenda = agenda_of(spec)
-    assert agenda.ledger.wall == 40
+    assert agenda.ledger.study.wall == 40
     second, third = taken(agenda), taken(agenda)
     now[0] += 59
     completed(agenda, second)
@@ -148,7 +136,7 @@ def test_time_counts_while_somebody_searches(
     assert taken(agenda).role is Role.REPLICATE
     now[0] += 500
     agenda.next()
-    assert agenda.ledger.wall < 110, "finalists come on top"
+    assert agenda.ledger.study.wall < 110, "finalists come on top"
 
 
 @pytest.mark.parametrize("runner", ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
@@ -190,7 +178,7 @@ def test_what_is_enqueued_waits_for_more_and_holds_up_nothing(write_spec: Any, s
     assert whole.ended_by == "trials"
     assert sum(record.role is not Role.REPLICATE for record in whole.records) == 5
     assert [record.state for record in whole.records if record.role is Role.SEARCH] == [State.COMPLETE] * 3
-    assert [each.ended_by for each in whole.ledger.conclusions] == ["tokens", "tokens", "trials"]
+    assert [each.ended_by for each in whole.ledger.study.conclusions] == ["tokens", "tokens", "trials"]
 
 
 def test_the_summary_says_which_limit_it_was(

@@ -4,78 +4,33 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 
 from sweeps.ledger import open_storage
+from tests.servers import ROOT, LocalCluster
 
 pytestmark = pytest.mark.ray
 
-ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
-    for port in range(23000, 32000, 20):
-        try:
-            for offset in range(count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return port
-    pytest.fail("no free ports")
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """`cluster/local.sh start`, and what `cluster/local.sh env` gives a shell."""
-    script, runs = str(ROOT / "cluster" / "local.sh"), tmp_path_factory.mktemp("runs")
-    port = free_ports(6)
-    folder = Path(tempfile.mkdtemp(prefix="swp", dir="/tmp"))  # Ray's sockets need a short path
-    environment = {**os.environ, "PYTHON": sys.executable}
-    options = [
-        "--runs",
-        str(runs),
-        "--port",
-        str(port),
-        "--dashboard-port",
-        str(port + 4),
-        "--dir",
-        str(folder),
-    ]
-    started = subprocess.run(
-        ["bash", script, "start", *options],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert started.returncode == 0, started.stdout + started.stderr
-    printed = subprocess.run(
-        ["bash", script, "env", "--dir", str(folder)], capture_output=True, text=True, check=True
-    ).stdout
-    exports = dict(line.removeprefix("export ").split("=", 1) for line in printed.splitlines())
-    yield {"runs": runs, "env": {**environment, **exports}, "address": exports["RAY_API_SERVER_ADDRESS"]}
-    stopped = subprocess.run(
-        ["bash", script, "stop", "--dir", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    shutil.rmtree(folder, ignore_errors=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    cluster = LocalCluster(tmp_path_factory.mktemp("runs"))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def shell(cluster: LocalCluster) -> dict[str, str]:
+    """The environment of a shell that talks to it."""
+    return {**os.environ, **cluster.environment}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +46,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_ray_job_submit(cluster: dict[str, Any], checkout: Path) -> None:
+def test_ray_job_submit(cluster: LocalCluster, shell: dict[str, str], checkout: Path) -> None:
     """The plain command of Ray, word for word; the results are read from the study and from MLflow."""
     import mlflow
 
@@ -99,7 +54,7 @@ def test_ray_job_submit(cluster: dict[str, Any], checkout: Path) -> None:
     done = subprocess.run(
         [RAY, "job", "submit", "--submission-id", "plain", "--working-dir", ".", "--", *job.split()],
         cwd=checkout,
-        env=cluster["env"],
+        env=shell,
         capture_output=True,
         text=True,
         timeout=280,
@@ -108,7 +63,7 @@ def test_ray_job_submit(cluster: dict[str, Any], checkout: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Job 'plain' succeeded" in done.stdout
     assert "Best: trial" in done.stdout
-    runs = cluster["runs"]
+    runs = cluster.runs
     study = optuna.load_study(
         study_name="quickstart-small", storage=open_storage(f"sqlite:///{runs}/study.db")
     )
@@ -122,10 +77,12 @@ def test_ray_job_submit(cluster: dict[str, Any], checkout: Path) -> None:
     assert (runs / "quickstart-small" / "trials" / "0000" / "final-1" / "model.safetensors").is_file()
 
 
-def test_without_the_token_nothing_is_taken(cluster: dict[str, Any], checkout: Path) -> None:
-    environment = {k: v for k, v in cluster["env"].items() if not k.startswith("RAY_AUTH")}
+def test_without_the_token_nothing_is_taken(
+    cluster: LocalCluster, shell: dict[str, str], checkout: Path
+) -> None:
+    environment = {k: v for k, v in shell.items() if not k.startswith("RAY_AUTH")}
     done = subprocess.run(
-        [sys.executable, "-m", "sweeps", "submit", "quickstart-small", "--address", cluster["address"]],
+        [sys.executable, "-m", "sweeps", "submit", "quickstart-small", "--address", cluster.address],
         cwd=checkout,
         env={**environment, "RAY_AUTH_MODE": "disabled", "HOME": str(checkout)},
         capture_output=True,
@@ -139,11 +96,13 @@ def test_without_the_token_nothing_is_taken(cluster: dict[str, Any], checkout: P
 
 
 @pytest.mark.slow  # a kind of the fault suite, too: many-submissions
-def test_sweeps_submit_is_one_job_however_often(cluster: dict[str, Any], checkout: Path) -> None:
+def test_sweeps_submit_is_one_job_however_often(
+    cluster: LocalCluster, shell: dict[str, str], checkout: Path
+) -> None:
     """A finished sweep submitted three times at once: one job, which finds nothing left to do."""
-    command = [sys.executable, "-m", "sweeps", "submit", "quickstart-small", "--runs", str(cluster["runs"])]
+    command = [sys.executable, "-m", "sweeps", "submit", "quickstart-small", "--runs", str(cluster.runs)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    together = [subprocess.Popen(command, cwd=checkout, env=cluster["env"], **pipes) for _ in range(3)]
+    together = [subprocess.Popen(command, cwd=checkout, env=shell, **pipes) for _ in range(3)]
     outputs = [process.communicate(timeout=200)[0] for process in together]
     assert [process.returncode for process in together] == [0, 0, 0], outputs
     assert sum("sweep-quickstart-small: submitted" in output for output in outputs) == 1, outputs

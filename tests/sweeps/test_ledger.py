@@ -314,7 +314,7 @@ def test_a_study_that_was_killed_while_it_was_made_is_made_again(url: str, spec:
     study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], other.name)
     storage.set_study_user_attr(study_id, "sweeps:identity", "abc")
     ledger = Ledger.open(url, other)
-    assert ledger.identity != ""
+    assert ledger.study.identity != ""
     assert ledger.ask() is not None
 
 

@@ -6,21 +6,18 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import struct
 import subprocess
 import sys
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sweeps import machine
 from sweeps.__main__ import main
-from sweeps.interrupt import terminated_as_interrupted
 
 GOOD = """\
 name: my-sweep
@@ -504,110 +501,6 @@ def test_as_a_command(mistake: str, place: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: spec.yaml:{expected[0]}\n"
     assert tree(place) == before
-
-
-LONG = GOOD.replace("tokens: 2048", "tokens: 4096000") + "tracking: null\n"
-
-
-@pytest.mark.parametrize(("number", "code", "times"), [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)])
-def test_a_run_that_is_stopped_says_that_it_goes_on(
-    number: signal.Signals, code: int, times: int, place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (place / "spec.yaml").write_text(LONG)
-    command = [sys.executable, "-m", "sweeps", "run", "spec.yaml", "--runner", "inline"]
-    measured = 0
-    for _ in range(times):
-        with started(command) as driver:
-            wait_for_more_than(measured, place, driver)
-            again = main(["run", "spec.yaml", "--runner", "inline"])  # while it is driven
-            driver.send_signal(number)
-            _, err = driver.communicate(timeout=60)
-        assert again == 1
-        told = capsys.readouterr().err
-        assert told.startswith(f"error: my-sweep is being driven by process {driver.pid} on ")
-        assert driver.returncode == code, err
-        assert err == "\nstopped; nothing is lost: the same command again goes on with my-sweep\n"
-        measured = len(curve(place).read_text().splitlines())
-
-
-@contextlib.contextmanager
-def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A program that takes SIGINT even where the tests themselves run in the background; never outlives us."""
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
-    ) as driver:
-        try:
-            yield driver
-        finally:
-            driver.kill()
-
-
-def curve(place: Path) -> Path:
-    return place / "runs/my-sweep/trials/0000/curve.jsonl"
-
-
-def wait_for_more_than(measured: int, place: Path, driver: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not curve(place).is_file() or len(curve(place).read_text().splitlines()) <= measured:
-        assert driver.poll() is None, "it ended"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_not_lost_where_nothing_can_be_raised(number: signal.Signals) -> None:
-    """As in a callback of a weak reference, which Python calls from wherever the last strong one goes."""
-    reached: list[str] = []
-
-    def callback(_gone: object) -> None:
-        reached.append("callback")
-        signal.raise_signal(number)
-        reached.append("never")
-
-    def work() -> None:
-        thing = type("Thing", (), {})()
-        reference = weakref.ref(thing, callback)
-        del thing
-        assert reference() is None
-        reached.append("went on")
-        time.sleep(10)
-
-    before, kept = sys.unraisablehook, signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with terminated_as_interrupted() as came, pytest.raises(KeyboardInterrupt):
-            work()
-    finally:
-        signal.signal(signal.SIGINT, kept)
-    assert reached == ["callback", "went on"]
-    assert came == ([number] * 2 if number is signal.SIGTERM else [])
-    assert sys.unraisablehook is before
-
-
-@pytest.mark.slow
-def test_sigterm_stops_what_a_script_started_in_the_background(place: Path) -> None:
-    """A shell that is not interactive starts `command &` with SIGINT ignored."""
-    (place / "spec.yaml").write_text(LONG)
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from sweeps.__main__ import main; "
-    code += "raise SystemExit(main(['run', 'spec.yaml', '--runner', 'inline']))"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, text=True) as driver:
-        wait_for_more_than(0, place, driver)
-        driver.terminate()
-        assert driver.wait(60) == 143
-
-
-def test_a_trial_that_is_stopped(place: Path) -> None:
-    (place / "spec.yaml").write_text(LONG)
-    command = [sys.executable, "-m", "sweeps", "trial", "spec.yaml", "1"]
-    with started(command) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline().startswith("step ")
-        driver.send_signal(signal.SIGINT)
-        _, err = driver.communicate(timeout=60)
-    assert (driver.returncode, err) == (130, "\nstopped\n")
 
 
 def test_a_reader_that_has_seen_enough_and_a_full_disk(place: Path) -> None:

@@ -20,7 +20,7 @@ from sweeps.results import NoSweepError, find, found, named, resumed, sweeps_in
 from sweeps.service import run
 from sweeps.single import assignment_of
 from sweeps.spec import load_spec
-from tests.sweeps.conftest import SPEC, Silent
+from tests.sweeps.conftest import SPEC, Silent, copied
 
 AWAY = "postgresql://me:secret@127.0.0.1:1/sweeps"
 LOOKS: dict[str, list[str]] = {
@@ -48,12 +48,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, save_model: Any) -> Path:
 @pytest.fixture
 def place(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a copy of that sweep."""
-    folder = tmp_path / "work"
-    shutil.copytree(ran, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("SWEEPS_RUNS", raising=False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return folder
+    return copied(ran, tmp_path, monkeypatch)
 
 
 def keep(folder: str, **changes: Any) -> None:

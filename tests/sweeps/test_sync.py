@@ -30,7 +30,7 @@ from sweeps.spec import load_spec
 from sweeps.sync import sync
 from sweeps.tracking import Tracker
 from sweeps.trial import CURVE
-from tests.sweeps.conftest import SPEC, Silent
+from tests.sweeps.conftest import SPEC, Silent, copied
 
 pytest.importorskip("mlflow")
 BUDGET = ("budget.trials", "now.budget.trials")  # MLflow keeps the first; a rebuilt one has the last alone
@@ -93,11 +93,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, save_model: Any) -> Path:
 @pytest.fixture
 def place(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a copy of that sweep."""
-    folder = tmp_path / "work"
-    shutil.copytree(tracked, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("SWEEPS_RUNS", raising=False)
-    return folder
+    return copied(tracked, tmp_path, monkeypatch)
 
 
 def tiny() -> Sweep:

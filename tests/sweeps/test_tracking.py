@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +19,9 @@ import pytest
 
 from sweeps.outbox import EVENTS, SENT, Outbox, read_sent
 from sweeps.records import Point, State
-from sweeps.tracking import NullTracker, Tracker, open_tracker, store_uri, tracking_problems
+from sweeps.tracking import NullTracker, Tracker, open_tracker
 from sweeps.tracking.tracker import flat, run_name
+from tests.servers import MlflowServer
 
 pytest.importorskip("mlflow")
 STEPS = (0, 1, 2, 4, 8)
@@ -93,7 +92,6 @@ class Store:
 def quiet() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # its workers would outlive the server
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         yield
@@ -396,59 +394,16 @@ def _alive(process: int) -> bool:
 # --- a server -------------------------------------------------------------------------------------------------
 
 
-class Server:
-    """`mlflow server` on a fixed port, to be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, timeout: float = 120.0) -> None:
-        store = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        place = ["--default-artifact-root", str(self.folder / "art"), "--no-serve-artifacts"]
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "mlflow",
-                    "server",
-                    *store,
-                    *place,
-                    *("--port", str(self.port), "--workers", "1"),
-                ],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
-                return
-            assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
-            time.sleep(0.1)
-        raise TimeoutError("the server did not start")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, quiet: None) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
+def server(tmp_path_factory: pytest.TempPathFactory, quiet: None) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
-    server.kill()
+    server.close()
 
 
 def test_a_server_that_is_killed_and_comes_back_has_everything_exactly_once(
-    server: Server, tmp_path: Path
+    server: MlflowServer, tmp_path: Path
 ) -> None:
     tracker = Tracker(server.uri, study="outage", folder=tmp_path / "outage", artifacts=tmp_path)
     slowest = 0.0
@@ -467,7 +422,7 @@ def test_a_server_that_is_killed_and_comes_back_has_everything_exactly_once(
     assert not tracker.pending()
     for number in range(trials):
         if number == killed_at:
-            server.kill()
+            server.close()
         if number == back_at:
             server.start()
         timed(tracker.declare, number, SETTINGS, {"sweeps.role": "search"})
@@ -554,80 +509,6 @@ def test_no_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -> None
     tracker.rank([1])
     assert tracker.close(0.0)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "sqlite",
-        "sqlite:///runs.db",
-        "http://mlflow:5000",
-        "https://user:pw@tracking.example/path",
-        "http://[::1]:1",
-        "postgresql://me@db/mlflow",
-        "postgresql+psycopg2://me:secret@db:5432/mlflow",
-        "mysql+pymysql://db/x",
-    ],
-)
-def test_addresses_that_are_right(uri: str) -> None:
-    assert tracking_problems(uri) == []
-
-
-HINT = '"sqlite", the address of a server (http://HOST:PORT) or of a database (postgresql://...)'
-
-
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("", f"tracking.uri: got ''; expected {HINT}; try http://127.0.0.1:5000"),
-        ("http://a b", f"tracking.uri: got 'http://a b'; expected {HINT}; try http://127.0.0.1:5000"),
-        ("http://", "tracking.uri: got 'http://'; expected a host name after ://; try http://127.0.0.1:5000"),
-        (
-            "http://mlflow:99999",
-            "tracking.uri: got 'http://mlflow:99999'; expected a port between 1 and 65535; try http://mlflow:5000",
-        ),
-        (
-            "https://me:secret@mlflow:x/",
-            (
-                "tracking.uri: got 'https://me:***@mlflow:x/'; expected a port between 1 and 65535; "
-                "try https://mlflow:5000"
-            ),
-        ),
-        (
-            "./mlruns",
-            (
-                f"tracking.uri: got './mlruns'; expected {HINT}; "
-                'try "sqlite" (MLflow no longer keeps runs in plain folders)'
-            ),
-        ),
-        (
-            "file:///tmp/mlruns",
-            (
-                f"tracking.uri: got 'file:///tmp/mlruns'; expected {HINT}; "
-                'try "sqlite" (MLflow no longer keeps runs in plain folders)'
-            ),
-        ),
-        ("mlflow:5000", f"tracking.uri: got 'mlflow:5000'; expected {HINT}; try http://mlflow:5000"),
-        ("ftp://mlflow", f"tracking.uri: got 'ftp://mlflow'; expected {HINT}; try http://127.0.0.1:5000"),
-        (
-            "sqlite:runs.db",
-            "tracking.uri: got 'sqlite:runs.db'; expected sqlite://...; try sqlite:///mlflow.db",
-        ),
-        ("http://[::1", f"tracking.uri: got 'http://[::1'; expected {HINT}; try http://127.0.0.1:5000"),
-    ],
-)
-def test_addresses_that_are_wrong(uri: str, message: str) -> None:
-    assert [str(problem) for problem in tracking_problems(uri)] == [message]
-
-
-def test_sqlite_means_a_file_among_the_artifacts_and_relative_files_are_where_the_driver_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert store_uri("sqlite", Path("runs")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert store_uri("sqlite:///mine.db", Path("runs")) == f"sqlite:///{tmp_path}/mine.db"
-    assert store_uri("sqlite:////data/mine.db", Path("runs")) == "sqlite:////data/mine.db"
-    assert store_uri("http://mlflow:5000", Path("runs")) == "http://mlflow:5000"
 
 
 def test_names_and_parameters() -> None:
