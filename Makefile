@@ -10,6 +10,8 @@ LOG := $(VENV)/install.log
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 TORCH := 2.13.0
 ARGS :=
+# Half of what a test takes is waiting for servers to start: two at once, each with whole files.
+JOBS := 2
 SEEDS := 10
 
 # The stamp holds the folder it was made in: an environment that was moved or copied is made anew.
@@ -29,7 +31,7 @@ sweep: $(STAMP) ## run the main job, the packaged sweep "quickstart"
 	@$(RUN) -m sweeps run quickstart
 
 test: $(STAMP) ## run the tests
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: $(STAMP) ## kill a sweep's processes in every way, SEEDS times each, and see that nothing is lost
 	@OMP_NUM_THREADS=1 $(RUN) -m tests.faults --seeds $(SEEDS)

@@ -15,6 +15,7 @@ from sweeps.arguments import parser
 from tli.errors import InputError, Problem, TliError
 
 if TYPE_CHECKING:
+    from sweeps.records import TrialRecord
     from sweeps.spec import Spec
 
 MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
@@ -135,14 +136,19 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     from sweeps.display import Display
     from sweeps.interrupt import terminated_as_interrupted
     from sweeps.results import places
+    from sweeps.selection import replicates_due
     from sweeps.service import run
     from sweeps.summary import summary_text
+
+    def due(records: Sequence[TrialRecord]) -> int:
+        chosen = spec.finalists
+        return len(replicates_due(records, chosen.top, chosen.seeds, chosen.per))
 
     total = spec.budget.trials + spec.replicates
     stream = sys.stderr if options.json else sys.stdout
     with terminated_as_interrupted() as terminated:
         try:
-            with Display(spec.name, total, stream) as display:
+            with Display(spec.name, total, stream, due=due) as display:
                 sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
         except KeyboardInterrupt:
             again = f"nothing is lost: the same command again goes on with {spec.name}"

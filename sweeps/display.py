@@ -19,14 +19,26 @@ if TYPE_CHECKING:
 ROWS = 20  # trials shown at once
 FRAME = 7  # lines of the display around them
 Clock = Callable[[], float]
+Due = Callable[[Sequence[TrialRecord]], int]
 
 
 class Display:
     """Shows a sweep on `stream` while it is entered; `update` and `note` may be called at any time."""
 
-    def __init__(self, name: str, total: int, stream: TextIO, *, clock: Clock = time.time) -> None:
+    def __init__(
+        self, name: str, total: int, stream: TextIO, *, due: Due | None = None, clock: Clock = time.time
+    ) -> None:
+        """Show nothing yet.
+
+        Args:
+            name: of the sweep.
+            total: the most trials that it may have.
+            stream: a terminal, or anything else.
+            due: how many more replicates there will be, once the finalists are known.
+            clock: seconds since the epoch.
+        """
         self._name, self._stream, self._clock = name, stream, clock
-        self._view = View(name, total, clock())
+        self._view = View(name, total, clock(), due)
         self._live: Live | None = None
         self._phase = ""
         # Places of records that had not ended at the latest update; None before the first one.
@@ -94,8 +106,8 @@ class Display:
 class View:
     """The latest state of a sweep and how it is drawn."""
 
-    def __init__(self, name: str, total: int, started: float) -> None:
-        self.name, self._total, self._started = name, total, started
+    def __init__(self, name: str, total: int, started: float, due: Due | None = None) -> None:
+        self.name, self._total, self._started, self._due = name, total, started, due
         self._records: tuple[TrialRecord, ...] = ()
         self._phase = "starting"
         self._at_first: float | None = None  # trials' worth of work done before this display
@@ -107,6 +119,8 @@ class View:
 
     def take(self, records: Sequence[TrialRecord], phase: str) -> None:
         """Remember the latest."""
+        if phase == "finalists" != self._phase and self._due is not None:
+            self._total = len(records) + self._due(records)  # the baseline may be one of them
         self._records, self._phase = tuple(records), phase
         if self._at_first is None:
             self._at_first = self._work()

@@ -21,10 +21,14 @@ ROOT = Path(__file__).parents[1]
 def free_ports(count: int) -> int:
     """The first of so many ports in a row that nobody listens on.
 
+    Processes beside each other start their search at places of their own.
+
     Raises:
         RuntimeError: there are none.
     """
-    for port in range(23000, 32000, 20):
+    places = range(23000, 32000, 20)
+    own = os.getpid() % len(places)
+    for port in (*places[own:], *places[:own]):
         try:
             for offset in range(count):
                 with socket.socket() as probe:

@@ -15,10 +15,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
-from sweeps.ledger.halving import Halving
+from sweeps.ledger.halving import Halving, Hyperband
 from sweeps.ledger.seen import SeenStudy
 from sweeps.records import Point
 
@@ -40,7 +40,7 @@ def _asha(grace: int, whole: int, keep: float) -> BasePruner:  # noqa: ARG001
 
 
 def _hyperband(grace: int, whole: int, keep: float) -> BasePruner:
-    return HyperbandPruner(min_resource=grace, max_resource=whole, reduction_factor=_factor(keep))
+    return Hyperband(min_resource=grace, max_resource=whole, reduction_factor=_factor(keep))
 
 
 def _median(grace: int, whole: int, keep: float) -> BasePruner:  # noqa: ARG001 - the median keeps one half

@@ -21,7 +21,7 @@ REPLICATE_OF = "sweeps:replicate_of"
 STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a restart does not ask again
 RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
 REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
-RUNG = "completed_rung_"  # and a number: system attributes in which Optuna's pruners keep their rungs
+RUNG = "completed_rung_"  # begins the names of system attributes in which stopping rules keep their rungs
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 
 

@@ -84,6 +84,18 @@ def test_without_a_terminal_each_finished_trial_is_one_plain_line() -> None:
     ]
 
 
+def test_once_the_finalists_are_known_the_trials_are_counted_exactly() -> None:
+    stream = io.StringIO()
+    display = Display("quickstart", 24, stream, due=lambda records: 5 - len(records))
+    display.update([record(0), record(1)], "search")
+    ended = [record(0, State.COMPLETE, step=50), record(1, State.COMPLETE, step=50)]
+    display.update([*ended, record(2, role=Role.REPLICATE, replicate_of=0)], "finalists")
+    done = record(2, State.COMPLETE, step=50, role=Role.REPLICATE, replicate_of=0)
+    display.update([*ended, done, record(3, role=Role.REPLICATE, replicate_of=1)], "finalists")
+    counts = [line.split()[0] for line in stream.getvalue().splitlines() if "/" in line.split()[0]]
+    assert counts == ["1/5", "2/5", "3/5"]
+
+
 def test_trials_finished_before_a_resume_are_counted_and_not_repeated() -> None:
     stream = io.StringIO()
     display = Display("quickstart", 24, stream)

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.pruners import BasePruner
 
 from sweeps.ledger import Ledger
 from sweeps.records import Point, Role, State
@@ -23,15 +24,21 @@ def stopped_at(ledger: Ledger, number: int, loss: float, cost: float) -> int | N
     return None
 
 
-def test_halving_decides_as_optuna_does(write_spec: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("asha", optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=2)),
+        ("hyperband", optuna.pruners.HyperbandPruner(min_resource=2, max_resource=8, reduction_factor=2)),
+    ],
+)
+def test_halving_decides_as_optuna_does(write_spec: Any, name: str, rule: BasePruner) -> None:
     """With the ledger opened again in between, losses that are equal, infinite and no number among them."""
-    spec = load_spec(str(write_spec()))
+    spec = load_spec(str(write_spec(replace={"rule: asha": f"rule: {name}"})))
     spec.root.mkdir(exist_ok=True)
     chance = random.Random(3)
-    theirs = optuna.create_study()
-    rule = optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=2)
+    theirs = optuna.create_study(study_name=spec.name)  # brackets go by it
     decisions = []
-    for number in range(40):
+    for number in range(60):
         if number % 7 == 0:
             ledger = Ledger.open(spec.study_url, spec)
         ledger.ask()
