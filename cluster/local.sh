@@ -61,7 +61,33 @@ bin=$(cd "$(dirname "$python")" && pwd)
 marker="SWEEPS_LOCAL_CLUSTER=$dir"
 
 ours() {
-    { grep -lzxF "$marker" /proc/[0-9]*/environ 2>/dev/null || true; } | cut -d/ -f3
+    # Not grep itself, which has the marker once `start` has exported it.
+    { env -u SWEEPS_LOCAL_CLUSTER grep -lzxF "$marker" /proc/[0-9]*/environ 2>/dev/null || true; } | cut -d/ -f3
+}
+
+# Ours and all below them: Ray's agents write their titles over their environment.
+family() {
+    "$python" - $(ours) <<'TEXT'
+import pathlib, sys
+parents = {}
+for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    try:
+        parents[int(stat.parent.name)] = int(stat.read_text("ascii", "replace").rpartition(")")[2].split()[1])
+    except OSError:
+        pass  # it has just ended
+found = {int(pid) for pid in sys.argv[1:]}
+while more := {pid for pid, parent in parents.items() if parent in found} - found:
+    found |= more
+print(*sorted(found))
+TEXT
+}
+
+# Those of the given processes that are still there.
+alive() {
+    local pid
+    for pid in "$@"; do
+        if [ -e "/proc/$pid/cwd" ]; then echo "$pid"; fi
+    done | sort -u
 }
 
 environment() {
@@ -145,18 +171,19 @@ TEXT
 }
 
 stop() {
-    local pids
+    local pids signal
+    pids=$(family)
     for signal in TERM KILL; do
-        pids=$(ours)
-        [ -n "$pids" ] || break
         # shellcheck disable=SC2086
-        kill -$signal $pids 2>/dev/null || true
+        [ -z "$pids" ] || kill -$signal $pids 2>/dev/null || true
         for _ in $(seq 50); do
-            [ -n "$(ours)" ] || break
+            # shellcheck disable=SC2086
+            pids=$(alive $pids $(ours))
+            [ -n "$pids" ] || break 2
             sleep 0.1
         done
     done
-    [ -z "$(ours)" ] || fail "$dir: got processes that do not end: $(ours | tr '\n' ' ')"
+    [ -z "$pids" ] || fail "$dir: got processes that do not end: ${pids//$'\n'/ }"
     rm -f "$dir/token" "$dir/dashboard-port"
     echo "no process of the cluster in $dir is left; its logs stay there"
 }

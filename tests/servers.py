@@ -15,6 +15,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -115,8 +117,15 @@ class LocalCluster:
         self.address = self.environment["RAY_API_SERVER_ADDRESS"]
 
     def close(self) -> None:
-        """End both nodes."""
+        """End both nodes, and see that nothing of them is left."""
+        theirs = [
+            process
+            for node in psutil.process_iter(["cmdline"])
+            if str(self._folder) in " ".join(node.info["cmdline"] or ())
+            for process in (node, *node.children(recursive=True))
+        ]
         self._script("stop")
+        assert not [process for process in theirs if _runs(process)]
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _script(self, command: str, *options: str, seconds: float = 60) -> str:
@@ -131,3 +140,9 @@ class LocalCluster:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
