@@ -90,6 +90,10 @@ alive() {
     done | sort -u
 }
 
+taken() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
 environment() {
     echo "export RAY_AUTH_MODE=token"
     echo "export RAY_AUTH_TOKEN_PATH=$dir/token"
@@ -100,6 +104,11 @@ start() {
     [ -z "$(ours)" ] || fail "$dir: got a cluster that runs already; expected none; try cluster/local.sh stop"
     [ ${#dir} -le 38 ] || fail "--dir: got $dir; expected at most 38 characters, for Ray's sockets; try /tmp/ray"
     [ -x "$bin/ray" ] || fail "PYTHON: got $python without Ray; expected one with it; try pip install '.[sweeps]'"
+    local each
+    for each in $port $((port + 1)) $((port + 2)) $((port + 3)); do
+        taken "$each" && fail "--port: got $port, and something listens on $each; expected four free ones in a row"
+    done
+    taken "$dashboard" && fail "--dashboard-port: got $dashboard, and something listens there; expected a free one"
     mkdir -p "$dir" "$runs"
     runs=$(cd "$runs" && pwd)
     (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' >"$dir/token")
