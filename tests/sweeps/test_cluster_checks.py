@@ -17,6 +17,7 @@ from sweeps.__main__ import main
 from sweeps.errors import SpecError
 from sweeps.preflight import check
 from sweeps.spec import load_spec
+from tests.sweeps.conftest import WriteSpec
 
 FORMS = "expected HOST:PORT of its head node, ray://HOST:PORT, or auto"
 RUNS = "expected the address of a Ray cluster that runs"
@@ -130,3 +131,17 @@ def test_a_head_node_is_known_and_sigterm_stays_ours(write_spec: Callable[..., P
         assert backends.head_problem(ray.get_runtime_context().gcs_address) is None
     finally:
         stop_cluster()
+
+
+def test_a_machine_too_busy_to_start_ray_is_an_error_in_one_line(
+    write_spec: WriteSpec, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nThe GCS may be overloaded.")  # noqa: TRY002
+
+    monkeypatch.setattr(ray, "init", late)
+    assert main(["run", str(write_spec())]) == 1
+    told = capsys.readouterr().err
+    assert told == "error: Ray did not start on this machine: The current node timed out during startup.\n"
