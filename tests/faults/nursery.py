@@ -90,7 +90,9 @@ class Nursery:
         self._process.stdin.flush()
         while not (said := self._said(wait=True)).startswith("started "):
             self._note(said)
-        return Child(self, int(said.split()[1]), ["sweeps", *words])
+        pid = int(said.split()[1])
+        self._ended.pop(pid, None)  # of an earlier child: in a long run numbers come again
+        return Child(self, pid, ["sweeps", *words])
 
     def ended(self, pid: int) -> int | None:
         """The exit code of a child, once it has ended."""

@@ -6,12 +6,14 @@ import contextlib
 import random
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.kinds import KINDS
+from tests.faults.nursery import Nursery
 from tests.faults.oracle import survived
 from tests.faults.world import Arena, Shape, World
 
@@ -109,3 +111,17 @@ def test_the_oracle_sees(arena: Arena, damage: str) -> None:
         do(world)
         with pytest.raises(AssertionError, match=says):
             survived(world, reference)
+
+
+def test_a_process_number_that_comes_again_is_another_child() -> None:
+    """A whole run of the suite starts more processes than there are numbers."""
+    nursery = Nursery.__new__(Nursery)
+    again = ["sh", "-c", "read order; echo ended 7 0; echo started 7; read more"]
+    nursery._process = subprocess.Popen(again, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    nursery._ended, nursery._rest = {7: 0}, b""
+    try:
+        child = nursery.start(["run"], Path(), {}, Path("log"))
+        assert child.pid == 7
+        assert child.poll() is None
+    finally:
+        nursery.close()
