@@ -64,6 +64,11 @@ class Mirror:
             self._take(trial)
         self._stale.clear()
 
+    def freshen(self) -> None:
+        """As `look`, unless what is remembered is as good: to the holder of the lease, all but new trials."""
+        if not self.exclusive or self._stale or not self._trials:
+            self.look()
+
     def look_again(self) -> None:
         """As `look`, and find the trials that were ended, or taken, or are run, by somebody else."""
         standing = unfinished(self._store, self.study_id)
@@ -75,7 +80,7 @@ class Mirror:
 
     def records(self) -> list[TrialRecord]:
         """Every trial, in the order of their numbers; a list of the caller's own."""
-        self._freshen()
+        self.freshen()
         return list(self._records)
 
     def record(self, number: int) -> TrialRecord:
@@ -85,7 +90,7 @@ class Mirror:
 
     def open_records(self) -> list[TrialRecord]:
         """Those that have not ended."""
-        self._freshen()
+        self.freshen()
         return [self._records[number] for number in self._open]
 
     def trial(self, number: int) -> FrozenTrial:
@@ -105,18 +110,18 @@ class Mirror:
 
     def on_rung(self, name: str) -> Sequence[float]:
         """The losses on a rung of a stopping rule, the lowest first."""
-        self._freshen()
+        self.freshen()
         return self._rungs[name]
 
     def running(self) -> list[FrozenTrial]:
         """Those of the visible ones that run, in no order."""
-        self._freshen()
+        self.freshen()
         open_ones = (self._visible.get(number) for number in self._open)
         return [trial for trial in open_ones if trial is not None and trial.state is TrialState.RUNNING]
 
     def visible(self) -> Reversible[FrozenTrial]:
         """What the sampler and the stopping rule may see, in the order of numbers."""
-        self._freshen()
+        self.freshen()
         return self._visible.values()
 
     @property
@@ -185,10 +190,6 @@ class Mirror:
         self._renew(number)
 
     # -- inside ----------------------------------------------------------------------------------------
-
-    def _freshen(self) -> None:
-        if not self.exclusive or self._stale or not self._trials:
-            self.look()
 
     def _id(self, number: int) -> int:
         return int(self._trials[number]._trial_id)

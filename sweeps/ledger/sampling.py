@@ -12,8 +12,8 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -50,6 +50,7 @@ class Proposals:
         self._sampler = SAMPLERS[sampler]
         self._tried: set[tuple[Any, ...]] = set()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
+        self._glances: dict[int, _Glance] = {}  # of those in the latest window, by number
         self._read = 0  # of the mirror's list of them
 
     def propose(self, number: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -98,7 +99,38 @@ class Proposals:
         running = heapq.nlargest(WINDOW, mirror.running(), key=lambda trial: trial.number)
         best = (entry[-1] for entry in self._best)
         chosen = {trial.number: trial for trial in (*best, *itertools.islice(told, WINDOW), *running)}
-        return SeenStudy(self._study.study_name, mirror, map(chosen.__getitem__, sorted(chosen)))
+        known, self._glances = self._glances, {}
+        for number in sorted(chosen):
+            glance, trial = known.get(number), chosen[number]
+            self._glances[number] = glance if glance is not None and glance.of is trial else _Glance(trial)
+        seen = cast("Iterable[FrozenTrial]", self._glances.values())
+        return SeenStudy(self._study.study_name, mirror, seen)
+
+
+class _Glance:
+    """What TPE looks at of a trial, close together: it does so several times for each parameter it picks."""
+
+    __slots__ = (
+        "constraints",
+        "intermediate_values",
+        "number",
+        "of",
+        "params",
+        "state",
+        "system_attrs",
+        "value",
+    )
+
+    def __init__(self, trial: FrozenTrial) -> None:
+        step = trial.last_step
+        self.of = trial
+        self.number, self.state, self.params = trial.number, trial.state, trial.params
+        self.value = trial.values[0] if trial.values else None
+        # How far a stopped one came, and its loss there; the rest of its curve is not looked at.
+        self.intermediate_values = {} if step is None else {step: trial.intermediate_values[step]}
+        # Of feasible trials, and of parameters that were picked together: we have neither.
+        self.constraints: dict[str, float] = {}
+        self.system_attrs: dict[str, Any] = {}
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, ...]:

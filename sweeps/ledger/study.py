@@ -185,8 +185,11 @@ class Ledger:
         return self._create(settings, params or {}, attributes)
 
     def ask(self) -> Assignment | None:
-        """A trial of the sampler's choice, written down; None when a finite space is exhausted."""
-        self._mirror.look()
+        """A trial of the sampler's choice, written down; None when a finite space is exhausted.
+
+        The driver asks `take_waiting` first, which sees what is new.
+        """
+        self._mirror.freshen()
         params = self._proposals.propose(self._mirror.count)
         if params is None:
             return None

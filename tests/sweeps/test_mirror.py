@@ -167,6 +167,39 @@ def test_a_resumed_driver_asks_the_same_in_a_long_study(
     assert straight[:10] == proposals("whole", [36])[:10]
 
 
+def test_what_the_sampler_looks_at_of_a_trial_is_enough(
+    driven: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a long study it sees no whole trials, and picks what it would pick from those."""
+    monkeypatch.setattr(sampling, "WINDOW", 20)
+    chance = random.Random(5)
+    for number in range(40):
+        assert driven.ask() is not None
+        driven.report(number, 1, [point(0, 5.0), point(2, chance.choice([4.5, math.nan, math.inf]))])
+        if number % 8:
+            driven.report(number, 1, [point(8, chance.uniform(3, 5))])
+            state = chance.choice([State.COMPLETE, State.PRUNED, State.FAIL])
+            driven.tell(number, 1, state)
+
+    def picks() -> list[dict[str, Any] | None]:
+        proposals = sampling.Proposals(driven._seen, driven.space, sampler="tpe", seed=0)
+        return [proposals.propose(number) for number in range(40, 60)]
+
+    glanced = picks()
+    monkeypatch.setattr(sampling, "_Glance", _Whole)
+    assert glanced == picks()
+
+
+class _Whole:
+    """A trial as it is; `of` tells whether it is still the same."""
+
+    def __init__(self, trial: Any) -> None:
+        self.of = trial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.of, name)
+
+
 def test_no_step_of_a_driver_reads_the_trials_that_run(driven: Ledger, url: str) -> None:
     """The statements that reach the store are as many with thirty trials running as with three."""
     statements: list[str] = []
