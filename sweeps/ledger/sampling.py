@@ -128,7 +128,7 @@ class _Glance:
         self.value = trial.values[0] if trial.values else None
         # How far a stopped one came, and its loss there; the rest of its curve is not looked at.
         self.intermediate_values = {} if step is None else {step: trial.intermediate_values[step]}
-        # Of feasible trials, and of parameters that were picked together: we have neither.
+        # Of limits that were broken, and of parameters that were picked together: there are neither here.
         self.constraints: dict[str, float] = {}
         self.system_attrs: dict[str, Any] = {}
 
