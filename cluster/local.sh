@@ -106,9 +106,9 @@ start() {
     [ -x "$bin/ray" ] || fail "PYTHON: got $python without Ray; expected one with it; try pip install '.[sweeps]'"
     local each
     for each in $port $((port + 1)) $((port + 2)) $((port + 3)); do
-        taken "$each" && fail "--port: got $port, and something listens on $each; expected four free ones in a row"
+        taken "$each" && fail "--port: got $port, and something listens on $each; expected four free ones in a row; try another"
     done
-    taken "$dashboard" && fail "--dashboard-port: got $dashboard, and something listens there; expected a free one"
+    taken "$dashboard" && fail "--dashboard-port: got $dashboard, and something listens there; expected a free one; try another"
     mkdir -p "$dir" "$runs"
     runs=$(cd "$runs" && pwd)
     (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' >"$dir/token")

@@ -41,6 +41,13 @@ def free_ports(count: int) -> int:
     raise RuntimeError("no free ports")
 
 
+def alive(process: int) -> bool:
+    """Whether a process is there and has not ended: one that nobody has waited for yet has."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 class MlflowServer:
     """`mlflow server` on a fixed port, with its store in `database`; may be killed and started again."""
 
@@ -119,13 +126,13 @@ class LocalCluster:
     def close(self) -> None:
         """End both nodes, and see that nothing of them is left."""
         theirs = [
-            process
+            process.pid
             for node in psutil.process_iter(["cmdline"])
             if str(self._folder) in " ".join(node.info["cmdline"] or ())
             for process in (node, *node.children(recursive=True))
         ]
         self._script("stop")
-        assert not [process for process in theirs if _runs(process)]
+        assert not [process for process in theirs if alive(process)]
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _script(self, command: str, *options: str, seconds: float = 60) -> str:
@@ -140,9 +147,3 @@ class LocalCluster:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
-
-
-def _runs(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -21,7 +20,7 @@ from sweeps.outbox import EVENTS, SENT, Outbox, read_sent
 from sweeps.records import Point, State
 from sweeps.tracking import NullTracker, Tracker, open_tracker
 from sweeps.tracking.tracker import flat, run_name
-from tests.servers import MlflowServer
+from tests.servers import MlflowServer, alive
 
 pytest.importorskip("mlflow")
 STEPS = (0, 1, 2, 4, 8)
@@ -379,16 +378,10 @@ def test_a_killed_driver_leaves_no_process_behind_and_loses_nothing(tmp_path: Pa
     driver.kill()
     driver.wait()
     deadline = time.monotonic() + 40
-    while time.monotonic() < deadline and _alive(process):
+    while time.monotonic() < deadline and alive(process):
         time.sleep(0.1)
-    assert not _alive(process)
+    assert not alive(process)
     assert store.history(store.runs("orphan")["0"], "eval_loss") == [(s, 2.0) for s in range(5)]
-
-
-def _alive(process: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 # --- a server -------------------------------------------------------------------------------------------------
