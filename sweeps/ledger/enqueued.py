@@ -14,8 +14,7 @@ from sweeps.spec import Spec
 def settle(number: int, mirror: Mirror, proposals: Proposals, spec: Spec) -> bool:
     """Complete the parameters of an enqueued trial and write its settings; whether it can be run.
 
-    One that cannot ends as FAIL. Each write can be the last before a kill: until the settings are there, this
-    is done again.
+    One that cannot ends as FAIL. After a kill before that it is done again.
 
     Args:
         number: of a trial that was waiting, and is RUNNING now.
@@ -32,14 +31,16 @@ def settle(number: int, mirror: Mirror, proposals: Proposals, spec: Spec) -> boo
         space.refuse_idle(given, params)
         settings = spec.settings_for(params).model_dump()
     except ValueError as error:  # SpecError is one
-        mirror.set_attribute(number, ROLE, Role.SEARCH.value)
-        mirror.set_attribute(number, REASON, f"enqueued: {error}")
-        mirror.end(number, TrialState.FAIL)
+        with mirror.event(number):
+            mirror.set_attribute(number, ROLE, Role.SEARCH.value)
+            mirror.set_attribute(number, REASON, f"enqueued: {error}")
+            mirror.end(TrialState.FAIL)
         return False
-    for name, distribution in space.distributions(params).items():
-        if name not in trial.params:
-            mirror.set_param(number, name, params[name], distribution)
     attributes = attributes_of(settings, spec.steps, {ROLE: Role.SEARCH.value})
-    for attribute in (ROLE, SEED, STEPS, ATTEMPT, SETTINGS):
-        mirror.set_attribute(number, attribute, attributes[attribute])
+    with mirror.event(number):
+        for name, distribution in space.distributions(params).items():
+            if name not in trial.params:
+                mirror.set_param(number, name, params[name], distribution)
+        for attribute in (ROLE, SEED, STEPS, ATTEMPT, SETTINGS):
+            mirror.set_attribute(number, attribute, attributes[attribute])
     return True

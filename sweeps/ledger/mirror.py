@@ -13,7 +13,9 @@ import bisect
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Reversible, Sequence
+from collections.abc import Iterator, Reversible, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -22,8 +24,10 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import StaleAttemptError
+from sweeps.ledger import writing
 from sweeps.ledger.loading import load, unfinished
 from sweeps.ledger.trials import HIDDEN, REQUEST, RUNG, record_of
+from sweeps.ledger.writing import Changes
 from sweeps.records import State, TrialRecord
 from sweeps.spec import Spec
 
@@ -48,11 +52,14 @@ class Mirror:
         self._rungs: defaultdict[str, list[float]] = defaultdict(list)  # losses of visible ones, in order
         self._open: dict[int, int] = {}  # ids of unfinished trials by number
         self._stale: set[int] = set()  # ids of trials to be read again
+        self._changes: Changes | None = None  # of the event that is on
 
     # -- reading ---------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Read what is new, and what may have changed."""
+        """Read what is new, and what may have changed; within an event nothing, as it is not written yet."""
+        if self._changes is not None:
+            return
         if not self._trials:
             found = load(self._store, self.study_id)
         else:
@@ -97,7 +104,7 @@ class Mirror:
         """One trial in Optuna's words."""
         if number >= len(self._trials) or self._stale:
             self.look()
-        if number in self._open and not self.exclusive:
+        if number in self._open and not self.exclusive and self._changes is None:
             self._renew(number)
         return self._trials[number]
 
@@ -133,7 +140,7 @@ class Mirror:
 
     def create(self, template: FrozenTrial) -> int:
         """The number of a new trial, made in one write: it is either wholly in the study or not at all."""
-        created = self._store._create_new_trial(self.study_id, template)
+        created = writing.create(self._store, self.study_id, template)
         if created.number == len(self._trials):
             self._take(created)
         else:  # others came in between
@@ -156,59 +163,73 @@ class Mirror:
         finally:
             self._renew(number)
 
-    def set_loss(self, number: int, step: int, loss: float) -> None:
-        """A held-out loss.
+    @contextmanager
+    def event(self, number: int) -> Iterator[None]:
+        """What is written to a trial inside is one write at its end, all or none; it is remembered at once.
 
         Raises:
-            StaleAttemptError: it has ended; this holds for every write.
+            StaleAttemptError: the trial has ended.
         """
-        self._written(number, self._store.set_trial_intermediate_value, step, loss)
+        assert self._changes is None, "one event at a time"
+        self._changes = changes = Changes()
+        try:
+            yield
+            if changes:
+                writing.write(self._store, self._id(number), changes)
+        except UpdateFinishedTrialError:
+            self._renew(number)  # ended from outside, or by a write whose answer was lost
+            raise StaleAttemptError(f"trial {number} has ended: {self._trials[number].state.name}") from None
+        except BaseException:
+            self._stale.add(self._id(number))  # nobody knows whether it was written
+            raise
+        finally:
+            self._changes = None
+        if changes.state is not None:
+            values = None if changes.value is None else [changes.value]
+            self._change(number, state=changes.state, values=values, datetime_complete=changes.ended)
+
+    def set_loss(self, number: int, step: int, loss: float) -> None:
+        """A held-out loss."""
+        self._pending.losses[step] = loss
         self._change(number, intermediate_values={**self._trials[number].intermediate_values, step: loss})
 
     def set_attribute(self, number: int, name: str, value: Any) -> None:
         """A user attribute."""
-        self._written(number, self._store.set_trial_user_attr, name, value)
         plain = json.loads(json.dumps(value))  # as it will be read
+        self._pending.user_attrs[name] = plain
         self._change(number, user_attrs={**self._trials[number].user_attrs, name: plain})
 
     def set_system_attribute(self, trial_id: int, name: str, value: Any) -> None:
         """A system attribute, by Optuna's id: pruners keep their rungs there."""
         number = self._numbers[trial_id]
-        self._written(number, self._store.set_trial_system_attr, name, value)
+        self._pending.system_attrs[name] = value
         self._change(number, system_attrs={**self._trials[number].system_attrs, name: value})
 
     def set_param(self, number: int, name: str, value: Any, distribution: BaseDistribution) -> None:
         """A parameter that an enqueued trial did not have."""
-        internal = distribution.to_internal_repr(value)
-        self._store._set_trial_param(self._id(number), name, internal, distribution, None)
-        self._renew(number)
+        self._pending.params[name] = value, distribution
+        trial = self._trials[number]
+        distributions = {**trial.distributions, name: distribution}
+        self._change(number, params={**trial.params, name: value}, distributions=distributions)
 
-    def end(self, number: int, state: TrialState, value: float | None = None) -> None:
-        """Its last state, and its value if it has one."""
-        values = None if value is None else [value]
-        self._written(number, self._store.set_trial_state_values, state, values)
-        self._renew(number)
+    def end(self, state: TrialState, value: float | None = None) -> None:
+        """The last state of the event's trial, and its value if it has one; remembered once it is written."""
+        self._pending.state, self._pending.value, self._pending.ended = state, value, datetime.now()  # noqa: DTZ005 - Optuna keeps local time
 
     # -- inside ----------------------------------------------------------------------------------------
 
     def _id(self, number: int) -> int:
         return int(self._trials[number]._trial_id)
 
-    def _written(self, number: int, write: Any, *values: Any) -> None:
-        """Write; learn it, where the trial was ended from outside, or by a write whose answer was lost."""
-        try:
-            write(self._id(number), *values)
-        except UpdateFinishedTrialError:
-            self._renew(number)
-            raise StaleAttemptError(f"trial {number} has ended: {self._trials[number].state.name}") from None
-        except BaseException:
-            self._stale.add(self._id(number))  # nobody knows whether it was written
-            raise
+    @property
+    def _pending(self) -> Changes:
+        assert self._changes is not None, "writes belong to an event"
+        return self._changes
 
     def _renew(self, number: int) -> None:
         self._take(self._store.get_trial(self._id(number)))
 
-    def _change(self, number: int, **fields: dict[Any, Any]) -> None:
+    def _change(self, number: int, **fields: Any) -> None:
         changed = copy.copy(self._trials[number])
         for name, value in fields.items():
             setattr(changed, name, value)
@@ -229,9 +250,12 @@ class Mirror:
         self.asked += record.budgeted
         if HIDDEN not in trial.user_attrs:
             before = self._visible.get(number)
-            for name in trial.system_attrs.keys() - (before.system_attrs.keys() if before else ()):
-                if name.startswith(RUNG):
-                    bisect.insort(self._rungs[name], trial.system_attrs[name])
+            then, now = before.system_attrs if before else {}, trial.system_attrs
+            for name in then.keys() ^ now.keys():
+                if name.startswith(RUNG) and name in now:
+                    bisect.insort(self._rungs[name], now[name])
+                elif name.startswith(RUNG):  # it could not be written
+                    self._rungs[name].remove(then[name])
             self._visible[number] = trial
         if not trial.state.is_finished():
             self._open[number] = trial._trial_id

@@ -93,9 +93,8 @@ def _away(error: Exception) -> str | None:
 for _name in (
     "create_new_study", "set_study_user_attr", "set_study_system_attr", "get_study_id_from_name",
     "get_study_name_from_id", "get_study_directions", "get_study_user_attrs", "get_study_system_attrs",
-    "get_all_studies", "_create_new_trial", "_set_trial_param", "get_trial_id_from_study_id_trial_number",
-    "set_trial_state_values", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr",
-    "get_trial", "_get_trials",
+    "get_all_studies", "get_trial_id_from_study_id_trial_number", "set_trial_state_values", "get_trial",
+    "_get_trials",
 ):  # fmt: skip
     for _kind in (ServerStorage, FileStorage):
         setattr(_kind, _name, patient(getattr(RDBStorage, _name)))

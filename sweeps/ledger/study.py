@@ -224,7 +224,8 @@ class Ledger:
             return None
         if SETTINGS not in trial.user_attrs:
             return self._settled(number)
-        self._mirror.set_attribute(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
+        with self._mirror.event(number):
+            self._mirror.set_attribute(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
         return self._assignment(number)
 
     # -- what it reported, how it ended ------------------------------------------------------------
@@ -232,12 +233,17 @@ class Ledger:
     def report(self, number: int, attempt: int, points: Sequence[Point]) -> bool:
         """Write held-out losses down and ask the stopping rule; returns whether the trial is to stop.
 
-        A step that was reported before keeps its first value.
+        A step that was reported before keeps its first value. The answer stands in the study with the losses.
 
         Raises:
             StaleAttemptError: a later attempt runs this trial, or it has ended.
         """
         trial = self._current(number, attempt)
+        with self._mirror.event(number):
+            return self._reported(trial, points)
+
+    def _reported(self, trial: FrozenTrial, points: Sequence[Point]) -> bool:
+        number = trial.number
         for point in points:
             if point.step not in self._mirror.trial(number).intermediate_values:
                 self._mirror.set_loss(number, point.step, point.eval_loss)
@@ -260,7 +266,8 @@ class Ledger:
             StaleAttemptError: a later attempt runs this trial, or it has ended.
         """
         self._current(number, attempt)
-        self._mirror.set_attribute(number, STOPPED, {"step": point.step, "by": by, **point.totals})
+        with self._mirror.event(number):
+            self._mirror.set_attribute(number, STOPPED, {"step": point.step, "by": by, **point.totals})
 
     def note_totals(self, number: int, attempt: int, totals: Mapping[str, float]) -> None:
         """Write down what a trial that runs has spent.
@@ -269,7 +276,8 @@ class Ledger:
             StaleAttemptError: a later attempt runs this trial, or it has ended.
         """
         self._current(number, attempt)
-        self._mirror.set_attribute(number, TOTALS, dict(totals))
+        with self._mirror.event(number):
+            self._mirror.set_attribute(number, TOTALS, dict(totals))
 
     def stopped_reason(self, number: int, step: int) -> str:
         """Why a trial was ended early, in words."""
@@ -291,9 +299,10 @@ class Ledger:
             StaleAttemptError: a later attempt runs this trial, or it has ended.
         """
         self._current(number, attempt)
-        if micro_batch_tokens is not None:
-            self._mirror.set_attribute(number, MICRO_BATCH, micro_batch_tokens)
-        self._mirror.set_attribute(number, RETRIES, dict(counts))
+        with self._mirror.event(number):
+            if micro_batch_tokens is not None:
+                self._mirror.set_attribute(number, MICRO_BATCH, micro_batch_tokens)
+            self._mirror.set_attribute(number, RETRIES, dict(counts))
 
     def tell(
         self,
@@ -313,15 +322,16 @@ class Ledger:
         if trial.state.is_finished() and trial.state.name == state.value:
             return
         trial = self._current(number, attempt)
-        if reason is not None:
-            self._mirror.set_attribute(number, REASON, reason)
-        if totals is not None:
-            self._mirror.set_attribute(number, TOTALS, dict(totals))
         value = None
         if state is not State.FAIL and trial.last_step is not None:
             value = trial.intermediate_values[trial.last_step]
         try:
-            self._mirror.end(number, TrialState[state.value], value)
+            with self._mirror.event(number):
+                if reason is not None:
+                    self._mirror.set_attribute(number, REASON, reason)
+                if totals is not None:
+                    self._mirror.set_attribute(number, TOTALS, dict(totals))
+                self._mirror.end(TrialState[state.value], value)
         except StaleAttemptError:
             # The store did it, was restarted before it could say so, and was asked again.
             if self._mirror.trial(number).state.name != state.value:
