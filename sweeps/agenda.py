@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from sweeps.budget import Spending
@@ -41,6 +42,7 @@ class Agenda:
         parallel: int,
         on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
+        recall: Callable[[int, int], None] = lambda _number, _attempt: None,
     ) -> None:
         """Go on with what the ledger holds; trials that a dead driver left RUNNING come first.
 
@@ -50,6 +52,7 @@ class Agenda:
             parallel: how many trials may run at once.
             on_change: called with all records and the phase after every change.
             on_end: called with a trial that has ended for good.
+            recall: has an attempt at a trial, both by number, end before its next report.
         """
         self.ledger = ledger
         self.spec = ledger.spec
@@ -57,6 +60,8 @@ class Agenda:
         self._parallel = parallel
         self._on_change = on_change
         self._on_end = on_end
+        self._recall = recall
+        self._recalled: set[int] = set()
         self._running: dict[int, Assignment] = {}
         self._last_point: dict[int, Point] = {}
         self._reconciled = time.monotonic()
@@ -73,6 +78,7 @@ class Agenda:
         if self.broken:
             return Idle.FINISHED
         self._spending.tick(searching=self.phase == "search")
+        self._recall_searched()
         if len(self._running) >= self._parallel:
             return Idle.WAIT
         assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
@@ -103,6 +109,7 @@ class Agenda:
     def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
         """Take the end of an execution; one without a result may be put back in front, by its cause."""
         self._running.pop(number, None)
+        self._recalled.discard(number)
         last = self._last_point.pop(number, None)
         if outcome.fatal:
             self.broken = outcome.reason
@@ -137,6 +144,16 @@ class Agenda:
             outcome = replace(outcome, reason=in_words(outcome.reason, outcome.cause, counts))
         self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
         return False
+
+    def _recall_searched(self) -> None:
+        """Once the budget is used up, whoever noticed, no trial of the search goes on to its next report."""
+        for number, running in self._running.items():
+            if number in self._recalled or number not in self._last_point:
+                continue
+            with suppress(StaleAttemptError):  # its next report is told so
+                if self._spending.stops(running, self._last_point[number]):
+                    self._recall(number, running.attempt)
+                    self._recalled.add(number)
 
     # -- the order of work --------------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ _BY = "budget."  # before the name of a limit, in the reason of a trial that it 
 class Spending:
     """What one sweep's search has spent, kept up by its driver; every limit is a hard stop.
 
-    Once one is used up, no new searched trial starts, and those that run end at their next report, stopped.
+    Once one is used up, no new searched trial starts, and those that run end at their next step, stopped. How
+    much a trial has trained is known by its reports; the time in which a driver searches is known always.
     """
 
     def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,7 +54,9 @@ class Spending:
         if searching and self._since is not None:
             self._wall += now - self._since
         self._since = now
-        if self._wall - self._kept >= _WALL_KEPT_EVERY:
+        most = self._budget.wall
+        used_up = most is not None and self._kept < most <= self._wall  # which a restart must not forget
+        if self._wall - self._kept >= _WALL_KEPT_EVERY or used_up:
             self._ledger.study.note_wall(self._wall)
             self._kept = self._wall
 

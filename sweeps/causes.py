@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.errors import PreemptedError, SweepError
+from sweeps.errors import PreemptedError, RecalledError, SweepError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Cause, Outcome, State
 
@@ -27,13 +27,16 @@ class UnusableError(SweepError):
 
 
 def outcome_of(error: Exception, assignment: Assignment, folders: Folders) -> Outcome:
-    """How an attempt ended that raised: FAIL with its cause, and fatal where no trial could do better.
+    """How an attempt ended that raised: FAIL with its cause, and fatal where no trial could do better; PRUNED
+    where it was recalled.
 
     The traceback goes to the trial's log, where the disk takes it.
     """
     from tli.errors import DivergedError
     from tli.memory import out_of_memory
 
+    if isinstance(error, RecalledError):
+        return Outcome(State.PRUNED)
     if isinstance(error, PreemptedError):
         return Outcome(State.FAIL, str(error), Cause.PREEMPTED)
     if isinstance(error, DivergedError):

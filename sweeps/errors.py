@@ -9,6 +9,7 @@ __all__ = [
     "LedgerHeldError",
     "PreemptedError",
     "Problem",
+    "RecalledError",
     "SpecError",
     "StaleAttemptError",
     "SweepError",
@@ -33,3 +34,7 @@ class StaleAttemptError(SweepError):
 
 class PreemptedError(SweepError):
     """This process was told to go, in the middle of a trial."""
+
+
+class RecalledError(SweepError):
+    """The driver wants no more of this trial, whose state nobody needs."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
 from sweeps.causes import UnusableError, outcome_of
-from sweeps.errors import PreemptedError
+from sweeps.errors import PreemptedError, RecalledError
 from sweeps.folders import Folders
 from sweeps.preemption import Notice
 from sweeps.records import Assignment, Cause, Outcome, Point, State
 from sweeps.spec import Spec
 from sweeps.trial import WRITING, run_trial, warm_slot
 from sweeps.watchdog import Bounds, Watchdog
+
+_LOOKED_EVERY = 1.0  # seconds between two looks for whether the trial was recalled
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Execution:
         self._points: Generator[tuple[Point, ...], None, None] | None = None
         self._worker = worker
         self._watchdog: Watchdog | None = None
+        self._recalled = self._folders.recalled(assignment.number, assignment.attempt)
+        self._looked = time.monotonic()
         self.ruined = False  # whether this process can run no other trial
 
     def advance(self) -> Reply:
@@ -100,6 +105,10 @@ class Execution:
             self._watchdog.begin(work)
         if self._worker is not None and self._worker.notice.given and work != WRITING:
             raise PreemptedError("its worker was told to go")
+        if (now := time.monotonic()) - self._looked > _LOOKED_EVERY:
+            self._looked = now
+            if self._recalled.exists():
+                raise RecalledError("its driver wants no more of it")
 
 
 def _device_answers() -> bool:

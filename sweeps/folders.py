@@ -56,9 +56,21 @@ class Folders:
         """Where the threads of an attempt stood when it was ended because it did not go on."""
         return self.trial(number) / f"hung-{attempt}.txt"
 
+    def recalled(self, number: int, attempt: int) -> Path:
+        """There once an attempt is to end, at its next step; its worker looks for it."""
+        return self.trial(number) / f"recalled-{attempt}"
+
+    def recall(self, number: int, attempt: int) -> None:
+        """Have an attempt end at its next step."""
+        path = self.recalled(number, attempt)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
     def drop_checkpoints(self, number: int) -> None:
-        """A trial that has ended does not go on."""
+        """A trial that has ended does not go on, and need not be told to end."""
         shutil.rmtree(self.checkpoints(number), ignore_errors=True)
+        for told in self.trial(number).glob("recalled-*"):
+            told.unlink(missing_ok=True)
 
     def drop_finals(self, number: int, but: int | None = None) -> None:
         """Free the space of models that cannot win any more: of all attempts at an ended trial, or but one.

@@ -24,5 +24,4 @@ def _carry_out(agenda: Agenda, assignment: Assignment, spec: Spec) -> Outcome:
         if reply.outcome is not None:
             return reply.outcome
         if stop:
-            reason = agenda.ledger.stopped_reason(assignment.number, reply.points[-1].step)
-            return Outcome(State.PRUNED, reason)
+            return Outcome(State.PRUNED)

@@ -68,8 +68,7 @@ class AgendaSearcher(Searcher):
                 fatal=result["fatal"],
             )
         elif stop:
-            reason = self.agenda.ledger.stopped_reason(running.number, points[-1].step)
-            self.endings[trial_id] = Outcome(State.PRUNED, reason)
+            self.endings[trial_id] = Outcome(State.PRUNED)
         return stop
 
     def on_trial_complete(

@@ -95,15 +95,16 @@ def run(
             parallel=parallel,
             on_change=watcher.update,
             on_end=_Tidying(sweep).ended,
+            recall=folders.recall,
         )
         _carry_out(agenda, runner, for_workers(spec, checked.base.revision))
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
             raise KeyboardInterrupt  # Tune returns when it is interrupted
-        cluster.close()  # while MLflow is told the rest, others may use it
         ledger.conclude(agenda.ended_by)
         show_conclusions(tracker, sweep)
+        cluster.close()  # while MLflow is told the rest
     return sweep
 
 

@@ -217,10 +217,9 @@ class Ledger:
         """
         trial = self._mirror.renewed(number)
         if STOPPED in trial.user_attrs:
-            stopped = dict(trial.user_attrs[STOPPED])
-            reason = self.stopped_reason(number, stopped.pop("step"))
-            stopped.pop("by", None)
-            self.tell(number, trial.user_attrs[ATTEMPT], State.PRUNED, reason=reason, totals=stopped)
+            stopped = trial.user_attrs[STOPPED]
+            totals = {name: stopped[name] for name in stopped if name not in ("step", "by")}
+            self.tell(number, trial.user_attrs[ATTEMPT], State.PRUNED, totals=totals)
             return None
         if SETTINGS not in trial.user_attrs:
             return self._settled(number)
@@ -279,11 +278,6 @@ class Ledger:
         with self._mirror.event(number):
             self._mirror.set_attribute(number, TOTALS, dict(totals))
 
-    def stopped_reason(self, number: int, step: int) -> str:
-        """Why a trial was ended early, in words."""
-        by = self._mirror.trial(number).user_attrs.get(STOPPED, {}).get("by", self.spec.stopping.rule)
-        return f"stopped by {by} at step {step}"
-
     def note_retry(
         self, number: int, attempt: int, counts: Mapping[str, int], micro_batch_tokens: int | None
     ) -> None:
@@ -313,7 +307,8 @@ class Ledger:
         reason: str | None = None,
         totals: Mapping[str, float] | None = None,
     ) -> None:
-        """End a trial. COMPLETE takes the last reported loss as its value. Telling it again is harmless.
+        """End a trial. COMPLETE and PRUNED take the last reported loss as its value; one that was stopped has
+        its reason already. Telling it again is harmless.
 
         Raises:
             StaleAttemptError: a later attempt runs this trial, or it has ended in another way.
@@ -322,6 +317,9 @@ class Ledger:
         if trial.state.is_finished() and trial.state.name == state.value:
             return
         trial = self._current(number, attempt)
+        if reason is None and state is State.PRUNED and STOPPED in trial.user_attrs:
+            stopped = trial.user_attrs[STOPPED]
+            reason = f"stopped by {stopped.get('by', self.spec.stopping.rule)} at step {stopped['step']}"
         value = None
         if state is not State.FAIL and trial.last_step is not None:
             value = trial.intermediate_values[trial.last_step]

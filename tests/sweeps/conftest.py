@@ -102,10 +102,10 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.cleanup()
 
 
-def agenda_of(spec: Spec, parallel: int = 2) -> Agenda:
+def agenda_of(spec: Spec, parallel: int = 2, **more: Any) -> Agenda:
     """Of a sweep that nothing is told of."""
     spec.root.mkdir(exist_ok=True)
-    return Agenda(Ledger.open(spec.study_url, spec), NullTracker(), parallel=parallel)
+    return Agenda(Ledger.open(spec.study_url, spec), NullTracker(), parallel=parallel, **more)
 
 
 def taken(agenda: Agenda) -> Assignment:

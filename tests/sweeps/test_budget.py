@@ -36,10 +36,9 @@ def completed(agenda: Agenda, assignment: Assignment, loss: float = 4.0) -> None
     agenda.finish(assignment.number, assignment.attempt, Outcome(State.COMPLETE))
 
 
-def stopped(agenda: Agenda, assignment: Assignment, step: int) -> None:
+def stopped(agenda: Agenda, assignment: Assignment) -> None:
     """As both runners do."""
-    reason = agenda.ledger.stopped_reason(assignment.number, step)
-    agenda.finish(assignment.number, assignment.attempt, Outcome(State.PRUNED, reason))
+    agenda.finish(assignment.number, assignment.attempt, Outcome(State.PRUNED))
 
 
 @pytest.mark.parametrize(
@@ -62,10 +61,10 @@ def test_a_limit_that_is_used_up_stops_the_search_and_not_what_it_is_measured_by
     assert not agenda.report(another.number, 1, [point(0), point(1)])
     assert agenda.report(part.number, 1, [point(4)])  # 3.625
     assert agenda.next() is Idle.WAIT, "no new one"
-    stopped(agenda, part, 4)
+    stopped(agenda, part)
     assert agenda.next() is Idle.WAIT, "the other still runs"
     assert agenda.report(another.number, 1, [point(2)])
-    stopped(agenda, another, 2)
+    stopped(agenda, another)
     record = agenda.ledger.record(part.number)
     assert (record.state, record.step, record.tokens) == (State.PRUNED, 4, 256)
     assert record.reason == f"stopped by budget.{limit} at step 4"
@@ -131,12 +130,42 @@ def test_time_counts_while_somebody_searches(
     assert not agenda.report(third.number, 1, [point(0), point(1)])
     now[0] += 2
     assert agenda.report(third.number, 1, [point(2)])
-    stopped(agenda, third, 2)
+    stopped(agenda, third)
     assert agenda.ended_by == "wall"
     assert taken(agenda).role is Role.REPLICATE
     now[0] += 500
     agenda.next()
     assert agenda.ledger.study.wall < 110, "finalists come on top"
+
+
+def test_who_runs_is_recalled_once_it_is_used_up_and_does_not_wait_for_a_report(
+    limited: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(Spending.__init__, "__kwdefaults__", {"clock": lambda: now[0]})
+    spec = limited("budget.wall=100")
+    recalled = []
+    agenda = agenda_of(spec, parallel=3, recall=lambda *who: recalled.append(who))
+    for _ in range(2):
+        completed(agenda, taken(agenda))
+    measured, begun, late = taken(agenda), taken(agenda), taken(agenda)
+    agenda.report(measured.number, 1, [point(0), point(1)])
+    agenda.report(late.number, 1, [point(0), point(2)])
+    now[0] += 101
+    for _ in range(2):
+        assert agenda.next() is Idle.WAIT
+    assert recalled == [(measured.number, 1), (late.number, 1)], "of the other nobody knows where it stands"
+    assert Spending(agenda.ledger).used_up == "wall", "for the next driver, too"
+    stopped(agenda, measured)
+    record = agenda.ledger.record(measured.number)
+    assert (record.state, record.reason) == (State.PRUNED, "stopped by budget.wall at step 1")
+    assert record.tokens == 64
+    assert agenda.report(late.number, 1, [point(4)]), "what it measured meanwhile counts"
+    stopped(agenda, late)
+    assert agenda.ledger.record(late.number).reason == "stopped by budget.wall at step 4"
+    assert agenda.report(begun.number, 1, [point(0)])
+    stopped(agenda, begun)
+    assert taken(agenda).role is Role.REPLICATE
 
 
 @pytest.mark.parametrize("runner", ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])

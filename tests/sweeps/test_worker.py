@@ -122,6 +122,23 @@ def test_told_to_go_it_goes_after_a_checkpoint(spec: Spec) -> None:
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_one_that_is_recalled_ends_before_its_next_measurement(spec: Spec) -> None:
+    process = started(spec, pause=0.6)
+    until(process, "step 4")
+    folders = Folders(spec.root, spec.name)
+    folders.recall(1, 2)  # another attempt
+    folders.recall(1, 1)
+    lines = until(process, "PRUNED")
+    assert lines[-1] == "PRUNED None None"
+    assert "step 8" not in lines
+    until(process, "waiting")  # the process stays, for the next trial
+    assert process.poll() is None
+    process.terminate()
+    assert [point.step for point in read_curve(folders.trial(1) / "curve.jsonl")] == [0, 4]
+    folders.drop_checkpoints(1)
+    assert sorted(path.name for path in folders.trial(1).iterdir()) == ["curve.jsonl"]
+
+
 def test_one_that_hangs_writes_its_stacks_and_ends(spec: Spec) -> None:
     process = started(spec, hang_at=5, least=0.5)
     until(process, "step 4")
