@@ -34,7 +34,7 @@ test: $(STAMP) ## run the tests
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: $(STAMP) ## kill a sweep's processes in every way, SEEDS times each, and see that nothing is lost
-	@OMP_NUM_THREADS=1 $(RUN) -m tests.faults --seeds $(SEEDS)
+	@OMP_NUM_THREADS=1 $(RUN) -m tests.faults --seeds $(SEEDS) --jobs $(JOBS)
 
 lint: $(STAMP) ## check style and format
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.errors import Problem, SpecError, StaleAttemptError
+from sweeps.errors import Problem, SpecError
+from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes
 from sweeps.ledger.enqueued import settle
 from sweeps.ledger.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.mirror import Mirror
 from sweeps.ledger.sampling import Proposals
-from sweeps.ledger.seen import SeenStudy
-from sweeps.ledger.stopping import AMOUNTS, StoppingRule
 from sweeps.ledger.store import (
     engine_of,
     make,
@@ -30,43 +28,31 @@ from sweeps.ledger.store import (
 from sweeps.ledger.trials import (
     ATTEMPT,
     HIDDEN,
-    MICRO_BATCH,
-    REASON,
     REPLICATE_OF,
     REQUEST,
-    RETRIES,
     ROLE,
     SETTINGS,
-    STEPS,
     STOPPED,
-    TOTALS,
     assignment_of,
     attributes_of,
     template,
 )
-from sweeps.records import Assignment, Conclusion, Point, Role, State, TrialRecord
+from sweeps.records import Assignment, Conclusion, Role, State, TrialRecord
 from sweeps.space import Space
 from sweeps.spec import LIMITS, Spec
 
 
-class Ledger:
-    """One sweep's study, opened for its driver."""
+class Ledger(Attempts):
+    """One sweep's study, opened for its driver: what runs next, beside what is written of what runs."""
 
     def __init__(self, storage: BaseStorage, spec: Spec) -> None:
         """Use `Ledger.open` for a sweep that may not exist yet, `Ledger.read` for one that must."""
-        self.spec = spec
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(spec.name)
-        self.study = StudyAttributes(storage, self._study_id, spec.name)
+        study = StudyAttributes(storage, self._study_id, spec.name)
+        super().__init__(spec, study, Mirror(storage, self._study_id, spec))
         self.space = Space.of(spec)
-        self._mirror = Mirror(storage, self._study_id, spec)
-        self._seen = SeenStudy(spec.name, self._mirror)
         self._proposals = Proposals(self._seen, self.space, sampler=spec.sampler.name, seed=spec.sampler.seed)
-        stopping = spec.stopping
-        self._rule = StoppingRule(
-            stopping.rule, on=stopping.on, steps=spec.steps, grace=stopping.grace, keep=stopping.keep
-        )
-        self._reference = self.study.reference
         self._lease: Lease | None = None
 
     @classmethod
@@ -227,124 +213,7 @@ class Ledger:
             self._mirror.set_attribute(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
         return self._assignment(number)
 
-    # -- what it reported, how it ended ------------------------------------------------------------
-
-    def report(self, number: int, attempt: int, points: Sequence[Point]) -> bool:
-        """Write held-out losses down and ask the stopping rule; returns whether the trial is to stop.
-
-        A step that was reported before keeps its first value. The answer stands in the study with the losses.
-
-        Raises:
-            StaleAttemptError: a later attempt runs this trial, or it has ended.
-        """
-        trial = self._current(number, attempt)
-        with self._mirror.event(number):
-            return self._reported(trial, points)
-
-    def _reported(self, trial: FrozenTrial, points: Sequence[Point]) -> bool:
-        number = trial.number
-        for point in points:
-            if point.step not in self._mirror.trial(number).intermediate_values:
-                self._mirror.set_loss(number, point.step, point.eval_loss)
-        role = Role(trial.user_attrs[ROLE])
-        if self._rule.spent is not None and points:
-            self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})
-        if HIDDEN in trial.user_attrs or not points or points[-1].step >= trial.user_attrs[STEPS]:
-            return False
-        # The baseline is asked about as well, so that its losses stand on the rungs, but it is never stopped.
-        trial = self._mirror.trial(number)
-        stop = self._rule.stops(self._seen, trial, self._reference) and role is Role.SEARCH
-        if stop:
-            self._mirror.set_attribute(number, STOPPED, {"step": points[-1].step, **points[-1].totals})
-        return stop
-
-    def give_up(self, number: int, attempt: int, point: Point, *, by: str) -> None:
-        """Write down that a trial is stopped by something else than the stopping rule, before it is.
-
-        Raises:
-            StaleAttemptError: a later attempt runs this trial, or it has ended.
-        """
-        self._current(number, attempt)
-        with self._mirror.event(number):
-            self._mirror.set_attribute(number, STOPPED, {"step": point.step, "by": by, **point.totals})
-
-    def note_totals(self, number: int, attempt: int, totals: Mapping[str, float]) -> None:
-        """Write down what a trial that runs has spent.
-
-        Raises:
-            StaleAttemptError: a later attempt runs this trial, or it has ended.
-        """
-        self._current(number, attempt)
-        with self._mirror.event(number):
-            self._mirror.set_attribute(number, TOTALS, dict(totals))
-
-    def note_retry(
-        self, number: int, attempt: int, counts: Mapping[str, int], micro_batch_tokens: int | None
-    ) -> None:
-        """Write down that a trial is to run again, before it is.
-
-        Args:
-            number: of the trial.
-            attempt: that ended without a result.
-            counts: of such ends by cause.
-            micro_batch_tokens: in place of the recipe's from now on; None changes nothing.
-
-        Raises:
-            StaleAttemptError: a later attempt runs this trial, or it has ended.
-        """
-        self._current(number, attempt)
-        with self._mirror.event(number):
-            if micro_batch_tokens is not None:
-                self._mirror.set_attribute(number, MICRO_BATCH, micro_batch_tokens)
-            self._mirror.set_attribute(number, RETRIES, dict(counts))
-
-    def tell(
-        self,
-        number: int,
-        attempt: int,
-        state: State,
-        *,
-        reason: str | None = None,
-        totals: Mapping[str, float] | None = None,
-    ) -> None:
-        """End a trial. COMPLETE and PRUNED take the last reported loss as its value; one that was stopped has
-        its reason already. Telling it again is harmless.
-
-        Raises:
-            StaleAttemptError: a later attempt runs this trial, or it has ended in another way.
-        """
-        trial = self._mirror.trial(number)
-        if trial.state.is_finished() and trial.state.name == state.value:
-            return
-        trial = self._current(number, attempt)
-        if reason is None and state is State.PRUNED and STOPPED in trial.user_attrs:
-            stopped = trial.user_attrs[STOPPED]
-            reason = f"stopped by {stopped.get('by', self.spec.stopping.rule)} at step {stopped['step']}"
-        value = None
-        if state is not State.FAIL and trial.last_step is not None:
-            value = trial.intermediate_values[trial.last_step]
-        try:
-            with self._mirror.event(number):
-                if reason is not None:
-                    self._mirror.set_attribute(number, REASON, reason)
-                if totals is not None:
-                    self._mirror.set_attribute(number, TOTALS, dict(totals))
-                self._mirror.end(TrialState[state.value], value)
-        except StaleAttemptError:
-            # The store did it, was restarted before it could say so, and was asked again.
-            if self._mirror.trial(number).state.name != state.value:
-                raise
-
     # -- inside ------------------------------------------------------------------------------------
-
-    def _note_spent(self, trial: FrozenTrial, role: Role, spent: Mapping[int, float]) -> None:
-        """Write down what a trial has spent at each step; the baseline's tells what all are measured by."""
-        known = {str(step): amount for step, amount in spent.items()} | trial.user_attrs.get(AMOUNTS, {})
-        self._mirror.set_attribute(trial.number, AMOUNTS, known)
-        step, amount = max(spent.items())
-        if role is Role.BASELINE and self._reference is None and amount > 0:
-            self._reference = amount / step * trial.user_attrs[STEPS]
-            self.study.note_reference(self._reference)
 
     def _settled(self, number: int) -> Assignment | None:
         """An enqueued trial that was taken, if it can be run."""
@@ -366,13 +235,3 @@ class Ledger:
 
     def _assignment(self, number: int) -> Assignment:
         return assignment_of(self._mirror.trial(number), self.spec)
-
-    def _current(self, number: int, attempt: int) -> FrozenTrial:
-        trial = self._mirror.trial(number)
-        current = trial.user_attrs.get(ATTEMPT, 0)
-        if trial.state is not TrialState.RUNNING or attempt < current:
-            raise StaleAttemptError(
-                f"trial {number}: attempt {attempt} is refused; "
-                f"the trial is {trial.state.name}, attempt {current}"
-            )
-        return trial

@@ -7,27 +7,25 @@ what has been tried so far.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import tempfile
-import time
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 from tests.faults.kinds import KINDS
-from tests.faults.world import Arena
+from tests.faults.trying import one_by_one, several_at_once
 
 
 def main() -> int:
-    """Returns 1 when some seed of some kind did not survive."""
+    """Returns 1 when some seed of some kind did not survive, or was not tried."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"all, or some of: {', '.join(KINDS)}")
     parser.add_argument("--seeds", type=int, default=1, help="how many of each kind")
     parser.add_argument("--first", type=int, default=0, help="the first of these seeds")
     parser.add_argument("--seed", type=int, help="this one alone")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at once, each with its own servers")
     parser.add_argument(
         "--keep", metavar="DIR", type=Path, help="leave the worlds in a new folder, to look at"
     )
@@ -38,17 +36,17 @@ def main() -> int:
     seeds = range(options.first, options.first + options.seeds) if options.seed is None else (options.seed,)
     kinds = options.kinds or list(KINDS)
     table = {kind: Tried() for kind in kinds}
+    tried = list(product(seeds, kinds))  # all kinds first, for who stops it by Ctrl-C
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch, suppress(KeyboardInterrupt):
-        arena = Arena(options.keep or Path(scratch))
-        try:
-            for seed, kind in product(seeds, kinds):  # all kinds first, for who stops it by Ctrl-C
-                _try(arena, kind, seed, table[kind])
-        finally:
-            arena.close()
+        place = options.keep or Path(scratch)
+        ends = one_by_one(place, tried) if options.jobs == 1 else several_at_once(place, tried, options.jobs)
+        for kind, survived, seconds in ends:
+            table[kind].add(survived, seconds)
     print(f"\n{'kind':<28}{'seeds':>6}{'survived':>10}{'seconds':>9}")
-    for kind, tried in table.items():
-        print(f"{kind:<28}{tried.seeds:>6}{tried.survived:>10}{tried.seconds:>9.0f}")
-    return 0 if all(tried.survived == tried.seeds for tried in table.values()) else 1
+    for kind, each in table.items():
+        print(f"{kind:<28}{each.seeds:>6}{each.survived:>10}{each.seconds:>9.0f}")
+    whole = sum(each.seeds for each in table.values()) == len(tried)
+    return 0 if whole and all(each.survived == each.seeds for each in table.values()) else 1
 
 
 @dataclass
@@ -59,19 +57,11 @@ class Tried:
     survived: int = 0
     seconds: float = 0.0
 
-
-def _try(arena: Arena, kind: str, seed: int, tried: Tried) -> None:
-    began = time.monotonic()
-    try:
-        KINDS[kind](arena, random.Random(f"{kind} {seed}"), seed)
-    except Exception:  # noqa: BLE001 - the next one is tried whatever this one does
-        print(traceback.format_exc())
-        print(f"NOT survived; replay: python -m tests.faults {kind} --seed {seed}", flush=True)
-    else:
-        tried.survived += 1
-        print(f"survived: {kind} --seed {seed}", flush=True)
-    tried.seeds += 1
-    tried.seconds += time.monotonic() - began
+    def add(self, survived: bool, seconds: float) -> None:
+        """One more seed."""
+        self.seeds += 1
+        self.survived += survived
+        self.seconds += seconds
 
 
 if __name__ == "__main__":
