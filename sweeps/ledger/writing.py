@@ -1,6 +1,6 @@
 """Trials written without Optuna, whose own way asks and commits row by row: an event is one transaction.
 
-What is decided at a report stands in the study with the report or not at all, and a new trial takes four
+What is decided at a report stands in the study with the report or not at all, and a new trial takes five
 statements instead of twenty-six.
 """
 
@@ -55,15 +55,18 @@ def create(storage: RDBStorage, study_id: int, template: FrozenTrial) -> FrozenT
             study = select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == study_id)
             connection.execute(study.with_for_update())
         before = select(func.count()).select_from(_TRIALS).where(_TRIALS.c.study_id == study_id)
-        new = insert(_TRIALS).returning(_TRIALS.c.trial_id, _TRIALS.c.number)
-        trial_id, number = connection.execute(
-            new.values(
-                study_id=study_id,
-                number=before.scalar_subquery(),
-                state=template.state,
-                datetime_start=_utc(template.datetime_start),
-            )
-        ).one()
+        new = insert(_TRIALS).values(
+            study_id=study_id,
+            number=before.scalar_subquery(),
+            state=template.state,
+            datetime_start=_utc(template.datetime_start),
+        )
+        key = connection.execute(new).inserted_primary_key
+        assert key is not None
+        trial_id = key[0]
+        # Asked for: systems in use have a SQLite that cannot return it (before 3.35).
+        asked = select(_TRIALS.c.number).where(_TRIALS.c.trial_id == trial_id)
+        number = connection.execute(asked).scalar_one()
         params = {name: (value, template.distributions[name]) for name, value in template.params.items()}
         _write_params(connection, trial_id, params)
         _put(connection, _USER, _attributes(trial_id, template.user_attrs))
