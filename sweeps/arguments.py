@@ -13,7 +13,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of the whole command; the name of the subcommand is in `command`.
 
     Args:
-        environment: where defaults may stand: SWEEPS_RUNS, RAY_ADDRESS, RAY_API_SERVER_ADDRESS.
+        environment: where defaults may stand: SWEEPS_RUNS, RAY_ADDRESS, RAY_API_SERVER_ADDRESS. With the
+            options go what it says of `usual_runs`, the folder that needs no `--runs`, and of `threads`.
     """
     made = argparse.ArgumentParser(
         prog="sweeps",
@@ -33,8 +34,9 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        added.set_defaults(command=name)
         runs = environment.get("SWEEPS_RUNS")
+        usual, threads = Path(runs or "runs"), environment.get("OMP_NUM_THREADS")
+        added.set_defaults(command=name, usual_runs=usual, threads=threads)
         shown = f"folder of all results (default: {runs or 'runs, or what the spec says'})"
         added.add_argument("--runs", metavar="DIR", default=runs, help=shown)
         return added

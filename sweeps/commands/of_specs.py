@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,7 +109,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
         answer = {"verdict": sweep.verdict.to_json(), "ended_by": sweep.ended_by, "places": places(sweep)}
         print_json({"name": spec.name, **answer})
     else:
-        elsewhere = spec.root.absolute() != Path(os.environ.get("SWEEPS_RUNS", "runs")).absolute()
+        elsewhere = spec.root.absolute() != options.usual_runs.absolute()
         print(
             summary_text(
                 sweep.verdict,

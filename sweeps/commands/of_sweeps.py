@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -132,7 +131,7 @@ def _doctor(options: argparse.Namespace) -> int:
         Path(options.runs or "runs"),
         study_url=options.study,
         address=options.address,
-        threads=os.environ.get("OMP_NUM_THREADS"),
+        threads=options.threads,
     )
     if options.json:
         print_json([finding.to_json() for finding in findings])
