@@ -108,8 +108,9 @@ def frozen(arena: Arena, dice: random.Random, seed: int) -> None:
 
 
 def _expire(world: World) -> None:
-    """Have twenty seconds of silence behind us."""
+    """Have twenty seconds of silence behind us; at the first writes there is no lease yet."""
     file = world.url.removeprefix("sqlite:///")
     with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection:
-        connection.execute("UPDATE sweeps_lease SET expires = 0")
-        connection.commit()
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sweeps_lease'").fetchone():
+            connection.execute("UPDATE sweeps_lease SET expires = 0")
+            connection.commit()
