@@ -140,7 +140,8 @@ class Mirror:
 
     def create(self, template: FrozenTrial) -> int:
         """The number of a new trial, made in one write: it is either wholly in the study or not at all."""
-        created = writing.create(self._store, self.study_id, template)
+        after = self._trials[-1] if self._trials else None
+        created = writing.create(self._store, self.study_id, template, after)
         if created.number == len(self._trials):
             self._take(created)
         else:  # others came in between

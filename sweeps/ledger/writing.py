@@ -48,16 +48,27 @@ class Changes:
 
 
 @patient
-def create(storage: RDBStorage, study_id: int, template: FrozenTrial) -> FrozenTrial:
-    """A new trial with the parameters and attributes of a template, numbered as Optuna does."""
+def create(
+    storage: RDBStorage, study_id: int, template: FrozenTrial, after: FrozenTrial | None
+) -> FrozenTrial:
+    """A new trial with the parameters and attributes of a template, numbered as Optuna does.
+
+    Args:
+        storage: where it is to be.
+        study_id: of Optuna.
+        template: its number is not looked at.
+        after: a trial of the study; the later it is, the fewer are counted.
+    """
+    known, last = (0, 0) if after is None else (after.number + 1, after._trial_id)
     with storage.engine.begin() as connection:
         if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
             study = select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == study_id)
             connection.execute(study.with_for_update())
-        before = select(func.count()).select_from(_TRIALS).where(_TRIALS.c.study_id == study_id)
+        later = select(func.count()).select_from(_TRIALS).where(_TRIALS.c.study_id == study_id)
+        later = later.where(_TRIALS.c.trial_id > last)
         new = insert(_TRIALS).values(
             study_id=study_id,
-            number=before.scalar_subquery(),
+            number=known + later.scalar_subquery(),
             state=template.state,
             datetime_start=_utc(template.datetime_start),
         )
