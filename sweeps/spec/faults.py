@@ -48,14 +48,16 @@ def unknown_setting(path: str, catalogue: Catalogue) -> Fault:
 
 
 def nearest_path(name: str, section: str, siblings: Iterable[str], catalogue: Catalogue) -> str | None:
-    """The dotted path that a misspelt or misplaced name was meant for: its own section first."""
+    """The dotted path that a misplaced or misspelt name was meant for: misspelt, its own section first."""
     prefix = f"{section}." if section else ""
-    close = nearest(name, siblings)
-    if close:
-        return prefix + close
     leaves: dict[str, str] = {}
     for path in catalogue:
         leaves.setdefault(path.rpartition(".")[2], path)
+    if not section and name in leaves:  # `recipe.learning_rate=...` is meant for the trial's
+        return leaves[name]
+    close = nearest(name, siblings)
+    if close:
+        return prefix + close
     elsewhere = nearest(name.rpartition(".")[2], leaves)
     return leaves[elsewhere] if elsewhere else None
 

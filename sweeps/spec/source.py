@@ -99,6 +99,7 @@ def _put(source: Source, keys: Sequence[str], value: Any, option: str) -> None:
         inner = holder.get(key)
         if inner is None:
             inner = holder[key] = {}
+            source.origins[".".join(keys[:depth])] = option
         if not isinstance(inner, dict):
             path = ".".join(keys[:depth])
             raise SpecError(
