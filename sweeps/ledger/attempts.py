@@ -51,7 +51,7 @@ class Attempts:
         """
         self._current(number, attempt)
         with self._mirror.event(number):
-            self._mirror.set_attribute(number, STOPPED, {"step": point.step, "by": by, **point.totals})
+            self._mirror.set_attribute(STOPPED, {"step": point.step, "by": by, **point.totals})
 
     def note_totals(self, number: int, attempt: int, totals: Mapping[str, float]) -> None:
         """Write down what a trial that runs has spent.
@@ -61,7 +61,7 @@ class Attempts:
         """
         self._current(number, attempt)
         with self._mirror.event(number):
-            self._mirror.set_attribute(number, TOTALS, dict(totals))
+            self._mirror.set_attribute(TOTALS, dict(totals))
 
     def note_retry(
         self, number: int, attempt: int, counts: Mapping[str, int], micro_batch_tokens: int | None
@@ -80,8 +80,8 @@ class Attempts:
         self._current(number, attempt)
         with self._mirror.event(number):
             if micro_batch_tokens is not None:
-                self._mirror.set_attribute(number, MICRO_BATCH, micro_batch_tokens)
-            self._mirror.set_attribute(number, RETRIES, dict(counts))
+                self._mirror.set_attribute(MICRO_BATCH, micro_batch_tokens)
+            self._mirror.set_attribute(RETRIES, dict(counts))
 
     def tell(
         self,
@@ -111,9 +111,9 @@ class Attempts:
         try:
             with self._mirror.event(number):
                 if reason is not None:
-                    self._mirror.set_attribute(number, REASON, reason)
+                    self._mirror.set_attribute(REASON, reason)
                 if totals is not None:
-                    self._mirror.set_attribute(number, TOTALS, dict(totals))
+                    self._mirror.set_attribute(TOTALS, dict(totals))
                 self._mirror.end(TrialState[state.value], value)
         except StaleAttemptError:
             # The store did it, was restarted before it could say so, and was asked again.
@@ -126,7 +126,7 @@ class Attempts:
         number = trial.number
         for point in points:
             if point.step not in self._mirror.trial(number).intermediate_values:
-                self._mirror.set_loss(number, point.step, point.eval_loss)
+                self._mirror.set_loss(point.step, point.eval_loss)
         role = Role(trial.user_attrs[ROLE])
         if self._rule.spent is not None and points:
             self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})
@@ -136,13 +136,13 @@ class Attempts:
         trial = self._mirror.trial(number)
         stop = self._rule.stops(self._seen, trial, self._reference) and role is Role.SEARCH
         if stop:
-            self._mirror.set_attribute(number, STOPPED, {"step": points[-1].step, **points[-1].totals})
+            self._mirror.set_attribute(STOPPED, {"step": points[-1].step, **points[-1].totals})
         return stop
 
     def _note_spent(self, trial: FrozenTrial, role: Role, spent: Mapping[int, float]) -> None:
         """Write down what a trial has spent at each step; the baseline's tells what all are measured by."""
         known = {str(step): amount for step, amount in spent.items()} | trial.user_attrs.get(AMOUNTS, {})
-        self._mirror.set_attribute(trial.number, AMOUNTS, known)
+        self._mirror.set_attribute(AMOUNTS, known)
         step, amount = max(spent.items())
         if role is Role.BASELINE and self._reference is None and amount > 0:
             self._reference = amount / step * trial.user_attrs[STEPS]

@@ -32,15 +32,15 @@ def settle(number: int, mirror: Mirror, proposals: Proposals, spec: Spec) -> boo
         settings = spec.settings_for(params).model_dump()
     except ValueError as error:  # SpecError is one
         with mirror.event(number):
-            mirror.set_attribute(number, ROLE, Role.SEARCH.value)
-            mirror.set_attribute(number, REASON, f"enqueued: {error}")
+            mirror.set_attribute(ROLE, Role.SEARCH.value)
+            mirror.set_attribute(REASON, f"enqueued: {error}")
             mirror.end(TrialState.FAIL)
         return False
     attributes = attributes_of(settings, spec.steps, {ROLE: Role.SEARCH.value})
     with mirror.event(number):
         for name, distribution in space.distributions(params).items():
             if name not in trial.params:
-                mirror.set_param(number, name, params[name], distribution)
+                mirror.set_param(name, params[name], distribution)
         for attribute in (ROLE, SEED, STEPS, ATTEMPT, SETTINGS):
-            mirror.set_attribute(number, attribute, attributes[attribute])
+            mirror.set_attribute(attribute, attributes[attribute])
     return True

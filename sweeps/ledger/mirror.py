@@ -45,7 +45,6 @@ class Mirror:
         self._spec = spec
         self._trials: list[FrozenTrial] = []  # by number
         self._records: list[TrialRecord] = []
-        self._numbers: dict[int, int] = {}  # by Optuna's id
         self._visible: dict[int, FrozenTrial] = {}  # to sampler and stopping rule; by number
         self.ended: list[FrozenTrial] = []  # of the visible ones, in the order in which that was learned
         self.complete: list[FrozenTrial] = []  # of the visible ones, by number
@@ -53,6 +52,7 @@ class Mirror:
         self._open: dict[int, int] = {}  # ids of unfinished trials by number
         self._stale: set[int] = set()  # ids of trials to be read again
         self._changes: Changes | None = None  # of the event that is on
+        self._changing = -1  # number of its trial, or of the last one's
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class Mirror:
             StaleAttemptError: the trial has ended.
         """
         assert self._changes is None, "one event at a time"
-        self._changes = changes = Changes()
+        self._changes, self._changing = (changes := Changes()), number
         try:
             yield
             if changes:
@@ -187,31 +187,31 @@ class Mirror:
             self._changes = None
         if changes.state is not None:
             values = None if changes.value is None else [changes.value]
-            self._change(number, state=changes.state, values=values, datetime_complete=changes.ended)
+            self._change(state=changes.state, values=values, datetime_complete=changes.ended)
 
-    def set_loss(self, number: int, step: int, loss: float) -> None:
-        """A held-out loss."""
+    def set_loss(self, step: int, loss: float) -> None:
+        """A held-out loss of the event's trial."""
         self._pending.losses[step] = loss
-        self._change(number, intermediate_values={**self._trials[number].intermediate_values, step: loss})
+        self._change(intermediate_values={**self._changed.intermediate_values, step: loss})
 
-    def set_attribute(self, number: int, name: str, value: Any) -> None:
-        """A user attribute."""
+    def set_attribute(self, name: str, value: Any) -> None:
+        """A user attribute of the event's trial."""
         plain = json.loads(json.dumps(value))  # as it will be read
         self._pending.user_attrs[name] = plain
-        self._change(number, user_attrs={**self._trials[number].user_attrs, name: plain})
+        self._change(user_attrs={**self._changed.user_attrs, name: plain})
 
     def set_system_attribute(self, trial_id: int, name: str, value: Any) -> None:
-        """A system attribute, by Optuna's id: pruners keep their rungs there."""
-        number = self._numbers[trial_id]
+        """A system attribute of the event's trial, by Optuna's id: pruners keep their rungs there."""
+        assert trial_id == self._changed._trial_id, "an event is of one trial"
         self._pending.system_attrs[name] = value
-        self._change(number, system_attrs={**self._trials[number].system_attrs, name: value})
+        self._change(system_attrs={**self._changed.system_attrs, name: value})
 
-    def set_param(self, number: int, name: str, value: Any, distribution: BaseDistribution) -> None:
-        """A parameter that an enqueued trial did not have."""
+    def set_param(self, name: str, value: Any, distribution: BaseDistribution) -> None:
+        """A parameter that the event's trial, an enqueued one, did not have."""
         self._pending.params[name] = value, distribution
-        trial = self._trials[number]
+        trial = self._changed
         distributions = {**trial.distributions, name: distribution}
-        self._change(number, params={**trial.params, name: value}, distributions=distributions)
+        self._change(params={**trial.params, name: value}, distributions=distributions)
 
     def end(self, state: TrialState, value: float | None = None) -> None:
         """The last state of the event's trial, and its value if it has one; remembered once it is written."""
@@ -230,8 +230,12 @@ class Mirror:
     def _renew(self, number: int) -> None:
         self._take(self._store.get_trial(self._id(number)))
 
-    def _change(self, number: int, **fields: Any) -> None:
-        changed = copy.copy(self._trials[number])
+    @property
+    def _changed(self) -> FrozenTrial:
+        return self._trials[self._changing]
+
+    def _change(self, **fields: Any) -> None:
+        changed = copy.copy(self._changed)
         for name, value in fields.items():
             setattr(changed, name, value)
         self._take(changed)
@@ -247,7 +251,6 @@ class Mirror:
         else:
             self._trials.append(trial)
             self._records.append(record)
-            self._numbers[trial._trial_id] = number
         self.asked += record.budgeted
         if HIDDEN not in trial.user_attrs:
             before = self._visible.get(number)

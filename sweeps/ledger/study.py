@@ -210,7 +210,7 @@ class Ledger(Attempts):
         if SETTINGS not in trial.user_attrs:
             return self._settled(number)
         with self._mirror.event(number):
-            self._mirror.set_attribute(number, ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
+            self._mirror.set_attribute(ATTEMPT, trial.user_attrs[ATTEMPT] + 1)
         return self._assignment(number)
 
     # -- inside ------------------------------------------------------------------------------------

@@ -210,9 +210,9 @@ def test_an_event_that_cannot_be_written_has_not_been(driven: Ledger, url: str, 
 
     def cut_short() -> None:
         with held.event(0):
-            held.set_loss(0, 2, 4.0)
+            held.set_loss(2, 4.0)
             held.set_system_attribute(held.trial(0)._trial_id, "completed_rung_0", 4.0)
-            held.set_attribute(0, "sweeps:stopped", {"step": 2})
+            held.set_attribute("sweeps:stopped", {"step": 2})
             assert list(held.on_rung("completed_rung_0")) == [4.0]
             raise ZeroDivisionError
 
