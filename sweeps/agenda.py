@@ -80,6 +80,8 @@ class Agenda:
         self._spending.tick(searching=self.phase == "search")
         self._recall_searched()
         if len(self._running) >= self._parallel:
+            if self._to_ask:
+                self.ledger.prepare()  # there is time now
             return Idle.WAIT
         assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
         if assignment is None:
@@ -147,6 +149,8 @@ class Agenda:
 
     def _recall_searched(self) -> None:
         """Once the budget is used up, whoever noticed, no trial of the search goes on to its next report."""
+        if self._spending.used_up is None:
+            return
         for number, running in self._running.items():
             if number in self._recalled or number not in self._last_point:
                 continue
@@ -208,7 +212,12 @@ class Agenda:
         enqueued = self.ledger.take_waiting()
         if enqueued is not None:
             return enqueued
-        return self.ledger.ask() if self.ledger.asked < self.spec.budget.trials else None
+        return self.ledger.ask() if self._to_ask else None
+
+    @property
+    def _to_ask(self) -> bool:
+        """Whether the budget has room for another trial of the sampler's choice."""
+        return not self._spending.used_up and self.ledger.asked < self.spec.budget.trials
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""

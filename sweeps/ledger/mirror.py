@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import writing
 from sweeps.ledger.loading import load, unfinished
-from sweeps.ledger.trials import HIDDEN, REQUEST, RUNG, record_of
+from sweeps.ledger.trials import END, HIDDEN, REQUEST, RUNG, record_of
 from sweeps.ledger.writing import Changes
 from sweeps.records import State, TrialRecord
 from sweeps.spec import Spec
@@ -47,7 +47,9 @@ class Mirror:
         self._records: list[TrialRecord] = []
         self._visible: dict[int, FrozenTrial] = {}  # to sampler and stopping rule; by number
         self.ended: list[FrozenTrial] = []  # of the visible ones, in the order in which that was learned
+        self.ended_last: FrozenTrial | None = None  # of them, by what the study says
         self.complete: list[FrozenTrial] = []  # of the visible ones, by number
+        self._ends = 0  # of trials that a driver ended
         self._rungs: defaultdict[str, list[float]] = defaultdict(list)  # losses of visible ones, in order
         self._open: dict[int, int] = {}  # ids of unfinished trials by number
         self._stale: set[int] = set()  # ids of trials to be read again
@@ -215,6 +217,7 @@ class Mirror:
 
     def end(self, state: TrialState, value: float | None = None) -> None:
         """The last state of the event's trial, and its value if it has one; remembered once it is written."""
+        self.set_attribute(END, self._ends + 1)
         self._pending.state, self._pending.value, self._pending.ended = state, value, datetime.now()  # noqa: DTZ005 - Optuna keeps local time
 
     # -- inside ----------------------------------------------------------------------------------------
@@ -263,7 +266,16 @@ class Mirror:
             self._visible[number] = trial
         if not trial.state.is_finished():
             self._open[number] = trial._trial_id
-        elif (self._open.pop(number, None) is not None or not known) and HIDDEN not in trial.user_attrs:
-            self.ended.append(trial)
-            if trial.state is TrialState.COMPLETE:
-                bisect.insort(self.complete, trial, key=lambda each: each.number)
+        elif self._open.pop(number, None) is not None or not known:
+            self._take_end(trial)
+
+    def _take_end(self, trial: FrozenTrial) -> None:
+        end = trial.user_attrs.get(END, 0)  # 0: somebody ended it from outside
+        self._ends = max(self._ends, end)
+        if HIDDEN in trial.user_attrs:
+            return
+        self.ended.append(trial)
+        if end > (self.ended_last.user_attrs[END] if self.ended_last else 0):
+            self.ended_last = trial
+        if trial.state is TrialState.COMPLETE:
+            bisect.insort(self.complete, trial, key=lambda each: each.number)

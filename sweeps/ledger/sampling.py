@@ -2,17 +2,23 @@
 
 A sampler lives for one question. Its randomness comes from the study's seed and the trial's number alone, so
 a resumed sweep proposes what the uninterrupted one would have proposed from the same results.
+
+The trial that ended last counts as one that still runs. So the next proposal hangs on nothing that is not
+known while all slots are taken, and is worked out then: a free slot waits for no sampler. What that costs in
+quality is in tests/bench/LOG.md.
 """
 
 from __future__ import annotations
 
 import bisect
+import copy
 import hashlib
 import heapq
 import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import optuna
@@ -46,12 +52,22 @@ class Proposals:
             sampler: a name in SAMPLERS.
             seed: of the study.
         """
-        self._study, self.space, self._seed = study, space, seed
+        self.space, self._seed = space, seed
+        self._name, self._mirror = study.study_name, study.mirror
         self._sampler = SAMPLERS[sampler]
         self._tried: set[tuple[Any, ...]] = set()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
         self._glances: dict[int, _Glance] = {}  # of those in the latest window, by number
         self._read = 0  # of the mirror's list of them
+        self._ahead: _Ahead | None = None
+
+    def prepare(self, number: int) -> None:
+        """Work out what `propose` will say of trial `number`, should one that runs end before any begins."""
+        ended = len(self._mirror.ended)
+        if self._ahead is None or (self._ahead.number, self._ahead.ended) != (number, ended):
+            running = self._running(None)
+            params = self._work_out(number, {}, running, None)
+            self._ahead = _Ahead(number, ended, _numbers(running), params)
 
     def propose(self, number: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """Parameters for trial `number`, or None when a finite space has nothing left that was not tried.
@@ -60,11 +76,22 @@ class Proposals:
             number: the trial's number; with the study's seed, all the randomness there is.
             fixed: values that somebody else has chosen; a wholly fixed proposal may repeat a tried one.
         """
-        fixed = fixed or {}
+        last = self._mirror.ended_last
+        running = self._running(last)
+        if not fixed and self._ahead is not None:
+            told = len(self._mirror.ended) - (last is not None)
+            if (number, told, _numbers(running)) == self._ahead.of:
+                return self._ahead.params
+        return self._work_out(number, fixed or {}, running, last)
+
+    def _work_out(
+        self, number: int, fixed: Mapping[str, Any], running: list[FrozenTrial], last: FrozenTrial | None
+    ) -> dict[str, Any] | None:
+        """A proposal from what is told of all but the trial `last`, which is among `running`."""
         space = self.space
         self._read_on()
-        study = self._window()
-        tried = self._tried | self._being_tried() if space.finite else frozenset()
+        study = self._window(running, last)
+        tried = self._tried | {space.key(trial.params) for trial in running} if space.finite else frozenset()
         for draw in range(_DRAWS):
             params = _sample(study, space, number, self._sampler(_seed(self._seed, number, draw)), fixed)
             if space.key(params) not in tried or set(params) <= set(fixed):
@@ -77,34 +104,63 @@ class Proposals:
         chance = random.Random(_seed(self._seed, number, _DRAWS))  # noqa: S311 - no secret
         return chance.choice(left) if left else None
 
+    def _running(self, last: FrozenTrial | None) -> list[FrozenTrial]:
+        """What runs, and the trial that ended last as if it did."""
+        return [*self._mirror.running(), *([] if last is None else [_as_running(last)])]
+
     def _read_on(self) -> None:
         """Take in what has ended since the last question."""
-        ended = self._study.mirror.ended
+        ended = self._mirror.ended
         for trial in ended[self._read :]:
             self._tried.add(self.space.key(trial.params))
             if trial.state in _TOLD:
                 bisect.insort(self._best, (*_rank(trial), trial.number, trial))
-                del self._best[_BELOW:]
+                del self._best[_BELOW + 1 :]  # one of them may be the last
         self._read = len(ended)
 
-    def _being_tried(self) -> set[tuple[Any, ...]]:
-        return {self.space.key(trial.params) for trial in self._study.mirror.running()}
-
-    def _window(self) -> SeenStudy:
+    def _window(self, running: list[FrozenTrial], last: FrozenTrial | None) -> SeenStudy:
         """The study, or where it is long the part of it that tells: the best, the latest, and what runs."""
-        if len(self._study.mirror.ended) <= WINDOW:
-            return self._study
-        mirror = self._study.mirror
-        told = (trial for trial in reversed(mirror.visible()) if trial.state in _TOLD)
-        running = heapq.nlargest(WINDOW, mirror.running(), key=lambda trial: trial.number)
-        best = (entry[-1] for entry in self._best)
-        chosen = {trial.number: trial for trial in (*best, *itertools.islice(told, WINDOW), *running)}
+        visible = self._mirror.visible()
+        if len(self._mirror.ended) - (last is not None) <= WINDOW:
+            stand_ins = {trial.number: trial for trial in running}
+            return SeenStudy(self._name, self._mirror, [stand_ins.get(t.number, t) for t in visible])
+        past = None if last is None else last.number
+        told = (trial for trial in reversed(visible) if trial.state in _TOLD and trial.number != past)
+        latest_running = heapq.nlargest(WINDOW, running, key=lambda trial: trial.number)
+        best = [entry[-1] for entry in self._best if entry[-1].number != past][:_BELOW]
+        chosen = {trial.number: trial for trial in (*best, *itertools.islice(told, WINDOW), *latest_running)}
         known, self._glances = self._glances, {}
         for number in sorted(chosen):
             glance, trial = known.get(number), chosen[number]
             self._glances[number] = glance if glance is not None and glance.of is trial else _Glance(trial)
         seen = cast("Iterable[FrozenTrial]", self._glances.values())
-        return SeenStudy(self._study.study_name, mirror, seen)
+        return SeenStudy(self._name, self._mirror, seen)
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A proposal, and what it was made from."""
+
+    number: int
+    ended: int  # so many trials were told of
+    running: frozenset[int]  # their numbers
+    params: dict[str, Any] | None
+
+    @property
+    def of(self) -> tuple[int, int, frozenset[int]]:
+        """All that a proposal hangs on: no trial that has ended changes, or runs again."""
+        return self.number, self.ended, self.running
+
+
+def _numbers(trials: Iterable[FrozenTrial]) -> frozenset[int]:
+    return frozenset(trial.number for trial in trials)
+
+
+def _as_running(trial: FrozenTrial) -> FrozenTrial:
+    """A trial that has ended, as it was before."""
+    copied = copy.copy(trial)
+    copied.state, copied.values = TrialState.RUNNING, None
+    return copied
 
 
 class _Glance:

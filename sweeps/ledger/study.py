@@ -182,6 +182,10 @@ class Ledger(Attempts):
         settings = self.spec.settings_for(params).model_dump()
         return self._create(settings, params, {ROLE: Role.SEARCH.value})
 
+    def prepare(self) -> None:
+        """Work out what to `ask` for next while there is time for it: until a trial that runs ends."""
+        self._proposals.prepare(self._mirror.count)
+
     def take_waiting(self) -> Assignment | None:
         """The first trial that somebody enqueued from outside, if any.
 

@@ -18,6 +18,7 @@ from sweeps.spec import Spec
 ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
 ATTEMPT, REASON, TOTALS = "sweeps:attempt", "sweeps:reason", "sweeps:totals"
 REPLICATE_OF = "sweeps:replicate_of"
+END = "sweeps:end"  # its place among the ends of the study's trials, for clocks may be moved
 STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a restart does not ask again
 RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
 REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once

@@ -133,7 +133,7 @@ class Simulation:
     def run(self, ended: int | None = None) -> Iterator[int]:
         """Go on until so many trials have ended, or to the sweep's end; gives the count after each."""
         while ended is None or self.ended < ended:
-            while len(self._events) < self.world.slots and self.start_one():
+            while self.start_one():  # as Tune does: it asks for one more after every event
                 pass
             if not self._events:
                 return

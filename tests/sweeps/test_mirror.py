@@ -16,10 +16,10 @@ from sqlalchemy import event
 
 from sweeps.agenda import Agenda
 from sweeps.errors import StaleAttemptError
-from sweeps.ledger import Ledger, open_storage, sampling
+from sweeps.ledger import Ledger, open_storage
 from sweeps.ledger.store import engine_of
 from sweeps.records import Cause, Outcome, Point, Role, State
-from sweeps.spec import Spec, load_spec
+from sweeps.spec import Spec
 from sweeps.tracking import NullTracker
 
 
@@ -56,6 +56,7 @@ def test_it_is_what_the_store_holds_whatever_was_done(driven: Ledger, url: str, 
         assert driven._mirror.records() == fresh.trials()
         assert driven._mirror._trials == fresh._mirror._trials
         assert driven.asked == fresh.asked
+        assert driven._mirror.ended_last == fresh._mirror.ended_last
         assert list(driven._mirror.visible()) == list(fresh._mirror.visible())
 
 
@@ -145,62 +146,6 @@ def test_a_driver_goes_on_when_a_trial_was_ended_from_outside(driven: Ledger, ur
     outside(url, spec).tell(1, state=TrialState.FAIL)
     agenda.finish(1, 1, Outcome(State.FAIL, "gone", Cause.LOST))
     assert [record.number for record in ended] == [0, 1]
-
-
-def test_a_resumed_driver_asks_the_same_in_a_long_study(
-    url: str, spec: Spec, write_spec: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the sampler sees a window of it."""
-    monkeypatch.setattr(sampling, "WINDOW", 10)
-
-    def proposals(name: str, lifetimes: list[int]) -> list[dict[str, Any]]:
-        named = load_spec(str(write_spec(f"{spec.name}-{name}", study=url)))
-        for trials in lifetimes:
-            with Ledger.driven(url, named) as ledger:
-                for _ in range(trials):
-                    number = ledger.ask().number  # type: ignore[union-attr]
-                    ledger.report(number, 1, [point(0, 5.0), point(8, 4.0 + math.sin(number))])
-                    ledger.tell(number, 1, State.PRUNED if number % 3 else State.COMPLETE)
-        return [dict(record.params) for record in Ledger.read(url, named.name).trials()]
-
-    straight = proposals("straight", [36])
-    assert straight == proposals("resumed", [11, 1, 14, 10])
-    monkeypatch.setattr(sampling, "WINDOW", 1000)
-    assert straight[:10] == proposals("whole", [36])[:10]
-
-
-def test_what_the_sampler_looks_at_of_a_trial_is_enough(
-    driven: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a long study it sees no whole trials, and picks what it would pick from those."""
-    monkeypatch.setattr(sampling, "WINDOW", 20)
-    chance = random.Random(5)
-    for number in range(40):
-        assert driven.ask() is not None
-        driven.report(number, 1, [point(0, 5.0), point(2, chance.choice([4.5, math.nan, math.inf]))])
-        if number % 8:
-            driven.report(number, 1, [point(chance.choice([4, 8]), chance.uniform(3, 5))])
-            # So few are complete that stopped ones are among the best.
-            state = State.COMPLETE if number == 3 else chance.choice([State.PRUNED, State.FAIL])
-            driven.tell(number, 1, state)
-
-    def picks() -> list[dict[str, Any] | None]:
-        proposals = sampling.Proposals(driven._seen, driven.space, sampler="tpe", seed=0)
-        return [proposals.propose(number) for number in range(40, 60)]
-
-    glanced = picks()
-    monkeypatch.setattr(sampling, "_Glance", _Whole)
-    assert glanced == picks()
-
-
-class _Whole:
-    """A trial as it is; `of` tells whether it is still the same."""
-
-    def __init__(self, trial: Any) -> None:
-        self.of = trial
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.of, name)
 
 
 def test_an_event_that_cannot_be_written_has_not_been(driven: Ledger, url: str, spec: Spec) -> None:

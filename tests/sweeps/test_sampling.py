@@ -1,0 +1,168 @@
+"""What is tried next: the same whenever it is asked, by whichever driver, and ready before it is needed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sweeps.agenda import Agenda, Idle
+from sweeps.ledger import Ledger, sampling
+from sweeps.records import Assignment, Outcome, Point, State
+from sweeps.spec import Spec, load_spec
+from tests.sweeps.conftest import agenda_of, taken
+
+_SLOTS = 4
+
+
+def point(step: int, loss: float) -> Point:
+    return Point(step, step * 64, 1.0 * step, 0.1 * step, loss)
+
+
+def _sweep(ledger: Ledger, trials: int, before_end: Callable[[], None] = lambda: None) -> None:
+    """Go on until so many trials were asked for, and leave the slots taken; ends come in an order of their own."""
+    running = [record.number for record in ledger.unfinished()]
+    while True:
+        while len(running) < _SLOTS:
+            if ledger.asked == trials:
+                return
+            asked = ledger.ask()
+            assert asked is not None
+            running.append(asked.number)
+        before_end()
+        number = running.pop(random.Random(ledger.asked).randrange(_SLOTS))
+        loss = 4.0 + math.sin(7 * number)
+        ledger.report(number, 1, [point(0, 5.0), point(4, loss)])
+        ledger.tell(
+            number, 1, State.FAIL if number % 7 == 3 else State.PRUNED if number % 3 else State.COMPLETE
+        )
+
+
+@pytest.mark.parametrize("window", [10, 1000])
+def test_a_proposal_is_the_same_prepared_or_not_resumed_or_not(
+    window: int, url: str, spec: Spec, write_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "WINDOW", window)
+    monkeypatch.setattr(sampling, "_BELOW", 5)  # so that the window does not hold all by being the best
+
+    def proposals(name: str, lifetimes: list[int], *, prepared: bool) -> list[dict[str, Any]]:
+        named = load_spec(str(write_spec(f"{spec.name}-{name}", study=url)))
+        for trials in lifetimes:
+            with Ledger.driven(url, named) as ledger:
+                _sweep(ledger, trials, ledger.prepare if prepared else lambda: None)
+        return [dict(record.params) for record in Ledger.read(url, named.name).trials()]
+
+    straight = proposals("straight", [36], prepared=False)
+    assert straight == proposals("ahead", [36], prepared=True)
+    assert straight == proposals("resumed", [11, 12, 26, 36], prepared=False)
+    assert straight == proposals("both", [11, 12, 26, 36], prepared=True)
+
+
+def test_a_free_slot_waits_for_no_sampler(write_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While all are taken the agenda has the next proposal worked out, and asking is one write."""
+    sampled: list[int] = []
+    sample = sampling._sample
+
+    def spy(study: Any, space: Any, number: int, *rest: Any) -> dict[str, Any]:
+        sampled.append(number)
+        return sample(study, space, number, *rest)
+
+    monkeypatch.setattr(sampling, "_sample", spy)
+    agenda = agenda_of(load_spec(str(write_spec(trials=12))))
+    running = [taken(agenda), taken(agenda)]  # the control and the baseline
+    for number in range(2, 12):
+        assert agenda.next() is Idle.WAIT
+        assert agenda.next() is Idle.WAIT
+        assert sampled == [number], "once"
+        _complete(agenda, running.pop(number % 2))
+        sampled.clear()
+        running.append(taken(agenda))
+        assert running[-1].number == number
+        assert sampled == []
+    assert agenda.next() is Idle.WAIT
+    assert sampled == [], "the budget has room for no other"
+
+
+def _complete(agenda: Agenda, assignment: Assignment) -> None:
+    agenda.report(assignment.number, 1, [point(0, 5.0), point(8, 4.0 + math.sin(assignment.number))])
+    agenda.finish(assignment.number, 1, Outcome(State.COMPLETE))
+
+
+def test_a_proposal_that_does_not_fit_any_more_is_not_used(url: str, spec: Spec) -> None:
+    """Two ended, or another began: then the one that is asked for is worked out anew, as it always would be."""
+    with Ledger.driven(url, spec) as ledger:
+        _sweep(ledger, 12)
+        ledger.prepare()
+        running = [record.number for record in ledger.unfinished()]
+        for number in running[:2]:
+            ledger.report(number, 1, [point(0, 5.0), point(4, 3.0)])
+            ledger.tell(number, 1, State.COMPLETE)
+        anew = sampling.Proposals(ledger._seen, ledger.space, sampler="tpe", seed=spec.sampler.seed)
+        first = anew.propose(12)
+        asked = ledger.ask()
+        assert asked is not None
+        assert ledger.record(12).params == first
+
+
+def test_a_resumed_driver_asks_the_same_in_a_long_study(
+    url: str, spec: Spec, write_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the sampler sees a window of it."""
+    monkeypatch.setattr(sampling, "WINDOW", 10)
+
+    def proposals(name: str, lifetimes: list[int]) -> list[dict[str, Any]]:
+        named = load_spec(str(write_spec(f"{spec.name}-{name}", study=url)))
+        for trials in lifetimes:
+            with Ledger.driven(url, named) as ledger:
+                for _ in range(trials):
+                    number = ledger.ask().number  # type: ignore[union-attr]
+                    ledger.report(number, 1, [point(0, 5.0), point(8, 4.0 + math.sin(number))])
+                    ledger.tell(number, 1, State.PRUNED if number % 3 else State.COMPLETE)
+        return [dict(record.params) for record in Ledger.read(url, named.name).trials()]
+
+    straight = proposals("straight", [36])
+    assert straight == proposals("resumed", [11, 1, 14, 10])
+    monkeypatch.setattr(sampling, "WINDOW", 1000)
+    assert straight[:10] == proposals("whole", [36])[:10]
+
+
+def test_what_the_sampler_looks_at_of_a_trial_is_enough(
+    url: str, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a long study it sees no whole trials, and picks what it would pick from those."""
+    monkeypatch.setattr(sampling, "WINDOW", 20)
+    with Ledger.driven(url, spec) as driven:
+        _see_enough(driven, monkeypatch)
+
+
+def _see_enough(driven: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(5)
+    for number in range(40):
+        assert driven.ask() is not None
+        driven.report(number, 1, [point(0, 5.0), point(2, chance.choice([4.5, math.nan, math.inf]))])
+        if number % 8:
+            driven.report(number, 1, [point(chance.choice([4, 8]), chance.uniform(3, 5))])
+            # So few are complete that stopped ones are among the best.
+            state = State.COMPLETE if number == 3 else chance.choice([State.PRUNED, State.FAIL])
+            driven.tell(number, 1, state)
+
+    def picks() -> list[dict[str, Any] | None]:
+        proposals = sampling.Proposals(driven._seen, driven.space, sampler="tpe", seed=0)
+        return [proposals.propose(number) for number in range(40, 60)]
+
+    glanced = picks()
+    monkeypatch.setattr(sampling, "_Glance", _Whole)
+    assert glanced == picks()
+
+
+class _Whole:
+    """A trial as it is; `of` tells whether it is still the same."""
+
+    def __init__(self, trial: Any) -> None:
+        self.of = trial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.of, name)
