@@ -41,7 +41,7 @@ class Point:
 
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
-    `measuring` the seconds that this held-out loss took.
+    `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
     """
 
     step: int

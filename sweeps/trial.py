@@ -1,7 +1,7 @@
 """One trial in one process: upscale a copy of the warm base, train it, measure it, keep the result.
 
 Here the sweep meets `tli`; models and tokens are carried, never looked into. What stays in a process between
-trials is the slot: the base's weights and the token files.
+trials is the slot: the base's weights, the token files, and what models grown alike lose before training.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Slot:
         self.heldout = self.tokens.heldout_windows(
             sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens
         )
+        self.initial_losses: dict[tuple[str, int], float] = {}  # by injection and seed, which make a model
 
     @cached_property
     def change(self) -> tuple[float, ...]:
@@ -143,8 +144,15 @@ def run_trial(
     batches = slot.tokens.batches(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
+    grown = (settings.injection.model_dump_json(), settings.seed)
     training = Training(
-        model, recipe, batches, slot.heldout, injected=injected_parameters(model, plan), seed=settings.seed
+        model,
+        recipe,
+        batches,
+        slot.heldout,
+        injected=injected_parameters(model, plan),
+        seed=settings.seed,
+        initial_loss=slot.initial_losses.get(grown),
     )
     curve = folders.trial(assignment.number) / CURVE
     if load_latest(training, folders.checkpoints(assignment.number)) and training.measured is not None:
@@ -164,6 +172,8 @@ def run_trial(
                 measuring=progress.measuring,
             )
             append_curve(curve, point)
+            if point.step == 0:
+                slot.initial_losses[grown] = point.eval_loss
             if point.step == assignment.steps:
                 on_work(WRITING)
                 saving.saver.wait()

@@ -32,7 +32,7 @@ class Progress:
     """What a stretch of training did, and the held-out loss at its end.
 
     Losses are nats per token; `seconds` and `tokens` are totals since step 0, of training steps alone.
-    `measuring` is the time that this one held-out loss took, in seconds.
+    `measuring` is the time that this one held-out loss took, in seconds; 0 where it was known.
     """
 
     step: int
@@ -50,7 +50,7 @@ class Training:
         step: optimizer steps made so far.
         seconds: time spent in them.
         measured: the last step at which the held-out loss was measured; None before the first time.
-        initial_loss: held-out loss before the first step, nats per token; None where it was not measured.
+        initial_loss: held-out loss before the first step, nats per token; None where it is not known.
         unreported: train losses by step since the last measurement.
     """
 
@@ -63,6 +63,7 @@ class Training:
         *,
         injected: AbstractSet[str] = frozenset(),
         seed: int = 0,
+        initial_loss: float | None = None,
     ) -> None:
         """Put a model under a recipe.
 
@@ -74,6 +75,7 @@ class Training:
             injected: names of the injected layers' parameters.
             seed: of whatever the model draws while it trains (dropout), from the process's generators: one
                 training at a time in a process.
+            initial_loss: the held-out loss of this very model on this text, which is not measured again then.
         """
         torch.manual_seed(seed)
         if recipe.train == "injected" and not injected:
@@ -86,7 +88,7 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.measured: int | None = None
-        self.initial_loss: float | None = None
+        self.initial_loss = initial_loss
         self.unreported: list[tuple[int, float]] = []
 
     def run(
@@ -110,14 +112,20 @@ class Training:
             while self.step < target:
                 on_work(STEP)
                 self.unreported.append((self.step + 1, self._advance()))
-            on_work(EVALUATION)
-            started = time.perf_counter()
-            loss = evaluate(self.model, self.heldout).loss
-            measuring = time.perf_counter() - started
+            loss, measuring = self._measure(on_work)
             self._check(loss)
             losses, self.unreported, self.measured = tuple(self.unreported), [], self.step
             tokens = self.step * self.recipe.batch_tokens
             yield Progress(self.step, tokens, self.seconds, loss, losses, measuring)
+
+    def _measure(self, on_work: Callable[[str], None]) -> tuple[float, float]:
+        """The held-out loss, and the seconds that it took."""
+        if self.step == 0 and self.initial_loss is not None:
+            return self.initial_loss, 0.0
+        on_work(EVALUATION)
+        started = time.perf_counter()
+        loss = evaluate(self.model, self.heldout).loss
+        return loss, time.perf_counter() - started
 
     def _check(self, loss: float) -> None:
         """Refuse a held-out loss from which training does not come back.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,43 @@ def test_nothing_of_one_trial_is_left_for_the_next(write_spec: Any) -> None:
     after = slot.model.state_dict()
     assert all(after[name].equal(value) for name, value in before.items())
     assert not any(p.grad is not None for p in slot.model.parameters())
+
+
+def test_models_grown_alike_are_measured_once_before_they_train(
+    write_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tli.train
+    from sweeps.single import assignment_of
+    from sweeps.trial import Slot, for_workers, run_trial
+
+    spec = for_workers(load_spec(str(write_spec())))
+    folders, baseline = Folders(spec.root, spec.name), assignment_of(spec, 1)
+    measured: list[float] = []
+    evaluate = tli.train.evaluate
+
+    def counted(*given: Any) -> Any:
+        measured.append(found := evaluate(*given))
+        return found
+
+    monkeypatch.setattr(tli.train, "evaluate", counted)
+
+    def points(slot: Slot, number: int, **changes: Any) -> list[tuple[float, float]]:
+        measured.clear()
+        settings = {**baseline.settings, **changes}
+        trial = replace(baseline, number=number, settings=settings)
+        return [(p.eval_loss, p.measuring) for given in run_trial(slot, trial, folders) for p in given]
+
+    slot, recipe = Slot(spec), {**baseline.settings["recipe"], "learning_rate": 3e-3}
+    random = {**baseline.settings["injection"], "init": "random"}
+    first = points(slot, 1)
+    assert len(measured) == len(first)
+    other = points(slot, 2, recipe=recipe)
+    assert len(measured) == len(other) - 1
+    assert other[0] == (first[0][0], 0.0)
+    assert [loss for loss, _ in points(Slot(spec), 3, recipe=recipe)] == [loss for loss, _ in other]
+    for number, changes in enumerate([{"injection": random}, {"injection": random, "seed": 1}], 4):
+        drawn = points(slot, number, **changes)
+        assert len(measured) == len(drawn), "another model"
 
 
 def test_the_spec_is_kept_beside_its_results(write_spec: Any, silent: Any) -> None:
