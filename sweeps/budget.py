@@ -61,17 +61,10 @@ class Spending:
             self._kept = self._wall
 
     def count(self, running: Assignment, last: Point) -> None:
-        """Take what a trial has spent up to its last report; in the ledger first, where there is a limit.
-
-        Raises:
-            StaleAttemptError: a later attempt runs this trial, or it has ended.
-        """
-        if running.role is Role.REPLICATE:
-            return
-        if self._budget.limits:
-            self._ledger.note_totals(running.number, running.attempt, last.totals)
-        self._count(running.number, last.totals)
-        self.tick(searching=True)
+        """Take what a trial has spent up to its last report."""
+        if running.role is not Role.REPLICATE:
+            self._count(running.number, last.totals)
+            self.tick(searching=True)
 
     def stops(self, running: Assignment, last: Point) -> bool:
         """Whether a trial that has reported is to stop because a limit is used up; written down then.

@@ -53,16 +53,6 @@ class Attempts:
         with self._mirror.event(number):
             self._mirror.set_attribute(STOPPED, {"step": point.step, "by": by, **point.totals})
 
-    def note_totals(self, number: int, attempt: int, totals: Mapping[str, float]) -> None:
-        """Write down what a trial that runs has spent.
-
-        Raises:
-            StaleAttemptError: a later attempt runs this trial, or it has ended.
-        """
-        self._current(number, attempt)
-        with self._mirror.event(number):
-            self._mirror.set_attribute(TOTALS, dict(totals))
-
     def note_retry(
         self, number: int, attempt: int, counts: Mapping[str, int], micro_batch_tokens: int | None
     ) -> None:
@@ -128,6 +118,8 @@ class Attempts:
             if point.step not in self._mirror.trial(number).intermediate_values:
                 self._mirror.set_loss(point.step, point.eval_loss)
         role = Role(trial.user_attrs[ROLE])
+        if points and self.spec.budget.limits and role is not Role.REPLICATE:
+            self._mirror.set_attribute(TOTALS, points[-1].totals)  # which a restart must not forget
         if self._rule.spent is not None and points:
             self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})
         if HIDDEN in trial.user_attrs or not points or points[-1].step >= trial.user_attrs[STEPS]:
