@@ -66,8 +66,8 @@ class Proposals:
         ended = len(self._mirror.ended)
         if self._ahead is None or (self._ahead.number, self._ahead.ended) != (number, ended):
             running = self._running(None)
-            params = self._work_out(number, {}, running, None)
-            self._ahead = _Ahead(number, ended, _numbers(running), params)
+            of = number, ended, _shown(running)
+            self._ahead = _Ahead(*of, self._work_out(number, {}, running, None))
 
     def propose(self, number: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """Parameters for trial `number`, or None when a finite space has nothing left that was not tried.
@@ -78,11 +78,12 @@ class Proposals:
         """
         last = self._mirror.ended_last
         running = self._running(last)
-        if not fixed and self._ahead is not None:
-            told = len(self._mirror.ended) - (last is not None)
-            if (number, told, _numbers(running)) == self._ahead.of:
-                return self._ahead.params
-        return self._work_out(number, fixed or {}, running, last)
+        if fixed:
+            return self._work_out(number, fixed, running, last)
+        of = number, len(self._mirror.ended) - (last is not None), _shown(running)
+        if self._ahead is None or self._ahead.of != of:
+            self._ahead = _Ahead(*of, self._work_out(number, {}, running, last))
+        return self._ahead.params
 
     def _work_out(
         self, number: int, fixed: Mapping[str, Any], running: list[FrozenTrial], last: FrozenTrial | None
@@ -143,17 +144,17 @@ class _Ahead:
 
     number: int
     ended: int  # so many trials were told of
-    running: frozenset[int]  # their numbers
+    running: frozenset[tuple[int, int]]  # their numbers, and how many parameters each had
     params: dict[str, Any] | None
 
     @property
-    def of(self) -> tuple[int, int, frozenset[int]]:
-        """All that a proposal hangs on: no trial that has ended changes, or runs again."""
+    def of(self) -> tuple[int, int, frozenset[tuple[int, int]]]:
+        """All that a proposal hangs on: what has ended never changes, and a parameter is never another."""
         return self.number, self.ended, self.running
 
 
-def _numbers(trials: Iterable[FrozenTrial]) -> frozenset[int]:
-    return frozenset(trial.number for trial in trials)
+def _shown(running: Iterable[FrozenTrial]) -> frozenset[tuple[int, int]]:
+    return frozenset((trial.number, len(trial.params)) for trial in running)
 
 
 def _as_running(trial: FrozenTrial) -> FrozenTrial:

@@ -7,10 +7,11 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import optuna
 import pytest
 
 from sweeps.agenda import Agenda, Idle
-from sweeps.ledger import Ledger, sampling
+from sweeps.ledger import Ledger, open_storage, sampling
 from sweeps.records import Assignment, Outcome, Point, State
 from sweeps.spec import Spec, load_spec
 from tests.sweeps.conftest import agenda_of, taken
@@ -39,6 +40,32 @@ def _sweep(ledger: Ledger, trials: int, before_end: Callable[[], None] = lambda:
         ledger.tell(
             number, 1, State.FAIL if number % 7 == 3 else State.PRUNED if number % 3 else State.COMPLETE
         )
+
+
+def test_a_proposal_knows_what_somebody_tries_since(url: str, spec: Spec, write_spec: Any) -> None:
+    """A trial that was asked for with plain Optuna gets its values while all slots are taken: the very ones."""
+    without_rates = {"  recipe.learning_rate: {log: [1e-4, 1e-2]}\n": ""}
+    finite = load_spec(str(write_spec(f"{spec.name}-finite", study=url, replace=without_rates)))
+    with Ledger.driven(url, finite) as ledger:
+        _sweep(ledger, 6)
+        study = optuna.load_study(study_name=finite.name, storage=open_storage(url))
+        theirs = study.ask()
+        assert ledger.take_waiting() is None
+        ledger.prepare()
+        ahead = ledger._proposals._ahead
+        assert ahead is not None
+        assert ahead.params is not None
+        for name, distribution in ledger.space.distributions(ahead.params).items():
+            value = distribution.to_internal_repr(ahead.params[name])
+            study._storage.set_trial_param(theirs._trial_id, name, value, distribution)
+        ledger.look_again()
+        number = min(record.number for record in ledger.unfinished())
+        ledger.report(number, 1, [point(0, 5.0), point(4, 3.0)])
+        ledger.tell(number, 1, State.COMPLETE)
+        asked = ledger.ask()
+        assert asked is not None
+        assert ledger.record(theirs.number).params == ahead.params
+        assert ledger.record(asked.number).params != ahead.params
 
 
 @pytest.mark.parametrize("window", [10, 1000])
