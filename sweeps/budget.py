@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sweeps.ledger import Ledger
 
 _WALL_KEPT_EVERY = 5.0  # seconds; so much a killed driver forgets
+_NOTHING: Mapping[str, float] = {"tokens": 0.0, "flops": 0.0, "seconds": 0.0}
 _BY = "budget."  # before the name of a limit, in the reason of a trial that it stopped
 
 
@@ -41,7 +42,7 @@ class Spending:
         self._ledger, self._budget, self._clock = ledger, ledger.spec.budget, clock
         self._gpus = ledger.spec.resources.gpus
         self._of: dict[int, Mapping[str, float]] = {}  # of each trial, up to its last report
-        self._sums = {"tokens": 0.0, "flops": 0.0, "seconds": 0.0}
+        self._sums = dict(_NOTHING)
         for record in ledger.trials():
             if record.role is not Role.REPLICATE:
                 self._count(record.number, _totals(record))
@@ -61,10 +62,12 @@ class Spending:
             self._kept = self._wall
 
     def count(self, running: Assignment, last: Point) -> None:
-        """Take what a trial has spent up to its last report."""
-        if running.role is not Role.REPLICATE:
+        """Take what a trial has spent up to its last report. What is lost and done again was spent before."""
+        if running.role is Role.REPLICATE:
+            return
+        if last.tokens > self._of.get(running.number, _NOTHING)["tokens"]:
             self._count(running.number, last.totals)
-            self.tick(searching=True)
+        self.tick(searching=True)
 
     def stops(self, running: Assignment, last: Point) -> bool:
         """Whether a trial that has reported is to stop because a limit is used up; written down then.
@@ -108,9 +111,9 @@ class Spending:
         return "trials" if whole else "search"
 
     def _count(self, number: int, totals: Mapping[str, float]) -> None:
-        before = self._of.get(number, {})
+        before = self._of.get(number, _NOTHING)
         for name in self._sums:
-            self._sums[name] += totals[name] - before.get(name, 0.0)
+            self._sums[name] += totals[name] - before[name]
         self._of[number] = totals
 
 

@@ -103,7 +103,7 @@ class Attempts:
                 if reason is not None:
                     self._mirror.set_attribute(REASON, reason)
                 if totals is not None:
-                    self._mirror.set_attribute(TOTALS, dict(totals))
+                    self._note_totals(trial, totals)
                 self._mirror.end(TrialState[state.value], value)
         except StaleAttemptError:
             # The store did it, was restarted before it could say so, and was asked again.
@@ -119,7 +119,7 @@ class Attempts:
                 self._mirror.set_loss(point.step, point.eval_loss)
         role = Role(trial.user_attrs[ROLE])
         if points and self.spec.budget.limits and role is not Role.REPLICATE:
-            self._mirror.set_attribute(TOTALS, points[-1].totals)  # which a restart must not forget
+            self._note_totals(trial, points[-1].totals)
         if self._rule.spent is not None and points:
             self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})
         if HIDDEN in trial.user_attrs or not points or points[-1].step >= trial.user_attrs[STEPS]:
@@ -130,6 +130,11 @@ class Attempts:
         if stop:
             self._mirror.set_attribute(STOPPED, {"step": points[-1].step, **points[-1].totals})
         return stop
+
+    def _note_totals(self, trial: FrozenTrial, totals: Mapping[str, float]) -> None:
+        """Write down what a trial has spent, unless a later attempt does again what was lost."""
+        if totals.get("tokens", 0) >= trial.user_attrs.get(TOTALS, {}).get("tokens", 0):
+            self._mirror.set_attribute(TOTALS, dict(totals))
 
     def _note_spent(self, trial: FrozenTrial, role: Role, spent: Mapping[int, float]) -> None:
         """Write down what a trial has spent at each step; the baseline's tells what all are measured by."""

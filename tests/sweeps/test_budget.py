@@ -101,6 +101,9 @@ def test_what_was_spent_and_decided_before_a_kill_counts_after_it(limited: Calla
     assert (first.attempt, second.attempt) == (2, 2)
     assert not after.report(first.number, 2, [point(0), point(4)])  # it goes on from its checkpoint
     assert after._spending.spent["tokens"] == 2.5 * TOKENS, "the same steps are not counted twice"
+    assert not after.report(first.number, 2, [point(0), point(2)])  # from an earlier one
+    assert after._spending.spent["tokens"] == 2.5 * TOKENS, "spent is spent"
+    assert after.ledger.record(first.number).tokens == 0.5 * TOKENS
     assert after.report(second.number, 2, [point(0), point(4)])
     decided = agenda_of(spec)  # killed between the decision and the end
     again = taken(decided)
