@@ -85,7 +85,8 @@ class Agenda:
             return Idle.WAIT
         assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
         if assignment is None:
-            self.finished = not self._running
+            # One that runs and is not ours is taken over before long: it, too, ends before the sweep does.
+            self.finished = not any(r.state is State.RUNNING for r in self.ledger.unfinished())
             return Idle.FINISHED if self.finished else Idle.WAIT
         self._running[assignment.number] = assignment
         show(self._tracker, self.ledger.record(assignment.number))

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
+
 from sweeps.agenda import Agenda, Idle
 from sweeps.execution import Execution
 from sweeps.records import Assignment, Outcome, State
 from sweeps.spec import Spec
 
+_LOOKS_EVERY = 1.0  # seconds, while there is nothing to do
+
 
 def run_inline(agenda: Agenda, spec: Spec) -> None:
     """Carry the agenda out, to its end. `spec` has absolute paths."""
-    while not isinstance(assignment := agenda.next(), Idle):
+    while (assignment := agenda.next()) is not Idle.FINISHED:
+        if assignment is Idle.WAIT:  # for a trial that somebody else runs, or nobody
+            time.sleep(_LOOKS_EVERY)
+            continue
         outcome = _carry_out(agenda, assignment, spec)
         agenda.finish(assignment.number, assignment.attempt, outcome)
-    assert assignment is Idle.FINISHED, "one trial at a time never waits for another"
 
 
 def _carry_out(agenda: Agenda, assignment: Assignment, spec: Spec) -> Outcome:
-    execution = Execution(spec, assignment)
-    while True:
-        reply = execution.advance()
-        stop = agenda.report(assignment.number, assignment.attempt, reply.points)
-        if reply.outcome is not None:
-            return reply.outcome
-        if stop:
-            return Outcome(State.PRUNED)
+    with closing(Execution(spec, assignment)) as execution:
+        while True:
+            reply = execution.advance()
+            stop = agenda.report(assignment.number, assignment.attempt, reply.points)
+            if reply.outcome is not None:
+                return reply.outcome
+            if stop:
+                return Outcome(State.PRUNED)

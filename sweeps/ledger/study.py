@@ -202,10 +202,12 @@ class Ledger(Attempts):
     def retake(self, number: int) -> Assignment | None:
         """Hand out a trial again whose worker or driver is gone, as its next attempt.
 
-        None for one that ends here: the stopping rule had decided so before its driver was killed; or it was
-        being taken from the queue then, and cannot be run.
+        None for one that somebody ended meanwhile, or that ends here: the stopping rule had decided so before
+        its driver was killed; or it was being taken from the queue then, and cannot be run.
         """
         trial = self._mirror.renewed(number)
+        if trial.state.is_finished():
+            return None
         if STOPPED in trial.user_attrs:
             stopped = trial.user_attrs[STOPPED]
             totals = {name: stopped[name] for name in stopped if name not in ("step", "by")}

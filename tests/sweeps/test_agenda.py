@@ -143,6 +143,38 @@ def test_a_trial_that_runs_for_nobody_is_found(spec: Spec, monkeypatch: pytest.M
     assert taken(agenda).number == planted.number
 
 
+def test_a_sweep_ends_after_all_that_runs(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody asks with plain Optuna right before the end: there is no ranking without that trial."""
+    agenda = agenda_of(spec)
+    for _ in range(3):
+        completed(agenda, taken(agenda), 4.0)
+    last = taken(agenda)
+    study = optuna.load_study(study_name=spec.name, storage=spec.study_url)
+    theirs = study.ask()
+    completed(agenda, last, 4.0)
+    assert agenda.next() is Idle.WAIT
+    assert not agenda.finished
+    monkeypatch.setattr("sweeps.agenda._RECONCILED_EVERY", 0.0)
+    assert agenda.next() is Idle.WAIT, "it may be about to be written by somebody"
+    taken_over = taken(agenda)
+    assert taken_over.number == theirs.number
+    completed(agenda, taken_over, 4.0)
+    assert taken(agenda).role is Role.REPLICATE
+
+
+def test_what_was_left_behind_and_then_ended_by_somebody_is_over(spec: Spec) -> None:
+    before = agenda_of(spec, parallel=3)
+    for _ in range(3):
+        taken(before)
+    ended: list[int] = []
+    agenda = agenda_of(spec, on_end=lambda record: ended.append(record.number))
+    assert taken(agenda).number == 0
+    study = optuna.load_study(study_name=spec.name, storage=spec.study_url)
+    study.tell(1, state=optuna.trial.TrialState.FAIL)
+    assert taken(agenda).number == 2
+    assert ended == [1]
+
+
 def test_a_late_report_of_a_lost_worker_is_refused(spec: Spec) -> None:
     agenda = agenda_of(spec)
     lost = taken(agenda)

@@ -171,6 +171,34 @@ def test_nothing_of_one_trial_is_left_for_the_next(write_spec: Any) -> None:
     assert not any(p.grad is not None for p in slot.model.parameters())
 
 
+def test_a_trial_that_is_stopped_holds_no_memory(
+    write_spec: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Model and optimizer go with it, and not when Python next looks for rings of objects."""
+    import gc
+    import weakref
+
+    from tli.train import Training
+
+    before: list[int] = []
+    made: list[weakref.ref[Training]] = []
+    init = Training.__init__
+
+    def counted(self: Training, *given: Any, **named: Any) -> None:
+        before.append(sum(training() is not None for training in made))
+        made.append(weakref.ref(self))
+        init(self, *given, **named)
+
+    monkeypatch.setattr(Training, "__init__", counted)
+    gc.disable()
+    try:
+        records = run(load_spec(str(write_spec())), silent, runner="inline").records
+    finally:
+        gc.enable()
+    assert State.PRUNED in {record.state for record in records}
+    assert set(before) == {0}
+
+
 def test_models_grown_alike_are_measured_once_before_they_train(
     write_spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
