@@ -37,7 +37,10 @@ def main() -> int:
     kinds = options.kinds or list(KINDS)
     table = {kind: Tried() for kind in kinds}
     tried = list(product(seeds, kinds))  # all kinds first, for who stops it by Ctrl-C
-    with tempfile.TemporaryDirectory(prefix="faults-") as scratch, suppress(KeyboardInterrupt):
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as scratch,
+        suppress(KeyboardInterrupt),
+    ):
         place = options.keep or Path(scratch)
         ends = one_by_one(place, tried) if options.jobs == 1 else several_at_once(place, tried, options.jobs)
         for kind, survived, seconds in ends:
