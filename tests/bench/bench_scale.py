@@ -3,8 +3,9 @@
 Trials take no time (`tests.bench.simulator`); the rest is real. For each store and number of slots one study
 grows to the largest number of trials, in a process of its own. At each mark stand the seconds of the driver
 per trial over the tenth of trials before the mark, wall and processor time, the memory that each trial added
-since the mark before, and how long the sampler was asked, the write of the new trial included. Then the driver
-is dropped with all its slots taken, and another process resumes to its first running trial.
+since the mark before, and how long a free slot waits for its trial, the write included; what is worked out before,
+while all slots are taken, counts in the driver's seconds. Then the driver is dropped with all its slots taken,
+and another process resumes to its first running trial.
 The whole takes hours; `--trials 50 200 --slots 4 --stores sqlite` takes seconds. With `--copied 200`, only the
 200 trials before each mark are run, by a driver of their own, and the study is brought there by copying the
 rows of those that have ended: minutes, and the same figures but for what the rows' values do.
