@@ -92,7 +92,7 @@ def _timed(command: list[str], log: Path) -> tuple[float, Watched]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-        watched = Watched(process.pid, every=0.5)
+        watched = Watched(process.pid)
         code = process.wait()
     wall = time.perf_counter() - started
     watched.stop()

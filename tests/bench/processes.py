@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_MEMORY_EVERY = 3.0  # seconds; the kernel walks all pages of a process for it, and holds it up meanwhile
 
 
 class Watched:
@@ -16,12 +19,12 @@ class Watched:
         peak: the highest sum of their proportional set sizes seen, in bytes.
     """
 
-    def __init__(self, root: int, every: float = 3.0) -> None:
+    def __init__(self, root: int, every: float = 0.5) -> None:
         """Begin at once.
 
         Args:
             root: id of the process.
-            every: seconds between two looks; a process that lives shorter may be missed.
+            every: seconds between two looks at processor time; a process that lives shorter may be missed.
         """
         self.peak = 0
         self._root, self._every, self._ended = root, every, threading.Event()
@@ -40,9 +43,11 @@ class Watched:
         self._thread.join()
 
     def _watch(self) -> None:
+        looked = -math.inf
         while not self._ended.wait(self._every):
             family = _descendants(self._root)
-            self.peak = max(self.peak, sum(map(_pss, family)))
+            if (now := time.monotonic()) - looked >= _MEMORY_EVERY:
+                looked, self.peak = now, max(self.peak, sum(map(_pss, family)))
             self._seconds.update({pid: spent for pid in family if (spent := _spent(pid)) is not None})
 
 
