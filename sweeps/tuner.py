@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.execution import Execution, Worker
 from sweeps.folders import Folders
+from sweeps.own_node import OwnNode
 from sweeps.preemption import Notice
 from sweeps.records import METRIC, Assignment, Role
 from sweeps.spec import Spec
@@ -205,6 +206,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                callbacks=[OwnNode()],
             ),
         )
         watch.start()

@@ -45,13 +45,14 @@ class Watched:
     def _watch(self) -> None:
         looked = -math.inf
         while not self._ended.wait(self._every):
-            family = _descendants(self._root)
+            family = descendants(self._root)
             if (now := time.monotonic()) - looked >= _MEMORY_EVERY:
                 looked, self.peak = now, max(self.peak, sum(map(_pss, family)))
             self._seconds.update({pid: spent for pid in family if (spent := _spent(pid)) is not None})
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
+    """A process and all below it."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.bench.processes import descendants
 from tests.faults.kills import KILLED
 from tests.faults.oracle import endings, opened, survived
 from tests.faults.world import APART, Arena, Shape, World, ended, environment
@@ -178,3 +179,45 @@ def head_killed(arena: Arena, dice: random.Random, seed: int) -> None:
         assert ended(world.begin(), MINUTES) == 0, world.said()
         assert all(ending.state != "RUNNING" for ending in endings(world).values())
         survived(world, arena.reference(APART))
+
+
+# -- the cluster that a command starts itself -----------------------------------------------------------------
+
+_OF_RAY = ("raylet/raylet", "gcs/gcs_server", "ray::DashboardAgent", "")  # the last: whichever it is
+
+
+def own_cluster_killed(arena: Arena, dice: random.Random, seed: int) -> None:
+    """SIGKILL of one process of a sweep that runs on Ray: the command goes on, or ends and says why."""
+    with arena.cleared(APART, runner=()) as world:
+        world.plan("curve", dice.randint(1, _MEASURED), "wait", role="worker", when="after")
+        process = world.begin()
+        world.wait_for_fault(process)
+        wanted = _OF_RAY[seed % len(_OF_RAY)]
+        killed, pid = dice.choice(_below(process.pid, wanted))
+        os.kill(pid, signal.SIGKILL)
+        world.go()
+        code = ended(process, MINUTES)
+        if code != 0:
+            # Without its GCS it is Ray that ends the driver, in its own words.
+            its_own = code == KILLED or "Failed to connect to GCS" in world.said()
+            assert its_own or "same command again" in world.said(), f"{killed}, {code}: {world.said()}"
+            assert ended(world.begin(), MINUTES) == 0, world.said()
+        survived(world, arena.reference(APART))
+
+
+def _below(root: int, wanted: str) -> list[tuple[str, int]]:
+    """The command lines and ids of a process and those below it, of a kind that takes its time to start."""
+    deadline = time.monotonic() + MINUTES
+    while True:
+        found = [(_command(pid), pid) for pid in descendants(root)]
+        if there := sorted((name, pid) for name, pid in found if name and wanted in name):
+            return there
+        assert time.monotonic() < deadline, f"no process {wanted!r} among {found}"
+        time.sleep(0.1)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""

@@ -38,4 +38,5 @@ KINDS: Mapping[str, Kind] = {
     "worker-frozen": cluster.worker_frozen,
     "raylet-killed": cluster.raylet_killed,
     "head-killed": cluster.head_killed,
+    "own-cluster-killed": cluster.own_cluster_killed,
 }
