@@ -68,19 +68,29 @@ class Folders:
 
     def drop_checkpoints(self, number: int) -> None:
         """A trial that has ended does not go on, and need not be told to end."""
-        shutil.rmtree(self.checkpoints(number), ignore_errors=True)
-        for told in self.trial(number).glob("recalled-*"):
-            told.unlink(missing_ok=True)
+        for path in self._written(number):
+            if path == self.checkpoints(number):
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name.startswith("recalled-"):
+                path.unlink(missing_ok=True)
 
     def drop_finals(self, number: int, but: int | None = None) -> None:
         """Free the space of models that cannot win any more: of all attempts at an ended trial, or but one.
 
         With them goes what an attempt was writing when it was killed: the next one has a name of its own.
         """
-        trial = self.trial(number)
-        for folder in (*trial.glob("final-*"), *trial.glob(".final-*.tmp-*")):
-            if but is None or folder != self.final(number, but):
-                shutil.rmtree(folder, ignore_errors=True)
+        kept = None if but is None else self.final(number, but)
+        for path in self._written(number):
+            if path != kept and (path.match("final-*") or path.match(".final-*.tmp-*")):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _written(self, number: int) -> list[Path]:
+        """What lies in a trial's folder, by one look: thousands are looked into when a long sweep goes on."""
+        folder = self.trial(number)
+        try:
+            return [folder / name for name in os.listdir(folder)]  # noqa: PTH208 - half the time of iterdir
+        except FileNotFoundError:
+            return []
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -133,6 +133,14 @@ class Outbox:
                 {"kind": "points", "number": number, "attempt": attempt, "evals": evals, "train": train}
             )
         return True
+
+    def has(self, number: int, steps: Collection[int]) -> bool:
+        """Whether a trial's end is in the file, and its held-out losses at these steps.
+
+        The train losses between two of them came with the later one.
+        """
+        with self._lock:
+            return ("end", number) in self._latest and all((number, step) in self._evals for step in steps)
 
     def _write(self, event: Event) -> None:
         data = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace") + b"\n"

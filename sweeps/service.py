@@ -17,7 +17,7 @@ from sweeps.records import Role, TrialRecord
 from sweeps.results import Sweep
 from sweeps.selection import control_of, finalists
 from sweeps.spec import Spec
-from sweeps.sync import open_sweep, show_conclusions, show_trials
+from sweeps.sync import open_sweep, show_conclusions, show_untold
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.trial import for_workers
 from sweeps.wording import shown
@@ -88,7 +88,7 @@ def run(
         stack.push(_Closing(tracker, watcher, spec.name))
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
-        show_trials(tracker, sweep)
+        show_untold(tracker, sweep)
         agenda = Agenda(
             ledger,
             tracker,

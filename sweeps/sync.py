@@ -82,23 +82,23 @@ def open_sweep(tracker: Tracking, sweep: Sweep, *, again: bool) -> None:
 
 
 def show_trials(tracker: Tracking, sweep: Sweep, uri: str = "") -> Synced:
-    """Tell of every trial, as the ledger and the curves have it.
-
-    A driver that was killed between the ledger and the outbox had told only one of them.
-    """
+    """Tell of every trial, as the ledger and the curves have it."""
     lost, trials, points = [], 0, 0
-    for record in sweep.records:
-        if not record.settings:
-            continue  # enqueued, and not taken yet; or it cannot be run
-        show(tracker, record)
-        told = _told(record, measurements(sweep.folders.trial(record.number) / CURVE))
-        tracker.points(record.number, record.attempt, told)
-        if record.state.finished:
-            show_end(tracker, record)
-        known = {point.step for point in told}
+    for record in filter(_shown, sweep.records):
+        known = _show_trial(tracker, sweep, record)
         lost += [record.number] if known != record.losses.keys() else []
         trials, points = trials + 1, points + len(known)
     return Synced(uri, trials, points, tuple(lost))
+
+
+def show_untold(tracker: Tracking, sweep: Sweep) -> None:
+    """Tell of what a driver that was killed between the ledger and the outbox had told only one of them.
+
+    Of a trial that has ended, the outbox knows whether it has everything: no curve of it is read then.
+    """
+    for record in filter(_shown, sweep.records):
+        if not (record.state.finished and tracker.knows(record.number, record.losses)):
+            _show_trial(tracker, sweep, record)
 
 
 def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
@@ -119,6 +119,21 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
 
 
 # -- inside ---------------------------------------------------------------------------------------
+
+
+def _shown(record: TrialRecord) -> bool:
+    """Not one that was enqueued and is not taken yet, or cannot be run."""
+    return bool(record.settings)
+
+
+def _show_trial(tracker: Tracking, sweep: Sweep, record: TrialRecord) -> set[int]:
+    """Tell all of a trial; the steps whose measurements are on disk."""
+    show(tracker, record)
+    told = _told(record, measurements(sweep.folders.trial(record.number) / CURVE))
+    tracker.points(record.number, record.attempt, told)
+    if record.state.finished:
+        show_end(tracker, record)
+    return {point.step for point in told}
 
 
 def _target(sweep: Sweep, uri: str | None) -> str:

@@ -7,7 +7,8 @@ costs freshness only.
 
 from __future__ import annotations
 
+from sweeps.tracking.interface import NullTracker, Tracking
 from sweeps.tracking.store import store_uri, tracking_problems
-from sweeps.tracking.tracker import LOG, NullTracker, Tracker, Tracking, open_tracker
+from sweeps.tracking.tracker import LOG, Tracker, open_tracker
 
 __all__ = ["LOG", "NullTracker", "Tracker", "Tracking", "open_tracker", "store_uri", "tracking_problems"]

@@ -11,75 +11,19 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sweeps.outbox import Outbox, read_sent
 from sweeps.records import Point, Role, State
+from sweeps.tracking.interface import NullTracker, Objective, Values
 from sweeps.tracking.store import artifact_root, store_uri
 from sweeps.wording import masked
 
 LOG = "outbox.log"
 _LAST_SECONDS = 10.0  # for a delivery that has nothing left to do, or does nothing
-Values = Mapping[str, Any]
-Objective = tuple[int, float, float]  # trials, held-out loss of the best, when it was known
-
-
-class Tracking(Protocol):
-    """What a driver tells of a sweep as it goes. No method raises, waits for a server or loads a library."""
-
-    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
-        """Begin the sweep, or, if it had ended, go on with it if it does `again`; `params` may be nested."""
-
-    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
-        """A trial began, or goes on; `settings` is its whole `trial:` section, `when` now if left out."""
-
-    def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
-        """Measurements of a trial; those told before are left out."""
-
-    def end(
-        self, number: int, status: State, tags: Values, metrics: Values, when: float | None = None
-    ) -> None:
-        """A trial is over, or was, `when`; metrics that are None are left out."""
-
-    def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
-        """The sweep is over; its best loss each time that it was."""
-
-    def rank(self, numbers: Sequence[int]) -> None:
-        """The complete trials, best first."""
-
-    def close(self, timeout: float) -> bool:
-        """Wait at most so many seconds for the rest to be delivered; whether all of it was."""
-
-
-class NullTracker:
-    """`tracking: null`: takes everything and keeps nothing."""
-
-    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
-        """Nothing to do."""
-
-    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
-        """Nothing to do."""
-
-    def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
-        """Nothing to do."""
-
-    def end(
-        self, number: int, status: State, tags: Values, metrics: Values, when: float | None = None
-    ) -> None:
-        """Nothing to do."""
-
-    def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
-        """Nothing to do."""
-
-    def rank(self, numbers: Sequence[int]) -> None:
-        """Nothing to do."""
-
-    def close(self, timeout: float) -> bool:  # noqa: ARG002
-        """Nothing is left to deliver."""
-        return True
 
 
 class Tracker:
@@ -144,6 +88,10 @@ class Tracker:
         self._append(
             lambda box: box.put("end", number, when=when, status=str(status), tags=shown, metrics=scalars)
         )
+
+    def knows(self, number: int, steps: Collection[int]) -> bool:
+        """Whether the outbox has a trial's end and its held-out losses at these steps."""
+        return self._outbox is not None and self._outbox.has(number, steps)
 
     def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
         """The sweep's run is over; its best loss stands at the number of trials that it was the best of."""

@@ -23,7 +23,7 @@ from sweeps.results import Sweep
 from sweeps.searcher import AgendaSearcher
 from sweeps.service import _Tidying
 from sweeps.spec import Spec, load_spec
-from sweeps.sync import open_sweep, show_trials
+from sweeps.sync import open_sweep, show_untold
 from sweeps.tracking import Tracker
 from sweeps.trial import CURVE
 from sweeps.watch import Watch
@@ -98,7 +98,7 @@ class Simulation:
         )
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
-        show_trials(tracker, sweep)
+        show_untold(tracker, sweep)
         self.agenda = Agenda(
             ledger,
             tracker,

@@ -22,14 +22,14 @@ import pytest
 from sweeps.__main__ import main
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
-from sweeps.outbox import EVENTS, SENT
-from sweeps.records import State
+from sweeps.outbox import EVENTS, SENT, Outbox
+from sweeps.records import Point, State
 from sweeps.results import Sweep, find
 from sweeps.service import _Closing, run
 from sweeps.spec import load_spec
-from sweeps.sync import sync
+from sweeps.sync import open_sweep, show_untold, sync
 from sweeps.tracking import Tracker
-from sweeps.trial import CURVE
+from sweeps.trial import CURVE, measurements
 from tests.sweeps.conftest import SPEC, Silent, copied
 
 pytest.importorskip("mlflow")
@@ -250,6 +250,45 @@ def test_a_sweep_that_was_stopped_shows_what_it_had(
     assert main(["sync", "other", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["lost"] == [1]
     assert shown(database) == live, "what is there stays"
+
+
+def test_who_goes_on_reads_no_curve_of_a_trial_that_was_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = tiny()
+    outbox = sweep.folders.sweep / EVENTS
+    events = outbox.read_bytes().splitlines(keepends=True)
+    read: list[int] = []
+
+    def measured(curve: Path) -> Iterator[Point]:
+        read.append(int(curve.parent.name))
+        yield from measurements(curve)
+
+    def go_on() -> None:
+        tracker = Tracker(
+            "sqlite", study="tiny", folder=sweep.folders.sweep, artifacts=sweep.folders.artifacts
+        )
+        open_sweep(tracker, sweep, again=False)
+        show_untold(tracker, sweep)
+        assert tracker._outbox is not None
+        tracker._outbox.close()
+
+    monkeypatch.setattr("sweeps.sync.measurements", measured)
+    go_on()
+    assert read == []
+    assert outbox.read_bytes() == b"".join(events)
+
+    def lacks(line: bytes) -> bool:
+        event = json.loads(line)
+        return (event["kind"], event.get("number")) in {("end", 3), ("points", 4)}
+
+    outbox.write_bytes(b"".join(line for line in events if not lacks(line)))
+    go_on()
+    assert read == [3, 4]
+    again = Outbox(sweep.folders.sweep)
+    assert all(again.has(record.number, record.losses) for record in sweep.records)
+    assert not again.has(3, [*sweep.records[3].losses, 10**6])
+    again.close()
 
 
 def test_of_several_measurements_of_a_step_the_one_that_the_ledger_has_is_shown(place: Path) -> None:

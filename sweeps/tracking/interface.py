@@ -1,0 +1,73 @@
+"""What a driver tells of a sweep as it goes, and the one who keeps nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from sweeps.records import Point, State
+
+Values = Mapping[str, Any]
+Objective = tuple[int, float, float]  # trials, held-out loss of the best, when it was known
+
+
+class Tracking(Protocol):
+    """What a driver tells of a sweep as it goes. No method raises, waits for a server or loads a library."""
+
+    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
+        """Begin the sweep, or, if it had ended, go on with it if it does `again`; `params` may be nested."""
+
+    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
+        """A trial began, or goes on; `settings` is its whole `trial:` section, `when` now if left out."""
+
+    def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
+        """Measurements of a trial; those told before are left out."""
+
+    def end(
+        self, number: int, status: State, tags: Values, metrics: Values, when: float | None = None
+    ) -> None:
+        """A trial is over, or was, `when`; metrics that are None are left out."""
+
+    def knows(self, number: int, steps: Collection[int]) -> bool:
+        """Whether a trial's end and its held-out losses at these steps were told; all of it was, then."""
+
+    def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
+        """The sweep is over; its best loss each time that it was."""
+
+    def rank(self, numbers: Sequence[int]) -> None:
+        """The complete trials, best first."""
+
+    def close(self, timeout: float) -> bool:
+        """Wait at most so many seconds for the rest to be delivered; whether all of it was."""
+
+
+class NullTracker:
+    """`tracking: null`: takes everything and keeps nothing."""
+
+    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
+        """Nothing to do."""
+
+    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
+        """Nothing to do."""
+
+    def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
+        """Nothing to do."""
+
+    def end(
+        self, number: int, status: State, tags: Values, metrics: Values, when: float | None = None
+    ) -> None:
+        """Nothing to do."""
+
+    def knows(self, number: int, steps: Collection[int]) -> bool:  # noqa: ARG002
+        """Nobody has to be told."""
+        return True
+
+    def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
+        """Nothing to do."""
+
+    def rank(self, numbers: Sequence[int]) -> None:
+        """Nothing to do."""
+
+    def close(self, timeout: float) -> bool:  # noqa: ARG002
+        """Nothing is left to deliver."""
+        return True
