@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.execution import Execution, Worker
 from sweeps.folders import Folders
-from sweeps.own_node import OwnNode
 from sweeps.preemption import Notice
 from sweeps.records import METRIC, Assignment, Role
 from sweeps.spec import Spec
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sweeps.agenda import Agenda
 
 _KILL_SECONDS = 60.0  # for a process to start on the worker's node and do it
+_LOOKED_EVERY = 2.0  # seconds between two looks at the driver's own node
 
 
 class SlotTrainable(tune.Trainable):
@@ -214,6 +215,34 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
             tuner.fit()
         finally:
             watch.stop()
+
+
+class OwnNode(tune.Callback):
+    """Ends the run when Ray has declared the driver's node dead, some seconds after its raylet died.
+
+    Tune takes the workers that died with it for lost and asks for new ones, which nobody will start. Other
+    nodes may come back; this one does not while its driver lives.
+    """
+
+    def __init__(self) -> None:
+        """Look at the node that this process is on."""
+        self._node = ray.get_runtime_context().get_node_id()
+        self._looked = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002 - Tune's names
+        """Look, when it is time.
+
+        Raises:
+            SweepError: it is dead.
+        """
+        if time.monotonic() - self._looked < _LOOKED_EVERY:
+            return
+        self._looked = time.monotonic()
+        if any(node["NodeID"] == self._node and not node["Alive"] for node in ray.nodes()):
+            raise SweepError(
+                "Ray's raylet on this machine died (killed, or out of memory); nothing is lost:"
+                " the same command again goes on"
+            )
 
 
 def _kill_worker(node: str, pid: int) -> None:

@@ -1,4 +1,4 @@
-"""The driver's own node: when Ray has lost it, the sweep ends instead of waiting for ever."""
+"""Over Ray Tune: when Ray has lost the driver's own node, the sweep ends instead of waiting for ever."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from sweeps import own_node
+from sweeps import tuner
 from sweeps.errors import SweepError
-from sweeps.own_node import OwnNode
 from sweeps.spec import load_spec
+from sweeps.tuner import OwnNode, start_cluster, stop_cluster
 from tests.bench.processes import descendants
 
 
@@ -30,7 +30,7 @@ def test_only_our_own_node_ends_it(*, ours: bool, theirs: bool, monkeypatch: pyt
     nodes = [{"NodeID": "ours", "Alive": ours}, {"NodeID": "theirs", "Alive": theirs}]
     monkeypatch.setattr(ray, "get_runtime_context", Context)
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(own_node, "_LOOKED_EVERY", 0.0)
+    monkeypatch.setattr(tuner, "_LOOKED_EVERY", 0.0)
     looking = OwnNode()
     if ours:
         looking.on_step_begin(0, [])
@@ -42,8 +42,6 @@ def test_only_our_own_node_ends_it(*, ours: bool, theirs: bool, monkeypatch: pyt
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_raylet_that_is_killed_is_noticed(write_spec: Callable[..., Path]) -> None:
-    from sweeps.tuner import start_cluster, stop_cluster
-
     start_cluster(load_spec(str(write_spec())), None)
     try:
         looking = OwnNode()
