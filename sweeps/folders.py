@@ -86,10 +86,9 @@ class Folders:
 
     def _written(self, number: int) -> list[Path]:
         """What lies in a trial's folder, by one look: thousands are looked into when a long sweep goes on."""
-        folder = self.trial(number)
         try:
-            return [folder / name for name in os.listdir(folder)]  # noqa: PTH208 - half the time of iterdir
-        except FileNotFoundError:
+            return list(self.trial(number).iterdir())
+        except OSError:  # it is not there, or is nobody's business: what cannot be freed stays
             return []
 
     @contextmanager

@@ -135,12 +135,13 @@ class Outbox:
         return True
 
     def has(self, number: int, steps: Collection[int]) -> bool:
-        """Whether a trial's end is in the file, and its held-out losses at these steps.
+        """Whether a trial's opening and end are in the file, and its held-out losses at these steps.
 
         The train losses between two of them came with the later one.
         """
         with self._lock:
-            return ("end", number) in self._latest and all((number, step) in self._evals for step in steps)
+            framed = ("trial", number) in self._latest and ("end", number) in self._latest
+            return framed and all((number, step) in self._evals for step in steps)
 
     def _write(self, event: Event) -> None:
         data = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
