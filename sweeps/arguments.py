@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tli.console import Parser
+
 _Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 
 
@@ -16,7 +18,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         environment: where defaults may stand: SWEEPS_RUNS, RAY_ADDRESS, RAY_API_SERVER_ADDRESS. With the
             options go what it says of `usual_runs`, the folder that needs no `--runs`, and of `threads`.
     """
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="sweeps",
         description="Find the best way to grow a language model deeper, by a sweep that can be resumed.",
         epilog="Start here:\n  sweeps plan quickstart      what it would cost\n"

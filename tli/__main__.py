@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tli import aside
-from tli.arguments import BAD_INPUT, OPTIONS, injection_of, parser
+from tli.arguments import OPTIONS, injection_of, parser
 from tli.base import Base, find
+from tli.console import FAILED, parse, run_command
 from tli.cost import cost
-from tli.errors import InputError, PlanError, Problem, TliError
+from tli.errors import InputError, PlanError, Problem
 from tli.families import FAMILIES, family_of, refusals, table
 from tli.injection import Injection, injection_problems
 from tli.lineage import FILE, read_lineage
@@ -24,24 +25,14 @@ from tli.moe import moe_problems
 from tli.plan import Plan, plan_for
 
 T = TypeVar("T")
-_WRONG, _INTERRUPTED = 1, 130
 _OF_PLANS = {*Injection.__dataclass_fields__, *OPTIONS.values(), "text"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0, 1 when a verification failed, 2 for bad input."""
-    options = parser().parse_args(arguments)
-    try:
-        return _RUNS[options.command](options)
-    except InputError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return BAD_INPUT
-    except (TliError, OSError) as error:  # a full disk, a torn network
-        print(f"error: {error}", file=sys.stderr)
-        return _WRONG
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    options = parse(parser(), arguments)
+    as_json = getattr(options, "json", False)
+    return run_command(lambda: _RUNS[options.command](options), as_json=as_json)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -290,7 +281,7 @@ def _verified(folder: Path, base: Base, *, load: bool, as_json: bool) -> int:
         for check in report.checks:
             print(f"{'ok' if check.ok else 'FAILED':7} {check.name:11} {check.detail}")
         report.require()
-    return 0 if report.ok else _WRONG
+    return 0 if report.ok else FAILED
 
 
 _RUNS = {"plan": _plan, "upscale": _upscale, "verify": _verify, "inspect": _inspect, "families": _families}

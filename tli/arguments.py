@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from tli.console import Parser
 from tli.errors import InputError, Problem
 from tli.experts import Experts
 from tli.injection import IDENTITIES, INITS, METHODS, PLACES, RULES, SOURCES, Injection
 from tli.lineage import FILE
 
-BAD_INPUT = 2
 _Commands = Any  # argparse names no type for what holds subcommands
 
 # What an option is called where the setting's own name would not be understood alone.
 OPTIONS = {f"experts.{item.name}": item.name for item in fields(Experts)}
 OPTIONS |= {"experts.count": "experts", "experts.noise": "expert_noise"}
-
-
-class Parser(argparse.ArgumentParser):
-    """Ends a mistyped command as every other mistake ends."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the mistake and end."""
-        sys.stderr.write(f"error: {message}; try {self.prog} -h\n")
-        raise SystemExit(BAD_INPUT)
 
 
 def parser() -> Parser:
@@ -54,6 +44,14 @@ def injection_of(options: argparse.Namespace) -> Injection:
     experts = {name: value for name, value in experts.items() if value is not None}
     injection = Injection(**given, experts=Experts(**experts))
     problems = []
+    if injection.method == "tli" and injection.after is not None:
+        problems += [
+            Problem(
+                f"--{name}", str(given[name]), "none beside --after, which names every place", "one of them"
+            )
+            for name in _PLACING
+            if name in given
+        ]
     if injection.method in METHODS:
         for name, value in given.items():
             if not injection.read_by_method(name):
@@ -65,6 +63,7 @@ def injection_of(options: argparse.Namespace) -> Injection:
     return injection
 
 
+_PLACING = ("k", "place", "layers", "sets")  # settings that say where layers go, as `after` does by itself
 _SETTINGS = tuple(item.name for item in fields(Injection) if item.name != "experts")
 
 

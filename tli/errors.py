@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 SHOWN = 8  # problems named one by one in a file before the rest is only counted
 ENOUGH = 1000  # problems after which a file is not read further
+
+_PLACED = re.compile(r"(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)(?: (?P<path>.+))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,19 @@ class Problem:
     def __str__(self) -> str:
         text = f"{self.where}: got {self.got}; expected {self.expected}"
         return f"{text}; try {self.remedy}" if self.remedy else text
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; `file`, `line` and `column` (from 1) are null where no line is known."""
+        placed = _PLACED.fullmatch(self.where)
+        return {
+            "file": placed["file"] if placed else None,
+            "line": int(placed["line"]) if placed else None,
+            "column": int(placed["column"]) if placed else None,
+            "path": placed["path"] if placed else self.where,
+            "got": self.got,
+            "expected": self.expected,
+            "try": self.remedy or None,
+        }
 
 
 class TliError(Exception):

@@ -38,6 +38,7 @@ from sweeps.spec.settings import (
     section,
     setting,
 )
+from sweeps.spec.unread import unread_faults
 from sweeps.spec.yaml_source import Source
 from sweeps.wording import Fault, masked, shown
 
@@ -195,7 +196,7 @@ class Spec(Settings):
             broken += [fault.path for fault in wrong]
             # The rest is judged as if these were mended.
             spec = cls.model_validate(repaired(plain, broken, CATALOGUE))
-        faults += untouched(_faults(spec), broken)
+        faults += untouched(_faults(spec, written=len(searched)), broken)
         if faults:
             ordered = sorted(faults, key=lambda fault: source.order(fault.path))
             raise SpecError(*[_problem(fault, source.where(fault.path)) for fault in ordered])
@@ -247,22 +248,28 @@ def _with_ranges(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault],
     return {**plain, "search": ranges}, faults, [f"search.{path}" for path in search if path not in ranges]
 
 
-def _faults(spec: Spec) -> Iterator[Fault]:
-    """Everything wrong with a spec whose sections are sound one by one."""
+def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
+    """Everything wrong with a spec whose sections are sound one by one; `written` ranges, sound or not."""
     yield from checks.name_faults(spec.name)
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
     yield from checks.untrained_faults(spec.trial, spec.search)
     yield from checks.data_faults(spec.data)
-    yield from checks.amount_faults(spec.budget, spec.finalists, len(spec.search))
+    yield from checks.amount_faults(spec.budget, spec.finalists, written)
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
     yield from checks.per_faults(spec.finalists.per, spec.search)
     yield from checks.stopping_faults(spec.stopping)
     yield from checks.resource_faults(spec.resources)
     yield from checks.address_faults(spec.storage, spec.tracking)
-    yield from checks.condition_faults(spec.search)
-    for path, wanted in spec.search.items():
-        if checks.may_differ(path, CATALOGUE):
-            yield from values.value_faults(path, wanted, spec.trial, spec.data.sequence_length, CATALOGUE)
+    wrong = list(checks.condition_faults(spec.search))
+    wrong += [
+        fault
+        for path, wanted in spec.search.items()
+        if checks.may_differ(path, CATALOGUE)
+        for fault in values.value_faults(path, wanted, spec.trial, spec.data.sequence_length, CATALOGUE)
+    ]
+    yield from wrong
+    if not wrong and all(checks.may_differ(path, CATALOGUE) for path in spec.search):
+        yield from unread_faults(spec.trial, spec.search)
 
 
 def _problem(fault: Fault, where: str) -> Problem:

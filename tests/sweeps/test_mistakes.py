@@ -49,6 +49,7 @@ INITS = "one of copy, identity, damped, mean, slerp, aligned, predicted, random"
 K = "injection.k: {choice: [1, 2]}"
 LR = "recipe.learning_rate: {log: [1e-4, 1e-2]}"
 NAME = "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or a digit"
+NONE = "with injection.method: 'none', injection.after: null, injection.init: null, injection.experts.count: null"
 BRACKETS = "closing every bracket and quote, and a space after every colon"
 
 # What stands in GOOD, what a user wrote instead, and what is said: lines without `error: spec.yaml:`.
@@ -140,7 +141,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "keep of 0": ("keep: 0.33", "keep: 0", ["11:36 stopping.keep: got 0; expected a share of the trials between 0 and 1; try 0.33"]),
     "no finalist": ("top: 1", "top: 0", ["12:13 finalists.top: got 0; expected a whole number of at least 1; try 3"]),
     "more finalists than trials": ("top: 1", "top: 6", ["12:13 finalists.top: got 6; expected at most 5, the budget's trials without the control; try 5"]),
-    "nothing to train": ("k: 2, init: identity}\n  recipe: {", "method: none}\n  recipe: {train: injected, ", ["5:15 trial.injection.method: got 'none', of which recipe.train: injected trains nothing; expected all of it trained, or another method; try recipe.train: all"]),
+    "nothing to train": ("k: 2, init: identity}\n  recipe: {", "method: none}\n  recipe: {train: injected, ", ["5:15 trial.injection.method: got 'none', of which recipe.train: injected trains nothing; expected all of it trained, or another method; try recipe.train: all", f"8:3 search.injection.k: got 'injection.k', which no trial reads ({NONE}); expected a setting that changes the model; try deleting it"]),
     "nothing to train in some trials": (K, "injection.method: {choice: [tli, none]}\n  recipe.train: {choice: [all, injected]}", ["8:3 search.injection.method: got 'none', of which recipe.train: injected trains nothing; expected all of it trained, or another method; try recipe.train: all"]),
     "finalists of each value of nothing": ("seeds: 2", "seeds: 2, per: injection.kk", ["12:31 finalists.per: got 'injection.kk'; expected a path under search that has choices: injection.k; try injection.k"]),
     "finalists of each rate": ("seeds: 2", "seeds: 2, per: recipe.learning_rate", ["12:31 finalists.per: got 'recipe.learning_rate', a range of numbers; expected a path under search that has choices: injection.k; try null"]),
@@ -281,6 +282,59 @@ def test_too_large_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> No
 )  # fmt: skip
 def test_set(option: str, line: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(place, capsys, GOOD, "--set", option) == [f"--set {option}{line}"]
+
+
+ONE_RANGE = GOOD.replace(f"  {K}\n", "")
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["search.recipe.learning_rate=3", "search.recipe.learning_rate.log=[1]", "search={injection.k: 3}"],
+)
+def test_the_only_range_is_wrong(option: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One mistake: that no range is left is no second one."""
+    (line,) = refused(place, capsys, ONE_RANGE, "--set", option)
+    assert line.startswith(f"--set {option}")
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        (["trial.injection.after='0'"], "injection.k"),
+        (["trial.injection.method=dus", "trial.injection.m=1"], "injection.k"),
+        (["search.injection.m={choice: [1, 2]}"], "injection.m"),
+        (["search.injection.experts.top_k={choice: [1, 2]}"], "injection.experts.top_k"),
+        (["search.injection.scale={uniform: [0.1, 0.9]}"], "injection.scale"),
+        (["search.injection.init={choice: [copy, damped]}", "search.injection.scale={uniform: [0.1, 0.9], when: {injection.init: copy}}"], "injection.scale"),
+    ],
+)  # fmt: skip
+def test_a_range_that_no_trial_reads(
+    options: list[str], path: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = refused(place, capsys, GOOD, *(word for each in options for word in ("--set", each)))
+    assert f"'{path}', which no trial reads" in line
+    assert f"search.{path}" in line
+
+
+def test_a_range_that_some_trials_read_is_fine(place: Path) -> None:
+    (place / "spec.yaml").write_text(GOOD)
+    options = ["search.injection.method={choice: [tli, dus]}", "search.injection.m={choice: [0, 1]}"]
+    assert main(["validate", "spec.yaml", *(word for each in options for word in ("--set", each))]) == 0
+
+
+def test_an_error_answers_programs_too(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "spec.yaml").write_text(GOOD.replace("k: 2", "k: 0"))
+    assert main(["run", "spec.yaml", "--set", "budget.trials=x", "--json"]) == 2
+    out, told = capsys.readouterr()
+    answer = json.loads(out)
+    first, second = answer["problems"]
+    assert [first[name] for name in ("file", "line", "column", "path", "got", "try")] == ["spec.yaml", 5, 15, "trial.injection.k", "0", "4"]  # fmt: skip
+    assert (second["file"], second["path"], second["got"]) == (None, "--set budget.trials=x", "the text 'x'")
+    assert answer["error"].splitlines() == [line.removeprefix("error: ") for line in told.splitlines()]
+    for command, problems in ((["status", "nothing-here", "--json"], 1), (["best", "--json"], 0)):
+        with contextlib.suppress(SystemExit):
+            assert main(command) == 2
+        assert len(json.loads(capsys.readouterr().out)["problems"]) == problems
 
 
 def test_runs_option_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

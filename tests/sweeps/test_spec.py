@@ -250,8 +250,8 @@ def test_one_broken_range_hides_nothing_in_the_others(write: Callable[[str], str
 
 
 def test_numbers_get_the_type_of_their_setting(write: Callable[[str], str]) -> None:
-    text = SHORT.replace("injection.k: {choice: [1, 2, 4]}", "injection.scale: {choice: [0, 0.5, 1]}")
-    choice = load_spec(write(text)).search["injection.scale"].choice
+    text = SHORT.replace("injection.k: {choice: [1, 2, 4]}", "injection.noise: {choice: [0, 0.5, 1]}")
+    choice = load_spec(write(text)).search["injection.noise"].choice
     assert choice == (0.0, 0.5, 1.0)
     assert {type(value) for value in choice or ()} == {float}
 

@@ -228,6 +228,7 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
         (["plan", "--depth", "8", "--init", "idenity"], ["--init: got 'idenity'; expected one of copy, identity, damped, mean, slerp, aligned, predicted, random; try identity"]),
         (["plan", "--depth", "8", "--method", "tly"], ["--method: got 'tly'; expected one of tli, dus, stack, repeat, moe, none; try tli"]),
         (["plan", "--depth", "8", "--m", "2", "--g", "3"], ["--m: got 2; expected none, as the method tli does not read it; try --method dus", "--g: got 3; expected none, as the method tli does not read it; try --method stack"]),
+        (["plan", "--depth", "8", "--k", "2", "--after", "3", "--layers", "0:4"], ["--k: got 2; expected none beside --after, which names every place; try one of them", "--layers: got 0:4; expected none beside --after, which names every place; try one of them"]),
         (["plan", "--depth", "8", "--sets", "1"], ["--sets: got no model; expected one to measure; try naming it in place of --depth"]),
         (["plan", "--depth", "8", "--experts", "1", "--expert-noise", "-1"], ["--experts: got 1; expected at least 2 experts, or null for none; try 8", "--expert-noise: got -1.0; expected a number of at least 0; try 1"]),
         (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got --k too; expected a plan, or options for one", "none.json: got no JSON ([Errno 2] No such file or directory: 'none.json'); expected a plan; try tli plan --save"]),
@@ -264,6 +265,44 @@ def test_bad_input(
     told = re.sub(r"'(\w+)'(?=[,)])", r"\1", told) if "COMMAND" in told else told
     assert told.splitlines() == [f"error: {error}" for error in errors]
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_answers_programs_too(tli: Outcome) -> None:
+    code, out, told = tli("plan", "--depth", "8", "--k", "9", "--m", "2", "--json")
+    problem = {
+        "file": None,
+        "line": None,
+        "column": None,
+        "path": "--m",
+        "got": "2",
+        "expected": "none, as the method tli does not read it",
+        "try": "--method dus",
+    }
+    assert (code, json.loads(out)["problems"]) == (2, [problem])
+    assert told.startswith("error: --m: got 2")
+    code, out, _ = tli("plan", "--kk", "--json")
+    assert (code, json.loads(out)) == (
+        2,
+        {"error": "unrecognized arguments: --kk; try tli -h", "problems": []},
+    )
+
+
+def test_a_closed_pipe_a_full_disk_and_a_terminal_of_ascii() -> None:
+    command = [sys.executable, "-m", "tli", "families"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    code = "import sys; from tli.console import run_command; sys.exit(run_command(lambda: print('1 ± 2')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ascii_only, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1 ? 2\n"
 
 
 @pytest.mark.parametrize("command", ["plan", "upscale", "verify", "inspect"])
@@ -306,7 +345,7 @@ def test_an_unwritable_place_is_no_traceback(tli: Outcome, tiny_model: Tiny, tmp
     code, _, error = tli("upscale", tiny_model("llama"), tmp_path / "file/out", "--k", 2)
     assert code == 2
     place = f"{tmp_path}/file/out"
-    assert error.startswith(f"error: {place}: got a place that cannot be written to (")
+    assert error.splitlines()[-1].startswith(f"error: {place}: got a place that cannot be written to (")
 
 
 def test_as_a_program(tiny_model: Tiny, tmp_path: Path) -> None:
