@@ -116,4 +116,6 @@ def test_the_whole_readme_from_top_to_bottom(checkout: Path) -> None:
     assert "mine.yaml: fine" in done.stdout
     assert (checkout / "best/lineage.json").is_file()
     after = run("sh", ". .venv/bin/activate; sweeps resume quickstart; sweeps status quickstart")
-    assert re.search(r"^ *\d+ .*copy.*complete", after.stdout, re.MULTILINE), after.stdout
+    assert re.search(
+        r"^ *\d+ +search +(complete|stopped) .*init=copy learning_rate=0.001$", after.stdout, re.MULTILINE
+    )
