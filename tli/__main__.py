@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from tli import aside
 from tli.arguments import BAD_INPUT, OPTIONS, injection_of, parser
 from tli.base import Base, find
+from tli.bounded import read_json, reason_of
 from tli.cost import cost
 from tli.errors import InputError, PlanError, Problem, TliError
 from tli.families import FAMILIES, family_of, refusals, table
@@ -241,10 +242,10 @@ def _saved(options: argparse.Namespace, problems: list[Problem]) -> Plan | None:
 def read_plan(path: Path) -> Plan:
     """A plan as `tli plan --save` writes it. Raises PlanError."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PlanError(Problem(str(path), f"no JSON ({reason})", "a plan", "tli plan --save")) from None
+        value = read_json(path)
+    except (OSError, ValueError) as error:
+        reason = f"no JSON ({reason_of(error)})"
+        raise PlanError(Problem(str(path), reason, "a plan", "tli plan --save")) from None
     return Plan.from_json(value if isinstance(value, dict) else {}, str(path))
 
 
