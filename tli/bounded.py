@@ -29,10 +29,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """
     # Without O_NONBLOCK a pipe would be waited for before it can be seen to be one.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{_kind(status.st_mode)}, not a file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{_kind(status.st_mode)}, not a file")
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"a file of {max(status.st_size, limit + 1):,} bytes, larger than {limit:,}")

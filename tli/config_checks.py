@@ -6,13 +6,14 @@ calculate with has a kind here; a value of another kind is a problem with its pl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tli.config import depth_of, section_of
 from tli.errors import ENOUGH, Problem
 from tli.families import FAMILIES
-from tli.header import shown
+from tli.header import shown, spelled
 from tli.references import reference_problems
 
 HIDDEN = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
@@ -20,6 +21,7 @@ VOCABULARY = ("vocab_size",)
 CONTEXT = ("max_position_embeddings", "n_positions", "seq_length")
 LARGEST = 2**31 - 1  # of a size or count
 MOST = 100_000  # of what transformers makes lists of: layers, labels, stages
+_LISTED = re.compile(r"^(num|n)_.*(layer|label|block|stage)|layers$|depth$")
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "WithLMHeadModel", "GenerationDecoder")
 
 
@@ -41,9 +43,11 @@ def config_problems(config: Mapping[str, Any], where: str, *, allow_remote_code:
         if not _count(value) or value < 1:
             got = "nothing" if value is None else shown(value, 60)
             problems.append(Problem(f"{where}: {name}", got, "a whole number from 1"))
-    said = {problem.where for problem in problems}
-    problems += [problem for problem in _kind_problems(inner, where) if problem.where not in said]
-    return (problems + list(_large_counts(config, where)))[:ENOUGH]
+    problems += [*_kind_problems(inner, where), *_large_counts(config, where)]
+    first: dict[str, Problem] = {}  # what is wrong in two ways is told once
+    for problem in problems:
+        first.setdefault(problem.where, problem)
+    return list(first.values())[:ENOUGH]
 
 
 def _class_problems(config: Mapping[str, Any], where: str) -> Iterator[Problem]:
@@ -56,7 +60,7 @@ def _class_problems(config: Mapping[str, Any], where: str) -> Iterator[Problem]:
     elif architectures is not None and not _texts(architectures):
         yield Problem(f"{where}: architectures", shown(architectures, 60), "a list of names")
     elif architectures and not any(_causal(name, model_type) for name in architectures):
-        names = shown(", ".join(architectures)).strip("'")
+        names = spelled(", ".join(architectures))
         yield Problem(f"{where}: architectures", names, "a causal language model (...ForCausalLM)")
 
 
@@ -182,6 +186,5 @@ def _large_counts(config: Mapping[str, Any], where: str) -> Iterator[Problem]:
     sections += [(f"{key}.", value) for key, value in config.items() if isinstance(value, dict)]
     for prefix, section in sections:
         for key, value in section.items():
-            listed = any(part in key for part in ("layer", "label", "depth", "block", "stage"))
-            if listed and type(value) is int and abs(value) > MOST:
-                yield Problem(f"{where}: {shown(prefix + key)}", shown(value, 60), f"at most {MOST:,}")
+            if _LISTED.search(key) and type(value) is int and abs(value) > MOST:
+                yield Problem(f"{where}: {spelled(prefix + key)}", shown(value, 60), f"at most {MOST:,}")

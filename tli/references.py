@@ -15,7 +15,7 @@ from typing import Any
 
 from tli.bounded import read_json, reason_of
 from tli.errors import ENOUGH, Problem
-from tli.header import shown
+from tli.header import shown, spelled
 
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
 # Those that transformers reads keys from which name classes, files or repositories.
@@ -147,10 +147,10 @@ def _entries(config: Any) -> Iterator[tuple[str, str, Any]]:
         path, value = left.pop()
         if isinstance(value, Mapping):
             for key, inner in value.items():
-                dotted = f"{path}.{key}" if path else str(key)
-                yield dotted[:200], str(key), inner
+                dotted = spelled(f"{path}.{key}" if path else str(key))
+                yield dotted, str(key), inner
                 if isinstance(inner, Mapping | list):
-                    left.append((dotted[:200], inner))
+                    left.append((dotted, inner))
         elif isinstance(value, list):
             left += [(path, inner) for inner in value if isinstance(inner, Mapping | list)]
 
