@@ -33,6 +33,7 @@ _TOKENIZER_PATTERNS = (
     "tokenizer.*.json",
     "*.model",
     "*.model.v*",
+    "*.spm",
     "*.tiktoken",
     "*.tokenizer",
     "tekken.json",
