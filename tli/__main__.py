@@ -57,7 +57,7 @@ def _plan(options: argparse.Namespace) -> int:
         problems.append(Problem("--save", f"{str(options.save)!r}, a folder", "a file", "plan.json"))
     decided = _decided(options, base, base.facts.depth if base else options.depth, problems)
     if options.save:
-        aside.write_text(options.save, json.dumps(decided.to_json(), indent=2) + "\n")
+        aside.write_text(options.save, json.dumps(decided.to_json(), indent=2, allow_nan=False) + "\n")
     value = decided.to_json()
     lines = [str(decided), f"new stack: {_stack(decided)}"]
     if decided.change:
@@ -71,7 +71,7 @@ def _plan(options: argparse.Namespace) -> int:
             "injected_parameters": price.injected_parameters,
         }
         lines += [f"parameters: {before:,} -> {price.parameters:,} ({price.parameters / before - 1:+.1%})"]
-    print(json.dumps(value, indent=2) if options.json else "\n".join(lines))
+    print(json.dumps(value, indent=2, allow_nan=False) if options.json else "\n".join(lines))
     return 0
 
 
@@ -126,7 +126,7 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.fingerprint:
         value["fingerprint"] = base.fingerprint
     if options.json:
-        print(json.dumps(value, indent=2))
+        print(json.dumps(value, indent=2, allow_nan=False))
     else:
         for name, item in value.items():
             print(f"{name:12} {item:,}" if isinstance(item, int) else f"{name:12} {item or '-'}")
@@ -149,7 +149,7 @@ def _families(options: argparse.Namespace) -> int:
         )
     rows = [row for row in table() if not options.model_type or row["model_type"] in options.model_type]
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(rows, indent=2, allow_nan=False))
         return 0
     width = max(len(str(row["model_type"])) for row in rows)
     print(f"{'architecture':{width}}  grows  {'identity':22}  notes")
@@ -286,7 +286,7 @@ def _verified(folder: Path, base: Base, *, load: bool, as_json: bool) -> int:
     logging.disable_progress_bar()
     report = verify_folder(folder, base, load=load)
     if as_json:
-        print(json.dumps(report.to_json(), indent=2))
+        print(json.dumps(report.to_json(), indent=2, allow_nan=False))
     else:
         for check in report.checks:
             print(f"{'ok' if check.ok else 'FAILED':7} {check.name:11} {check.detail}")

@@ -64,6 +64,7 @@ BESIDE = (
     "processor_config.json",
     "notes.json",
     "adapter_config.json",
+    "lineage.json",
 )
 INJECTIONS = (
     {"k": 2}, {"k": 2, "init": "identity"}, {"k": 4, "init": "copy"}, {"k": 1, "init": "copy"}, {"method": "dus", "m": 1},
