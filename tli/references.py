@@ -29,8 +29,18 @@ READ = (
 )
 ADAPTER = "adapter_config.json"
 _VERSIONED = re.compile(r"tokenizer\.[0-9.]+\.json", re.ASCII)
-# `name_or_path` is not among them: the folder's own takes its place.
-_PATHS = re.compile(r".*_(file|dir|dic|option)|.*(?<!name_or)_path|vocab|merges|init_inputs")
+_PATHS = re.compile(r".*_(file|path|dir|dic|option)|vocab|merges|init_inputs")
+# In place of these, which older versions left in the file, what lies in the folder is always taken.
+_REPLACED = frozenset(
+    [
+        "name_or_path",
+        "tokenizer_file",
+        "special_tokens_map_file",
+        "added_tokens_file",
+        "tokenizer_config_file",
+        "chat_template_file",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,8 @@ def reference_problems(
                 problems.append(Problem(place, row.what, "only what lies beside it under its usual name"))
             elif not allow_remote_code:
                 problems.append(Problem(place, row.what, "none", "allowing remote code, if you trust it"))
-        if file == TOKENIZER and _PATHS.fullmatch(key) and (found := next(_existing(key, value), None)):
+        found = next(_existing(key, value), None) if file == TOKENIZER else None
+        if found is not None:
             problems.append(Problem(place, f"the path {shown(found)}", "a file beside it"))
     return problems[:ENOUGH]
 
@@ -159,7 +170,8 @@ def _existing(key: str, value: Any) -> Iterator[str]:
     """Paths in a tokenizer's settings that are there on this machine. Left-over ones of the machine that made
     the tokenizer are frequent, and lead nowhere.
     """
-    left = [] if key in ("vocab", "merges") and not isinstance(value, str) else [value]  # tokens, not paths
+    tokens = key in ("vocab", "merges") and not isinstance(value, str)
+    left = [value] if _PATHS.fullmatch(key) and key not in _REPLACED and not tokens else []
     while left:
         item = left.pop()
         if isinstance(item, str):

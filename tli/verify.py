@@ -276,6 +276,7 @@ def _loaded(folder: Path) -> tuple[PreTrainedModel, list[str]]:
     model, told = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
+        use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # to be told of them
         trust_remote_code=False,

@@ -3,7 +3,8 @@
 The places were found by reading transformers 5.23.0. Looked at there, and found to lead nowhere: `_name_or_path` and
 `name_or_path` (the folder's takes their place), `tokenizer_class` (classes of transformers alone), `custom_generate`
 (an argument, read from no file; the folder of that name is code), `quant_method` (libraries that are installed),
-`fusion_config` (a table in transformers), `special_tokens_map_file` and the like where nothing is at that path.
+`fusion_config` (a table in transformers), paths of a tokenizer's files where nothing is there, or which the folder's
+own files always replace.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ LEADS_NOWHERE = [
     (CONFIG, "vision_config.backbone", "resnet50"),
     (CONFIG, "transformers_weights", None),
     (TOKENIZER, "name_or_path", "org/name"),
-    (TOKENIZER, "special_tokens_map_file", "/home/builder/nowhere/special_tokens_map.json"),
+    (TOKENIZER, "vocab_file", "/home/builder/nowhere/vocab.json"),
+    (TOKENIZER, "special_tokens_map_file", "/etc/passwd"),
+    (TOKENIZER, "tokenizer_file", "/etc/passwd"),
     (TOKENIZER, "fast_tokenizer_files", ["tokenizer.4.0.json"]),
     (TOKENIZER, "vocab", {"/": 0, "/etc": 1}),
 ]
