@@ -18,7 +18,7 @@ from tli.errors import CheckpointError, InputError, Problem, Problems
 from tli.families import FAMILIES
 from tli.fingerprint import fingerprint
 from tli.header import BITS, shown
-from tli.model_files import link_problems, side_files
+from tli.model_files import link_problems, side_files, size_problems
 from tli.references import ADAPTER, CONFIG, folder_problems
 
 BUILTIN = "builtin:"
@@ -167,7 +167,7 @@ def _folder_problems(folder: Path, *, allow_remote_code: bool) -> list[Problem]:
     if config:
         place = str(folder / CONFIG)
         problems += config_problems(config, place, allow_remote_code=allow_remote_code)
-    problems += folder_problems(folder, allow_remote_code=allow_remote_code)
+    problems += folder_problems(folder, allow_remote_code=allow_remote_code) + size_problems(folder)
     checkpoint = _collected(lambda: Checkpoint.open(folder), problems)
     if checkpoint:
         problems += link_problems(folder, [shard.file.name for shard in checkpoint.shards])

@@ -48,6 +48,7 @@ _TOKENIZER_PATTERNS = (
     "target_vocab.json",
     "vocab-*.json",
 )
+TOKENIZER_LIMIT = 200_000_000  # bytes; the largest have some ten million
 TEMPLATES, CUSTOM = "additional_chat_templates", "custom_generate"
 _BELONGS = (*TOKENIZER_FILES, *_TOKENIZER_PATTERNS, "*.json", "*.txt", "*.jinja", f"{TEMPLATES}/*.jinja")
 _LEGAL = ("licen[cs]e*", "notice*", "copying*", "copyright*", "*use_policy*", "*use-policy*", "third_party*")
@@ -120,6 +121,15 @@ def copy_side_files(source: Path, target: Path, *, code: bool = False) -> None:
     for name in names:
         (target / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, target / name)
+
+
+def size_problems(folder: Path) -> list[Problem]:
+    """Files of a tokenizer that are larger than any is, which would be read whole when it is loaded."""
+    return [
+        Problem(str(path), f"a file of {path.stat().st_size:,} bytes", f"at most {TOKENIZER_LIMIT:,}")
+        for path in tokenizer_files(folder)
+        if path.stat().st_size > TOKENIZER_LIMIT
+    ]
 
 
 def link_problems(folder: Path, names: Iterable[str]) -> list[Problem]:

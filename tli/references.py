@@ -31,15 +31,13 @@ ADAPTER = "adapter_config.json"
 _VERSIONED = re.compile(r"tokenizer\.[0-9.]+\.json", re.ASCII)
 _PATHS = re.compile(r".*_(file|path|dir|dic|option)|vocab|merges|init_inputs")
 # In place of these, which older versions left in the file, what lies in the folder is always taken.
-_REPLACED = frozenset(
-    [
-        "name_or_path",
-        "tokenizer_file",
-        "special_tokens_map_file",
-        "added_tokens_file",
-        "tokenizer_config_file",
-        "chat_template_file",
-    ]
+_REPLACED = (
+    "name_or_path",
+    "tokenizer_file",
+    "special_tokens_map_file",
+    "added_tokens_file",
+    "tokenizer_config_file",
+    "chat_template_file",
 )
 
 

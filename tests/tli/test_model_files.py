@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -170,6 +171,17 @@ def test_a_folder_of_links_is_refused_and_its_content_not_read(base: Path, tmp_p
     with pytest.raises(CheckpointError) as caught:
         find(str(base))
     assert "root:" not in str(caught.value)
+
+
+def test_a_tokenizer_larger_than_any(base: Path) -> None:
+    (base / "LICENSE").write_bytes(b"")
+    for name in ("LICENSE", "merges.txt"):
+        os.truncate(base / name, 10**12)  # it takes no room
+    with pytest.raises(CheckpointError) as caught:
+        find(str(base))
+    (problem,) = caught.value.problems
+    assert problem.where == str(base / "merges.txt")
+    assert problem.got == "a file of 1,000,000,000,000 bytes"
 
 
 @pytest.mark.parametrize("target", ["nothing", "LICENSE", "original"])
