@@ -269,6 +269,6 @@ def _keep(slot: Slot, assignment: Assignment, folders: Folders, training: Any, p
     write_model(
         training.model,
         target,
-        tokenizer=slot.base.folder,
+        beside=slot.base.folder,
         lineage=lineage(slot.base, plan, seed=assignment.settings["seed"], extra=facts),
     )

@@ -63,6 +63,10 @@ LAZY = {
     "tli/config",
     "tli/checkpoint_io",
     "tli/base",
+    "tli/bounded",
+    "tli/config_checks",
+    "tli/model_files",
+    "tli/references",
     "tli/cost",
     "tli/recipe",
 }

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from tli import aside
 from tli.arguments import OPTIONS, injection_of, parser
 from tli.base import Base, find
+from tli.bounded import read_json, reason_of
 from tli.console import FAILED, parse, run_command
 from tli.cost import cost
 from tli.errors import InputError, PlanError, Problem
@@ -47,7 +48,7 @@ def _plan(options: argparse.Namespace) -> int:
         problems.append(Problem("--save", f"{str(options.save)!r}, a folder", "a file", "plan.json"))
     decided = _decided(options, base, base.facts.depth if base else options.depth, problems)
     if options.save:
-        aside.write_text(options.save, json.dumps(decided.to_json(), indent=2) + "\n")
+        aside.write_text(options.save, json.dumps(decided.to_json(), indent=2, allow_nan=False) + "\n")
     value = decided.to_json()
     lines = [str(decided), f"new stack: {_stack(decided)}"]
     if decided.change:
@@ -61,7 +62,7 @@ def _plan(options: argparse.Namespace) -> int:
             "injected_parameters": price.injected_parameters,
         }
         lines += [f"parameters: {before:,} -> {price.parameters:,} ({price.parameters / before - 1:+.1%})"]
-    print(json.dumps(value, indent=2) if options.json else "\n".join(lines))
+    print(json.dumps(value, indent=2, allow_nan=False) if options.json else "\n".join(lines))
     return 0
 
 
@@ -116,7 +117,7 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.fingerprint:
         value["fingerprint"] = base.fingerprint
     if options.json:
-        print(json.dumps(value, indent=2))
+        print(json.dumps(value, indent=2, allow_nan=False))
     else:
         for name, item in value.items():
             print(f"{name:12} {item:,}" if isinstance(item, int) else f"{name:12} {item or '-'}")
@@ -139,7 +140,7 @@ def _families(options: argparse.Namespace) -> int:
         )
     rows = [row for row in table() if not options.model_type or row["model_type"] in options.model_type]
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(rows, indent=2, allow_nan=False))
         return 0
     width = max(len(str(row["model_type"])) for row in rows)
     print(f"{'architecture':{width}}  grows  {'identity':22}  notes")
@@ -232,10 +233,10 @@ def _saved(options: argparse.Namespace, problems: list[Problem]) -> Plan | None:
 def read_plan(path: Path) -> Plan:
     """A plan as `tli plan --save` writes it. Raises PlanError."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PlanError(Problem(str(path), f"no JSON ({reason})", "a plan", "tli plan --save")) from None
+        value = read_json(path)
+    except (OSError, ValueError) as error:
+        reason = f"no JSON ({reason_of(error)})"
+        raise PlanError(Problem(str(path), reason, "a plan", "tli plan --save")) from None
     return Plan.from_json(value if isinstance(value, dict) else {}, str(path))
 
 
@@ -276,7 +277,7 @@ def _verified(folder: Path, base: Base, *, load: bool, as_json: bool) -> int:
     logging.disable_progress_bar()
     report = verify_folder(folder, base, load=load)
     if as_json:
-        print(json.dumps(report.to_json(), indent=2))
+        print(json.dumps(report.to_json(), indent=2, allow_nan=False))
     else:
         for check in report.checks:
             print(f"{'ok' if check.ok else 'FAILED':7} {check.name:11} {check.detail}")

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tli.checkpoint_io import Checkpoint
+from tli.checkpoint_io import INDEX, SINGLE, Checkpoint
 from tli.config import depth_of, read_config, section_of
-from tli.errors import CheckpointError, InputError, Problem
+from tli.config_checks import CONTEXT, HIDDEN, VOCABULARY, config_problems, setting
+from tli.errors import CheckpointError, InputError, Problem, Problems
 from tli.families import FAMILIES
 from tli.fingerprint import fingerprint
-from tli.header import BITS
+from tli.header import BITS, shown
+from tli.model_files import link_problems, side_files, size_problems
+from tli.references import ADAPTER, CONFIG, folder_problems
 
 BUILTIN = "builtin:"
 _BUILTINS = Path(__file__).parent / "builtin"
+_POSITION = re.compile(r"0|[1-9][0-9]{0,8}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_HIDDEN = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
-_VOCABULARY = ("vocab_size",)
-_CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "WithLMHeadModel", "GenerationDecoder")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a person asks of a model first; from its configuration and headers."""
+    """Size and shape of a model, from its configuration and headers."""
 
     model_type: str
     depth: int
@@ -73,20 +75,16 @@ class Base:
         sizes = dict.fromkeys(BITS, 0)
         for tensor in weights:
             sizes[tensor.dtype] += tensor.count
+        context = setting(config, *CONTEXT)
         return Facts(
             model_type=self.config["model_type"],
             depth=depth_of(self.config, family),
-            hidden_size=setting(config, *_HIDDEN),
-            vocabulary=setting(config, *_VOCABULARY),
-            context=setting(config, "max_position_embeddings", "n_positions", "seq_length"),
+            hidden_size=setting(config, *HIDDEN),
+            vocabulary=setting(config, *VOCABULARY),
+            context=context if context is not None and context > 0 else None,
             dtype=max(sizes, key=lambda dtype: sizes[dtype]),
             parameters=sum(sizes.values()) - (tensors["lm_head.weight"].count if tied else 0),
         )
-
-
-def setting(config: Mapping[str, Any], *names: str) -> Any:
-    """The first of `names` that a configuration sets: architectures call the same thing differently."""
-    return next((config[name] for name in names if config.get(name) is not None), None)
 
 
 def find(
@@ -126,7 +124,7 @@ def _from_hub(model: str, revision: str | None, *, allow_remote_code: bool, wher
 
     def accept(folder: Path) -> None:
         place = f"{model}: config.json"
-        problems = _config_problems(read_config(folder), place, allow_remote_code=allow_remote_code)
+        problems = config_problems(read_config(folder), place, allow_remote_code=allow_remote_code)
         if problems:
             raise CheckpointError(*problems)
 
@@ -155,21 +153,33 @@ def _nearest(folder: Path) -> str:
 def _folder_problems(folder: Path, *, allow_remote_code: bool) -> list[Problem]:
     problems: list[Problem] = []
     config: dict[str, Any] = {}
-    if not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
+    links = link_problems(folder, _named(folder))  # before any of them is read
+    if not (folder / CONFIG).is_file() and not links:
+        adapter = (folder / ADAPTER).is_file()
         got = "an adapter" if adapter else "no config.json"
         problems.append(Problem(str(folder), got, "the folder of a causal language model"))
         if not any(folder.glob("*.safetensors*")):
             return problems  # no model at all: that it has no weights either is no news
+    elif links:
+        return links
     else:
         config = _collected(lambda: read_config(folder), problems) or {}
     if config:
-        place = str(folder / "config.json")
-        problems += _config_problems(config, place, allow_remote_code=allow_remote_code)
+        place = str(folder / CONFIG)
+        problems += config_problems(config, place, allow_remote_code=allow_remote_code)
+    problems += folder_problems(folder, allow_remote_code=allow_remote_code) + size_problems(folder)
     checkpoint = _collected(lambda: Checkpoint.open(folder), problems)
-    if checkpoint and not problems:
-        problems += _layer_problems(config, checkpoint)
+    if checkpoint:
+        problems += link_problems(folder, [shard.file.name for shard in checkpoint.shards])
+        if not problems:
+            problems += _layer_problems(config, checkpoint)
     return problems
+
+
+def _named(folder: Path) -> list[str]:
+    """What of a model folder is read or copied, but for its shards, which the index names."""
+    fixed = [name for name in (CONFIG, SINGLE, INDEX) if os.path.lexists(folder / name)]
+    return [*fixed, *side_files(folder, code=True)]
 
 
 def _collected(read: Callable[[], Any], problems: list[Problem]) -> Any:
@@ -178,42 +188,6 @@ def _collected(read: Callable[[], Any], problems: list[Problem]) -> Any:
     except InputError as error:
         problems.extend(error.problems)
         return None
-
-
-def _config_problems(config: dict[str, Any], where: str, *, allow_remote_code: bool) -> list[Problem]:
-    """What in a configuration stands against upscaling it, whatever the architecture."""
-    problems = []
-    architectures = config.get("architectures") or []
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str):
-        problems.append(Problem(where, "no model_type", "a model that transformers knows"))
-    if config.get("auto_map") and not allow_remote_code:
-        problems.append(
-            Problem(f"{where}: auto_map", "code of its own", "none", "allowing remote code, if you trust it")
-        )
-    if config.get("is_encoder_decoder"):
-        problems.append(
-            Problem(f"{where}: is_encoder_decoder", "an encoder and decoder", "a causal language model")
-        )
-    elif architectures and not any(_causal(str(name), model_type) for name in architectures):
-        names = ", ".join(map(str, architectures))
-        problems.append(Problem(f"{where}: architectures", names, "a causal language model (...ForCausalLM)"))
-    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-    inner = section_of(config)
-    sizes = {"num_hidden_layers": depth_of(config, family)}
-    sizes |= {names[0]: setting(inner, *names) for names in (_HIDDEN, _VOCABULARY)}
-    for name, value in sizes.items():
-        if type(value) is not int or value < 1:
-            got = "nothing" if value is None else repr(value)
-            problems.append(Problem(f"{where}: {name}", got, "a whole number from 1"))
-    return problems
-
-
-def _causal(architecture: str, model_type: object) -> bool:
-    """Whether a class is a causal language model; some that also see or hear are, under another ending."""
-    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-    several = bool(family and family.layers.startswith("model.language_model."))
-    return architecture.endswith((*_CAUSAL, "ForConditionalGeneration") if several else _CAUSAL)
 
 
 def _layer_problems(config: dict[str, Any], checkpoint: Checkpoint) -> list[Problem]:
@@ -227,24 +201,27 @@ def _layer_problems(config: dict[str, Any], checkpoint: Checkpoint) -> list[Prob
     where = str(checkpoint.folder)
     prefix = f"{family.stored_layers(checkpoint.tensors, depth)}."
     layers: dict[int, set[str]] = {}
+    problems = Problems(where)
     for name in checkpoint.tensors:
         if name.startswith(prefix):
             position, _, rest = name.removeprefix(prefix).partition(".")
-            if position.isdecimal():
+            if _POSITION.fullmatch(position):
                 layers.setdefault(int(position), set()).add(rest)
-    predicting = section_of(config).get("num_nextn_predict_layers") or 0  # stored as layers behind the last
-    behind = set(range(depth, depth + predicting))
+            else:
+                problems.add(Problem(f"{where}: {shown(name)}", "no number of a layer", "one, from 0"))
+    behind = section_of(config).get("num_nextn_predict_layers") or 0  # stored as layers behind the last
     written = any(family.writes_residual(rest) for names in layers.values() for rest in names)
-    if set(layers) - behind != set(range(depth)) or not (written or family.no_scale or family.refused):
+    inside = sum(position < depth for position in layers)
+    whole = inside == depth and max(layers, default=0) < depth + behind
+    if not whole or not (written or family.no_scale or family.refused):
         there = f"{len(layers)} layers" if layers and written else f"no layers under {family.layers}"
-        return [Problem(where, there, f"{depth!r}, as config.json: {family.depth_keys[0]} says")]
-    if family.mixed:
-        return []
-    every = set().union(*layers.values())
-    return [
-        Problem(
-            f"{where}: {prefix}{position}", f"no {', '.join(sorted(every - names))}", "what other layers have"
-        )
-        for position, names in sorted(layers.items())
-        if names != every
-    ]
+        problems.add(Problem(where, there, f"{depth!r}, as config.json: {family.depth_keys[0]} says"))
+    elif not family.mixed:
+        every = set().union(*layers.values())
+        for number, names in sorted(layers.items()):
+            if names != every:
+                got = f"no {', '.join(sorted(every - names))}"
+                problems.add(Problem(f"{where}: {prefix}{number}", got, "what other layers have"))
+    told: list[Problem] = []
+    _collected(problems.require, told)
+    return told

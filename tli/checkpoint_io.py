@@ -6,20 +6,23 @@ beside it, and it and they must agree on where every tensor is.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tli.bounded import read_json, reason_of
 from tli.errors import CheckpointError, Problem, Problems
-from tli.header import Shard, TensorInfo, no_constant, read_header, shown, unique
+from tli.header import Shard, TensorInfo, read_header, shown
 
-__all__ = ["INDEX", "SINGLE", "Checkpoint", "Shard", "TensorInfo", "read_header"]
+__all__ = ["INDEX", "SINGLE", "Checkpoint", "Shard", "TensorInfo", "read_header", "read_index"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _LIMIT = 50_000_000  # bytes of an index; the largest models have some ten
+# Beside a file of such a name, transformers loads all of a folder as one distributed checkpoint.
+_DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -33,13 +36,20 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
-        """Reads and checks all headers of `folder`. Raises CheckpointError with every problem, by file."""
+        """Reads and checks all headers of `folder`. Raises CheckpointError with every problem, by file.
+
+        Reads what transformers would: one file before an index, and nothing else that lies beside.
+        """
+        distributed = next(filter(_DISTRIBUTED.match, sorted(_names(folder))), None)
+        if distributed is not None:
+            got = "a distributed checkpoint, which would be loaded instead"
+            raise CheckpointError(Problem(str(folder / distributed), got, f"{SINGLE} or {INDEX} alone"))
         if (folder / SINGLE).exists() or not (folder / INDEX).exists():
             if not (folder / SINGLE).exists():
                 raise CheckpointError(_no_weights(folder))
             shard = read_header(folder / SINGLE)
             return cls(folder, (shard,), {tensor.name: tensor for tensor in shard.tensors})
-        weight_map = _read_index(folder / INDEX)
+        weight_map = read_index(folder / INDEX)
         shards: list[Shard] = []
         problems = Problems(str(folder))
         for name in sorted(set(weight_map.values())):
@@ -59,14 +69,17 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    """The `weight_map` of an index: tensor name to the plain name of a file beside it."""
+def read_index(path: Path) -> dict[str, str]:
+    """The `weight_map` of an index: tensor name to the plain name of a file beside it.
+
+    Raises CheckpointError.
+    """
     where = str(path)
     try:
-        index = json.loads(_limited(path), object_pairs_hook=unique, parse_constant=no_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(Problem(where, f"no index ({reason})", "JSON with a weight_map")) from None
+        index = read_json(path, _LIMIT)
+    except (OSError, ValueError) as error:
+        reason = f"no index ({reason_of(error)})"
+        raise CheckpointError(Problem(where, reason, "JSON with a weight_map")) from None
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(Problem(where, "no weight_map", "one that names the file of every tensor"))
@@ -75,12 +88,6 @@ def _read_index(path: Path) -> dict[str, str]:
         problems.add(Problem(where, f"{name} as a file", "a safetensors file beside it"))
     problems.require()
     return weight_map
-
-
-def _limited(path: Path) -> bytes:
-    if path.stat().st_size > _LIMIT:
-        raise ValueError(f"larger than {_LIMIT} bytes")
-    return path.read_bytes()
 
 
 def _plain(name: Any) -> bool:
@@ -107,8 +114,12 @@ def _compare(index: Path, weight_map: Mapping[str, str], shards: list[Shard]) ->
     problems.require()
 
 
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
 def _no_weights(folder: Path) -> Problem:
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(_names(folder))
     pickles = [name for name in names if name.endswith(_PICKLES) and not name.startswith("training_args")]
     if "adapter_model.safetensors" in names:
         return Problem(str(folder), "an adapter", "a whole model", "merging it into its base and saving that")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tli.bounded import read_json, reason_of
 from tli.errors import CheckpointError, FamilyError, PlanError, Problem
 from tli.families import refusals
 from tli.family import Family
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 SECTION = "text_config"  # where a configuration of several models keeps that of its language model
-_DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def deepen(config: PretrainedConfig, family: Family, plan: Plan) -> PretrainedConfig:
@@ -54,10 +54,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The content of a model folder's config.json. Raises CheckpointError when it is no JSON object."""
     path = folder / "config.json"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(Problem(str(path), f"no JSON ({reason})", "a model's configuration")) from None
+        value = read_json(path)
+    except (OSError, ValueError) as error:
+        reason = f"no JSON ({reason_of(error)})"
+        raise CheckpointError(Problem(str(path), reason, "a model's configuration")) from None
     if not isinstance(value, dict):
         raise CheckpointError(Problem(str(path), f"a JSON {type(value).__name__}", "a JSON object"))
     return value
@@ -66,7 +66,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def section_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a config.json that describes the language model: all of it, or one section."""
     inner = config.get(SECTION)
-    if isinstance(inner, dict) and not any(isinstance(config.get(key), int) for key in _DEPTH):
+    if isinstance(inner, dict) and not any(isinstance(config.get(key), int) for key in DEPTH_KEYS):
         return inner
     return config
 
@@ -74,7 +74,7 @@ def section_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def depth_of(config: Mapping[str, Any], family: Family | None = None) -> Any:
     """Number of layers that a config.json speaks of; None where it names none."""
     inner = section_of(config)
-    keys = (*(family.depth_keys if family else ()), *_DEPTH)
+    keys = (*(family.depth_keys if family else ()), *DEPTH_KEYS)
     found = next((inner[key] for key in keys if inner.get(key) is not None), None)
     if found is None and family is not None:
         found = next((len(inner[key]) for key in family.lists if isinstance(inner.get(key), list)), None)
@@ -89,7 +89,7 @@ def changes(values: Mapping[str, Any], family: Family, plan: Plan, where: str) -
         expected = f"{plan.depth}, the depth that the plan is for"
         raise PlanError(Problem(f"{where}: {family.depth_keys[0]}", repr(depth), expected))
     new: dict[str, Value] = {}
-    for key in (*family.depth_keys, *(key for key in _DEPTH if values.get(key) is not None)):
+    for key in (*family.depth_keys, *(key for key in DEPTH_KEYS if values.get(key) is not None)):
         new[key] = plan.new_depth
     if plan.injected:
         for key, value in values.items():
@@ -100,7 +100,8 @@ def changes(values: Mapping[str, Any], family: Family, plan: Plan, where: str) -
                     new[key] = move(value, plan)
             except ValueError as error:
                 problems.append(Problem(f"{where}: {key}", short(value), str(error)))
-        problems += kind_problems(values, family, plan, where)
+        if not problems:  # for which the settings have to be whole
+            problems += kind_problems(values, family, plan, where)
     if problems:
         raise FamilyError(*problems)
     spell_out_steps(values, new, plan)
@@ -108,9 +109,16 @@ def changes(values: Mapping[str, Any], family: Family, plan: Plan, where: str) -
 
 
 def _loaded(folder: Path, keys: list[str]) -> dict[str, Any]:
+    """Per-layer lists as transformers makes them. Raises CheckpointError where it refuses the file."""
     from transformers import AutoConfig
 
-    loaded = AutoConfig.from_pretrained(folder, local_files_only=True)
+    try:
+        loaded = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 - a configuration class raises whatever its code runs into
+        reason = f"a configuration that transformers refuses ({type(error).__name__}: {reason_of(error)})"
+        raise CheckpointError(
+            Problem(str(folder / "config.json"), reason, "one that transformers reads")
+        ) from None
     inner = (
         loaded
         if any(getattr(loaded, key, None) is not None for key in keys)

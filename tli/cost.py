@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tli.base import Base, setting
+from tli.base import Base
 from tli.config import section_of
+from tli.config_checks import setting
 from tli.experts import Experts
 from tli.families import family_of
 from tli.header import TensorInfo

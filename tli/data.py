@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from tli import corpus
 from tli.errors import DataError, Problem
-from tli.loading import TOKENIZER_FILES
+from tli.fingerprint import add_file
+from tli.model_files import tokenizer_files
 from tli.tokenise import build, vocabulary
 
 if TYPE_CHECKING:
@@ -236,10 +237,8 @@ def _cache_key(settings: DataSettings, base: Base) -> str:
                 digest.update(os.fsencode(path.resolve()))
                 digest.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
     digest.update(json.dumps([what, vocabulary(base)], sort_keys=True).encode())
-    for name in TOKENIZER_FILES:
-        path = base.folder / name
-        if path.is_file():
-            digest.update(name.encode() + path.read_bytes())
+    for path in tokenizer_files(base.folder):
+        add_file(digest, path)
     return digest.hexdigest()[:16]
 
 

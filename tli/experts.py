@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from tli.errors import Problem
 
+MOST = 65_536  # experts of a layer: each of them is a few tensors that are listed
+
 
 @dataclass(frozen=True)
 class Experts:
@@ -61,6 +63,8 @@ def _problems(experts: Experts, where: str) -> Iterator[Problem]:
     count, top_k = experts.count, experts.top_k
     if count is not None and not _whole(count, 2):
         yield Problem(f"{where}.count", repr(count), "at least 2 experts, or null for none", "8")
+    elif count is not None and count > MOST:
+        yield Problem(f"{where}.count", repr(count), f"at most {MOST:,} experts", "8")
     if not _whole(top_k, 1):
         yield Problem(f"{where}.top_k", repr(top_k), "at least 1 expert a token", "2")
     elif count is not None and _whole(count, 2) and top_k > count:

@@ -9,31 +9,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli.aside import new_folder
+from tli.config import read_config
 from tli.errors import CheckpointError, Problem
 from tli.lineage import FILE, read_lineage, write_lineage
-from tli.loading import TOKENIZER_FILES
+from tli.model_files import copy_side_files
+from tli.references import brings_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def write_model(model: PreTrainedModel, target: Path, *, tokenizer: Path, lineage: Mapping[str, Any]) -> None:
+def write_model(model: PreTrainedModel, target: Path, *, beside: Path, lineage: Mapping[str, Any]) -> None:
     """Write a model as a folder that plain transformers loads.
 
     Args:
         model: saved with its own config and dtype.
         target: the folder; must not exist.
-        tokenizer: a folder whose tokenizer files are copied.
+        beside: the checked folder of the model that it grew from; what belongs to that one beside its weights
+            (`tli.model_files`) is copied.
         lineage: what made the model; the files' digests are added.
 
     Raises:
-        CheckpointError: the target exists.
+        CheckpointError: the target exists, or a file to copy is a link out of its folder.
     """
     with new_folder(target) as folder:
         model.save_pretrained(folder)
-        for name in TOKENIZER_FILES:
-            if (tokenizer / name).is_file():
-                shutil.copyfile(tokenizer / name, folder / name)
+        copy_side_files(beside, folder, code=brings_code(beside, read_config(beside)))
         _seal(folder, lineage)
 
 
@@ -55,6 +56,7 @@ def copy_model(source: Path, target: Path, *, lineage: Mapping[str, Any] | None 
             if not (source / name).is_file():
                 wrong.append(Problem(str(source / name), "no such file", digest))
                 continue
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, folder / name)
             if _digest(folder / name) != digest:
                 wrong.append(Problem(str(source / name), "bytes that changed since it was written", digest))
@@ -65,10 +67,11 @@ def copy_model(source: Path, target: Path, *, lineage: Mapping[str, Any] | None 
 
 def _seal(folder: Path, lineage: Mapping[str, Any]) -> None:
     """Write the lineage, last, with the digest of every other file."""
-    paths = sorted(path for path in folder.iterdir() if path.name != FILE)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
     for path in paths:
         path.chmod(0o644)  # safetensors writes for the owner alone
-    write_lineage(folder, {**lineage, "files": {path.name: _digest(path) for path in paths}})
+    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in paths}
+    write_lineage(folder, {**lineage, "files": digests})
 
 
 def _digest(path: Path) -> str:

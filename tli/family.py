@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-_LAYER = re.compile(r"(.+?)\.(\d+)\.")
+_LAYER = re.compile(r"(.+?)\.(\d{1,9})\.", re.ASCII)  # longer numbers are no layer's
 _NORM = re.compile(r"norm|\bln|_ln|layer_scale")
 _TOWERS = re.compile(r"vision|image|audio|patcher|mtp|encoder\.layers|embed")  # beside the language model
 
@@ -100,9 +100,9 @@ class Family:
             match = _LAYER.match(name)
             if match:
                 there.setdefault(match[1], set()).add(int(match[2]))
-        if set(range(depth)) <= there.get(self.layers, set()):
+        fits = [prefix for prefix, numbers in there.items() if sum(n < depth for n in numbers) == depth]
+        if self.layers in fits:
             return self.layers
-        fits = [prefix for prefix, numbers in there.items() if set(range(depth)) <= numbers]
         best = [prefix for prefix in fits if not _TOWERS.search(prefix)] or fits
         return min(best, key=len, default=self.layers)
 

@@ -9,42 +9,40 @@ from pathlib import Path
 
 from tli.checkpoint_io import Checkpoint
 from tli.header import Shard, TensorInfo
+from tli.model_files import tokenizer_files
 
 _WHOLE = 2**20  # bytes; smaller tensors are read to the end
 _BLOCKS, _BLOCK = 32, 2**14  # of a larger one: how many blocks, and bytes of each
-_BESIDE = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
     """SHA-256 over configuration, tokenizer and weights, as 64 hexadecimal digits.
 
-    Configuration, tokenizer and the headers of the weights (names, types, shapes, places) go in whole, with
-    the names and sizes of all files. So does every tensor of up to 1 MiB; of a larger one it is a sample: 32
-    blocks of 16 KiB, evenly spread, the first and the last bytes among them. It is a check against mistakes,
+    Configuration, every file that the tokenizer may be made of, and the headers of the weights (names, types,
+    shapes, places) go in whole, with names and sizes of the files. So does every tensor of up to 1 MiB; of a
+    larger one it is a sample: 32 blocks of 16 KiB, evenly spread, the first and the last bytes among them.
+    What transformers does not load the model from is left out. It is a check against mistakes,
     not against malice: a training step, a merge, a conversion or another file changes nearly all numbers of a
     tensor and shows; a hand that changes a few rows of a large tensor, between the blocks, does not. `tli
     verify` compares every byte besides. Costs half a megabyte of reading a tensor, whatever the model's size.
     """
     digest = hashlib.sha256()
-    for name in _BESIDE:
-        path = checkpoint.folder / name
-        if path.is_file():
-            digest.update(_framed(path, path.stat().st_size))
-            digest.update(path.read_bytes())
+    config = checkpoint.folder / "config.json"
+    for path in (*([config] if config.is_file() else []), *tokenizer_files(checkpoint.folder)):
+        add_file(digest, path)
     for shard in checkpoint.shards:
         for piece in _sampled(shard):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def add_file(digest: hashlib._Hash, path: Path) -> None:
+    """Takes name, size and content of a file into a digest, in pieces: it may have any size."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(_framed(path, size))
+        for start in range(0, size, _WHOLE):
+            digest.update(file.read(min(_WHOLE, size - start)))
 
 
 def _framed(path: Path, size: int) -> bytes:

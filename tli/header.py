@@ -253,5 +253,10 @@ def shown(value: Any, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+def spelled(text: str, limit: int = 200) -> str:
+    """A name as it may be shown in a place: as `shown`, without quotes."""
+    return shown(text, limit + 2).strip("'\"")
+
+
 def _short(value: Any) -> str:
     return shown(value, 60)

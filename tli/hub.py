@@ -1,13 +1,14 @@
-"""Downloads a model folder from the Hugging Face hub: weights, JSON and tokenizer, at a recorded commit."""
+"""Downloads a model from the Hugging Face hub: weights and what belongs to them, at a recorded commit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from tli.checkpoint_io import INDEX, SINGLE, read_index
 from tli.errors import CheckpointError, Problem
-
-_WANTED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "NOTICE*")
+from tli.model_files import belongs
+from tli.references import ADAPTER, CONFIG, adapter_beside
 
 
 def download(
@@ -27,29 +28,35 @@ def download(
     """
     from huggingface_hub import errors, hf_hub_download, snapshot_download
 
-    wanted = [*_WANTED, "*.py"] if code else list(_WANTED)
     try:
-        commit = _commit(model, revision)
-        offline = commit is None
-        config = hf_hub_download(model, "config.json", revision=commit or revision, local_files_only=offline)
+        listed = _listed(model, revision)
+        offline = listed is None
+        commit, names = listed or (revision, [])
+        config = hf_hub_download(model, CONFIG, revision=commit, local_files_only=offline)
         folder = Path(config).parent
         accept(folder)
-        return Path(
-            snapshot_download(
-                model,
-                revision=folder.name,
-                allow_patterns=wanted,
-                ignore_patterns=["*/*"],
-                local_files_only=offline,
-            )
-        )
+        if ADAPTER in names:
+            raise CheckpointError(adapter_beside(f"{model}: {ADAPTER}"))
+        if offline:
+            return Path(snapshot_download(model, revision=folder.name, local_files_only=True))
+        weights = {SINGLE}
+        if SINGLE not in names and INDEX in names:
+            weights = {INDEX, *read_index(Path(hf_hub_download(model, INDEX, revision=commit))).values()}
+        wanted = [name for name in names if name in weights or belongs(name, code=code)]
+        patterns = [_exactly(name) for name in (CONFIG, *wanted)]
+        return Path(snapshot_download(model, revision=folder.name, allow_patterns=patterns))
     # HTTPError is what the hub's client raises when a connection breaks, whichever client that is.
     except (errors.HFValidationError, OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]
         raise CheckpointError(_refused(model, revision, error, where, instead)) from None
 
 
-def _commit(model: str, revision: str | None) -> str | None:
-    """The commit that a revision stands for now; None when the hub cannot be reached.
+def _exactly(name: str) -> str:
+    """A pattern that matches this name alone; a pattern that ends in a slash would match a folder."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def _listed(model: str, revision: str | None) -> tuple[str, list[str]] | None:
+    """The commit that a revision stands for now, and its files; None when the hub cannot be reached.
 
     Asked once and without the retries of a download, so that a mistyped name on a machine without network is
     answered at once; what was downloaded before is then taken from the cache.
@@ -57,13 +64,14 @@ def _commit(model: str, revision: str | None) -> str | None:
     from huggingface_hub import HfApi, errors
 
     try:
-        return HfApi().model_info(model, revision=revision, timeout=10).sha
+        told = HfApi().model_info(model, revision=revision, timeout=10)
     except errors.HfHubHTTPError as error:
         if error.response.status_code < 500:
             raise
         return None
     except (errors.OfflineModeIsEnabled, errors.HTTPError):  # type: ignore[attr-defined]
         return None
+    return (told.sha, [file.rfilename for file in told.siblings or ()]) if told.sha else None
 
 
 def _refused(model: str, revision: str | None, error: Exception, where: str, instead: str) -> Problem:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tli.base import Base
+from tli.bounded import read_json, reason_of
 from tli.errors import CheckpointError, Problem
 from tli.plan import Plan
 
@@ -50,10 +51,10 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(Problem(str(folder), f"no {FILE}", expected))
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(Problem(str(path), f"no JSON ({reason})", expected)) from None
+        value = read_json(path)
+    except (OSError, ValueError) as error:
+        reason = f"no JSON ({reason_of(error)})"
+        raise CheckpointError(Problem(str(path), reason, expected)) from None
     whole = isinstance(value, dict) and {"format", "base", "plan", "seed"} <= value.keys()
     if not whole or value["format"] != FORMAT:
         raise CheckpointError(Problem(str(path), "not what this version writes", expected))
@@ -62,7 +63,7 @@ def read_lineage(folder: Path) -> dict[str, Any]:
 
 def write_lineage(folder: Path, value: Mapping[str, Any]) -> None:
     """Writes lineage.json into a folder that is not yet in place (see `tli.aside`)."""
-    (folder / FILE).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @cache

@@ -62,6 +62,8 @@ def _leading(value: Value, plan: Plan) -> Value:
 
 
 def _trailing(value: Value, plan: Plan) -> Value:
+    if value > plan.depth:
+        raise ValueError(f"at most {plan.depth}, the number of layers")
     return plan.new_depth - _leading(plan.depth - value, plan) if value else value
 
 
@@ -89,6 +91,8 @@ def _with_depth(value: Value, plan: Plan) -> Value:
 
 def _cycled(value: Value, plan: Plan) -> Value:
     """A pattern that is repeated over the layers, spelled out."""
+    if not value:
+        raise ValueError("at least one entry")
     return [value[source % len(value)] for source in plan.sources]
 
 
@@ -156,7 +160,7 @@ def _periods(values: Mapping[str, Any], family: Family, plan: Plan, where: str) 
     """Layers whose kind follows from their index alone: every layer must keep its own."""
     for period_key, offset_key in family.periods:
         period = values.get(period_key) or 1
-        offset = -1 if offset_key is None else values.get(offset_key, 0)
+        offset = -1 if offset_key is None else values.get(offset_key) or 0
         if any(
             ((i - offset) % period == 0) != ((source - offset) % period == 0)
             for i, source in enumerate(plan.sources)
@@ -187,6 +191,11 @@ def _indexers(values: Mapping[str, Any], plan: Plan, where: str) -> Iterator[Pro
     """A layer may attend where the last one before it with an indexer said: it must stay that one."""
     kinds = values.get("indexer_types") or []
     if len(kinds) != plan.depth or "shared" not in kinds:
+        return
+    if "full" not in kinds[: kinds.index("shared")]:
+        yield Problem(
+            f"{where}: indexer_types", short(kinds), "an indexer below the first layer that shares one"
+        )
         return
     own = [i for i, source in enumerate(plan.sources) if kinds[source] == "full"]
     for position, source in enumerate(plan.sources):

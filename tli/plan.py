@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -155,6 +157,9 @@ def plan_for(
     if not problems and injection.sets is not None and injection.method == "tli" and change is None:
         expected = "the change of every layer too, measured on text (tli.importance)"
         problems.append(Problem(f"{where}.sets", str(injection.sets), expected))
+    if not problems and change is not None and not all(map(math.isfinite, change)):
+        got = "layers that change the hidden state by no finite number"
+        problems.append(Problem(f"{where}.sets", got, "finite ones", "a model whose weights are finite"))
     if problems:
         raise PlanError(*problems)
     decided = injection.resolved()
@@ -313,7 +318,9 @@ def _depth_problems(depth: object, where: str = "") -> list[Problem]:
 
 
 def _change_problems(change: object, depth: object, where: str) -> list[Problem]:
-    numbers = isinstance(change, list) and all(type(item) in (int, float) for item in change)
+    numbers = isinstance(change, list) and all(
+        type(item) in (int, float) and abs(item) <= sys.float_info.max for item in change
+    )
     if change is None or (numbers and len(change) == depth):  # type: ignore[arg-type]
         return []
-    return [Problem(f"{where}.change", repr(change), "a number for each layer, or null")]
+    return [Problem(f"{where}.change", repr(change), "a finite number for each layer, or null")]

@@ -18,7 +18,7 @@ from tli.header import FLOATS, TensorInfo
 from tli.injection import Injection
 from tli.plan import Plan
 
-_LAYER = re.compile(r"(\.|\b)(layers|h|blocks|layer)\.(\d+)\b")
+_LAYER = re.compile(r"(\.|\b)(layers|h|blocks|layer)\.(\d{1,9})\b", re.ASCII)
 _ZERO_IS_ZERO = (*FLOATS, "F8_E4M3", "F8_E5M2")
 
 

@@ -79,7 +79,7 @@ def write_shards(
         }
         total = sum(output.nbytes for output in outputs)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        (folder / INDEX).write_text(json.dumps(index, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def split(outputs: Sequence[Output], limit: int | None) -> list[list[Output]]:
@@ -110,7 +110,7 @@ def header(outputs: Sequence[Output], metadata: Mapping[str, str]) -> bytes:
             "shape": list(output.shape),
             "data_offsets": [start, end],
         }
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     largest = max(_runs(outputs, 0), key=lambda run: run.length, default=None)
     multiple, place = 8, 0  # the data is to begin at a `multiple`, and `place` bytes more
     if largest and largest.length >= _WORTH_SHARING and (largest.start - largest.offset) % 8 == 0:

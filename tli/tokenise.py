@@ -62,7 +62,7 @@ def build(settings: DataSettings, base: Base, folder: Path) -> None:
             **{f"{side}_tokens": size.tokens for side, size in written.items()},
             "heldout_bytes": written["heldout"].bytes,
         }
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False))
 
 
 def vocabulary(base: Base) -> int | None:

@@ -7,7 +7,6 @@ seed give the same numbers.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from tli import aside
 from tli.base import Base, find
-from tli.checkpoint_io import INDEX, SINGLE
+from tli.checkpoint_io import SINGLE
 from tli.combine import Read
 from tli.config import deepen_json, section_of
 from tli.errors import CheckpointError, InputError, Problem
@@ -23,16 +22,16 @@ from tli.families import family_of
 from tli.header import FLOATS, TensorInfo
 from tli.initial import Initial, Way
 from tli.layers import layout_of, same_depth, split, widened
-from tli.lineage import FILE, lineage, write_lineage
+from tli.lineage import lineage, write_lineage
+from tli.model_files import copy_side_files, side_files
 from tli.moe import moe_config, require_mixture
 from tli.moe_outputs import moe_outputs
 from tli.plan import Plan
 from tli.quantised import moved_settings, quantised_problems
+from tli.references import brings_code
 from tli.shards import Computed, Output, Progress, Zeros, write_shards
 from tli.tensor_bytes import bytes_of, read_tensor
 
-_SIDECARS = ("*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "NOTICE*")
-_WRITTEN_ANEW = ("config.json", INDEX, FILE)
 _ROOM_TO_SPARE = 2**20  # bytes: headers, index, lineage
 
 
@@ -50,9 +49,10 @@ def upscale_folder(
     base = src if isinstance(src, Base) else find(str(src))
     outputs = planned(base, plan, seed=seed)
     config = grown_config(base, plan)
-    sidecars = list(_sidecars(base))
+    code = brings_code(base.folder, base.config)
     needed = sum(output.nbytes for output in outputs if not isinstance(output.content, Zeros))
-    needed += sum(path.stat().st_size for path in sidecars) + _ROOM_TO_SPARE
+    beside = [base.folder / name for name in side_files(base.folder, code=code)]
+    needed += sum(path.stat().st_size for path in beside) + _ROOM_TO_SPARE
     aside.clear(dst)
     problems = aside.taken(dst) + aside.no_room(dst, needed)
     if problems:
@@ -70,9 +70,8 @@ def upscale_folder(
             metadata=shards[0].metadata,
             progress=progress,
         )
-        for path in sidecars:
-            shutil.copyfile(path, folder / path.name)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        copy_side_files(base.folder, folder, code=code)
+        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
         write_lineage(folder, told.result())
 
@@ -178,12 +177,3 @@ def _content(
         expected = f"one of {', '.join(FLOATS)}, as {initial.plan.injection.init} calculates with them"
         raise CheckpointError(Problem(f"{info.file}: {info.name}", info.dtype, expected, "copy or identity"))
     return Computed(lambda: bytes_of(initial.first_values(position, rest, read)))
-
-
-def _sidecars(base: Base) -> Iterator[Path]:
-    """Files that go with the weights: tokenizer, generation settings, licence. Not the model card, which
-    speaks of another model, and code only for a model that was allowed to bring some.
-    """
-    patterns = (*_SIDECARS, "*.py") if base.config.get("auto_map") else _SIDECARS
-    found = {path for pattern in patterns for path in base.folder.glob(pattern)}
-    return (path for path in sorted(found) if path.is_file() and path.name not in _WRITTEN_ANEW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -14,8 +15,10 @@ from tli.errors import InputError, VerificationError
 from tli.experts import Experts
 from tli.header import BITS, FLOATS, TensorInfo
 from tli.lineage import read_lineage
+from tli.model_files import side_files
 from tli.plan import Plan
 from tli.quantised import method_of
+from tli.references import brings_code
 from tli.shards import Computed, Output
 from tli.tensor_bytes import read_tensor
 from tli.upcycle import config_difference
@@ -90,7 +93,7 @@ def verify_folder(folder: Path, base: Base, *, load: bool = True) -> Report:
     told = read_lineage(folder)
     plan = Plan.from_json(told["plan"], f"{folder}: lineage.json: plan")
     subject = _Subject(find(str(folder)), base, plan, told)
-    checks = [_base, _depth, _tensors, _finite]
+    checks = [_base, _depth, _beside, _tensors, _finite]
     if load:
         checks += [_runs]
     return Report(str(folder), tuple(result for check in checks for result in _made(check, subject)))
@@ -133,6 +136,19 @@ def _depth(subject: _Subject) -> Iterator[Check]:
             yield Check("depth", ok=False, detail=f"{key} is {found.get(key)!r}, not {expected[key]!r}")
             return
     yield Check("depth", ok=True, detail=f"{plan.new_depth} layers from {plan.depth}")
+
+
+def _beside(subject: _Subject) -> Iterator[Check]:
+    """What belongs to the base beside its weights, byte by byte."""
+    base, written = subject.base.folder, subject.written.folder
+    names = side_files(base, code=brings_code(base, subject.base.config))
+    for name in names:
+        there = (written / name).is_file()
+        if not there or not filecmp.cmp(base / name, written / name, shallow=False):
+            detail = f"{name} {'differs from the base' if there else 'is missing'}"
+            yield Check("beside", ok=False, detail=detail)
+            return
+    yield Check("beside", ok=True, detail=f"{len(names)} files as in the base: {', '.join(names)}")
 
 
 def _experts(subject: _Subject, experts: Experts) -> Iterator[Check]:
@@ -260,6 +276,7 @@ def _loaded(folder: Path) -> tuple[PreTrainedModel, list[str]]:
     model, told = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
+        use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # to be told of them
         trust_remote_code=False,

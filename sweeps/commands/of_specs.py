@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.commands.shown import Command, print_json
+from sweeps.commands.shown import Command, print_json, strict_json
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def _trial(options: argparse.Namespace) -> int:
     for points in run_one(_spec_or_sweep(options), options.number, out, where=where):
         for point in points:
             if options.json:
-                print(json.dumps(point.to_json()), flush=True)
+                print(strict_json(point.to_json()), flush=True)
             else:
                 speed = f"{point.tokens_per_second:,.0f} tokens/s" if point.step else "before training"
                 print(f"step {point.step:>6}  held-out loss {point.eval_loss:.6f}  {speed}", flush=True)

@@ -12,4 +12,10 @@ Command = Callable[[argparse.Namespace], int]  # gives the exit code
 
 def print_json(value: Any) -> None:
     """One JSON value on standard output, for `--json`."""
-    print(json.dumps(value, indent=1, default=str))
+    print(strict_json(value, indent=1))
+
+
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """A value as JSON that every program reads: a loss that is no number is null, not NaN."""
+    plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=indent, allow_nan=False)

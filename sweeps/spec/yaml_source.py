@@ -18,6 +18,7 @@ import yaml
 
 from sweeps.errors import Problem, SpecError
 from sweeps.wording import masked, shown
+from tli.bounded import read_bounded
 
 LARGEST_FILE = 1_000_000  # bytes
 DEEPEST = 20  # levels of mappings and lists
@@ -70,15 +71,13 @@ def read_file(path: Path, name: str | None = None) -> Source:
         SpecError: with every problem of the text that can be seen at once.
     """
     name = name or str(path)
+    if path.is_dir():
+        raise SpecError(Problem(name, "a folder", "a YAML file", "naming the file in it"))
     try:
-        if path.is_dir():
-            raise SpecError(Problem(name, "a folder", "a YAML file", "naming the file in it"))
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise SpecError(
-                Problem(name, f"a file of {size:,} bytes", f"at most {LARGEST_FILE:,} bytes of YAML")
-            )
-        raw = path.read_bytes()
+        raw = read_bounded(path, LARGEST_FILE)
+    except ValueError as error:
+        expected = f"a YAML file of at most {LARGEST_FILE:,} bytes"
+        raise SpecError(Problem(name, str(error), expected)) from None
     except OSError as error:
         raise SpecError(
             Problem(name, f"a file that cannot be read ({error.strerror})", "a YAML file")

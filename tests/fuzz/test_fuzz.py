@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import fuzz_header, fuzz_plan
+from tests.fuzz import fuzz_config, fuzz_header, fuzz_plan
+
+_SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("target", [fuzz_header, fuzz_plan])
-@pytest.mark.parametrize("runs", [2_000, pytest.param(60_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("target", "runs"),
+    [
+        (fuzz_header, 2_000),
+        (fuzz_plan, 2_000),
+        (fuzz_config, 500),
+        *(pytest.param(target, 60_000, marks=_SLOW) for target in (fuzz_header, fuzz_plan, fuzz_config)),
+    ],
+)
 def test_fuzz(target: object, runs: int) -> None:
     accepted, refused = target.run(runs, seed=runs)  # type: ignore[attr-defined]
     assert accepted > runs / 10, "most of what is made must not be refused at the door"

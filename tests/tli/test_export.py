@@ -34,7 +34,7 @@ def written(tiny_model: Tiny, tmp_path: Path) -> Path:
     folder = tiny_model("llama")
     model = grow(load_model(folder), PLAN)
     facts = lineage(find(str(folder)), PLAN, seed=0, extra={"training": {"steps": 0}})
-    write_model(model, tmp_path / "written", tokenizer=folder, lineage=facts)
+    write_model(model, tmp_path / "written", beside=folder, lineage=facts)
     return tmp_path / "written"
 
 
@@ -55,7 +55,7 @@ def test_plain_transformers_has_the_loss_that_was_measured(
     how = Recipe(tokens=96, batch_tokens=32, learning_rate=1e-2, precision=precision)
     progress = list(Training(model, how, Batches(text, 8, 4, 0), heldout).run([3]))
     facts = lineage(find(str(folder)), PLAN, seed=0, extra={"training": {"steps": 3}})
-    write_model(model, tmp_path / "out", tokenizer=folder, lineage=facts)
+    write_model(model, tmp_path / "out", beside=folder, lineage=facts)
     np.save(tmp_path / "heldout.npy", heldout)
     if precision == "fp32" and model_type == "llama":
         code = (
@@ -95,7 +95,7 @@ def test_same_model_same_bytes(written: Path, tiny_model: Tiny, tmp_path: Path) 
     folder = tiny_model("llama")
     facts = lineage(find(str(folder)), PLAN, seed=0, extra={"training": {"steps": 0}})
     again = tmp_path / "again"
-    write_model(grow(load_model(folder), PLAN), again, tokenizer=folder, lineage=facts)
+    write_model(grow(load_model(folder), PLAN), again, beside=folder, lineage=facts)
     assert contents(again) == contents(written)
 
 
@@ -156,7 +156,7 @@ def test_a_place_that_cannot_be_written_to(written: Path, tmp_path: Path, place:
 def test_an_error_in_the_middle_leaves_nothing(tiny_model: Tiny, tmp_path: Path) -> None:
     folder = tiny_model("llama")
     with pytest.raises(TypeError):  # the weights are written, the lineage cannot be
-        write_model(load_model(folder), tmp_path / "out", tokenizer=folder, lineage={"a": object()})
+        write_model(load_model(folder), tmp_path / "out", beside=folder, lineage={"a": object()})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -212,7 +212,9 @@ class TestIndex:
 
     def test_too_large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tli.checkpoint_io._LIMIT", 10)
-        assert "no index (larger than 10 bytes)" in self.problem(tmp_path, {"weight_map": {"a": "b"}})
+        assert "no index (a file of 26 bytes, larger than 10)" in self.problem(
+            tmp_path, {"weight_map": {"a": "b"}}
+        )
 
     def test_a_name_that_draws_on_the_screen(self, tmp_path: Path) -> None:
         path = tmp_path / "model.safetensors"

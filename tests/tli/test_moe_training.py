@@ -93,7 +93,7 @@ def test_a_trained_mixture_is_written_and_proven(save_model: Save, tmp_path: Pat
     (point,) = made.run([6])
     base = find(str(base.folder))
     facts = lineage(base, PLAN, seed=0, extra={"training": {"steps": 6}})
-    write_model(made.model, tmp_path / "out", tokenizer=base.folder, lineage=facts)
+    write_model(made.model, tmp_path / "out", beside=base.folder, lineage=facts)
     assert evaluate(load_model(tmp_path / "out"), HELDOUT).loss == point.eval_loss
     report = verify_folder(tmp_path / "out", base)
     assert [check.detail for check in report.checks if not check.ok] == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -368,3 +369,20 @@ def test_the_control_does_not_read_k() -> None:
 def test_planning_needs_no_torch() -> None:
     code = "import sys, tli.plan; tli.plan.plan(8, 4); assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("change", [math.nan, math.inf, -math.inf])
+def test_a_change_that_is_no_number_decides_nothing(change: float) -> None:
+    """Sorted by NaN, the sets would be any; and the plan's JSON would be read by no other program."""
+    with pytest.raises(
+        PlanError, match=r"injection\.sets: got layers that change the hidden state by no finite"
+    ):
+        plan_for(Injection(k=2, sets=1), 4, change=(change, 0.1, 0.2, 0.3))
+    told = plan_for(Injection(k=2, sets=1), 4, change=(0.4, 0.1, 0.2, 0.3)).to_json()
+    with pytest.raises(PlanError, match=r"plan\.change: got .*; expected a finite number for each layer"):
+        Plan.from_json({**told, "change": [change, 0.1, 0.2, 0.3]})
+
+
+def test_more_experts_than_can_be_listed() -> None:
+    with pytest.raises(PlanError, match=r"count: got 1000000000; expected at most 65,536 experts"):
+        plan_for(Injection(k=2, experts=Experts(10**9)), 4)

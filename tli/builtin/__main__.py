@@ -94,11 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
         "schedule": "constant; not annealed, so that short trials have something to gain",
         "licence": "weights Apache-2.0; trained on text under the PSF licence",
     }
-    (aside / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (aside / "training.json").write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
     shutil.rmtree(aside / ".cache", ignore_errors=True)
     aside.chmod(0o755)
     aside.rename(options.out)
-    print(json.dumps(facts, indent=1))
+    print(json.dumps(facts, indent=1, allow_nan=False))
     return 0
 
 
