@@ -14,6 +14,7 @@ from sweeps.wording import masked
 from tli import base as bases
 from tli import corpus
 from tli.base import Base
+from tli.config import section_of
 from tli.data import source_problems
 from tli.errors import DataError
 from tli.families import family_of, refusals
@@ -105,7 +106,7 @@ def _model_problems(spec: Spec, base: Base) -> Iterator[Problem]:
     place = f"{spec.where('base.model')} ({base.folder.name}/config.json)"
     try:
         family = family_of(base.config.get("model_type"), place)
-        yield from refusals(family, base.config, place)
+        yield from refusals(family, section_of(base.config), place)
         yield from training_problems(base)
         facts = base.facts
     except InputError as error:

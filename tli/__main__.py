@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from tli import aside
 from tli.arguments import BAD_INPUT, OPTIONS, injection_of, parser
 from tli.base import Base, find
+from tli.config import section_of
 from tli.cost import cost
 from tli.errors import InputError, PlanError, Problem, TliError
 from tli.families import FAMILIES, family_of, refusals, table
@@ -170,7 +171,7 @@ def _obstacles(base: Base) -> list[Problem]:
     """Why layers cannot be injected into this model; empty when they can."""
     problems: list[Problem] = []
     family = _tried(problems, lambda: family_of(base.facts.model_type))
-    return refusals(family, base.config) if family else problems
+    return refusals(family, section_of(base.config)) if family else problems
 
 
 def _tried(problems: list[Problem], step: Callable[[], T]) -> T | None:

@@ -77,7 +77,7 @@ class Base:
             model_type=self.config["model_type"],
             depth=depth_of(self.config, family),
             hidden_size=setting(config, *_HIDDEN),
-            vocabulary=setting(config, *_VOCABULARY),
+            vocabulary=vocabulary_of(self.config),
             context=setting(config, "max_position_embeddings", "n_positions", "seq_length"),
             dtype=max(sizes, key=lambda dtype: sizes[dtype]),
             parameters=sum(sizes.values()) - (tensors["lm_head.weight"].count if tied else 0),
@@ -87,6 +87,11 @@ class Base:
 def setting(config: Mapping[str, Any], *names: str) -> Any:
     """The first of `names` that a configuration sets: architectures call the same thing differently."""
     return next((config[name] for name in names if config.get(name) is not None), None)
+
+
+def vocabulary_of(config: Mapping[str, Any]) -> Any:
+    """Token ids that a config.json speaks of, not yet checked to be a number; None where it names none."""
+    return setting(section_of(config), *_VOCABULARY)
 
 
 def find(

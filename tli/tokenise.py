@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tli import corpus
 from tli.aside import new_folder
+from tli.base import vocabulary_of
 from tli.corpus import Document
 from tli.errors import CheckpointError, DataError, Problem
 
@@ -69,7 +70,7 @@ def vocabulary(base: Base) -> int | None:
     """How many token ids the model knows; None for a base that has nothing but a tokenizer yet."""
     if not (base.folder / "config.json").is_file():
         return None
-    known = base.config.get("vocab_size")
+    known = vocabulary_of(base.config)
     return known if isinstance(known, int) else None
 
 
