@@ -15,13 +15,15 @@ from tli.config import depth_of, read_config, section_of
 from tli.errors import CheckpointError, InputError, Problem
 from tli.families import FAMILIES
 from tli.fingerprint import fingerprint
-from tli.header import BITS
+from tli.header import BITS, TensorInfo
 
 BUILTIN = "builtin:"
 _BUILTINS = Path(__file__).parent / "builtin"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
 _VOCABULARY = ("vocab_size",)
+_HEAD = re.compile(r"(^|\.)lm_head\.weight$")
+_COMPARED = 2**16  # bytes of head and embedding
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "WithLMHeadModel", "GenerationDecoder")
 
 
@@ -69,7 +71,6 @@ class Base:
         family = FAMILIES.get(self.config.get("model_type", ""))
         buffers = tuple(f".{name}" for name in family.buffers) if family else ()
         weights = [tensor for name, tensor in tensors.items() if not (buffers and name.endswith(buffers))]
-        tied = config.get("tie_word_embeddings") and "lm_head.weight" in tensors
         sizes = dict.fromkeys(BITS, 0)
         for tensor in weights:
             sizes[tensor.dtype] += tensor.count
@@ -80,8 +81,22 @@ class Base:
             vocabulary=vocabulary_of(self.config),
             context=setting(config, "max_position_embeddings", "n_positions", "seq_length"),
             dtype=max(sizes, key=lambda dtype: sizes[dtype]),
-            parameters=sum(sizes.values()) - (tensors["lm_head.weight"].count if tied else 0),
+            parameters=sum(sizes.values()) - _stored_twice(self.config, tensors),
         )
+
+
+def _stored_twice(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> int:
+    """Elements of a head that is tied to the embedding and stored beside it, as older files do.
+
+    A configuration may ask for ties that its architecture does not make, so the first bytes decide.
+    """
+    told = section_of(config).get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    head = next((tensor for name, tensor in tensors.items() if _HEAD.search(name)), None)
+    if head is None or told is False:
+        return 0
+    alike = (t for t in tensors.values() if t is not head and (t.dtype, t.shape) == (head.dtype, head.shape))
+    first = next(head.pieces(_COMPARED), b"")
+    return head.count if any(next(t.pieces(_COMPARED), b"") == first for t in alike) else 0
 
 
 def setting(config: Mapping[str, Any], *names: str) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tli.base import Base
 from tli.experts import Experts
-from tli.layer_sizes import LayerSizes, layer_sizes, outside_sizes
+from tli.layer_sizes import LayerSizes, OutsideSizes, deepened, layer_sizes, outside_sizes
 from tli.moe import DENSE, require_mixture
 from tli.plan import Plan
 
@@ -44,31 +45,55 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
     layers = [stack[source] for source in plan.sources]
     fresh = [layers[position] for position in plan.injected]
     kept_on = [layer for position, layer in enumerate(layers) if position not in set(plan.injected)]
-    outside, depth = outside_sizes(base), plan.new_depth
-    deeper = depth / plan.depth - 1
-    front, head = outside.front + round(outside.by_layer * deeper), outside.back
-    total = facts.parameters + round(outside.widened * deeper)
-    total += sum(layer.parameters for layer in layers) - sum(layer.parameters for layer in old)
+    outside, depth = deepened(outside_sizes(base), plan.depth, plan.new_depth), plan.new_depth
+    total = facts.parameters + sum(layer.parameters for layer in layers)
+    total += outside.by_layer - outside_sizes(base).by_layer - sum(layer.parameters for layer in old)
     injected = sum(layer.parameters for layer in fresh) + sum(layer.experts for layer in kept_on)
-    trained = total if train == "all" else injected
     # Of the first layer, unless it is new, only experts are trained: little but their own gradient is needed.
     trains = {*plan.injected, *((min(1, depth - 1),) if plan.experts else ())}
     lowest = 0 if train == "all" else min(trains, default=depth)
-    passed = layers[lowest:]  # those that the gradient goes through
-    weighed = sum(layer.multiplied for layer in fresh) + sum(layer.chosen for layer in kept_on)
-    if train == "all":
-        weighed = sum(layer.multiplied for layer in layers) + front + head
-    flops = sum(2 * layer.multiplied + 4 * layer.attention * sequence_length for layer in layers)
-    flops += 2 * (front + head)
-    flops += sum(2 * layer.multiplied + 8 * layer.attention * sequence_length for layer in passed)
-    flops += (2 * head if passed else 0) + (2 * front if train == "all" else 0) + 2 * weighed
+    learned = sum(layer.multiplied - layer.picking for layer in fresh)
+    learned += sum(layer.chosen if train != "all" else layer.multiplied - layer.picking for layer in kept_on)
+    flops = _flops(layers, lowest, learned, outside, sequence_length=sequence_length, everything=train == "all")
     # Kept for the backward pass of a layer: its input, the outputs of both norms, queries, keys, values, the
     # attended values and the sums (about 8 widths), and 4 widths of the feed-forward part. Of the head:
     # logits, their logarithms and their gradient. Each chosen expert keeps its input and output too.
     width = 8 + (3 * plan.experts.top_k * plan.experts.granularity if plan.experts else 0)
-    kept = sum(width * facts.hidden_size + 4 * layer.inner for layer in passed) + 3 * facts.vocabulary
+    kept = sum(width * facts.hidden_size + 4 * layer.inner for layer in layers[lowest:]) + 3 * facts.vocabulary
+    trained = total if train == "all" else injected
     memory = _BYTES * (total + 3 * trained + batch_tokens * kept)
-    return Cost(depth, total, injected, float(flops), memory)
+    return Cost(depth, total, injected, flops, memory)
+
+
+def _flops(
+    layers: Sequence[LayerSizes],
+    lowest: int,
+    learned: float,
+    outside: OutsideSizes,
+    *,
+    sequence_length: int,
+    everything: bool,
+) -> float:
+    """FLOPs of a token, forward and backward.
+
+    Args:
+        layers: of the grown model.
+        lowest: the first layer that a gradient goes through.
+        learned: elements of the layers' matrices that need a gradient, of those a token is multiplied with.
+        outside: matrices outside the layers.
+        sequence_length: in tokens.
+        everything: also what is outside the layers is trained.
+    """
+    passed = layers[lowest:]
+    read = 1 + outside.prompt / sequence_length  # tokens that are read for one that is trained on
+    scores = 4 * sequence_length * read
+    flops = sum(2 * layer.multiplied + scores * layer.attention for layer in layers)
+    flops += sum(scores / 2 * layer.picked_by for layer in layers)
+    flops += sum(2 * (layer.multiplied - layer.picking) + 2 * scores * layer.attention for layer in passed)
+    flops = read * (flops + 2 * learned) + 2 * (outside.front + outside.back)
+    if passed:
+        flops += 2 * outside.back
+    return float(flops + (4 * outside.front + 2 * outside.back if everything else 0))
 
 
 def _with_experts(base: Base, dense: LayerSizes, experts: Experts) -> LayerSizes:

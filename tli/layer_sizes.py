@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tli.base import Base, setting
@@ -28,14 +28,15 @@ _HEADS = (
 )
 _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_STREAMS = ("ngram",)  # of a text, in which so many tokens ahead are predicted
 _EVERY_EXPERT = ("llama4", "llama4_text")  # each token goes through all of them, to be weighed with zero after
 
 # Tensors of two or more dimensions that no matrix product reads.
 _NOT_MULTIPLIED = re.compile(
-    r"(^|[._])(bias|A_log|D|ape|tid2eid|seg_embed)$|embedding|time_mix|conv[^.]*(\.weight)?$"
+    r"(^|[._])(bias|D|ape|tid2eid|seg_embed)$|embedding\.|time_mix|conv[^.]*(\.weight)?$"
 )
 _CROSS = re.compile(r"(^|\.)(cross_attn|encoder_attn|crossattention)\.")  # not run on text alone
-_EXPERT = re.compile(r"(^|\.)experts\.")
+_EXPERT = re.compile(r"(^|\.)experts\.(?!router\.)")
 # Where the attended values leave an attention; their width is that of all heads together.
 _ATTENDED = re.compile(
     r"(?:^|\.)(?P<module>(?:self_attn(?:\.\d+)?|self_attention|attention|attn|multi_head_attention|rel_attn"
@@ -43,8 +44,11 @@ _ATTENDED = re.compile(
     r"(?:o_proj(?:\.linear)?|out_proj|dense|output\.dense|c_proj|Wo|attention_out|o)(?:\.weight)?$"
 )
 _ATTENTION = re.compile(r"(^|\.)(self_attn|self_attention|attention|attn)\.")
-_RECURRENT = ("A_log", "dt_bias", "conv1d.weight", "conv_1d.weight")  # beside it: a scan, and no scores
-_SCAN = re.compile(r"\.(A_log|dt_bias)$|\.g?dt_proj")
+_SCAN = re.compile(r"\.(A_log|dt_bias)$")  # of a linear attention or a state space, which make no scores
+_ADAPTER = re.compile(r"adapter_list\.(\d+)\.")  # of the so many-th layer that shares its other weights
+_DISTANCES = "rel_attn.r"
+_INDEXER = "indexer."  # picks the keys of a sparse attention by scores of its own, without a gradient
+_PICKING = re.compile(r"\.(wq_b|q_proj|weights_proj)\.weight$")  # whose outputs meet every key
 
 # Matrices outside the layers that every token is multiplied with: behind the embedding, and before the head.
 _BEHIND_EMBEDDING = re.compile(
@@ -68,6 +72,8 @@ class LayerSizes:
         multiplied: of the matrices that a token is multiplied with; of experts, those that it goes through.
         attention: width of all heads together, the mean of that of queries and that of values; 0 where no
             scores are made.
+        picking: of `multiplied`, that in what picks keys for a sparse attention: no gradient goes through it.
+        picked_by: width of the scores that pick.
         inner: width of the feed-forward part; of all that a token goes through, where there are experts.
         experts: of `parameters`, those of router and experts that the plan adds.
         chosen: of `multiplied`, that in the router and the chosen experts that the plan adds.
@@ -77,6 +83,8 @@ class LayerSizes:
     multiplied: float
     attention: float
     inner: int
+    picking: int = 0
+    picked_by: float = 0
     experts: int = 0
     chosen: int = 0
 
@@ -85,14 +93,15 @@ class LayerSizes:
 class OutsideSizes:
     """Matrices outside the layers, in elements: `front` behind the embedding, `back` to the logits.
 
-    `by_layer` is the part of `front` that has a piece for each layer, and `widened` all parameters of that
-    kind: they grow with the depth.
+    `prompt` is the number of tokens that the model puts before each sequence. `by_layer` are parameters of
+    tensors that have a part for each layer, multiplied or looked up, and `front_by_layer` those of `front`.
     """
 
     front: int
     back: int
+    prompt: int = 0
     by_layer: int = 0
-    widened: int = 0
+    front_by_layer: int = 0
 
 
 def layer_sizes(base: Base) -> list[LayerSizes]:
@@ -107,7 +116,7 @@ def layer_sizes(base: Base) -> list[LayerSizes]:
             inside[int(layer)][rest] = tensor
     config = section_of(base.config)
     shared = _shared(config, family, inside)
-    return [_layer(base, index, weights, shared.get(index, {})) for index, weights in enumerate(inside)]
+    return [_layer(base, index, weights, shared.get(index, weights)) for index, weights in enumerate(inside)]
 
 
 def outside_sizes(base: Base) -> OutsideSizes:
@@ -122,13 +131,25 @@ def outside_sizes(base: Base) -> OutsideSizes:
     }
     parts = {name: t for name, t in outside.items() if family.axis_of_layers(name) is not None}
     front = {name: t.count for name, t in outside.items() if _BEHIND_EMBEDDING.search(name)}
+    config = section_of(base.config)
+    streams = setting(config, *_STREAMS) or 1
     back = sum(t.count for name, t in outside.items() if _BEFORE_HEAD.search(name))
     return OutsideSizes(
         front=sum(front.values()),
-        back=back + facts.vocabulary * _head_width(outside, facts.vocabulary, facts.hidden_size),
-        by_layer=sum(front[name] for name in parts if name in front),
-        widened=sum(tensor.count for tensor in parts.values()),
+        back=back + streams * facts.vocabulary * _head_width(outside, facts.vocabulary, facts.hidden_size),
+        prompt=setting(config, "prompt_length") or 0,
+        by_layer=sum(tensor.count for tensor in parts.values()),
+        front_by_layer=sum(front[name] for name in parts if name in front),
     )
+
+
+def deepened(outside: OutsideSizes, depth: int, new_depth: int) -> OutsideSizes:
+    """The same of a model with another number of layers."""
+    by_layer, front_by_layer = (
+        count * new_depth // depth for count in (outside.by_layer, outside.front_by_layer)
+    )
+    front = outside.front - outside.front_by_layer + front_by_layer
+    return replace(outside, front=front, by_layer=by_layer, front_by_layer=front_by_layer)
 
 
 def _head_width(outside: Mapping[str, TensorInfo], vocabulary: int, hidden: int) -> int:
@@ -136,28 +157,36 @@ def _head_width(outside: Mapping[str, TensorInfo], vocabulary: int, hidden: int)
     fits = {name: tensor.shape[1] for name, tensor in outside.items() if tensor.shape[0] == vocabulary}
     heads = [width for name, width in fits.items() if _HEAD.search(name)]
     embedded = [width for name, width in fits.items() if "per_layer" not in name]
-    return next(iter(heads or embedded), hidden)
+    return max(heads or embedded, default=hidden)
 
 
 def _shared(
     config: Mapping[str, Any], family: Family, inside: list[dict[str, TensorInfo]]
 ) -> dict[int, dict[str, TensorInfo]]:
-    """Weights that layers of one kind share, for each layer whose own tensors lack them: files hold one copy."""
+    """What runs in each layer of a kind that shares its weights, of which files hold one copy."""
     kinds = config.get(family.lists[0]) if family.uncopied else None
     if not isinstance(kinds, list):
         return {}
     same = [index for index, kind in enumerate(kinds[: len(inside)]) if kind in family.uncopied]
     every = {name: tensor for index in same for name, tensor in inside[index].items()}
-    return {index: {n: t for n, t in every.items() if n not in inside[index]} for index in same}
+
+    def runs(name: str, rank: int) -> bool:
+        adapter = _ADAPTER.search(name)
+        return adapter is None or int(adapter[1]) == rank
+
+    return {
+        index: {name: tensor for name, tensor in every.items() if runs(name, rank)}
+        for rank, index in enumerate(same)
+    }
 
 
 def _layer(
-    base: Base, index: int, weights: Mapping[str, TensorInfo], shared: Mapping[str, TensorInfo]
+    base: Base, index: int, weights: Mapping[str, TensorInfo], runs: Mapping[str, TensorInfo]
 ) -> LayerSizes:
     config, hidden = section_of(base.config), base.facts.hidden_size
     family = family_of(base.facts.model_type)
-    run = {name: t for name, t in {**weights, **shared}.items() if not _CROSS.search(name)}
-    if len(run) < len(weights) and not any(_ATTENTION.search(name) for name in run):
+    run = {name: tensor for name, tensor in runs.items() if not _CROSS.search(name)}
+    if len(run) < len(runs) and not any(_ATTENTION.search(name) for name in run):
         run = {}  # a layer that attends to an image alone is passed over where there is none
     matrices = {
         name: tensor
@@ -168,15 +197,55 @@ def _layer(
     # What writes to the stream is (hidden, width) or, in gpt2, (width, hidden): its other side is the width.
     written = [tensor for name, tensor in matrices.items() if family.writes_residual(name)]
     plain = [tensor for tensor in written or matrices.values() if len(tensor.shape) == 2]
+    indexer = {name: tensor for name, tensor in matrices.items() if _INDEXER in name}
+    # Half of the work on distances: nothing behind them learns.
+    distances = sum(tensor.count for name, tensor in matrices.items() if name.endswith(_DISTANCES))
+    streams = 1 + (setting(config, *_STREAMS) or 0)
+    rate = _compression(config, index)
     return LayerSizes(
         parameters=sum(tensor.count for tensor in weights.values()),
-        multiplied=sum(
-            tensor.count * (share if _is_expert(name, tensor, experts) else 1)
+        multiplied=streams
+        * sum(
+            _work(name, tensor, config, hidden) * (share if _is_expert(name, tensor, experts) else 1)
             for name, tensor in matrices.items()
         ),
-        attention=_attention(config, run, hidden),
+        # A stream that predicts further ahead attends to the text and to itself.
+        attention=(2 * streams - 1) * _attention(config, run, hidden) * (1 + (1 / rate if rate else 0)),
+        picking=distances + sum(tensor.count for tensor in indexer.values()),
+        picked_by=sum(_picked_by(name, tensor, rate) for name, tensor in indexer.items()),
         inner=max((tensor.count // hidden for tensor in plain), default=0),
     )
+
+
+def _work(name: str, tensor: TensorInfo, config: Mapping[str, Any], hidden: int) -> int:
+    """Elements that a token is multiplied with in one matrix: its own, but where it is used several times."""
+    if name.endswith("rel_logits_proj.proj"):  # by every head
+        return tensor.count * int(setting(config, *_HEADS) or 1)
+    if name.endswith("altup.modality_router.weight"):  # for the prediction and for its correction
+        return 2 * tensor.count
+    if name.endswith("altup.prediction_coefs.weight"):  # what it makes mixes the streams: a number for each two
+        return tensor.count + tensor.shape[0] * hidden
+    if name.endswith(("hc_attn_fn", "hc_ffn_fn")):  # the same, but for the hyper connections of deepseek
+        return tensor.count + int(setting(config, "hc_mult") or 0) ** 2 * hidden
+    if name.endswith(_DISTANCES):  # by twice as many distances as there are tokens
+        return 2 * tensor.count
+    return tensor.count
+
+
+def _compression(config: Mapping[str, Any], index: int) -> int | None:
+    """How many keys of a layer are put into one that is attended to as well; None where none are."""
+    rates, kinds = config.get("compress_rates"), config.get("layer_types")
+    if not isinstance(rates, dict) or not isinstance(kinds, list) or index >= len(kinds):
+        return None
+    rate = rates.get(kinds[index])
+    return rate if isinstance(rate, int) and rate > 0 else None
+
+
+def _picked_by(name: str, tensor: TensorInfo, rate: int | None) -> float:
+    """Width of the scores, over all keys, that an indexer's matrix makes."""
+    if not _PICKING.search(name) or (rate and name.endswith("weights_proj.weight")):
+        return 0.0
+    return tensor.shape[0] / (rate or 1)
 
 
 def _share(config: Mapping[str, Any], model_type: str, index: int) -> tuple[float, int | None]:
@@ -186,7 +255,9 @@ def _share(config: Mapping[str, Any], model_type: str, index: int) -> tuple[floa
     chosen, experts = (_of_layer(setting(read, *names), index) for names in (_CHOSEN, _EXPERTS))
     if not chosen or not experts or model_type in _EVERY_EXPERT:
         return 1.0, experts
-    return min(1.0, chosen / experts), experts
+    # Those that hand their input on are chosen like others: as often as others, until it is known better.
+    idle = _of_layer(setting(read, "zero_expert_num"), index) or 0
+    return min(1.0, chosen / (experts + idle)), experts
 
 
 def _of_layer(value: Any, index: int) -> int | None:
@@ -221,7 +292,6 @@ def _attention(config: Mapping[str, Any], run: Mapping[str, TensorInfo], hidden:
 
 
 def _scans(module: str, run: Iterable[str]) -> bool:
-    """Whether a module is a linear attention or a state space, which make no scores."""
     return any(name.startswith(module) and _SCAN.search(name) for name in run)
 
 
@@ -230,6 +300,8 @@ def _queries(config: Mapping[str, Any], run: Mapping[str, TensorInfo], module: s
     latent, up = run.get(f"{module}kv_a_proj_with_mqa.weight"), run.get(f"{module}kv_b_proj.weight")
     query = run.get(f"{module}q_b_proj.weight") or run.get(f"{module}q_proj.weight")
     heads = setting(config, *_HEADS)
+    if module + _DISTANCES.rpartition(".")[2] in run:
+        return 3 * values  # and of as many to each of twice as many distances
     if latent is None or up is None or query is None or not isinstance(heads, int):
         return values
     plain = up.shape[0] - values
