@@ -37,7 +37,14 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
 
     FLOPs count a multiply-add as two: 2 per token and matrix element forward, 2 for the gradient of the input
     and 2 for that of the weights. Attention scores add 4 * width * sequence_length forward and twice that
-    backward, over the full square, as in the appendix B of PaLM (arXiv 2204.02311). Raises FamilyError.
+    backward, over the full square, as in the appendix B of PaLM (arXiv 2204.02311), whatever a mask or a
+    window leaves out. That is what `torch.utils.flop_counter` counts with eager attention and experts. Left
+    out are look-ups of embeddings, norms, convolutions over a few neighbours, what a kernel calculates twice
+    to save memory, and the recurrence of state spaces and linear attention between the projections (of which
+    the counter sees what the kernel that happens to be installed makes of it). Towers for images and sound
+    are parameters, but text does not pass through them.
+
+    Parameters are the elements that the written checkpoint has, tied ones once. Raises FamilyError.
     """
     facts = base.facts
     old = layer_sizes(base)
@@ -54,12 +61,16 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
     lowest = 0 if train == "all" else min(trains, default=depth)
     learned = sum(layer.multiplied - layer.picking for layer in fresh)
     learned += sum(layer.chosen if train != "all" else layer.multiplied - layer.picking for layer in kept_on)
-    flops = _flops(layers, lowest, learned, outside, sequence_length=sequence_length, everything=train == "all")
+    flops = _flops(
+        layers, lowest, learned, outside, sequence_length=sequence_length, everything=train == "all"
+    )
     # Kept for the backward pass of a layer: its input, the outputs of both norms, queries, keys, values, the
     # attended values and the sums (about 8 widths), and 4 widths of the feed-forward part. Of the head:
     # logits, their logarithms and their gradient. Each chosen expert keeps its input and output too.
     width = 8 + (3 * plan.experts.top_k * plan.experts.granularity if plan.experts else 0)
-    kept = sum(width * facts.hidden_size + 4 * layer.inner for layer in layers[lowest:]) + 3 * facts.vocabulary
+    kept = (
+        sum(width * facts.hidden_size + 4 * layer.inner for layer in layers[lowest:]) + 3 * facts.vocabulary
+    )
     trained = total if train == "all" else injected
     memory = _BYTES * (total + 3 * trained + batch_tokens * kept)
     return Cost(depth, total, injected, flops, memory)

@@ -1,35 +1,28 @@
-"""What the layers of a checkpoint hold and what a token is multiplied with in them, from headers and configuration.
+"""What the layers of a checkpoint hold, and what a token is multiplied with in them, from headers alone.
 
-Weights in files have many names. What multiplies is found by what it is not: a bias, a table that is looked up,
-the decay of a state space, a convolution over a few neighbours, attention to another model's text.
+Weights in files have many names. What multiplies is found by what it is not: a bias, a table that is looked
+up, a convolution over a few neighbours, attention to what another model computed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tli.attention_sizes import ATTENTION, DISTANCES, HEADS, attention_width
 from tli.base import Base, setting
 from tli.config import section_of
 from tli.families import family_of
 from tli.family import Family
 from tli.header import TensorInfo
 
-_HEADS = (
-    "num_attention_heads",
-    "n_head",
-    "n_heads",
-    "num_heads",
-    "decoder_attention_heads",
-    "attention_heads",
-    "num_decoder_attention_heads",
-)
 _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-_STREAMS = ("ngram",)  # of a text, in which so many tokens ahead are predicted
-_EVERY_EXPERT = ("llama4", "llama4_text")  # each token goes through all of them, to be weighed with zero after
+_EVERY_EXPERT = ("llama4", "llama4_text")  # run for each token; what was not chosen is weighed with zero
+_AHEAD = {"prophetnet": "ngram"}  # so many tokens ahead are predicted, each in a stream of its own
+_PROMPT = {"cpmant": "prompt_length"}  # so many tokens are put before each sequence
 
 # Tensors of two or more dimensions that no matrix product reads.
 _NOT_MULTIPLIED = re.compile(
@@ -37,16 +30,7 @@ _NOT_MULTIPLIED = re.compile(
 )
 _CROSS = re.compile(r"(^|\.)(cross_attn|encoder_attn|crossattention)\.")  # not run on text alone
 _EXPERT = re.compile(r"(^|\.)experts\.(?!router\.)")
-# Where the attended values leave an attention; their width is that of all heads together.
-_ATTENDED = re.compile(
-    r"(?:^|\.)(?P<module>(?:self_attn(?:\.\d+)?|self_attention|attention|attn|multi_head_attention|rel_attn"
-    r"|temporal_block|mixer)\.)"
-    r"(?:o_proj(?:\.linear)?|out_proj|dense|output\.dense|c_proj|Wo|attention_out|o)(?:\.weight)?$"
-)
-_ATTENTION = re.compile(r"(^|\.)(self_attn|self_attention|attention|attn)\.")
-_SCAN = re.compile(r"\.(A_log|dt_bias)$")  # of a linear attention or a state space, which make no scores
 _ADAPTER = re.compile(r"adapter_list\.(\d+)\.")  # of the so many-th layer that shares its other weights
-_DISTANCES = "rel_attn.r"
 _INDEXER = "indexer."  # picks the keys of a sparse attention by scores of its own, without a gradient
 _PICKING = re.compile(r"\.(wq_b|q_proj|weights_proj)\.weight$")  # whose outputs meet every key
 
@@ -132,12 +116,12 @@ def outside_sizes(base: Base) -> OutsideSizes:
     parts = {name: t for name, t in outside.items() if family.axis_of_layers(name) is not None}
     front = {name: t.count for name, t in outside.items() if _BEHIND_EMBEDDING.search(name)}
     config = section_of(base.config)
-    streams = setting(config, *_STREAMS) or 1
+    streams = _number(config, _AHEAD.get(facts.model_type)) or 1
     back = sum(t.count for name, t in outside.items() if _BEFORE_HEAD.search(name))
     return OutsideSizes(
         front=sum(front.values()),
         back=back + streams * facts.vocabulary * _head_width(outside, facts.vocabulary, facts.hidden_size),
-        prompt=setting(config, "prompt_length") or 0,
+        prompt=_number(config, _PROMPT.get(facts.model_type)),
         by_layer=sum(tensor.count for tensor in parts.values()),
         front_by_layer=sum(front[name] for name in parts if name in front),
     )
@@ -186,7 +170,7 @@ def _layer(
     config, hidden = section_of(base.config), base.facts.hidden_size
     family = family_of(base.facts.model_type)
     run = {name: tensor for name, tensor in runs.items() if not _CROSS.search(name)}
-    if len(run) < len(runs) and not any(_ATTENTION.search(name) for name in run):
+    if len(run) < len(runs) and not any(ATTENTION.search(name) for name in run):
         run = {}  # a layer that attends to an image alone is passed over where there is none
     matrices = {
         name: tensor
@@ -199,8 +183,8 @@ def _layer(
     plain = [tensor for tensor in written or matrices.values() if len(tensor.shape) == 2]
     indexer = {name: tensor for name, tensor in matrices.items() if _INDEXER in name}
     # Half of the work on distances: nothing behind them learns.
-    distances = sum(tensor.count for name, tensor in matrices.items() if name.endswith(_DISTANCES))
-    streams = 1 + (setting(config, *_STREAMS) or 0)
+    distances = sum(tensor.count for name, tensor in matrices.items() if name.endswith(DISTANCES))
+    streams = 1 + _number(config, _AHEAD.get(base.facts.model_type))
     rate = _compression(config, index)
     return LayerSizes(
         parameters=sum(tensor.count for tensor in weights.values()),
@@ -210,24 +194,32 @@ def _layer(
             for name, tensor in matrices.items()
         ),
         # A stream that predicts further ahead attends to the text and to itself.
-        attention=(2 * streams - 1) * _attention(config, run, hidden) * (1 + (1 / rate if rate else 0)),
+        attention=(2 * streams - 1) * attention_width(config, run, hidden) * (1 + (1 / rate if rate else 0)),
         picking=distances + sum(tensor.count for tensor in indexer.values()),
         picked_by=sum(_picked_by(name, tensor, rate) for name, tensor in indexer.items()),
         inner=max((tensor.count // hidden for tensor in plain), default=0),
     )
 
 
+def _number(config: Mapping[str, Any], *names: str | None) -> int:
+    """A whole number from a configuration; 0 where it has none."""
+    value = setting(config, *filter(None, names))
+    return value if isinstance(value, int) else 0
+
+
 def _work(name: str, tensor: TensorInfo, config: Mapping[str, Any], hidden: int) -> int:
     """Elements that a token is multiplied with in one matrix: its own, but where it is used several times."""
     if name.endswith("rel_logits_proj.proj"):  # by every head
-        return tensor.count * int(setting(config, *_HEADS) or 1)
+        return tensor.count * (_number(config, *HEADS) or 1)
     if name.endswith("altup.modality_router.weight"):  # for the prediction and for its correction
         return 2 * tensor.count
-    if name.endswith("altup.prediction_coefs.weight"):  # what it makes mixes the streams: a number for each two
+    if name.endswith(
+        "altup.prediction_coefs.weight"
+    ):  # what it makes mixes the streams: a number for each two
         return tensor.count + tensor.shape[0] * hidden
     if name.endswith(("hc_attn_fn", "hc_ffn_fn")):  # the same, but for the hyper connections of deepseek
-        return tensor.count + int(setting(config, "hc_mult") or 0) ** 2 * hidden
-    if name.endswith(_DISTANCES):  # by twice as many distances as there are tokens
+        return tensor.count + _number(config, "hc_mult") ** 2 * hidden
+    if name.endswith(DISTANCES):  # by twice as many distances as there are tokens
         return 2 * tensor.count
     return tensor.count
 
@@ -271,39 +263,3 @@ def _is_expert(name: str, tensor: TensorInfo, experts: int | None) -> bool:
     """Whether a matrix is of routed experts: one of them, or all in one tensor."""
     fused = len(tensor.shape) == 3 and tensor.shape[0] == experts and "shared" not in name
     return fused or _EXPERT.search(name) is not None
-
-
-def _attention(config: Mapping[str, Any], run: Mapping[str, TensorInfo], hidden: int) -> float:
-    """Width of all heads, the mean of that of queries and that of values, over all attentions of a layer."""
-    width, found = 0.0, False
-    for name, tensor in run.items():
-        match = _ATTENDED.search(name)
-        if match is None or len(tensor.shape) < 2:
-            continue
-        found = True
-        module = name[: match.end("module")]
-        if not _scans(module, run):
-            values = tensor.count // hidden
-            width += (_queries(config, run, module, values) + values) / 2
-    if found or not any(_ATTENTION.search(name) for name in run):
-        return width
-    heads = setting(config, *_HEADS)
-    return heads * (setting(config, "head_dim") or hidden // heads) if isinstance(heads, int) else 0
-
-
-def _scans(module: str, run: Iterable[str]) -> bool:
-    return any(name.startswith(module) and _SCAN.search(name) for name in run)
-
-
-def _queries(config: Mapping[str, Any], run: Mapping[str, TensorInfo], module: str, values: int) -> int:
-    """Width of all queries: that of the values, but where keys are latent and have a part for the position."""
-    latent, up = run.get(f"{module}kv_a_proj_with_mqa.weight"), run.get(f"{module}kv_b_proj.weight")
-    query = run.get(f"{module}q_b_proj.weight") or run.get(f"{module}q_proj.weight")
-    heads = setting(config, *_HEADS)
-    if module + _DISTANCES.rpartition(".")[2] in run:
-        return 3 * values  # and of as many to each of twice as many distances
-    if latent is None or up is None or query is None or not isinstance(heads, int):
-        return values
-    plain = up.shape[0] - values
-    # A query may be followed by a gate, and a layer may have fewer heads than the configuration says.
-    return plain + min(query.shape[0] - plain, heads * (latent.shape[0] - up.shape[1]))

@@ -86,7 +86,9 @@ def test_two_trials(
     assert main(["validate", str(path)]) == 0, capsys.readouterr()
     spec = load_spec(str(path))
     sweep = run(spec, silent, runner="inline")
-    assert [record.state for record in sweep.records] == [State.COMPLETE] * 2, [r.reason for r in sweep.records]
+    assert [record.state for record in sweep.records] == [State.COMPLETE] * 2, [
+        r.reason for r in sweep.records
+    ]
     base = find(str(tmp_path / "base"))
     tokens = open_tokens(DataSettings(**spec.data.to_json()), base, sweep.folders.tokens)
     windows = tokens.heldout_windows(sequence_length=spec.data.sequence_length, eval_tokens=64)
