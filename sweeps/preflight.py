@@ -17,9 +17,10 @@ from tli.base import Base
 from tli.config import section_of
 from tli.data import source_problems
 from tli.errors import DataError
-from tli.families import family_of, refusals
+from tli.families import family_of, loading_problems, refusals
 from tli.injection import injection_problems
 from tli.quantised import training_problems
+from tli.tokenizer_check import tokenizer_problems
 from tli.upscale import growth_problems
 
 _MOST_FILES = 50  # of a source, whose first row is looked at
@@ -60,7 +61,10 @@ def check(
     if base is not None:
         problems += _model_problems(spec, base)
         notes += _depth_notes(spec, base)
-    problems += _data_problems(spec)
+    wrong = list(_data_problems(spec))
+    problems += wrong
+    if base is not None and not wrong:
+        problems += tokenizer_problems(base, spec.data.to_tli())
     local = cluster is None or cluster == "local"
     if local:
         problems += _machine_problems(spec)
@@ -107,6 +111,7 @@ def _model_problems(spec: Spec, base: Base) -> Iterator[Problem]:
     try:
         family = family_of(base.config.get("model_type"), place)
         yield from refusals(family, section_of(base.config), place)
+        yield from loading_problems(family, place)
         yield from training_problems(base)
         facts = base.facts
     except InputError as error:

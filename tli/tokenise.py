@@ -47,7 +47,7 @@ def build(settings: DataSettings, base: Base, folder: Path) -> None:
                 for ids in _token_lists(docs, tokenizer, size):
                     row = np.asarray([*ids, *end], dtype=np.int64)
                     if known is not None and row.max() >= known:
-                        raise CheckpointError(_foreign_tokenizer(base, int(row.max()), known))
+                        raise CheckpointError(foreign_tokenizer(base, int(row.max()), known))
                     content = row.astype(dtype).tobytes()
                     out.write(content)
                     digest.update(content)
@@ -74,7 +74,8 @@ def vocabulary(base: Base) -> int | None:
     return known if isinstance(known, int) else None
 
 
-def _foreign_tokenizer(base: Base, largest: int, known: int) -> Problem:
+def foreign_tokenizer(base: Base, largest: int, known: int) -> Problem:
+    """That a base's tokenizer gives an id, `largest`, that is not below `known`, the size of its vocabulary."""
     return Problem(
         str(base.folder),
         f"a tokenizer that gives the id {largest}",
