@@ -19,6 +19,7 @@ from tli.data import source_problems
 from tli.errors import DataError
 from tli.families import family_of, loading_problems, refusals
 from tli.injection import injection_problems
+from tli.lengths import length_problems
 from tli.quantised import training_problems
 from tli.tokenizer_check import tokenizer_problems
 from tli.upscale import growth_problems
@@ -121,10 +122,8 @@ def _model_problems(spec: Spec, base: Base) -> Iterator[Problem]:
     yield from problems
     if not problems:
         yield from _growth_problems(spec, base)
-    length = spec.data.sequence_length
-    if facts.context is not None and length > facts.context:
-        expected = f"at most {facts.context}, the context of {base.name}"
-        yield Problem(spec.where("data.sequence_length"), str(length), expected, str(facts.context))
+    place = spec.where("data.sequence_length")
+    yield from length_problems(base.config, spec.data.sequence_length, place, base.name)
 
 
 def _depth_problems(spec: Spec, depth: int) -> Iterator[Problem]:

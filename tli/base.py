@@ -16,6 +16,7 @@ from tli.errors import CheckpointError, InputError, Problem
 from tli.families import FAMILIES
 from tli.fingerprint import fingerprint
 from tli.header import BITS, TensorInfo
+from tli.lengths import context_of
 
 BUILTIN = "builtin:"
 _BUILTINS = Path(__file__).parent / "builtin"
@@ -79,7 +80,7 @@ class Base:
             depth=depth_of(self.config, family),
             hidden_size=setting(config, *_HIDDEN),
             vocabulary=vocabulary_of(self.config),
-            context=setting(config, "max_position_embeddings", "n_positions", "seq_length"),
+            context=context_of(self.config),
             dtype=max(sizes, key=lambda dtype: sizes[dtype]),
             parameters=sum(sizes.values()) - _stored_twice(self.config, tensors),
         )

@@ -75,7 +75,7 @@ def vocabulary(base: Base) -> int | None:
 
 
 def foreign_tokenizer(base: Base, largest: int, known: int) -> Problem:
-    """That a base's tokenizer gives an id, `largest`, that is not below `known`, the size of its vocabulary."""
+    """That a base's tokenizer gives the id `largest`, where the model's vocabulary has `known` ids."""
     return Problem(
         str(base.folder),
         f"a tokenizer that gives the id {largest}",

@@ -1,8 +1,9 @@
-"""Whether a base has a tokenizer that is its own, on the beginning of the text: before a token file is made."""
+"""Whether the tokenizer beside a base is the base's own, tried on the beginning of the text."""
 
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,15 @@ from tli.tokenise import foreign_tokenizer, vocabulary
 if TYPE_CHECKING:
     from tli.data import DataSettings
 
-_FILE = "tokenizer.json"
+_FILE, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _CHARACTERS = 2**16  # of each source
 
 
 def tokenizer_problems(base: Base, settings: DataSettings) -> list[Problem]:
     """What stands against a base's tokenizer: that it cannot be read, or gives ids that the model has not.
 
-    Looked at is a tokenizer in one file, `tokenizer.json`, on the beginning of sources that are files or built
-    in. Others are found out about when all of the text is tokenised. Needs neither torch nor transformers.
+    Tries a tokenizer in one file, `tokenizer.json`, on the beginning of sources that are files or built in;
+    of others the same is found when all of the text is tokenised. Needs neither torch nor transformers.
     """
     path, known = base.folder / _FILE, vocabulary(base)
     if known is None or not path.is_file():
@@ -37,13 +38,26 @@ def tokenizer_problems(base: Base, settings: DataSettings) -> list[Problem]:
         return [Problem(str(path), f"no tokenizer ({reason})", "the tokenizer of the model", "another copy")]
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    largest = max((_largest(tokenizer, text) for text in _beginnings(settings)), default=-1)
+    ids = [_largest(tokenizer, text) for text in _beginnings(settings)]
+    largest = max([*ids, _end(base, tokenizer)])
     return [foreign_tokenizer(base, largest, known)] if largest >= known else []
 
 
 def _largest(tokenizer: Any, text: str) -> int:
     """The largest token id of a text; -1 where it has none."""
     return max(tokenizer.encode(text, add_special_tokens=False).ids, default=-1)
+
+
+def _end(base: Base, tokenizer: Any) -> int:
+    """The id that ends a text, which is put behind each document; -1 where there is none."""
+    try:
+        told = json.loads((base.folder / _SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return -1
+    end = told.get("eos_token") if isinstance(told, dict) else None
+    text = end.get("content") if isinstance(end, dict) else end
+    found = tokenizer.token_to_id(text) if isinstance(text, str) else None
+    return -1 if found is None else int(found)
 
 
 def _beginnings(settings: DataSettings) -> Iterator[str]:
