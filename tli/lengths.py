@@ -13,17 +13,13 @@ _POSITIONS = (
     *("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "max_target_positions"),
     "context_length",
 )
-# Their positions are numbered from the one behind the padding token's id, so that the rows up to it are never
-# used; and so many more are, by what predicts one token further ahead.
+# Positions that are numbered from the one behind the padding token's id, so that the rows up to it are never
+# used; and how many more are not, as another token ahead is predicted.
 _BEHIND_PADDING = {
     **dict.fromkeys(("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta"), 0),
     **dict.fromkeys(("xlm-roberta-xl", "xmod"), 0),
     "prophetnet": 1,
 }
-_PADDING = frozenset(
-    {"camembert", "data2vec-text", "prophetnet", "roberta", "roberta-prelayernorm"}
-    | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
-)
 _PADDING = 1  # where such a configuration names no id
 
 
@@ -31,8 +27,10 @@ def context_of(config: Mapping[str, Any]) -> int | None:
     """The most tokens that a model takes by its config.json; None where that sets no limit."""
     inner = section_of(config)
     found = next((inner[name] for name in _POSITIONS if inner.get(name) is not None), None)
-    more = _BEHIND_PADDING.get(config.get("model_type", ""))
-    if more is None or not isinstance(found, int):
+    if not isinstance(found, int):
+        return None
+    more = _BEHIND_PADDING.get(str(config.get("model_type")))
+    if more is None:
         return found
     padding = inner.get("pad_token_id")
     return found - (padding if isinstance(padding, int) else _PADDING) - 1 - more

@@ -60,7 +60,7 @@ def quantised_problems(base: Base, plan: Plan, where: str = "injection") -> list
 
 
 def with_moved_settings(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """A config.json whose quantization_config, at the top or in the language model's section, fits the plan."""
+    """A config.json whose quantization_config, at the top or in a section, has the layers of the plan."""
     moved = dict(config)
     section = section_of(config)
     if section is not config:
