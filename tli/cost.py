@@ -52,9 +52,10 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
     layers = [stack[source] for source in plan.sources]
     fresh = [layers[position] for position in plan.injected]
     kept_on = [layer for position, layer in enumerate(layers) if position not in set(plan.injected)]
-    outside, depth = deepened(outside_sizes(base), plan.depth, plan.new_depth), plan.new_depth
+    around, depth = outside_sizes(base), plan.new_depth
+    outside = deepened(around, plan.depth, depth)
     total = facts.parameters + sum(layer.parameters for layer in layers)
-    total += outside.by_layer - outside_sizes(base).by_layer - sum(layer.parameters for layer in old)
+    total += outside.by_layer - around.by_layer - sum(layer.parameters for layer in old)
     injected = sum(layer.parameters for layer in fresh) + sum(layer.experts for layer in kept_on)
     # Of the first layer, unless it is new, only experts are trained: little but their own gradient is needed.
     trains = {*plan.injected, *((min(1, depth - 1),) if plan.experts else ())}

@@ -100,7 +100,20 @@ def layer_sizes(base: Base) -> list[LayerSizes]:
             inside[int(layer)][rest] = tensor
     config = section_of(base.config)
     shared = _shared(config, family, inside)
-    return [_layer(base, index, weights, shared.get(index, weights)) for index, weights in enumerate(inside)]
+    known: dict[
+        object, LayerSizes
+    ] = {}  # most layers are like others; of hundreds of experts that saves time
+    sizes = []
+    for index, weights in enumerate(inside):
+        alike = (
+            index if index in shared else tuple((name, tensor.shape) for name, tensor in weights.items()),
+            _share(config, base.facts.model_type, index),
+            _compression(config, index),
+        )
+        if alike not in known:
+            known[alike] = _layer(base, index, weights, shared.get(index, weights))
+        sizes.append(known[alike])
+    return sizes
 
 
 def outside_sizes(base: Base) -> OutsideSizes:
