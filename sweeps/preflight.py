@@ -13,6 +13,7 @@ from sweeps.spec import Spec
 from sweeps.wording import masked
 from tli import base as bases
 from tli import corpus
+from tli.attention_sizes import scans
 from tli.base import Base
 from tli.config import section_of
 from tli.data import source_problems
@@ -61,7 +62,7 @@ def check(
     base = _base(spec, problems, allow_remote_code=allow_remote_code)
     if base is not None:
         problems += _model_problems(spec, base)
-        notes += _depth_notes(spec, base)
+        notes += [*_depth_notes(spec, base), *_cost_notes(base)]
     wrong = list(_data_problems(spec))
     problems += wrong
     if base is not None and not wrong:
@@ -202,6 +203,11 @@ def _depth_notes(spec: Spec, base: Base) -> Iterator[str]:
         whole = injection.layers is None and k is not None and k <= depth
         if k is not None and whole and depth % k:
             yield f"K={k} does not divide the {depth} layers: the last set has {depth % k}"
+
+
+def _cost_notes(base: Base) -> Iterator[str]:
+    if scans(base.checkpoint.tensors):
+        yield "FLOPs are told without the recurrence of the base's state-space or linear-attention layers"
 
 
 def _search_notes(spec: Spec) -> Iterator[str]:

@@ -26,7 +26,7 @@ _ATTENDED = re.compile(
     r"(?:o_proj(?:\.linear)?|out_proj|dense|output\.dense|c_proj|Wo|attention_out|o)(?:\.weight)?$"
 )
 ATTENTION = re.compile(r"(^|\.)(self_attn|self_attention|attention|attn)\.")
-_SCAN = re.compile(r"\.(A_log|dt_bias)$")  # of a linear attention or a state space, which make no scores
+_SCAN = re.compile(r"\.(A_log|dt_bias)$|mlstm_layer\.q\.weight$")
 
 
 def attention_width(config: Mapping[str, Any], run: Mapping[str, TensorInfo], hidden: int) -> float:
@@ -38,7 +38,7 @@ def attention_width(config: Mapping[str, Any], run: Mapping[str, TensorInfo], hi
             continue
         found = True
         module = name[: match.end("module")]
-        if not _scans(module, run):
+        if not scans(run, module):
             values = tensor.count // hidden
             width += (_queries(config, run, module, values) + values) / 2
     if found or not any(ATTENTION.search(name) for name in run):
@@ -49,8 +49,9 @@ def attention_width(config: Mapping[str, Any], run: Mapping[str, TensorInfo], hi
     return heads * (size if isinstance(size, int) and size > 0 else hidden // heads)
 
 
-def _scans(module: str, run: Iterable[str]) -> bool:
-    return any(name.startswith(module) and _SCAN.search(name) for name in run)
+def scans(names: Iterable[str], module: str = "") -> bool:
+    """Whether a module, or any, is a linear attention or a state space, whose recurrence has no scores."""
+    return any(name.startswith(module) and _SCAN.search(name) for name in names)
 
 
 def _queries(config: Mapping[str, Any], run: Mapping[str, TensorInfo], module: str, values: int) -> int:

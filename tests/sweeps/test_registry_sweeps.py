@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sweeps.__main__ import main
+from sweeps.preflight import check
 from sweeps.records import State
 from sweeps.service import run
 from sweeps.shapes import plan_of
@@ -139,3 +140,9 @@ def test_a_tokenizer_of_another_model_is_refused(
         assert "a tokenizer that gives the id " in told
         assert "expected ids below 60" in told
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("model_type", "told"), [("llama", False), ("mamba2", True)])
+def test_what_flops_leave_out_is_noted(model_type: str, told: bool, tiny_model: Any, tmp_path: Path) -> None:
+    checked = check(load_spec(str(written(tmp_path, model_type, tiny_model("llama")))))
+    assert any("FLOPs" in note for note in checked.notes) == told

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from tests.tli.registry import rows, tiny
 from tests.tli.test_registry import EXACT, GROWN, base_of, planned
+from tli.attention_sizes import scans
 from tli.base import Base, find
 from tli.checkpoint_io import Checkpoint
 from tli.cost import cost
@@ -89,6 +90,13 @@ def test_costs_of_the_base_and_of_a_grown_model(model_type: str, tmp_path: Path)
         found = cost(base, each, sequence_length=LENGTH, batch_tokens=LENGTH)
         assert found.parameters == written(tmp_path / folder)
         assert find(str(tmp_path / folder)).facts.parameters == found.parameters
+    if model_type not in (
+        "mamba",
+        "falcon_mamba",
+        "jamba",
+        "zamba",
+    ):  # of which the counter sees the products
+        assert scans(base.checkpoint.tensors) == ("scan" in rows().get(model_type, {}))
     compare(base, control, model)
     compare(base, decided, grow(model, decided))
 
