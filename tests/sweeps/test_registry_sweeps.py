@@ -34,7 +34,7 @@ BUILT = [name for name in model_types() if "cannot" not in rows().get(name, {})]
 GROWN = [name for name in BUILT if FAMILIES[name].refused is None]
 RUN = [name for name in GROWN if FAMILIES[name].not_loaded is None]
 # By default: flat and sectioned, tied and not, a mixture, and layers of several kinds.
-SELECTED = ("llama", "gemma3", "fuyu", "gemma4", "granitemoe", "whisper")
+SELECTED = ("llama", "gemma3", "fuyu", "gemma4", "granitemoe")
 SPEC = """
 name: every
 base: {{model: {model}}}
