@@ -13,12 +13,16 @@ from sweeps.spec import Spec
 from sweeps.wording import masked
 from tli import base as bases
 from tli import corpus
+from tli.attention_sizes import scans
 from tli.base import Base
+from tli.config import section_of
 from tli.data import source_problems
 from tli.errors import DataError
-from tli.families import family_of, refusals
+from tli.families import family_of, loading_problems, refusals
 from tli.injection import injection_problems
+from tli.lengths import length_problems
 from tli.quantised import training_problems
+from tli.tokenizer_check import tokenizer_problems
 from tli.upscale import growth_problems
 
 _MOST_FILES = 50  # of a source, whose first row is looked at
@@ -58,8 +62,11 @@ def check(
     base = _base(spec, problems, allow_remote_code=allow_remote_code)
     if base is not None:
         problems += _model_problems(spec, base)
-        notes += _depth_notes(spec, base)
-    problems += _data_problems(spec)
+        notes += [*_depth_notes(spec, base), *_cost_notes(base)]
+    wrong = list(_data_problems(spec))
+    problems += wrong
+    if base is not None and not wrong:
+        problems += tokenizer_problems(base, spec.data.to_tli())
     local = cluster is None or cluster == "local"
     if local:
         problems += _machine_problems(spec)
@@ -105,7 +112,8 @@ def _model_problems(spec: Spec, base: Base) -> Iterator[Problem]:
     place = f"{spec.where('base.model')} ({base.folder.name}/config.json)"
     try:
         family = family_of(base.config.get("model_type"), place)
-        yield from refusals(family, base.config, place)
+        yield from refusals(family, section_of(base.config), place)
+        yield from loading_problems(family, place)
         yield from training_problems(base)
         facts = base.facts
     except InputError as error:
@@ -115,10 +123,8 @@ def _model_problems(spec: Spec, base: Base) -> Iterator[Problem]:
     yield from problems
     if not problems:
         yield from _growth_problems(spec, base)
-    length = spec.data.sequence_length
-    if facts.context is not None and length > facts.context:
-        expected = f"at most {facts.context}, the context of {base.name}"
-        yield Problem(spec.where("data.sequence_length"), str(length), expected, str(facts.context))
+    place = spec.where("data.sequence_length")
+    yield from length_problems(base.config, spec.data.sequence_length, place, base.name)
 
 
 def _depth_problems(spec: Spec, depth: int) -> Iterator[Problem]:
@@ -197,6 +203,11 @@ def _depth_notes(spec: Spec, base: Base) -> Iterator[str]:
         whole = injection.layers is None and k is not None and k <= depth
         if k is not None and whole and depth % k:
             yield f"K={k} does not divide the {depth} layers: the last set has {depth % k}"
+
+
+def _cost_notes(base: Base) -> Iterator[str]:
+    if scans(base.checkpoint.tensors):
+        yield "FLOPs are told without the recurrence of the base's state-space or linear-attention layers"
 
 
 def _search_notes(spec: Spec) -> Iterator[str]:

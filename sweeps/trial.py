@@ -50,7 +50,7 @@ class Slot:
         self.data = DataSettings(**spec.data.to_json())
         self.base = find(spec.base.model, revision=spec.base.revision, where="base.model")
         self.model = load_model(self.base.folder, "cuda" if spec.resources.gpus else "cpu")
-        self.depth: int = self.model.config.num_hidden_layers
+        self.depth = self.base.facts.depth
         self.tokens = open_tokens(self.data, self.base, Folders(spec.root, spec.name).tokens)
         self.heldout = self.tokens.heldout_windows(
             sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens

@@ -16,6 +16,7 @@ from tli import aside
 from tli.arguments import OPTIONS, injection_of, parser
 from tli.base import Base, find
 from tli.bounded import read_json, reason_of
+from tli.config import section_of
 from tli.console import FAILED, parse, run_command
 from tli.cost import cost
 from tli.errors import InputError, PlanError, Problem
@@ -162,7 +163,7 @@ def _obstacles(base: Base) -> list[Problem]:
     """Why layers cannot be injected into this model; empty when they can."""
     problems: list[Problem] = []
     family = _tried(problems, lambda: family_of(base.facts.model_type))
-    return refusals(family, base.config) if family else problems
+    return refusals(family, section_of(base.config)) if family else problems
 
 
 def _tried(problems: list[Problem], step: Callable[[], T]) -> T | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 
 from tli.checkpoint_io import INDEX, SINGLE, Checkpoint
 from tli.config import depth_of, read_config, section_of
-from tli.config_checks import CONTEXT, HIDDEN, VOCABULARY, config_problems, setting
+from tli.config_checks import HIDDEN, VOCABULARY, config_problems, setting
 from tli.errors import CheckpointError, InputError, Problem, Problems
 from tli.families import FAMILIES
 from tli.fingerprint import fingerprint
-from tli.header import BITS, shown
+from tli.header import BITS, TensorInfo, shown
+from tli.lengths import context_of
 from tli.model_files import link_problems, side_files, size_problems
 from tli.references import ADAPTER, CONFIG, folder_problems
 
@@ -25,6 +26,8 @@ BUILTIN = "builtin:"
 _BUILTINS = Path(__file__).parent / "builtin"
 _POSITION = re.compile(r"0|[1-9][0-9]{0,8}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_HEAD = re.compile(r"(^|\.)lm_head\.weight$")
+_COMPARED = 2**16  # bytes of head and embedding
 
 
 @dataclass(frozen=True)
@@ -71,20 +74,37 @@ class Base:
         family = FAMILIES.get(self.config.get("model_type", ""))
         buffers = tuple(f".{name}" for name in family.buffers) if family else ()
         weights = [tensor for name, tensor in tensors.items() if not (buffers and name.endswith(buffers))]
-        tied = config.get("tie_word_embeddings") and "lm_head.weight" in tensors
         sizes = dict.fromkeys(BITS, 0)
         for tensor in weights:
             sizes[tensor.dtype] += tensor.count
-        context = setting(config, *CONTEXT)
         return Facts(
             model_type=self.config["model_type"],
             depth=depth_of(self.config, family),
             hidden_size=setting(config, *HIDDEN),
-            vocabulary=setting(config, *VOCABULARY),
-            context=context if context is not None and context > 0 else None,
+            vocabulary=vocabulary_of(self.config),
+            context=context_of(self.config),
             dtype=max(sizes, key=lambda dtype: sizes[dtype]),
-            parameters=sum(sizes.values()) - (tensors["lm_head.weight"].count if tied else 0),
+            parameters=sum(sizes.values()) - _stored_twice(self.config, tensors),
         )
+
+
+def _stored_twice(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> int:
+    """Elements of a head that is tied to the embedding and stored beside it, as older files do.
+
+    A configuration may ask for ties that its architecture does not make, so the first bytes decide.
+    """
+    told = section_of(config).get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    head = next((tensor for name, tensor in tensors.items() if _HEAD.search(name)), None)
+    if head is None or told is False:
+        return 0
+    alike = (t for t in tensors.values() if t is not head and (t.dtype, t.shape) == (head.dtype, head.shape))
+    first = next(head.pieces(_COMPARED), b"")
+    return head.count if any(next(t.pieces(_COMPARED), b"") == first for t in alike) else 0
+
+
+def vocabulary_of(config: Mapping[str, Any]) -> Any:
+    """Token ids that a config.json speaks of, not yet checked to be a number; None where it names none."""
+    return setting(section_of(config), *VOCABULARY)
 
 
 def find(

@@ -18,7 +18,6 @@ from tli.references import reference_problems
 
 HIDDEN = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
 VOCABULARY = ("vocab_size",)
-CONTEXT = ("max_position_embeddings", "n_positions", "seq_length")
 LARGEST = 2**31 - 1  # of a size or count
 MOST = 100_000  # of what transformers makes lists of: layers, labels, stages
 _LISTED = re.compile(r"^(num|n)_.*(layer|label|block|stage)|layers$|depth$")

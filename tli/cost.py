@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tli.base import Base
-from tli.config import section_of
-from tli.config_checks import setting
 from tli.experts import Experts
-from tli.families import family_of
-from tli.header import TensorInfo
+from tli.layer_sizes import LayerSizes, OutsideSizes, deepened, layer_sizes, outside_sizes
 from tli.moe import DENSE, require_mixture
 from tli.plan import Plan
 
@@ -31,18 +28,6 @@ class Cost:
     memory_bytes: int
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """Sizes of one layer."""
-
-    parameters: int
-    multiplied: int  # elements of its matrices: what a token is multiplied with
-    attention: int  # width of all heads together
-    inner: int  # width of the feed-forward part; of all that a token goes through, where there are experts
-    experts: int = 0  # of its parameters, those of router and experts
-    chosen: int = 0  # of what a token is multiplied with, that in router and chosen experts
-
-
 def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, train: str = "all") -> Cost:
     """Costs of training the deepened `base` on sequences of `sequence_length` tokens.
 
@@ -52,85 +37,78 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
 
     FLOPs count a multiply-add as two: 2 per token and matrix element forward, 2 for the gradient of the input
     and 2 for that of the weights. Attention scores add 4 * width * sequence_length forward and twice that
-    backward, over the full square, as in the appendix B of PaLM (arXiv 2204.02311). Raises FamilyError.
+    backward, over the full square, as in the appendix B of PaLM (arXiv 2204.02311), whatever a mask or a
+    window leaves out. That is what `torch.utils.flop_counter` counts with eager attention and experts. Left
+    out are look-ups of embeddings, norms, convolutions over a few neighbours, what a kernel calculates twice
+    to save memory, and the recurrence of state spaces and linear attention between the projections (of which
+    the counter sees what the kernel that happens to be installed makes of it). Towers for images and sound
+    are parameters, but text does not pass through them.
+
+    Parameters are the elements that the written checkpoint has, tied ones once. Raises FamilyError.
     """
     facts = base.facts
-    old = _layers(base)
+    old = layer_sizes(base)
     stack = old if plan.experts is None else [_with_experts(base, layer, plan.experts) for layer in old]
     layers = [stack[source] for source in plan.sources]
     fresh = [layers[position] for position in plan.injected]
     kept_on = [layer for position, layer in enumerate(layers) if position not in set(plan.injected)]
-    head, depth = facts.hidden_size * facts.vocabulary, plan.new_depth
-    total = (
-        facts.parameters + sum(layer.parameters for layer in layers) - sum(layer.parameters for layer in old)
-    )
+    around, depth = outside_sizes(base), plan.new_depth
+    outside = deepened(around, plan.depth, depth)
+    total = facts.parameters + sum(layer.parameters for layer in layers)
+    total += outside.by_layer - around.by_layer - sum(layer.parameters for layer in old)
     injected = sum(layer.parameters for layer in fresh) + sum(layer.experts for layer in kept_on)
-    trained = total if train == "all" else injected
     # Of the first layer, unless it is new, only experts are trained: little but their own gradient is needed.
     trains = {*plan.injected, *((min(1, depth - 1),) if plan.experts else ())}
     lowest = 0 if train == "all" else min(trains, default=depth)
-    passed = layers[lowest:]  # those that the gradient goes through
-    weighed = sum(layer.multiplied for layer in fresh) + sum(layer.chosen for layer in kept_on)
-    if train == "all":
-        weighed = sum(layer.multiplied for layer in layers) + head
-    flops = sum(2 * layer.multiplied + 4 * layer.attention * sequence_length for layer in layers) + 2 * head
-    flops += sum(2 * layer.multiplied + 8 * layer.attention * sequence_length for layer in passed)
-    flops += (2 * head if passed else 0) + 2 * weighed
+    learned = sum(layer.multiplied - layer.picking for layer in fresh)
+    learned += sum(layer.chosen if train != "all" else layer.multiplied - layer.picking for layer in kept_on)
+    flops = _flops(
+        layers, lowest, learned, outside, sequence_length=sequence_length, everything=train == "all"
+    )
     # Kept for the backward pass of a layer: its input, the outputs of both norms, queries, keys, values, the
     # attended values and the sums (about 8 widths), and 4 widths of the feed-forward part. Of the head:
     # logits, their logarithms and their gradient. Each chosen expert keeps its input and output too.
     width = 8 + (3 * plan.experts.top_k * plan.experts.granularity if plan.experts else 0)
-    kept = sum(width * facts.hidden_size + 4 * layer.inner for layer in passed) + 3 * facts.vocabulary
-    memory = _BYTES * (total + 3 * trained + batch_tokens * kept)
-    return Cost(depth, total, injected, float(flops), memory)
-
-
-_HEADS = (
-    "num_attention_heads",
-    "n_head",
-    "n_heads",
-    "num_heads",
-    "decoder_attention_heads",
-    "attention_heads",
-    "num_decoder_attention_heads",
-)
-_CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-
-
-def _layers(base: Base) -> list[_Layer]:
-    """The sizes of every layer of the base."""
-    family = family_of(base.facts.model_type)
-    tensors, depth = base.checkpoint.tensors, base.facts.depth
-    prefix = f"{family.stored_layers(tensors, depth)}."
-    inside: list[dict[str, TensorInfo]] = [{} for _ in range(depth)]
-    for name, tensor in tensors.items():
-        layer, _, rest = name.removeprefix(prefix).partition(".")
-        if name.startswith(prefix) and int(layer) < depth and not family.is_buffer(rest):
-            inside[int(layer)][rest] = tensor
-    return [_layer(base, weights) for weights in inside]
-
-
-def _layer(base: Base, weights: Mapping[str, TensorInfo]) -> _Layer:
-    config, hidden = section_of(base.config), base.facts.hidden_size
-    heads = setting(config, *_HEADS)
-    matrices = {name: tensor for name, tensor in weights.items() if len(tensor.shape) > 1}
-    chosen, experts = setting(config, *_CHOSEN), setting(config, *_EXPERTS)
-    share = chosen / experts if isinstance(chosen, int) and isinstance(experts, int) and experts else 1.0
-    # What writes to the stream is (hidden, width) or, in gpt2, (width, hidden): its other side is the width.
-    family = family_of(base.facts.model_type)
-    written = [tensor for name, tensor in matrices.items() if family.writes_residual(name)]
-    plain = [tensor for tensor in written or matrices.values() if len(tensor.shape) == 2]
-    multiplied = sum(t.count * (share if ".experts." in name else 1.0) for name, t in matrices.items())
-    return _Layer(
-        parameters=sum(tensor.count for tensor in weights.values()),
-        multiplied=round(multiplied),
-        attention=heads * (setting(config, "head_dim") or hidden // heads) if isinstance(heads, int) else 0,
-        inner=max((tensor.count // hidden for tensor in plain), default=0),
+    kept = (
+        sum(width * facts.hidden_size + 4 * layer.inner for layer in layers[lowest:]) + 3 * facts.vocabulary
     )
+    trained = total if train == "all" else injected
+    memory = _BYTES * (total + 3 * trained + batch_tokens * kept)
+    return Cost(depth, total, injected, flops, memory)
 
 
-def _with_experts(base: Base, dense: _Layer, experts: Experts) -> _Layer:
+def _flops(
+    layers: Sequence[LayerSizes],
+    lowest: int,
+    learned: float,
+    outside: OutsideSizes,
+    *,
+    sequence_length: int,
+    everything: bool,
+) -> float:
+    """FLOPs of a token, forward and backward.
+
+    Args:
+        layers: of the grown model.
+        lowest: the first layer that a gradient goes through.
+        learned: elements of the layers' matrices that need a gradient, of those a token is multiplied with.
+        outside: matrices outside the layers.
+        sequence_length: in tokens.
+        everything: also what is outside the layers is trained.
+    """
+    passed = layers[lowest:]
+    read = 1 + outside.prompt / sequence_length  # tokens that are read for one that is trained on
+    scores = 4 * sequence_length * read
+    flops = sum(2 * layer.multiplied + scores * layer.attention for layer in layers)
+    flops += sum(scores / 2 * layer.picked_by for layer in layers)
+    flops += sum(2 * (layer.multiplied - layer.picking) + 2 * scores * layer.attention for layer in passed)
+    flops = read * (flops + 2 * learned) + 2 * (outside.front + outside.back)
+    if passed:
+        flops += 2 * outside.back
+    return float(flops + (4 * outside.front + 2 * outside.back if everything else 0))
+
+
+def _with_experts(base: Base, dense: LayerSizes, experts: Experts) -> LayerSizes:
     """A layer with experts in place of its feed-forward part."""
     mixture = require_mixture(base.config, experts)
     assert experts.count is not None

@@ -71,6 +71,7 @@ _HYPER = "the stream is mixed from several by the layer itself, so no weights ma
 _ZERO_EXPERTS = "some of its experts hand their input on, so no weights make a layer add nothing"
 _SOME_NORMED = "only some of its layers norm what they add, so one scale would mean two things"
 _STACKS = "it runs several stacks of layers, so K does not say where a new layer goes"
+_NO_AUTO = "AutoModelForCausalLM does not load what a model of this type saves"
 _ELSEWHERE = "its layers read what another model computed"
 
 _PER_LAYER = (("embed_tokens_per_layer.weight", 1), ("per_layer_model_projection.weight", 0))
@@ -94,10 +95,11 @@ FAMILIES: Mapping[str, Family] = {
     # As llama: every layer alike.
     **_rows("llama mistral stablelm minicpm3", buffers=_ROTARY),
     **_rows(
-        "apertus arcee bitnet cohere cwm emu3 emu3_text_model ernie4_5 glm granite helium"
+        "apertus arcee bitnet cohere cwm ernie4_5 glm granite helium"
         " hunyuan_v1_dense internlm3 iquestcoder jais2 ministral3 nemotron olmo phi3 phi4_multimodal"
         " seed_oss youtu"
     ),
+    **_rows("emu3 emu3_text_model", not_loaded=_NO_AUTO),
     **_rows("gemma", gain_offset=1.0),
     **_rows("starcoder2", writes=("self_attn.o_proj", "mlp.c_proj")),
     **_rows("phi", writes=("self_attn.dense", "mlp.fc2"), buffers=_ROTARY),
@@ -118,7 +120,8 @@ FAMILIES: Mapping[str, Family] = {
     **_rows("gpt_neo", writes=("attn.attention.out_proj", "mlp.c_proj"), layers="transformer.h",
             depth_keys=("num_layers",), lists=("attention_types", "attention_layers"),
             buffers=("attn.attention.bias", "attn.attention.masked_bias")),
-    **_rows("mllama mllama_text_model", writes=(*_USUAL, "cross_attn.o_proj"), mixed=True),
+    **_rows("mllama mllama_text_model", writes=(*_USUAL, "cross_attn.o_proj"), mixed=True,
+            not_loaded=_NO_AUTO),
     # Norms behind the sublayers.
     **_rows("gemma2 gemma3_text", gains=_NORM_AND_FFN, gain_offset=1.0, **_TYPED),
     **_rows("gemma3", gains=_NORM_AND_FFN, gain_offset=1.0, **_TYPED, **_LANGUAGE),
@@ -286,3 +289,10 @@ def refusals(family: Family, config: Mapping[str, Any], where: str = "config.jso
         for key, reason in family.refusals
         if config.get(key)
     ]
+
+
+def loading_problems(family: Family, where: str = "config.json: model_type") -> list[Problem]:
+    """Why a model of a family that can be grown in a folder cannot be loaded to be trained or run."""
+    if family.not_loaded is None:
+        return []
+    return [Problem(where, f"{family.model_type!r} ({family.not_loaded})", "a model that it loads")]

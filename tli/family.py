@@ -37,6 +37,7 @@ class Family:
     no_scale         why the residual scale cannot be chosen: None, or the reason why only copies will do
     only_zero        why the scale can only be 0 or 1
     refusals         key of the configuration that must be false or empty, and why
+    not_loaded       why AutoModelForCausalLM does not load what is saved: it can be grown, but not be trained
     refused          why no layer can be injected at all
     """
 
@@ -60,6 +61,7 @@ class Family:
     no_scale: str | None = None
     only_zero: str | None = None
     refusals: tuple[tuple[str, str], ...] = ()
+    not_loaded: str | None = None
     refused: str | None = None
 
     def writes_residual(self, name: str) -> bool:

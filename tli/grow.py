@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tli.combine import Read
 from tli.config import deepen
@@ -83,8 +83,8 @@ def _copied(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
 
 
 def _model_depth(model: PreTrainedModel) -> int:
-    config = model.config.get_text_config(decoder=True)
-    return int(config.num_hidden_layers)
+    family = family_of(model.config.model_type, "model_type")
+    return len(cast("nn.ModuleList", model.get_submodule(family.layers)))
 
 
 def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> None:

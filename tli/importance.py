@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tli.base import Base
 from tli.corpus import STDLIB, documents, stdlib_documents
 from tli.errors import CheckpointError, DataError, Problem
-from tli.families import family_of
+from tli.families import family_of, loading_problems
 from tli.quantised import training_problems
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def measure(base: Base, source: str, *, where: str = "text") -> tuple[float, ...
 
     from tli.loading import load_model, load_tokenizer
 
-    problems = training_problems(base)
+    family = family_of(base.facts.model_type)
+    problems = training_problems(base) + loading_problems(family)
     if problems:
         raise CheckpointError(*problems)
     length = min(SEQUENCE, base.facts.context or SEQUENCE)

@@ -12,19 +12,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tli.base import Base
+from tli.config import SECTION, section_of
 from tli.errors import Problem
 from tli.families import family_of
 from tli.header import FLOATS, TensorInfo
 from tli.injection import Injection
 from tli.plan import Plan
 
+_KEY = "quantization_config"
 _LAYER = re.compile(r"(\.|\b)(layers|h|blocks|layer)\.(\d{1,9})\b", re.ASCII)
 _ZERO_IS_ZERO = (*FLOATS, "F8_E4M3", "F8_E5M2")
 
 
 def method_of(config: Mapping[str, Any]) -> str | None:
     """How the weights of a configuration are quantised (gptq, awq, fp8, ...); None for those that are not."""
-    told = config.get("quantization_config")
+    told = config.get(_KEY) or section_of(config).get(_KEY)
     if not told:
         return None
     return str(told.get("quant_method", "quantised")) if isinstance(told, dict) else "quantised"
@@ -55,6 +57,17 @@ def quantised_problems(base: Base, plan: Plan, where: str = "injection") -> list
         return []
     reason = f"{packed.name} is packed as {packed.dtype}, so zeros in it are no zeros of the weight"
     return [Problem(f"{where}.init", f"{got} ({reason})", "a pure copy", "copy")]
+
+
+def with_moved_settings(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """A config.json whose quantization_config, at the top or in a section, has the layers of the plan."""
+    moved = dict(config)
+    section = section_of(config)
+    if section is not config:
+        moved[SECTION] = with_moved_settings(section, plan)
+    if _KEY in moved:
+        moved[_KEY] = moved_settings(moved[_KEY], plan)
+    return moved
 
 
 def moved_settings(settings: Any, plan: Plan) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tli import corpus
 from tli.aside import new_folder
+from tli.base import vocabulary_of
 from tli.corpus import Document
 from tli.errors import CheckpointError, DataError, Problem
 
@@ -46,7 +47,7 @@ def build(settings: DataSettings, base: Base, folder: Path) -> None:
                 for ids in _token_lists(docs, tokenizer, size):
                     row = np.asarray([*ids, *end], dtype=np.int64)
                     if known is not None and row.max() >= known:
-                        raise CheckpointError(_foreign_tokenizer(base, int(row.max()), known))
+                        raise CheckpointError(foreign_tokenizer(base, int(row.max()), known))
                     content = row.astype(dtype).tobytes()
                     out.write(content)
                     digest.update(content)
@@ -69,11 +70,12 @@ def vocabulary(base: Base) -> int | None:
     """How many token ids the model knows; None for a base that has nothing but a tokenizer yet."""
     if not (base.folder / "config.json").is_file():
         return None
-    known = base.config.get("vocab_size")
+    known = vocabulary_of(base.config)
     return known if isinstance(known, int) else None
 
 
-def _foreign_tokenizer(base: Base, largest: int, known: int) -> Problem:
+def foreign_tokenizer(base: Base, largest: int, known: int) -> Problem:
+    """That a base's tokenizer gives the id `largest`, where the model's vocabulary has `known` ids."""
     return Problem(
         str(base.folder),
         f"a tokenizer that gives the id {largest}",

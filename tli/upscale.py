@@ -27,7 +27,7 @@ from tli.model_files import copy_side_files, side_files
 from tli.moe import moe_config, require_mixture
 from tli.moe_outputs import moe_outputs
 from tli.plan import Plan
-from tli.quantised import moved_settings, quantised_problems
+from tli.quantised import quantised_problems, with_moved_settings
 from tli.references import brings_code
 from tli.shards import Computed, Output, Progress, Zeros, write_shards
 from tli.tensor_bytes import bytes_of, read_tensor
@@ -92,8 +92,7 @@ def grown_config(base: Base, plan: Plan) -> dict[str, Any]:
     config = base.config
     if plan.injected:
         config = deepen_json(config, base.folder, family_of(config["model_type"]), plan)
-        if "quantization_config" in config:
-            config["quantization_config"] = moved_settings(config["quantization_config"], plan)
+        config = with_moved_settings(config, plan)
     return config if plan.experts is None else moe_config(config, plan.experts)
 
 

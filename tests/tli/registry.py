@@ -14,6 +14,11 @@ plan          settings of the injection, where a new layer after every 2 is not 
 to_grow       settings of its config without which no layer can be injected
 no_bfloat16   why even the untouched model does not run in bfloat16
 train_length  tokens of a text that it can be trained on
+
+and of what it costs (`test_cost_registry.py`):
+
+scan          why the recurrence between its projections is not compared; everything else is
+not_counted   why torch's counter has no figure for it
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tests.tli.registry import tiny
 from tli.base import find
 from tli.errors import CheckpointError
 from tli.plan import plan
-from tli.quantised import moved_settings
+from tli.quantised import method_of, moved_settings, with_moved_settings
 from tli.upscale import upscale_folder
 from tli.verify import verify_folder
 
@@ -163,3 +163,15 @@ def test_layers_that_are_left_out_of_it_are_left_out_at_their_new_places(
         "groups": {"model.layers.0.q": {"bits": 4}, "model.layers.1.q": {"bits": 4}},
         "bits": 8,
     }
+
+
+def test_settings_in_the_section_of_the_language_model_count_as_those_at_the_top() -> None:
+    settings = {"quant_method": "gptq", "modules_to_not_convert": ["model.layers.3.mlp"]}
+    inner = {"num_hidden_layers": 4, "quantization_config": settings}
+    config = {"model_type": "gemma3", "text_config": inner}
+    assert method_of(config) == "gptq"
+    moved = with_moved_settings(config, plan(4, 2))
+    names = moved["text_config"]["quantization_config"]["modules_to_not_convert"]
+    assert names == ["model.layers.4.mlp", "model.layers.5.mlp"]
+    assert inner["quantization_config"] is settings
+    assert settings["modules_to_not_convert"] == ["model.layers.3.mlp"]
