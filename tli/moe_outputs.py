@@ -11,7 +11,7 @@ from tli.errors import Problem, Problems
 from tli.experts import Experts
 from tli.header import FLOATS, TensorInfo
 from tli.moe import DENSE
-from tli.shards import Computed, Output, Zeros
+from tli.shards import Computed, Content, Output, Pieces, Zeros
 from tli.tensor_bytes import bytes_of, read_tensor, tensor_of, type_of
 from tli.upcycle import Upcycling
 
@@ -83,9 +83,7 @@ class _Maker:
             content = self._content(output, position, kind, number)
             yield Output(name, output.dtype, shape, content)
 
-    def _content(
-        self, output: Output, position: int, kind: str, number: int
-    ) -> TensorInfo | Zeros | Computed:
+    def _content(self, output: Output, position: int, kind: str, number: int) -> Content:
         upcycling, source = self.upcycling, output.content
         expert, part = divmod(number, upcycling.experts.granularity)
         # Zeros have no deviation: what is drawn in their place, or added to them, is zero too.
@@ -110,5 +108,5 @@ class _Maker:
 def _tensor(output: Output) -> Tensor:
     if isinstance(output.content, TensorInfo):
         return read_tensor(output.content)
-    assert isinstance(output.content, Computed)
-    return tensor_of(output.content.make(), output.dtype, output.shape)
+    assert isinstance(output.content, Computed | Pieces)
+    return tensor_of(bytearray().join(output.content.pieces()), output.dtype, output.shape)
