@@ -6,6 +6,7 @@ operations are the same ones in the same order, each rounded as IEEE 754 says, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from tli.combine import arc_weights, spread
 from tli.header import TensorInfo
-from tli.normal import normals
-from tli.tensor_bytes import parts, read_parts, rounded, widened
+from tli.normal import ROUGHNESS, Rough, normals, rough_normals
+from tli.tensor_bytes import BLOCK, parts, read_parts, rounded, widened
 
 if TYPE_CHECKING:
     import numpy as np
 
+_ROUNDING = 2.0**-21  # of a float32 that three operations made: more than they rounded
+_LEAST = 2.0**-140  # the same of the smallest numbers
 Infos = Callable[[int, str], TensorInfo]  # an old layer and the name of a tensor in it: where it is
 
 
@@ -59,6 +62,8 @@ def first_pieces(steps: Steps, name: str, infos: Infos) -> Iterator[memoryview]:
     Reads what it needs twice where lengths, angles or deviations have to be known first. Raises
     CheckpointError when a file is cut short.
     """
+    import numpy as np
+
     info = infos(steps.source, name)
     pair = [infos(layer, name) for layer in steps.layers]
     weights = arc_weights(_side_by_side(*pair)) if steps.start is Start.ARC else None
@@ -67,11 +72,18 @@ def first_pieces(steps: Steps, name: str, infos: Infos) -> Iterator[memoryview]:
         for value in _started(steps, info, pair, weights):
             yield value if steps.scale == 1 else _scaled(value, steps)
 
-    if steps.noise > 0:
-        deviation = spread(values())
-        drawn = normals(steps.noise_seed, info.count)
-        for value, noise in zip(values(), drawn, strict=True):
-            yield _stored(_noised(value, noise, deviation, steps.noise), info)
+    near = info.dtype in ("F16", "BF16") and info.count >= BLOCK  # rounding hides what rough numbers lack
+    if steps.start is Start.DRAWN and steps.scale == 1 and steps.noise == 0 and near:
+        for part in rough_normals(steps.seed, info.count):
+            yield _rough(np.zeros_like(part.values), part, (steps.deviation,), info)
+    elif steps.noise > 0:
+        factors = spread(values()), steps.noise
+        if near:
+            for value, part in zip(values(), rough_normals(steps.noise_seed, info.count), strict=True):
+                yield _rough(value, part, factors, info)
+            return
+        for value, drawn in zip(values(), normals(steps.noise_seed, info.count), strict=True):
+            yield _stored(_noised(value, drawn, factors), info)
     else:
         for value in values():
             yield _stored(value, info)
@@ -140,12 +152,36 @@ def _scaled(value: np.ndarray, steps: Steps) -> np.ndarray:
     return value
 
 
-def _noised(value: np.ndarray, drawn: np.ndarray, deviation: float, share: float) -> np.ndarray:
+def _noised(value: np.ndarray, drawn: np.ndarray, factors: Sequence[float]) -> np.ndarray:
+    """A new array: what is drawn times one factor after the other, added to the value."""
     import numpy as np
 
     with np.errstate(all="ignore"):
-        noise = drawn.astype(value.dtype, copy=False)
-        noise *= deviation
-        noise *= share
-        value += noise
-    return value
+        noise = drawn.astype(value.dtype)
+        for factor in factors:
+            noise *= factor
+        noise += value
+    return noise
+
+
+def _rough(value: np.ndarray, part: Rough, factors: Sequence[float], info: TensorInfo) -> memoryview:
+    """The same rounded to 16 bits, as exact numbers would be.
+
+    Those that round alike from below and above all that they may be are right; of the others, which are less
+    than one in a hundred, the exact number is asked for.
+    """
+    import numpy as np
+
+    noised = _noised(value, part.values, factors)
+    with np.errstate(all="ignore"):
+        margin = np.abs(noised)
+        margin *= _ROUNDING
+        margin += ROUGHNESS * abs(math.prod(factors)) + _LEAST
+        stored = rounded(noised - margin, info.dtype).view("u2")
+        noised += margin
+        other = rounded(noised, info.dtype).view("u2")
+    places = (stored != other).nonzero()[0]
+    if len(places):
+        right = _noised(value[places], part.exact(places), factors)
+        stored[places] = rounded(right, info.dtype).view("u2")
+    return stored.view("u1").data

@@ -52,6 +52,13 @@ def read_parts(info: TensorInfo) -> Iterator[np.ndarray]:
             yield widened(stored)
 
 
+def stored_numbers(data: bytes, dtype: str) -> np.ndarray:
+    """Bytes as the numbers that they are, flat; bfloat16 as 16-bit integers."""
+    import numpy as np
+
+    return np.frombuffer(data, _STORED[dtype])
+
+
 def widened(stored: np.ndarray) -> np.ndarray:
     """Stored numbers (16-bit integers are the bits of bfloat16) in float32, or as they are in float64."""
     import numpy as np
