@@ -78,7 +78,7 @@ def first_pieces(steps: Steps, name: str, infos: Infos) -> Iterator[memoryview]:
             yield _rough(np.zeros_like(part.values), part, (steps.deviation,), info)
     elif steps.noise > 0:
         factors = spread(values()), steps.noise
-        if near:
+        if near and math.prod(factors) > 0:  # without any noise, exact numbers give the signs of zeros
             for value, part in zip(values(), rough_normals(steps.noise_seed, info.count), strict=True):
                 yield _rough(value, part, factors, info)
             return

@@ -24,7 +24,7 @@ def planned(source: Path) -> list[Output]:
         Output("zeros", "F32", (3, 5), Zeros()),
         Output("made", "F16", (2,), Computed(lambda: torch.tensor([1.0, 2.0]).half().numpy().data.cast("B"))),
         Output("empty", "F32", (0,), Zeros()),
-        Output("pieces", "U8", (300,), Pieces(lambda: (bytes([number] * 100) for number in range(3)))),
+        Output("pieces", "U8", (60,), Pieces(lambda: (bytes([number] * 20) for number in range(3)))),
         Output("again", tensors["full"].dtype, tensors["full"].shape, tensors["full"]),
     ]
 
@@ -53,7 +53,7 @@ def test_by_each_way_of_copying(
     assert torch.equal(written["again"], before["full"])
     assert torch.equal(written["zeros"], torch.zeros(3, 5))
     assert torch.equal(written["made"], torch.tensor([1.0, 2.0]).half())
-    assert torch.equal(written["pieces"], torch.arange(3, dtype=torch.uint8).repeat_interleave(100))
+    assert torch.equal(written["pieces"], torch.arange(3, dtype=torch.uint8).repeat_interleave(20))
     total = sum(output.nbytes for output in outputs)
     assert told[-1] == (total, total)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
