@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tli.combine import arc_weights, spread
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ROUNDING = 2.0**-21  # of a float32 that three operations made: more than they rounded
+_KEPT = 2**22  # bytes
 _LEAST = 2.0**-140  # the same of the smallest numbers
 Infos = Callable[[int, str], TensorInfo]  # an old layer and the name of a tensor in it: where it is
 
@@ -64,6 +66,7 @@ def first_pieces(steps: Steps, name: str, infos: Infos) -> Iterator[memoryview]:
     """
     import numpy as np
 
+    _keep_freed_memory()
     info = infos(steps.source, name)
     pair = [infos(layer, name) for layer in steps.layers]
     weights = arc_weights(_side_by_side(*pair)) if steps.start is Start.ARC else None
@@ -176,12 +179,36 @@ def _rough(value: np.ndarray, part: Rough, factors: Sequence[float], info: Tenso
     with np.errstate(all="ignore"):
         margin = np.abs(noised)
         margin *= _ROUNDING
-        margin += ROUGHNESS * abs(math.prod(factors)) + _LEAST
-        stored = rounded(noised - margin, info.dtype).view("u2")
-        noised += margin
-        other = rounded(noised, info.dtype).view("u2")
-    places = (stored != other).nonzero()[0]
+        margin += (ROUGHNESS + 4 * _ROUNDING) * math.prod(factors) + _LEAST
+        stored, other = _bits(noised - margin, info), _bits(np.add(noised, margin, out=noised), info)
+    unsure = stored != other
+    if not np.isfinite(margin).all():
+        unsure |= ~np.isfinite(margin)
+    places = unsure.nonzero()[0]
     if len(places):
         right = _noised(value[places], part.exact(places), factors)
         stored[places] = rounded(right, info.dtype).view("u2")
     return stored.view("u1").data
+
+
+def _bits(values: np.ndarray, info: TensorInfo) -> np.ndarray:
+    """Numbers rounded to 16 bits, as integers, of two equally near to either; `values` are lost."""
+    import numpy as np
+
+    if info.dtype == "F16":
+        return rounded(values, info.dtype).view(np.uint16)
+    bits = values.view(np.uint32)
+    bits += 0x8000
+    bits >>= 16
+    return bits.astype(np.uint16)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Has the C library keep what is freed for the next part; asking the system anew takes longer than a sum.
+
+    That of GNU takes the size of what was freed last for the size from which on it asks the system.
+    """
+    import numpy as np
+
+    np.empty(_KEPT, np.uint8)

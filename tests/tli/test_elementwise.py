@@ -198,7 +198,6 @@ sys.exit(code)
     [
         "--init mean",
         "--init slerp --noise 0.1",
-        "--init damped",
         "--init random",
         "--method moe --experts 2 --granularity 2",
     ],
@@ -206,8 +205,8 @@ sys.exit(code)
 def test_by_command_in_little_memory_and_without_torch(
     tiny_model: Tiny, tmp_path: Path, options: str
 ) -> None:
-    """A model whose matrices have 17 MB each on disk."""
-    base, wide = tmp_path / "base", 2**18
+    """A model whose matrices have 8 MB each on disk."""
+    base, wide = tmp_path / "base", 2**17
     shutil.copytree(tiny_model("llama"), base)
     config = json.loads((base / "config.json").read_text())
     config |= {"num_hidden_layers": 1, "intermediate_size": wide, "vocab_size": 16}
@@ -236,4 +235,4 @@ def test_by_command_in_little_memory_and_without_torch(
     assert done.returncode == 0, done.stderr
     peak, *heavy = done.stdout.split()[-3:]
     assert heavy == ["False", "False"]
-    assert int(peak) * 1024 < 90e6  # 45 MB are Python and numpy; one matrix in float32 takes 34 MB
+    assert int(peak) * 1024 < 70e6  # 45 MB are Python, numpy and parts; one matrix in float32 takes 17 MB
