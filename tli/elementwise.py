@@ -75,7 +75,8 @@ def first_pieces(steps: Steps, name: str, infos: Infos) -> Iterator[memoryview]:
         for value in _started(steps, info, pair, weights):
             yield value if steps.scale == 1 else _scaled(value, steps)
 
-    near = info.dtype in ("F16", "BF16") and info.count >= BLOCK  # rounding hides what rough numbers lack
+    # Rounding hides what rough numbers lack, if float32 is rounded to 16 bits.
+    near = info.dtype in ("F16", "BF16") and info.count >= BLOCK and all(one.dtype != "F64" for one in pair)
     if steps.start is Start.DRAWN and steps.scale == 1 and steps.noise == 0 and near:
         for part in rough_normals(steps.seed, info.count):
             yield _rough(np.zeros_like(part.values), part, (steps.deviation,), info)

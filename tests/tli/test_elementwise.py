@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
 def reference(steps: Steps, old: Tensor, pair: tuple[Tensor, Tensor]) -> Tensor:
     """The formulas with torch, as they were before anything was made in parts."""
     precise = torch.promote_types(old.dtype, torch.float32)
-    below, above = (tensor.to(precise) for tensor in pair)
+    below, above = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in pair)
     if steps.start is Start.SOURCE:
         value = old.to(precise)
     elif steps.start is Start.CONSTANT:
@@ -96,6 +96,19 @@ def test_they_are_what_torch_makes_of_whole_tensors(case: str, dtype: torch.dtyp
             torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-15)
         else:
             assert bytes_of(found) == bytes_of(expected)
+
+
+@pytest.mark.parametrize("case", ["mean", "arc", "all"])
+def test_neighbours_of_another_type_are_taken_as_they_are(case: str, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    tensors = [
+        torch.randn(30, 31, generator=generator).to(dtype)
+        for dtype in (torch.bfloat16, torch.float32, torch.float64)
+    ]
+    infos = saved(tmp_path / "x", tensors)
+    steps = Steps(source=0, layers=(1, 2), noise_seed=4, **CASES[case])
+    below, above = tensors[1].double(), tensors[2]
+    assert made(steps, infos) == bytes_of(reference(steps, tensors[0], (below, above)))
 
 
 @pytest.mark.parametrize("dtype", TYPES[:3], ids=str)
