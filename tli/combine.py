@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tli.errors import Problem
 from tli.plan import Plan
+from tli.tensor_bytes import parts
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 Read = Callable[[int, str], "Tensor"]  # an old layer and the name of a tensor in it
@@ -43,24 +45,69 @@ def slerp(pair: tuple[int, int], name: str, read: Read) -> Tensor:
     lengths; both agree where the lengths are equal.) Where the cosine of the vectors is above 0.9995 or below
     -0.9995, or one is zero, it is the mean. Tensors of one dimension are treated alike.
     """
-    below, above = (precise(read(layer, name)) for layer in pair)
-    # In float64, whose sums do not depend on how the numbers lie in memory by as much as float32 shows.
-    lengths = [_dot(tensor, tensor) ** 0.5 for tensor in (below, above)]
-    if not all(0 < length < float("inf") for length in lengths):
-        return (below + above) / 2
-    cosine = _dot(below, above) / (lengths[0] * lengths[1])
-    if abs(cosine) > _PARALLEL:
-        return (below + above) / 2
-    stretch = (
-        sum(lengths) / 2 / (2 + 2 * cosine) ** 0.5
-    )  # the sum of the unit vectors has this root as length
-    return below * (stretch / lengths[0]) + above * (stretch / lengths[1])
-
-
-def _dot(left: Tensor, right: Tensor) -> float:
     import torch
 
-    return float((left * right).sum(dtype=torch.float64))
+    below, above = (precise(read(layer, name)) for layer in pair)
+    common = torch.promote_types(below.dtype, above.dtype)
+    below, above = below.to(common), above.to(common)
+    weights = arc_weights(zip(tensor_parts(below), tensor_parts(above), strict=True))
+    if weights is None:
+        return (below + above) / 2
+    return below * weights[0] + above * weights[1]
+
+
+def arc_weights(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float] | None:
+    """What two vectors are multiplied with so that their sum is the middle of the arc between them.
+
+    Of the vectors' parts side by side, as `tli.tensor_bytes.parts` makes them; None where it is the mean.
+    """
+    # Products in float32, as the vectors are; sums in float64 and always of the same parts, so that they do
+    # not depend on where the numbers lie or how many threads there are.
+    sums = [(_dot(below, below), _dot(above, above), _dot(below, above)) for below, above in pairs]
+    below, above, both = (sum(column) for column in zip(*sums, strict=True)) if sums else (0.0, 0.0, 0.0)
+    lengths = below**0.5, above**0.5
+    if not all(0 < length < float("inf") for length in lengths):
+        return None
+    cosine = both / (lengths[0] * lengths[1])
+    if abs(cosine) > _PARALLEL:
+        return None
+    # The sum of the unit vectors has this root as its length.
+    stretch = sum(lengths) / 2 / (2 + 2 * cosine) ** 0.5
+    return stretch / lengths[0], stretch / lengths[1]
+
+
+def spread(values: Iterable[np.ndarray]) -> float:
+    """The standard deviation of a tensor's numbers (of all there are, not an estimate from a sample).
+
+    Of its parts, each in float64 and put together by Chan's rule; not a number where there are none.
+    """
+    import numpy as np
+
+    count, mean_, squares = 0, 0.0, 0.0
+    for value in values:
+        wide = value.astype(np.float64)
+        middle = float(wide.mean())
+        wide -= middle
+        wide *= wide
+        difference, total = middle - mean_, count + len(wide)
+        squares += float(wide.sum()) + difference**2 * count * len(wide) / total
+        mean_ += difference * len(wide) / total
+        count = total
+    return float((squares / count) ** 0.5) if count else float("nan")
+
+
+def tensor_parts(tensor: Tensor) -> Iterator[np.ndarray]:
+    """The parts of a tensor in memory, on the CPU: what is summed there is the same on every device."""
+    flat = tensor.reshape(-1)
+    for start, end in parts(flat.numel()):
+        yield flat[start:end].cpu().numpy()
+
+
+def _dot(left: np.ndarray, right: np.ndarray) -> float:
+    import numpy as np
+
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return float((left * right).sum(dtype=np.float64))
 
 
 def neighbour_problems(plan: Plan, layout: Layout, where: str = "injection.init") -> list[Problem]:

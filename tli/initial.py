@@ -11,10 +11,11 @@ random    as the architecture starts its training: matrices from a normal distri
           config, gains one, biases zero
 
 A residual scale other than 1 and noise act on top of any of them. Which tensors of a layer are touched is
-known without torch (`way`), so the copy path never loads it; the arithmetic (`first_values`) is shared by
-models in memory and on disk, so both give the same numbers. It is done in float32 (float64 for float64
-weights) and rounded once to the tensor's own type. A new layer between two that do not hold the same tensors
-cannot be made from both, and is refused before anything is.
+known without torch (`way`), so the copy path never loads it. What is made number by number is described once
+(`steps`) and done twice: in memory with torch (`first_values`), on disk part by part with numpy
+(`tli.elementwise`), with the same results. Aligned and predicted layers take torch in both. The arithmetic is
+done in float32 (float64 for float64 weights) and rounded once to the tensor's own type. A new layer between
+two that do not hold the same tensors cannot be made from both, and is refused before anything is.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from tli.align import Aligned
-from tli.combine import Combine, Layout, Read, mean, neighbour_problems, precise, slerp
+from tli.combine import Combine, Layout, Read, mean, neighbour_problems, precise, slerp, spread, tensor_parts
+from tli.elementwise import Start, Steps
 from tli.errors import FamilyError, Problem
 from tli.family import Family
 from tli.injection import Injection
+from tli.normal import normal_tensor
 from tli.plan import Plan
 from tli.predict import Predicted
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
 _BETWEEN = ("mean", "slerp", "aligned", "predicted")  # inits that make a layer from two
 
@@ -100,6 +103,30 @@ class Initial:
         made = self.neighbourly or injection.init == "random" or injection.noise > 0
         return Way.COMPUTED if made or (self._scaled(name) and injection.scale != 1) else Way.COPY
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether each number of a new layer comes from the numbers at its place alone, as `steps` says."""
+        return not isinstance(self.combine, Aligned | Predicted)
+
+    def steps(self, position: int, name: str, dims: int) -> Steps:
+        """How tensor `name`, of `dims` dimensions, of the new layer at `position` comes about elementwise."""
+        injection, source = self.plan.injection, self.plan.sources[position]
+        scaled = self._scaled(name)
+        steps = Steps(
+            Start.SOURCE,
+            source,
+            scale=self.plan.scale(position) if scaled else 1.0,
+            offset=self.family.offset(name) if scaled else 0.0,
+            noise=injection.noise if dims > 1 else 0.0,
+            noise_seed=self._seed_of(position, name, "noise"),
+        )
+        if injection.init == "random":
+            return self._drawn(steps, position, name, dims)
+        if self.neighbourly:
+            start = Start.ARC if self.combine is slerp else Start.MEAN
+            return replace(steps, start=start, layers=self.plan.neighbours(position))
+        return steps
+
     def first_values(self, position: int, name: str, read: Read) -> Tensor:
         """Tensor `name` of the new layer at `position`; `read(layer, name)` gives a tensor of an old layer.
 
@@ -113,50 +140,45 @@ class Initial:
             return old.clone()
         if way is Way.ZEROS:
             return torch.zeros_like(old)
-        value = self._started(position, name, old, read)
-        if self._scaled(name) and (scale := self.plan.scale(position)) != 1:
-            offset = self.family.offset(name)
-            value = (value + offset) * scale - offset
-        if self.plan.injection.noise > 0 and old.dim() > 1:
-            drawn = torch.empty(old.shape, dtype=torch.float32).normal_(
-                generator=self._generator(position, name, "noise")
-            )
-            value = value + drawn.to(value) * value.std(correction=0) * self.plan.injection.noise
+        steps = self.steps(position, name, old.dim())
+        value = self._started(position, name, old, read, steps)
+        if steps.scale != 1:
+            value = (value + steps.offset) * steps.scale - steps.offset
+        if steps.noise > 0:
+            drawn = normal_tensor(old.shape, steps.noise_seed).to(value)
+            value = value + drawn * spread(tensor_parts(value)) * steps.noise
         return value.to(old.dtype)
 
-    def _started(self, position: int, name: str, old: Tensor, read: Read) -> Tensor:
+    def _started(self, position: int, name: str, old: Tensor, read: Read, steps: Steps) -> Tensor:
         """What the init alone gives, in at least float32."""
-        if self.plan.injection.init == "random":
-            return precise(self._drawn(position, name, old))
-        if not self.neighbourly:
-            return precise(old)
-        return self.combine(self.plan.neighbours(position), name, read)
-
-    def _drawn(self, position: int, name: str, like: Tensor) -> Tensor:
         import torch
 
+        if steps.start is Start.SOURCE:
+            return precise(old)
+        if steps.start is Start.CONSTANT:
+            return precise(torch.full_like(old, steps.constant))
+        if steps.start is Start.DRAWN:
+            return precise(normal_tensor(old.shape, steps.seed, steps.deviation).to(old))
+        return self.combine(self.plan.neighbours(position), name, read)
+
+    def _drawn(self, steps: Steps, position: int, name: str, dims: int) -> Steps:
+        """The same, with a start as the architecture has it."""
         if name.endswith("bias"):
-            return torch.zeros_like(like)
-        if like.dim() < 2:
+            return replace(steps, start=Start.CONSTANT)
+        if dims < 2:
             # Rates and time constants of state spaces have starts of their own: the source's will do.
-            return (
-                torch.ones_like(like) - self.family.offset(name)
-                if self.family.is_norm(name)
-                else like.clone()
-            )
+            if not self.family.is_norm(name):
+                return steps
+            return replace(steps, start=Start.CONSTANT, constant=1.0 - self.family.offset(name))
         deviation = self.deviation
         if self.family.drawn_by_depth and self.family.writes_residual(name):
             deviation /= (2 * self.plan.new_depth) ** 0.5
-        drawn = torch.empty(like.shape, dtype=torch.float32)
-        drawn.normal_(0.0, deviation, generator=self._generator(position, name))
-        return drawn.to(device=like.device, dtype=like.dtype)
+        return replace(steps, start=Start.DRAWN, deviation=deviation, seed=self._seed_of(position, name))
 
-    def _generator(self, position: int, name: str, use: str = "") -> Generator:
-        """On the CPU whatever the device, and seeded for each tensor: their order does not matter."""
-        import torch
-
+    def _seed_of(self, position: int, name: str, use: str = "") -> int:
+        """A seed for each tensor: their order does not matter."""
         key = hashlib.sha256(f"{self.seed}/{position}/{name}{use and '/' + use}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+        return int.from_bytes(key[:8], "little") >> 1
 
     def _scaled(self, name: str) -> bool:
         """Whether the residual scale acts on a tensor.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tli.combine import Layout
 from tli.errors import PlanError, Problem
 from tli.family import Family
+from tli.header import TensorInfo
 from tli.plan import Plan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_PIECE = 2**20  # bytes of a tensor that are in memory at once
+Buffer = bytes | memoryview
 
 
 def split(layers: str, name: str) -> tuple[int | None, str]:
@@ -38,6 +44,24 @@ def widened(tensor: Tensor, axis: int, plan: Plan) -> Tensor:
 
     parts = tensor.detach().chunk(plan.depth, dim=axis)
     return torch.cat([parts[source] for source in plan.sources], dim=axis)
+
+
+def widened_pieces(info: TensorInfo, axis: int, plan: Plan) -> Iterator[Buffer]:
+    """The bytes of the same for a tensor on disk, in pieces; the axis has as much of it for each layer."""
+    import numpy as np
+
+    rows = math.prod(info.shape[:axis])
+    row = info.nbytes // rows if rows else 0  # bytes that hold a part of each layer
+    part = row // plan.depth
+    if 0 < row <= _PIECE:
+        for data in info.pieces(_PIECE // row * row):
+            table = np.frombuffer(data, np.uint8).reshape(-1, plan.depth, part)
+            yield table.take(plan.sources, axis=1).reshape(-1).data
+        return
+    for number in range(rows):
+        for source in plan.sources:
+            start = info.start + number * row + source * part
+            yield from replace(info, start=start, end=start + part).pieces(_PIECE)
 
 
 def same_depth(depth: int, plan: Plan) -> None:

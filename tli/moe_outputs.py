@@ -11,12 +11,14 @@ from tli.errors import Problem, Problems
 from tli.experts import Experts
 from tli.header import FLOATS, TensorInfo
 from tli.moe import DENSE
-from tli.shards import Computed, Output, Zeros
-from tli.tensor_bytes import bytes_of, read_tensor, tensor_of, type_of
+from tli.shards import Computed, Content, Output, Pieces, Zeros
+from tli.tensor_bytes import bytes_of, read_tensor, rounded, stored_numbers, tensor_of, widened
 from tli.upcycle import Upcycling
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_PIECE = 2**20  # bytes of a matrix that are in memory at once
 
 
 def moe_outputs(
@@ -72,7 +74,7 @@ class _Maker:
         experts = self.upcycling.count * granularity
         rows, columns = output.shape
         if kind == "gate":
-            router = Computed(lambda: bytes_of(self._router(output, position)))
+            router = Computed(lambda: self._router(output, position))
             yield Output(f"{layer}.{mixture.router}", output.dtype, (experts, columns), router)
             for name, size in mixture.shared_tensors(columns).items():
                 yield Output(f"{layer}.{name}", output.dtype, size, Zeros())
@@ -83,9 +85,7 @@ class _Maker:
             content = self._content(output, position, kind, number)
             yield Output(name, output.dtype, shape, content)
 
-    def _content(
-        self, output: Output, position: int, kind: str, number: int
-    ) -> TensorInfo | Zeros | Computed:
+    def _content(self, output: Output, position: int, kind: str, number: int) -> Content:
         upcycling, source = self.upcycling, output.content
         expert, part = divmod(number, upcycling.experts.granularity)
         # Zeros have no deviation: what is drawn in their place, or added to them, is zero too.
@@ -96,6 +96,8 @@ class _Maker:
             shape = (source.shape[0] // upcycling.experts.granularity, *source.shape[1:])
             start = source.start + part * size
             return replace(source, shape=shape, start=start, end=start + size)
+        if upcycling.copies and kind == "down" and isinstance(source, TensorInfo):
+            return Pieces(lambda: _columns(source, part, upcycling.experts.granularity))
         return Computed(
             lambda: bytes_of(upcycling.part(kind, part, self._whole(output, position, kind, expert)))
         )
@@ -103,12 +105,25 @@ class _Maker:
     def _made(self, output: Output, position: int, kind: str, expert: int) -> Tensor:
         return self.upcycling.matrix(position, kind, expert, self._dense(output))
 
-    def _router(self, output: Output, position: int) -> Tensor:
-        return self.upcycling.router(position, output.shape[1]).to(type_of(output.dtype))
+    def _router(self, output: Output, position: int) -> memoryview:
+        router = self.upcycling.router(position, output.shape[1])
+        return rounded(router, output.dtype).reshape(-1).view("u1").data
+
+
+def _columns(info: TensorInfo, part: int, granularity: int) -> Iterator[memoryview]:
+    """One of `granularity` parts of a matrix along its columns, times their number, some rows at a time."""
+    import numpy as np
+
+    rows, columns = info.shape
+    width, row = columns // granularity, info.nbytes // rows
+    for data in info.pieces(max(_PIECE // row, 1) * row):
+        stored = stored_numbers(data, info.dtype).reshape(-1, columns)
+        values = widened(np.ascontiguousarray(stored[:, part * width : (part + 1) * width]).reshape(-1))
+        yield rounded(values * granularity, info.dtype).view("u1").data
 
 
 def _tensor(output: Output) -> Tensor:
     if isinstance(output.content, TensorInfo):
         return read_tensor(output.content)
-    assert isinstance(output.content, Computed)
-    return tensor_of(output.content.make(), output.dtype, output.shape)
+    assert isinstance(output.content, Computed | Pieces)
+    return tensor_of(bytearray().join(output.content.pieces()), output.dtype, output.shape)

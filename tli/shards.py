@@ -1,7 +1,8 @@
 """Writes safetensors shards by ranges of bytes: a header, then each tensor copied, left zero or computed.
 
 No tensor is loaded for a copy: the kernel moves the bytes between the files (`tli.copying`), in several files
-at a time. Zeros are not written: space that was set aside and never written to reads as zeros.
+at a time. Zeros are not written: space that was set aside and never written to reads as zeros. The rest is
+computed beside the copying, several tensors at a time where they come in pieces.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
@@ -20,11 +21,13 @@ from tli.checkpoint_io import INDEX, SINGLE
 from tli.copying import BLOCK, Run, begin_writing, copied, joined, reserve, shared, write
 from tli.header import BITS, TensorInfo
 
-_PARALLEL = 4  # files at a time, on a machine of as many cores
+_PARALLEL = 4  # files, and computed tensors, at a time, on a machine of as many cores
+_HANDED = 8 * 2**20  # bytes of computed pieces that the disk is given together
 _WORTH_SHARING = 2**20  # bytes; the spaces that it takes should be few beside it
 _EVERY = 0.1  # seconds between two reports of progress
 
 Progress = Callable[[int, int], None]
+Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,27 @@ class Zeros:
 
 @dataclass(frozen=True)
 class Computed:
-    """A tensor whose bytes are made when its turn comes, so that only one is in memory."""
+    """A tensor whose bytes are made at once when its turn comes: only one of these is in memory."""
 
-    make: Callable[[], bytes | bytearray | memoryview]
+    make: Callable[[], Buffer]
+
+    def pieces(self) -> Iterator[Buffer]:
+        """Its bytes, in one piece."""
+        yield self.make()
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A tensor whose bytes are made in pieces, one behind the other, in little memory."""
+
+    make: Callable[[], Iterator[Buffer]]
+
+    def pieces(self) -> Iterator[Buffer]:
+        """Its bytes, in pieces."""
+        return self.make()
+
+
+Content = TensorInfo | Zeros | Computed | Pieces
 
 
 @dataclass(frozen=True)
@@ -46,7 +67,7 @@ class Output:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    content: TensorInfo | Zeros | Computed
+    content: Content
 
     @property
     def nbytes(self) -> int:
@@ -131,20 +152,28 @@ class _File:
     outputs: Sequence[Output]
     metadata: Mapping[str, str]
     done: int = 0
+    _counting: Lock = field(default_factory=Lock)
+
+    def count(self, written: int) -> None:
+        """Adds to what is done, from any thread."""
+        with self._counting:
+            self.done += written
 
 
 @dataclass(frozen=True)
 class _Together:
     """What the threads that write have in common."""
 
+    calculators: ThreadPoolExecutor
     stopped: Event = field(default_factory=Event)
-    computing: Lock = field(default_factory=Lock)  # one computed tensor is in memory, not one a thread
+    whole: Lock = field(default_factory=Lock)  # one tensor made at once is in memory, not one a thread
 
 
 def _write_all(files: Sequence[_File], progress: Progress | None) -> None:
     total = sum(output.nbytes for file in files for output in file.outputs)
-    together = _Together()
-    with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1, _PARALLEL)) as executor:
+    threads = min(os.cpu_count() or 1, _PARALLEL)
+    with ThreadPoolExecutor(threads) as calculators, ThreadPoolExecutor(min(len(files), threads)) as executor:
+        together = _Together(calculators)
         writing = {executor.submit(_write_file, file, together) for file in files}
         try:
             while writing:
@@ -160,21 +189,12 @@ def _write_all(files: Sequence[_File], progress: Progress | None) -> None:
 
 def _write_file(file: _File, together: _Together) -> None:
     """Writes one file and has it on the disk; ends early, without a complaint, when all were stopped."""
-    with _opened(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as target:
-        for count in _filled(target, file, together.computing):
-            if together.stopped.is_set():
-                return
-            file.done += count
-        os.fsync(target)
-
-
-def _filled(target: int, file: _File, computing: Lock) -> Iterator[int]:
-    """Writes header and tensors; yields how many bytes of tensors after each piece."""
     ordered = sorted(file.outputs, key=lambda output: -BITS[output.dtype])
     beginning = header(ordered, file.metadata)
     size = len(beginning) + sum(output.nbytes for output in ordered)
     runs = _runs(ordered, len(beginning))
     with ExitStack() as stack:
+        target = stack.enter_context(_opened(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         sources = {
             path: stack.enter_context(_opened(path, os.O_RDONLY))
             for path in dict.fromkeys(run.file for run in runs)
@@ -184,20 +204,60 @@ def _filled(target: int, file: _File, computing: Lock) -> Iterator[int]:
         if not any(parts.values()):  # or else space would be set aside that sharing saves
             reserve(target, size)
         write(target, beginning, 0)
-        for run, part in parts.items():
-            yield part.length if part else 0
-            for rest in run.without(part):
-                yield from copied(sources[run.file], target, rest)
-    for output, offset in _placed(ordered, len(beginning)):
-        if isinstance(output.content, Computed):
-            with computing:
-                data = output.content.make()
-                assert len(data) == output.nbytes, f"{output.name} was computed with another size"
-                write(target, data, offset)
-                begin_writing(target, offset, output.nbytes)
-                del data
-        if not isinstance(output.content, TensorInfo):
-            yield output.nbytes
+        file.count(sum(output.nbytes for output in ordered if isinstance(output.content, Zeros)))
+        with _calculating(target, _placed(ordered, len(beginning)), file, together):
+            for run, part in parts.items():
+                file.count(part.length if part else 0)
+                for rest in run.without(part):
+                    for count in copied(sources[run.file], target, rest):
+                        file.count(count)
+                        if together.stopped.is_set():
+                            return
+        if not together.stopped.is_set():
+            os.fsync(target)
+
+
+@contextmanager
+def _calculating(
+    target: int, placed: Iterable[tuple[Output, int]], file: _File, together: _Together
+) -> Iterator[None]:
+    """Has the computed tensors of a file made and written beside what its body does, and done at its end."""
+    made = [
+        together.calculators.submit(_calculate, target, output, offset, file, together)
+        for output, offset in placed
+        if isinstance(output.content, Computed | Pieces)
+    ]
+    try:
+        yield
+        for future in made:
+            future.result()
+    finally:
+        for future in made:
+            future.cancel()
+        wait(made)  # `target` is closed next, and must be written to no more
+
+
+def _calculate(target: int, output: Output, offset: int, file: _File, together: _Together) -> None:
+    """Makes a tensor and writes it at `offset`; when it fails it stops all other work, too."""
+    content = output.content
+    assert isinstance(content, Computed | Pieces)
+    begun = end = offset
+    try:
+        with together.whole if isinstance(content, Computed) else nullcontext():
+            for piece in content.pieces():
+                if together.stopped.is_set():
+                    return
+                write(target, piece, end)
+                end += len(piece)
+                file.count(len(piece))
+                if end - begun >= _HANDED:
+                    begin_writing(target, begun, end - begun)
+                    begun = end
+        begin_writing(target, begun, end - begun)
+        assert end - offset == output.nbytes, f"{output.name} was computed with another size"
+    except BaseException:
+        together.stopped.set()
+        raise
 
 
 def _placed(outputs: Sequence[Output], begin: int) -> Iterator[tuple[Output, int]]:

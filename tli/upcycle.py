@@ -27,9 +27,11 @@ from tli.experts import Experts
 from tli.families import family_of
 from tli.layers import place
 from tli.moe import DENSE, FUSED, Mixture, dropped, inner_size, moe_config, require_mixture
+from tli.normal import normal_tensor, normals
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    import numpy as np
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 _KINDS = ("gate", "up", "down")
@@ -64,13 +66,14 @@ class Upcycling:
         """Whether each expert has the numbers of the dense part."""
         return self.experts.preserves
 
-    def router(self, position: int, hidden: int) -> Tensor:
-        """The router of the layer at `position`: (experts, hidden), in float32 on the CPU."""
-        import torch
+    def router(self, position: int, hidden: int) -> np.ndarray:
+        """The router of the layer at `position`: (experts, hidden), in float32."""
+        import numpy as np
 
-        drawn = torch.empty(self.count, hidden, dtype=torch.float32)
-        drawn.normal_(generator=self._generator(position, "router"))
-        return (drawn * self.deviation).repeat_interleave(self.experts.granularity, dim=0)
+        parts = normals(self._seed_of(position, "router"), self.count * hidden)
+        drawn = np.concatenate(list(parts)).reshape(self.count, hidden)
+        drawn *= self.deviation
+        return drawn.repeat(self.experts.granularity, axis=0)
 
     def matrix(self, position: int, kind: str, expert: int, dense: Tensor) -> Tensor:
         """A matrix of an expert that is not yet cut, from the dense one of shape (inner, hidden), or for
@@ -83,7 +86,8 @@ class Upcycling:
         value = dense.to(torch.promote_types(dense.dtype, torch.float32))
         if self.experts.drop > 0:
             # The same neurons in all three matrices.
-            order = torch.randperm(self.inner, generator=self._generator(position, f"{expert}/neurons"))
+            generator = torch.Generator().manual_seed(self._seed_of(position, f"{expert}/neurons"))
+            order = torch.randperm(self.inner, generator=generator)
             neurons = order[: dropped(self.experts, self.inner)].to(dense.device)
             axis = 1 if kind == "down" else 0
             old = value.index_select(axis, neurons)
@@ -102,17 +106,12 @@ class Upcycling:
         return matrix.narrow(1 if kind == "down" else 0, number * width, width)
 
     def _drawn(self, position: int, use: str, like: Tensor) -> Tensor:
-        import torch
+        return normal_tensor(like.shape, self._seed_of(position, use)).to(like)
 
-        drawn = torch.empty(like.shape, dtype=torch.float32)
-        return drawn.normal_(generator=self._generator(position, use)).to(like)
-
-    def _generator(self, position: int, use: str) -> Generator:
-        """On the CPU whatever the device, and seeded for each use: their order does not matter."""
-        import torch
-
+    def _seed_of(self, position: int, use: str) -> int:
+        """A seed for each use: their order does not matter."""
         key = hashlib.sha256(f"{self.seed}/{position}/experts/{use}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+        return int.from_bytes(key[:8], "little") >> 1
 
 
 def upcycle(
@@ -205,11 +204,13 @@ def _new_tensors(
     layer: str, position: int, parameters: Mapping[str, Tensor], upcycling: Upcycling
 ) -> Iterator[tuple[str, Tensor]]:
     """Router and experts of one layer, as they are called and fused in memory."""
+    import torch
+
     dense = {kind: parameters[f"{layer}.{name}"].detach() for name, kind in DENSE.items()}
     hidden, inner = dense["down"].shape
     granularity = upcycling.experts.granularity
     count, width = upcycling.count * granularity, inner // granularity
-    yield f"{layer}.{FUSED['router']}", upcycling.router(position, hidden).to(dense["gate"])
+    yield f"{layer}.{FUSED['router']}", torch.from_numpy(upcycling.router(position, hidden)).to(dense["gate"])
     for name, shape in upcycling.mixture.shared_tensors(hidden).items():
         yield f"{layer}.{name}", dense["down"].new_zeros(shape)
     gate_up = dense["gate"].new_empty((count, 2 * width, hidden))

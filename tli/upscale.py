@@ -10,18 +10,18 @@ import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tli import aside
 from tli.base import Base, find
 from tli.checkpoint_io import SINGLE
-from tli.combine import Read
 from tli.config import deepen_json, section_of
+from tli.elementwise import Infos, first_pieces
 from tli.errors import CheckpointError, InputError, Problem
 from tli.families import family_of
 from tli.header import FLOATS, TensorInfo
 from tli.initial import Initial, Way
-from tli.layers import layout_of, same_depth, split, widened
+from tli.layers import layout_of, same_depth, split, widened_pieces
 from tli.lineage import lineage, write_lineage
 from tli.model_files import copy_side_files, side_files
 from tli.moe import moe_config, require_mixture
@@ -29,8 +29,11 @@ from tli.moe_outputs import moe_outputs
 from tli.plan import Plan
 from tli.quantised import quantised_problems, with_moved_settings
 from tli.references import brings_code
-from tli.shards import Computed, Output, Progress, Zeros, write_shards
+from tli.shards import Computed, Content, Output, Pieces, Progress, Zeros, write_shards
 from tli.tensor_bytes import bytes_of, read_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ROOM_TO_SPARE = 2**20  # bytes: headers, index, lineage
 
@@ -40,11 +43,12 @@ def upscale_folder(
 ) -> None:
     """Writes the deepened model of folder `src` to the new folder `dst`, at the speed of a file copy.
 
-    Copied tensors move as ranges of bytes and zeros are not written; torch is imported for what is calculated
-    alone, and holds one tensor at a time (`tli.align` and `tli.predict` say what theirs hold). Names, types
-    and the size of shards stay the source's. Tokenizer and generation settings are copied, and `lineage.json`
-    says what was done. `dst` appears when it is complete. `progress(done, total)` is called with bytes.
-    Raises InputError with all problems.
+    Copied tensors move as ranges of bytes and zeros are not written. What is made number by number is made
+    part by part beside the copying; for aligned and predicted layers alone torch is imported, and holds one
+    tensor at a time (`tli.align` and `tli.predict` say what theirs hold). Names, types and the size of shards
+    stay the source's. Tokenizer and generation settings are copied, and `lineage.json` says what was done.
+    `dst` appears when it is complete. `progress(done, total)` is called with bytes. Raises InputError with
+    all problems.
     """
     base = src if isinstance(src, Base) else find(str(src))
     outputs = planned(base, plan, seed=seed)
@@ -134,9 +138,9 @@ def _planned_layers(base: Base, plan: Plan, seed: int) -> list[Output]:
             name = f"{prefix}.{layer + plan.new_depth - plan.depth}.{rest}"
             outputs.append(Output(name, info.dtype, info.shape, info))
         for position in positions.get(layer, ()) if layer is not None else ():
-            content: TensorInfo | Zeros | Computed = info
+            content: Content = info
             if position in plan.injected:
-                content = _content(initial, position, rest, info, _reading(tensors, prefix))
+                content = _content(initial, position, rest, info, _infos(tensors, prefix))
             outputs.append(Output(f"{prefix}.{position}.{rest}", info.dtype, info.shape, content))
     return outputs
 
@@ -146,15 +150,16 @@ def _outside(initial: Initial, info: TensorInfo) -> Output:
     plan, axis = initial.plan, initial.family.axis_of_layers(info.name)
     if axis is None or not plan.injected:
         return Output(info.name, info.dtype, info.shape, info)
+    if info.shape[axis] % plan.depth:
+        expected = f"a multiple of {plan.depth} along axis {axis}, a part for each layer"
+        raise CheckpointError(Problem(f"{info.file}: {info.name}", f"shape {list(info.shape)}", expected))
     size = info.shape[axis] // plan.depth * plan.new_depth
     shape = (*info.shape[:axis], size, *info.shape[axis + 1 :])
-    return Output(
-        info.name, info.dtype, shape, Computed(lambda: bytes_of(widened(read_tensor(info), axis, plan)))
-    )
+    return Output(info.name, info.dtype, shape, Pieces(lambda: widened_pieces(info, axis, plan)))
 
 
-def _reading(tensors: Mapping[str, TensorInfo], prefix: str) -> Read:
-    return lambda layer, name: read_tensor(tensors[f"{prefix}.{layer}.{name}"])
+def _infos(tensors: Mapping[str, TensorInfo], prefix: str) -> Infos:
+    return lambda layer, name: tensors[f"{prefix}.{layer}.{name}"]
 
 
 def _in_order(base: Base) -> Iterator[TensorInfo]:
@@ -162,9 +167,7 @@ def _in_order(base: Base) -> Iterator[TensorInfo]:
         yield from shard.tensors
 
 
-def _content(
-    initial: Initial, position: int, rest: str, info: TensorInfo, read: Read
-) -> TensorInfo | Zeros | Computed:
+def _content(initial: Initial, position: int, rest: str, info: TensorInfo, infos: Infos) -> Content:
     """Where a tensor of a new layer comes from: `info` is its source layer's."""
     floating = info.dtype != "BOOL" and info.dtype[0] not in "IU"
     way = initial.way(rest, floating=floating)
@@ -175,4 +178,10 @@ def _content(
     if info.dtype not in FLOATS:
         expected = f"one of {', '.join(FLOATS)}, as {initial.plan.injection.init} calculates with them"
         raise CheckpointError(Problem(f"{info.file}: {info.name}", info.dtype, expected, "copy or identity"))
+    if initial.elementwise:
+        return Pieces(lambda: first_pieces(initial.steps(position, rest, len(info.shape)), rest, infos))
+
+    def read(layer: int, name: str) -> Tensor:
+        return read_tensor(infos(layer, name))
+
     return Computed(lambda: bytes_of(initial.first_values(position, rest, read)))

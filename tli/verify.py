@@ -19,8 +19,8 @@ from tli.model_files import side_files
 from tli.plan import Plan
 from tli.quantised import method_of
 from tli.references import brings_code
-from tli.shards import Computed, Output
-from tli.tensor_bytes import read_tensor
+from tli.shards import Buffer, Output, Zeros
+from tli.tensor_bytes import finite
 from tli.upcycle import config_difference
 from tli.upscale import grown_config, planned
 
@@ -190,31 +190,36 @@ def _difference(output: Output, found: TensorInfo) -> str | None:
     if found.dtype != output.dtype:
         return f"{output.name} is {found.dtype}, not {output.dtype}"
     place = 0
-    for expected, got in zip(_pieces(output), found.pieces(_PIECE), strict=True):
-        if expected != got:
-            byte = place + next(n for n, value in enumerate(got) if value != expected[n])
-            source = output.content
-            what = f"{source.name} of the base" if isinstance(source, TensorInfo) else "what the plan says"
-            return f"{output.name} differs from {what}, first at element {8 * byte // BITS[found.dtype]}"
-        place += len(got)
+    with found.file.open("rb") as file:
+        file.seek(found.start)
+        for expected in _pieces(output):
+            got = file.read(len(expected))
+            if expected != got:
+                byte = place + next(n for n, value in enumerate(expected) if got[n : n + 1] != bytes([value]))
+                source = output.content
+                what = (
+                    f"{source.name} of the base" if isinstance(source, TensorInfo) else "what the plan says"
+                )
+                return f"{output.name} differs from {what}, first at element {8 * byte // BITS[found.dtype]}"
+            place += len(expected)
     return None
 
 
-def _pieces(output: Output) -> Iterator[bytes | memoryview]:
+def _pieces(output: Output) -> Iterator[Buffer]:
     if isinstance(output.content, TensorInfo):
         yield from output.content.pieces(_PIECE)
-        return
-    computed = memoryview(output.content.make()) if isinstance(output.content, Computed) else None
-    for start in range(0, output.nbytes, _PIECE):
-        size = min(_PIECE, output.nbytes - start)
-        yield bytes(size) if computed is None else computed[start : start + size]
+    elif isinstance(output.content, Zeros):
+        for start in range(0, output.nbytes, _PIECE):
+            yield bytes(min(_PIECE, output.nbytes - start))
+    else:
+        yield from output.content.pieces()
 
 
 def _finite(subject: _Subject) -> Iterator[Check]:
-    """No infinity and no not-a-number, in any tensor of a type that torch calculates with."""
+    """No infinity and no not-a-number, in any tensor of a type that arithmetic is done on."""
     found = subject.written.checkpoint.tensors.values()
     infos = [info for info in found if info.dtype in FLOATS and not _TOWERS.search(info.name)]
-    bad = next((info.name for info in infos if not read_tensor(info).isfinite().all()), None)
+    bad = next((info.name for info in infos if not finite(info)), None)
     yield Check("finite", bad is None, f"{len(infos)} tensors" if bad is None else f"{bad} is not")
 
 

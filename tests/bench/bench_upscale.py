@@ -3,8 +3,10 @@
 Makes a checkpoint of the shape of Llama-3.2-1B (2.5 GB in one file) or Llama-3.1-8B (16 GB in four) under FOLDER
 from random numbers, then runs in turn, `--repeats` times:
 
-  cp            `cp -r` of what `tli upscale` writes; and the same with `sync` of every file behind it
-  tli           `tli upscale SRC DST --k 4 --init identity`, which ends with everything on the disk
+  cp            `cp -r` of what `tli upscale` writes with the first of `--weights`; and the same with `sync` of every
+                file behind it
+  tli WEIGHTS   `tli upscale SRC DST --k 4 --init identity`, or with other first weights (`--weights mean noise`), or
+                with experts, which ends with everything on the disk
   tli, unsynced the same with fsync, and what makes it short, taken out: like with like against a bare `cp`
   mergekit      the same layers by passthrough and filters of scale 0, with `--mergekit PYTHON`
 
@@ -27,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "1b": {"hidden": 2048, "inner": 8192, "layers": 16, "heads": 32, "kv": 8, "vocabulary": 128256, "tied": True},
     "8b": {"hidden": 4096, "inner": 14336, "layers": 32, "heads": 32, "kv": 8, "vocabulary": 128256, "tied": False},
 }  # fmt: skip
+WEIGHTS = {
+    **{init: f"--k 4 --init {init}" for init in ("identity", "copy", "damped", "mean", "slerp", "random")},
+    **{init: f"--k 4 --init {init}" for init in ("aligned", "predicted")},
+    "noise": "--k 4 --init copy --noise 0.1",
+    "experts": "--method moe --experts 8",
+}
 SHARD = {"tiny": None, "1b": None, "8b": 5 * 10**9}
 NO_SYNC = (
     "import os, sys\n"
@@ -59,19 +68,23 @@ def main() -> int:
     parser.add_argument("--shape", choices=SHAPES, default="1b")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cache", choices=("warm", "cold"), default="warm")
+    parser.add_argument(
+        "--weights", nargs="+", choices=WEIGHTS, default=["identity"], help="of the new layers"
+    )
     parser.add_argument("--mergekit", type=Path, help="python of an environment with mergekit")
     options = parser.parse_args()
     source = options.folder / f"llama-{options.shape}"
     if not source.exists():
         make(source, options.shape)
-    bench = Bench(source, options.folder, options.cache, options.mergekit)
+    bench = Bench(source, options.folder, options.cache, options.mergekit, options.weights)
     shutil.rmtree(bench.written, ignore_errors=True)
-    bench.upscale(bench.written)  # what `cp` copies
+    bench.upscale(bench.written, options.weights[0])  # what `cp` copies
     for number in range(options.repeats):
         for job in bench.jobs():
             job()
         print(f"round {number + 1}: {bench.last()}", file=sys.stderr, flush=True)
     shutil.rmtree(bench.written)
+    shutil.rmtree(bench.folder / "result", ignore_errors=True)
     print(bench.table())
     return 0
 
@@ -144,6 +157,7 @@ class Bench:
     folder: Path
     cache: str
     mergekit: Path | None
+    weights: list[str]
     seconds: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)  # the most of all rounds, in bytes
 
@@ -154,13 +168,15 @@ class Bench:
 
     def jobs(self) -> list[Callable[[], None]]:
         """One round."""
-        jobs = [self.cp, self.tli, self.tli_unsynced]
+        jobs: list[Callable[[], None]] = [self.cp, *(partial(self.tli, weights) for weights in self.weights)]
+        if "identity" in self.weights:
+            jobs.append(self.tli_unsynced)
         return [*jobs, self.merge] if self.mergekit else jobs
 
-    def upscale(self, target: Path, *, synced: bool = True) -> tuple[float, int]:
+    def upscale(self, target: Path, weights: str, *, synced: bool = True) -> tuple[float, int]:
         """Runs `tli upscale`; returns seconds and peak bytes."""
         program = [sys.executable, *(["-m", "tli"] if synced else ["-c", NO_SYNC])]
-        return timed([*program, "upscale", self.source, target, "--k", "4", "--init", "identity"])
+        return timed([*program, "upscale", self.source, target, *WEIGHTS[weights].split()])
 
     def cp(self) -> None:
         """The copy, and the copy on the disk."""
@@ -170,13 +186,13 @@ class Bench:
         self._note("cp", seconds, peak)
         self._note("cp and sync", seconds + more, peak)
 
-    def tli(self) -> None:
+    def tli(self, weights: str) -> None:
         """The product as it is."""
-        self._note("tli", *self.upscale(self._ready(self.source)))
+        self._note(f"tli {weights}", *self.upscale(self._ready(self.source), weights))
 
     def tli_unsynced(self) -> None:
         """Without waiting for the disk."""
-        self._note("tli, unsynced", *self.upscale(self._ready(self.source), synced=False))
+        self._note("tli, unsynced", *self.upscale(self._ready(self.source), "identity", synced=False))
 
     def merge(self) -> None:
         """mergekit's way to the same weights."""
@@ -208,16 +224,27 @@ class Bench:
     def table(self) -> str:
         """Medians and ratios, as Markdown."""
         medians = {job: statistics.median(seconds) for job, seconds in self.seconds.items()}
-        rounds = len(self.seconds["tli"])
+        rounds = len(self.seconds["cp"])
         lines = [
             f"{self.source.name}, {size(self.source) / 1e9:.2f} GB, cache {self.cache}, {rounds} rounds",
-            "| job | median, s | all, s | to cp | to cp and sync | peak, MB |",
-            "|---|---|---|---|---|---|",
+            "| job | median, s | all, s | to cp | in each round | to cp and sync | peak, MB |",
+            "|---|---|---|---|---|---|---|",
         ]
         for job, median in medians.items():
             every = " ".join(f"{seconds:.2f}" for seconds in self.seconds[job])
-            ratios = " | ".join(f"{median / medians[other]:.2f}" for other in ("cp", "cp and sync"))
-            lines.append(f"| {job} | {median:.2f} | {every} | {ratios} | {self.memory[job] / 1e6:.0f} |")
+            pairs = zip(self.seconds[job], self.seconds["cp"], strict=True)
+            each = " ".join(f"{seconds / copied:.2f}" for seconds, copied in pairs)
+            ratios = (f"{median / medians[other]:.2f}" for other in ("cp", "cp and sync"))
+            row = (
+                job,
+                f"{median:.2f}",
+                every,
+                next(ratios),
+                each,
+                next(ratios),
+                f"{self.memory[job] / 1e6:.0f}",
+            )
+            lines.append(f"| {' | '.join(row)} |")
         return "\n".join(lines)
 
 

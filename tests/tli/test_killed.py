@@ -27,7 +27,7 @@ out = place / "out"
 STEPS = ("rename", "mkdir", "rmdir", "unlink", "ftruncate", "pwrite", "fsync", "copy_file_range", "sendfile", "chmod")
 
 def grown():
-    upscale_folder(find(source), out, plan(4, 2))
+    upscale_folder(find(source), out, plan(4, 2, init=sys.argv[4]))
 
 def killed_at(number):
     """Has this process killed at its `number`-th step."""
@@ -94,14 +94,24 @@ print(json.dumps({"steps": number - 1, "nothing": nothing, "complete": complete}
 '''
 
 
-@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.slow)])
-def test_a_kill_at_any_step_leaves_nothing_or_all_of_it(save_model: Save, tmp_path: Path, when: str) -> None:
+@pytest.mark.parametrize(
+    ("init", "when"),
+    [
+        ("identity", "before"),
+        pytest.param("identity", "after", marks=pytest.mark.slow),
+        pytest.param("mean", "before", marks=pytest.mark.slow),
+        pytest.param("mean", "after", marks=pytest.mark.slow),
+    ],
+)
+def test_a_kill_at_any_step_leaves_nothing_or_all_of_it(
+    save_model: Save, tmp_path: Path, init: str, when: str
+) -> None:
     base = save_model(tmp_path / "base", shard="60KB")
     assert len(list(base.glob("*.safetensors"))) > 2
     place = tmp_path / "place"
     place.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(base), str(place), when],
+        [sys.executable, "-c", PROGRAM, str(base), str(place), when, init],
         capture_output=True,
         text=True,
         check=False,

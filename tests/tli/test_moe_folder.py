@@ -25,7 +25,7 @@ from tli.grow import grow, injected_parameters
 from tli.header import TensorInfo
 from tli.moe import MIXTURES
 from tli.plan import Plan, plan
-from tli.shards import Computed, Zeros
+from tli.shards import Computed, Pieces, Zeros
 from tli.upscale import planned, upscale_folder
 from tli.verify import Report, verify_folder
 
@@ -155,7 +155,7 @@ class TestWhatIsCopied:
                 "0.mlp.shared_expert_gate",
             )
         }
-        assert list(kinds.values()) == [TensorInfo, TensorInfo, Computed, Zeros, Computed, Zeros, Zeros]
+        assert list(kinds.values()) == [TensorInfo, TensorInfo, Pieces, Zeros, Computed, Zeros, Zeros]
 
     def test_transformers_is_not_imported(self, dense_model: Base, tmp_path: Path) -> None:
         code = (

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tli import copying, header
 from tli.checkpoint_io import Checkpoint, read_header
-from tli.shards import Computed, Output, Zeros, split, write_shards
+from tli.shards import Computed, Output, Pieces, Zeros, split, write_shards
 
 
 def planned(source: Path) -> list[Output]:
@@ -22,6 +24,7 @@ def planned(source: Path) -> list[Output]:
         Output("zeros", "F32", (3, 5), Zeros()),
         Output("made", "F16", (2,), Computed(lambda: torch.tensor([1.0, 2.0]).half().numpy().data.cast("B"))),
         Output("empty", "F32", (0,), Zeros()),
+        Output("pieces", "U8", (60,), Pieces(lambda: (bytes([number] * 20) for number in range(3)))),
         Output("again", tensors["full"].dtype, tensors["full"].shape, tensors["full"]),
     ]
 
@@ -50,6 +53,7 @@ def test_by_each_way_of_copying(
     assert torch.equal(written["again"], before["full"])
     assert torch.equal(written["zeros"], torch.zeros(3, 5))
     assert torch.equal(written["made"], torch.tensor([1.0, 2.0]).half())
+    assert torch.equal(written["pieces"], torch.arange(3, dtype=torch.uint8).repeat_interleave(20))
     total = sum(output.nbytes for output in outputs)
     assert told[-1] == (total, total)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -98,3 +102,50 @@ def test_a_source_that_shrinks_is_noticed(source: Path, tmp_path: Path) -> None:
     os.truncate(source, 200)
     with pytest.raises(OSError, match="shorter while it was copied"):
         write_shards(tmp_path, outputs, limit=None, metadata={})
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_what_fails_while_it_is_computed_stops_the_rest(tmp_path: Path, limit: int | None) -> None:
+    """The other tensor would never end; what was opened is closed."""
+    turns = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            turns.append(1)
+            time.sleep(0.001)
+            yield b""
+
+    def failing() -> Iterator[bytes]:
+        yield b"ab"
+        raise OSError("no more")
+
+    outputs = [Output("bad", "U8", (3,), Pieces(failing)), Output("endless", "U8", (3,), Pieces(endless))]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="no more"):
+        write_shards(tmp_path, outputs, limit=limit, metadata={})
+    ended = len(turns)
+    time.sleep(0.02)
+    assert len(turns) == ended
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize(
+    "content", [Pieces(lambda: iter([b"ab"])), Computed(lambda: b"ab")], ids=["pieces", "whole"]
+)
+def test_what_is_computed_with_another_size_is_noticed(tmp_path: Path, content: Pieces | Computed) -> None:
+    with pytest.raises(AssertionError, match="x was computed with another size"):
+        write_shards(tmp_path, [Output("x", "U8", (3,), content)], limit=None, metadata={})
+
+
+def test_a_caller_who_ends_it_ends_what_is_computed(tmp_path: Path) -> None:
+    def endless() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.001)
+            yield b""
+
+    def enough(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    outputs = [Output("endless", "U8", (3,), Pieces(endless))]
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(tmp_path, outputs, limit=None, metadata={}, progress=enough)

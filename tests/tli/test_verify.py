@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,19 @@ def put(index: int, value: float) -> Callable[[torch.Tensor], torch.Tensor]:
         return tensor
 
     return edit
+
+
+@pytest.mark.parametrize("options", [{"init": "mean", "noise": 0.1}, {"init": "random"}], ids=str)
+def test_bytes_are_compared_without_torch(tiny_model: Tiny, tmp_path: Path, options: dict[str, Any]) -> None:
+    upscale_folder(find(str(tiny_model("qwen3"))), tmp_path / "out", plan(4, 2, **options))
+    code = (
+        "import sys; from pathlib import Path; from tli.base import find; from tli.verify import verify_folder\n"
+        "report = verify_folder(Path(sys.argv[1]), find(sys.argv[2]), load=False)\n"
+        "assert report.ok and len(report.checks) == 4, report\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out"), str(tiny_model("qwen3"))]
+    subprocess.run(command, check=True)
 
 
 def test_one_changed_number_is_found(base: Any, out: Path) -> None:
