@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from sweeps.arguments import parser
 from sweeps.commands import COMMANDS, STOPPED
+from sweeps.wording import masked
 from tli.errors import InputError, TliError
+from tli.terminal import printable
 
+_IN_WORDS = (
+    "process lists of this machine show the secret among this command's words;"
+    " PGPASSWORD, ~/.pgpass or the spec's file keep it out"
+)
 MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 stopped by hand."""
-    options = parser(os.environ).parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser(os.environ).parse_args(words)
+    if any(masked(word) != word for word in words):
+        print(f"note: {_IN_WORDS}", file=sys.stderr)
+    try:
+        return _run(options)
+    except Exception:  # noqa: BLE001 - a fault of ours; the libraries below may quote an address
+        print(printable(masked(traceback.format_exc())), end="", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         result = COMMANDS[options.command](options)
         sys.stdout.flush()
@@ -25,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
     except InputError as error:
         for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {printable(str(problem))}", file=sys.stderr)
         return 2
     except TliError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(masked(str(error)))}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _OF_THE_EXTRA:
@@ -40,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {printable(masked(f'{where}{error.strerror or error}'))}", file=sys.stderr)
         if error.errno == errno.ENOSPC:
             _close_output()
         return 1

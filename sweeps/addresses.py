@@ -35,7 +35,7 @@ _SECRET = re.compile(
     r"""(?ix)
     (?: password | passwd | passphrase | secret | token | credentials? | authorization
       | (?: api | access | private | account | storage | signing | encryption ) [_-]? key
-      | connection [_-]? string
+      | connection [_-]? string | (?<=_) pwd
       | (?<![a-z]) (?: pass | pwd | pw | auth | sig | signature | jwt | cookie | key ) )
     (?! [a-z] )""",
 )
@@ -73,6 +73,16 @@ def masked_address(address: str) -> str:
 def holds_secret(address: str) -> bool:
     """Whether an address holds a password, a token or an unknown key of a query."""
     return masked_address(address) != address
+
+
+def without_userinfo(address: str) -> str:
+    """An address without user and password, for readers that would quote them: `http.client` takes a password
+    for a port, and says so.
+    """
+    start = _START.match(address)
+    if start is None:
+        return address
+    return address[: start.end()] + address[start.end() :][_end_of_userinfo(address[start.end() :]) :]
 
 
 def _end_of_userinfo(rest: str) -> int:

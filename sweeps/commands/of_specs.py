@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.commands.shown import Command, print_json
+from sweeps.commands.shown import Command, print_json, print_text
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _validate(options: argparse.Namespace) -> int:
     else:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
-        print(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
+        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
     return 0
 
 
@@ -62,9 +62,9 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json:
         print_json(plan.to_json())
     else:
-        print(plan.text())
+        print_text(plan.text())
         for note in checked.notes:
-            print(f"note: {note}")
+            print_text(f"note: {note}")
     return 0
 
 
@@ -110,7 +110,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
         print_json({"name": spec.name, **answer})
     else:
         elsewhere = spec.root.absolute() != options.usual_runs.absolute()
-        print(
+        print_text(
             summary_text(
                 sweep.verdict,
                 sweep.records,

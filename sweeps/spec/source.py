@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sweeps.addresses import MASK, secret_name
 from sweeps.errors import Problem, SpecError
 from sweeps.spec.ranges import KINDS
 from sweeps.spec.yaml_source import Source, parse_value, read_bytes, read_file
@@ -64,8 +65,8 @@ def _near(path: Path) -> str:
 
 
 def _lay_over(source: Source, override: str) -> None:
-    option = f"--set {masked(override)}"
     path, equals, text = override.partition("=")
+    option = f"--set {masked(path)}{equals}{MASK if secret_name(path) else masked(text)}"
     path = path.strip()
     if not equals or not all(path.split(".")):
         raise SpecError(
