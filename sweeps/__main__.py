@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sweeps.arguments import parser
 from sweeps.commands import COMMANDS, STOPPED
@@ -15,19 +16,12 @@ from sweeps.wording import masked
 from tli.errors import InputError, TliError
 from tli.terminal import printable
 
-_IN_WORDS = (
-    "process lists of this machine show the secret among this command's words;"
-    " PGPASSWORD, ~/.pgpass or the spec's file keep it out"
-)
 MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 stopped by hand."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options = parser(os.environ).parse_args(words)
-    if any(masked(word) != word for word in words):
-        print(f"note: {_IN_WORDS}", file=sys.stderr)
+    options = parser(os.environ).parse_args(arguments)
     try:
         return _run(options)
     except Exception:  # noqa: BLE001 - a fault of ours; the libraries below may quote an address
@@ -44,7 +38,8 @@ def _run(options: argparse.Namespace) -> int:
         return STOPPED
     except InputError as error:
         for problem in error.problems:
-            print(f"error: {printable(str(problem))}", file=sys.stderr)
+            hidden = replace(problem, where=masked(problem.where), got=masked(problem.got))
+            print(f"error: {printable(str(hidden))}", file=sys.stderr)
         return 2
     except TliError as error:
         print(f"error: {printable(masked(str(error)))}", file=sys.stderr)

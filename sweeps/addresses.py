@@ -7,7 +7,7 @@ either takes for a password is hidden. Of a query only the keys are shown that a
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 MASK = "***"  # in the place of a secret
 
@@ -79,10 +79,8 @@ def without_userinfo(address: str) -> str:
     """An address without user and password, for readers that would quote them: `http.client` takes a password
     for a port, and says so.
     """
-    start = _START.match(address)
-    if start is None:
-        return address
-    return address[: start.end()] + address[start.end() :][_end_of_userinfo(address[start.end() :]) :]
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _end_of_userinfo(rest: str) -> int:

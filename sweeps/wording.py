@@ -77,6 +77,9 @@ def _masked_part(text: str) -> str:
         last = text.rfind("@")
         end = _WORD_END.search(text, last)
         size = max(size, end.start() if end else len(text))
+    key, _, value = re.split("[?&;]", text[:size])[-1].partition("=")
+    if secret_name(key) and not value.startswith(MASK):  # here, too, and where it ends is not known
+        size = len(text)
     return masked_address(text[:size]) + _masked_words(text[size:])
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from sweeps.spec import Spec
 
 STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
+_AMONG_WORDS = (
+    "the shell's history and process lists may show the secret among this command's words;"
+    " PGPASSWORD, ~/.pgpass or the spec's file keep it out"
+)
 
 
 def _spec(options: argparse.Namespace) -> Spec:
@@ -90,6 +94,11 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     from sweeps.selection import replicates_due
     from sweeps.service import run
     from sweeps.summary import summary_text
+    from sweeps.wording import masked
+
+    given = [*(getattr(options, "set", None) or ()), getattr(options, "study", None) or ""]
+    if any(masked(text) != text for text in given):
+        print(f"note: {_AMONG_WORDS}", file=sys.stderr)
 
     def due(records: Sequence[TrialRecord]) -> int:
         chosen = spec.finalists

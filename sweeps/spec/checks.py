@@ -22,7 +22,7 @@ from sweeps.spec.settings import (
     TrackingSettings,
     TrialSettings,
 )
-from sweeps.wording import Fault, nearest, shown
+from sweeps.wording import Fault, masked, nearest, shown
 from tli.injection import injection_problems
 from tli.recipe import recipe_problems
 
@@ -265,5 +265,5 @@ def _fault(problem: Problem) -> Fault:
     involves = ("data.sequence_length", *_MULTIPLES) if problem.where in _MULTIPLES else ()
     if problem.where.startswith("trial.injection.") and problem.where != "trial.injection.method":
         involves = ("trial.injection.method",)
-    got = "null" if problem.got == "None" else problem.got
+    got = "null" if problem.got == "None" else masked(problem.got)
     return Fault(problem.where, got, problem.expected, problem.remedy, involves)

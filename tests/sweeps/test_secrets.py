@@ -1,0 +1,253 @@
+"""Secrets stay where they are: none is kept, shown, logged, or handed on to a program that has no use for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sweeps import environment
+from sweeps.__main__ import main
+from sweeps.addresses import masked_address, secret_name, without_userinfo
+from sweeps.errors import SpecError
+from sweeps.spec import Spec, load_spec
+from sweeps.wording import masked, shown
+from tests.canaries import DATABASES, ENVIRONMENT, MARK, SERVERS, TEXTS, Onlooker, in_files
+
+WriteSpec = Callable[..., Path]
+# What MLflow's own process may be given, and Ray's with its workers.
+MLFLOWS = {"MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "MYSQL_PWD"}
+RAYS = {"RAY_AUTH_TOKEN", "RAY_REDIS_PASSWORD", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
+
+
+# -- addresses and text -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [*DATABASES, *SERVERS])
+def test_no_form_of_an_address_shows_its_secret(address: str) -> None:
+    hidden = masked_address(address)
+    assert MARK not in hidden
+    assert "***" in hidden
+    assert masked_address(hidden) == hidden  # what was kept is kept again as it is
+    for seen in (
+        masked(address),
+        shown(address),
+        shown([address]),
+        shown({"uri": address}),
+        masked(f"'{address}'"),
+    ):
+        assert MARK not in seen
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_text_shows_its_secret(text: str) -> None:
+    assert MARK not in masked(text)
+    assert MARK not in masked(f"first line\n{text}\nlast line")
+    assert masked(masked(text)) == masked(text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sqlite",
+        "sqlite:////data/me@host/c#/a:b@c/study.db?mode=ro",
+        "postgresql://me@db.example/sweeps?sslmode=verify-full&sslrootcert=/etc/ca.pem&connect_timeout=3",
+        "postgresql://postgres:@/postgres?host=/run/pg",
+        "http://[::1]:5000/mlflow",
+        "https://mlflow.example",
+    ],
+)
+def test_an_address_without_secrets_stays_as_it_is(address: str) -> None:
+    assert masked_address(address) == masked(address) == address
+
+
+def test_of_an_address_all_but_the_secret_is_shown() -> None:
+    shown_at = {
+        "postgresql://u@dom:pw2@h:5432/db?sslmode=require": "postgresql://u@dom:***@h:5432/db?sslmode=require",
+        "postgresql://me@h/db?user=x&sslpassword=pw": "postgresql://me@h/db?user=x&sslpassword=***",
+        "https://me:pw@h/x?access_token=t&page=1": "https://me:***@h/x?access_token=***&page=***",
+        "https://token@h": "https://***@h",
+    }
+    assert {address: masked_address(address) for address in shown_at} == shown_at
+
+
+def test_other_text_is_left_alone() -> None:
+    for text in (
+        "recipe.tokens: 512 -> 1024", "eval_tokens=64, batch_tokens=2048", "K=4 identity lr 1.2e-03",
+        "the jobs server refused the token: Unauthorized", "its user, password and name",
+        "author=me, tokenizer=x, sslkey=/etc/key.pem", "https://example.org/a/b.html says: no",
+    ):  # fmt: skip
+        assert masked(text) == text
+
+
+def test_names_of_secrets() -> None:
+    assert [name for name in ENVIRONMENT if not secret_name(name)] == [
+        "DATABASE_URL",
+        "MLFLOW_TRACKING_USERNAME",
+    ]
+    for name in (
+        "TOKENIZERS_PARALLELISM",
+        "OMP_NUM_THREADS",
+        "PATH",
+        "HOME",
+        "SWEEPS_RUNS",
+        "HF_HOME",
+        "PWD",
+    ):
+        assert not environment.is_secret(name, "/home/me")
+    assert environment.is_secret("DATABASE_URL", ENVIRONMENT["DATABASE_URL"])
+    assert not environment.is_secret(
+        "https_proxy", "http://me:pw@proxy:3128"
+    )  # without it nothing is reached
+
+
+def test_readers_that_quote_a_password_as_a_port_are_given_none() -> None:
+    assert without_userinfo("http://me:pw@host/x") == "http://host/x"
+    assert without_userinfo("http://host:1/x@y") == "http://host:1/x@y"
+
+
+# -- what is kept and what is said ---------------------------------------------------------------------------------
+
+
+def test_no_command_shows_the_secret_of_an_address(
+    write_spec: WriteSpec, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = str(write_spec())
+    for number, address in enumerate((*DATABASES, *SERVERS)):
+        commands = [
+            ["validate", spec, "--set", f"storage.study={json.dumps(address)}"],
+            ["validate", spec, "--set", f"storage.study={address}"],
+            ["validate", spec, "--set", f"tracking={{uri: {json.dumps(address)}}}", "--json"],
+            ["status", "tiny", "--study", address],
+            ["submit", spec, "--address", address],
+            ["validate", spec, "--set", f"storage: {{study: '{address}'}}"],
+            ["validate", spec, "--set", f"data.source={json.dumps(address)}"],
+            ["validate", spec, "--set", f"base.model={json.dumps(address)}"],
+            ["validate", spec, "--set", f"trial.injection.layers={json.dumps(address)}"],
+            ["validate", spec, "--runs", address],
+            ["validate", spec, "--address", address],
+        ]
+        for words in commands[number % 3 :: 3]:
+            main(words)
+            said = "".join(capsys.readouterr())
+            assert MARK not in said, words
+            assert "Traceback" not in said, words
+    assert list(tmp_path.rglob("spec.json")) == []
+
+
+@pytest.mark.parametrize(
+    "setting", ["base.model", "base.revision", "data.source", "data.heldout", "data.split"]
+)
+def test_settings_that_are_kept_take_no_secret(setting: str, write_spec: WriteSpec) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(str(write_spec()), overrides=[f"{setting}=https://me:{MARK}@host/x"])
+    assert [problem.got for problem in caught.value.problems] == ["'https://me:***@host/x'"]
+    assert MARK not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", DATABASES)
+def test_a_spec_is_kept_without_its_secrets(address: str, write_spec: WriteSpec) -> None:
+    overrides = [f"storage.study={json.dumps(address)}"]
+    try:
+        spec = load_spec(str(write_spec()), overrides=overrides)
+    except SpecError:
+        return  # such an address is refused
+    assert spec.study_url == address
+    seen = [
+        json.dumps(spec.to_json()),
+        repr(spec),
+        repr(spec.storage),
+        repr(spec._source),
+        str(spec.identity()),
+    ]
+    assert [text for text in seen if MARK in text] == []
+    again = Spec.from_json(spec.to_json())
+    assert again.to_json() == spec.to_json()
+    assert again.hash == spec.hash
+
+
+# -- a whole sweep --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home, a folder for temporary files and a working folder, in an environment full of canaries."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("home", "tmp"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.postgres
+def test_a_sweep_writes_and_says_no_secret(
+    planted: Path,
+    write_spec: WriteSpec,
+    postgres_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server trusts its socket, so that any password opens it; MLflow is away, and its log says so."""
+    study = postgres_url.replace("postgres:@", f"postgres:it's a {MARK}@") + f"&sslpassword={MARK}"
+    assert MARK in study
+    tracking = f"{{uri: 'http://me:{MARK}@127.0.0.1:1/?access_token={MARK}'}}"
+    spec = write_spec("canary", trials=3, study=study, tracking=tracking)
+    there = ["canary", "--study", study]
+    commands = {
+        "run": [str(spec), "--runner", "inline"],
+        "status": there,
+        "best": [*there, "--json"],
+        "list": [],
+        "compare": there,
+        "export": [*there, "--out", "best"],
+        "resume": there,
+        "doctor": ["--study", study],
+    }
+    with Onlooker(os.getpid()) as seen:
+        for command, words in commands.items():
+            main([command, *words])
+            out, err = capsys.readouterr()
+            assert MARK not in out + err, command
+            assert ("without its password" in err) == (command == "resume"), err
+    assert "not delivered" in (planted / "runs/canary/outbox.log").read_text()
+    assert (planted / "best/lineage.json").is_file()
+    assert in_files(planted, but=[spec]) == []
+    assert "sweeps:spec" in (kept := everything_in(postgres_url))
+    assert MARK not in kept
+    assert [words for pid, words in seen.words.items() if pid != os.getpid() and MARK.encode() in words] == []
+    (delivering,) = [pid for pid, words in seen.words.items() if b"sweeps.tracking" in words]
+    assert set(seen.told(delivering)) == MLFLOWS
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"), [(["--set", f"storage.study=postgresql://me:{MARK}@h/x"], True), ([], False)]
+)
+def test_a_secret_among_the_words_of_a_run_is_pointed_out(
+    words: list[str], warned: bool, write_spec: WriteSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(write_spec()), "--runner", "inline", "--set", "base.model=nowhere", *words]) == 2
+    err = capsys.readouterr().err
+    assert ("PGPASSWORD" in err) == warned
+    assert MARK not in err
+
+
+def everything_in(url: str) -> str:
+    """All that stands in a database."""
+    from sqlalchemy import MetaData, create_engine
+
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    tables = MetaData()
+    tables.reflect(engine)
+    with engine.connect() as connection:
+        rows = [tuple(row) for table in tables.sorted_tables for row in connection.execute(table.select())]
+    engine.dispose()
+    return str(rows)
