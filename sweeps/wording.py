@@ -98,6 +98,11 @@ def _masked_value(found: re.Match[str]) -> str:
     return found[0][: found.start("value") - found.start()] + MASK
 
 
+def holds_any(value: Any) -> bool:
+    """Whether a plain value, or one in it, is or may be a secret."""
+    return bool(_masked_inside(value) != value)
+
+
 def _masked_inside(value: Any) -> Any:
     """Plain values with every text in them masked: within a longer text an address has no certain end."""
     if isinstance(value, str):

@@ -104,12 +104,11 @@ def _in(path: Path) -> Iterator[str]:
 
 
 class Onlooker:
-    """What every process below one was started with, for as long as it is entered."""
+    """What every process below one was started with, and calls itself, for as long as it is entered."""
 
     def __init__(self, root: int) -> None:
         self._root, self._ended = root, threading.Event()
-        self.words: dict[int, bytes] = {}
-        self.environments: dict[int, bytes] = {}
+        self._seen: dict[tuple[int, bytes], bytes] = {}
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
@@ -122,17 +121,29 @@ class Onlooker:
 
     def _watch(self) -> None:
         while not self._ended.wait(0.05):
+            own = _read(self._root, "cmdline")
             for pid in descendants(self._root):
-                try:
-                    words = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    environment = Path(f"/proc/{pid}/environ").read_bytes()
-                except OSError:
-                    continue  # it has just ended
-                if pid not in self.words or MARK.encode() in words:
-                    self.words[pid] = words
-                self.environments[pid] = environment
+                words, environment = _read(pid, "cmdline"), _read(pid, "environ")
+                # A process that was forked and has not begun its program yet is its parent still.
+                if words and words not in (own, _read(self._root, "cmdline")):
+                    self._seen[pid, words] = environment
 
-    def told(self, pid: int) -> list[str]:
-        """Names of the variables with a canary that a process was given."""
-        variables = self.environments[pid].split(b"\0")
-        return sorted(each.partition(b"=")[0].decode() for each in variables if MARK.encode() in each)
+    @property
+    def words(self) -> list[bytes]:
+        """The words, or the title, of every process."""
+        return [words for _, words in self._seen]
+
+    def told(self, name: bytes = b"") -> set[str]:
+        """Names of the variables with a canary that processes were given among whose words `name` is."""
+        given = (environment for (_, words), environment in self._seen.items() if name in words)
+        variables = (each for environment in given for each in environment.split(b"\0"))
+        return {
+            each.partition(b"=")[0].decode("utf-8", "replace") for each in variables if MARK.encode() in each
+        }
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:  # it has just ended
+        return b""

@@ -12,7 +12,7 @@ from sweeps.addresses import MASK, secret_name
 from sweeps.errors import Problem, SpecError
 from sweeps.spec.ranges import KINDS
 from sweeps.spec.yaml_source import Source, parse_value, read_bytes, read_file
-from sweeps.wording import masked
+from sweeps.wording import holds_any, masked
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -73,6 +73,8 @@ def _lay_over(source: Source, override: str) -> None:
             Problem(option, "no dotted path and value", "dotted.path=value", "--set budget.trials=40")
         )
     value = parse_value(text, option)
+    if holds_any(value) and masked(text) == text:  # written with YAML's escapes
+        option = f"--set {path}={MASK}"
     _put(source, _keys(path, source.values), value, option)
 
 
