@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def _server(name: str, url: str) -> Finding:
             return Finding.good(name, f"{shown} answers")
     except urllib.error.HTTPError as error:
         return Finding.note(name, f"{shown} answers {error.code}", "its address and your login")
+    except HTTPException as error:  # which may quote a piece of the address
+        return Finding.note(name, f"{shown}: {type(error).__name__}", "its address")
     except (OSError, ValueError) as error:
         return Finding.note(name, f"{shown}: nobody answers ({getattr(error, 'reason', error)})", remedy)
 

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,10 +195,12 @@ def _check_answer(url: str) -> None:
             return
     except urllib.error.HTTPError:
         return  # it speaks HTTP; what it means by this, Ray's client finds out
+    except HTTPException as error:  # which may quote a piece of the address
+        reason: object = type(error).__name__
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        got = f"{masked(url)}, where nobody answers ({reason})"
-        raise InputError(Problem("--address", got, "a Ray jobs server", _START)) from None
+    got = f"{masked(url)}, where nobody answers ({reason})"
+    raise InputError(Problem("--address", got, "a Ray jobs server", _START))
 
 
 def _token_problem(url: str, said: str) -> Problem:

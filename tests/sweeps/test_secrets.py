@@ -24,6 +24,7 @@ from sweeps.spec import Spec, load_spec
 from sweeps.tracking import Tracker
 from sweeps.wording import masked, shown
 from tests.canaries import DATABASES, ENVIRONMENT, MARK, SERVERS, TEXTS, Onlooker, in_files
+from tests.servers import LocalCluster
 
 WriteSpec = Callable[..., Path]
 # What MLflow's own process may be given, and Ray's with its workers.
@@ -110,6 +111,15 @@ def test_names_of_secrets() -> None:
     assert not environment.is_secret(
         "https_proxy", "http://me:pw@proxy:3128"
     )  # without it nothing is reached
+
+
+@pytest.mark.parametrize("address", [f"http://h:{MARK}", f"http://me:{MARK}@h:x", f"http://me:12/{MARK}@h"])
+def test_an_address_that_cannot_be_asked(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--study", address, "--address", address, "--json"])
+    assert main(["submit", "quickstart", "--address", address]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "jobs server" in err
 
 
 def test_readers_that_quote_a_password_as_a_port_are_given_none() -> None:
@@ -394,3 +404,30 @@ def test_a_sweep_on_ray_writes_no_secret_and_hands_none_on(write_spec: WriteSpec
         assert seen.told() == RAYS
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_job_is_given_no_secret_of_the_shell_that_submits_it(write_spec: WriteSpec, tmp_path: Path) -> None:
+    """Nodes have an environment of their own; of the shell's, nothing reaches the cluster."""
+    cluster = LocalCluster(tmp_path / "runs")
+    try:
+        spec = write_spec(trials=3, runs=cluster.runs)
+        shell = {**os.environ, **ENVIRONMENT, **cluster.environment, "HOME": str(tmp_path)}
+        del shell["RAY_AUTH_TOKEN"]
+        command = [sys.executable, "-m", "sweeps", "submit", str(spec), "--working-dir", str(tmp_path)]
+        command += ["--runs", str(cluster.runs)]
+        given = {"capture_output": True, "text": True, "env": shell, "timeout": 240, "check": False}
+        refused = subprocess.run([*command, "--set", f"tracking.uri=http://me:{MARK}@h"], **given)
+        assert refused.returncode == 2
+        done = subprocess.run(command, **given)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Best: trial" in done.stdout
+        listed = subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "job", "list"], **given)
+        assert "sweep-tiny" in listed.stdout + listed.stderr
+        for told in (refused, done, listed):
+            assert MARK not in told.stdout + told.stderr
+        assert list(cluster.folder.rglob("logs/*.*")), "Ray's logs are looked at"
+        assert in_files(cluster.folder, tmp_path) == []
+    finally:
+        cluster.close()
