@@ -415,18 +415,19 @@ def test_a_job_is_given_no_secret_of_the_shell_that_submits_it(write_spec: Write
         spec = write_spec(trials=3, runs=cluster.runs)
         shell = {**os.environ, **ENVIRONMENT, **cluster.environment, "HOME": str(tmp_path)}
         del shell["RAY_AUTH_TOKEN"]
-        command = [sys.executable, "-m", "sweeps", "submit", str(spec), "--working-dir", str(tmp_path)]
-        command += ["--runs", str(cluster.runs)]
-        given = {"capture_output": True, "text": True, "env": shell, "timeout": 240, "check": False}
-        refused = subprocess.run([*command, "--set", f"tracking.uri=http://me:{MARK}@h"], **given)
-        assert refused.returncode == 2
-        done = subprocess.run(command, **given)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Best: trial" in done.stdout
-        listed = subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "job", "list"], **given)
-        assert "sweep-tiny" in listed.stdout + listed.stderr
-        for told in (refused, done, listed):
-            assert MARK not in told.stdout + told.stderr
+        words = ["submit", str(spec), "--working-dir", str(tmp_path), "--runs", str(cluster.runs)]
+
+        def said(*command: str) -> tuple[int, str]:
+            run = [sys.executable, "-m", *command]
+            done = subprocess.run(run, capture_output=True, text=True, env=shell, timeout=240, check=False)
+            assert MARK not in done.stdout + done.stderr
+            return done.returncode, done.stdout + done.stderr
+
+        assert said("sweeps", *words, "--set", f"tracking.uri=http://me:{MARK}@h")[0] == 2
+        code, text = said("sweeps", *words)
+        assert code == 0, text
+        assert "Best: trial" in text
+        assert "sweep-tiny" in said("ray.scripts.scripts", "job", "list")[1]
         assert list(cluster.folder.rglob("logs/*.*")), "Ray's logs are looked at"
         assert in_files(cluster.folder, tmp_path) == []
     finally:
