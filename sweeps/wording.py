@@ -7,19 +7,20 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from sweeps.addresses import MASK, masked_address, secret_name
 
 LONGEST = 60  # characters of a value that a message shows
+_DEEPEST = 20  # levels of a value that are looked into
 
+# All of these read a text in time proportional to its length, whatever stands in it.
 # An address in a text begins behind a blank, a quote or a bracket; a password may hold `://` itself.
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9+.:/@-])(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WORD_END = re.compile(r"[\s'\"`<>)\]}]")
 _ASSIGNED = re.compile(
-    r"""(?P<key>[\w.%+-]*\w)(?P<equals>\s*=\s*)
+    r"""(?<![\w.%+-])(?P<key>[\w.%+-]*\w)(?P<equals>\s*=\s*)
     (?P<value>'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | (?:\\.|[^\s&;,)\]}'"])(?:\\.|[^\s&;,)\]}])*)""",
     re.VERBOSE,
 )
@@ -29,7 +30,7 @@ _HEADER = re.compile(r"(?i)(?P<before>\bauthorization['\"]?\s*[:=]\s*['\"]?|\bbe
 # What some services' tokens look like, wherever they stand.
 _SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[a-z]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{16,}|xox[a-z]-[\w-]{10,}"
-    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|eyJ[\w-]{8,300}\.[\w-]{8,2000}\.[\w-]*)"
 )
 
 
@@ -48,7 +49,6 @@ class Fault:
     involves: tuple[str, ...] = field(default=(), compare=False)
 
 
-@lru_cache(maxsize=4096)
 def masked(text: str) -> str:
     """The text with `***` in the place of everything in it that is, or may be, a secret.
 
@@ -103,16 +103,18 @@ def holds_any(value: Any) -> bool:
     return bool(_masked_inside(value) != value)
 
 
-def _masked_inside(value: Any) -> Any:
+def _masked_inside(value: Any, level: int = 0) -> Any:
     """Plain values with every text in them masked: within a longer text an address has no certain end."""
     if isinstance(value, str):
         return masked(value)
+    if isinstance(value, Mapping | list | tuple) and level > _DEEPEST:
+        return MASK
     if isinstance(value, Mapping):
         return {
-            masked(str(key)): MASK if secret_name(str(key)) else _masked_inside(each)
+            masked(str(key)): MASK if secret_name(str(key)) else _masked_inside(each, level + 1)
             for key, each in value.items()
         }
-    return [_masked_inside(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_masked_inside(each, level + 1) for each in value] if isinstance(value, list | tuple) else value
 
 
 def shown(value: Any) -> str:

@@ -109,6 +109,7 @@ class Onlooker:
     def __init__(self, root: int) -> None:
         self._root, self._ended = root, threading.Event()
         self._seen: dict[tuple[int, bytes], bytes] = {}
+        self.own = b""  # the words of the one, or its title, as last seen
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
@@ -121,7 +122,7 @@ class Onlooker:
 
     def _watch(self) -> None:
         while not self._ended.wait(0.05):
-            own = _read(self._root, "cmdline")
+            self.own = own = _read(self._root, "cmdline") or self.own
             for pid in descendants(self._root):
                 words, environment = _read(pid, "cmdline"), _read(pid, "environ")
                 # A process that was forked and has not begun its program yet is its parent still.

@@ -92,6 +92,42 @@ def test_other_text_is_left_alone() -> None:
         assert masked(text) == text
 
 
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "a.",
+        "a ",
+        "a=",
+        "'a",
+        '"a":',
+        "a://",
+        "a:b@",
+        "a://b:",
+        "?a=",
+        "eyJ-",
+        "hf_",
+        "bearer ",
+        "a://b:c@ ",
+        "\\'",
+    ],
+)
+def test_a_long_text_takes_no_long_time(piece: str) -> None:
+    text = piece * (50_000 // len(piece))
+    started = time.process_time()
+    masked(text)
+    masked(f"x {text}")
+    shown({"a": [text]})
+    assert time.process_time() - started < 2
+
+
+def test_a_deep_value_can_be_shown() -> None:
+    deep: Any = f"http://me:{MARK}@h"
+    for _ in range(400):
+        deep = [deep]
+    assert MARK not in shown(deep)
+
+
 def test_names_of_secrets() -> None:
     assert [name for name in ENVIRONMENT if not secret_name(name)] == [
         "DATABASE_URL",
@@ -400,6 +436,8 @@ def test_a_sweep_on_ray_writes_no_secret_and_hands_none_on(write_spec: WriteSpec
         assert "rayed" in kept
         assert MARK not in kept
         assert [words for words in seen.words if MARK.encode() in words] == []
+        # What Ray keeps as the driver's entrypoint are its words at that time.
+        assert b"storage.study=postgresql://postgres:***@" in seen.own
         assert any(b"ray::SlotTrainable" in words for words in seen.words)
         assert seen.told() == RAYS
     finally:
