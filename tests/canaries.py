@@ -97,7 +97,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _in(path: Path) -> Iterator[str]:
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError:  # it has just gone, or is a socket
+        return
     at = content.find(MARK.encode())
     if at >= 0:
         yield f"{path}: {content[max(0, at - 60) : at + 60]!r}"

@@ -427,7 +427,12 @@ def test_a_sweep_on_ray_writes_no_secret_and_hands_none_on(write_spec: WriteSpec
         with (place / "out").open("wb") as out:
             driver = subprocess.Popen(command, env=variables, stdout=out, stderr=out, cwd=place)
             with Onlooker(driver.pid) as seen:
-                assert driver.wait(240) == 0, (place / "out").read_text()
+                meanwhile: set[str] = set()
+                while driver.poll() is None:  # Tune's snapshots are there while it runs only
+                    meanwhile.update(in_files(place, spec.parent / "runs"))
+                    time.sleep(0.5)
+        assert driver.returncode == 0, (place / "out").read_text()
+        assert meanwhile == set()
         assert any(b"PL_DISABLE_FORK" in log.read_bytes() for log in place.rglob("logs/*.*")), (
             "Ray logs environments"
         )
