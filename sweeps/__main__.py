@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from sweeps.arguments import parser
 from sweeps.commands import COMMANDS
-from tli.console import BAD_INPUT, parse, run_command
+from sweeps.wording import masked
+from tli.console import BAD_INPUT, FAILED, parse, run_command
+from tli.terminal import printable
 
 MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
 
@@ -18,12 +21,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(parser(os.environ), arguments)
     as_json = getattr(options, "json", False)
     try:
-        return run_command(lambda: COMMANDS[options.command](options), as_json=as_json)
+        return run_command(lambda: COMMANDS[options.command](options), as_json=as_json, hide=masked)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _OF_THE_EXTRA:
-            raise
-        print(MISSING_EXTRA, file=sys.stderr)
-        return BAD_INPUT
+        if error.name is not None and error.name.partition(".")[0] in _OF_THE_EXTRA:
+            print(MISSING_EXTRA, file=sys.stderr)
+            return BAD_INPUT
+        return _bug()
+    except Exception:  # noqa: BLE001 - a fault of ours; the libraries below may quote an address
+        return _bug()
+
+
+def _bug() -> int:
+    print(printable(masked(traceback.format_exc())), end="", file=sys.stderr)
+    return FAILED
 
 
 _OF_THE_EXTRA = frozenset(

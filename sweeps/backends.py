@@ -10,11 +10,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sweeps.addresses import without_userinfo
+from sweeps.environment import FOR_RAY, for_child
 from sweeps.errors import InputError, Problem
 from sweeps.findings import Finding, first_line
 from sweeps.reach import driven
@@ -67,11 +70,13 @@ def _server(name: str, url: str) -> Finding:
     """A tracking server that is away stops no sweep: what it missed is delivered when it is back."""
     shown, remedy = masked(url), "to start it; a sweep runs without, and delivers later"
     try:
-        address = f"{url.rstrip('/')}/health"
+        address = f"{without_userinfo(url).rstrip('/')}/health"
         with urllib.request.urlopen(address, timeout=_PATIENCE):  # noqa: S310 - http, checked
             return Finding.good(name, f"{shown} answers")
     except urllib.error.HTTPError as error:
         return Finding.note(name, f"{shown} answers {error.code}", "its address and your login")
+    except HTTPException as error:  # which may quote a piece of the address
+        return Finding.note(name, f"{shown}: {type(error).__name__}", "its address")
     except (OSError, ValueError) as error:
         return Finding.note(name, f"{shown}: nobody answers ({getattr(error, 'reason', error)})", remedy)
 
@@ -80,7 +85,7 @@ def _server(name: str, url: str) -> Finding:
 _JOIN = """
 import json, sys, ray
 try:
-    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+    ray.init(address=sys.stdin.readline().strip(), log_to_driver=False, logging_level="ERROR")
 except BaseException as error:
     answer = {"error": " ".join(str(error).split()) or type(error).__name__}
 else:
@@ -94,16 +99,24 @@ def cluster(address: str) -> Finding:
     """Whether a cluster answers and runs the same Ray; HOST:PORT, or the URL of its jobs server."""
     if "://" in address and not address.startswith("ray://"):
         return _jobs_server(address)
+    if "@" in address:
+        return Finding.wrong("cluster", "an address with a user or a password in it", "HOST:PORT")
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "://" not in address:
         try:  # Ray tries for minutes where nobody listens
             socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
         except (OSError, OverflowError) as error:
             return Finding.wrong("cluster", f"{address}: nobody answers ({error})", _remedy(""))
-    command = [sys.executable, "-c", _JOIN, address]
+    command = [sys.executable, "-c", _JOIN]
     try:
         asked = subprocess.run(
-            command, capture_output=True, text=True, timeout=_CLUSTER_PATIENCE, check=False
+            command,
+            input=f"{address}\n",
+            env=for_child(*FOR_RAY),
+            capture_output=True,
+            text=True,
+            timeout=_CLUSTER_PATIENCE,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Finding.wrong("cluster", f"{address} does not answer", "ray status on its head node")
@@ -126,7 +139,14 @@ def head_problem(address: str) -> Problem | None:
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     expected = "the address of a Ray cluster that runs"
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=_HEAD_PATIENCE, check=False)
+        asked = subprocess.run(
+            command,
+            env=for_child(*FOR_RAY),
+            capture_output=True,
+            text=True,
+            timeout=_HEAD_PATIENCE,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         got = f"{address!r}, where something listens that is not the head node of a Ray cluster"
         return Problem("--address", got, expected, _remedy(""))
@@ -155,6 +175,7 @@ def _jobs_server(url: str) -> Finding:
         first = error.problems[0]
         return Finding.wrong("cluster", f"got {first.got}; expected {first.expected}", first.remedy)
     here, there = metadata.version("ray"), client._server_ray_version or "unknown"
+    url = masked(url)
     if here != there:
         return Finding.wrong("cluster", f"{url}: Ray {there}, and {here} here", _remedy("version mismatch"))
     return Finding.good("cluster", f"{url}: Ray {there}, as here")

@@ -12,6 +12,7 @@ from pathlib import Path
 from sweeps.errors import PreemptedError, RecalledError, SweepError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Cause, Outcome, State
+from sweeps.wording import masked
 
 LOG = "log.txt"  # in the trial's folder: tracebacks of its attempts
 # What a disk says that takes no more, and what to do about it. Another trial would fare no better.
@@ -82,10 +83,10 @@ def _logged(error: Exception, assignment: Assignment, folders: Folders) -> str:
     if isinstance(error, UnusableError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     log = folders.trial(assignment.number) / LOG
-    first_line = str(error).partition("\n")[0]
+    first_line = masked(str(error).partition("\n")[0])
     with contextlib.suppress(OSError):  # a full disk has its own message, and it must get out
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as out:
-            lines = "".join(traceback.format_exception(error))
+            lines = masked("".join(traceback.format_exception(error)))
             out.write(f"attempt {assignment.attempt}\n{lines}\n")
     return f"{type(error).__name__}: {first_line}; log: {log}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from sweeps.records import State, TrialRecord
 from sweeps.rows import COLUMNS, STATES, best_so_far, configuration, duration, ended, loss, plain, window
 from sweeps.selection import control_of
+from tli.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -75,7 +76,7 @@ class Display:
     def note(self, text: str) -> None:
         """Say something once, above the table."""
         if self._live is not None:
-            self._live.console.print(text, markup=False)
+            self._live.console.print(printable(text), markup=False)
         else:
             self._line(text)
 
@@ -99,7 +100,7 @@ class Display:
 
     def _line(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # whoever read this pipe may have gone
-            self._stream.write(text + "\n")
+            self._stream.write(printable(text) + "\n")
             self._stream.flush()
 
 
@@ -165,7 +166,7 @@ class View:
         text = Text()
         if best is not None:
             text.append(f"best {loss(best.value)}", "bold green")
-            text.append(f" (trial {best.number}: {configuration(best)})")
+            text.append(printable(f" (trial {best.number}: {configuration(best)})"))
         if control is not None:
             text.append(f"{'; ' if best is not None else ''}control {loss(control.value)}")
         text.truncate(width - 1, overflow="ellipsis")
@@ -211,4 +212,4 @@ def _cell(text: str, record: TrialRecord) -> Any:
     from rich.text import Text
 
     word, style = STATES[record.state]
-    return Text(text, style=style if text == word else "", no_wrap=True, overflow="ellipsis")
+    return Text(printable(text), style=style if text == word else "", no_wrap=True, overflow="ellipsis")

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sweeps.backends import cluster, store
+from sweeps.environment import for_child
 from sweeps.findings import Finding, first_line, text
 from sweeps.machine import cores, existing, free_space, memory, writable
 from sweeps.wording import masked
@@ -176,7 +177,7 @@ def _gpus() -> Finding:
     if shutil.which("nvidia-smi") is None:
         return Finding.good("GPUs", "none")
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    asked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    asked = subprocess.run(command, env=for_child(), capture_output=True, text=True, timeout=20, check=False)
     if asked.returncode != 0:
         said = (asked.stdout + asked.stderr).strip().splitlines() or ["nothing"]
         return Finding.wrong("GPUs", f"nvidia-smi says: {said[0]}", "the driver's installation")

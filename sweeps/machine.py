@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from sweeps.environment import for_child
+
 _DEVICE = re.compile(r"nvidia\d+")
 
 
@@ -25,7 +27,8 @@ def gpus(devices: Path = Path("/dev")) -> int:
     if found or shutil.which("nvidia-smi") is None:
         return len(found)
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
+        command, given = ["nvidia-smi", "-L"], for_child()
+        listed = subprocess.run(command, env=given, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())

@@ -90,7 +90,7 @@ def check(
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:
     """The problem at its line and column, where another part named it by a setting and not by a file."""
     where = spec.where(names[problem.where]) if problem.where in names else problem.where
-    return Problem(where, problem.got, problem.expected, problem.remedy)
+    return Problem(where, masked(problem.got), problem.expected, problem.remedy)
 
 
 def _base(spec: Spec, problems: list[Problem], *, allow_remote_code: bool) -> Base | None:

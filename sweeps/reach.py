@@ -49,6 +49,9 @@ def cluster(address: str, where: str = "--address") -> Iterator[Problem]:
         yield Problem(where, got, expected, "sweeps submit, which takes that address")
         return
     host, port = _host_and_port(address)
+    if "@" in address:
+        yield Problem(where, "an address with a user or a password in it", expected, "127.0.0.1:6379")
+        return
     if host is None or port is None:
         yield Problem(where, shown(address), expected, "127.0.0.1:6379")
         return

@@ -173,9 +173,8 @@ def resumed(
     uri = given.tracking_uri
     if uri is not None and reach.without_masks(uri) != uri:
         where = given.where("tracking.uri")
-        problems.append(
-            Problem(where, f"{uri!r}, without its password", "the whole address", "sweeps resume SPEC.yaml")
-        )
+        got = f"{masked(uri)!r}, without its password"
+        problems.append(Problem(where, got, "the whole address", "sweeps resume SPEC.yaml"))
     if problems:
         raise SpecError(*problems)
     if not budget:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import shlex
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeps.addresses import holds_secret, without_userinfo
 from sweeps.errors import InputError, Problem, SweepError
-from sweeps.spec import load_spec
+from sweeps.spec import Spec, load_spec
+from sweeps.wording import masked
+from tli.terminal import printable
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -29,6 +34,10 @@ EXCLUDES = (
     ".ruff_cache",
     ".pytest_cache",
     "*.egg-info",
+    # Where logins stand: no job reads them there.
+    ".env",
+    ".netrc",
+    ".pgpass",
 )
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 INTERRUPTED = 130
@@ -61,11 +70,13 @@ def submit(
         0 when the job has been submitted or found (and, waited for, has succeeded), 1 when it failed.
 
     Raises:
-        InputError: the spec, the folder, the address or the token is not right.
+        InputError: the spec, the folder, the address or the token is not right, or a secret stands in
+            `extra_args`, which become words that all who may look at the cluster can see.
         SweepError: the server did not take the job, with its words.
     """
     overrides = [word for flag, word in pairwise(extra_args) if flag == "--set"]
     spec = load_spec(spec_argument, overrides=overrides, runs=str(runs))
+    _refuse_secrets(spec)
     folder = Path(working_dir).absolute()
     words = [
         "python",
@@ -92,8 +103,33 @@ def submit(
         return INTERRUPTED
 
 
+def _refuse_secrets(spec: Spec) -> None:
+    """Refuse secrets in the words of the job; say what becomes of those in the spec's file.
+
+    Raises:
+        InputError: an option holds one.
+    """
+    addresses = {"storage.study": spec.study_url, "tracking.uri": spec.tracking_uri or ""}
+    secret = {path: spec.where(path) for path, address in addresses.items() if holds_secret(address)}
+    remedy = "PGPASSWORD or ~/.pgpass on the head node, or the address in the spec's file"
+    problems = [
+        Problem(where, "a secret", "none: process lists and the jobs server show the words of a job", remedy)
+        for where in secret.values()
+        if where.startswith("--set")
+    ]
+    if problems:
+        raise InputError(*problems)
+    for where in secret.values():
+        print(
+            f"note: {where}: the secret in it goes to the cluster with the file, for all who may use its jobs"
+            " server to read; PGPASSWORD or ~/.pgpass on the head node keeps a password out",
+            file=sys.stderr,
+        )
+
+
 def look(address: str, job: str) -> dict[str, str]:
     """Commands that show or end the job."""
+    address = masked(address)
     command = f"ray job {{}} --address {address}"
     return {
         "log": f"{command.format('logs')} --follow {job}",
@@ -131,7 +167,7 @@ def connect(address: str) -> JobSubmissionClient:
     url = (address if "://" in address else f"http://{address}").rstrip("/")
     if not url.startswith(("http://", "https://")):
         expected = "the address of a Ray jobs server, http://HOST:8265"
-        raise InputError(Problem("--address", address, expected, "http://127.0.0.1:8265"))
+        raise InputError(Problem("--address", masked(address), expected, "http://127.0.0.1:8265"))
     _check_answer(url)
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -144,7 +180,7 @@ def connect(address: str) -> JobSubmissionClient:
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         expected = "a Ray jobs server"
         raise InputError(
-            Problem("--address", f"{url}, which says: {_short(error)}", expected, _START)
+            Problem("--address", f"{masked(url)}, which says: {_short(error)}", expected, _START)
         ) from None
 
 
@@ -154,14 +190,17 @@ _START = "cluster/local.sh start, or the address of your cluster's dashboard"
 def _check_answer(url: str) -> None:
     """Ray's client waits for ever on a server that accepts and says nothing; so ask first."""
     try:
-        with urllib.request.urlopen(f"{url}/api/version", timeout=_ANSWER_SECONDS):  # noqa: S310 - http, checked
+        asked = f"{without_userinfo(url)}/api/version"
+        with urllib.request.urlopen(asked, timeout=_ANSWER_SECONDS):  # noqa: S310 - http, checked
             return
     except urllib.error.HTTPError:
         return  # it speaks HTTP; what it means by this, Ray's client finds out
+    except HTTPException as error:  # which may quote a piece of the address
+        reason: object = type(error).__name__
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        got = f"{url}, where nobody answers ({reason})"
-        raise InputError(Problem("--address", got, "a Ray jobs server", _START)) from None
+    got = f"{masked(url)}, where nobody answers ({reason})"
+    raise InputError(Problem("--address", got, "a Ray jobs server", _START))
 
 
 def _token_problem(url: str, said: str) -> Problem:
@@ -174,7 +213,7 @@ def _token_problem(url: str, said: str) -> Problem:
             "RAY_AUTH_MODE=token and the head node's token (ray get-auth-token) in ~/.ray/auth_token, "
             "RAY_AUTH_TOKEN or the file RAY_AUTH_TOKEN_PATH"
         )
-    return Problem("--address", f"{url} with {got}", "the token of that cluster", remedy)
+    return Problem("--address", f"{masked(url)} with {got}", "the token of that cluster", remedy)
 
 
 def _claim(
@@ -241,7 +280,7 @@ def _follow(client: Any, job: str) -> int:
             new = text[max(0, shown - seen) :]
             seen += len(text)
             shown = max(shown, seen)
-            print(new, end="", flush=True)
+            print(printable(new), end="", flush=True)
 
     while True:
         try:
@@ -249,7 +288,7 @@ def _follow(client: Any, job: str) -> int:
         except BrokenPipeError:
             return INTERRUPTED  # whoever read along has gone; the job goes on
         except (RuntimeError, OSError) as error:
-            print(f"(the log broke off: {_short(error)}; asking again)")
+            print(printable(f"(the log broke off: {_short(error)}; asking again)"))
         status = str(_asked(client.get_job_info, job_id=job).status)
         if status in ENDED:
             print(f"{job}: {status.lower()}")
@@ -259,5 +298,5 @@ def _follow(client: Any, job: str) -> int:
 
 def _short(error: object) -> str:
     """The telling line of a server's answer, which may be a whole traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in masked(str(error)).splitlines() if line.strip()]
     return lines[-1][:300] if lines else repr(error)

@@ -146,7 +146,7 @@ def _target(sweep: Sweep, uri: str | None) -> str:
     if problems := tracking_problems(written, where):
         raise SpecError(*problems)
     if reach.without_masks(written) != written:
-        got = f"{written!r}, without its password"
+        got = f"{masked(written)!r}, without its password"
         raise SpecError(Problem(where, got, "the whole address", "--tracking with the whole address"))
     address = store_uri(written, sweep.folders.artifacts)
     if reach.driven(reach.absolute(address)) == reach.driven(reach.absolute(sweep.spec.study_url)):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -14,10 +16,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import tune
+from ray import _raylet, tune
 from ray.exceptions import RayError
+from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps.addresses import secret_name
+from sweeps.environment import FOR_RAY, without_secrets
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.execution import Execution, Worker
 from sweeps.folders import Folders
@@ -124,7 +129,8 @@ def _start_here(spec: Spec) -> None:
     # Its head ends with us; a signal to the whole process group may end it first, and Ray waits for it then.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     try:
-        _init(address="local", num_cpus=_cpus(spec), include_dashboard=False)
+        with without_secrets(*FOR_RAY):  # the driver alone talks to the stores; workers need none of theirs
+            _init(address="local", num_cpus=_cpus(spec), include_dashboard=False)
     except Exception as error:  # noqa: BLE001 - that is what Ray raises on a machine too busy to start it
         raise SweepError(f"Ray did not start on this machine: {_reason(error)}") from None
 
@@ -144,6 +150,7 @@ def _join(address: str) -> None:
 
 
 def _init(**given: Any) -> None:
+    _hide_secrets()
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**given, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
@@ -153,6 +160,18 @@ def _init(**given: Any) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+def _hide_secrets() -> None:
+    """Keep what Ray would write into its logs, or show to all who look at the cluster, free of secrets."""
+    # Tune would hand these to its workers by a runtime environment, which Ray logs; the nodes have their own.
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not secret_name(name)
+    }
+    # The words of a driver are kept in the cluster as its entrypoint, and process lists have them anyway.
+    words = [masked(word) for word in sys.orig_argv]
+    if words != sys.orig_argv:
+        _raylet.setproctitle(shlex.join(words))  # type: ignore[attr-defined] # compiled
 
 
 def _reason(error: Exception) -> str:

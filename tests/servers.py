@@ -113,7 +113,7 @@ class LocalCluster:
             given: the environment of its nodes.
         """
         self.runs, self._given = runs, given
-        self._folder = Path(tempfile.mkdtemp(prefix="swp", dir="/tmp"))  # Ray's sockets need a short path
+        self.folder = Path(tempfile.mkdtemp(prefix="swp", dir="/tmp"))  # Ray's sockets need a short path
         port = free_ports(6)
         self._script(
             "start", "--port", str(port), "--dashboard-port", str(port + 4), "--runs", str(runs), seconds=180
@@ -128,15 +128,15 @@ class LocalCluster:
         theirs = [
             process.pid
             for node in psutil.process_iter(["cmdline"])
-            if str(self._folder) in " ".join(node.info["cmdline"] or ())
+            if str(self.folder) in " ".join(node.info["cmdline"] or ())
             for process in (node, *node.children(recursive=True))
         ]
         self._script("stop")
         assert not [process for process in theirs if alive(process)]
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _script(self, command: str, *options: str, seconds: float = 60) -> str:
-        words = ["bash", str(ROOT / "cluster" / "local.sh"), command, *options, "--dir", str(self._folder)]
+        words = ["bash", str(ROOT / "cluster" / "local.sh"), command, *options, "--dir", str(self.folder)]
         done = subprocess.run(
             words,
             env={**self._given, "PYTHON": sys.executable},

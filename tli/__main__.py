@@ -25,6 +25,7 @@ from tli.injection import Injection, injection_problems
 from tli.lineage import FILE, read_lineage
 from tli.moe import moe_problems
 from tli.plan import Plan, plan_for
+from tli.terminal import printable
 
 T = TypeVar("T")
 _OF_PLANS = {*Injection.__dataclass_fields__, *OPTIONS.values(), "text"}
@@ -63,7 +64,7 @@ def _plan(options: argparse.Namespace) -> int:
             "injected_parameters": price.injected_parameters,
         }
         lines += [f"parameters: {before:,} -> {price.parameters:,} ({price.parameters / before - 1:+.1%})"]
-    print(json.dumps(value, indent=2, allow_nan=False) if options.json else "\n".join(lines))
+    print(json.dumps(value, indent=2, allow_nan=False) if options.json else printable("\n".join(lines)))
     return 0
 
 
@@ -83,7 +84,8 @@ def _upscale(options: argparse.Namespace) -> int:
     started = time.monotonic()
     upscale_folder(base, options.dst, decided, seed=options.seed, progress=_Progress())
     seconds = time.monotonic() - started
-    print(f"{options.dst}: {decided}; {_megabytes(base, options.dst)} in {seconds:.1f} s", file=sys.stderr)
+    made = f"{options.dst}: {decided}; {_megabytes(base, options.dst)} in {seconds:.1f} s"
+    print(printable(made), file=sys.stderr)
     if options.verify:
         return _verified(options.dst, base, load=True, as_json=False)
     return 0
@@ -121,7 +123,8 @@ def _inspect(options: argparse.Namespace) -> int:
         print(json.dumps(value, indent=2, allow_nan=False))
     else:
         for name, item in value.items():
-            print(f"{name:12} {item:,}" if isinstance(item, int) else f"{name:12} {item or '-'}")
+            text = f"{item:,}" if isinstance(item, int) else printable(str(item or "-"))
+            print(f"{name:12} {text}")
     return 0
 
 
@@ -281,7 +284,7 @@ def _verified(folder: Path, base: Base, *, load: bool, as_json: bool) -> int:
         print(json.dumps(report.to_json(), indent=2, allow_nan=False))
     else:
         for check in report.checks:
-            print(f"{'ok' if check.ok else 'FAILED':7} {check.name:11} {check.detail}")
+            print(printable(f"{'ok' if check.ok else 'FAILED':7} {check.name:11} {check.detail}"))
         report.require()
     return 0 if report.ok else FAILED
 

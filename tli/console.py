@@ -9,9 +9,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from tli.errors import InputError, Problem, TliError
+from tli.terminal import printable
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -52,13 +54,16 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
         raise
 
 
-def run_command(command: Callable[[], int], *, as_json: bool = False) -> int:
+def run_command(
+    command: Callable[[], int], *, as_json: bool = False, hide: Callable[[str], str] = str
+) -> int:
     """Run one command and report how it ended. Anything but our errors and the system's is a bug and raised.
 
     Args:
         command: gives the exit code.
         as_json: an error is also one JSON object on standard output: `error`, the text, and `problems`, each
             with `file`, `line`, `column` and `path` (null where unknown), `got`, `expected` and `try`.
+        hide: takes secrets out of a text that an error shows.
 
     Returns:
         The command's own code; 1 failed, 2 bad input, 130 interrupted. A closed pipe is no failure: 0.
@@ -69,10 +74,13 @@ def run_command(command: Callable[[], int], *, as_json: bool = False) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        text, problems, code = str(error), error.problems, BAD_INPUT
+        problems = tuple(
+            replace(problem, where=hide(problem.where), got=hide(problem.got)) for problem in error.problems
+        )
+        text, code = "\n".join(map(str, problems)), BAD_INPUT
         lines = [f"error: {problem}" for problem in problems]
     except TliError as error:
-        text, problems, code = str(error), (), FAILED
+        text, problems, code = hide(str(error)), (), FAILED
         lines = [f"error: {text}"]
     except KeyboardInterrupt:
         text, problems, code = "stopped", (), INTERRUPTED
@@ -82,11 +90,11 @@ def run_command(command: Callable[[], int], *, as_json: bool = False) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        text, problems, code = f"{where}{error.strerror or error}", (), FAILED
+        text, problems, code = hide(f"{where}{error.strerror or error}"), (), FAILED
         lines = [f"error: {text}"]
         if error.errno == errno.ENOSPC:
             _drop_output()
-    print(*lines, sep="\n", file=sys.stderr)
+    print(printable("\n".join(lines)), file=sys.stderr)
     if as_json:
         _print_json(text, problems)
     return code

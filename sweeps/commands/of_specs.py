@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.commands.shown import Command, print_json, strict_json
+from sweeps.commands.shown import Command, print_json, print_text, strict_json
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from sweeps.spec import Spec
 
 STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
+_AMONG_WORDS = (
+    "the shell's history and process lists may show the secret among this command's words;"
+    " PGPASSWORD, ~/.pgpass or the spec's file keep it out"
+)
 
 
 def _spec(options: argparse.Namespace) -> Spec:
@@ -35,7 +39,7 @@ def _validate(options: argparse.Namespace) -> int:
     else:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
-        print(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
+        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
     return 0
 
 
@@ -61,9 +65,9 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json:
         print_json(plan.to_json())
     else:
-        print(plan.text())
+        print_text(plan.text())
         for note in checked.notes:
-            print(f"note: {note}")
+            print_text(f"note: {note}")
     return 0
 
 
@@ -89,6 +93,11 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     from sweeps.selection import replicates_due
     from sweeps.service import run
     from sweeps.summary import summary_text
+    from sweeps.wording import masked
+
+    given = [*(getattr(options, "set", None) or ()), getattr(options, "study", None) or ""]
+    if any(masked(text) != text for text in given):
+        print(f"note: {_AMONG_WORDS}", file=sys.stderr)
 
     def due(records: Sequence[TrialRecord]) -> int:
         chosen = spec.finalists
@@ -109,7 +118,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
         print_json({"name": spec.name, **answer})
     else:
         elsewhere = spec.root.absolute() != options.usual_runs.absolute()
-        print(
+        print_text(
             summary_text(
                 sweep.verdict,
                 sweep.records,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.commands.shown import Command, print_json
+from sweeps.commands.shown import Command, print_json, print_text
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -28,10 +28,10 @@ def _status(options: argparse.Namespace) -> int:
         )
     else:
         driver = sweep.ledger.driver
-        print(f"Driven by {driver}." if driver else "Nobody drives it now.")
+        print_text(f"Driven by {driver}." if driver else "Nobody drives it now.")
         if limits := sweep.ledger.spec.budget.limits:
-            print(f"The search has spent {spent_in_words(spent, limits)}.")
-        print(status_text(sweep.records))
+            print_text(f"The search has spent {spent_in_words(spent, limits)}.")
+        print_text(status_text(sweep.records))
     return 0
 
 
@@ -51,7 +51,8 @@ def _list(options: argparse.Namespace) -> int:
             }
         )
     else:
-        print(list_text({name: each.records for name, each in listed.items() if name not in unread}, unread))
+        read = {name: each.records for name, each in listed.items() if name not in unread}
+        print_text(list_text(read, unread))
     return 0
 
 
@@ -62,7 +63,7 @@ def _best(options: argparse.Namespace) -> int:
     if options.json:
         print_json(verdict.to_json())
     else:
-        print(best_text(verdict))
+        print_text(best_text(verdict))
     return 0 if verdict.best is not None else 1
 
 
@@ -74,7 +75,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found.to_json())
     else:
-        print(comparison_text(found))
+        print_text(comparison_text(found))
     return 0
 
 
@@ -87,8 +88,8 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"trial": number, "out": str(options.out), "heldout_loss": loss})
     else:
-        print(f"trial {number} is in {options.out}; its held-out loss is {loss:.6f}")
-        print(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
+        print_text(f"trial {number} is in {options.out}; its held-out loss is {loss:.6f}")
+        print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
     return 0
 
 
@@ -117,10 +118,10 @@ def _sync(options: argparse.Namespace) -> int:
     if options.json:
         print_json(synced.to_json())
     else:
-        print(f"{synced.uri} shows all of {synced.trials} trials, {synced.points:,} measurements")
+        print_text(f"{synced.uri} shows all of {synced.trials} trials, {synced.points:,} measurements")
         if synced.lost:
             numbers = ", ".join(map(str, synced.lost))
-            print(f"note: not whole on disk, so not rebuilt in full: the curves of trials {numbers}")
+            print_text(f"note: not whole on disk, so not rebuilt in full: the curves of trials {numbers}")
     return 0
 
 
@@ -136,7 +137,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.json:
         print_json([finding.to_json() for finding in findings])
     else:
-        print(text(findings))
+        print_text(text(findings))
     return 1 if any(finding.ok is False for finding in findings) else 0
 
 

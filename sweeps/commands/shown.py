@@ -7,7 +7,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tli.terminal import printable
+
 Command = Callable[[argparse.Namespace], int]  # gives the exit code
+
+
+def print_text(text: str) -> None:
+    """Text on standard output; names and reasons in it may come from elsewhere."""
+    print(printable(text))
 
 
 def print_json(value: Any) -> None:

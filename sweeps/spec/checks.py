@@ -6,20 +6,23 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
+from sweeps.addresses import holds_secret
 from sweeps.errors import Problem
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import (
+    BaseSettings,
     BudgetSettings,
     DataSettings,
     FinalistSettings,
     ResourceSettings,
+    Settings,
     StoppingSettings,
     StorageSettings,
     TrackingSettings,
     TrialSettings,
 )
-from sweeps.wording import Fault, nearest, shown
+from sweeps.wording import Fault, masked, nearest, shown
 from tli.injection import injection_problems
 from tli.recipe import recipe_problems
 
@@ -127,6 +130,17 @@ def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) 
     if tracking is not None and not _is_store(tracking.uri, ("sqlite", "postgresql", "http", "https")):
         expected = "sqlite, null, or an address http(s)://HOST or sqlite:///FILE"
         yield Fault("tracking.uri", shown(tracking.uri), expected, _address_remedy(tracking.uri))
+
+
+def secret_faults(base: BaseSettings, data: DataSettings) -> Iterator[Fault]:
+    """Secrets in settings that are kept as they are written: beside results, in the study, in MLflow."""
+    sections: tuple[tuple[str, Settings], ...] = (("base", base), ("data", data))
+    for section, settings in sections:
+        for name, value in settings.to_json().items():
+            if isinstance(value, str) and holds_secret(value):
+                expected = "nothing secret, as this setting is kept with the results"
+                remedy = "HF_TOKEN for the hub, or a copy on disk"
+                yield Fault(f"{section}.{name}", shown(value), expected, remedy)
 
 
 def path_faults(paths: Iterable[str], catalogue: Catalogue) -> Iterator[Fault]:
@@ -251,5 +265,5 @@ def _fault(problem: Problem) -> Fault:
     involves = ("data.sequence_length", *_MULTIPLES) if problem.where in _MULTIPLES else ()
     if problem.where.startswith("trial.injection.") and problem.where != "trial.injection.method":
         involves = ("trial.injection.method",)
-    got = "null" if problem.got == "None" else problem.got
+    got = "null" if problem.got == "None" else masked(problem.got)
     return Fault(problem.where, got, problem.expected, problem.remedy, involves)

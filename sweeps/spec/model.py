@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, ValidationError
 
+from sweeps.addresses import masked_address
 from sweeps.errors import Problem, SpecError
 from sweeps.spec import checks, values
 from sweeps.spec.faults import repaired, schema_fault, untouched
@@ -159,12 +160,15 @@ class Spec(Settings):
         return values.settings_for(self.trial, params)
 
     def to_json(self) -> dict[str, Any]:
-        """The whole spec as plain JSON values, with passwords masked."""
+        """The whole spec as plain JSON values, as it is kept and shown: `***` is where a secret stands.
+
+        Only the addresses of the two stores may hold one, see `checks.secret_faults`.
+        """
         plain = self.model_dump(exclude={"search"})
         plain["search"] = {path: wanted.to_json() for path, wanted in self.search.items()}
         for holder, name in ((plain["storage"], "study"), (plain["tracking"], "uri")):
             if holder is not None:
-                holder[name] = masked(holder[name])
+                holder[name] = masked_address(holder[name])
         return {name: plain[name] for name in type(self).model_fields}
 
     @classmethod
@@ -260,6 +264,7 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     yield from checks.stopping_faults(spec.stopping)
     yield from checks.resource_faults(spec.resources)
     yield from checks.address_faults(spec.storage, spec.tracking)
+    yield from checks.secret_faults(spec.base, spec.data)
     wrong = list(checks.condition_faults(spec.search))
     wrong += [
         fault

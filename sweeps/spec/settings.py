@@ -239,14 +239,18 @@ class RetrySettings(Settings):
 class StorageSettings(Settings):
     """Where results are kept."""
 
-    study: str = setting("sqlite, or an address sqlite:///... or postgresql://...", "sqlite", min_length=1)
+    study: str = setting(
+        "sqlite, or an address sqlite:///... or postgresql://...", "sqlite", min_length=1, repr=False
+    )
     artifacts: str = setting("a folder", "runs", min_length=1)
 
 
 class TrackingSettings(Settings):
     """Where MLflow is."""
 
-    uri: str = setting("sqlite, or an address sqlite:///... or http(s)://...", "sqlite", min_length=1)
+    uri: str = setting(
+        "sqlite, or an address sqlite:///... or http(s)://...", "sqlite", min_length=1, repr=False
+    )
 
 
 def catalogue_of(model: type[BaseModel], prefix: str = "") -> dict[str, Setting]:

@@ -8,10 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sweeps.addresses import MASK, secret_name
 from sweeps.errors import Problem, SpecError
 from sweeps.spec.ranges import KINDS
 from sweeps.spec.yaml_source import Source, parse_value, read_bytes, read_file
-from sweeps.wording import masked
+from sweeps.wording import holds_any, masked
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -64,14 +65,16 @@ def _near(path: Path) -> str:
 
 
 def _lay_over(source: Source, override: str) -> None:
-    option = f"--set {masked(override)}"
     path, equals, text = override.partition("=")
+    option = f"--set {masked(path)}{equals}{MASK if secret_name(path) else masked(text)}"
     path = path.strip()
     if not equals or not all(path.split(".")):
         raise SpecError(
             Problem(option, "no dotted path and value", "dotted.path=value", "--set budget.trials=40")
         )
     value = parse_value(text, option)
+    if holds_any(value) and masked(text) == text:  # written with YAML's escapes
+        option = f"--set {path}={MASK}"
     _put(source, _keys(path, source.values), value, option)
 
 

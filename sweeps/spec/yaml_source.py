@@ -40,7 +40,7 @@ class Source:
     """
 
     name: str
-    values: dict[str, Any]
+    values: dict[str, Any] = field(repr=False)  # secrets may stand in them
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 

@@ -21,6 +21,7 @@ from mlflow.entities import Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from sweeps.addresses import masked_address
 from sweeps.outbox import EVENTS, LOCK, Sent, read_events, read_sent, write_sent
 from sweeps.tracking.batches import Batch, batches, milliseconds
 from sweeps.wording import masked
@@ -81,7 +82,9 @@ class Delivery:
         self.client = self.client or MlflowClient(self.target["uri"])
         name, experiment, made = self._experiment(self.client)
         self._new = self._new or made
-        fingerprint = hashlib.sha256(f"{self.target['uri']}\n{experiment}".encode()).hexdigest()[:16]
+        # Kept beside the results, so of the address without its password, which could be guessed from it.
+        place = masked_address(self.target["uri"])
+        fingerprint = hashlib.sha256(f"{place}\n{experiment}".encode()).hexdigest()[:16]
         before = read_sent(self.folder)
         # An emptied store gives its experiments the same numbers again.
         known = before is not None and before.target == fingerprint and not self._new

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sweeps.environment import FOR_MLFLOW, for_child
 from sweeps.outbox import Outbox, read_sent
 from sweeps.records import Point, Role, State
 from sweeps.tracking.interface import NullTracker, Objective, Values
@@ -142,7 +143,7 @@ class Tracker:
         try:
             yield
         except (OSError, TypeError, ValueError) as error:
-            self.problem = f"{type(error).__name__}: {error}"
+            self.problem = masked(f"{type(error).__name__}: {error}")
 
     def _deliver(self) -> None:
         """Start the delivering process, and start it again, ever more patiently, when it died."""
@@ -157,6 +158,7 @@ class Tracker:
                 stdout=log,
                 stderr=log,
                 cwd=Path(__file__).resolve().parents[2],  # so that this very package is found
+                env=for_child(*FOR_MLFLOW),
                 start_new_session=True,  # Ctrl-C is for the driver; it then closes this one
             )
         # The address may hold a password: it goes by the pipe, where no process list shows it. The pipe then

@@ -281,3 +281,20 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
         display.update([record(0, State.COMPLETE, step=50)], "search")
     assert "\x1b" not in stream.getvalue()
     assert stream.getvalue().splitlines()[-1] == "quickstart: search"
+
+
+NASTY, ESCAPED = "\x1b]0;owned\x07 \x9b2J\u202e", r"\x1b]0;owned\x07 \x9b2J\u202e"
+
+
+def test_foreign_text_steers_no_terminal() -> None:
+    failed = record(2, State.FAIL, step=8, reason=f"said {NASTY}")
+    text = drawn([record(1), failed], 250)
+    assert "\x1b" not in text
+    assert ESCAPED in text
+    stream = io.StringIO()
+    with Display("quickstart", 24, stream) as display:
+        display.note(NASTY)
+        display.update([], "search")
+        display.update([failed], "search")
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().count(ESCAPED) == 2

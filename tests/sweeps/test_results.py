@@ -332,3 +332,35 @@ def test_a_trial_into_what_is_no_folder(place: Path, capsys: pytest.CaptureFixtu
     assert line == (
         f"--out: got text.txt/new in {place}/text.txt; expected a folder in one to write to; try another name"
     )
+
+
+def test_names_and_errors_from_elsewhere_steer_no_terminal(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = place / "runs" / "odd\x1b[2J"
+    folder.mkdir()
+    (folder / "spec.json").write_text("[]")
+    for command in (
+        ["list"],
+        ["list", "--json"],
+        ["status", folder.name],
+        ["export", "tiny", "--out", "\x1b[2J/x"],
+    ):
+        main(command)
+        said = "".join(capsys.readouterr())
+        assert "\x1b" not in said
+    main(["list"])
+    assert r"odd\x1b[2J" in capsys.readouterr().out
+
+
+def test_a_fault_of_ours_is_told_without_what_it_quotes(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("could not open postgresql://me:it's s3cret\x1b[2J@host/db")
+
+    monkeypatch.setattr("sweeps.results.find", broken)
+    assert main(["status", "tiny"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith("RuntimeError: could not open postgresql://me:***@host/db\n")

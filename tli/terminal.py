@@ -1,0 +1,23 @@
+"""Text for a terminal: foreign characters that would steer it are written as escapes."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def printable(text: str) -> str:
+    r"""The text with every character that steers a terminal, or cannot be encoded, as its escape.
+
+    Names, error texts and file names come from elsewhere: an ESC in one would move the cursor, rename the
+    window or hide what follows. Line ends, tabs and every visible character stay: `"a\x1b[2J"` becomes
+    `"a\\x1b[2J"`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t" or character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
