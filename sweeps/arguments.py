@@ -136,6 +136,7 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         metavar="URI",
         help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
     )
+    resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
     for each in (resume, status, best, export, ui, sync):
         each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
     for each in (resume, status, best, compare, export, ui, sync, doctor):

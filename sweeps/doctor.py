@@ -12,9 +12,10 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from sweeps.backends import cluster, store
+from sweeps.backends import cluster, store, study
 from sweeps.findings import Finding, first_line, text
 from sweeps.machine import cores, existing, free_space, memory, writable
+from sweeps.reach import url_of
 from sweeps.wording import masked
 
 __all__ = ["Finding", "examine", "text"]
@@ -42,10 +43,8 @@ def examine(
         address: of a Ray cluster, HOST:PORT; None looks at none.
         threads: what the environment has as OMP_NUM_THREADS.
     """
-    study = study_url if study_url not in (None, "sqlite") else f"sqlite:///{runs.absolute() / 'study.db'}"
-    tracking = (
-        mlflow_uri if mlflow_uri not in (None, "sqlite") else f"sqlite:///{runs.absolute() / 'mlflow.db'}"
-    )
+    kept = study_url if study_url not in (None, "sqlite") else url_of(runs.absolute() / "study.db")
+    tracking = mlflow_uri if mlflow_uri not in (None, "sqlite") else url_of(runs.absolute() / "mlflow.db")
     looks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -54,7 +53,7 @@ def examine(
         ("memory", _memory),
         ("GPUs", _gpus),
         ("disk", lambda: _disk(runs)),
-        ("study", lambda: store("study", str(study), "studies")),
+        ("study", lambda: study(str(kept))),
         ("MLflow", lambda: store("MLflow", str(tracking), "experiments")),
     ]
     if address is not None:

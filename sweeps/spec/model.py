@@ -17,6 +17,7 @@ from typing import Any, Self
 from pydantic import Field, PrivateAttr, ValidationError
 
 from sweeps.errors import Problem, SpecError
+from sweeps.reach import url_of
 from sweeps.spec import checks, values
 from sweeps.spec.faults import repaired, schema_fault, untouched
 from sweeps.spec.ranges import Range, read_range
@@ -123,7 +124,7 @@ class Spec(Settings):
         return None if self.tracking is None else self._store(self.tracking.uri, "mlflow.db")
 
     def _store(self, address: str, file: str) -> str:
-        return f"sqlite:///{self.root / file}" if address == "sqlite" else address
+        return url_of(self.root / file) if address == "sqlite" else address
 
     def report_steps(self) -> tuple[int, ...]:
         """Steps at which the held-out loss is measured, in order.
