@@ -191,7 +191,7 @@ def file_of(url: str) -> Path:
 
 
 def url_of(file: Path, scheme: str = "sqlite", query: str = "") -> str:
-    """The `sqlite:///` URL of a file: what SQLAlchemy, or Optuna's template, would read otherwise is escaped."""
+    """The `sqlite:///` URL of a file: what SQLAlchemy or Optuna take for more than a name is escaped."""
     return f"{scheme}:///{str(file).translate(_ESCAPED)}{'?' if query else ''}{query}"
 
 

@@ -222,7 +222,7 @@ def sweeps_in(runs: Path) -> dict[str, Listed]:
             with reach.readable(sweep.spec.study_url, name):
                 listed[name] = Listed(sweep.records, sweep.ledger.finished)
         except SpecError as error:
-            listed[name] = Listed(reason=_reason(error))
+            listed[name] = Listed(reason=_reason(error.problems))
     reason = _unreadable(runs / "study.db")
     if reason is not None and reason not in [each.reason for each in listed.values()]:
         listed["study.db"] = Listed(reason=reason)
@@ -234,18 +234,19 @@ def _unreadable(file: Path) -> str | None:
     url = reach.url_of(file)
     if not _is_file(file):
         return None
+    problems = list(reach.store(url, str(file), table="studies", written=False))
+    if problems:
+        return _reason(problems)
     try:
-        if problems := list(reach.store(url, str(file), table="studies", written=False)):
-            raise SpecError(*problems)
         with reach.readable(url, str(file)):
             look(url)
     except SpecError as error:
-        return _reason(error)
+        return _reason(error.problems)
     return None
 
 
-def _reason(error: SpecError) -> str:
-    first = error.problems[0]
+def _reason(problems: Sequence[Problem]) -> str:
+    first = problems[0]
     return f"{first.got}; try {first.remedy}" if first.remedy else first.got
 
 

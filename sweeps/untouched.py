@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+_TRIES = 20
+_CAME_OR_WENT = ("SQLITE_CANTOPEN", "SQLITE_READONLY")  # a driver that started or ended between look and open
 _AHEAD = 2  # what byte 18 of a file says that is written ahead (WAL)
 Mark = tuple[int, int, int]
 
@@ -16,9 +19,9 @@ Mark = tuple[int, int, int]
 def connect(file: Path, *, patience: float = 60.0) -> sqlite3.Connection:
     """A connection that reads a SQLite file and cannot write it.
 
-    A file that is written ahead has two companions while it is open. SQLite makes them for every reader, and a
-    reader that may not write cannot remove them again; so which way of opening leaves none depends on what
-    lies there. A driver may go on writing meanwhile.
+    A file that is written ahead has two companions while it is open. SQLite makes them for every reader, and
+    one that may not write cannot remove them again; so which way of opening leaves none depends on what lies
+    there. A driver may go on writing meanwhile.
 
     Args:
         file: the database.
@@ -27,7 +30,17 @@ def connect(file: Path, *, patience: float = 60.0) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    file = file.absolute()
+    for _ in range(_TRIES):
+        try:
+            return _connected(file.absolute(), patience)
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith(_CAME_OR_WENT):
+                raise
+        time.sleep(0.02)
+    return _connected(file.absolute(), patience)
+
+
+def _connected(file: Path, patience: float) -> sqlite3.Connection:
     ahead, shared = (file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))
     if shared.exists():  # by a driver that lives, or one that was killed: SQLite rebuilds the index in memory
         return _opened(file, "mode=ro&readonly_shm=1", patience)
@@ -53,7 +66,13 @@ def mark(file: Path) -> Mark | None:
 def _opened(file: Path, options: str, patience: float) -> sqlite3.Connection:
     # Quoted for SQLite's own URIs: a file's name may hold a question mark or a percent sign.
     name = f"file:{quote(str(file))}?{options}"
-    return sqlite3.connect(name, uri=True, timeout=patience, check_same_thread=False)
+    opened = sqlite3.connect(name, uri=True, timeout=patience, check_same_thread=False)
+    try:
+        opened.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # only now are its companions opened
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def _written_ahead(file: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A ledger's store opened to be looked at: nothing is made, upgraded or switched, and nothing can be written."""
+"""A ledger's store opened for reading: nothing is made, upgraded or switched, and nothing can be written."""
 
 from __future__ import annotations
 
