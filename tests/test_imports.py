@@ -27,7 +27,10 @@ ONLY_IN = {
     "ray": {"sweeps/tuner", "sweeps/searcher", "sweeps/submit"},
     "optuna": {"sweeps/space", "sweeps/ledger"},
     "sqlalchemy": {"sweeps/ledger", "sweeps/reach", "sweeps/backends"},
-    "mlflow": {"sweeps/tracking"},
+    "mlflow": {"sweeps/tracking", "sweeps/views"},
+    "optuna_dashboard": {"sweeps/views"},
+    "uvicorn": {"sweeps/views"},
+    "starlette": {"sweeps/views"},
     "pydantic": {"sweeps/spec"},
     "yaml": {"sweeps/spec"},
     "rich": {"sweeps/display", "sweeps/summary"},
@@ -67,7 +70,7 @@ LAZY = {
     "tli/recipe",
 }
 # Rooms that may give a variable its default, because a third party has no other switch.
-SETS_ENVIRONMENT = {"sweeps/tuner"}
+SETS_ENVIRONMENT = {"sweeps/tuner", "sweeps/views"}
 HEAVY = {
     "torch",
     "transformers",
