@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from sweeps.backends import cluster, store, study
 from sweeps.findings import Finding, first_line, text
 from sweeps.machine import cores, existing, free_space, memory, writable
 from sweeps.reach import url_of
+from sweeps.scratch import LONGEST, SHORTEST, fits_ray
 from sweeps.wording import masked
 
 __all__ = ["Finding", "examine", "text"]
@@ -53,6 +55,7 @@ def examine(
         ("memory", _memory),
         ("GPUs", _gpus),
         ("disk", lambda: _disk(runs)),
+        ("temporary folder", _temporary),
         ("study", lambda: study(str(kept))),
         ("MLflow", lambda: store("MLflow", str(tracking), "experiments")),
     ]
@@ -188,6 +191,20 @@ def _disk(runs: Path) -> Finding:
     if not writable(place):
         return Finding.wrong("disk", f"{place} cannot be written to", "--runs DIR")
     return Finding("disk", free >= ENOUGH_DISK, detail, "--runs DIR on a larger disk")
+
+
+def _temporary() -> Finding:
+    """Where Ray's sockets go when a run starts it here."""
+    name, wanted = "temporary folder", Path(tempfile.gettempdir())
+    fits = [fits_ray(place) for place in (wanted, SHORTEST)]
+    if fits[0]:
+        return Finding.good(name, str(wanted))
+    why = f"{wanted} is too long a path for Ray's sockets, or not to be written to"
+    if fits[1]:
+        return Finding.note(name, f"{why}; they go to {SHORTEST}", f"export TMPDIR={SHORTEST}")
+    return Finding.wrong(
+        name, f"{why}, and so is {SHORTEST}", f"export TMPDIR=DIR of at most {LONGEST - 24} characters"
+    )
 
 
 def _size(amount: int) -> str:
