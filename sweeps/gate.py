@@ -94,7 +94,7 @@ class Gate:
         return None
 
     def _is_here(self, name: str, local: str) -> bool:
-        """Whether a name means this machine to whoever connected to one of its addresses."""
+        """Whether a name means this machine to a client that connected to one of its addresses."""
         if name in self._names:
             return True
         try:

@@ -21,7 +21,7 @@ SHORTEST = Path("/tmp")  # noqa: S108 - looked at before it is used
 def ray_folder(temporary: Path | None = None, shorter: Path = SHORTEST) -> Path:
     """A folder for the sessions of a Ray that is started here: within one of ours alone, with a short path.
 
-    Ray's own choice is shared by all users, belongs to whoever came first, and can be written to by everyone.
+    Ray's own choice is shared by all users, belongs to the first of them, and can be written to by each.
 
     Args:
         temporary: the folder for temporary files; the system's, as TMPDIR has it, when left out.
@@ -34,7 +34,7 @@ def ray_folder(temporary: Path | None = None, shorter: Path = SHORTEST) -> Path:
     for place in (wanted, shorter):
         if fits_ray(place):
             with suppress(OSError):
-                # One below, for Ray opens its own folder to everyone.
+                # One below, for Ray opens its own folder to all users.
                 return own_folder(place / f"sweeps-{os.getuid()}") / "r"
     raise SweepError(
         f"no folder for Ray's sockets in {wanted}: its path has at most {LONGEST - 24} "

@@ -38,7 +38,7 @@ def main() -> None:
         names=given["names"],
         shows=shows,
     )
-    # The log of accesses would hold the token; headers of a proxy are those of whoever sends them.
+    # The log of accesses would hold the token; headers of a proxy are what the client says.
     quiet = {"log_level": "warning", "access_log": False, "proxy_headers": False, "server_header": False}
     uvicorn.Server(uvicorn.Config(gate, ws="none", **quiet)).run(sockets=[listening])  # type: ignore[arg-type]
 
@@ -58,7 +58,7 @@ def shows_study(method: str, _path: str) -> bool:
 
 
 def _mlflow(uri: str) -> Any:
-    """MLflow's own application over a store. It is told by the environment alone what to serve."""
+    """MLflow's own application over a store. Only the environment says what it serves."""
     from sweeps.tracking.store import from_within
 
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"):
@@ -93,7 +93,7 @@ _VIEWS: dict[str, tuple[Callable[[str], Any], Callable[[str, str], bool]]] = {
 
 
 def _end_with_the_pipe() -> None:
-    """When it breaks, whoever started us is gone; all that we started goes, too."""
+    """When it breaks, `sweeps ui` is gone; all that was started here goes, too."""
     sys.stdin.read()
     os.killpg(0, signal.SIGKILL)
 
