@@ -17,7 +17,7 @@ from typing import Any
 from sweeps import untouched
 from sweeps.errors import InputError, Problem, SpecError
 from sweeps.findings import Finding, first_line
-from sweeps.reach import driven, file_of, may_exist, readable
+from sweeps.reach import driven, file_of, may_exist, readable, without_masks
 from sweeps.wording import masked
 
 _PATIENCE = 5.0  # seconds for a store to answer
@@ -48,6 +48,7 @@ def store(name: str, url: str, table: str) -> Finding:
 
 def study(url: str) -> Finding:
     """Whether the study's store answers, and whether this Optuna can read what is in it."""
+    url = without_masks(url)  # copied from a message: the client may have the password
     found = store("study", url, "studies")
     if not found.ok or not may_exist(url):
         return found

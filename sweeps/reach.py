@@ -223,7 +223,7 @@ def readable(url: str, where: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in _DRIVERS and not outdated:
             raise
         said = _first_line(getattr(error, "orig", None) or error)
-        remedy = _newer(url, said) if outdated else "sweeps doctor"
+        remedy = _newer(url, said) if outdated else f"sweeps doctor --study {shlex.quote(masked(url))}"
         raise SpecError(
             Problem(where, f"{masked(url)!r} ({said})", "a study that can be read", remedy)
         ) from error
