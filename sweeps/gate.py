@@ -57,7 +57,7 @@ class Gate:
             shows: whether a method and a path ask for something that may be had.
         """
         self._app, self._token, self._shows = app, token, shows
-        self._names = {name.lower() for name in names}
+        self._names = {each for name in names for each in (name.lower(), _name(name)) if each}
         self._cookie = f"sweeps-ui-{port}"
 
     async def __call__(

@@ -31,6 +31,7 @@ from sweeps.wording import masked
 
 START_SECONDS = 120.0
 _TAIL = 20  # lines of a log that are shown when its program ends
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would be told the token
 _OPENING = '<meta http-equiv="refresh" content="0; url={}">'
 
 
@@ -192,7 +193,7 @@ class Program:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(f"{self.url}{path}", data, headers)  # noqa: S310 - our own
         try:
-            with urllib.request.urlopen(request, timeout=5.0) as answer:  # noqa: S310 - our own
+            with _DIRECT.open(request, timeout=5.0) as answer:
                 return bytes(answer.read())
         except (OSError, ValueError):
             return None

@@ -80,6 +80,8 @@ class Reply:
         ("127.0.0.1", "::ffff:127.0.0.1", (), 200),
         ("10.0.0.7:5000", "10.0.0.7", (), 200),
         ("head.example:5000", "10.0.0.7", ("Head.example",), 200),
+        ("head.example", "10.0.0.7", ("head.example:5000",), 200),
+        ("[fd00::7]:5000", "10.0.0.7", ("fd00::7",), 200),
         ("evil.example:5000", "127.0.0.1", (), 403),  # made to point here
         ("localhost.evil.example", "127.0.0.1", (), 403),
         ("localhost:5000", "10.0.0.7", ("head.example",), 403),  # forged from elsewhere
