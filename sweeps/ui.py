@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import html
-import ipaddress
 import json
 import os
 import secrets
@@ -17,14 +16,14 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
-from sweeps.errors import InputError, Problem, SweepError
+from sweeps.door import HERE, Door, sockets
+from sweeps.errors import SweepError
 from sweeps.gate import TOKEN
 from sweeps.reach import file_of, may_exist
 from sweeps.wording import masked
@@ -35,42 +34,11 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a prox
 _OPENING = '<meta http-equiv="refresh" content="0; url={}">'
 
 
-@dataclass(frozen=True)
-class Door:
-    """Where the pages are served, and to which requests."""
-
-    host: str = "127.0.0.1"
-    port: int = 5000  # of MLflow
-    dashboard_port: int = 8080
-    names: Sequence[str] = ()  # that this machine is known under elsewhere
-
-    @property
-    def known_as(self) -> list[str]:
-        """The names that a request may ask for, beside the address that it came to and, here, localhost."""
-        if not self.outside:
-            return [*self.names]
-        own = [socket.gethostname(), socket.getfqdn()]
-        return [*own, *self.names] if self._address else [self.host, *own, *self.names]
-
-    @property
-    def outside(self) -> bool:
-        """Whether other machines can reach it."""
-        return not self._address.is_loopback if self._address else self.host != "localhost"
-
-    @property
-    def _address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The host, where it is no name."""
-        try:
-            return ipaddress.ip_address(self.host)
-        except ValueError:
-            return None
-
-
 def serve(
     study_url: str,
     mlflow_uri: str | None,
     *,
-    door: Door = Door(),
+    door: Door = HERE,
     open_browser: bool = False,
     study: str | None = None,
 ) -> int:
@@ -103,12 +71,12 @@ def serve(
         tempfile.TemporaryDirectory(prefix="sweeps-ui-") as folder,
         contextlib.ExitStack() as stack,
     ):
-        sockets = _sockets(door, stores)
+        listening = sockets(door, stores)
         programs = {name: Program(name, stores[name], door, token, Path(folder)) for name in stores}
-        for each in sockets.values():
+        for each in listening.values():
             stack.enter_context(each)
         for name, program in programs.items():
-            stack.enter_context(program.listening(sockets[name]))
+            stack.enter_context(program.listening(listening[name]))
         _wait(programs)
         pages = {name: program.page(study) for name, program in programs.items()}
         if mlflow_uri is not None and not served:
@@ -244,40 +212,6 @@ def _opening(file: Path, page: str) -> str:
     file.touch(mode=0o600)
     file.write_text(_OPENING.format(html.escape(page)))
     return file.as_uri()
-
-
-def _sockets(door: Door, stores: Collection[str]) -> dict[str, socket.socket]:
-    """A listening socket for each view, or all that cannot be had."""
-    flags = {"MLflow": ("--port", door.port), "Optuna": ("--dashboard-port", door.dashboard_port)}
-    problems, found = [], dict[str, socket.socket]()
-    for name in stores:
-        flag, port = flags[name]
-        try:
-            found[name] = _listen(door.host, port)
-        except (OSError, OverflowError) as error:
-            number = getattr(error, "errno", None)
-            reason = os.strerror(number) if number and number > 0 else str(error)
-            twice = port in [each.getsockname()[1] for each in found.values()]
-            got = f"{port} ({'asked for twice' if twice else reason})"
-            problems.append(Problem(flag, got, "a free port", f"{flag} {_free(door.host)}"))
-    if problems:
-        for each in found.values():
-            each.close()
-        raise InputError(*problems)
-    return found
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, reuse_port=False)
-
-
-def _free(host: str) -> int:
-    try:
-        with _listen(host, 0) as found:
-            return int(found.getsockname()[1])
-    except OSError:
-        return 5001
 
 
 def _wait(programs: Mapping[str, Program]) -> None:

@@ -93,9 +93,10 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
+    from sweeps.door import Door
     from sweeps.results import server_problem
     from sweeps.tracking import store_uri
-    from sweeps.ui import Door, serve
+    from sweeps.ui import serve
 
     sweep = _find(options)
     root = sweep.folders.artifacts.absolute()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from sweeps.door import Door
 from sweeps.gate import Gate
-from sweeps.ui import Door
 from sweeps.views import shows_mlflow, shows_study
 
 TOKEN = "right-token"

@@ -22,12 +22,14 @@ import pytest
 
 pytest.importorskip("optuna_dashboard")
 
+from sweeps.door import Door
 from sweeps.errors import InputError, SweepError
-from sweeps.ui import Door, _opening, serve
+from sweeps.ui import _opening, serve
 
 SERVE = """
 import json, sys
-from sweeps.ui import Door, serve
+from sweeps.door import Door
+from sweeps.ui import serve
 given = json.loads(sys.argv[1])
 sys.exit(serve(**{**given, "door": Door(**given.pop("door"))}))
 """
