@@ -19,6 +19,7 @@ from sweeps.spec.checks import address_faults
 from sweeps.spec.settings import StorageSettings, TrackingSettings
 from sweeps.wording import masked
 
+_OWN_SPEC = "the sweep's own spec file as NAME"
 STUDY_URL = "--study postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
@@ -105,7 +106,8 @@ def named(reference: str, *, runs: str | None = None, study: str | None = None) 
     if _is_file(kept):
         spec = _kept(kept, root)
         if study is None and reach.server(spec.study_url):
-            raise SpecError(_server_of_a_kept_spec(spec, "storage.study", spec.study_url, STUDY_URL))
+            remedy = f"{STUDY_URL}, or {_OWN_SPEC}"
+            raise SpecError(_server_of_a_kept_spec(spec, "storage.study", spec.study_url, remedy))
     elif _is_file(Path(reference)) or reference in packaged():
         spec = load_spec(reference, runs=runs)
     elif root.exists() and not root.is_dir():
@@ -307,19 +309,25 @@ def places(sweep: Sweep) -> dict[str, str]:
     return shown
 
 
-def server_problem(sweep: Sweep) -> Problem | None:
-    """Why no login may be sent to the MLflow of a sweep: it is a server that only a kept spec names."""
+def server_problem(sweep: Sweep, option: str | None = "--tracking URI") -> Problem | None:
+    """Why no login may be sent to the MLflow of a sweep: it is a server that only a kept spec names.
+
+    Args:
+        sweep: found by its name or by its spec.
+        option: with which a command takes the address instead.
+    """
     uri = sweep.spec.tracking_uri
     if not sweep.kept or uri is None or not reach.server(uri):
         return None
-    return _server_of_a_kept_spec(sweep.spec, "tracking.uri", uri, "--tracking URI")
+    remedy = f"{option}, or {_OWN_SPEC}" if option else _OWN_SPEC
+    return _server_of_a_kept_spec(sweep.spec, "tracking.uri", uri, remedy)
 
 
-def _server_of_a_kept_spec(spec: Spec, path: str, url: str, option: str) -> Problem:
+def _server_of_a_kept_spec(spec: Spec, path: str, url: str, remedy: str) -> Problem:
     """A folder of results can come from elsewhere; passwords of the environment go where the user says."""
     got = f"{masked(url)!r}, a server named by the kept spec alone"
     expected = "its address from you, as a login may be sent to it"
-    return Problem(spec.where(path), got, expected, f"{option}, or the sweep's own spec file as NAME")
+    return Problem(spec.where(path), got, expected, remedy)
 
 
 def _kept_file(reference: str, runs: str | None) -> Path:

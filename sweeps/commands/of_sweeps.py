@@ -102,7 +102,7 @@ def _ui(options: argparse.Namespace) -> int:
     root = sweep.folders.artifacts.absolute()
     tracking = sweep.spec.tracking
     uri = store_uri(tracking.uri, root) if tracking else None
-    if uri is not None and not uri.startswith("http") and (problem := server_problem(sweep)):
+    if uri is not None and not uri.startswith("http") and (problem := server_problem(sweep, None)):
         print(f"note: without MLflow; {problem}")
         uri = None
     names = [name.strip() for name in options.allowed_hosts.split(",") if name.strip()]
