@@ -110,8 +110,12 @@ class Spec(Settings):
 
     @property
     def root(self) -> Path:
-        """The folder of all artifacts, as written: relative to where the sweep was started."""
-        return Path(self.storage.artifacts)
+        """The folder of all artifacts: relative to where the sweep was started, from `~` to where that is."""
+        written = Path(self.storage.artifacts)
+        try:
+            return written.expanduser()
+        except RuntimeError:  # a user that is not known
+            return written
 
     @property
     def study_url(self) -> str:

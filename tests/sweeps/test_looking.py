@@ -129,7 +129,7 @@ def test_a_look_sees_what_a_driver_writes_meanwhile(tmp_path: Path) -> None:
 
     driver = threading.Thread(target=drive)
     driver.start()
-    seen, until = [0], time.monotonic() + 2.0
+    seen, until = [0], time.monotonic() + 1.0
     try:
         while time.monotonic() < until:
             store = look(url)
@@ -275,18 +275,42 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_store_lies_in_its_folder_whatever_that_is_called(name: str, tmp_path: Path) -> None:
+def test_the_address_of_a_file_means_that_file(name: str, tmp_path: Path) -> None:
     file = tmp_path / name / "study.db"
     url = reach.url_of(file)
     assert reach.file_of(url) == Path(str(sqlalchemy.make_url(url).database)) == file
     assert reach.absolute(url) == url
+    file.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(file)) as made:
+        made.execute("CREATE TABLE studies (study_name)")
+        made.commit()
+    assert list(reach.store(url, "here", table="studies")) == []
+    with contextlib.closing(untouched.connect(file)) as opened:
+        assert opened.execute("SELECT name FROM sqlite_master").fetchall() == [("studies",)]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_home_folder_is_the_users(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    spec = load_spec("tiny.yaml", overrides=["storage.artifacts=~/runs"])
+    assert spec.study_url == reach.url_of(place / "runs/study.db")
+    assert load_spec("tiny.yaml", overrides=["storage.artifacts=~nobody-of-that-name/x"]).root.parts[1:] == (
+        "x",
+    )
+    file = place / "home.yaml"
+    file.write_text((place / "tiny.yaml").read_text().replace("artifacts: runs", 'artifacts: "~/runs"'))
+    assert find("home.yaml").folders.sweep == place / "runs/tiny"
+
+
+@pytest.mark.parametrize("name", ["feature%2F{SCHEMA_VERSION}", "why?"])
+def test_a_store_lies_in_its_folder_whatever_that_is_called(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name / "study.db"
+    url = reach.url_of(file)
     open_storage(url).create_new_study([optuna.study.StudyDirection.MINIMIZE], "here")
     store = look(url)
     assert store is not None
     assert [each.study_name for each in store.get_all_studies()] == ["here"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
     assert file.is_file()
-    with contextlib.closing(untouched.connect(file)) as opened:
-        assert opened.execute("SELECT study_name FROM studies").fetchall() == [("here",)]
     (finding,) = [each for each in examine(file.parent) if each.name == "study"]
     assert (finding.ok, finding.detail) == (True, f"{file}, 1 studies")

@@ -198,13 +198,17 @@ def test_the_dashboard_answers_its_user_alone_and_ends_with_us(
 
 
 def test_what_is_open_to_other_machines_goes_by_their_name_for_it(
-    study: str, servings: list[Serving]
+    study: str, tmp_path: Path, servings: list[Serving]
 ) -> None:
     port = free_port()
     door = {"host": "0.0.0.0", "dashboard_port": port, "names": ["head.example"]}
-    serving = Serving(study_url=study, mlflow_uri=None, door=door, study="quick")
+    mlflow = f"sqlite:///{tmp_path}/mlflow.db"
+    serving = Serving(study_url=study, mlflow_uri=mlflow, door=door, study="quick")
     servings.append(serving)
-    assert any("not encrypted" in note for note in serving.notes)
+    first, second = serving.notes
+    assert first == f"note: nothing was told to MLflow so far: there is no {tmp_path}/mlflow.db\n"
+    assert list(tmp_path.iterdir()) == [], "nothing is made by looking"
+    assert "not encrypted" in second
     bearer = {"Authorization": f"Bearer {token_of(serving.pages['Optuna'])}"}
     assert Asked(port, "/api/studies", host="head.example", **bearer).status == 200
     assert Asked(port, "/api/studies", host=socket.gethostname(), **bearer).status == 200
@@ -221,16 +225,6 @@ def test_what_is_open_to_other_machines_goes_by_their_name_for_it(
             there.recv(10000)
             there.sendall(words.format(address).encode())
             assert there.recv(100).startswith(b"HTTP/1.1 200")
-
-
-def test_no_store_of_mlflow_is_made_by_looking(study: str, tmp_path: Path, servings: list[Serving]) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    door = {"port": free_port(), "dashboard_port": free_port()}
-    serving = Serving(study_url=study, mlflow_uri=uri, door=door, study="quick")
-    servings.append(serving)
-    assert list(serving.pages) == ["Optuna"]
-    assert serving.notes == [f"note: nothing was told to MLflow so far: there is no {tmp_path}/mlflow.db\n"]
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_browser_is_started_without_the_token_among_its_words(tmp_path: Path) -> None:
