@@ -91,6 +91,8 @@ def sqlite(url: str, where: str, *, table: str | None = None, written: bool = Tr
         yield Problem(where, f"{str(file)!r}, a folder", "a file for SQLite", str(file / "study.db"))
     elif file.is_file():
         yield from _file_problems(file, where, table, written=written)
+    elif file.exists():  # a pipe would be waited for
+        yield Problem(where, f"{str(file)!r}, which is no file", "a SQLite file or a new one", "another name")
     else:
         folder = machine.existing(file.parent)
         if not folder.is_dir() or not machine.writable(folder):

@@ -72,6 +72,12 @@ def is_ours(path: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
+def keep_rays_token() -> None:
+    """See that the token of this user's own Ray clusters is read by no other user; see `keep_to_ourselves`."""
+    with suppress(RuntimeError):  # a user without a home
+        keep_to_ourselves(Path.home() / ".ray" / "auth_token")
+
+
 def keep_to_ourselves(file: Path) -> None:
     """See that a secret in a file of ours is read by no other user, before and after it is made.
 

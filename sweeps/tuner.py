@@ -11,7 +11,6 @@ import threading
 import time
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -24,7 +23,7 @@ from sweeps.execution import Execution, Worker
 from sweeps.folders import Folders
 from sweeps.preemption import Notice
 from sweeps.records import METRIC, Assignment, Role
-from sweeps.scratch import keep_to_ourselves, ray_folder
+from sweeps.scratch import keep_rays_token, ray_folder
 from sweeps.spec import Spec
 from sweeps.watch import Watch
 from sweeps.watchdog import Bounds, hung
@@ -125,11 +124,11 @@ def start_cluster(spec: Spec, address: str | None) -> None:
 def _start_here(spec: Spec) -> None:
     # Its head ends with us; a signal to the whole process group may end it first, and Ray waits for it then.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-    token, folder = Path.home() / ".ray" / "auth_token", ray_folder()
-    keep_to_ourselves(token)  # Ray makes it at its first start, for all to read
+    folder = ray_folder()
+    keep_rays_token()  # Ray makes it at its first start, for all to read
     try:
         _init(address="local", num_cpus=_cpus(spec), include_dashboard=False, _temp_dir=str(folder))
-        keep_to_ourselves(token)
+        keep_rays_token()
     except Exception as error:  # noqa: BLE001 - that is what Ray raises on a machine too busy to start it
         raise SweepError(f"Ray did not start on this machine: {_reason(error)}") from None
 

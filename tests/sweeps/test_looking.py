@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -180,6 +181,17 @@ def test_a_planted_spec_that_names_the_file_of_another_program(
     assert main(["doctor", "--study", "sqlite:///foreign.db"]) in (0, 1)
     assert tree(place) == before
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_planted_spec_that_names_a_pipe_or_a_device(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(place / "pipe")
+    for file in (place / "pipe", Path("/dev/zero")):
+        planted(place, f"sqlite:///{file}")
+        assert main(["status", "tiny"]) == 2
+        assert f"{str(file)!r}, which is no file" in capsys.readouterr().err
+        assert main(["list"]) == 0
 
 
 @pytest.mark.postgres
