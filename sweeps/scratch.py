@@ -73,7 +73,7 @@ def is_ours(path: Path) -> bool:
 
 
 def keep_rays_token() -> None:
-    """See that the token of this user's own Ray clusters is read by no other user; see `keep_to_ourselves`."""
+    """See that the token of this user's own Ray clusters is read by no other user: `keep_to_ourselves`."""
     with suppress(RuntimeError):  # a user without a home
         keep_to_ourselves(Path.home() / ".ray" / "auth_token")
 
