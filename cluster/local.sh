@@ -18,7 +18,8 @@ options of start:
   --runs DIR           where jobs write, as SWEEPS_RUNS (default ./runs)
   --port N             of the head (default 6379)
   --dashboard-port N   of the jobs server (default 8265)
-  --dir DIR            state, token, logs; a short path (default /tmp/sweeps-ray-UID)
+  --dir DIR            state, token, logs: your own folder, a short path
+                       (default sweeps-ray in $XDG_RUNTIME_DIR, or ~/.sweeps-ray)
 
 PYTHON names the interpreter (default .venv/bin/python, or python3).
 TEXT
@@ -31,7 +32,12 @@ fail() {
 
 command=${1:-}
 [ $# -gt 0 ] && shift
-head_cpus=1 worker_cpus=1 runs=runs port=6379 dashboard=8265 dir=/tmp/sweeps-ray-$(id -u)
+# A folder that no other user can have made: whose token is in it may run code as us.
+usual=${HOME:-}/.sweeps-ray
+if [ -n "${XDG_RUNTIME_DIR:-}" ] && [ -d "$XDG_RUNTIME_DIR" ] && [ -O "$XDG_RUNTIME_DIR" ]; then
+    usual=$XDG_RUNTIME_DIR/sweeps-ray
+fi
+head_cpus=1 worker_cpus=1 runs=runs port=6379 dashboard=8265 dir=$usual
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) usage && exit 0 ;;
@@ -56,6 +62,8 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 python=$(command -v "$PYTHON") || fail "PYTHON: got $PYTHON; expected an interpreter; try make install"
 bin=$(cd "$(dirname "$python")" && pwd)
+
+case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
 
 # Every process of these two nodes carries the folder in its environment; nothing else does.
 marker="SWEEPS_LOCAL_CLUSTER=$dir"
@@ -90,29 +98,47 @@ alive() {
     done | sort -u
 }
 
+# The folder is ours, is no link, and no other user may look into it.
+ours_alone() {
+    "$python" - "$dir" <<'TEXT'
+import os, stat, sys
+found = os.lstat(sys.argv[1])
+sys.exit(not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077 != 0)
+TEXT
+}
+
+check_folder() {
+    [ -e "$dir" ] || [ -L "$dir" ] || fail "$dir: got no local cluster; expected one; try cluster/local.sh start"
+    ours_alone || fail "--dir: got $dir, which other users may use; expected a folder of your own with mode 700; try --dir DIR that is not there yet"
+}
+
 taken() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
 environment() {
     echo "export RAY_AUTH_MODE=token"
-    echo "export RAY_AUTH_TOKEN_PATH=$dir/token"
-    echo "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:$(cat "$dir/dashboard-port")"
+    printf 'export RAY_AUTH_TOKEN_PATH=%q\n' "$dir/token"
+    echo "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:$(tr -cd 0-9 <"$dir/dashboard-port")"
 }
 
 start() {
     [ -z "$(ours)" ] || fail "$dir: got a cluster that runs already; expected none; try cluster/local.sh stop"
-    [ ${#dir} -le 38 ] || fail "--dir: got $dir; expected at most 38 characters, for Ray's sockets; try /tmp/ray"
+    [ ${#dir} -le 38 ] || fail "--dir: got $dir; expected at most 38 characters, for Ray's sockets; try a new folder in /tmp"
     [ -x "$bin/ray" ] || fail "PYTHON: got $python without Ray; expected one with it; try pip install '.[sweeps]'"
     local each
     for each in $port $((port + 1)) $((port + 2)) $((port + 3)); do
         taken "$each" && fail "--port: got $port, and something listens on $each; expected four free ones in a row; try another"
     done
     taken "$dashboard" && fail "--dashboard-port: got $dashboard, and something listens there; expected a free one; try another"
-    mkdir -p "$dir" "$runs"
+    [ -e "$dir" ] || [ -L "$dir" ] || mkdir -m 700 "$dir" || fail "--dir: got $dir, which cannot be made; expected a new folder in one that is there; try another"
+    check_folder
+    mkdir -p "$runs"
     runs=$(cd "$runs" && pwd)
-    (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' >"$dir/token")
-    echo "$dashboard" >"$dir/dashboard-port"
+    rm -f "$dir/token" "$dir/dashboard-port"
+    (umask 077 && set -o noclobber &&
+        "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' >"$dir/token" &&
+        echo "$dashboard" >"$dir/dashboard-port") || fail "$dir: got no token; expected to write one"
 
     # Jobs inherit the environment of the node they run on: this Python, these runs, one thread a trial.
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$dir/token PATH=$bin:$PATH SWEEPS_RUNS=$runs
@@ -198,10 +224,14 @@ stop() {
 }
 
 case $command in
-start) if [ "$dir" = "/tmp/sweeps-ray-$(id -u)" ]; then start; else start " --dir $dir"; fi ;;
-status) status ;;
-stop) stop ;;
-env) [ -f "$dir/token" ] || fail "$dir: got no local cluster; expected one; try cluster/local.sh start" && environment ;;
+start) if [ "$dir" = "$usual" ]; then start; else start " --dir $(printf %q "$dir")"; fi ;;
+status) check_folder && status ;;
+stop) check_folder && stop ;;
+env)
+    check_folder
+    [ -f "$dir/token" ] || fail "$dir: got no local cluster; expected one; try cluster/local.sh start"
+    environment
+    ;;
 -h | --help) usage ;;
 *) usage >&2 && exit 2 ;;
 esac

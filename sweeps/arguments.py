@@ -126,7 +126,13 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     export.add_argument("--out", metavar="DIR", type=Path, required=True, help="new folder")
     export.add_argument("--trial", metavar="N", type=int, help="this trial instead of the best")
     ui = command("ui", "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
-    ui.add_argument("--host", default="127.0.0.1")
+    ui.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 opens it to other machines")
+    ui.add_argument(
+        "--allowed-hosts",
+        metavar="NAME,...",
+        default="",
+        help="names that this machine is known under elsewhere; its own are known",
+    )
     ui.add_argument("--port", type=int, default=5000, help="of MLflow")
     ui.add_argument("--dashboard-port", type=int, default=8080, help="of optuna-dashboard")
     ui.add_argument("--open", action="store_true", help="open a browser")
@@ -138,6 +144,7 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         metavar="URI",
         help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
     )
+    resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
     for each in (resume, status, best, export, ui, sync):
         each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
     for each in (resume, status, best, compare, export, ui, sync, doctor):

@@ -14,13 +14,13 @@ from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from sweeps import untouched
 from sweeps.addresses import without_userinfo
 from sweeps.environment import FOR_RAY, for_child
-from sweeps.errors import InputError, Problem
+from sweeps.errors import InputError, Problem, SpecError
 from sweeps.findings import Finding, first_line
-from sweeps.reach import driven
+from sweeps.reach import driven, file_of, may_exist, readable, without_masks
 from sweeps.wording import masked
 
 _PATIENCE = 5.0  # seconds for a store to answer
@@ -32,7 +32,7 @@ def store(name: str, url: str, table: str) -> Finding:
     """Whether a store answers and holds what it should; `table` is one that it has once it is in use."""
     shown = masked(url)
     if url.startswith("sqlite:///"):
-        return _file(name, Path(url.removeprefix("sqlite:///")), table)
+        return _file(name, file_of(url), table)
     if url.startswith(("http://", "https://")):
         return _server(name, url)
     from sqlalchemy import create_engine, inspect
@@ -49,18 +49,35 @@ def store(name: str, url: str, table: str) -> Finding:
     return Finding.good(name, f"{shown}, {'in use' if made else 'empty so far'}")
 
 
+def study(url: str) -> Finding:
+    """Whether the study's store answers, and whether this Optuna can read what is in it."""
+    url = without_masks(url)  # copied from a message: the client may have the password
+    found = store("study", url, "studies")
+    if not found.ok or not may_exist(url):
+        return found
+    from sweeps.ledger import look
+
+    try:
+        with readable(url, found.name):
+            look(url)
+    except SpecError as error:
+        first = error.problems[0]
+        return Finding.wrong(found.name, first.got, first.remedy)
+    return found
+
+
 def _file(name: str, file: Path, table: str) -> Finding:
     if not file.exists():
         return Finding.good(name, f"{file} will be made by the first run")
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=rw", uri=True, timeout=_PATIENCE)
-        ) as base:
+        with contextlib.closing(untouched.connect(file, patience=_PATIENCE)) as base:
             tables = {row[0] for row in base.execute("SELECT name FROM sqlite_master")}
             counted = f"SELECT COUNT(*) FROM {table}"  # noqa: S608 - a name of ours
             kept = base.execute(counted).fetchone()[0] if table in tables else None
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         return Finding.wrong(name, f"{file}: {error}", "another file, or the last copy of this one")
+    if not tables:
+        return Finding.good(name, f"{file}, empty so far")
     if kept is None:
         return Finding.wrong(name, f"{file} holds something else (it has no table {table})", "another file")
     return Finding.good(name, f"{file}, {kept} {table}")

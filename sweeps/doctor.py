@@ -8,14 +8,17 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from sweeps.backends import cluster, store
+from sweeps.backends import cluster, store, study
 from sweeps.environment import for_child
 from sweeps.findings import Finding, first_line, text
 from sweeps.machine import cores, existing, free_space, memory, writable
+from sweeps.reach import url_of
+from sweeps.scratch import LONGEST, SHORTEST, fits_ray
 from sweeps.wording import masked
 
 __all__ = ["Finding", "examine", "text"]
@@ -43,10 +46,8 @@ def examine(
         address: of a Ray cluster, HOST:PORT; None looks at none.
         threads: what the environment has as OMP_NUM_THREADS.
     """
-    study = study_url if study_url not in (None, "sqlite") else f"sqlite:///{runs.absolute() / 'study.db'}"
-    tracking = (
-        mlflow_uri if mlflow_uri not in (None, "sqlite") else f"sqlite:///{runs.absolute() / 'mlflow.db'}"
-    )
+    kept = study_url if study_url not in (None, "sqlite") else url_of(runs.absolute() / "study.db")
+    tracking = mlflow_uri if mlflow_uri not in (None, "sqlite") else url_of(runs.absolute() / "mlflow.db")
     looks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -55,7 +56,8 @@ def examine(
         ("memory", _memory),
         ("GPUs", _gpus),
         ("disk", lambda: _disk(runs)),
-        ("study", lambda: store("study", str(study), "studies")),
+        ("temporary folder", _temporary),
+        ("study", lambda: study(str(kept))),
         ("MLflow", lambda: store("MLflow", str(tracking), "experiments")),
     ]
     if address is not None:
@@ -190,6 +192,20 @@ def _disk(runs: Path) -> Finding:
     if not writable(place):
         return Finding.wrong("disk", f"{place} cannot be written to", "--runs DIR")
     return Finding("disk", free >= ENOUGH_DISK, detail, "--runs DIR on a larger disk")
+
+
+def _temporary() -> Finding:
+    """Where Ray's sockets go when a run starts it here."""
+    name, wanted = "temporary folder", Path(tempfile.gettempdir())
+    fits = [fits_ray(place) for place in (wanted, SHORTEST)]
+    if fits[0]:
+        return Finding.good(name, str(wanted))
+    why = f"{wanted} is too long a path for Ray's sockets, or not to be written to"
+    if fits[1]:
+        return Finding.note(name, f"{why}; they go to {SHORTEST}", f"export TMPDIR={SHORTEST}")
+    return Finding.wrong(
+        name, f"{why}, and so is {SHORTEST}", f"export TMPDIR=DIR of at most {LONGEST - 24} characters"
+    )
 
 
 def _size(amount: int) -> str:

@@ -15,12 +15,13 @@ def next_commands(
 
     Args:
         verdict: of the sweep.
-        name: of the sweep.
+        name: what the sweep goes by: its name, or its spec file.
         spec: what the user ran; None where commands go by the sweep's name.
         runs: the folder of results, where commands would not look by themselves.
         ended: the limit of the budget that ended the search, with its value; None where its trials did.
     """
     commands = {}
+    name, spec = shlex.quote(name), shlex.quote(spec) if spec else None
     # What is enqueued waits for more of the budget.
     unfinished = (State.WAITING, State.RUNNING) if ended is None else (State.RUNNING,)
     if any(counts[state] for counts in (verdict.counts, verdict.replicates) for state in unfinished):

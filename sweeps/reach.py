@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from sweeps import machine
+from sweeps import machine, untouched
 from sweeps.errors import Problem, SpecError
 from sweeps.wording import masked, shown
 
 _SECONDS = 1.5
 _MAGIC = b"SQLite format 3\x00"
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432}
+_NOT_IN_CLEAR = "!password,!md5"  # libpq's words; SCRAM proves the password without sending it
+_ESCAPED = {ord(letter): quote(letter) for letter in "%?{}"}
 _NEARBY = ("auto", "local")  # cluster addresses for which Ray looks on this machine
 _MASKED = re.compile(r":\*\*\*(?=@)|(?<=[?&;])[^=&;]+=\*\*\*(?:[&;]|$)")
 _DRIVERS = ("sqlalchemy", "sqlite3", "psycopg", "optuna")  # whose errors say something about a store
@@ -69,24 +72,30 @@ def _host_and_port(address: str) -> tuple[str | None, int | None]:
         return None, None
 
 
-def store(url: str, where: str, *, table: str | None = None) -> Iterator[Problem]:
+def store(url: str, where: str, *, table: str | None = None, written: bool = True) -> Iterator[Problem]:
     """What stands against opening the store at a URL; see `sqlite` and `postgres`."""
-    yield from sqlite(url, where, table=table) if url.startswith("sqlite") else postgres(url, where)
+    if url.startswith("sqlite"):
+        yield from sqlite(url, where, table=table, written=written)
+    else:
+        yield from postgres(url, where)
 
 
-def sqlite(url: str, where: str, *, table: str | None = None) -> Iterator[Problem]:
+def sqlite(url: str, where: str, *, table: str | None = None, written: bool = True) -> Iterator[Problem]:
     """What stands against opening, or making, the file of a `sqlite:///` URL.
 
     Args:
         url: of the store.
         where: the setting or option that it came from.
         table: one that the file has, if it has any; a file without it belongs to another program.
+        written: whether it is to be written to, and not only read.
     """
     file = file_of(url)
     if file.is_dir():
         yield Problem(where, f"{str(file)!r}, a folder", "a file for SQLite", str(file / "study.db"))
     elif file.is_file():
-        yield from _file_problems(file, where, table)
+        yield from _file_problems(file, where, table, written=written)
+    elif file.exists():  # a pipe would be waited for
+        yield Problem(where, f"{str(file)!r}, which is no file", "a SQLite file or a new one", "another name")
     else:
         folder = machine.existing(file.parent)
         if not folder.is_dir() or not machine.writable(folder):
@@ -95,7 +104,7 @@ def sqlite(url: str, where: str, *, table: str | None = None) -> Iterator[Proble
             )
 
 
-def _file_problems(file: Path, where: str, table: str | None) -> Iterator[Problem]:
+def _file_problems(file: Path, where: str, table: str | None, *, written: bool) -> Iterator[Problem]:
     expected = "a SQLite file or a new one"
     try:
         with file.open("rb") as opened:
@@ -106,7 +115,7 @@ def _file_problems(file: Path, where: str, table: str | None) -> Iterator[Proble
     if start not in (_MAGIC, b""):
         yield Problem(where, f"{str(file)!r}, which is no SQLite file", expected, "another name")
         return
-    if not machine.writable(file):
+    if written and not machine.writable(file):
         yield Problem(where, f"{str(file)!r}, which cannot be written to", "a SQLite file to write to")
         return
     try:
@@ -122,8 +131,7 @@ def _file_problems(file: Path, where: str, table: str | None) -> Iterator[Proble
 
 
 def _tables(file: Path) -> set[str]:
-    name = f"file:{quote(str(file.absolute()))}?mode=rw"  # read-only would leave its -shm and -wal behind
-    with contextlib.closing(sqlite3.connect(name, uri=True, timeout=_SECONDS)) as opened:
+    with contextlib.closing(untouched.connect(file, patience=_SECONDS)) as opened:
         return {row[0] for row in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
@@ -147,13 +155,31 @@ def postgres(url: str, where: str) -> Iterator[Problem]:
         remedy = "its user, password and name"
         if "no password" in said:
             remedy = "a password in the address, in PGPASSWORD or in ~/.pgpass"
+        elif "authentication method requirement" in said:
+            remedy = "scram-sha-256 on the server, or, trusting it, ?require_auth=password in the address"
         got = f"{masked(url)!r} ({said})"
         yield Problem(where, got, "a PostgreSQL database that can be opened", remedy)
 
 
 def driven(url: str) -> str:
-    """The URL with the PostgreSQL driver named, because SQLAlchemy's own choice changed between versions."""
-    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+    """The URL as it is opened: with the PostgreSQL driver named, and a password that it lacks kept safe.
+
+    SQLAlchemy's own choice of a driver changed between its versions. A password that is not in the address
+    comes from PGPASSWORD or ~/.pgpass, and the server that asks for it need not be the one that was meant: it
+    is never sent in a form that could be used again. `require_auth` in the address says otherwise.
+    """
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    if not url.startswith("postgresql+psycopg://"):
+        return url
+    parts = urlsplit(url)
+    if parts.password or {"password", "require_auth"} & set(parse_qs(parts.query)):
+        return url
+    return f"{url}{'&' if parts.query else '?'}require_auth={quote(_NOT_IN_CLEAR)}"
+
+
+def server(url: str) -> bool:
+    """Whether a store is a server, to which a password may be sent, and not a file."""
+    return not url.startswith("sqlite")
 
 
 def without_masks(url: str) -> str:
@@ -165,8 +191,13 @@ def without_masks(url: str) -> str:
 
 
 def file_of(url: str) -> Path:
-    """The file of a `sqlite:///` URL."""
-    return Path(url.partition(":///")[2].partition("?")[0])
+    """The file of a `sqlite:///` URL, decoded as SQLAlchemy decodes it."""
+    return Path(unquote(url.partition(":///")[2].partition("?")[0]))
+
+
+def url_of(file: Path, scheme: str = "sqlite", query: str = "") -> str:
+    """The `sqlite:///` URL of a file: what SQLAlchemy or Optuna take for more than a name is escaped."""
+    return f"{scheme}:///{str(file).translate(_ESCAPED)}{'?' if query else ''}{query}"
 
 
 def absolute(url: str) -> str:
@@ -174,13 +205,12 @@ def absolute(url: str) -> str:
     if not url.startswith("sqlite"):
         return url
     scheme, _, rest = url.partition(":///")
-    query = rest.partition("?")[2]
-    return f"{scheme}:///{file_of(url).absolute()}{'?' if query else ''}{query}"
+    return url_of(file_of(url).absolute(), scheme, rest.partition("?")[2])
 
 
 def may_exist(url: str) -> bool:
     """Whether a store may already be there: a file that exists, or a server."""
-    return not url.startswith("sqlite") or file_of(url).exists()
+    return server(url) or file_of(url).exists()
 
 
 @contextmanager
@@ -194,12 +224,21 @@ def readable(url: str, where: str) -> Iterator[None]:
         yield
     except Exception as error:
         # RuntimeError: Optuna's word for tables of another version.
-        known = type(error).__module__.partition(".")[0] in _DRIVERS or type(error) is RuntimeError
-        if not known:
+        outdated = type(error) is RuntimeError
+        if type(error).__module__.partition(".")[0] not in _DRIVERS and not outdated:
             raise
         said = _first_line(getattr(error, "orig", None) or error)
-        problem = Problem(where, f"{masked(url)!r} ({said})", "a study that can be read", "sweeps doctor")
-        raise SpecError(problem) from error
+        remedy = _newer(url, said) if outdated else f"sweeps doctor --study {shlex.quote(masked(url))}"
+        raise SpecError(
+            Problem(where, f"{masked(url)!r} ({said})", "a study that can be read", remedy)
+        ) from error
+
+
+def _newer(url: str, said: str) -> str:
+    """The command that brings a store of another Optuna and this one together."""
+    if "storage upgrade" in said:
+        return f"optuna storage upgrade --storage {shlex.quote(masked(url))}, once its sweeps have ended"
+    return "pip install --upgrade optuna"
 
 
 def _first_line(error: BaseException) -> str:

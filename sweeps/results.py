@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from sweeps import reach
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.records import State, TrialRecord
 from sweeps.selection import Verdict, verdict
 from sweeps.spec import COMPARED, Spec, load_spec, packaged
 from sweeps.spec.checks import address_faults
+from sweeps.spec.settings import StorageSettings, TrackingSettings
 from sweeps.wording import masked
 
+_OWN_SPEC = "the sweep's own spec file as NAME"
 STUDY_URL = "--study postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
@@ -32,6 +34,7 @@ class Sweep:
     spec: Spec
     folders: Folders
     ledger: Ledger
+    kept: bool = False  # whether the spec is the one that lay beside the results, which others may have made
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -86,7 +89,8 @@ def find(reference: str, *, runs: str | None = None, study: str | None = None) -
         SpecError: it cannot be read.
     """
     where = "--study" if study else None
-    return found(named(reference, runs=runs, study=study), reference, where=where)
+    sweep = found(named(reference, runs=runs, study=study), reference, where=where)
+    return replace(sweep, kept=_is_file(_kept_file(reference, runs)))
 
 
 def named(reference: str, *, runs: str | None = None, study: str | None = None) -> Spec:
@@ -94,12 +98,16 @@ def named(reference: str, *, runs: str | None = None, study: str | None = None) 
 
     Raises:
         NoSweepError: there is neither.
-        SpecError: it cannot be read, or one of the options cannot be used.
+        SpecError: it cannot be read, one of the options cannot be used, or only a kept spec names the server
+            of its study.
     """
     root = Path(runs or "runs")
-    kept = root / reference / "spec.json"
+    kept = _kept_file(reference, runs)
     if _is_file(kept):
         spec = _kept(kept, root)
+        if study is None and reach.server(spec.study_url):
+            remedy = f"{STUDY_URL}, or {_OWN_SPEC}"
+            raise SpecError(_server_of_a_kept_spec(spec, "storage.study", spec.study_url, remedy))
     elif _is_file(Path(reference)) or reference in packaged():
         spec = load_spec(reference, runs=runs)
     elif root.exists() and not root.is_dir():
@@ -113,6 +121,19 @@ def named(reference: str, *, runs: str | None = None, study: str | None = None) 
     if fault is not None:
         raise SpecError(Problem("--study", fault.got, fault.expected, fault.remedy))
     return spec.model_copy(update={"storage": storage})
+
+
+def _tracked(spec: Spec, uri: str | None) -> Spec:
+    if uri is None:
+        return spec
+    if reach.without_masks(uri) != uri:
+        got = f"{uri!r}, without its password"
+        raise SpecError(Problem("--tracking", got, "the whole address", "--tracking with the whole address"))
+    tracking = TrackingSettings(uri=uri)
+    fault = next(address_faults(StorageSettings(), tracking), None)
+    if fault is not None:
+        raise SpecError(Problem("--tracking", fault.got, fault.expected, fault.remedy))
+    return spec.model_copy(update={"tracking": tracking})
 
 
 def found(spec: Spec, reference: str | None = None, *, where: str | None = None) -> Sweep:
@@ -133,14 +154,17 @@ def found(spec: Spec, reference: str | None = None, *, where: str | None = None)
         raise NoSweepError(
             Problem(spec.name, f"no study at {reach.file_of(url)}", "a sweep that was run", run)
         )
-    if reach.without_masks(url) != url:
-        spec, url = _without_password(spec, where)
-    elif problems := list(reach.store(url, where, table="studies")):
+    if reach.without_masks(url) != url:  # copied from a message: PostgreSQL's client may have the password
+        url = reach.without_masks(url)
+        storage = spec.storage.model_copy(update={"study": url})
+        spec = spec.model_copy(update={"storage": storage})
+    if problems := list(reach.store(url, where, table="studies", written=False)):
         raise SpecError(*problems)
     with reach.readable(url, where):
-        storage = open_storage(url)
-        if stored_spec(storage, spec.name) is None:
-            refuse_foreign(storage, spec.name)
+        store = look(url)
+        if store is None or stored_spec(store, spec.name) is None:
+            if store is not None:
+                refuse_foreign(store, spec.name)
             got = f"no study of this name in {masked(url)}"
             raise NoSweepError(Problem(spec.name, got, "a sweep that was run", run))
         ledger = Ledger.read(url, spec.name)
@@ -153,6 +177,7 @@ def resumed(
     *,
     runs: str | None = None,
     study: str | None = None,
+    tracking: str | None = None,
     budget: Mapping[str, float] = MappingProxyType({}),
 ) -> Spec:
     """The spec with which a sweep that was run goes on.
@@ -161,20 +186,23 @@ def resumed(
         reference: a name, or a spec file.
         runs: the artifacts folder; `runs` by default.
         study: the study's URL, where it is not the one that the spec was kept with.
+        tracking: MLflow's address, likewise.
         budget: its settings that are raised.
 
     Raises:
         SpecError: there is no such sweep, its study has another spec than the file, or an address that it
             needs was kept without its password.
     """
-    given = named(reference, runs=runs, study=study)
+    given = _tracked(named(reference, runs=runs, study=study), tracking)
     sweep = found(given, reference, where="--study" if study else None)
+    sweep = replace(sweep, kept=tracking is None and _is_file(_kept_file(reference, runs)))
     problems = spec_conflicts(sweep.ledger.spec, given)
     uri = given.tracking_uri
-    if uri is not None and reach.without_masks(uri) != uri:
-        where = given.where("tracking.uri")
+    if unasked := server_problem(sweep):
+        problems.append(unasked)
+    elif uri is not None and reach.without_masks(uri) != uri:
         got = f"{masked(uri)!r}, without its password"
-        problems.append(Problem(where, got, "the whole address", "sweeps resume SPEC.yaml"))
+        problems.append(Problem(given.where("tracking.uri"), got, "the whole address", "--tracking URI"))
     if problems:
         raise SpecError(*problems)
     if not budget:
@@ -200,8 +228,32 @@ def sweeps_in(runs: Path) -> dict[str, Listed]:
             with reach.readable(sweep.spec.study_url, name):
                 listed[name] = Listed(sweep.records, sweep.ledger.finished)
         except SpecError as error:
-            listed[name] = Listed(reason=error.problems[0].got)
+            listed[name] = Listed(reason=_reason(error.problems))
+    reason = _unreadable(runs / "study.db")
+    if reason is not None and reason not in [each.reason for each in listed.values()]:
+        listed["study.db"] = Listed(reason=reason)
     return listed
+
+
+def _unreadable(file: Path) -> str | None:
+    """Why the store of a folder's studies cannot be read; what is in it is listed by nothing else."""
+    url = reach.url_of(file)
+    if not _is_file(file):
+        return None
+    problems = list(reach.store(url, str(file), table="studies", written=False))
+    if problems:
+        return _reason(problems)
+    try:
+        with reach.readable(url, str(file)):
+            look(url)
+    except SpecError as error:
+        return _reason(error.problems)
+    return None
+
+
+def _reason(problems: Sequence[Problem]) -> str:
+    first = problems[0]
+    return f"{first.got}; try {first.remedy}" if first.remedy else first.got
 
 
 def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
@@ -261,16 +313,29 @@ def places(sweep: Sweep) -> dict[str, str]:
     return shown
 
 
-def _without_password(spec: Spec, where: str) -> tuple[Spec, str]:
-    """The spec with a study address that was kept masked, as PostgreSQL's client may still open it."""
-    url = reach.without_masks(spec.study_url)
-    problems = list(reach.postgres(url, where))
-    if problems:
-        expected = "its password, which is not kept on disk"
-        remedy = f"{STUDY_URL}, or PGPASSWORD or ~/.pgpass for PostgreSQL's own client"
-        raise SpecError(*[Problem(p.where, p.got, expected, remedy) for p in problems])
-    storage = spec.storage.model_copy(update={"study": url})
-    return spec.model_copy(update={"storage": storage}), url
+def server_problem(sweep: Sweep, option: str | None = "--tracking URI") -> Problem | None:
+    """Why no login may be sent to the MLflow of a sweep: it is a server that only a kept spec names.
+
+    Args:
+        sweep: found by its name or by its spec.
+        option: with which a command takes the address instead.
+    """
+    uri = sweep.spec.tracking_uri
+    if not sweep.kept or uri is None or not reach.server(uri):
+        return None
+    remedy = f"{option}, or {_OWN_SPEC}" if option else _OWN_SPEC
+    return _server_of_a_kept_spec(sweep.spec, "tracking.uri", uri, remedy)
+
+
+def _server_of_a_kept_spec(spec: Spec, path: str, url: str, remedy: str) -> Problem:
+    """A folder of results can come from elsewhere; passwords of the environment go where the user says."""
+    got = f"{masked(url)!r}, a server named by the kept spec alone"
+    expected = "its address from you, as a login may be sent to it"
+    return Problem(spec.where(path), got, expected, remedy)
+
+
+def _kept_file(reference: str, runs: str | None) -> Path:
+    return Path(runs or "runs") / reference / "spec.json"
 
 
 def _kept(file: Path, root: Path) -> Spec:

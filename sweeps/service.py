@@ -11,8 +11,7 @@ from sweeps.agenda import Agenda
 from sweeps.budget import going_on, raised
 from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger, open_storage, refuse_foreign, spec_conflicts, stored_spec
-from sweeps.reach import may_exist
+from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.records import Role, TrialRecord
 from sweeps.results import Sweep
 from sweeps.selection import control_of, finalists
@@ -147,9 +146,9 @@ def _nothing_left(spec: Spec) -> bool:
 
 
 def _stored(spec: Spec) -> Spec | None:
-    if not may_exist(spec.study_url):
+    storage = look(spec.study_url)
+    if storage is None:
         return None
-    storage = open_storage(spec.study_url)
     refuse_foreign(storage, spec.name)
     return stored_spec(storage, spec.name)
 

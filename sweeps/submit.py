@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shlex
 import sys
 import time
@@ -39,6 +40,10 @@ EXCLUDES = (
     ".netrc",
     ".pgpass",
 )
+_PATTERN, _LITERALLY = (
+    re.compile(r"[\\\\*?!#\[\]]"),
+    r"\\\g<0>",
+)  # what means more than itself in a .gitignore
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 INTERRUPTED = 130
 _ANSWER_SECONDS = 10.0
@@ -154,7 +159,11 @@ def _inside(spec_argument: str, folder: Path) -> str:
 
 def _excludes(folder: Path, runs: Path) -> list[str]:
     own = runs.absolute()
-    inside = [f"/{own.relative_to(folder)}/"] if own.is_relative_to(folder) and own != folder else []
+    inside = (
+        [f"/{_PATTERN.sub(_LITERALLY, str(own.relative_to(folder)))}/"]
+        if own.is_relative_to(folder) and own != folder
+        else []
+    )
     return [*EXCLUDES, "/runs/", *inside]
 
 

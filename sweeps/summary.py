@@ -42,6 +42,8 @@ def summary_text(
     by the sweep's name. `runs` is the folder of results, where commands would not look by themselves.
     `ended` is the limit of the budget that ended the search before its trials did.
     """
+    # No login goes to a server that only a kept spec names: then commands go by the user's own.
+    known = spec if spec and places.get("study", "").startswith("postgresql") else name
     return join(
         [*textwrap.wrap(_headline(verdict, name), WIDTH), *_ended(verdict, ended)],
         _best(verdict),
@@ -50,7 +52,7 @@ def summary_text(
         _failed(verdict),
         section("Know before you believe it", bullets(verdict.warnings)),
         section("Where", pairs(places)),
-        section("Next", pairs(next_commands(verdict, name, spec, runs, ended))),
+        section("Next", pairs(next_commands(verdict, known, spec, runs, ended))),
     )
 
 

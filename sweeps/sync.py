@@ -15,7 +15,7 @@ from sweeps.agenda import show, show_end
 from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.outbox import forget_sent
 from sweeps.records import Point, Role, State, TrialRecord
-from sweeps.results import Sweep
+from sweeps.results import Sweep, server_problem
 from sweeps.selection import Verdict
 from sweeps.tracking import LOG, Tracker, Tracking, store_uri, tracking_problems
 from sweeps.trial import CURVE, measurements
@@ -143,6 +143,8 @@ def _target(sweep: Sweep, uri: str | None) -> str:
     written = uri if uri is not None else spec.tracking.uri if spec.tracking else None
     if written is None:
         raise SpecError(Problem(where, "tracking: null", "an MLflow to deliver to", "--tracking sqlite"))
+    if uri is None and (unasked := server_problem(sweep)):
+        raise SpecError(unasked)
     if problems := tracking_problems(written, where):
         raise SpecError(*problems)
     if reach.without_masks(written) != written:

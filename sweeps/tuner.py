@@ -28,6 +28,7 @@ from sweeps.execution import Execution, Worker
 from sweeps.folders import Folders
 from sweeps.preemption import Notice
 from sweeps.records import METRIC, Assignment, Role
+from sweeps.scratch import keep_rays_token, ray_folder
 from sweeps.spec import Spec
 from sweeps.watch import Watch
 from sweeps.watchdog import Bounds, hung
@@ -128,9 +129,12 @@ def start_cluster(spec: Spec, address: str | None) -> None:
 def _start_here(spec: Spec) -> None:
     # Its head ends with us; a signal to the whole process group may end it first, and Ray waits for it then.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
+    folder = ray_folder()
+    keep_rays_token()  # Ray makes it at its first start, for all to read
     try:
         with without_secrets(*FOR_RAY):  # the driver alone talks to the stores; workers need none of theirs
-            _init(address="local", num_cpus=_cpus(spec), include_dashboard=False)
+            _init(address="local", num_cpus=_cpus(spec), include_dashboard=False, _temp_dir=str(folder))
+        keep_rays_token()
     except Exception as error:  # noqa: BLE001 - that is what Ray raises on a machine too busy to start it
         raise SweepError(f"Ray did not start on this machine: {_reason(error)}") from None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,46 +22,34 @@ from types import FrameType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
-from sweeps.errors import InputError, Problem, SweepError
+from sweeps.door import HERE, Door, sockets
+from sweeps.errors import SweepError
+from sweeps.gate import TOKEN
+from sweeps.reach import file_of, may_exist
 from sweeps.wording import masked
 
 START_SECONDS = 120.0
 _TAIL = 20  # lines of a log that are shown when its program ends
-# The words come by the pipe: an address may hold a password, which a process list would show. When the pipe
-# breaks, we are gone, and the whole process group ends too. MLflow's job workers would not (they have
-# sessions of their own), and nothing here needs them.
-_LAUNCH = """
-import importlib.metadata, json, os, signal, sys, threading
-sys.argv = json.loads(sys.stdin.readline())
-os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", GIT_PYTHON_REFRESH="quiet")
-os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-def watch():
-    sys.stdin.read()
-    os.killpg(0, signal.SIGKILL)
-threading.Thread(target=watch, daemon=True).start()
-entry, *_ = importlib.metadata.entry_points(group="console_scripts", name=sys.argv[0])
-sys.exit(entry.load()())
-"""
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would be told the token
+_OPENING = '<meta http-equiv="refresh" content="0; url={}">'
 
 
 def serve(
     study_url: str,
     mlflow_uri: str | None,
     *,
-    host: str = "127.0.0.1",
-    port: int = 5000,
-    dashboard_port: int = 8080,
+    door: Door = HERE,
     open_browser: bool = False,
     study: str | None = None,
 ) -> int:
-    """Show the stores until Ctrl-C or SIGTERM; then both programs end.
+    """Show the stores until Ctrl-C or SIGTERM; then both programs end. Nothing can be changed through them.
+
+    Every request needs the token that is made for this start and is part of the addresses that are printed.
 
     Args:
         study_url: SQLAlchemy URL of the study's store.
         mlflow_uri: of the tracking store; a server's address is printed as it is, None leaves MLflow out.
-        host: to listen on.
-        port: of MLflow.
-        dashboard_port: of optuna-dashboard.
+        door: where to listen, and for whom.
         open_browser: open the pages too.
         study: name of the sweep, for pages that show it alone.
 
@@ -71,20 +61,22 @@ def serve(
         SweepError: one of the programs did not start, or ended.
     """
     served = mlflow_uri is not None and not mlflow_uri.startswith(("http://", "https://"))
-    _check_ports(host, {**({"--port": port} if served else {}), "--dashboard-port": dashboard_port})
+    if served and not may_exist(str(mlflow_uri)):
+        print(f"note: nothing was told to MLflow so far: there is no {file_of(str(mlflow_uri))}")
+        served, mlflow_uri = False, None
+    stores = {**({"MLflow": str(mlflow_uri)} if served else {}), "Optuna": study_url}
+    token = secrets.token_urlsafe(32)
     with (
         _until_stopped(),
         tempfile.TemporaryDirectory(prefix="sweeps-ui-") as folder,
         contextlib.ExitStack() as stack,
     ):
-        programs = {}
-        if served:
-            words = ["mlflow", "server", "--backend-store-uri", str(mlflow_uri), "--workers", "1"]
-            programs["MLflow"] = Program("MLflow", words, host, port, Path(folder))
-        words = ["optuna-dashboard", study_url]
-        programs["Optuna"] = Program("Optuna", words, host, dashboard_port, Path(folder))
-        for program in programs.values():
-            stack.enter_context(program)
+        listening = sockets(door, stores)
+        programs = {name: Program(name, stores[name], door, token, Path(folder)) for name in stores}
+        for each in listening.values():
+            stack.enter_context(each)
+        for name, program in programs.items():
+            stack.enter_context(program.listening(listening[name]))
         _wait(programs)
         pages = {name: program.page(study) for name, program in programs.items()}
         if mlflow_uri is not None and not served:
@@ -92,34 +84,52 @@ def serve(
         for name, page in pages.items():
             print(f"  {name:<7} {page}")
             if open_browser:
-                webbrowser.open(page)
+                webbrowser.open(_opening(Path(folder) / f"{name}.html", page))
+        if door.outside:
+            print(
+                "note: other machines reach these pages, and what they are sent is not encrypted; a tunnel is"
+            )
         print("Ctrl-C ends both" if len(programs) == 2 else "Ctrl-C ends it", flush=True)
         _watch(programs)
     return 0
 
 
 class Program:
-    """A web server of somebody else's, in a process group of its own, with its output in a file."""
+    """A view's web server, in a process group of its own, with its output in a file."""
 
-    def __init__(self, name: str, words: list[str], host: str, port: int, folder: Path) -> None:
-        self.name, self._words = name, [*words, "--host", host, "--port", str(port)]
-        seen_from_here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared only
-        self.url = f"http://{seen_from_here}:{port}"
+    def __init__(self, name: str, store: str, door: Door, token: str, folder: Path) -> None:
+        self.name, self._store, self._door, self._token = name, store, door, token
+        self.url = ""
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
+    def listening(self, at: socket.socket) -> Self:
+        """Start it on a socket that listens already: who connects to its port connects to it alone."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._door.host, self._door.host)  # noqa: S104
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{at.getsockname()[1]}"
+        with at, self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH],
+                [sys.executable, "-m", "sweeps.views"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=[at.fileno()],
             )
+            told = {
+                "view": self.name,
+                "store": self._store,
+                "socket": at.fileno(),
+                "token": self._token,
+                "names": self._door.known_as,
+            }
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(self._words).encode() + b"\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended; what it said is shown
+            self._process.stdin.write(json.dumps(told).encode() + b"\n")
+            self._process.stdin.flush()
+        return self
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,26 +152,29 @@ class Program:
 
     def answers(self) -> bool:
         """Whether its pages can be had."""
-        return self._get("/health" if self.name == "MLflow" else "/dashboard") is not None
+        return self._get("/health" if self.name == "MLflow" else "/api/meta") is not None
 
     def _get(self, path: str, body: Mapping[str, Any] | None = None) -> bytes | None:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(  # noqa: S310 - our own
-            f"{self.url}{path}", data, {"Content-Type": "application/json"} if data else {}
-        )
+        headers = {"Authorization": f"Bearer {self._token}"}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(f"{self.url}{path}", data, headers)  # noqa: S310 - our own
         try:
-            with urllib.request.urlopen(request, timeout=10.0) as answer:  # noqa: S310 - our own
+            with _DIRECT.open(request, timeout=5.0) as answer:
                 return bytes(answer.read())
         except (OSError, ValueError):
             return None
 
     def page(self, study: str | None) -> str:
         """Where to look: the sweep's own page, when it can be found."""
-        if study is None:
-            return self.url
-        with contextlib.suppress(ValueError, KeyError, IndexError, StopIteration, TypeError):
-            return self.url + (self._experiment(study) if self.name == "MLflow" else self._study(study))
-        return self.url
+        key = f"?{TOKEN}={self._token}"
+        if study is not None:
+            with contextlib.suppress(ValueError, KeyError, IndexError, StopIteration, TypeError):
+                if self.name == "MLflow":
+                    return f"{self.url}/{key}{self._experiment(study)}"
+                return f"{self.url}{self._study(study)}{key}"
+        return f"{self.url}/{key}"
 
     def _experiment(self, study: str) -> str:
         """The charts of all trials, the best first; the sweep's own run, which has no curves, left out."""
@@ -181,7 +194,7 @@ class Program:
             "orderByAsc": "true",
             "startTime": "ALL",
         }
-        return f"/#/experiments/{found['experiment_id']}/runs?{urlencode(view, quote_via=quote)}"
+        return f"#/experiments/{found['experiment_id']}/runs?{urlencode(view, quote_via=quote)}"
 
     def _study(self, study: str) -> str:
         studies = _json(self._get("/api/studies"))["study_summaries"]
@@ -194,38 +207,11 @@ def _json(answer: bytes | None) -> dict[str, Any]:
     return dict(json.loads(answer or b"{}"))
 
 
-def _check_ports(host: str, ports: Mapping[str, int]) -> None:
-    """All ports that cannot be had, before anything is started."""
-    problems, seen = [], set()
-    for flag, port in ports.items():
-        reason = "asked for twice" if port in seen else _taken(host, port)
-        seen.add(port)
-        if reason is not None:
-            problems.append(Problem(flag, f"{port} ({reason})", "a free port", f"{flag} {_free(host)}"))
-    if problems:
-        raise InputError(*problems)
-
-
-def _taken(host: str, port: int) -> str | None:
-    try:
-        _listen(host, port).close()
-    except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None)
-        return os.strerror(number) if number else str(error)
-    return None
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, reuse_port=False)
-
-
-def _free(host: str) -> int:
-    try:
-        with _listen(host, 0) as found:
-            return int(found.getsockname()[1])
-    except OSError:
-        return 5001
+def _opening(file: Path, page: str) -> str:
+    """A file that opens a page: the words with which a browser is started are seen by every user."""
+    file.touch(mode=0o600)
+    file.write_text(_OPENING.format(html.escape(page)))
+    return file.as_uri()
 
 
 def _wait(programs: Mapping[str, Program]) -> None:

@@ -27,7 +27,10 @@ ONLY_IN = {
     "ray": {"sweeps/tuner", "sweeps/searcher", "sweeps/submit"},
     "optuna": {"sweeps/space", "sweeps/ledger"},
     "sqlalchemy": {"sweeps/ledger", "sweeps/reach", "sweeps/backends"},
-    "mlflow": {"sweeps/tracking"},
+    "mlflow": {"sweeps/tracking", "sweeps/views"},
+    "optuna_dashboard": {"sweeps/views"},
+    "uvicorn": {"sweeps/views"},
+    "starlette": {"sweeps/views"},
     "pydantic": {"sweeps/spec"},
     "yaml": {"sweeps/spec"},
     "rich": {"sweeps/display", "sweeps/summary"},
@@ -71,7 +74,7 @@ LAZY = {
     "tli/recipe",
 }
 # Rooms that may give a variable its default, because a third party has no other switch.
-SETS_ENVIRONMENT = {"sweeps/tuner"}
+SETS_ENVIRONMENT = {"sweeps/tuner", "sweeps/views"}
 # Copies it for the programs that it starts, without secrets; nothing here depends on what is in it.
 HANDS_ENVIRONMENT_ON = {"sweeps/environment"}
 HEAVY = {

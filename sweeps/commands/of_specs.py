@@ -82,7 +82,8 @@ def _resume(options: argparse.Namespace) -> int:
 
     given = {name: getattr(options, name) for name in ("trials", *LIMITS)}
     budget = {name: value for name, value in given.items() if value is not None}
-    spec = resumed(options.name, runs=options.runs, study=options.study, budget=budget)
+    places = {"runs": options.runs, "study": options.study, "tracking": options.tracking}
+    spec = resumed(options.name, budget=budget, **places)
     return _run_spec(spec, options, None, extend=bool(budget))
 
 

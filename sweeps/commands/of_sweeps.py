@@ -94,18 +94,23 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
+    from sweeps.door import Door
+    from sweeps.results import server_problem
     from sweeps.tracking import store_uri
     from sweeps.ui import serve
 
     sweep = _find(options)
     root = sweep.folders.artifacts.absolute()
     tracking = sweep.spec.tracking
+    uri = store_uri(tracking.uri, root) if tracking else None
+    if uri is not None and not uri.startswith("http") and (problem := server_problem(sweep, None)):
+        print(f"note: without MLflow; {problem}")
+        uri = None
+    names = [name.strip() for name in options.allowed_hosts.split(",") if name.strip()]
     return serve(
         sweep.spec.study_url,
-        store_uri(tracking.uri, root) if tracking else None,
-        host=options.host,
-        port=options.port,
-        dashboard_port=options.dashboard_port,
+        uri,
+        door=Door(options.host, options.port, options.dashboard_port, names),
         open_browser=options.open,
         study=sweep.spec.name,
     )

@@ -28,11 +28,19 @@ class ServerStorage(RDBStorage):
 
     patience = 120.0  # seconds with a store that does not answer
 
+    def seen(self) -> object:
+        """What is different once the store was changed beneath a reader: a server keeps its readers apart."""
+        return None
+
 
 class FileStorage(RDBStorage):
     """Optuna's storage for a file; a disk that is full stays so."""
 
     patience = 0.0
+
+    def seen(self) -> object:
+        """As for a server: SQLite keeps its readers apart from its writers."""
+        return None
 
 
 @contextmanager
@@ -51,7 +59,7 @@ def in_words() -> Iterator[None]:
 
 
 def patient(call: Callable[..., Any]) -> Callable[..., Any]:
-    """A call of a storage that is repeated until the store answers.
+    """A call of a storage that is repeated until the store answers, and was the same all along.
 
     Raises:
         SweepError: it has not, for the storage's `patience`.
@@ -61,8 +69,11 @@ def patient(call: Callable[..., Any]) -> Callable[..., Any]:
     def ask(storage: ServerStorage | FileStorage, *given: Any, **named: Any) -> Any:
         started, wait = time.monotonic(), 0.1
         while True:
+            seen = storage.seen()
             try:
-                return call(storage, *given, **named)
+                answer = call(storage, *given, **named)
+                if seen is None or storage.seen() in (None, seen):
+                    return answer
             except (StorageInternalError, DBAPIError) as error:
                 reason = _away(error)
                 if reason is None:

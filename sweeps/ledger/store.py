@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -18,7 +17,7 @@ from sqlalchemy import Engine
 
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.patience import FileStorage, ServerStorage, in_words
-from sweeps.reach import absolute
+from sweeps.reach import absolute, driven, file_of
 from sweeps.spec import Spec, difference
 
 # Attributes of a study of ours.
@@ -57,15 +56,13 @@ def _opened(url: str) -> BaseStorage:
 
 
 def _postgresql(url: str) -> RDBStorage:
-    # Named, because SQLAlchemy's own choice of driver changed between its versions.
-    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    return ServerStorage(url, engine_kwargs={"pool_pre_ping": True})
+    return ServerStorage(driven(url), engine_kwargs={"pool_pre_ping": True})
 
 
 def _sqlite(url: str) -> RDBStorage:
     from sqlalchemy import event
 
-    Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
+    file_of(url).absolute().parent.mkdir(parents=True, exist_ok=True)
     storage = FileStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
     def set_up(connection: Any, _record: object) -> None:

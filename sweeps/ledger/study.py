@@ -14,6 +14,7 @@ from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes
 from sweeps.ledger.enqueued import settle
 from sweeps.ledger.lease import AskedTwiceError, Lease, hold, standing
+from sweeps.ledger.looking import look
 from sweeps.ledger.mirror import Mirror
 from sweeps.ledger.sampling import Proposals
 from sweeps.ledger.store import (
@@ -93,16 +94,18 @@ class Ledger(Attempts):
 
     @classmethod
     def read(cls, url: str, name: str) -> Ledger:
-        """The study of this name, under the spec that it was last run with.
+        """The study of this name, under the spec that it was last run with; its store is not written to.
 
         Raises:
             SpecError: there is none, or it was not made by this program.
         """
-        storage = open_storage(url)
-        stored = stored_spec(storage, name)
-        if stored is None:
-            refuse_foreign(storage, name)
-            names = ", ".join(sorted(storage_names(storage))) or "none"
+        storage = look(url)
+        stored = stored_spec(storage, name) if storage is not None else None
+        if storage is None or stored is None:
+            names = "none"
+            if storage is not None:
+                refuse_foreign(storage, name)
+                names = ", ".join(sorted(storage_names(storage))) or names
             raise SpecError(Problem(f"study {name!r}", "no such study", f"one of: {names}", "sweeps list"))
         return cls(storage, stored)
 

@@ -18,6 +18,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from sweeps.addresses import masked_address
 from sweeps.errors import Problem, SpecError
+from sweeps.reach import url_of
 from sweeps.spec import checks, values
 from sweeps.spec.faults import repaired, schema_fault, untouched
 from sweeps.spec.ranges import Range, read_range
@@ -111,8 +112,12 @@ class Spec(Settings):
 
     @property
     def root(self) -> Path:
-        """The folder of all artifacts, as written: relative to where the sweep was started."""
-        return Path(self.storage.artifacts)
+        """The folder of all artifacts: relative to where the sweep was started, from `~` to where that is."""
+        written = Path(self.storage.artifacts)
+        try:
+            return written.expanduser()
+        except RuntimeError:  # a user that is not known
+            return written
 
     @property
     def study_url(self) -> str:
@@ -125,7 +130,7 @@ class Spec(Settings):
         return None if self.tracking is None else self._store(self.tracking.uri, "mlflow.db")
 
     def _store(self, address: str, file: str) -> str:
-        return f"sqlite:///{self.root / file}" if address == "sqlite" else address
+        return url_of(self.root / file) if address == "sqlite" else address
 
     def report_steps(self) -> tuple[int, ...]:
         """Steps at which the held-out loss is measured, in order.

@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 from sweeps.addresses import masked_address
 from sweeps.outbox import EVENTS, LOCK, Sent, read_events, read_sent, write_sent
 from sweeps.tracking.batches import Batch, batches, milliseconds
+from sweeps.tracking.store import from_within
 from sweeps.wording import masked
 
 POLL = 0.5  # seconds between looks at the outbox
@@ -68,7 +69,7 @@ class Delivery:
 
     def __init__(self, target: Mapping[str, Any]) -> None:
         self.target = target
-        self.folder = Path(target["folder"])
+        self.folder = Path(target["folder"]).absolute()
         self.client: MlflowClient | None = None
         self.sent: Sent | None = None
         self._restores: bool = target["restore"]
@@ -79,7 +80,7 @@ class Delivery:
 
     def prepare(self) -> None:
         """Find or make the experiment and learn its runs; when it is another one, deliver all over again."""
-        self.client = self.client or MlflowClient(self.target["uri"])
+        self.client = self.client or MlflowClient(from_within(self.target["uri"]))
         name, experiment, made = self._experiment(self.client)
         self._new = self._new or made
         # Kept beside the results, so of the address without its password, which could be guessed from it.
@@ -120,7 +121,7 @@ class Delivery:
             client.restore_experiment(deleted.experiment_id)
             return deleted.name, deleted.experiment_id, False
         root = self.target["artifact_root"]
-        place = f"{root}/{name}" if root else None
+        place = Path(root, name).as_uri() if root else None
         return name, client.create_experiment(name, artifact_location=place, tags=tags), True
 
     def _find_runs(self, client: MlflowClient, experiment: str) -> dict[int | None, Run]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from sweeps.errors import Problem
+from sweeps.reach import file_of, url_of
 from sweeps.wording import shown as show
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -60,11 +62,24 @@ def _database_remedy(scheme: str) -> str:
 def store_uri(uri: str, artifacts: Path) -> str:
     """The address for MLflow: "sqlite" is a file in the artifacts folder; relative files become absolute."""
     if uri == "sqlite":
-        return f"sqlite:///{artifacts.resolve() / 'mlflow.db'}"
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.startswith(prefix + "/") and uri != "sqlite:///:memory:":
-        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
+        return url_of(artifacts.resolve() / "mlflow.db")
+    in_a_file = uri.startswith("sqlite:///") and uri != "sqlite:///:memory:"
+    if in_a_file and not file_of(uri).is_absolute():
+        return url_of(file_of(uri).resolve(), query=uri.partition("?")[2])
     return uri
+
+
+def from_within(uri: str) -> str:
+    """The address with which MLflow is opened in this process, which may go to another folder for it.
+
+    MLflow makes the folder of a SQLite file, and takes an escaped letter in its address for its name.
+    """
+    if not uri.startswith("sqlite:///") or "%" not in uri:
+        return uri
+    file = file_of(uri).absolute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    os.chdir(file.parent)
+    return url_of(Path(file.name), query=uri.partition("?")[2])
 
 
 def artifact_root(uri: str, artifacts: Path) -> Path | None:

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from sweeps import backends, doctor
@@ -153,9 +154,8 @@ def test_stores_in_files(tmp_path: Path) -> None:
         return by_name(examine(tmp_path, study_url=f"sqlite:///{file}"))["study"]
 
     good, other, broken = tmp_path / "good.db", tmp_path / "other.db", tmp_path / "broken.db"
-    with sqlite3.connect(good) as base:
-        base.execute("CREATE TABLE studies (id INTEGER)")
-        base.execute("INSERT INTO studies VALUES (1), (2)")
+    for name in ("one", "two"):
+        optuna.create_study(storage=f"sqlite:///{good}", study_name=name)
     with sqlite3.connect(other) as base:
         base.execute("CREATE TABLE recipes (id INTEGER)")
     broken.write_bytes(b"no database at all " * 100)

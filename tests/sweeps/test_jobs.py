@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,6 +76,12 @@ def test_ray_job_submit(cluster: LocalCluster, shell: dict[str, str], checkout: 
     experiment = client.get_experiment_by_name("quickstart-small")
     assert len(client.search_runs([experiment.experiment_id])) == len(study.trials) + 1
     assert (runs / "quickstart-small" / "trials" / "0000" / "final-1" / "model.safetensors").is_file()
+
+
+def test_the_token_is_in_a_folder_of_ours_alone(shell: dict[str, str]) -> None:
+    token = Path(shell["RAY_AUTH_TOKEN_PATH"])
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
 
 
 def test_without_the_token_nothing_is_taken(

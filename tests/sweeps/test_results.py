@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 import sqlite3
+import struct
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from sweeps import reach
 from sweeps.__main__ import main
 from sweeps.errors import SpecError
 from sweeps.ledger import Ledger
@@ -124,14 +128,21 @@ def test_resume_of_a_budget_that_is_none(place: Path, capsys: pytest.CaptureFixt
     assert line.startswith("--trials 1: budget.trials: got 1; expected a whole number of at least 2")
 
 
-def test_resume_that_would_lose_the_trackers_password(
+def test_no_login_goes_to_an_mlflow_that_a_kept_spec_alone_names(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep("tiny", tracking={"uri": "http://me:***@127.0.0.1:1"})
-    assert refused(LOOKS["resume"], capsys) == (
-        "runs/tiny/spec.json tracking.uri: got 'http://me:***@127.0.0.1:1', without its password; "
-        "expected the whole address; try sweeps resume SPEC.yaml"
-    )
+    for command in (LOOKS["resume"], ["sync", "tiny"]):
+        assert refused(command, capsys) == (
+            "runs/tiny/spec.json tracking.uri: got 'http://me:***@127.0.0.1:1', a server named by the kept spec "
+            "alone; expected its address from you, as a login may be sent to it; "
+            "try --tracking URI, or the sweep's own spec file as NAME"
+        )
+    assert resumed("tiny", tracking="http://me:pw@host:1").tracking_uri == "http://me:pw@host:1"
+    for uri, said in {"http://me:***@host": "without its password", "ftp://host": "got 'ftp://host'"}.items():
+        line = refused([*LOOKS["resume"], "--tracking", uri], capsys)
+        assert line.startswith("--tracking: ")
+        assert said in line
     assert find("tiny").verdict.best is not None
 
 
@@ -170,15 +181,18 @@ def test_postgresql_with_a_password(
     assert main(["run", "tiny.yaml", *given]) == 0
     kept = json.loads(Path("runs/pg/spec.json").read_text())
     assert ":***@" in kept["storage"]["study"]
-    assert find("pg").spec.study_url == postgres_url.replace("postgres:@", "postgres@")  # libpq's to find
+    with pytest.raises(SpecError, match=r"named by the kept spec alone"):
+        find("pg")
+    bare = postgres_url.replace("postgres:@", "postgres@")
+    assert find("pg", study=url.replace("secret", "***")).spec.study_url == bare  # libpq's to find
     assert find("pg", study=url).spec.study_url == url
     (place / "pg.yaml").write_text(
         (place / "tiny.yaml").read_text().replace("name: tiny", "name: pg").replace('"sqlite"', f'"{url}"')
     )
     assert resumed("pg.yaml").study_url == url
     assert main(["resume", "pg.yaml", "--runner", "inline", "--trials", "5"]) == 0
-    assert len([r for r in find("pg").records if r.replicate_of is None]) == 5
-    assert main(["trial", "pg", "1", "--out", "again"]) == 0
+    assert len([r for r in find("pg.yaml").records if r.replicate_of is None]) == 5
+    assert main(["trial", "pg.yaml", "1", "--out", "again"]) == 0
     assert "secret" not in capsys.readouterr().out
 
 
@@ -186,16 +200,59 @@ def test_postgresql_with_a_password(
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_a_server_that_is_away_and_a_password_that_was_not_kept(
-    look: str, place: Path, capsys: pytest.CaptureFixture[str]
+def test_no_password_goes_to_a_server_that_a_kept_spec_alone_names(
+    look: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep("tiny", storage={"study": AWAY.replace("secret", "***")})
-    assert refused(LOOKS[look], capsys) == (
-        "runs/tiny/spec.json storage.study: got 'postgresql://me@127.0.0.1:1/sweeps' "
-        "(127.0.0.1:1: Connection refused); expected its password, which is not kept on disk; "
-        "try --study postgresql://USER:PASSWORD@HOST/DATABASE, or PGPASSWORD or ~/.pgpass "
-        "for PostgreSQL's own client"
-    )
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    with socket.create_server(("127.0.0.1", 0)) as planted:
+        url = f"postgresql://me:***@127.0.0.1:{planted.getsockname()[1]}/sweeps"
+        keep("tiny", storage={"study": url})
+        assert refused(LOOKS[look], capsys) == (
+            f"runs/tiny/spec.json storage.study: got '{url}', a server named by the kept spec alone; "
+            "expected its address from you, as a login may be sent to it; try --study "
+            "postgresql://USER:PASSWORD@HOST/DATABASE, or the sweep's own spec file as NAME"
+        )
+        assert main(["list"]) == 0
+        assert "a server named by the kept spec alone" in capsys.readouterr().out
+        planted.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            planted.accept()
+
+
+@pytest.mark.parametrize("method", [3, 5])  # in clear; MD5 of it
+def test_no_password_of_the_environment_is_sent_in_clear(
+    method: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "canary")
+    heard: list[bytes] = []
+
+    def ask(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                with client:
+                    client.settimeout(2)
+                    heard.append(client.recv(1000))
+                    if heard[-1][4:8] in (b"\x04\xd2\x16/", b"\x04\xd2\x160"):  # TLS or GSS is wanted
+                        client.sendall(b"N")
+                        heard.append(client.recv(1000))
+                    client.sendall(
+                        b"R"
+                        + struct.pack("!ii", 8 + 4 * (method == 5), method)
+                        + b"salt"[: 4 * (method == 5)]
+                    )
+                    heard.append(client.recv(1000))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=ask, args=(server,), daemon=True).start()
+        (problem,) = reach.postgres(
+            f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/x?sslmode=disable&gssencmode=disable",
+            "here",
+        )
+    assert len(heard) >= 2, "it was asked"
+    assert not any(b"canary" in each or each.startswith(b"p") for each in heard)
+    assert "require_auth" in problem.remedy
+    assert "authentication method requirement" in problem.got
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -264,13 +321,18 @@ def test_list_shows_what_it_cannot_read(place: Path, capsys: pytest.CaptureFixtu
     head, told = out.split("\n\nCould not be read\n")
     assert head.splitlines()[1].startswith("tiny        6         4 ")
     away, broken, renamed = told.splitlines()
-    assert away == "  away: got 'postgresql://me:***@127.0.0.1:1/sweeps' (127.0.0.1:1: Connection refused)"
+    assert away.startswith(
+        "  away: got 'postgresql://me:***@127.0.0.1:1/sweeps', a server named by the kept spec"
+    )
+    assert "; try --study postgresql://" in away
     assert broken.startswith("  broken: got a file that cannot be read (")
-    assert renamed == "  renamed: got the sweep 'tiny' in a folder of another name"
+    assert renamed == "  renamed: got the sweep 'tiny' in a folder of another name; try renaming the folder"
     assert main(["list", "--json"]) == 0
     as_json = json.loads(capsys.readouterr().out)
     assert as_json["tiny"] == {"trials": 6, "finished": True}
-    assert as_json["renamed"] == {"unreadable": "the sweep 'tiny' in a folder of another name"}
+    assert as_json["renamed"] == {
+        "unreadable": "the sweep 'tiny' in a folder of another name; try renaming the folder"
+    }
 
 
 def test_runs_that_is_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,7 +377,7 @@ def test_exports_that_cannot_be(place: Path, capsys: pytest.CaptureFixture[str])
     )
     assert refused(["export", "tiny", "--out", "text.txt/x"], capsys).startswith("text.txt/x: got a place ")
     url = find("tiny").spec.study_url
-    ledger = Ledger.read(url, "tiny")
+    ledger = Ledger.open(url, find("tiny").ledger.spec)
     running = ledger.ask()
     assert running is not None
     assert refused(["export", "tiny", "--out", "best", "--trial", str(running.number)], capsys) == (

@@ -209,6 +209,14 @@ def test_runs_and_environments_are_not_uploaded(tmp_path: Path) -> None:
     assert {".venv", ".git", "/runs/"} <= set(room._excludes(tmp_path, Path("/data/runs")))
 
 
+@pytest.mark.parametrize("name", ["a[b]", "!x", "#y", "w*", "q?", "b\\c", "my runs", "50%"])
+def test_a_runs_folder_is_left_out_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    pathspec = pytest.importorskip("pathspec")  # with which Ray reads them
+    left_out = pathspec.PathSpec.from_lines("gitwildmatch", room._excludes(tmp_path, tmp_path / name))
+    assert left_out.match_file(f"{name}/study.db")
+    assert not left_out.match_file("other/study.db")
+
+
 def test_words_are_quoted_for_the_shell_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Jobs()
     server.get_address = lambda: "http://head:8265"  # type: ignore[attr-defined]

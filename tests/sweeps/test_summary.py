@@ -116,6 +116,15 @@ def test_the_whole_page() -> None:
     assert page + "\n" == PAGE
 
 
+def test_next_commands_go_by_the_users_spec_where_a_server_has_the_study() -> None:
+    records = small_sweep()
+    places = {"study": "postgresql://me:***@db/x"}
+    page = summary_text(verdict(records), records, name="s", places=places, spec="my specs/s.yaml")
+    commands = [line for line in page.splitlines() if "  sweeps " in line]
+    assert len(commands) >= 3
+    assert all("'my specs/s.yaml'" in line for line in commands)
+
+
 def test_next_commands_name_the_folder_where_they_would_not_look() -> None:
     records = small_sweep()
     page = summary_text(verdict(records), records, name="s", places={}, spec="s.yaml", runs="my runs")

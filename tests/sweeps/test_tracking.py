@@ -140,7 +140,7 @@ def test_a_sweep_arrives_as_one_experiment_with_a_parent_and_a_run_for_each_tria
     store = Store(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = store.client.get_experiment_by_name("quick")
     assert experiment is not None
-    assert experiment.artifact_location == f"{tmp_path}/mlartifacts/quick"
+    assert experiment.artifact_location == (tmp_path / "mlartifacts" / "quick").as_uri()
     runs = store.runs("quick")
     assert sorted(runs) == ["", "0", "1", "2"]
     parent = runs.pop("")

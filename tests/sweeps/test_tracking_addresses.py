@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from sweeps.tracking import store_uri, tracking_problems
+from sweeps.tracking.store import from_within
 
 
 @pytest.mark.parametrize(
@@ -81,3 +84,37 @@ def test_sqlite_means_a_file_among_the_artifacts_and_relative_files_are_where_th
     assert store_uri("sqlite:///mine.db", Path("runs")) == f"sqlite:///{tmp_path}/mine.db"
     assert store_uri("sqlite:////data/mine.db", Path("runs")) == "sqlite:////data/mine.db"
     assert store_uri("http://mlflow:5000", Path("runs")) == "http://mlflow:5000"
+
+
+@pytest.mark.parametrize("name", ["feature%2Fb", "why?", "größe", "a#b", "two words"])
+def test_mlflows_file_lies_in_its_folder_whatever_that_is_called(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.engine import make_url
+
+    folder = tmp_path / name
+    uri = store_uri("sqlite", folder)
+    assert make_url(uri).database == f"{folder}/mlflow.db"
+    assert store_uri(uri, tmp_path) == uri
+    monkeypatch.chdir(tmp_path)
+    opened = from_within(uri)
+    assert Path(str(make_url(opened).database)).absolute() == folder / "mlflow.db"
+    # As MLflow takes it apart, which decodes nothing, to make its folder.
+    made = Path(opened.removeprefix("sqlite:///")).parent
+    assert made.absolute() == folder.absolute()
+
+
+@pytest.mark.slow  # MLflow takes its time
+@pytest.mark.parametrize("name", ["feature%2Fb", "why?"])
+def test_a_real_delivery_into_such_a_folder(name: str, tmp_path: Path) -> None:
+    from sweeps.tracking import Tracker
+
+    runs = tmp_path / name
+    runs.mkdir()
+    tracker = Tracker("sqlite", study="quick", folder=runs / "quick", artifacts=runs)
+    tracker.open_sweep({}, {})
+    assert tracker.close(60.0)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with contextlib.closing(sqlite3.connect(runs / "mlflow.db")) as base:
+        places = base.execute("SELECT artifact_location FROM experiments WHERE name = 'quick'").fetchall()
+    assert places == [((runs / "mlartifacts" / "quick").as_uri(),)]
