@@ -41,7 +41,7 @@ def read_regular(path: Path, limit: int) -> bytes:
     Raises:
         OSError: as for `open_regular`; or it holds more than `limit` bytes (EFBIG).
     """
-    with open(open_regular(path, os.O_RDONLY), "rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"Larger than {limit} bytes", str(path))
@@ -56,7 +56,7 @@ def lines(path: Path, offset: int, longest: int) -> Iterator[tuple[bytes | None,
     Raises:
         OSError: as for `open_regular`.
     """
-    with open(open_regular(path, os.O_RDONLY), "rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         file.seek(offset)
         end = offset
         while line := file.readline(longest + 1):
@@ -82,7 +82,7 @@ def replace_file(target: Path, data: bytes) -> None:
     try:
         beside.unlink(missing_ok=True)  # of a killed process that had this one's id
         descriptor = open_regular(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

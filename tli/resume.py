@@ -83,7 +83,7 @@ def write_state(state: State, folder: Path) -> Path:
     digest = hashlib.sha256()
     try:
         aside.unlink(missing_ok=True)
-        with open(open_regular(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as out:
+        with os.fdopen(open_regular(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as out:
             for part in _parts(state):
                 digest.update(part)
                 out.write(part)
@@ -128,7 +128,7 @@ def load_latest(training: Training, folder: Path, owner: str = "") -> bool:
         try:
             progress = _checked(training, path, owner)
             # Hashed once its size is known to be a state's.
-            with open(open_regular(path, os.O_RDONLY), "rb") as file:
+            with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest[:16] != match[3] or progress["step"] != int(match[1]):
                 continue
