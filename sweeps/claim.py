@@ -97,14 +97,13 @@ def claimed(folders: Folders, identity: str, tell: Callable[[str], None]) -> Ite
         tell(f"{ours.name} is this study's: it is {folders.sweep} again")
     with folders.held() if moved or ours is not None else nullcontext():
         sync(folders.artifacts)
-        replace_file(
-            folders.sweep / MARK, (json.dumps({"study": folders.name, "identity": identity}) + "\n").encode()
-        )
+        mark = json.dumps({"study": folders.name, "identity": identity}) + "\n"
+        replace_file(folders.sweep / MARK, mark.encode())
         yield
 
 
 def is_set_aside(name: str, sweep: str | None = None) -> bool:
-    """Whether a folder's name is one that `claimed` gives to what it sets aside, of any sweep or of this one."""
+    """Whether a folder's name is one that `claimed` gives to what it sets aside, of any or of this sweep."""
     match = _ASIDE.fullmatch(name)
     return match is not None and sweep in (None, match[1])
 

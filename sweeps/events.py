@@ -60,7 +60,7 @@ def _is_end(event: Event) -> bool:
         (event.get("number") is None or _is_number(event["number"]))
         and "time" in event
         and event["status"] in (State.COMPLETE, State.PRUNED, State.FAIL)
-        and _are_texts(event["tags"])
+        and _are_texts(event.get("tags", {}))
         and isinstance(metrics, dict)
         and all(map(_is_loss, metrics.values()))
         and all(_is_whole(n) and _is_loss(value) and _is_time(when) for n, value, when in objectives)

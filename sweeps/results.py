@@ -44,7 +44,7 @@ class Sweep:
         return self.ledger.trials()
 
     def model_of(self, record: TrialRecord) -> Path | None:
-        """The folder of the model that a trial trained; None where none was kept, or it is another study's."""
+        """The folder of the model that a trial trained; None where none was kept, or another's was."""
         folder = self.folders.final(record.number, record.attempt)
         try:
             kept = read_lineage(folder)

@@ -50,7 +50,7 @@ def batches(events: Sequence[Event]) -> list[Batch]:
             batch = of(number, request, event["time"])
             batch.name = event.get("name", batch.name)
             batch.params.update(event.get("params", {}))
-            batch.tags.update(event["tags"])
+            batch.tags.update(event.get("tags", {}))
             when = milliseconds(event["time"])
             for key, value in event.get("metrics", {}).items():
                 batch.scalars.setdefault(key, Metric(key, value, when, 0))
