@@ -12,10 +12,12 @@ from typing import Any
 
 from tli.base import Base
 from tli.errors import CheckpointError, Problem
+from tli.files import read_regular
 from tli.plan import Plan
 
 FILE = "lineage.json"
 FORMAT = 1
+_LARGEST = 64 << 20  # bytes; a plan names every tensor of a model
 _PACKAGES = ("tli-sweeps", "torch", "transformers", "safetensors", "tokenizers", "numpy")
 
 
@@ -50,7 +52,7 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(Problem(str(folder), f"no {FILE}", expected))
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_regular(path, _LARGEST))
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(Problem(str(path), f"no JSON ({reason})", expected)) from None

@@ -208,8 +208,9 @@ class Ledger(Attempts):
     def retake(self, number: int) -> Assignment | None:
         """Hand out a trial again whose worker or driver is gone, as its next attempt.
 
-        None for one that was ended from outside meanwhile, or was not run here, or that ends here: the stopping rule had decided so before
-        its driver was killed; or it was being taken from the queue then, and cannot be run.
+        None for one that was ended from outside meanwhile, or is not run here, or that ends here: the
+        stopping rule had decided so before its driver was killed; or it was being taken from the queue then,
+        and cannot be run.
         """
         trial = self._mirror.renewed(number)
         if trial.state.is_finished() or not self._mirror.is_ours(number):
