@@ -56,10 +56,18 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(Problem(str(path), f"no JSON ({reason})", expected)) from None
-    whole = isinstance(value, dict) and {"format", "base", "plan", "seed"} <= value.keys()
-    if not whole or value["format"] != FORMAT:
+    if not _is_lineage(value):
         raise CheckpointError(Problem(str(path), "not what this version writes", expected))
     return value
+
+
+def _is_lineage(value: Any) -> bool:
+    """Whether a value has what is read of a lineage; its plan is checked where it is made a plan of."""
+    if not isinstance(value, dict) or value.get("format") != FORMAT or "seed" not in value:
+        return False
+    base = value.get("base")
+    named = isinstance(base, dict) and isinstance(base.get("name"), str)
+    return named and isinstance(base.get("revision"), str | None) and "plan" in value
 
 
 def write_lineage(folder: Path, value: Mapping[str, Any]) -> None:
