@@ -66,8 +66,9 @@ def _is_lineage(value: Any) -> bool:
     if not isinstance(value, dict) or value.get("format") != FORMAT or "seed" not in value:
         return False
     base = value.get("base")
-    named = isinstance(base, dict) and isinstance(base.get("name"), str)
-    return named and isinstance(base.get("revision"), str | None) and "plan" in value
+    if not isinstance(base, dict) or not isinstance(base.get("name"), str):
+        return False
+    return isinstance(base.get("revision", 0), str | None) and "plan" in value
 
 
 def write_lineage(folder: Path, value: Mapping[str, Any]) -> None:

@@ -52,7 +52,7 @@ def legible(where: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         got = f"a row that Optuna cannot read ({type(error).__name__}: {str(error)[:200]})"
         remedy = "the last copy of the store, or deleting that trial or attribute there"
         raise SpecError(Problem(where, got, "rows as Optuna writes them", remedy)) from error
