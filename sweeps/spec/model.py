@@ -187,7 +187,7 @@ class Spec(Settings):
         named, odd = without_odd_names(source.values)
         plain, faults, broken = _with_ranges(named)
         faults += odd
-        searched = [path for path in named.get("search") or () if isinstance(plain["search"], dict)]
+        searched = list(named["search"]) if isinstance(named.get("search"), dict) else []
         faults += checks.path_faults(searched, CATALOGUE)
         try:
             spec = cls.model_validate(plain)
