@@ -418,7 +418,7 @@ TARGETS: dict[str, Callable[[World, random.Random], bool]] = {
     "tokens": tokens,
     "marks": marks,
 }
-WEIGHTS = [40 if name == "attributes" else 100 for name in TARGETS]  # it takes twenty times as long
+WEIGHTS = [20 if name == "attributes" else 100 for name in TARGETS]  # it takes thirty times as long
 
 
 if __name__ == "__main__":
