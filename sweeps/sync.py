@@ -43,7 +43,7 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
     """Have MLflow show all of a sweep again; what is there already stays as it is.
 
     Args:
-        sweep: that nobody drives meanwhile.
+        sweep: that no process drives meanwhile.
         uri: of another MLflow than the spec's; `sqlite` is a file in the artifacts folder.
 
     Raises:

@@ -62,7 +62,7 @@ class Watchdog:
         return max(self._bounds.least, self._bounds.times * slowest) if slowest else self._bounds.first
 
     def rest(self) -> None:
-        """Nothing is under way: somebody else is waited for."""
+        """Nothing is under way: another process is waited for."""
         self._learn()
         faulthandler.cancel_dump_traceback_later()
 

@@ -1,8 +1,8 @@
 """The trials of a study, read and written here alone, and remembered so that no question reads all of them.
 
 A finished trial never changes, so it is read once. What an unfinished one holds is asked for again every
-time, unless this process holds the study's lease: then nobody else writes to the trials that run, and what
-was written here is what they hold. Trials that somebody enqueues are new numbers, and those are looked for
+time, unless this process holds the study's lease: then no other writes to the trials that run, and what
+was written here is what they hold. Trials that are enqueued are new numbers, and those are looked for
 before every question to the sampler; one that was ended from outside is found by `look_again`, or by the
 first write to it.
 """
@@ -78,7 +78,7 @@ class Mirror:
             self.look()
 
     def look_again(self) -> None:
-        """As `look`, and find the trials that were ended, or taken, or are run, by somebody else."""
+        """As `look`, and find the trials that were ended, or taken, or are run, by another program."""
         standing = unfinished(self._store, self.study_id)
         for number, trial_id in self._open.items():
             theirs = not self._records[number].ours
@@ -185,7 +185,7 @@ class Mirror:
             self._renew(number)  # ended from outside, or by a write whose answer was lost
             raise StaleAttemptError(f"trial {number} has ended: {self._trials[number].state.name}") from None
         except BaseException:
-            self._stale.add(self._id(number))  # nobody knows whether it was written
+            self._stale.add(self._id(number))  # it is not known whether it was written
             raise
         finally:
             self._changes = None

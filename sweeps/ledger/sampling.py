@@ -74,7 +74,7 @@ class Proposals:
 
         Args:
             number: the trial's number; with the study's seed, all the randomness there is.
-            fixed: values that somebody else has chosen; a wholly fixed proposal may repeat a tried one.
+            fixed: values that were chosen elsewhere; a wholly fixed proposal may repeat a tried one.
         """
         last = self._mirror.ended_last
         running = self._running(last)

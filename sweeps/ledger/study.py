@@ -119,7 +119,7 @@ class Ledger(Attempts):
 
     @property
     def driver(self) -> str | None:
-        """The process that drives the sweep now, in words; None when nobody does."""
+        """The process that drives the sweep now, in words; None when none does."""
         found = standing(engine_of(self._storage), self._study_id)
         return found.holder if found is not None and found.alive else None
 

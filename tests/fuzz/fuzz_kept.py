@@ -8,19 +8,16 @@ over, or read; nothing may be written outside the folder that is written to, and
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
-import os
 import random
 import re
 import resource
 import shutil
 import sqlite3
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,20 +25,18 @@ from typing import Any
 from sweeps.claim import MARK, identity_in
 from sweeps.compare import _named_trial
 from sweeps.errors import SweepError
-from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.outbox import EVENTS, SENT, Outbox, read_events, read_sent
-from sweeps.records import Assignment, Point, Role, State
+from sweeps.records import Assignment, Role
 from sweeps.results import Sweep, named, sweeps_in
 from sweeps.rows import plain
-from sweeps.spec import Spec, load_spec
 from sweeps.summary import list_text, status_text, summary_text
 from sweeps.tracking.batches import batches
 from sweeps.trial import CURVE, append_curve, read_curve
 from sweeps.watchdog import hung
-from tests.conftest import save_tiny_model
 from tests.fuzz.command import command
 from tests.fuzz.fuzz_header import _bit, _bytes, _tokens, _twice, _values
+from tests.fuzz.kept_world import World, point
 from tli.data import Tokens, _whole
 from tli.errors import InputError
 from tli.export import copy_model
@@ -49,19 +44,6 @@ from tli.lineage import read_lineage
 from tli.plan import Plan
 
 MOST_MEMORY = 1 << 30  # bytes
-_SPEC = """
-name: kept
-base: {{model: {model}}}
-data: {{source: builtin:stdlib, sequence_length: 16, eval_tokens: 64}}
-trial:
-  injection: {{method: tli, k: 2, init: identity}}
-  recipe: {{learning_rate: 1e-3, tokens: 512, batch_tokens: 64}}
-search: {{recipe.learning_rate: {{log: [1e-4, 1e-2]}}}}
-budget: {{trials: 4}}
-finalists: {{top: 1, seeds: 2}}
-storage: {{study: sqlite, artifacts: {runs}}}
-tracking: null
-"""
 
 
 def run(runs: int, seed: int) -> tuple[int, int]:
@@ -90,79 +72,6 @@ def mutated(source: random.Random, text: bytes) -> bytes:
     for _ in range(source.randrange(1, 4)):
         text = kind(source, text)
     return text
-
-
-class World:
-    """A real sweep of two trials, small and without Ray: its study, its folder, its files."""
-
-    def __init__(self, home: Path) -> None:
-        self.home, self.runs, self.out = home, home / "runs", home / "out"
-        spec = home / "kept.yaml"
-        spec.write_text(_SPEC.format(model=save_tiny_model(home / "model"), runs=self.runs))
-        self.spec: Spec = load_spec(str(spec))
-        self.folders = Folders(self.runs, "kept")
-        self.folders.write_spec(self.spec.to_json())
-        self.url = self.spec.study_url
-        self.database = self.runs / "study.db"
-        ledger = Ledger.open(self.url, self.spec, {"base": "b", "text": "t"})
-        settings = self.spec.trial.model_dump()
-        for role in (Role.CONTROL, Role.BASELINE):
-            made = ledger.start(role, settings)
-            for step in (0, made.steps):
-                ledger.report(made.number, 1, [_point(step)])
-            ledger.tell(made.number, 1, State.COMPLETE, totals=_point(made.steps).totals)
-        self.assignment = ledger.start(Role.SEARCH, settings, params={"recipe.learning_rate": 1e-3})
-        ledger.conclude("trials")
-        ledger.study.note_wall(5.0)
-        self.ledger = ledger
-        self._writing = False
-        sys.addaudithook(self._audit)
-
-    @staticmethod
-    @cache
-    def made() -> World:
-        """One for all runs of this process; in memory where that can be, as a disk would be most of the time."""
-        memory = Path("/dev/shm")
-        folder = tempfile.mkdtemp(prefix="fuzz-", dir=memory if memory.is_dir() else None)
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return World(Path(folder))
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Whatever is opened for writing, made, renamed or removed lies in this world."""
-        self._writing = True
-        try:
-            yield
-        finally:
-            self._writing = False
-
-    def _audit(self, event: str, details: tuple[Any, ...]) -> None:
-        if not self._writing or event not in _WRITES:
-            return
-        if event in ("os.remove", "os.rmdir") and details[1] != -1:
-            return  # by `shutil.rmtree`, which said itself what it removes
-        if event == "open" and not (isinstance(details[2], int) and details[2] & _FOR_WRITING):
-            return
-        for place in details[: _WRITES[event]]:
-            inside = isinstance(place, int) or Path(os.fsdecode(place)).absolute().is_relative_to(self.home)
-            if not inside and os.fsdecode(place) not in (os.devnull, str(self.home)):
-                raise AssertionError(f"{event} outside: {place!r}")
-
-
-_WRITES = {
-    "open": 1,
-    "os.rename": 2,
-    "os.remove": 1,
-    "os.mkdir": 1,
-    "os.rmdir": 1,
-    "os.truncate": 1,
-    "shutil.rmtree": 1,
-}
-_FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-
-
-def _point(step: int) -> Point:
-    return Point(step, step * 64, step * 1e6, step * 0.5, 3.0, ((step, 3.5),) if step else (), 1e9)
 
 
 def _read(what: Callable[[], Any]) -> bool:
@@ -195,7 +104,7 @@ def outbox(world: World, source: random.Random) -> bool:
     box = Outbox(folder)
     box.put("sweep", when=1.0, params={"a": "1"}, tags={"b": "2"})
     box.put("trial", 1, when=1.0, name="0001", params={"k": "4"}, tags={"sweeps.request": "r"})
-    box.points(1, 1, [_point(0), _point(4)])
+    box.points(1, 1, [point(0), point(4)])
     box.put("end", 1, when=2.0, status="COMPLETE", tags={"a": "b"}, metrics={"objective": 3.0})
     box.put("rank", numbers=[1])
     box.put("end", when=3.0, status="COMPLETE", tags={}, objectives=[[1, 3.0, 2.0]])
@@ -205,7 +114,7 @@ def outbox(world: World, source: random.Random) -> bool:
     lines[place] = mutated(source, lines[place].rstrip(b"\n")) + b"\n"
     (folder / EVENTS).write_bytes(b"".join(lines))
     again = Outbox(folder)
-    again.points(1, 1, [_point(8)])
+    again.points(1, 1, [point(8)])
     again.has(1, [0, 4])
     again.close()
     found = [event for event, _ in read_events(folder / EVENTS) if event is not None]
@@ -273,7 +182,7 @@ def curve(world: World, source: random.Random) -> bool:
     path = world.home / CURVE
     path.unlink(missing_ok=True)
     for step in (0, 4, 8):
-        append_curve(path, _point(step), "owner")
+        append_curve(path, point(step), "owner")
     path.write_bytes(mutated(source, path.read_bytes()))
     found = read_curve(path, "owner")
     assert all(isinstance(point.step, int) and isinstance(point.eval_loss, float) for point in found)
