@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from sweeps.budget import Spending
 from sweeps.errors import StaleAttemptError
+from sweeps.events import REQUEST
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
 from sweeps.retries import counted, in_words, retry
@@ -21,7 +22,7 @@ from sweeps.selection import replicates_due
 from sweeps.space import flatten
 from sweeps.tracking import Tracking
 
-_RECONCILED_EVERY = 30.0  # seconds between two looks for trials that run for nobody
+_RECONCILED_EVERY = 30.0  # seconds between two looks for trials that no worker runs
 
 
 class Idle(enum.Enum):
@@ -42,7 +43,7 @@ class Agenda:
         parallel: int,
         on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
-        recall: Callable[[int, int], None] = lambda _number, _attempt: None,
+        recall: Callable[[Assignment], None] = lambda _assignment: None,
     ) -> None:
         """Go on with what the ledger holds; trials that a dead driver left RUNNING come first.
 
@@ -52,7 +53,7 @@ class Agenda:
             parallel: how many trials may run at once.
             on_change: called with all records and the phase after every change.
             on_end: called with a trial that has ended for good.
-            recall: has an attempt at a trial, both by number, end before its next report.
+            recall: has an attempt at a trial end before its next report.
         """
         self.ledger = ledger
         self.spec = ledger.spec
@@ -85,7 +86,7 @@ class Agenda:
             return Idle.WAIT
         assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
         if assignment is None:
-            # One that runs and is not ours is taken over before long: it, too, ends before the sweep does.
+            # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
             self.finished = not any(r.state is State.RUNNING for r in self.ledger.unfinished())
             return Idle.FINISHED if self.finished else Idle.WAIT
         self._running[assignment.number] = assignment
@@ -157,7 +158,7 @@ class Agenda:
                 continue
             with suppress(StaleAttemptError):  # its next report is told so
                 if self._spending.stops(running, self._last_point[number]):
-                    self._recall(number, running.attempt)
+                    self._recall(running)
                     self._recalled.add(number)
 
     # -- the order of work --------------------------------------------------------------------------------
@@ -173,10 +174,9 @@ class Agenda:
         return None
 
     def _reconcile(self) -> None:
-        """Put trials in front that stand RUNNING at two looks in turn, and that nobody runs.
+        """Put trials of ours in front that stand RUNNING at two looks in turn, and that no worker runs.
 
-        The driver's lease is the only one on this study, so they were left by a write that was cut short, or
-        come from outside.
+        The driver's lease is the only one on this study, so they were left by a write that was cut short.
         """
         now = time.monotonic()
         if now - self._reconciled < _RECONCILED_EVERY:
@@ -255,6 +255,7 @@ def show(tracker: Tracking, record: TrialRecord) -> None:
         "sweeps.role": record.role.value,
         "sweeps.attempt": record.attempt,
         "sweeps.state": State.RUNNING.value,
+        REQUEST: record.request,
     }
     tracker.declare(record.number, record.settings, tags, record.started)
 

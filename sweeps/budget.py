@@ -44,7 +44,7 @@ class Spending:
         self._of: dict[int, Mapping[str, float]] = {}  # of each trial, up to its last report
         self._sums = dict(_NOTHING)
         for record in ledger.trials():
-            if record.role is not Role.REPLICATE:
+            if record.ours and record.role is not Role.REPLICATE:
                 self._count(record.number, _totals(record))
         self._wall = self._kept = ledger.study.wall
         self._since: float | None = None

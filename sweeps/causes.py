@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import traceback
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from sweeps.errors import PreemptedError, RecalledError, SweepError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Cause, Outcome, State
 from sweeps.wording import masked
+from tli.files import open_regular
 
 LOG = "log.txt"  # in the trial's folder: tracebacks of its attempts
 # What a disk says that takes no more, and what to do about it. Another trial would fare no better.
@@ -85,8 +87,8 @@ def _logged(error: Exception, assignment: Assignment, folders: Folders) -> str:
     log = folders.trial(assignment.number) / LOG
     first_line = masked(str(error).partition("\n")[0])
     with contextlib.suppress(OSError):  # a full disk has its own message, and it must get out
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as out:
+        folders.make(log.parent)
+        with os.fdopen(open_regular(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), "a") as out:
             lines = masked("".join(traceback.format_exception(error)))
             out.write(f"attempt {assignment.attempt}\n{lines}\n")
     return f"{type(error).__name__}: {first_line}; log: {log}"

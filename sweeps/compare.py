@@ -103,6 +103,9 @@ def _named_trial(reference: str, number: int, records: Sequence[TrialRecord]) ->
     if not found:
         expected = f"a number from 0 to {len(records) - 1}" if records else "a sweep that has trials"
         raise SpecError(Problem(reference, f"trial {number}, which is not there", expected))
+    if not found[0].ours:
+        got = f"trial {number}, which was not run here"
+        raise SpecError(Problem(reference, got, "a trial of this sweep", f"sweeps status {reference}"))
     return found
 
 
@@ -139,19 +142,22 @@ def _entry(sweep: Sweep, record: TrialRecord, records: Sequence[TrialRecord], by
 def _curve(sweep: Sweep, record: TrialRecord) -> Curve:
     file = sweep.folders.trial(record.number) / CURVE
     # What a worker measured and no driver has taken is not in the ledger, and does not count.
-    curve = finite_part([point for point in read_curve(file) if point.step in record.losses])
+    points = read_curve(file, sweep.ledger.owner(record))
+    curve = finite_part([point for point in points if point.step in record.losses])
     if len(curve) < 2:
-        got = "no measurement after its first step" if file.exists() else f"no curve at {str(file)!r}"
+        got = "no measurement of it after its first step" if file.exists() else f"no curve at {str(file)!r}"
         where = f"{sweep.spec.name}:{record.number}"
         raise SpecError(Problem(where, got, "a curve of two points or more", "another trial, or --runs DIR"))
     return curve
 
 
 def _parameters(sweep: Sweep, record: TrialRecord) -> int | None:
-    folder = sweep.folders.final(record.number, record.attempt)
+    folder = sweep.model_of(record)
+    if folder is None:
+        return None
     try:
         return Base(str(folder), folder).facts.parameters
-    except CheckpointError:  # not kept, or no longer what it was
+    except CheckpointError:  # no longer what it was
         return None
 
 

@@ -82,8 +82,8 @@ class Display:
 
     def _print_news(self, records: Sequence[TrialRecord], phase: str) -> None:
         if self._open is None:
-            self._open = [index for index, record in enumerate(records) if not record.state.finished]
-            before = len(records) - len(self._open)
+            self._open = [index for index, r in enumerate(records) if r.ours and not r.state.finished]
+            before = self._view.count - len(self._open)
             if before:
                 self._line(f"{self._name}: {before} of {self._view.total} trials were finished before")
         else:
@@ -92,7 +92,8 @@ class Display:
         if phase != self._phase:
             self._phase = phase
             self._line(f"{self._name}: {phase}")
-        count = len(records) - len(self._open)
+        self._open = [index for index in self._open if records[index].ours]
+        count = self._view.count - len(self._open)
         new = [records[index] for index in self._open if records[index].state.finished]
         self._open = [index for index in self._open if not records[index].state.finished]
         for place, record in enumerate(sorted(new, key=ended), count + 1):
@@ -114,15 +115,21 @@ class View:
         self._at_first: float | None = None  # trials' worth of work done before this display
 
     @property
+    def count(self) -> int:
+        """Trials that this sweep runs, or ran."""
+        return len(self._records)
+
+    @property
     def total(self) -> int:
         """Trials of the sweep; never less than there are."""
-        return max(self._total, len(self._records))
+        return max(self._total, self.count)
 
     def take(self, records: Sequence[TrialRecord], phase: str) -> None:
-        """Remember the latest."""
+        """Remember the latest of what this sweep runs."""
+        records = tuple(record for record in records if record.ours)
         if phase == "finalists" != self._phase and self._due is not None:
             self._total = len(records) + self._due(records)  # the baseline may be one of them
-        self._records, self._phase = tuple(records), phase
+        self._records, self._phase = records, phase
         if self._at_first is None:
             self._at_first = self._work()
 

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from sweeps.causes import UnusableError, outcome_of
+from sweeps.claim import identity_in
 from sweeps.errors import PreemptedError, RecalledError
 from sweeps.folders import Folders
 from sweeps.preemption import Notice
@@ -52,7 +53,6 @@ class Execution:
         self._points: Generator[tuple[Point, ...], None, None] | None = None
         self._worker = worker
         self._watchdog: Watchdog | None = None
-        self._recalled = self._folders.recalled(assignment.number, assignment.attempt)
         self._looked = time.monotonic()
         self.ruined = False  # whether this process can run no other trial
 
@@ -92,7 +92,9 @@ class Execution:
         if self._worker is not None:
             self._worker.notice.awaited = True
             number, attempt = self._assignment.number, self._assignment.attempt
-            self._watchdog = Watchdog(self._folders.hung(number, attempt), self._worker.bounds)
+            self._folders.make(self._folders.trial(number))
+            stacks = self._folders.hung(number, attempt)
+            self._watchdog = Watchdog(stacks, self._worker.bounds, self._assignment.token)
             self._watchdog.begin("beginning")
         try:
             slot = warm_slot(json.dumps(self._spec.to_json()))
@@ -107,8 +109,10 @@ class Execution:
             raise PreemptedError("its worker was told to go")
         if (now := time.monotonic()) - self._looked > _LOOKED_EVERY:
             self._looked = now
-            if self._recalled.exists():
+            if self._folders.is_recalled(self._assignment):
                 raise RecalledError("its driver wants no more of it")
+            if identity_in(self._folders.sweep) not in (None, self._assignment.identity):
+                raise RecalledError("another study writes in its folder now")
 
 
 def _device_answers() -> bool:

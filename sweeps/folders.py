@@ -1,18 +1,28 @@
-"""Where everything of a sweep lies on disk."""
+"""Where everything of a sweep lies on disk, and how it gets there: whole, synced, and never through a link.
+
+A runs folder may have been received from a stranger. A link in it would lead what is written here, emptied
+or removed to a file of the user's: a sweep's folder, those below it, and the files in them are none.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.errors import LedgerHeldError
+from sweeps.errors import LedgerHeldError, Problem, SpecError
+from sweeps.records import Assignment
+from tli.files import open_regular, read_regular, replace_file
+
+LOCK = "driver.lock"  # held by the process that drives the sweep
+_SMALL = 4096  # bytes; of a lock or a recall mark
 
 
 @dataclass(frozen=True)
@@ -57,14 +67,44 @@ class Folders:
         return self.trial(number) / f"hung-{attempt}.txt"
 
     def recalled(self, number: int, attempt: int) -> Path:
-        """There once an attempt is to end, at its next step; its worker looks for it."""
+        """There, with the token of its assignment, once an attempt is to end; its worker looks for it."""
         return self.trial(number) / f"recalled-{attempt}"
 
-    def recall(self, number: int, attempt: int) -> None:
-        """Have an attempt end at its next step."""
-        path = self.recalled(number, attempt)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    def make(self, folder: Path) -> Path:
+        """Make a folder of this sweep, with those above it.
+
+        Raises:
+            OSError: it cannot be made; or it, or one between it and the artifacts folder, is a link (ELOOP).
+        """
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        place = self.artifacts
+        for name in folder.relative_to(self.artifacts).parts:
+            place /= name
+            with suppress(FileExistsError):
+                place.mkdir()
+            if place.is_symlink():
+                raise OSError(errno.ELOOP, "A link, which is not followed", str(place))
+            if not place.is_dir():
+                raise OSError(errno.ENOTDIR, "Not a folder", str(place))
+        return place
+
+    def recall(self, assignment: Assignment) -> None:
+        """Have an attempt end at its next step.
+
+        Raises:
+            OSError: the mark cannot be written.
+        """
+        path = self.recalled(assignment.number, assignment.attempt)
+        self.make(path.parent)
+        replace_file(path, assignment.token.encode())
+
+    def is_recalled(self, assignment: Assignment) -> bool:
+        """Whether this handing out of the attempt was recalled, not an earlier study's of its number."""
+        try:
+            mark = read_regular(self.recalled(assignment.number, assignment.attempt), _SMALL)
+        except OSError:
+            return False
+        return mark == assignment.token.encode()
 
     def drop_checkpoints(self, number: int) -> None:
         """A trial that has ended does not go on, and need not be told to end."""
@@ -86,10 +126,26 @@ class Folders:
 
     def _written(self, number: int) -> list[Path]:
         """What lies in a trial's folder, by one look: thousands are looked into when a long sweep goes on."""
+        folder = self.trial(number)
         try:
-            return list(self.trial(number).iterdir())
-        except OSError:  # it is not there, or is nobody's business: what cannot be freed stays
+            return (
+                [] if any(place.is_symlink() for place in self._down_to(folder)) else list(folder.iterdir())
+            )
+        except OSError:  # it is not there, or may not be looked into: what cannot be freed stays
             return []
+
+    def _down_to(self, folder: Path) -> Iterator[Path]:
+        """The folders of this sweep from its own to one in it."""
+        return (place for place in (folder, *folder.parents) if place.is_relative_to(self.sweep))
+
+    def _links(self) -> list[Problem]:
+        """The sweep's folder and those of its trials, where they are links."""
+        trials = self.sweep / "trials"
+        found = [place for place in (self.sweep, trials) if place.is_symlink()]
+        with suppress(OSError):
+            found += [] if found else sorted(Path(each) for each in os.scandir(trials) if each.is_symlink())
+        expected = "a folder of its own: what is written or removed in it would be so elsewhere"
+        return [Problem(str(place), "a link", expected, "moving what it names here") for place in found]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -98,26 +154,46 @@ class Folders:
         The lock goes with the process, however it ends.
 
         Raises:
+            SpecError: the sweep's folder, or a trial's, is a link, or the lock cannot be opened.
             LedgerHeldError: another process drives it.
         """
-        self.sweep.mkdir(parents=True, exist_ok=True)
-        with (self.sweep / "driver.lock").open("a+") as lock:
+        if links := self._links():
+            raise SpecError(*links)
+        with os.fdopen(self._locked(), "r+b", buffering=0) as lock:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            yield
+
+    def _locked(self) -> int:
+        """The lock of the folder that has the name now: it may be set aside while this process waits."""
+        path = self.sweep / LOCK
+        while True:
+            try:
+                self.make(self.sweep)
+                lock = open_regular(path, os.O_RDWR | os.O_CREAT)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.EINVAL, errno.EISDIR):
+                    raise
+                got = f"no file of its own ({(error.strerror or '').lower()})"
+                raise SpecError(Problem(str(path), got, "a regular file", "removing it")) from None
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                lock.seek(0)
-                holder = lock.read() or "another process"
+                with os.fdopen(lock, "rb") as held:
+                    holder = held.read(_SMALL).decode("utf-8", "replace") or "another process"
                 raise LedgerHeldError(
                     f"{self.name} is being driven by {holder}; wait for it, or stop it, then run this again"
                 ) from None
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
-            yield
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(lock), path.stat()):
+                    return lock
+            os.close(lock)
 
     def write_spec(self, spec: dict) -> None:
-        """Keep the spec beside its results."""
-        self.sweep.mkdir(parents=True, exist_ok=True)
-        aside = self.spec.with_name(f".{self.spec.name}.tmp-{os.getpid()}")
-        aside.write_text(json.dumps(spec, indent=1) + "\n")
-        aside.rename(self.spec)
+        """Keep the spec beside its results.
+
+        Raises:
+            OSError: it cannot be written; the one that was there stays.
+        """
+        self.make(self.sweep)
+        replace_file(self.spec, (json.dumps(spec, indent=1) + "\n").encode())

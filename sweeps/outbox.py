@@ -17,14 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeps.events import OPENINGS, REQUEST, Event, parse
 from sweeps.records import Point
+from tli.files import lines, open_regular, read_regular, replace_file
 
 EVENTS = "outbox.jsonl"
 SENT = "outbox.sent"
-LOCK = "outbox.lock"  # held by whoever delivers
-OPENINGS = ("sweep", "trial")  # kinds of event that begin something which an "end" ends
-
-Event = dict[str, Any]
+LOCK = "outbox.lock"  # held by the process that delivers
+LONGEST = 1 << 26  # bytes of one event; a longer line is none
+_SMALL = 4096  # bytes of the sidecar
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,23 @@ class Outbox:
     """
 
     def __init__(self, folder: Path) -> None:
+        """Take up what is there.
+
+        Raises:
+            OSError: the file cannot be opened, or is a link.
+        """
         self.path = folder / EVENTS
         self._lock = threading.Lock()
         self._evals: set[tuple[int, int]] = set()
         self._train: set[tuple[int, int]] = set()
         self._latest: dict[tuple[str, int | None], str] = {}
+        self._requests: dict[int, str] = {}  # of the trials whose openings came last, by number
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self._size = self._recover()
         sent = read_sent(folder)
         if sent is not None and sent.offset > self._size:
-            (folder / SENT).unlink(missing_ok=True)  # it counts bytes that a power cut or a person took
+            (folder / SENT).unlink(missing_ok=True)  # it counts bytes that a power cut or an editor took
 
     def _recover(self) -> int:
         """Learn what is in the file and cut off a last line that a killed process left half-written."""
@@ -75,9 +82,19 @@ class Outbox:
             self._evals.update((number, point["step"]) for point in event["evals"])
             self._train.update((number, step) for step, _, _ in event["train"])
             return
+        if kind == "trial":
+            self._begin(number, event["tags"].get(REQUEST, ""))
         self._latest[kind, number] = _content(event)
         if kind in OPENINGS:
             self._latest.pop(("end", number), None)
+
+    def _begin(self, number: int, request: str) -> None:
+        """A number that was given again, after the study was restored from a backup, is another trial's."""
+        if self._requests.get(number, request) != request:
+            self._evals = {key for key in self._evals if key[0] != number}
+            self._train = {key for key in self._train if key[0] != number}
+            self._latest.pop(("end", number), None)
+        self._requests[number] = request
 
     def put(
         self,
@@ -103,6 +120,10 @@ class Outbox:
         """
         event = {"kind": kind, "number": number, "time": when or time.time(), **content}
         with self._lock:
+            if number in self._requests and kind != "trial":
+                event["request"] = self._requests[number]
+            if kind == "rank":
+                event["requests"] = {str(n): r for n in content["numbers"] if (r := self._requests.get(n))}
             reopens = again and ("end", number) in self._latest
             if not reopens and self._latest.get((kind, number)) == _content(event):
                 return False
@@ -129,22 +150,28 @@ class Outbox:
                         train.append([step, loss, when])
             if not evals and not train:
                 return False
-            self._write(
-                {"kind": "points", "number": number, "attempt": attempt, "evals": evals, "train": train}
-            )
+            event = {"kind": "points", "number": number, "attempt": attempt, "evals": evals, "train": train}
+            if number in self._requests:
+                event["request"] = self._requests[number]
+            self._write(event)
         return True
 
-    def has(self, number: int, steps: Collection[int]) -> bool:
+    def has(self, number: int, steps: Collection[int], request: str | None = None) -> bool:
         """Whether a trial's opening and end are in the file, and its held-out losses at these steps.
 
-        The train losses between two of them came with the later one.
+        The train losses between two of them came with the later one. With `request`, the trial that was
+        created under this key.
         """
         with self._lock:
+            if request is not None and self._requests.get(number) != request:
+                return False
             framed = ("trial", number) in self._latest and ("end", number) in self._latest
             return framed and all((number, step) in self._evals for step in steps)
 
     def _write(self, event: Event) -> None:
         data = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        if len(data) > LONGEST:
+            raise ValueError(f"an event of {len(data)} bytes, and at most {LONGEST} are read again")
         try:
             written = os.write(self._file, data)
             if written != len(data):
@@ -178,47 +205,43 @@ def read_events(path: Path, offset: int = 0, limit: int | None = None) -> Iterat
 
     A line that is not an event (a disk fault, an editor) comes as None, so that it can be stepped over.
     At most about `limit` bytes are read.
+
+    Raises:
+        OSError: there is no such file, or it is a link.
     """
-    end = offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            end += len(line)
-            yield _parse(line), end
-            if limit is not None and end - offset >= limit:
-                return
-
-
-def _parse(line: bytes) -> Event | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "kind" in event else None
+    for line, end in lines(path, offset, LONGEST):
+        yield None if line is None else parse(line), end
+        if limit is not None and end - offset >= limit:
+            return
 
 
 def read_sent(folder: Path) -> Sent | None:
     """What has been delivered of the outbox in this folder; None when nothing has or it cannot be read."""
     try:
-        return Sent(**json.loads((folder / SENT).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        sent = Sent(**json.loads(read_regular(folder / SENT, _SMALL)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    texts = all(isinstance(text, str) for text in (sent.target, sent.experiment_id, sent.experiment))
+    whole = isinstance(sent.offset, int) and not isinstance(sent.offset, bool) and 0 <= sent.offset < 2**63
+    return sent if texts and whole else None
 
 
 def write_sent(folder: Path, sent: Sent) -> None:
     """Replace the sidecar as a whole."""
-    aside = folder / f".{SENT}.tmp-{os.getpid()}"
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(asdict(sent), file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(folder / SENT)
+    replace_file(folder / SENT, json.dumps(asdict(sent)).encode())
+
+
+def open_lock(folder: Path) -> int:
+    """A descriptor of the file that is locked by the process that delivers; made if it is not there.
+
+    Raises:
+        OSError: it cannot be opened, or is a link.
+    """
+    return open_regular(folder / LOCK, os.O_WRONLY | os.O_CREAT)
 
 
 def forget_sent(folder: Path) -> None:
-    """Have all of it delivered again, once nobody delivers any more: a process of a dead driver may yet."""
-    with (folder / LOCK).open("w") as lock:
+    """Have all of it delivered again, once no process delivers any more: one of a dead driver may yet."""
+    with os.fdopen(open_lock(folder), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (folder / SENT).unlink(missing_ok=True)

@@ -12,12 +12,13 @@ METRIC = "eval_loss"  # what trials are compared by, in nats per token
 
 
 class Role(StrEnum):
-    """Why a trial exists. Only BASELINE and SEARCH trials are seen by the sampler and the stopping rule."""
+    """Why a trial exists. The stopping rule sees BASELINE and SEARCH trials, the sampler OTHER ones too."""
 
     CONTROL = "control"  # the original model, trained on as it is for the same tokens
     BASELINE = "baseline"  # the spec's `trial:` as written
-    SEARCH = "search"  # asked from the sampler, or enqueued by a person
+    SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
+    OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
 
 class State(StrEnum):
@@ -74,9 +75,30 @@ class Point:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
-        """The inverse of `to_json`."""
-        train_loss = tuple((int(step), float(loss)) for step, loss in value["train_loss"])
-        return cls(**{**value, "train_loss": train_loss})
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is not that; numbers are numbers, steps are whole ones.
+        """
+        train_loss = tuple((_step(step), _number(loss)) for step, loss in value["train_loss"])
+        numbers = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
+        numbers |= {name: _number(value[name]) for name in ("time", "measuring") if name in value}
+        known = {*numbers, "step", "tokens", "train_loss"}
+        if value.keys() != known:
+            raise ValueError("other values than those of a point")
+        return cls(_step(value["step"]), _step(value["tokens"]), **numbers, train_loss=train_loss)
+
+
+def _step(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise TypeError("a whole number is wanted")
+    return value
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError("a number is wanted")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -91,6 +113,9 @@ class Assignment:
     steps: int
     report_steps: tuple[int, ...]  # steps at which the held-out loss is measured; the last is `steps`
     micro_batch_tokens: int | None = None  # in place of the recipe's, once the device's memory was too small
+    identity: str = ""  # of the study
+    owner: str = ""  # what its states, curve and model bear
+    token: str = ""  # of this one handing out
 
     @property
     def key(self) -> str:
@@ -121,12 +146,19 @@ class TrialRecord:
     flops: float | None = None
     started: float | None = None  # wall clock, seconds since the epoch
     finished: float | None = None
+    request: str | None = None  # the key under which this sweep made or took it
+
+    @property
+    def ours(self) -> bool:
+        """Whether this sweep runs it, ran it, or will: enqueued trials are taken in their turn."""
+        return self.role is not Role.OTHER
 
     @property
     def budgeted(self) -> bool:
         """Whether it counts against the budget's trials.
 
-        Replicates do not; nor does what was enqueued with values that cannot be run, which has no settings.
+        Replicates do not, nor trials that were not run here; nor does what was enqueued with values that
+        cannot be run, which has no settings.
         """
         return self.role is not Role.REPLICATE and bool(self.settings)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sweeps import reach
+from sweeps.claim import is_set_aside
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
@@ -18,7 +19,11 @@ from sweeps.spec import COMPARED, Spec, load_spec, packaged
 from sweeps.spec.checks import address_faults
 from sweeps.spec.settings import StorageSettings, TrackingSettings
 from sweeps.wording import masked
+from tli.errors import CheckpointError
+from tli.files import read_regular
+from tli.lineage import read_lineage
 
+_LARGEST = 1 << 20  # bytes of a kept spec
 _OWN_SPEC = "the sweep's own spec file as NAME"
 STUDY_URL = "--study postgresql://USER:PASSWORD@HOST/DATABASE"
 
@@ -40,6 +45,15 @@ class Sweep:
     def records(self) -> list[TrialRecord]:
         """Every trial."""
         return self.ledger.trials()
+
+    def model_of(self, record: TrialRecord) -> Path | None:
+        """The folder of the model that a trial trained; None where none was kept, or another's was."""
+        folder = self.folders.final(record.number, record.attempt)
+        try:
+            kept = read_lineage(folder)
+        except CheckpointError:
+            return None
+        return folder if kept.get("owner") == self.ledger.owner(record) else None
 
     @property
     def verdict(self) -> Verdict:
@@ -221,18 +235,26 @@ def sweeps_in(runs: Path) -> dict[str, Listed]:
     if runs.exists() and not runs.is_dir():
         raise SpecError(Problem("--runs", f"{str(runs)!r}, a file", "the folder of all results"))
     listed = {}
-    for kept in sorted(runs.glob("*/spec.json")):
-        name = kept.parent.name
+    for name in _names(runs):
         try:
             sweep = find(name, runs=str(runs))
             with reach.readable(sweep.spec.study_url, name):
                 listed[name] = Listed(sweep.records, sweep.ledger.finished)
         except SpecError as error:
             listed[name] = Listed(reason=_reason(error.problems))
+        except Exception as error:  # noqa: BLE001 - one that cannot be read hides no other
+            text = masked(" ".join(str(error).split()))[:200]
+            listed[name] = Listed(reason=f"{type(error).__name__}: {text}")
     reason = _unreadable(runs / "study.db")
     if reason is not None and reason not in [each.reason for each in listed.values()]:
         listed["study.db"] = Listed(reason=reason)
     return listed
+
+
+def _names(runs: Path) -> list[str]:
+    """The names of the sweeps under a folder, without what was set aside from them."""
+    names = [kept.parent.name for kept in runs.glob("*/spec.json")]
+    return sorted(name for name in names if not is_set_aside(name))
 
 
 def _unreadable(file: Path) -> str | None:
@@ -273,8 +295,8 @@ def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
             Problem(f"sweep {sweep.spec.name}", got, "a complete trial", f"sweeps status {sweep.spec.name}")
         )
     record = records[chosen]
-    source = sweep.folders.final(chosen, record.attempt)
-    if not (source / "lineage.json").is_file():
+    source = sweep.model_of(record)
+    if source is None:
         raise SpecError(_no_weights(sweep, records, chosen, out))
     facts = {
         "heldout_loss": record.value,
@@ -286,14 +308,18 @@ def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
 
 
 def _no_weights(sweep: Sweep, records: Mapping[int, TrialRecord], chosen: int, out: Path) -> Problem:
-    finals = {number: sweep.folders.final(number, record.attempt) for number, record in records.items()}
-    held = [str(number) for number, final in finals.items() if (final / "lineage.json").is_file()]
+    held = [str(number) for number, record in records.items() if record.ours and sweep.model_of(record)]
     state, where = records[chosen].state, f"trial {chosen}"
+    if not records[chosen].ours:
+        got, again = "one that was not run here", f"sweeps status {sweep.spec.name}"
+        return Problem(where, got, f"a trial of this sweep: {', '.join(held) or 'none is kept'}", again)
     if not state.finished:
         got, again = f"one that is {state.value.lower()}", f"`sweeps status {sweep.spec.name}`, and waiting"
         return Problem(where, got, "a complete trial", again)
     words = {State.PRUNED: "one that was stopped early", State.FAIL: "one that failed"}
-    got = words.get(state, "one whose weights were not kept")
+    final = sweep.folders.final(chosen, records[chosen].attempt)
+    lost = "were not kept" if not final.exists() else "in its folder are another study's, or another trial's"
+    got = words.get(state, f"one whose weights {lost}")
     kept = f"one of the trials that were kept: {', '.join(held) or 'none'}"
     return Problem(where, got, kept, f"sweeps trial {sweep.spec.name} {chosen} --out {out}, to train it here")
 
@@ -341,10 +367,10 @@ def _kept_file(reference: str, runs: str | None) -> Path:
 def _kept(file: Path, root: Path) -> Spec:
     """The spec beside its results, with the folder that it is in now."""
     try:
-        values = json.loads(file.read_text("utf-8"))
+        values = json.loads(read_regular(file, _LARGEST))
         got = "" if isinstance(values, dict) else "no mapping"
-    except (OSError, ValueError) as error:
-        got = f"a file that cannot be read ({error})"
+    except (OSError, ValueError, RecursionError) as error:
+        got = f"a file that cannot be read ({' '.join(str(error).split())[:200]})"
     if got:
         raise SpecError(Problem(str(file), got, "a spec as it was run", "`sweeps run` with its YAML"))
     spec = Spec.from_json(values, name=str(file))
@@ -363,5 +389,5 @@ def _is_file(path: Path) -> bool:
 
 
 def _known(root: Path) -> str:
-    names = [file.parent.name for file in sorted(root.glob("*/spec.json"))]
+    names = _names(root)
     return f"one of {', '.join(names)}" if names else "a sweep that was run"

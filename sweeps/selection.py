@@ -55,8 +55,9 @@ class Verdict:
     best: int | None  # the cheapest of the winner and those tied with it
     winner: int | None  # lowest mean loss over the seeds that the finalists share
     tied: tuple[int, ...]  # finalists whose difference from the winner is not settled
-    counts: Mapping[str, int]  # by state, replicates left out
+    counts: Mapping[str, int]  # by state, of trials that this sweep runs; replicates left out
     replicates: Mapping[str, int]  # by state
+    others: Mapping[str, int]  # by state, of trials that were not run here
     stopped: tuple[Ending, ...]
     failed: tuple[Ending, ...]  # replicates too
     warnings: tuple[str, ...]  # what to know before believing it
@@ -141,7 +142,8 @@ def verdict(
     records: Sequence[TrialRecord], *, top: int = 3, seeds: int = 3, per: str | None = None
 ) -> Verdict:
     """What the sweep has found so far; can be asked at any time, on any records."""
-    records = sorted(records, key=lambda record: record.number)
+    others = [record for record in records if not record.ours]
+    records = sorted((record for record in records if record.ours), key=lambda record: record.number)
     chosen = [_contender(record, records, seeds) for record in finalists(records, top, per)]
     control, baseline = (
         _contender(record, records, seeds) if record else None for record in _references(records)
@@ -165,6 +167,7 @@ def verdict(
         tied=tuple(other.number for other in candidates[1:]),
         counts=_count(originals),
         replicates=_count([record for record in records if record.role is Role.REPLICATE]),
+        others=_count(others),
         stopped=tuple(_ending(record) for record in records if record.state is State.PRUNED),
         failed=tuple(_ending(record) for record in records if record.state is State.FAIL),
         warnings=caveats(originals, compared, control, baseline),

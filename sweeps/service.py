@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sweeps.agenda import Agenda
 from sweeps.budget import going_on, raised
+from sweeps.claim import claimed
 from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
@@ -76,6 +77,7 @@ def run(
         # Made while the cluster started; text that will not do ends it here.
         material = {"base": checked.base.fingerprint, "text": text.result()}
         ledger = stack.enter_context(Ledger.driven(spec.study_url, spec, material))
+        stack.enter_context(claimed(folders, ledger.study.identity, watcher.note))
         folders.write_spec(spec.to_json())
         tracker = open_tracker(
             spec.tracking.uri if spec.tracking else None,
@@ -212,7 +214,7 @@ class _Tidying:
         """Free what is there to be freed."""
         self._folders, self._wanted = sweep.folders, sweep.spec.finalists
         self._best: list[TrialRecord] = []
-        self._free([record for record in sweep.records if record.state.finished])
+        self._free([record for record in sweep.records if record.ours and record.state.finished])
 
     def ended(self, record: TrialRecord) -> None:
         """One more has ended: itself or one that it surpasses is no finalist any more, and never will be."""

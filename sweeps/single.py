@@ -70,6 +70,9 @@ def assignment_of(spec: Spec, number: int, where: str | None = None) -> Assignme
     if number not in planned:
         raise SpecError(Problem("N", str(number), f"one of 0 to {max(planned)}", there))
     role, settings = planned[number]
+    if role is Role.OTHER:
+        got = f"{number}, which was not run here: another program added it to the study"
+        raise SpecError(Problem("N", got, "a trial of this sweep", f"sweeps status {spec.name}"))
     if not settings:
         got = f"{number}, which waits for the rest of its settings"
         raise SpecError(Problem("N", got, "a trial that was started", f"`sweeps resume {spec.name}` first"))

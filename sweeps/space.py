@@ -133,6 +133,11 @@ class Space:
                         fixed.setdefault(parent, allowed[0])
         return fixed
 
+    def fits(self, params: Mapping[str, Any]) -> bool:
+        """Whether values from outside, all searched, lie in their ranges."""
+        known = self.dimensions
+        return all(name in known and contains(known[name].distribution, params[name]) for name in params)
+
     def refuse_idle(self, given: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """See that every value from outside is in effect.
 

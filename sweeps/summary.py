@@ -71,7 +71,9 @@ def status_text(records: Sequence[TrialRecord]) -> str:
         (str(r.number), str(r.role), _STATES[r.state], f"{r.step}/{r.steps}", _loss(r.loss), _note(r))
         for r in ordered
     ]
-    counted = [f"{sum(r.state is state for r in records)} {word}" for state, word in _STATES.items()]
+    ours = [record for record in records if record.ours]
+    counted = [f"{sum(r.state is state for r in ours)} {word}" for state, word in _STATES.items()]
+    counted.append(f"{len(records) - len(ours)} {Role.OTHER}")
     rows_shown = table(
         ("trial", "role", "state", "step", "loss", "settings"), rows, left={1, 2, 5}, width=WIDTH
     )
@@ -91,11 +93,11 @@ def list_text(
     header = ("sweep", "trials", "complete", "stopped", "failed", "running", "best", "last (UTC)")
     rows = []
     for name, records in sorted(sweeps.items()):
-        states = [record.state for record in records]
+        states = [record.state for record in records if record.ours]
         shown = (State.COMPLETE, State.PRUNED, State.FAIL, State.RUNNING)
         best = next(iter(finalists(records, 1)), None)
         counts = [str(states.count(state)) for state in shown]
-        rows.append((name, str(len(records)), *counts, _loss(best.value if best else None), _last(records)))
+        rows.append((name, str(len(states)), *counts, _loss(best.value if best else None), _last(records)))
     return join(table(header, rows, left={0}), missing)
 
 
@@ -113,6 +115,8 @@ def _headline(verdict: Verdict, name: str) -> str:
     replicates = sum(verdict.replicates.values())
     tail = f", and {_count(replicates, 'replicate')} under other seeds" if replicates else ""
     detail = f" ({', '.join(parts)})" if parts else ""
+    others = sum(verdict.others.values())
+    tail += f"; {_count(others, 'trial')} in the study not run here" if others else ""
     return f"Sweep {name}: {_count(sum(verdict.counts.values()), 'trial')}{detail}{tail}"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeps import reach
 from sweeps.agenda import show, show_end
+from sweeps.claim import refuse_others
 from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.outbox import forget_sent
 from sweeps.records import Point, Role, State, TrialRecord
@@ -42,12 +43,13 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
     """Have MLflow show all of a sweep again; what is there already stays as it is.
 
     Args:
-        sweep: that nobody drives meanwhile.
+        sweep: that no process drives meanwhile.
         uri: of another MLflow than the spec's; `sqlite` is a file in the artifacts folder.
 
     Raises:
-        SpecError: there is no MLflow to deliver to, or its address will not do.
-        LedgerHeldError: somebody drives the sweep, and delivers.
+        SpecError: there is no MLflow to deliver to, or its address will not do; or the folder is another
+            study's.
+        LedgerHeldError: another process drives the sweep, and delivers.
         SweepError: not all could be delivered; what is left goes out the next time.
     """
     target, ledger, folders = _target(sweep, uri), sweep.ledger, sweep.folders
@@ -55,6 +57,7 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
     with folders.held():
         if ledger.driver is not None:  # from another machine or folder
             raise LedgerHeldError(f"{ledger.spec.name} is being driven by {ledger.driver}; wait for it")
+        refuse_others(folders, ledger.study.identity)
         forget_sent(folders.sweep)
         tracker = Tracker(
             target,
@@ -97,7 +100,7 @@ def show_untold(tracker: Tracking, sweep: Sweep) -> None:
     Of a trial that has ended, the outbox knows whether it has everything: no curve of it is read then.
     """
     for record in filter(_shown, sweep.records):
-        if not (record.state.finished and tracker.knows(record.number, record.losses)):
+        if not (record.state.finished and tracker.knows(record.number, record.losses, record.request)):
             _show_trial(tracker, sweep, record)
 
 
@@ -122,14 +125,15 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
 
 
 def _shown(record: TrialRecord) -> bool:
-    """Not one that was enqueued and is not taken yet, or cannot be run."""
+    """Not one that was enqueued and is not taken yet, or cannot be run, or was not run here."""
     return bool(record.settings)
 
 
 def _show_trial(tracker: Tracking, sweep: Sweep, record: TrialRecord) -> set[int]:
     """Tell all of a trial; the steps whose measurements are on disk."""
     show(tracker, record)
-    told = _told(record, measurements(sweep.folders.trial(record.number) / CURVE))
+    curve = sweep.folders.trial(record.number) / CURVE
+    told = _told(record, measurements(curve, sweep.ledger.owner(record)))
     tracker.points(record.number, record.attempt, told)
     if record.state.finished:
         show_end(tracker, record)
@@ -181,7 +185,7 @@ def _ranking(ended: Verdict, records: Sequence[TrialRecord]) -> list[int]:
     rest = [
         r
         for r in records
-        if r.state is State.COMPLETE and r.role is not Role.REPLICATE and r.number not in first
+        if r.state is State.COMPLETE and r.role not in (Role.REPLICATE, Role.OTHER) and r.number not in first
     ]
     return first + [r.number for r in sorted(rest, key=lambda r: r.value or float("inf"))]
 

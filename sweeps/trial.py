@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,12 +21,14 @@ from sweeps.errors import PreemptedError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
+from tli.files import lines, open_regular, sync
 
 if TYPE_CHECKING:
     from tli.train import Training
 
 CURVE = "curve.jsonl"  # in the trial's folder, written by the worker
 CHECKPOINT_SECONDS = 15.0  # between training states; written behind the training's back
+_LINE = 1 << 26  # bytes of a point with its train losses, at the most
 WRITING = "writing"  # a kind of work beside those of `tli.train`: a state or a model
 
 OnWork = Callable[[str], None]
@@ -155,11 +157,12 @@ def run_trial(
         initial_loss=slot.initial_losses.get(grown),
     )
     curve = folders.trial(assignment.number) / CURVE
-    if load_latest(training, folders.checkpoints(assignment.number)) and training.measured is not None:
-        known = tuple(point for point in read_curve(curve) if point.step <= training.measured)
+    states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
+    if load_latest(training, states, owner) and training.measured is not None:
+        known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
         if known:  # a curve may be lost where a state is not
             yield known
-    with closing(_Saving(training, folders.checkpoints(assignment.number), curve, on_work)) as saving:
+    with closing(_Saving(training, states, owner, curve, on_work)) as saving:
         for progress in training.run(assignment.report_steps, saving.between):
             point = Point(
                 step=progress.step,
@@ -171,7 +174,7 @@ def run_trial(
                 time=time.time(),
                 measuring=progress.measuring,
             )
-            append_curve(curve, point)
+            append_curve(curve, point, owner)
             if point.step == 0:
                 slot.initial_losses[grown] = point.eval_loss
             if point.step == assignment.steps:
@@ -185,11 +188,11 @@ def run_trial(
 class _Saving:
     """Between two pieces of work: the state is written when it is time, or when the process is told to go."""
 
-    def __init__(self, training: Training, folder: Path, curve: Path, on_work: OnWork) -> None:
+    def __init__(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> None:
         from tli.saver import Saver
 
         # What was measured before a state is not measured again after it.
-        self.saver = Saver(folder, before=lambda: _synced(curve))
+        self.saver = Saver(folder, before=lambda: _synced(curve), owner=owner)
         self._training = training
         self._on_work = on_work
         self._saved = time.monotonic()
@@ -218,37 +221,48 @@ class _Saving:
 
 
 def _synced(curve: Path) -> None:
-    if curve.exists():
-        with curve.open("rb") as file:
-            os.fsync(file.fileno())
+    with suppress(FileNotFoundError):
+        sync(curve)
 
 
-def append_curve(path: Path, point: Point) -> None:
-    """Add one point to a trial's curve."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as out:
-        # The line before may have been cut short by a kill.
-        out.write("\n" + json.dumps(point.to_json()) + "\n")
+def append_curve(path: Path, point: Point, owner: str = "") -> None:
+    """Add one point of its owner to a trial's curve.
+
+    Raises:
+        OSError: the file cannot be written, or is a link.
+    """
+    # The line before may have been cut short by a kill.
+    line = "\n" + json.dumps({"owner": owner, **point.to_json()}) + "\n"
+    with os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), "ab") as out:
+        out.write(line.encode())
 
 
-def read_curve(path: Path) -> list[Point]:
-    """Points of a trial by step, the first of each."""
+def read_curve(path: Path, owner: str | None = None) -> list[Point]:
+    """Points of a trial by step, the first of each; see `measurements`."""
     points: dict[int, Point] = {}
-    for point in measurements(path):
+    for point in measurements(path, owner):
         points.setdefault(point.step, point)
     return [points[step] for step in sorted(points)]
 
 
-def measurements(path: Path) -> Iterator[Point]:
-    """All that a trial measured, in the order of writing; a line that a kill cut short is passed over.
+def measurements(path: Path, owner: str | None = None) -> Iterator[Point]:
+    """All that a trial measured, in the order of writing; what is no point of it is passed over.
 
-    One that was killed before its state was written measures some steps again.
+    One that was killed before its state was written measures some steps again. A line may have been cut short
+    by a kill, or be of another study's trial of this number.
+
+    Args:
+        path: of the curve; one that is not there, or is no regular file, has no points.
+        owner: whose points are read; None for all, for those who only look.
     """
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            yield Point.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError):
-            continue
+    with suppress(OSError):
+        for line, _ in lines(path, 0, _LINE):
+            try:
+                value = json.loads(line or b"null")
+                if owner is None or value["owner"] == owner:
+                    yield Point.from_json({key: value[key] for key in value if key != "owner"})
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+                continue
 
 
 def _keep(slot: Slot, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
@@ -259,6 +273,7 @@ def _keep(slot: Slot, assignment: Assignment, folders: Folders, training: Any, p
     facts = {
         "sweep": slot.spec.name,
         "spec_hash": slot.spec.hash,
+        "owner": assignment.owner,
         "trial": assignment.number,
         "attempt": assignment.attempt,
         "settings": dict(assignment.settings),

@@ -207,7 +207,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
         agenda,
         {"spec": json.dumps(spec.to_json())},
         watch,
-        hung=lambda running: hung(folders, running.number, running.attempt),
+        hung=lambda running: hung(folders, running),
     )
     resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
     # As many workers may start at once as there are slots; the agenda never hands out more than that.

@@ -23,6 +23,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 from sweeps.door import HERE, Door, sockets
+from sweeps.environment import FOR_MLFLOW, for_child
 from sweeps.errors import SweepError
 from sweeps.gate import TOKEN
 from sweeps.reach import file_of, may_exist
@@ -113,6 +114,7 @@ class Program:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env=for_child(*FOR_MLFLOW),
                 start_new_session=True,
                 pass_fds=[at.fileno()],
             )

@@ -7,11 +7,16 @@ kernel or a system call is ended as well. How long a piece of work may take is l
 from __future__ import annotations
 
 import faulthandler
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.folders import Folders
+from sweeps.records import Assignment
+from tli.files import open_regular, read_regular
+
+_STACKS = 10_000_000  # bytes at most, of all threads
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,21 @@ class Bounds:
 class Watchdog:
     """Ends this process when a trial in it hangs. One at a time in a process; used by its main thread."""
 
-    def __init__(self, path: Path, bounds: Bounds) -> None:
+    def __init__(self, path: Path, bounds: Bounds, token: str = "") -> None:
         """Nothing is watched before `begin`.
 
         Args:
             path: where the stacks go; there only while it may be needed.
             bounds: of each piece of work.
+            token: of the attempt; the first line, by which its driver knows the stacks for this attempt's.
+
+        Raises:
+            OSError: the file cannot be written, or is a link.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._file = path.open("w")
+        self._file = os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), "w")
+        self._file.write(f"{token}\n")
+        self._file.flush()
         self._bounds = bounds
         self._slowest: dict[str, float] = {}
         self._now: tuple[str, float] | None = None
@@ -52,7 +62,7 @@ class Watchdog:
         return max(self._bounds.least, self._bounds.times * slowest) if slowest else self._bounds.first
 
     def rest(self) -> None:
-        """Nothing is under way: somebody else is waited for."""
+        """Nothing is under way: another process is waited for."""
         self._learn()
         faulthandler.cancel_dump_traceback_later()
 
@@ -71,7 +81,11 @@ class Watchdog:
         self._slowest[work] = max(self._slowest.get(work, 0.0), taken)
 
 
-def hung(folders: Folders, number: int, attempt: int) -> Path | None:
+def hung(folders: Folders, assignment: Assignment) -> Path | None:
     """Where the stacks lie of an attempt whose worker is gone, if it was ended because it hung; else None."""
-    path = folders.hung(number, attempt)
-    return path if path.is_file() and path.stat().st_size > 0 else None
+    path = folders.hung(assignment.number, assignment.attempt)
+    try:
+        token, _, stacks = read_regular(path, _STACKS).partition(b"\n")
+    except OSError:
+        return None
+    return path if token == assignment.token.encode() and stacks else None

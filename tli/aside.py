@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tli.errors import CheckpointError, Problem
+from tli.files import replace_file, sync
 
 
 @contextmanager
@@ -45,17 +46,10 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def write_text(target: Path, text: str) -> None:
     """Writes a file, in place of one that may be there, so that it is there in full or as it was before."""
-    beside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(target)
+        replace_file(target, text.encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise CheckpointError(_unwritable(target, error)) from None
-    sync(target.parent)
 
 
 def clear(target: Path) -> None:
@@ -98,15 +92,6 @@ def no_room(target: Path, needed: int) -> list[Problem]:
     if free >= needed:
         return []
     return [Problem(str(target), f"{free / 1e9:.2f} GB free", f"{needed / 1e9:.2f} GB", "another disk")]
-
-
-def sync(path: Path) -> None:
-    """Has the system write a file or folder to its disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _alive(pid: str) -> bool:

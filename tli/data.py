@@ -11,14 +11,16 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tli import corpus
 from tli.errors import DataError, Problem
+from tli.files import open_regular, read_regular
 from tli.fingerprint import add_file
 from tli.model_files import tokenizer_files
 from tli.tokenise import build, vocabulary
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tli.base import Base
+
+_SIZES = {"uint16": 2, "uint32": 4}  # bytes of a token id, by the type that a manifest names
+_LARGEST = 1 << 20  # bytes of a manifest
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Tokens:
         import numpy as np
 
         self.folder = folder
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = _manifest(folder)
         dtype = np.dtype(manifest["dtype"])
         self.train: np.ndarray = np.memmap(folder / "train.bin", dtype=dtype, mode="r")
         self.heldout: np.ndarray = np.memmap(folder / "heldout.bin", dtype=dtype, mode="r")
@@ -193,7 +198,7 @@ def open_tokens(settings: DataSettings, base: Base, cache: Path) -> Tokens:
         if problems:
             raise DataError(*problems)
         cache.mkdir(parents=True, exist_ok=True)
-        with (cache / ".lock").open("w") as lock:
+        with os.fdopen(open_regular(cache / ".lock", os.O_WRONLY | os.O_CREAT), "wb") as lock:
             # Workers that start together wait for the one that builds, with all cores, and then share.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _whole(folder):
@@ -204,17 +209,31 @@ def open_tokens(settings: DataSettings, base: Base, cache: Path) -> Tokens:
 
 def _whole(folder: Path) -> bool:
     """Whether token files are there, as long as their manifest says; what is not is made again."""
-    import numpy as np
-
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        size = np.dtype(manifest["dtype"]).itemsize
-        return "digest" in manifest and all(
-            (folder / f"{side}.bin").stat().st_size == manifest[f"{side}_tokens"] * size
-            for side in ("train", "heldout")
+        manifest = _manifest(folder)
+        size = _SIZES[manifest["dtype"]]
+        files = {side: (folder / f"{side}.bin").lstat() for side in ("train", "heldout")}
+        return all(
+            stat.S_ISREG(file.st_mode) and file.st_size == manifest[f"{side}_tokens"] * size
+            for side, file in files.items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What was written beside token files.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, RecursionError: it cannot be read, or is not that.
+    """
+    manifest: dict[str, Any] = json.loads(read_regular(folder / "manifest.json", _LARGEST))
+    counts = [manifest[name] for name in ("train_tokens", "heldout_tokens", "heldout_bytes")]
+    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in counts):
+        raise ValueError("counts are whole numbers")
+    if not isinstance(manifest["digest"], str) or manifest["dtype"] not in _SIZES:
+        raise ValueError("not what is written")
+    return manifest
 
 
 def _cache_key(settings: DataSettings, base: Base) -> str:

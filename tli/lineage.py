@@ -17,6 +17,7 @@ from tli.plan import Plan
 
 FILE = "lineage.json"
 FORMAT = 1
+_LARGEST = 64 << 20  # bytes; a plan names every tensor of a model
 _PACKAGES = ("tli-sweeps", "torch", "transformers", "safetensors", "tokenizers", "numpy")
 
 
@@ -51,14 +52,23 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(Problem(str(folder), f"no {FILE}", expected))
     try:
-        value = read_json(path)
+        value = read_json(path, _LARGEST)
     except (OSError, ValueError) as error:
         reason = f"no JSON ({reason_of(error)})"
         raise CheckpointError(Problem(str(path), reason, expected)) from None
-    whole = isinstance(value, dict) and {"format", "base", "plan", "seed"} <= value.keys()
-    if not whole or value["format"] != FORMAT:
+    if not _is_lineage(value):
         raise CheckpointError(Problem(str(path), "not what this version writes", expected))
     return value
+
+
+def _is_lineage(value: Any) -> bool:
+    """Whether a value has what is read of a lineage; its plan is checked where it is made a plan of."""
+    if not isinstance(value, dict) or value.get("format") != FORMAT or "seed" not in value:
+        return False
+    base = value.get("base")
+    if not isinstance(base, dict) or not isinstance(base.get("name"), str):
+        return False
+    return isinstance(base.get("revision", 0), str | None) and "plan" in value
 
 
 def write_lineage(folder: Path, value: Mapping[str, Any]) -> None:

@@ -287,6 +287,8 @@ def _words(plan: Plan) -> str:
 
 def _form_problems(value: Mapping[str, Any], where: str) -> list[Problem]:
     """Whether a plan's JSON has the form that `to_json` gives it."""
+    if not isinstance(value, dict):
+        return [Problem(where, repr(value)[:80], "a plan as `tli plan --json` prints it")]
     needed = ("depth", "injection", *_LAYERS, "change")
     missing = [name for name in needed if name not in value]
     if missing:

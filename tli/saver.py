@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 class Saver:
     """Writes the states of one training into one folder, at most one at a time. Not thread-safe."""
 
-    def __init__(self, folder: Path, before: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, before: Callable[[], None], owner: str = "") -> None:
         """Nothing happens before the first `save`.
 
         Args:
             folder: of the states; it is made.
             before: called in the thread before each is written, for what has to be on disk before it counts.
+            owner: what the states bear, to be taken up for it alone.
         """
         self._folder = folder
+        self._owner = owner
         self._before = before
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._writing: Future[None] | None = None
@@ -43,7 +45,7 @@ class Saver:
             OSError: there is no room for it, or the one before could not be written. Earlier ones stay.
         """
         self.wait()
-        state = copy_state(training)
+        state = copy_state(training, self._owner)
         self._folder.mkdir(parents=True, exist_ok=True)
         if no_room(self._folder, state.size):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))

@@ -46,7 +46,7 @@ def _list(options: argparse.Namespace) -> int:
             {
                 name: {"unreadable": each.reason}
                 if name in unread
-                else {"trials": len(each.records), "finished": each.finished}
+                else {"trials": sum(record.ours for record in each.records), "finished": each.finished}
                 for name, each in listed.items()
             }
         )

@@ -10,8 +10,19 @@ from sweeps.errors import StaleAttemptError
 from sweeps.ledger.attributes import StudyAttributes
 from sweeps.ledger.mirror import Mirror
 from sweeps.ledger.seen import SeenStudy
-from sweeps.ledger.stopping import AMOUNTS, StoppingRule
-from sweeps.ledger.trials import ATTEMPT, HIDDEN, MICRO_BATCH, REASON, RETRIES, ROLE, STEPS, STOPPED, TOTALS
+from sweeps.ledger.stopping import StoppingRule
+from sweeps.ledger.trials import (
+    AMOUNTS,
+    ATTEMPT,
+    HIDDEN,
+    MICRO_BATCH,
+    REASON,
+    RETRIES,
+    ROLE,
+    STEPS,
+    STOPPED,
+    TOTALS,
+)
 from sweeps.records import Point, Role, State
 from sweeps.spec import Spec
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.storages import BaseStorage
 
+from sweeps.errors import Problem, SpecError
+from sweeps.ledger.loading import legible
 from sweeps.ledger.stopping import REFERENCE
 from sweeps.ledger.store import FINISHED, IDENTITY, MATERIAL, WALL
 from sweeps.records import Conclusion
+
+Value = TypeVar("Value")
 
 
 class StudyAttributes:
@@ -23,17 +28,17 @@ class StudyAttributes:
     @property
     def identity(self) -> str:
         """What tells this study from another that takes its name later."""
-        return str(self._all.get(IDENTITY, self._name))
+        return self._read(IDENTITY, _identity)
 
     @property
     def material(self) -> dict[str, str]:
         """Digests of the base and the text of all its trials, as far as they are known."""
-        return dict(self._all.get(MATERIAL, {}))
+        return self._read(MATERIAL, _texts, {})
 
     @property
     def conclusions(self) -> list[Conclusion]:
         """Each time that the agenda of a budget was carried out, the first one first."""
-        return [Conclusion(**each) for each in self._all.get(FINISHED, ())]
+        return self._read(FINISHED, _conclusions, [])
 
     def conclude(self, now: Conclusion) -> None:
         """The agenda of a budget is carried out; saying it again is harmless."""
@@ -44,7 +49,7 @@ class StudyAttributes:
     @property
     def wall(self) -> float:
         """Seconds in which drivers searched."""
-        return float(self._all.get(WALL, 0.0))
+        return self._read(WALL, _amount, 0.0)
 
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""
@@ -53,16 +58,56 @@ class StudyAttributes:
     @property
     def reference(self) -> float | None:
         """What the whole baseline spends of what the stopping rule compares trials at; None until known."""
-        amount: float | None = self._all.get(REFERENCE)
-        return amount
+        return self._read(REFERENCE, _amount, None)
 
     def note_reference(self, amount: float) -> None:
         """Write down what the whole baseline spends."""
         self._set(REFERENCE, amount)
 
-    @property
-    def _all(self) -> Mapping[str, Any]:
-        return self._storage.get_study_user_attrs(self._study_id)
+    def _read(self, name: str, read: Callable[[Any], Value], *without: Value) -> Value:
+        """One attribute, or what stands for it where there is none.
+
+        Raises:
+            SpecError: it is not what this program writes.
+        """
+        with legible(f"study {self._name!r}"):
+            attributes = self._storage.get_study_user_attrs(self._study_id)
+        if name not in attributes and without:
+            return without[0]
+        try:
+            return read(attributes.get(name))
+        except (TypeError, ValueError, KeyError):
+            got = f"an attribute {name!r} that cannot be read"
+            expected, remedy = "what sweeps writes", "the last copy of the store"
+            raise SpecError(Problem(f"study {self._name!r}", got, expected, remedy)) from None
 
     def _set(self, name: str, value: Any) -> None:
         self._storage.set_study_user_attr(self._study_id, name, value)
+
+
+def _identity(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError("an identity is a text")
+    return value
+
+
+def _texts(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise TypeError("texts by name")
+    return dict(value)
+
+
+def _amount(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise TypeError("an amount is a number")
+    return value
+
+
+def _conclusions(value: Any) -> list[Conclusion]:
+    found = [Conclusion(**each) for each in value]
+    for each in found:
+        whole = isinstance(each.trials, int) and not isinstance(each.trials, bool) and each.trials >= 0
+        if not (whole and isinstance(each.budget, dict) and isinstance(each.ended_by, str)):
+            raise TypeError("not as it was written")
+        _amount(each.time)
+    return found

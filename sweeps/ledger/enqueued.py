@@ -1,4 +1,4 @@
-"""Trials that somebody enqueued from outside: made complete, or ended with the reason why they cannot run."""
+"""Trials that were enqueued from outside: made complete, or ended with the reason why they cannot run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from optuna.trial import TrialState
 
 from sweeps.ledger.mirror import Mirror
 from sweeps.ledger.sampling import Proposals
-from sweeps.ledger.trials import ATTEMPT, REASON, ROLE, SEED, SETTINGS, STEPS, attributes_of
+from sweeps.ledger.trials import (
+    ATTEMPT,
+    REASON,
+    REQUEST,
+    ROLE,
+    SEED,
+    SETTINGS,
+    STEPS,
+    attributes_of,
+)
 from sweeps.records import Role
 from sweeps.spec import Spec
 
@@ -23,8 +32,11 @@ def settle(number: int, mirror: Mirror, proposals: Proposals, spec: Spec) -> boo
         spec: of the sweep.
     """
     trial, space = mirror.trial(number), proposals.space
-    given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     try:
+        fixed = trial.system_attrs.get("fixed_params", {})
+        if not isinstance(fixed, dict):
+            raise ValueError(f"fixed_params: {type(fixed).__name__}, not a mapping")  # noqa: TRY301, TRY004
+        given = {**fixed, **trial.params}
         params = proposals.propose(number, space.completed(given))
         if params is None:
             raise ValueError("nothing is left to try with these values")  # noqa: TRY301
@@ -41,6 +53,6 @@ def settle(number: int, mirror: Mirror, proposals: Proposals, spec: Spec) -> boo
         for name, distribution in space.distributions(params).items():
             if name not in trial.params:
                 mirror.set_param(name, params[name], distribution)
-        for attribute in (ROLE, SEED, STEPS, ATTEMPT, SETTINGS):
+        for attribute in (ROLE, SEED, STEPS, ATTEMPT, REQUEST, SETTINGS):
             mirror.set_attribute(attribute, attributes[attribute])
     return True

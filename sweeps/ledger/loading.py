@@ -6,6 +6,8 @@ Ten thousand trials have a quarter of a million rows, and a resume waits for the
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from optuna.storages import RDBStorage
@@ -13,6 +15,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Row, select
 
+from sweeps.errors import InputError, Problem, SpecError
 from sweeps.ledger.patience import patient
 
 # What a trial consists of, by the name that Optuna gives to it.
@@ -36,6 +39,23 @@ class _Trial:
         self._datetime_start_utc, self._datetime_complete_utc = row.datetime_start, row.datetime_complete
         for name, rows in parts.items():
             setattr(self, name, rows[row.trial_id])
+
+
+@contextmanager
+def legible(where: str) -> Iterator[None]:
+    """Reading rows of a study through Optuna, whose own words for one that it cannot decode say nothing.
+
+    Raises:
+        SpecError: there is one.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        got = f"a row that Optuna cannot read ({type(error).__name__}: {str(error)[:200]})"
+        remedy = "the last copy of the store, or deleting that trial or attribute there"
+        raise SpecError(Problem(where, got, "rows as Optuna writes them", remedy)) from error
 
 
 @patient

@@ -1,8 +1,8 @@
 """The trials of a study, read and written here alone, and remembered so that no question reads all of them.
 
 A finished trial never changes, so it is read once. What an unfinished one holds is asked for again every
-time, unless this process holds the study's lease: then nobody else writes to the trials that run, and what
-was written here is what they hold. Trials that somebody enqueues are new numbers, and those are looked for
+time, unless this process holds the study's lease: then no other writes to the trials that run, and what
+was written here is what they hold. Trials that are enqueued are new numbers, and those are looked for
 before every question to the sampler; one that was ended from outside is found by `look_again`, or by the
 first write to it.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 import copy
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Reversible, Sequence
 from contextlib import contextmanager
@@ -25,30 +26,33 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import writing
-from sweeps.ledger.loading import load, unfinished
-from sweeps.ledger.trials import END, HIDDEN, REQUEST, RUNG, record_of
+from sweeps.ledger.loading import legible, load, unfinished
+from sweeps.ledger.trials import END, HIDDEN, OURS, REQUEST, RUNG, mark_of, record_of
 from sweeps.ledger.writing import Changes
-from sweeps.records import State, TrialRecord
+from sweeps.records import Role, TrialRecord
+from sweeps.space import Space
 from sweeps.spec import Spec
 
 
 class Mirror:
     """One study's trials. A trial given out is never changed afterwards: a write makes another object."""
 
-    def __init__(self, storage: BaseStorage, study_id: int, spec: Spec) -> None:
-        """Read nothing yet. `storage` is one that `open_storage` gave."""
+    def __init__(self, storage: BaseStorage, study_id: int, spec: Spec, identity: str) -> None:
+        """Read nothing yet. `storage` is one that `open_storage` gave; `identity` is the study's."""
         self.study_id = study_id
+        self.identity = identity
         self.exclusive = False  # whether this process holds the lease
         self.asked = 0  # trials that count against the budget
         # Beneath Optuna's own cache, which reads all that runs every time.
         self._store: RDBStorage = storage._backend  # type: ignore[attr-defined]
         self._spec = spec
+        self._fits = Space.of(spec).fits
         self._trials: list[FrozenTrial] = []  # by number
         self._records: list[TrialRecord] = []
-        self._visible: dict[int, FrozenTrial] = {}  # to sampler and stopping rule; by number
+        self._visible: dict[int, FrozenTrial] = {}  # to the sampler; by number
         self.ended: list[FrozenTrial] = []  # of the visible ones, in the order in which that was learned
-        self.ended_last: FrozenTrial | None = None  # of them, by what the study says
-        self.complete: list[FrozenTrial] = []  # of the visible ones, by number
+        self.ended_last: FrozenTrial | None = None  # of ours among them, by what the study says
+        self.complete: list[FrozenTrial] = []  # of ours among the visible ones, by number
         self._ends = 0  # of trials that a driver ended
         self._rungs: defaultdict[str, list[float]] = defaultdict(list)  # losses of visible ones, in order
         self._open: dict[int, int] = {}  # ids of unfinished trials by number
@@ -62,13 +66,8 @@ class Mirror:
         """Read what is new, and what may have changed; within an event nothing, as it is not written yet."""
         if self._changes is not None:
             return
-        if not self._trials:
-            found = load(self._store, self.study_id)
-        else:
-            if not self.exclusive:
-                self._stale.update(self._open.values())
-            last = self._trials[-1]._trial_id
-            found = self._store._get_trials(self.study_id, None, self._stale, last)
+        with legible(f"study {self._spec.name!r}"):
+            found = self._news()
         for trial in found:
             self._take(trial)
         self._stale.clear()
@@ -79,10 +78,10 @@ class Mirror:
             self.look()
 
     def look_again(self) -> None:
-        """As `look`, and find the trials that were ended, or taken, or are run, by somebody else."""
+        """As `look`, and find the trials that were ended, or taken, or are run, by another program."""
         standing = unfinished(self._store, self.study_id)
         for number, trial_id in self._open.items():
-            theirs = self._records[number].state is State.RUNNING and not self._records[number].settings
+            theirs = not self._records[number].ours
             if theirs or standing.get(trial_id) != self._records[number].state.value:
                 self._stale.add(trial_id)
         self.look()
@@ -98,9 +97,9 @@ class Mirror:
         return self._records[number]
 
     def open_records(self) -> list[TrialRecord]:
-        """Those that have not ended."""
+        """Those of ours that have not ended, and what waits to be taken."""
         self.freshen()
-        return [self._records[number] for number in self._open]
+        return [record for number in self._open if (record := self._records[number]).ours]
 
     def trial(self, number: int) -> FrozenTrial:
         """One trial in Optuna's words."""
@@ -129,9 +128,17 @@ class Mirror:
         return [trial for trial in open_ones if trial is not None and trial.state is TrialState.RUNNING]
 
     def visible(self) -> Reversible[FrozenTrial]:
-        """What the sampler and the stopping rule may see, in the order of numbers."""
+        """What the sampler may see, in the order of numbers; it learns from what was not run here, too."""
         self.freshen()
         return self._visible.values()
+
+    def compared(self) -> list[FrozenTrial]:
+        """What the stopping rule may see, in the order of numbers."""
+        return [trial for trial in self.visible() if self._records[trial.number].ours]
+
+    def is_ours(self, number: int) -> bool:
+        """Whether this sweep runs a trial that was read, ran it, or will."""
+        return self._records[number].ours
 
     @property
     def count(self) -> int:
@@ -143,7 +150,7 @@ class Mirror:
     def create(self, template: FrozenTrial) -> int:
         """The number of a new trial, made in one write: it is either wholly in the study or not at all."""
         after = self._trials[-1] if self._trials else None
-        created = writing.create(self._store, self.study_id, template, after)
+        created = writing.create(self._store, self.study_id, template, after, self._marks)
         if created.number == len(self._trials):
             self._take(created)
         else:  # others came in between
@@ -155,14 +162,9 @@ class Mirror:
         return next(t.number for t in reversed(self._trials) if t.user_attrs.get(REQUEST) == request)
 
     def claim(self, number: int) -> bool:
-        """Set a waiting trial running; whether it was still waiting."""
-        self._renew(number)
-        if self._trials[number].state is not TrialState.WAITING:
-            return False
+        """Set a waiting trial running, marked as ours; whether it was still waiting."""
         try:
-            return self._store.set_trial_state_values(self._id(number), TrialState.RUNNING)
-        except UpdateFinishedTrialError:
-            return False
+            return writing.claim(self._store, self._id(number), self._marks(number))
         finally:
             self._renew(number)
 
@@ -183,7 +185,7 @@ class Mirror:
             self._renew(number)  # ended from outside, or by a write whose answer was lost
             raise StaleAttemptError(f"trial {number} has ended: {self._trials[number].state.name}") from None
         except BaseException:
-            self._stale.add(self._id(number))  # nobody knows whether it was written
+            self._stale.add(self._id(number))  # it is not known whether it was written
             raise
         finally:
             self._changes = None
@@ -230,8 +232,22 @@ class Mirror:
         assert self._changes is not None, "writes belong to an event"
         return self._changes
 
+    def _marks(self, number: int) -> dict[str, Any]:
+        return {OURS: mark_of(self.identity, number)}
+
+    def _news(self) -> list[FrozenTrial]:
+        """All trials the first time; later those that are new, and those that may have changed."""
+        if not self._trials:
+            return load(self._store, self.study_id)
+        if not self.exclusive:
+            self._stale.update(self._open.values())
+        last = self._trials[-1]._trial_id
+        return self._store._get_trials(self.study_id, None, self._stale, last)
+
     def _renew(self, number: int) -> None:
-        self._take(self._store.get_trial(self._id(number)))
+        with legible(f"study {self._spec.name!r}"):
+            trial = self._store.get_trial(self._id(number))
+        self._take(trial)
 
     @property
     def _changed(self) -> FrozenTrial:
@@ -247,7 +263,8 @@ class Mirror:
         """Remember a trial as it now is."""
         number, known = trial.number, trial.number < len(self._trials)
         assert number <= len(self._trials), "numbers have no holes"
-        record = record_of(trial, self._spec)
+        before = self._records[number] if known else None
+        record = record_of(trial, self._spec, self.identity, before)
         if known:
             self.asked -= self._records[number].budgeted
             self._trials[number], self._records[number] = trial, record
@@ -255,26 +272,40 @@ class Mirror:
             self._trials.append(trial)
             self._records.append(record)
         self.asked += record.budgeted
-        if HIDDEN not in trial.user_attrs:
-            before = self._visible.get(number)
-            then, now = before.system_attrs if before else {}, trial.system_attrs
-            for name in then.keys() ^ now.keys():
-                if name.startswith(RUNG) and name in now:
-                    bisect.insort(self._rungs[name], now[name])
-                elif name.startswith(RUNG):  # it could not be written
-                    self._rungs[name].remove(then[name])
+        if self._is_visible(trial, record):
+            if record.role is not Role.OTHER:
+                self._take_rungs(self._visible.get(number), trial)
             self._visible[number] = trial
+        else:
+            self._visible.pop(number, None)
         if not trial.state.is_finished():
             self._open[number] = trial._trial_id
         elif self._open.pop(number, None) is not None or not known:
             self._take_end(trial)
 
+    def _is_visible(self, trial: FrozenTrial, record: TrialRecord) -> bool:
+        """Whether the sampler may see a trial; of those not run here, one that it could have proposed."""
+        if record.ours:
+            return HIDDEN not in trial.user_attrs
+        return self._fits(trial.params) and not (trial.values and any(map(math.isnan, trial.values)))
+
+    def _take_rungs(self, before: FrozenTrial | None, trial: FrozenTrial) -> None:
+        then, now = before.system_attrs if before else {}, trial.system_attrs
+        for name in then.keys() ^ now.keys():
+            if name.startswith(RUNG) and name in now:
+                bisect.insort(self._rungs[name], now[name])
+            elif name.startswith(RUNG):  # it could not be written
+                self._rungs[name].remove(then[name])
+
     def _take_end(self, trial: FrozenTrial) -> None:
-        end = trial.user_attrs.get(END, 0)  # 0: somebody ended it from outside
+        ours = self.is_ours(trial.number)
+        end = trial.user_attrs.get(END, 0) if ours else 0  # 0: it was ended from outside
         self._ends = max(self._ends, end)
-        if HIDDEN in trial.user_attrs:
+        if trial.number not in self._visible:
             return
         self.ended.append(trial)
+        if not ours:
+            return
         if end > (self.ended_last.user_attrs[END] if self.ended_last else 0):
             self.ended_last = trial
         if trial.state is TrialState.COMPLETE:

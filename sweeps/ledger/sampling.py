@@ -74,7 +74,7 @@ class Proposals:
 
         Args:
             number: the trial's number; with the study's seed, all the randomness there is.
-            fixed: values that somebody else has chosen; a wholly fixed proposal may repeat a tried one.
+            fixed: values that were chosen elsewhere; a wholly fixed proposal may repeat a tried one.
         """
         last = self._mirror.ended_last
         running = self._running(last)
@@ -92,7 +92,8 @@ class Proposals:
         space = self.space
         self._read_on()
         study = self._window(running, last)
-        tried = self._tried | {space.key(trial.params) for trial in running} if space.finite else frozenset()
+        now = {space.key(trial.params) for trial in running if self._mirror.is_ours(trial.number)}
+        tried = self._tried | now if space.finite else frozenset()
         for draw in range(_DRAWS):
             params = _sample(study, space, number, self._sampler(_seed(self._seed, number, draw)), fixed)
             if space.key(params) not in tried or set(params) <= set(fixed):
@@ -113,7 +114,8 @@ class Proposals:
         """Take in what has ended since the last question."""
         ended = self._mirror.ended
         for trial in ended[self._read :]:
-            self._tried.add(self.space.key(trial.params))
+            if self._mirror.is_ours(trial.number):  # the result of another program's is none of this sweep
+                self._tried.add(self.space.key(trial.params))
             if trial.state in _TOLD:
                 bisect.insort(self._best, (*_rank(trial), trial.number, trial))
                 del self._best[_BELOW + 1 :]  # one of them may be the last

@@ -65,7 +65,7 @@ class _Memory:
         deepcopy: bool = True,  # noqa: FBT001, FBT002
         states: Any = None,
     ) -> list[FrozenTrial]:
-        trials = self._mirror.visible() if self._only is None else self._only
+        trials = self._mirror.compared() if self._only is None else self._only
         if states == (TrialState.COMPLETE,) and self._only is None:  # what the median is of, at every report
             trials = self._mirror.complete
         wanted = list(trials) if states is None else [trial for trial in trials if trial.state in states]

@@ -20,9 +20,9 @@ from optuna.trial import FrozenTrial
 
 from sweeps.ledger.halving import Halving, Hyperband
 from sweeps.ledger.seen import SeenStudy
+from sweeps.ledger.trials import AMOUNTS
 from sweeps.records import Point
 
-AMOUNTS = "sweeps:amounts"  # of a trial: what it had spent at each step it reported, where that is compared
 REFERENCE = "sweeps:reference"  # of the study: what the baseline spends in all
 _UNITS = 1000  # that the reference is divided into, as pruners count in whole numbers
 

@@ -13,9 +13,11 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from sqlalchemy import Engine
 
 from sweeps.errors import Problem, SpecError
+from sweeps.ledger.loading import legible
 from sweeps.ledger.patience import FileStorage, ServerStorage, in_words
 from sweeps.reach import absolute, driven, file_of
 from sweeps.spec import Spec, difference
@@ -84,7 +86,7 @@ def engine_of(storage: BaseStorage) -> Engine:
 
 def storage_names(storage: BaseStorage) -> list[str]:
     """Names of the sweeps in a storage; other people's studies are left out."""
-    return [study.study_name for study in storage.get_all_studies() if SPEC in study.user_attrs]
+    return [study.study_name for study in _studies(storage) if SPEC in study.user_attrs]
 
 
 def refuse_foreign(storage: BaseStorage, name: str) -> None:
@@ -93,7 +95,7 @@ def refuse_foreign(storage: BaseStorage, name: str) -> None:
     Raises:
         SpecError: there is one.
     """
-    for study in storage.get_all_studies():
+    for study in _studies(storage):
         if study.study_name != name or SPEC in study.user_attrs:
             continue
         if set(study.user_attrs) - {IDENTITY, MATERIAL} or storage.get_n_trials(study._study_id):
@@ -103,7 +105,7 @@ def refuse_foreign(storage: BaseStorage, name: str) -> None:
 
 def unused_study(storage: BaseStorage, name: str) -> int:
     """The unused study of this name, left by a kill while it was made, or a new one."""
-    for study in storage.get_all_studies():
+    for study in _studies(storage):
         if study.study_name == name:
             return int(study._study_id)
     try:
@@ -175,7 +177,24 @@ def spec_conflicts(stored: Spec, spec: Spec) -> list[Problem]:
 
 def stored_spec(storage: BaseStorage, name: str) -> Spec | None:
     """The spec that a study was last run with; None when there is no such study of ours."""
-    for study in storage.get_all_studies():
+    for study in _studies(storage):
         if study.study_name == name and SPEC in study.user_attrs:
-            return Spec.from_json(json.loads(study.user_attrs[SPEC]))
+            try:
+                return Spec.from_json(json.loads(study.user_attrs[SPEC]), name=f"study {name!r}")
+            except SpecError:
+                raise
+            except (TypeError, ValueError, RecursionError):
+                got = f"an attribute {SPEC!r} that is no spec"
+                remedy = "the last copy of the store"
+                raise SpecError(Problem(f"study {name!r}", got, "what sweeps writes", remedy)) from None
     return None
+
+
+def _studies(storage: BaseStorage) -> list[FrozenStudy]:
+    """Every study of a store.
+
+    Raises:
+        SpecError: Optuna cannot read one of them.
+    """
+    with legible("the study's store"):
+        return storage.get_all_studies()

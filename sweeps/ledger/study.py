@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 
+from sweeps.claim import owner_of
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes
@@ -51,7 +52,7 @@ class Ledger(Attempts):
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(spec.name)
         study = StudyAttributes(storage, self._study_id, spec.name)
-        super().__init__(spec, study, Mirror(storage, self._study_id, spec))
+        super().__init__(spec, study, Mirror(storage, self._study_id, spec, study.identity))
         self.space = Space.of(spec)
         self._proposals = Proposals(self._seen, self.space, sampler=spec.sampler.name, seed=spec.sampler.seed)
         self._lease: Lease | None = None
@@ -121,7 +122,7 @@ class Ledger(Attempts):
 
     @property
     def driver(self) -> str | None:
-        """The process that drives the sweep now, in words; None when nobody does."""
+        """The process that drives the sweep now, in words; None when none does."""
         found = standing(engine_of(self._storage), self._study_id)
         return found.holder if found is not None and found.alive else None
 
@@ -141,7 +142,7 @@ class Ledger(Attempts):
         return self._mirror.records()
 
     def unfinished(self) -> list[TrialRecord]:
-        """The trials that have not ended."""
+        """The trials that have not ended, without those that another program runs."""
         return self._mirror.open_records()
 
     @property
@@ -156,6 +157,11 @@ class Ledger(Attempts):
     def record(self, number: int) -> TrialRecord:
         """One trial."""
         return self._mirror.record(number)
+
+    def owner(self, record: TrialRecord) -> str:
+        """What the states, the curve and the models of a trial bear."""
+        identity = self._mirror.identity
+        return owner_of(identity, record.number, record.request, record.settings, record.steps)
 
     def start(
         self,
@@ -190,7 +196,7 @@ class Ledger(Attempts):
         self._proposals.prepare(self._mirror.count)
 
     def take_waiting(self) -> Assignment | None:
-        """The first trial that somebody enqueued from outside, if any.
+        """The first trial that was enqueued from outside, if any.
 
         Values that cannot be run end the trial as FAIL with the reason; missing ones are sampled.
         """
@@ -205,11 +211,12 @@ class Ledger(Attempts):
     def retake(self, number: int) -> Assignment | None:
         """Hand out a trial again whose worker or driver is gone, as its next attempt.
 
-        None for one that somebody ended meanwhile, or that ends here: the stopping rule had decided so before
-        its driver was killed; or it was being taken from the queue then, and cannot be run.
+        None for one that was ended from outside meanwhile, or is not run here, or that ends here: the
+        stopping rule had decided so before its driver was killed; or it was being taken from the queue then,
+        and cannot be run.
         """
         trial = self._mirror.renewed(number)
-        if trial.state.is_finished():
+        if trial.state.is_finished() or not self._mirror.is_ours(number):
             return None
         if STOPPED in trial.user_attrs:
             stopped = trial.user_attrs[STOPPED]
@@ -243,4 +250,4 @@ class Ledger(Attempts):
         return self._assignment(number)
 
     def _assignment(self, number: int) -> Assignment:
-        return assignment_of(self._mirror.trial(number), self.spec)
+        return assignment_of(self._mirror.trial(number), self.spec, self._mirror.identity)

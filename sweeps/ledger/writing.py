@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,10 +18,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Table, UniqueConstraint, func, insert, select, update
+from sqlalchemy import Connection, Table, UniqueConstraint, delete, func, insert, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeps.ledger.patience import patient
+from sweeps.ledger.trials import RUNG
 
 _TRIALS, _STUDIES = models.TrialModel.__table__, models.StudyModel.__table__
 _VALUES, _PARAMS = models.TrialValueModel.__table__, models.TrialParamModel.__table__
@@ -49,7 +51,11 @@ class Changes:
 
 @patient
 def create(
-    storage: RDBStorage, study_id: int, template: FrozenTrial, after: FrozenTrial | None
+    storage: RDBStorage,
+    study_id: int,
+    template: FrozenTrial,
+    after: FrozenTrial | None,
+    marks: Callable[[int], dict[str, Any]],
 ) -> FrozenTrial:
     """A new trial with the parameters and attributes of a template, numbered as Optuna does.
 
@@ -58,6 +64,7 @@ def create(
         study_id: of Optuna.
         template: its number is not looked at.
         after: a trial of the study; the later it is, the fewer are counted.
+        marks: the user attributes that depend on the number.
     """
     known, last = (0, 0) if after is None else (after.number + 1, after._trial_id)
     with storage.engine.begin() as connection:
@@ -80,10 +87,34 @@ def create(
         number = connection.execute(asked).scalar_one()
         params = {name: (value, template.distributions[name]) for name, value in template.params.items()}
         _write_params(connection, trial_id, params)
-        _put(connection, _USER, _attributes(trial_id, template.user_attrs))
+        user_attrs = {**template.user_attrs, **marks(number)}
+        _put(connection, _USER, _attributes(trial_id, user_attrs))
     created = copy.copy(template)
+    created.user_attrs = user_attrs
     created.number, created._trial_id = number, trial_id
     return created
+
+
+@patient
+def claim(storage: RDBStorage, trial_id: int, marks: dict[str, Any]) -> bool:
+    """Set a waiting trial running and put user attributes on it, both or neither; whether it was waiting.
+
+    What it may bear of another sweep, whose trial was copied into the queue, goes: marks, rungs, losses.
+    """
+    with storage.engine.begin() as connection:
+        waiting = (_TRIALS.c.trial_id == trial_id) & (_TRIALS.c.state == TrialState.WAITING)
+        now = _utc(datetime.now())  # noqa: DTZ005 - as Optuna's
+        taken = update(_TRIALS).where(waiting).values(state=TrialState.RUNNING, datetime_start=now)
+        if connection.execute(taken).rowcount == 0:
+            return False
+        for table, theirs in (
+            (_USER, _USER.c.key.startswith("sweeps:")),
+            (_SYSTEM, _SYSTEM.c.key.startswith(RUNG)),
+            (_LOSSES, true()),
+        ):
+            connection.execute(delete(table).where((table.c.trial_id == trial_id) & theirs))
+        _put(connection, _USER, _attributes(trial_id, marks))
+    return True
 
 
 @patient

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.wording import Fault, nearest, shown
+
+_NAME = re.compile(r"\w+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,26 @@ def unknown_setting(path: str, catalogue: Catalogue) -> Fault:
     siblings = [other.rpartition(".")[2] for other in catalogue if other.rpartition(".")[0] == section]
     meant = nearest_path(name, section, siblings, catalogue)
     return Fault(path, "an unknown setting", f"one of {', '.join(siblings)}", meant or "deleting it")
+
+
+def without_odd_names(values: Mapping[str, Any], section: str = "") -> tuple[dict[str, Any], list[Fault]]:
+    """The values without names that no setting can have, with a fault for each.
+
+    A dotted one would be taken for a path, below. What is searched is named by paths and left alone.
+    """
+    plain: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for name, value in values.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            faults.append(
+                Fault(section, f"an unknown setting {shown(name)}", "names of settings", "deleting it")
+            )
+        elif isinstance(value, dict) and (section or name != "search"):
+            plain[name], wrong = without_odd_names(value, f"{section}.{name}" if section else name)
+            faults += wrong
+        else:
+            plain[name] = value
+    return plain, faults
 
 
 def nearest_path(name: str, section: str, siblings: Iterable[str], catalogue: Catalogue) -> str | None:

@@ -20,7 +20,7 @@ from sweeps.addresses import masked_address
 from sweeps.errors import Problem, SpecError
 from sweeps.reach import url_of
 from sweeps.spec import checks, values
-from sweeps.spec.faults import repaired, schema_fault, untouched
+from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_names
 from sweeps.spec.ranges import Range, read_range
 from sweeps.spec.settings import (
     BaseSettings,
@@ -194,8 +194,10 @@ class Spec(Settings):
     @classmethod
     def checked(cls, source: Source) -> Self:
         """A spec from plain values. Raises one SpecError with every fault, in the order of the file."""
-        plain, faults, broken = _with_ranges(source.values)
-        searched = [path for path in source.values.get("search") or () if isinstance(plain["search"], dict)]
+        named, odd = without_odd_names(source.values)
+        plain, faults, broken = _with_ranges(named)
+        faults += odd
+        searched = list(named["search"]) if isinstance(named.get("search"), dict) else []
         faults += checks.path_faults(searched, CATALOGUE)
         try:
             spec = cls.model_validate(plain)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mlflow.entities import Metric
 
-from sweeps.outbox import Event
+from sweeps.events import REQUEST, Event
 
 # A trial that was stopped early is KILLED there: at a glance it is neither finished nor failed.
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -18,6 +18,7 @@ class Batch:
     """All that one round brings for one run; `number` None is the sweep itself."""
 
     number: int | None
+    request: str | None  # the key under which the trial was created, where it is known
     started: float  # seconds since the epoch
     name: str | None = None
     params: dict[str, str] = field(default_factory=dict)
@@ -28,26 +29,28 @@ class Batch:
     status_time: float = 0.0
 
 
-def batches(events: Sequence[Event]) -> dict[int | None, Batch]:
+def batches(events: Sequence[Event]) -> list[Batch]:
     """Events sorted by the run they belong to; within a run the order stays."""
-    result: dict[int | None, Batch] = {}
+    result: dict[tuple[int | None, str | None], Batch] = {}
 
-    def of(number: int | None, event: Event) -> Batch:
-        return result.setdefault(number, Batch(number, event["time"]))
+    def of(number: int | None, request: str | None, when: float) -> Batch:
+        return result.setdefault((number, request), Batch(number, request, when))
 
     for event in events:
-        kind, number = event["kind"], event["number"]
+        kind, number = event["kind"], event.get("number")
+        request = event.get("request") or event.get("tags", {}).get(REQUEST)
         if kind == "points":
-            batch = of(number, {"time": _first_time(event)})
+            batch = of(number, request, _first_time(event))
             batch.metrics += _metrics(event)
         elif kind == "rank":
+            known = event.get("requests", {})
             for place, ranked in enumerate(event["numbers"], 1):
-                of(ranked, event).tags["sweeps.rank"] = str(place)
+                of(ranked, known.get(str(ranked)), event["time"]).tags["sweeps.rank"] = str(place)
         else:
-            batch = of(number, event)
+            batch = of(number, request, event["time"])
             batch.name = event.get("name", batch.name)
             batch.params.update(event.get("params", {}))
-            batch.tags.update(event["tags"])
+            batch.tags.update(event.get("tags", {}))
             when = milliseconds(event["time"])
             for key, value in event.get("metrics", {}).items():
                 batch.scalars.setdefault(key, Metric(key, value, when, 0))
@@ -57,7 +60,7 @@ def batches(events: Sequence[Event]) -> dict[int | None, Batch]:
             ]
             batch.status = _STATUS[event["status"]] if kind == "end" else "RUNNING"
             batch.status_time = event["time"]
-    return result
+    return list(result.values())
 
 
 def _metrics(event: Event) -> Iterator[Metric]:

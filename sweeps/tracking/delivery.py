@@ -22,7 +22,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from sweeps.addresses import masked_address
-from sweeps.outbox import EVENTS, LOCK, Sent, read_events, read_sent, write_sent
+from sweeps.events import REQUEST
+from sweeps.outbox import EVENTS, LOCK, Sent, open_lock, read_events, read_sent, write_sent
 from sweeps.tracking.batches import Batch, batches, milliseconds
 from sweeps.tracking.store import from_within
 from sweeps.wording import masked
@@ -74,9 +75,9 @@ class Delivery:
         self.sent: Sent | None = None
         self._restores: bool = target["restore"]
         self._new = False  # the experiment; until that is written down
-        self._runs: dict[int | None, Run] = {}
+        self._runs: dict[tuple[int | None, str | None], Run] = {}  # by number and key of creation
         self._status: dict[str, str] = {}  # of runs, by id
-        self._refused: dict[int | None, int] = {}
+        self._refused: dict[tuple[int | None, str | None], int] = {}
 
     def prepare(self) -> None:
         """Find or make the experiment and learn its runs; when it is another one, deliver all over again."""
@@ -124,9 +125,9 @@ class Delivery:
         place = Path(root, name).as_uri() if root else None
         return name, client.create_experiment(name, artifact_location=place, tags=tags), True
 
-    def _find_runs(self, client: MlflowClient, experiment: str) -> dict[int | None, Run]:
-        """Each trial's run by its tag; of several (a lost reply) the fullest, and empty ones are removed."""
-        found: dict[int | None, list[Run]] = {}
+    def _find_runs(self, client: MlflowClient, experiment: str) -> dict[tuple[int | None, str | None], Run]:
+        """Each trial's run by its tags; of several (a lost reply) the fullest, and empty ones are removed."""
+        found: dict[tuple[int | None, str | None], list[Run]] = {}
         token: str | None = None
         while True:
             page = client.search_runs(
@@ -134,21 +135,25 @@ class Delivery:
             )
             for run in page:
                 key = run.data.tags.get("sweeps.trial", "")
-                if key or run.data.tags.get("sweeps.study") == self.target["study"]:
-                    found.setdefault(int(key.rpartition("/")[2]) if key else None, []).append(run)
+                last = key.rpartition("/")[2]
+                if last.isdecimal() or (
+                    not key and run.data.tags.get("sweeps.study") == self.target["study"]
+                ):
+                    number = int(last) if key else None
+                    found.setdefault((number, run.data.tags.get(REQUEST)), []).append(run)
             token = page.token
             if not token:
                 break
         result = {}
-        for number, runs in found.items():
+        for trial, runs in found.items():
             best, *others = sorted(runs, key=_fullness, reverse=True)
-            result[number] = best
+            result[trial] = best
             for ghost in others:
                 if ghost.info.lifecycle_stage == "active" and not ghost.data.metrics:
                     client.delete_run(ghost.info.run_id)
             if self._restores and best.info.lifecycle_stage != "active":
                 client.restore_run(best.info.run_id)
-                result[number] = client.get_run(best.info.run_id)
+                result[trial] = client.get_run(best.info.run_id)
         return result
 
     def round(self) -> bool:
@@ -164,13 +169,14 @@ class Delivery:
             events += [event] if event is not None else []
         if offset == self.sent.offset:
             return False
-        for number, batch in batches(events).items():
-            if self._refused.get(number, 0) < REFUSALS_BEFORE_SKIPPING:
+        for batch in batches(events):
+            trial = batch.number, batch.request
+            if self._refused.get(trial, 0) < REFUSALS_BEFORE_SKIPPING:
                 try:
                     self._deliver(batch)
                 except MlflowException as error:
                     if error.error_code in REFUSALS:
-                        self._refused[number] = self._refused.get(number, 0) + 1
+                        self._refused[trial] = self._refused.get(trial, 0) + 1
                     raise
         self._refused.clear()
         self.sent = Sent(offset, self.sent.target, self.sent.experiment_id, self.sent.experiment)
@@ -179,7 +185,7 @@ class Delivery:
 
     def _deliver(self, batch: Batch) -> None:
         assert self.client is not None
-        run = self._runs.get(batch.number) or self._create(batch)
+        run = self._runs.get((batch.number, batch.request)) or self._create(batch)
         if run.info.lifecycle_stage != "active":
             return  # somebody deleted this run; it stays so
         run_id = run.info.run_id
@@ -210,7 +216,7 @@ class Delivery:
 
     def _parent_tag(self, run: Run, number: int | None) -> dict[str, str]:
         """What nests a trial's run under the sweep's, where that is another one by now: the store lost it."""
-        parent = self._runs.get(None) if number is not None else None
+        parent = self._runs.get((None, None)) if number is not None else None
         if parent is None or run.data.tags.get(PARENT) == parent.info.run_id:
             return {}
         run.data.tags[PARENT] = parent.info.run_id
@@ -222,13 +228,15 @@ class Delivery:
         study, number = self.target["study"], batch.number
         tags = {"sweeps.study": study, "mlflow.source.name": f"sweep {study}", "mlflow.source.type": "JOB"}
         if number is not None:
-            parent = self._runs.get(None) or self._create(Batch(None, batch.started))
+            parent = self._runs.get((None, None)) or self._create(Batch(None, None, batch.started))
             tags |= {"sweeps.trial": f"{study}/{number}", PARENT: parent.info.run_id}
+        if batch.request is not None:
+            tags[REQUEST] = batch.request
         name = batch.name or (study if number is None else f"{number:04d}")
         run = self.client.create_run(
             self.sent.experiment_id, start_time=milliseconds(batch.started), tags=tags, run_name=name
         )
-        self._runs[number], self._status[run.info.run_id] = run, "RUNNING"
+        self._runs[number, batch.request], self._status[run.info.run_id] = run, "RUNNING"
         return run
 
 
@@ -245,10 +253,10 @@ def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 def deliver(target: Mapping[str, Any]) -> None:
     """Deliver until the driver closes the pipe and all is delivered, or the time it gave is up."""
     driver, delivery = Driver(), Delivery(target)
-    with (delivery.folder / LOCK).open("w") as lock:
+    with os.fdopen(open_lock(delivery.folder), "wb") as lock:
         _hold(lock.fileno(), driver)
         pause, prepared = PATIENCE[0], False
-        while not driver.over:
+        while not driver.over and _is_still(lock.fileno(), delivery.folder / LOCK):
             try:
                 if not prepared:
                     delivery.prepare()
@@ -274,6 +282,14 @@ def _hold(lock: int, driver: Driver) -> None:
             return
         except BlockingIOError:
             driver.wait(0.2)
+
+
+def _is_still(lock: int, path: Path) -> bool:
+    """Whether the lock is the folder's: another study sets aside, with the folder, what this one left."""
+    try:
+        return os.path.samestat(os.fstat(lock), path.stat())
+    except OSError:
+        return False
 
 
 def _say(text: str) -> None:

@@ -28,8 +28,11 @@ class Tracking(Protocol):
     ) -> None:
         """A trial is over, or was, `when`; metrics that are None are left out."""
 
-    def knows(self, number: int, steps: Collection[int]) -> bool:
-        """Whether a trial's end and its held-out losses at these steps were told; all of it was, then."""
+    def knows(self, number: int, steps: Collection[int], request: str | None = None) -> bool:
+        """Whether a trial's end and its held-out losses at these steps were told; all of it was, then.
+
+        With `request`, of the trial that was created under this key: a number may be given again.
+        """
 
     def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
         """The sweep is over; its best loss each time that it was."""
@@ -58,8 +61,8 @@ class NullTracker:
     ) -> None:
         """Nothing to do."""
 
-    def knows(self, number: int, steps: Collection[int]) -> bool:  # noqa: ARG002
-        """Nobody has to be told."""
+    def knows(self, number: int, steps: Collection[int], request: str | None = None) -> bool:  # noqa: ARG002
+        """Nothing has to be told."""
         return True
 
     def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:

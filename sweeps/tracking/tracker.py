@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from sweeps.records import Point, Role, State
 from sweeps.tracking.interface import NullTracker, Objective, Values
 from sweeps.tracking.store import artifact_root, store_uri
 from sweeps.wording import masked
+from tli.files import open_regular
 
 LOG = "outbox.log"
 _LAST_SECONDS = 10.0  # for a delivery that has nothing left to do, or does nothing
@@ -90,9 +92,9 @@ class Tracker:
             lambda box: box.put("end", number, when=when, status=str(status), tags=shown, metrics=scalars)
         )
 
-    def knows(self, number: int, steps: Collection[int]) -> bool:
+    def knows(self, number: int, steps: Collection[int], request: str | None = None) -> bool:
         """Whether the outbox has a trial's end and its held-out losses at these steps."""
-        return self._outbox is not None and self._outbox.has(number, steps)
+        return self._outbox is not None and self._outbox.has(number, steps, request)
 
     def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
         """The sweep's run is over; its best loss stands at the number of trials that it was the best of."""
@@ -142,7 +144,7 @@ class Tracker:
         """Tracking never stops a sweep: what fails here is kept to be told at the end."""
         try:
             yield
-        except (OSError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever stands in the outbox, the sweep goes on
             self.problem = masked(f"{type(error).__name__}: {error}")
 
     def _deliver(self) -> None:
@@ -151,7 +153,8 @@ class Tracker:
         if (self._process is not None and self._process.poll() is None) or now < self._restart_after:
             return
         self._restart_after, self._patience = now + self._patience, min(self._patience * 2, 300.0)
-        with (self._folder / LOG).open("wb") as log:
+        log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(open_regular(self._folder / LOG, log_flags, 0o666), "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "sweeps.tracking"],
                 stdin=subprocess.PIPE,

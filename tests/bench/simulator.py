@@ -193,7 +193,8 @@ class _Running:
     def keep(self, path: Path) -> None:
         """Leave the curve where the worker would have."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"\n{json.dumps(point.to_json())}\n" for point in self._points))
+        lines = ({"owner": self.assignment.owner, **point.to_json()} for point in self._points)
+        path.write_text("".join(f"\n{json.dumps(line)}\n" for line in lines))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ KINDS: Mapping[str, Kind] = {
     "not-a-number": spoiled.not_a_number,
     "damaged-state": spoiled.damaged_state,
     "planted-rows": spoiled.planted_rows,
+    "deleted-study": spoiled.deleted_study,
     "moved-clock": spoiled.moved_clock,
     "many-drivers": crowds.many_drivers,
     "many-submissions": crowds.many_submissions,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 from tests.faults.kills import KILLED, again
-from tests.faults.oracle import endings, opened, survived
+from tests.faults.oracle import ended_whole, endings, opened, survived
 from tests.faults.world import Arena, Shape, World
 
 ALONE = Shape(sampler="random", rule="none")
@@ -57,14 +58,34 @@ def damage(state: Path, dice: random.Random, *, cut: bool) -> None:
 
 
 def planted_rows(arena: Arena, dice: random.Random, seed: int) -> None:
-    """Killed, and somebody's plain Optuna leaves trials RUNNING in the study: they are run, within the plan."""
+    """Killed, and plain Optuna elsewhere leaves trials RUNNING in the study: they are left alone, and all others run."""
     with arena.cleared(ALONE) as world:
         _until_it_searches(world, dice)
         with opened(world) as study:
             room = ALONE.trials - sum(e.role != "replicate" for e in endings(world).values())
-            for _ in range(dice.randint(1, room)):
-                study.ask()  # and never told
+            planted = [study.ask().number for _ in range(dice.randint(1, room))]  # and never told
         again(world)
+        got = endings(world)
+        assert {got.pop(number).state for number in planted} == {"RUNNING"}
+        planned = Counter(ending.role for ending in endings(arena.reference(ALONE)).values())
+        assert Counter(ending.role for ending in got.values()) == planned
+        ended_whole(world, got)
+
+
+def deleted_study(arena: Arena, dice: random.Random, seed: int) -> None:
+    """Killed at a state, and the study is deleted: the next sweep of its name uses nothing of the dead one."""
+    import optuna
+
+    with arena.cleared(ALONE) as world:
+        states = arena.reference(ALONE).counts()["state before"]
+        world.plan("state", dice.randint(1, states), "kill", when="after")
+        assert world.run() == KILLED, world.said()
+        left = {path.name for path in world.runs.rglob("step-*")}
+        with opened(world) as study:
+            optuna.delete_study(study_name=study.study_name, storage=study._storage)
+        again(world)
+        (aside,) = world.runs.glob("tiny.before-*")
+        assert {path.name for path in aside.rglob("step-*")} == left, "it is set aside whole"
         survived(world, arena.reference(ALONE))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import fuzz_config, fuzz_header, fuzz_plan
+from tests.fuzz import fuzz_config, fuzz_header, fuzz_kept, fuzz_plan
 
 _SLOW = pytest.mark.slow
 
@@ -21,4 +21,11 @@ _SLOW = pytest.mark.slow
 def test_fuzz(target: object, runs: int) -> None:
     accepted, refused = target.run(runs, seed=runs)  # type: ignore[attr-defined]
     assert accepted > runs / 10, "most of what is made must not be refused at the door"
+    assert refused > runs / 10
+
+
+@pytest.mark.parametrize("runs", [400, pytest.param(60_000, marks=pytest.mark.slow)])
+def test_fuzz_what_is_read_back(runs: int) -> None:
+    read, refused = fuzz_kept.run(runs, seed=runs)
+    assert read > runs / 20, "much of what is changed can be read all the same"
     assert refused > runs / 10

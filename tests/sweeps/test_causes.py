@@ -23,6 +23,7 @@ from sweeps.single import assignment_of
 from sweeps.spec import Spec, load_spec
 from sweeps.trial import for_workers, run_trial, warm_slot
 from tli.errors import CheckpointError, Problem
+from tli.files import open_regular
 
 
 @pytest.fixture
@@ -115,10 +116,18 @@ def test_a_smaller_micro_batch_in_place_of_the_recipes(spec: Spec, monkeypatch: 
     assert (folders.final(1, 2) / "lineage.json").is_file()
 
 
-def test_a_curve_on_a_full_disk(spec: Spec) -> None:
+def full_at(monkeypatch: pytest.MonkeyPatch, room: str, name: str) -> None:
+    """Have what a room writes under a name go to a device that is always full."""
+
+    def opened(path: Path, flags: int, mode: int = 0o644) -> int:
+        return os.open("/dev/full", os.O_WRONLY) if name in path.name else open_regular(path, flags, mode)
+
+    monkeypatch.setattr(f"{room}.open_regular", opened)
+
+
+def test_a_curve_on_a_full_disk(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folders(spec.root, spec.name).trial(1)
-    folder.mkdir(parents=True)
-    (folder / "curve.jsonl").symlink_to("/dev/full")
+    full_at(monkeypatch, "sweeps.trial", "curve.jsonl")
     outcome = ended(spec).outcome
     assert outcome is not None
     assert (outcome.state, outcome.fatal) == (State.FAIL, True)
@@ -128,10 +137,7 @@ def test_a_curve_on_a_full_disk(spec: Spec) -> None:
 def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
     folders = Folders(spec.root, spec.name)
-    folders.checkpoints(1).mkdir(parents=True)
-    full = folders.checkpoints(1) / f".step-00000004.tmp-{os.getpid()}"
-    full.symlink_to("/dev/full")
-    monkeypatch.setattr("tli.resume.remove_left", lambda *_: None)
+    full_at(monkeypatch, "tli.resume", ".step-00000004.tmp-")
     assignment = assignment_of(spec, 1)
     slowly = run_trial(sweeps.trial.Slot(spec), assignment, folders, lambda _work: time.sleep(0.05))
     with pytest.raises(OSError, match="No space left"):

@@ -213,9 +213,8 @@ def test_a_kill_while_a_wrong_one_is_taken_ends_the_same(
 ) -> None:
     storage = open_storage(url)
     optuna.load_study(study_name=spec.name, storage=storage).enqueue_trial(params)
-    trial = storage.get_all_trials(storage.get_study_id_from_name(spec.name))[0]
-    storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.RUNNING)
-    storage.set_trial_user_attr(trial._trial_id, "sweeps:role", "search")  # the next write after that
+    ledger.look_again()
+    assert ledger._mirror.claim(0)  # and killed right after it
     assert ledger.retake(0) is None
     (record,) = ledger.trials()
     assert record.state is State.FAIL

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 
 from sweeps.outbox import EVENTS, SENT, Outbox, Sent, read_events, read_sent, write_sent
 from sweeps.records import Point
+from sweeps.tracking import Tracker
+from sweeps.tracking.batches import batches
 
 
 def point(step: int, *train: int, loss: float = 3.0) -> Point:
@@ -260,3 +263,78 @@ def test_events_are_plain_json_lines(tmp_path: Path) -> None:
     assert len(lines) == 2
     assert json.loads(lines[0])["params"] == {"text": "line\nbreak"}
     assert events(tmp_path)[0]["name"] == "größer \u2028 next"
+
+
+ODD = [
+    b'{"kind":"points"}',
+    b'{"kind":"points","number":1,"evals":[{}],"train":[]}',
+    b'{"kind":"points","number":1,"evals":[],"train":[[1]]}',
+    b'{"kind":"end","number":1}',
+    b'{"kind":"end","number":1,"time":1,"status":"KING"}',
+    b'{"kind":"trial","number":true,"time":1,"name":"a","params":{},"tags":{}}',
+    b'{"kind":"trial","number":1,"time":1e300,"name":"a","params":{},"tags":{}}',
+    b'{"kind":"trial","number":1,"time":1,"name":"\\ud800","params":{},"tags":{}}',
+    b'{"kind":"rank","numbers":5,"time":1}',
+    b'{"kind":["points"]}',
+    b'{"kind":"sweep"}',
+    b"[" * 100_000,
+    b"9" * 5000,
+    b"null",
+]
+
+
+@pytest.mark.parametrize("line", ODD)
+def test_an_odd_line_is_stepped_over(tmp_path: Path, line: bytes) -> None:
+    box = Outbox(tmp_path)
+    box.points(1, 1, [point(0)])
+    box.close()
+    with (tmp_path / "outbox.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    again = Outbox(tmp_path)
+    assert again.size == (tmp_path / "outbox.jsonl").stat().st_size
+    assert not again.points(1, 1, [point(0)])
+    assert again.points(1, 1, [point(4)])
+    again.close()
+    assert [event["kind"] for event in events(tmp_path)] == ["points", "points"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 3000, "5", '{"offset": "1", "target": "a", "experiment_id": "1", "experiment": "a"}',
+             '{"offset": -1, "target": "a", "experiment_id": "1", "experiment": "a"}', " " * 5000]
+)  # fmt: skip
+def test_a_sidecar_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "outbox.sent").write_text(text)
+    assert read_sent(tmp_path) is None
+    Outbox(tmp_path).close()
+
+
+def test_whatever_fails_in_tracking_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> bool:
+        raise KeyError("anything")
+
+    monkeypatch.setattr(Outbox, "points", failing)
+    monkeypatch.setattr(Tracker, "_deliver", lambda _: None)
+    tracker = Tracker("sqlite", study="a", folder=tmp_path, artifacts=tmp_path)
+    tracker.open_sweep({}, {})
+    tracker.points(1, 1, [point(0)])
+    assert tracker.problem == "KeyError: 'anything'"
+
+
+def test_a_number_that_is_given_again_is_another_trials(tmp_path: Path) -> None:
+    """The study was restored from a backup that is older than the outbox: its points are told, in a run of its own."""
+    for request in ("lost", "new", "new"):
+        box = Outbox(tmp_path)
+        box.put("trial", 7, when=1.0, name="0007", params={}, tags={"sweeps.request": request})
+        box.points(7, 1, [point(0)])
+        box.put("end", 7, when=2.0, status="COMPLETE", tags={})
+        assert box.has(7, [0], request)
+        assert not box.has(7, [0], "another")
+        box.close()
+    told = events(tmp_path)
+    assert [event["kind"] for event in told] == ["trial", "points", "end"] * 2
+    assert [event.get("request") for event in told] == [None, "lost", "lost", None, "new", "new"]
+    found = {(batch.number, batch.request): len(batch.metrics) for batch in batches(told)}
+    assert found.keys() == {(7, "lost"), (7, "new")}
+    assert found[7, "lost"] == found[7, "new"] > 0

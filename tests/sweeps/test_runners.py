@@ -80,9 +80,17 @@ def test_a_whole_sweep(runner: str, write_spec: Any, silent: Any, first_results:
     assert first_results.setdefault("whole", found) == found
 
 
-def test_a_trial_that_breaks_is_told_with_its_log_and_the_sweep_goes_on(write_spec: Any, silent: Any) -> None:
+def test_a_trial_that_breaks_is_told_with_its_log_and_the_sweep_goes_on(
+    write_spec: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = load_spec(str(write_spec(trials=3)))
-    (spec.root / "tiny" / "trials" / "0000" / "curve.jsonl").mkdir(parents=True)  # where a file must go
+    keep = Folders.write_spec
+
+    def in_the_way(folders: Folders, kept: dict) -> None:
+        (folders.trial(0) / "curve.jsonl").mkdir(parents=True)  # where a file must go
+        keep(folders, kept)
+
+    monkeypatch.setattr(Folders, "write_spec", in_the_way)
     sweep = run(spec, silent, runner="inline")
     control, *others = sweep.records
     assert control.state is State.FAIL

@@ -126,8 +126,11 @@ def test_one_that_is_recalled_ends_before_its_next_measurement(spec: Spec) -> No
     process = started(spec, pause=0.6)
     until(process, "step 4")
     folders = Folders(spec.root, spec.name)
-    folders.recall(1, 2)  # another attempt
-    folders.recall(1, 1)
+    assignment = assignment_of(spec, 1)
+    folders.recall(replace(assignment, attempt=2))
+    folders.recall(replace(assignment, token="handed out by an earlier study"))
+    assert not folders.is_recalled(assignment)
+    folders.recall(assignment)
     lines = until(process, "PRUNED")
     assert lines[-1] == "PRUNED None None"
     assert "step 8" not in lines
@@ -143,11 +146,13 @@ def test_one_that_hangs_writes_its_stacks_and_ends(spec: Spec) -> None:
     process = started(spec, hang_at=5, least=0.5)
     until(process, "step 4")
     assert process.wait(20) == 1
-    stacks = hung(Folders(spec.root, spec.name), 1, 1)
+    folders, assignment = Folders(spec.root, spec.name), assignment_of(spec, 1)
+    stacks = hung(folders, assignment)
     assert stacks is not None
     assert "Timeout" in stacks.read_text()
     assert "in advance" in stacks.read_text()
-    assert hung(Folders(spec.root, spec.name), 1, 2) is None
+    assert hung(folders, replace(assignment, attempt=2)) is None
+    assert hung(folders, replace(assignment, token="of a later study")) is None
 
 
 def test_a_late_attempt_harms_nothing_of_the_accepted_one(spec: Spec) -> None:

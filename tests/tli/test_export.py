@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,3 +184,38 @@ def test_killed_in_the_middle_leaves_no_folder_and_the_next_run_tidies_up(
     copy_model(written, target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "written"]
     assert contents(target) == contents(written)
+
+
+def test_nothing_is_copied_to_where_a_received_lineage_leads(written: Path, tmp_path: Path) -> None:
+    """Names that lead out, links, odd types: refused, and neither the target nor a file of the user's is touched."""
+    home, told = tmp_path / "home", json.loads((written / "lineage.json").read_text())
+    (home / "out").parent.mkdir()
+    (home / ".bashrc").write_text("mine")
+    (tmp_path / ".bashrc").write_text("theirs")
+    digest = "sha256:" + hashlib.sha256(b"theirs").hexdigest()
+    (written / "link").symlink_to(tmp_path / ".bashrc")
+    (written / "folder").symlink_to(tmp_path)
+    odd: list[Any] = [
+        {"../.bashrc": digest}, {"../.bashrc": "sha256:" + "0" * 64}, {str(tmp_path / ".bashrc"): digest},
+        {"a/../../.bashrc": digest}, {"folder/.bashrc": digest}, {"link": digest}, {"..": digest}, {"": digest},
+        {"lineage.json": digest}, {"a\\b": digest}, {"config.json": 5}, {"config.json": "md5:0"},
+        ["config.json"], 5, None, {}, "config.json",
+    ]  # fmt: skip
+    for files in odd:
+        more = {**told["files"], **files} if isinstance(files, dict) and files else files
+        (written / "lineage.json").write_text(json.dumps({**told, "files": more}))
+        with pytest.raises(CheckpointError):
+            copy_model(written, home / "out")
+        assert sorted(path.name for path in home.iterdir()) == [".bashrc"], files
+        assert (home / ".bashrc").read_text() == "mine", files
+
+
+def test_a_file_in_a_folder_beside_the_weights_is_copied(written: Path, tmp_path: Path) -> None:
+    (written / "more").mkdir()
+    (written / "more" / "a.jinja").write_text("text")
+    told = json.loads((written / "lineage.json").read_text())
+    told["files"]["more/a.jinja"] = "sha256:" + hashlib.sha256(b"text").hexdigest()
+    (written / "lineage.json").write_text(json.dumps(told))
+    copy_model(written, tmp_path / "out")
+    assert (tmp_path / "out/more/a.jinja").read_text() == "text"
+    assert read_lineage(tmp_path / "out")["files"] == told["files"]

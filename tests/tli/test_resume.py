@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tli.grow import grow, injected_parameters
 from tli.loading import load_model
 from tli.plan import plan
 from tli.recipe import Recipe
-from tli.resume import load_latest, save_state
+from tli.resume import copy_state, load_latest, save_state, write_state
 from tli.train import Training
 
 Tiny = Callable[[str], Path]
@@ -196,3 +197,56 @@ def test_what_a_killed_process_left_is_removed(tiny_model: Tiny, tmp_path: Path)
     save_state(training(tiny_model("llama")), tmp_path)
     assert not left.exists()
     assert alive.exists()
+
+
+def test_a_state_is_its_owners_alone(tiny_model: Tiny, tmp_path: Path) -> None:
+    dead = training(tiny_model("llama"))
+    run(dead, 4)
+    theirs = save_state(dead, tmp_path, "dead/0/a")
+    ours = training(tiny_model("llama"))
+    assert not load_latest(ours, tmp_path, "new/0/a")
+    assert not load_latest(ours, tmp_path)
+    same(ours, training(tiny_model("llama")))
+    # Renamed to look like ours: it says itself whose it is.
+    run(ours, 2)
+    kept = [save_state(ours, tmp_path, "new/0/a") for _ in range(3)][-1]
+    disguised = kept.with_name(theirs.name.replace(theirs.name[14:22], kept.name[14:22]))
+    theirs.rename(disguised)
+    again = training(tiny_model("llama"))
+    assert load_latest(again, tmp_path, "new/0/a")
+    assert again.step == 2
+    disguised.rename(theirs)
+    assert save_state(ours, tmp_path, "new/0/a").exists()
+    assert theirs.exists(), "what is dropped is the owner's own"
+    assert load_latest(again, tmp_path, "dead/0/a")
+    assert again.step == 4
+
+
+def test_a_state_that_does_not_fit_overwrites_nothing(tiny_model: Tiny, tmp_path: Path) -> None:
+    """By its digest it is whole; what is in it is another model's, or no training's."""
+    folder = tiny_model("llama")
+    made = training(folder)
+    run(made, 2)
+    state = copy_state(made)
+    name = next(name for name in state.tensors if name.startswith("model."))
+    last = list(state.tensors)[-1]
+    progress = json.loads(state.progress)
+    odd: list[dict[str, Any]] = [
+        {"tensors": {**state.tensors, last: state.tensors[last][:1].clone()}},
+        {"tensors": {**state.tensors, name: state.tensors[name].to(torch.float64)}},
+        {"tensors": {**state.tensors, "more": torch.zeros(1)}},
+        {"tensors": {key: value for key, value in state.tensors.items() if key != name}},
+        {"tensors": {**state.tensors, "rng": torch.full_like(state.tensors["rng"], 255)}},
+        *({"progress": json.dumps({**progress, **more})} for more in (
+            {"step": "2"}, {"step": 3}, {"seconds": None}, {"measured": -1}, {"unreported": [[1]]}, {"more": 1}
+        )),
+        {"progress": "[" * 5000},
+    ]  # fmt: skip
+    for number, change in enumerate(odd):
+        place = tmp_path / str(number)
+        place.mkdir()
+        write_state(replace(state, **change), place)
+        fresh = training(folder)
+        assert not load_latest(fresh, place), change.keys()
+        same(fresh, training(folder))
+        assert fresh.step == 0

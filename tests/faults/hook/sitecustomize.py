@@ -138,17 +138,17 @@ def watch(event: str, details: tuple) -> None:
         return
     here.busy = True
     try:
-        place, mode = str(details[0]), str(details[1])
+        place, flags = str(details[0]), details[2] if event == "open" else 0
         if event == "os.rename":
             if ".step-" in place:
                 at("state", "during", place)
-                here.renamed = mode  # the second name of a renaming
+                here.renamed = str(details[1])
         elif getattr(here, "renamed", ""):
             target, here.renamed = here.renamed, ""
             at("state", "after", target)
-        elif ".step-" in place and "w" in mode:
+        elif ".step-" in place and flags & os.O_CREAT:
             at("state", "before", place)
-        elif place.endswith("curve.jsonl") and "a" in mode:
+        elif place.endswith("curve.jsonl") and flags & os.O_APPEND:
             at("curve", "before", place)
     finally:
         here.busy = False
