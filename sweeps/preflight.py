@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from sweeps import estimate, machine, reach, shapes
 from sweeps.errors import InputError, Problem, SpecError
 from sweeps.layout import in_bytes
+from sweeps.placing import here, slots
 from sweeps.spec import Spec
 from sweeps.wording import masked
 from tli import base as bases
@@ -177,15 +178,12 @@ def _machine_problems(spec: Spec) -> Iterator[Problem]:
     if wanted.cpus > cores:
         expected = f"at most {cores}, the cores of this machine"
         yield Problem(spec.where("resources.cpus"), str(wanted.cpus), expected, str(cores))
-    if wanted.gpus:
-        gpus = machine.gpus()
-        if wanted.gpus > gpus:
-            expected = f"at most {gpus}, the GPUs of this machine"
-            yield Problem(spec.where("resources.gpus"), f"{wanted.gpus:g}", expected, str(gpus))
+    if wanted.gpus and not machine.gpus():
+        yield Problem(spec.where("resources.gpus"), f"{wanted.gpus:g}", "0: this machine has no GPU", "0")
 
 
 def _machine_notes(spec: Spec) -> Iterator[str]:
-    fitting = estimate.slots(spec)
+    fitting = slots(spec, [here()])
     if spec.resources.parallel is not None and fitting < spec.resources.parallel:
         yield f"resources.parallel is {spec.resources.parallel}; {fitting} at once fit on this machine"
 
@@ -248,7 +246,7 @@ def _room_problems(spec: Spec, base: Base, *, local: bool) -> Iterator[Problem]:
     weights = 4 * max(cost.parameters for cost in costs)
     # Kept: a model of each finalist, the control and the baseline. While a trial runs: its state with both
     # moments, twice, as the old one goes when the new one is written.
-    needed = weights * (spec.most_finalists + 2 + estimate.slots(spec) * 6)
+    needed = weights * (spec.most_finalists + 2 + slots(spec, [here()]) * 6)
     free = machine.free_space(spec.root)
     if needed > free:
         got = f"{in_bytes(free)} free at {str(machine.existing(spec.root))!r}"

@@ -181,10 +181,11 @@ class _cluster:  # noqa: N801 - used as a context manager only
         self._spec, self._address = spec, address
 
     def __enter__(self) -> int:
-        from sweeps.tuner import slots, start_cluster
+        from sweeps.placing import slots
+        from sweeps.tuner import nodes, start_cluster
 
         start_cluster(self._spec, self._address)
-        return slots(self._spec)
+        return slots(self._spec, nodes())
 
     def __exit__(self, *_: object) -> None:
         from sweeps.tuner import stop_cluster
