@@ -29,15 +29,22 @@ class Awake:
         """
         self._longest, self._clock = longest, clock
         self._lock = threading.Lock()
-        self._seen, self._counted = clock(), 0.0
+        self._seen, self._counted, self._missed = clock(), 0.0, 0.0
 
     def __call__(self) -> float:
         """Look: the seconds so far."""
         with self._lock:
             now = self._clock()
-            self._counted += min(max(0.0, now - self._seen), self._longest)
+            passed = max(0.0, now - self._seen)
+            self._counted += min(passed, self._longest)
+            self._missed += max(0.0, passed - self._longest)
             self._seen = now
             return self._counted
+
+    def missed(self) -> float:
+        """Look: the seconds that did not count, so far."""
+        self()
+        return self._missed
 
 
 @lru_cache(maxsize=1)

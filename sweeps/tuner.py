@@ -221,8 +221,12 @@ class Listening(tune.Callback):
     """Tells the watch each time that Tune comes round to the workers' reports."""
 
     def __init__(self, watch: Watch) -> None:
-        """Nothing yet."""
+        """Tell it nothing yet."""
         self._watch = watch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into Tune's snapshots: the ledger is the memory."""
+        return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002 - Tune's names
         """Tell it."""

@@ -15,6 +15,7 @@ from sweeps.awake import Awake
 
 _LONGEST = 2.0  # seconds between two looks at the reports; more of them were spent elsewhere
 _SLACK = 10.0  # times the slowest pace seen
+_WRITES = 10.0  # times the floor, where a model is written too: a slow disk is not known before
 
 
 @dataclass
@@ -25,6 +26,7 @@ class _Heard:
     at: float  # seconds of listening
     step: int
     next_step: int
+    floor: float  # seconds of silence that are allowed at least
 
 
 class Watch:
@@ -72,14 +74,17 @@ class Watch:
         with self._lock:
             self._now = self._listened()
 
-    def heard(self, execution: str, worker: tuple[str, int], step: int, next_step: int) -> None:
-        """A measurement came; the next one is due at `next_step`."""
+    def heard(
+        self, execution: str, worker: tuple[str, int], step: int, next_step: int, *, writes: bool = False
+    ) -> None:
+        """A measurement came; the next is due at `next_step`, after a model is written where it `writes`."""
         with self._lock:
             now, before = self._now, self._heard.get(execution)
             if before is not None and step > before.step:
                 pace = (now - before.at) / (step - before.step)
                 self._slowest = max(self._slowest or 0.0, pace)
-            self._heard[execution] = _Heard(worker, now, step, next_step)
+            floor = self._floor * (_WRITES if writes else 1.0)
+            self._heard[execution] = _Heard(worker, now, step, next_step, floor)
 
     def forget(self, execution: str) -> None:
         """An execution has ended."""
@@ -104,7 +109,7 @@ class Watch:
         if self._slowest is None:
             return False
         expected = self._slowest * max(1, heard.next_step - heard.step)
-        return self._now - heard.at > max(self._floor, _SLACK * expected)
+        return self._now - heard.at > max(heard.floor, _SLACK * expected)
 
     def _look_on(self) -> None:
         while not self._ended.wait(min(1.0, self._floor / 4)):

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.folders import Folders
+from sweeps.trial import WRITING
+
+_WRITES = 10.0  # times the least: a slow disk comes back, and a model is larger than what was written before
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ class Watchdog:
 
     def bound(self, work: str) -> float:
         """How long the next piece of this kind may take, in seconds."""
-        slowest = self._slowest.get(work, 0.0)
-        return max(self._bounds.least, self._bounds.times * slowest) if slowest else self._bounds.first
+        slowest, least = self._slowest.get(work, 0.0), self._bounds.least
+        if work == WRITING:
+            least *= _WRITES
+        return max(least, self._bounds.times * slowest) if slowest else self._bounds.first
 
     def rest(self) -> None:
-        """Nothing is under way: somebody else is waited for."""
+        """Nothing is under way: the driver is waited for."""
         self._learn()
         faulthandler.cancel_dump_traceback_later()
 

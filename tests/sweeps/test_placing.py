@@ -62,9 +62,7 @@ def test_of_one_gpu_no_more_is_taken_than_there_is(units: int) -> None:
     assert count * units <= 10_000 < (count + 1) * units
 
 
-def test_slots_are_what_fits_and_is_allowed(
-    write_spec: WriteSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slots_are_what_fits_and_is_allowed(write_spec: WriteSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 8)
     monkeypatch.setattr(machine, "gpus", lambda: 2)
     for resources, expected in (
@@ -107,7 +105,9 @@ def test_ray_places_as_many(nodes: list[tuple[int, int]], cpus: int, gpus: float
     cluster = Cluster()
     try:
         for number, (have, devices) in enumerate(nodes):
-            cluster.add_node(num_cpus=have, num_gpus=devices, object_store_memory=80 * 2**20, node_name=str(number))
+            cluster.add_node(
+                num_cpus=have, num_gpus=devices, object_store_memory=80 * 2**20, node_name=str(number)
+            )
         ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
         groups = []
         while len(groups) <= count and (group := placement_group([{"CPU": cpus, "GPU": gpus}])).wait(3):

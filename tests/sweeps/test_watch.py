@@ -58,6 +58,16 @@ def test_a_long_way_to_the_next_measurement_is_no_silence() -> None:
     assert it.killed == []
 
 
+def test_a_model_may_be_written_to_a_slow_disk_before_the_last_measurement() -> None:
+    it = Watched()
+    it.paced()
+    it.watch.heard("a", ("node", 7), 1, 2, writes=True)
+    it.listen(9.0)
+    assert it.killed == []
+    it.listen(12.0)
+    assert it.killed == [("node", 7)]
+
+
 def test_nothing_is_known_before_two_measurements_and_nothing_of_what_has_ended() -> None:
     it = Watched()
     it.watch.heard("a", ("node", 7), 0, 1)
@@ -71,7 +81,9 @@ def test_nothing_is_known_before_two_measurements_and_nothing_of_what_has_ended(
     assert it.killed == []
 
 
-@pytest.mark.parametrize("away", [120.0, 36_000.0], ids=["a database that was away", "a driver that was stopped"])
+@pytest.mark.parametrize(
+    "away", [120.0, 36_000.0], ids=["a database that was away", "a driver that was stopped"]
+)
 def test_time_in_which_the_driver_did_not_listen_is_no_silence(away: float) -> None:
     it = Watched()
     it.paced()
@@ -126,6 +138,7 @@ def test_a_clock_that_stands_while_the_process_stands() -> None:
     for now, expected in ((3.0, 3.0), (12.0, 12.0), (36_012.0, 22.0), (36_011.0, 22.0), (36_013.0, 24.0)):
         clock.now = now
         assert counted() == expected
+    assert counted.missed() == 35_990.0
 
 
 def test_the_clock_of_the_process_is_looked_at_by_a_thread_of_its_own() -> None:
