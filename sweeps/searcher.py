@@ -42,9 +42,7 @@ class AgendaSearcher(Searcher):
         self._watch = watch
         self._hung = hung
         self._running: dict[str, Assignment] = {}
-        self._stood: dict[
-            str, float
-        ] = {}  # seconds that did not count when it began
+        self._stood: dict[str, float] = {}  # seconds that did not count when it began
         self.endings: dict[str, Outcome] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:

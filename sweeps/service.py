@@ -59,7 +59,10 @@ def run(
     """
     from sweeps.preflight import check
 
-    checked = check(spec, cluster=address, study=lambda given: study_problems(given, extend=extend))
+    at_once = 1 if runner == "inline" else None
+    checked = check(
+        spec, cluster=address, at_once=at_once, study=lambda given: study_problems(given, extend=extend)
+    )
     for note in checked.notes:
         watcher.note(note)
     spec = _with_the_larger_budget(spec, watcher)
@@ -76,7 +79,9 @@ def run(
         parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
         # Made while the cluster started; text that will not do ends it here.
         material = {"base": checked.base.fingerprint, "text": text.result()}
-        ledger = stack.enter_context(Ledger.driven(spec.study_url, spec, material))
+        ledger = stack.enter_context(
+            Ledger.driven(spec.study_url, spec, material, depth=checked.base.facts.depth)
+        )
         folders.write_spec(spec.to_json())
         tracker = open_tracker(
             spec.tracking.uri if spec.tracking else None,
@@ -213,6 +218,7 @@ class _Tidying:
     def __init__(self, sweep: Sweep) -> None:
         """Free what is there to be freed."""
         self._folders, self._wanted = sweep.folders, sweep.spec.finalists
+        self._depth = sweep.ledger.depth
         self._best: list[TrialRecord] = []
         self._free([record for record in sweep.records if record.state.finished])
 
@@ -223,7 +229,8 @@ class _Tidying:
     def _free(self, ended: Sequence[TrialRecord]) -> None:
         known = [*self._best, *ended]
         original = control_of(known)
-        self._best = finalists(known, self._wanted.top, self._wanted.per) + ([original] if original else [])
+        best = finalists(known, self._wanted.top, self._wanted.per, depth=self._depth)
+        self._best = best + ([original] if original else [])
         kept = {r.number for r in self._best} | {r.number for r in known if r.role in _COMPARED_WITH}
         for record in ended:
             self._folders.drop_checkpoints(record.number)

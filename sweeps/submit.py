@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shlex
 import time
 import urllib.error
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import InputError, Problem, SweepError
+from sweeps.packing import packing_problem
 from sweeps.spec import load_spec
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 INTERRUPTED = 130
 _ANSWER_SECONDS = 10.0
 _TRIES = 50
+_STATUS = re.compile(r"status code (4\d\d)\b")  # as Ray's client words a refusal for what was sent
+_PASSING = (408, 409, 425, 429)  # of those: too slow, in the way of another, too early, too many
 
 
 def submit(
@@ -79,6 +83,8 @@ def submit(
     ]
     client = connect(address)
     environment = {"working_dir": str(folder), "excludes": _excludes(folder, runs)}
+    if (problem := packing_problem(folder, environment["excludes"])) is not None:
+        raise InputError(problem)
     job, fresh = _claim(client, submission_id, f"sweep-{spec.name}", shlex.join(words), environment)
     print(f"{job}: {'submitted' if fresh else 'this sweep runs already'}")
     for label, command in look(client.get_address(), job).items():
@@ -201,10 +207,18 @@ def _claim(
                 client.submit_job, entrypoint=entrypoint, submission_id=job, runtime_env=environment
             ), True
         except RuntimeError as error:
-            # Most often somebody else was faster; the list will show it. Otherwise the server has a trouble.
+            # Most often another command was faster; the list will show it. Else the server has a trouble.
             refusal = error
+            if _is_permanent(str(error)):
+                raise SweepError(f"the jobs server refused {job}: {_short(error)}") from None
             time.sleep(min(0.2 * (attempt + 1), 1.0))
     raise SweepError(f"the jobs server did not take {wanted}: {_short(refusal)}")
+
+
+def _is_permanent(refusal: str) -> bool:
+    """Whether a server's refusal would be the same at the next try, and is no id that was taken meanwhile."""
+    said = _STATUS.search(refusal)
+    return said is not None and int(said[1]) not in _PASSING and "already exists" not in refusal
 
 
 def _free(name: str, jobs: dict[str | None, str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.storages import BaseStorage
 
 from sweeps.ledger.stopping import REFERENCE
-from sweeps.ledger.store import FINISHED, IDENTITY, MATERIAL, WALL
+from sweeps.ledger.store import FINISHED, IDENTITY, LAYERS, MATERIAL, WALL
 from sweeps.records import Conclusion
 
 
@@ -29,6 +29,17 @@ class StudyAttributes:
     def material(self) -> dict[str, str]:
         """Digests of the base and the text of all its trials, as far as they are known."""
         return dict(self._all.get(MATERIAL, {}))
+
+    @property
+    def layers(self) -> int | None:
+        """Layers of the base of all its trials, as far as they are known."""
+        layers: int | None = self._all.get(LAYERS)
+        return layers
+
+    def note_layers(self, layers: int) -> None:
+        """Write down how many layers the base has; saying it again is harmless."""
+        if self.layers != layers:
+            self._set(LAYERS, layers)
 
     @property
     def conclusions(self) -> list[Conclusion]:
