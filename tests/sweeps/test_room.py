@@ -10,12 +10,11 @@ import pytest
 
 from sweeps import machine
 from sweeps.errors import Problem
+from sweeps.estimate import estimate
 from sweeps.habits import habit_notes
 from sweeps.room import room_problems
 from sweeps.spec import Spec, load_spec
 from tli.base import Base, find
-
-MIB = 2**20
 
 
 @pytest.fixture
@@ -30,15 +29,9 @@ def base(spec: Spec) -> Base:
     return find(spec.base.model)
 
 
-def needed(spec: Spec, base: Base, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Bytes of one trial with the base beside it, found by how much memory is just enough for one."""
-    low, high = 0, 2**34
-    while high - low > 1:
-        middle = (low + high) // 2
-        monkeypatch.setattr(machine, "memory", lambda given=middle: given)
-        enough = not list(room_problems(spec, base, local=True, at_once=1))
-        low, high = (low, middle) if enough else (middle, high)
-    return high
+def needed(spec: Spec, base: Base) -> int:
+    """Bytes of one trial, the deepest, with the base beside it."""
+    return max(shape.cost.memory_bytes for shape in estimate(spec, base).shapes) + 4 * base.facts.parameters
 
 
 def found(spec: Spec, base: Base, **given: int) -> list[Problem]:
@@ -48,14 +41,12 @@ def found(spec: Spec, base: Base, **given: int) -> list[Problem]:
 def test_all_that_run_at_once_are_counted_with_the_base_that_each_keeps(
     spec: Spec, base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = needed(spec, base, monkeypatch)
-    deepest, kept = 8 * 11_000, 4 * base.facts.parameters
-    assert one > 4 * 4 * deepest / 2 + kept, "weights, gradients, two moments, and the base"
+    one = needed(spec, base)
     monkeypatch.setattr(machine, "memory", lambda: 8 * one)
     assert found(spec, base) == []
     monkeypatch.setattr(machine, "memory", lambda: 8 * one - 1)
     (problem,) = found(spec, base)
-    assert problem.where.endswith("resources.parallel")
+    assert "resources.parallel" in problem.where
     assert problem.remedy == "7"
     assert problem.got.startswith("8 trials at once of about ")
     assert found(spec, base, at_once=7) == []
@@ -67,8 +58,7 @@ def test_all_that_run_at_once_are_counted_with_the_base_that_each_keeps(
 def test_where_not_even_one_fits_its_pieces_are_to_be_smaller(
     spec: Spec, base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "memory", lambda: needed_less)
-    needed_less = 10_000
+    monkeypatch.setattr(machine, "memory", lambda: 10_000)
     (problem,) = found(spec, base)
     assert problem.where.endswith("micro_batch_tokens")
     assert problem.got.startswith("one trial of about ")
@@ -92,7 +82,7 @@ def test_those_on_one_gpu_share_its_memory(
     spec: Spec,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one = needed(spec, base, monkeypatch)
+    one = needed(spec, base)
     monkeypatch.setattr(machine, "memory", lambda: 0)  # of the machine it needs what it needs
     resources = spec.resources.model_copy(update={"gpus": float(share)})
     on_gpus = spec.model_copy(update={"resources": resources})
