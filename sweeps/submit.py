@@ -193,7 +193,7 @@ def _claim(
     wanted = submission_id or name
     refusal: Exception | None = None
     for attempt in range(_TRIES):
-        jobs = {job.submission_id: str(job.status) for job in _asked(client.list_jobs)}
+        jobs = {job.submission_id: str(job.status) for job in _told(client.list_jobs)}
         job = wanted if submission_id else _free(name, jobs)
         if job in jobs:
             if jobs[job] in ENDED:
@@ -242,6 +242,14 @@ def _asked(method: Any, **arguments: Any) -> Any:
         raise SweepError(f"the jobs server no longer answers: {_short(error)}") from None
 
 
+def _told(method: Any, **arguments: Any) -> Any:
+    """As `_asked`, of a question that the server can only answer or refuse."""
+    try:
+        return _asked(method, **arguments)
+    except RuntimeError as error:
+        raise SweepError(f"the jobs server does not say: {_short(error)}") from None
+
+
 def _follow(client: Any, job: str) -> int:
     """Print the job's log as it grows; 0 when the job succeeds."""
 
@@ -264,7 +272,7 @@ def _follow(client: Any, job: str) -> int:
             return INTERRUPTED  # whoever read along has gone; the job goes on
         except (RuntimeError, OSError) as error:
             print(f"(the log broke off: {_short(error)}; asking again)")
-        status = str(_asked(client.get_job_info, job_id=job).status)
+        status = str(_told(client.get_job_info, job_id=job).status)
         if status in ENDED:
             print(f"{job}: {status.lower()}")
             return 0 if status == "SUCCEEDED" else 1
