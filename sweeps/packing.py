@@ -28,9 +28,11 @@ def packing_problem(folder: Path, excludes: Sequence[str]) -> Problem | None:
     limit = min(ray_constants.DASHBOARD_CLIENT_MAX_SIZE, packaging.GCS_STORAGE_MAX_SIZE)
     try:
         found = packed(folder, excludes)
-    except (OSError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "folders within themselves"
-        return Problem("--working-dir", f"{folder}, which cannot be packed ({reason})", "a folder to upload")
+    except OSError as error:
+        got = f"{folder}, which cannot be packed ({error.filename}: {error.strerror})"
+        return Problem(
+            "--working-dir", got, "a folder that can be read whole", "naming that in its .gitignore"
+        )
     size = _END + sum(_ENTRY + 2 * len(name.encode()) + content for name, content in found.items())
     if size < limit:
         return None

@@ -50,7 +50,7 @@ class Proposals:
         *,
         sampler: str,
         seed: int,
-        alike: Callable[[Mapping[str, Any]], Hashable],
+        alike: Callable[[Mapping[str, Any]], Hashable] | None = None,
     ) -> None:
         """Ask nothing yet.
 
@@ -59,12 +59,13 @@ class Proposals:
             space: the dimensions, parents before those that depend on them.
             sampler: a name in SAMPLERS.
             seed: of the study.
-            alike: what the trials of these parameters have in common, where they would train the same.
+            alike: what the trials of these parameters have in common, where they would train the same; their
+                values when left out.
         """
         self.space, self._seed = space, seed
         self._name, self._mirror = study.study_name, study.mirror
         self._sampler = SAMPLERS[sampler]
-        self._alike = alike
+        self._alike = alike or space.key
         self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
         self._tried: set[Hashable] = set()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks

@@ -205,7 +205,7 @@ def test_a_server_in_trouble_is_quoted_and_not_asked_for_ever(monkeypatch: pytes
     assert str(caught.value) == "the jobs server did not take sweep-a: No available agent to submit job."
 
 
-@pytest.mark.parametrize(("status", "tries"), [(413, 1), (403, 1), (429, 7), (503, 7)])
+@pytest.mark.parametrize(("status", "tries"), [(413, 1), (403, 1), (429, 6), (503, 6)])
 def test_what_the_server_will_never_take_is_sent_once(
     status: int, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,11 +280,19 @@ def test_what_would_be_packed_is_what_ray_packs(tmp_path: Path) -> None:
         assert packing.packing_problem(folder, [".venv", "c.bin"]) is not None
 
 
-def test_a_folder_within_itself_cannot_be_packed(tmp_path: Path) -> None:
-    (tmp_path / "again").symlink_to(tmp_path)
+def test_a_folder_that_cannot_be_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").mkdir()
+    inside = Path.iterdir
+
+    def listed(folder: Path) -> Any:
+        if folder.name == "secret":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return inside(folder)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
     found = packing.packing_problem(tmp_path, [])
     assert found is not None
-    assert "cannot be packed" in found.got
+    assert "secret: Permission denied" in found.got
 
 
 def test_runs_and_environments_are_not_uploaded(tmp_path: Path) -> None:
