@@ -210,6 +210,8 @@ def test_preflight_gives_the_base_and_notes(
     assert found.notes == (
         "K=3 does not divide the 4 layers: the last set has 1",
         f"resources.parallel is 4096; {machine.cores()} at once fit on this machine",
+        "trial.recipe.learning_rate is 0.5; 1e-5 to 1e-2 with AdamW is usual",
+        "data.eval_tokens is 256: a loss over so little text is rough; 8,192 and more are usual",
         "the baseline's recipe.learning_rate (0.5) is outside its range: the sampler learns less from it",
     )
     assert list(tmp_path.iterdir()) == []
