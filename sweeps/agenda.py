@@ -227,8 +227,8 @@ class Agenda:
             return None
         records = self.records()
         self.phase = "finalists"
-        finalists = self.spec.finalists
-        for number, seed in replicates_due(records, finalists.top, finalists.seeds, finalists.per):
+        wanted, depth = self.spec.finalists, self.ledger.depth
+        for number, seed in replicates_due(records, wanted.top, wanted.seeds, wanted.per, depth=depth):
             original = records[number]
             return self.ledger.start(
                 Role.REPLICATE,

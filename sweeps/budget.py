@@ -8,11 +8,11 @@ of finalists come on top, as they do in trials.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweeps.awake import awake
 from sweeps.records import Assignment, Point, Role, State, TrialRecord
 from sweeps.rows import duration
 from sweeps.spec import BudgetSettings
@@ -32,14 +32,14 @@ class Spending:
     much a trial has trained is known by its reports; the time in which a driver searches is known always.
     """
 
-    def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], float] | None = None) -> None:
         """Go on from what the ledger holds.
 
         Args:
             ledger: the sweep's study; its driver is this process.
-            clock: seconds; never the wall clock, which may be moved.
+            clock: seconds; that of this process while it is not stopped, when left out.
         """
-        self._ledger, self._budget, self._clock = ledger, ledger.spec.budget, clock
+        self._ledger, self._budget, self._clock = ledger, ledger.spec.budget, clock or awake()
         self._gpus = ledger.spec.resources.gpus
         self._of: dict[int, Mapping[str, float]] = {}  # of each trial, up to its last report
         self._sums = dict(_NOTHING)

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.errors import PreemptedError, RecalledError, SweepError
+from sweeps.errors import PreemptedError, RecalledError, SpecError, SweepError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Cause, Outcome, State
 from sweeps.wording import masked
@@ -35,7 +35,7 @@ def outcome_of(error: Exception, assignment: Assignment, folders: Folders) -> Ou
 
     The traceback goes to the trial's log, where the disk takes it.
     """
-    from tli.errors import DivergedError
+    from tli.errors import DivergedError, FamilyError, PlanError
     from tli.memory import out_of_memory
 
     if isinstance(error, RecalledError):
@@ -49,6 +49,8 @@ def outcome_of(error: Exception, assignment: Assignment, folders: Folders) -> Ou
         return Outcome(State.FAIL, fault, Cause.ERROR, fatal=True)
     if isinstance(error, UnusableError):
         return Outcome(State.FAIL, logged, Cause.ERROR, fatal=True)
+    if isinstance(error, PlanError | FamilyError | SpecError):
+        return Outcome(State.FAIL, logged, Cause.REFUSED)
     if out_of_memory(error):
         return Outcome(State.FAIL, f"out of memory: {logged}", Cause.OUT_OF_MEMORY)
     return Outcome(State.FAIL, logged, Cause.ERROR)

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sweeps.alike import value_at
 from sweeps.equal_cost import Comparison, Curve, Entry, compared, finite_part
 from sweeps.errors import Problem, SpecError
 from sweeps.records import State, TrialRecord
 from sweeps.results import Sweep, find
 from sweeps.rows import grown
-from sweeps.selection import control_of, value_at, verdict
+from sweeps.selection import control_of, verdict
 from sweeps.spec.faults import nearest_setting, settings_below
 from sweeps.spec.model import CATALOGUE
 from sweeps.trial import CURVE, read_curve
@@ -124,7 +125,8 @@ def _best_of_each(sweep: Sweep, records: Sequence[TrialRecord], by: str) -> Iter
     wanted = sweep.spec.finalists
     top = wanted.top if by == wanted.per else 1
     values = set()
-    for finalist in verdict(records, top=top, seeds=wanted.seeds, per=by).finalists:
+    answer = verdict(records, top=top, seeds=wanted.seeds, per=by, depth=sweep.ledger.depth)
+    for finalist in answer.finalists:
         value = repr(value_at(finalist.settings, by))
         if value not in values:
             values.add(value)

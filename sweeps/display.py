@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from sweeps.awake import awake
 from sweeps.records import State, TrialRecord
 from sweeps.rows import COLUMNS, STATES, best_so_far, configuration, duration, ended, loss, plain, window
 from sweeps.selection import control_of
@@ -105,11 +107,42 @@ class Display:
             self._stream.flush()
 
 
+@dataclass(frozen=True)
+class _Progress:
+    """Where a running attempt was first seen, and where it was when it last came further; active seconds."""
+
+    attempt: int
+    first_step: int
+    first_at: float
+    step: int
+    at: float
+
+
+def _progress(record: TrialRecord, now: float, before: _Progress | None) -> _Progress:
+    if before is None or before.attempt != record.attempt:
+        return _Progress(record.attempt, record.step, now, record.step, now)
+    return replace(before, step=record.step, at=now) if record.step > before.step else before
+
+
 class View:
     """The latest state of a sweep and how it is drawn."""
 
-    def __init__(self, name: str, total: int, started: float, due: Due | None = None) -> None:
+    def __init__(
+        self, name: str, total: int, started: float, due: Due | None = None, active: Clock | None = None
+    ) -> None:
+        """Know of no trial yet.
+
+        Args:
+            name: of the sweep.
+            total: the most trials that it may have.
+            started: when the display began, in seconds since the epoch.
+            due: how many more replicates there will be, once the finalists are known.
+            active: seconds that do not count while nothing can run; what is left to do is foretold by them.
+        """
         self.name, self._total, self._started, self._due = name, total, started, due
+        self._active = active or awake()
+        self._began = self._active()
+        self._progress: dict[int, _Progress] = {}  # of running trials, by number
         self._records: tuple[TrialRecord, ...] = ()
         self._phase = "starting"
         self._at_first: float | None = None  # trials' worth of work done before this display
@@ -133,20 +166,35 @@ class View:
         if self._at_first is None:
             self._at_first = self._work()
 
+    def look(self) -> None:
+        """See how far the running trials have come."""
+        now, before = self._active(), self._progress
+        running = (record for record in self._records if record.state is State.RUNNING)
+        self._progress = {r.number: _progress(r, now, before.get(r.number)) for r in running}
+
     def _work(self) -> float:
         return sum(1.0 if r.state.finished else r.step / max(r.steps, 1) for r in self._records)
 
-    def left(self, now: float) -> float | None:
+    def left(self) -> float | None:
         """Seconds to the end of the sweep at the speed so far; None before there is a speed."""
         work = self._work()
         new = work - (self._at_first or 0.0)
-        return (now - self._started) * (self.total - work) / new if new >= 0.5 else None
+        return (self._active() - self._began) * (self.total - work) / new if new >= 0.5 else None
+
+    def left_of(self, record: TrialRecord) -> float | None:
+        """Seconds to the end of a running trial at the speed that was seen here; None before there is one."""
+        seen = self._progress.get(record.number)
+        if seen is None or seen.step <= seen.first_step:
+            return None
+        pace = (seen.at - seen.first_at) / (seen.step - seen.first_step)
+        return max(0.0, pace * (record.steps - seen.step) - (self._active() - seen.at))
 
     def render(self, width: int, height: int, now: float) -> Group:
         """Heading, progress bar and table, fitting the terminal."""
         from rich.console import Group
 
-        bar, table = self._bar(width, now), self._table(width, height, now)
+        self.look()
+        bar, table = self._bar(width, now), self._table(width, height)
         return Group(self._heading(width), bar, self._best(width), "", table)
 
     def _heading(self, width: int) -> Any:
@@ -183,7 +231,7 @@ class View:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        done, left = sum(r.state.finished for r in self._records), self.left(now)
+        done, left = sum(r.state.finished for r in self._records), self.left()
         rest = "" if done >= self.total else f", {duration(left)} left" if left is not None else ""
         text = f"{done} of {self.total} trials, {duration(now - self._started)}{rest}"
         bar = Table.grid(padding=(0, 2))
@@ -191,7 +239,7 @@ class View:
         bar.add_row(ProgressBar(total=self.total, completed=share, width=max(10, min(40, width - 46))), text)
         return bar
 
-    def _table(self, width: int, height: int, now: float) -> Table:
+    def _table(self, width: int, height: int) -> Table:
         from rich.table import Table
 
         gap = 1 if width < 100 else 2
@@ -208,7 +256,9 @@ class View:
         for record in shown:
             is_best = best is not None and record.number == best.number
             style = "bold green" if is_best else "dim" if record.state is State.FAIL else ""
-            table.add_row(*(_cell(show(record, now), record) for *_, show in columns), style=style)
+            table.add_row(
+                *(_cell(show(record, self.left_of(record)), record) for *_, show in columns), style=style
+            )
         hidden = sum(r.state is not State.WAITING for r in self._records) - len(shown)
         if hidden > 0:
             table.caption, table.caption_justify = f"and {hidden} more", "left"

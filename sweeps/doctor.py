@@ -148,11 +148,10 @@ def _threads(value: str | None) -> Finding:
 
 
 def _memory() -> Finding:
-    total, free, limit = memory(), _available(), _cgroup_memory()
+    total, free = memory(), _available()
     if total is None or free is None:
         return Finding.note("memory", "the system does not say")
-    if limit is not None and limit < total:
-        total, free = limit, min(free, limit)
+    free = min(free, total)
     detail = f"{_size(free)} free of {_size(total)}"
     return Finding(
         "memory", free >= ENOUGH_MEMORY, detail, "smaller or fewer trials at once: resources.parallel"
@@ -164,14 +163,6 @@ def _available() -> int | None:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return None
-
-
-def _cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes this container may use, None without a limit."""
-    for file in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            return int((root / file).read_text())  # "max" is no number
     return None
 
 

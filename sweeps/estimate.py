@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from sweeps import machine
 from sweeps.budget import Reach, enough_for, preview, reaches, used_up_first
 from sweeps.layout import in_bytes, short, table
+from sweeps.placing import here, slots
 from sweeps.shapes import Shape, plan_of, searched_shapes, shape_of
 from sweeps.spec import Spec
 from tli.base import Base
@@ -85,7 +85,7 @@ def estimate(
         parallel: trials at once; None takes what the spec allows and this machine has.
     """
     shapes = tuple(shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec)))
-    at_once = parallel or slots(spec)
+    at_once = parallel or slots(spec, [here()])
     recipe, data = spec.trial.recipe, spec.data
     windows = data.eval_tokens // data.sequence_length
     measured = len(spec.report_steps()) * windows * data.sequence_length
@@ -181,15 +181,6 @@ def expected_share(spec: Spec) -> float:
         share += alive * (rung - reached)
         alive, reached, rung = alive / factor, rung, rung * factor
     return share + alive * (1 - reached)
-
-
-def slots(spec: Spec) -> int:
-    """How many trials this machine runs at once, within what the spec allows; at least 1."""
-    wanted = spec.resources
-    fitting = machine.cores() // wanted.cpus
-    if wanted.gpus:
-        fitting = min(fitting, int(machine.gpus() / wanted.gpus))
-    return max(1, min(fitting, wanted.parallel or fitting))
 
 
 def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:

@@ -6,9 +6,11 @@ import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from sweeps import estimate, machine, reach, shapes
+from sweeps import machine, reach, shapes
 from sweeps.errors import InputError, Problem, SpecError
-from sweeps.layout import in_bytes
+from sweeps.habits import habit_notes
+from sweeps.placing import here, slots
+from sweeps.room import room_problems
 from sweeps.spec import Spec
 from sweeps.wording import masked
 from tli import base as bases
@@ -31,7 +33,7 @@ _TOKEN_BYTES = 4  # of a token file, at most
 
 @dataclass(frozen=True)
 class Preflight:
-    """A sweep that can start: its base was found, and `notes` say what a person may want to know first."""
+    """A sweep that can start: its base was found, and `notes` say what may be worth knowing first."""
 
     spec: Spec
     base: Base
@@ -42,6 +44,7 @@ def check(
     spec: Spec,
     *,
     cluster: str | None = None,
+    at_once: int | None = None,
     allow_remote_code: bool = False,
     study: Callable[[Spec], Iterable[Problem]] = lambda _spec: (),
 ) -> Preflight:
@@ -51,6 +54,7 @@ def check(
         spec: a checked spec.
         cluster: address of a Ray cluster; with one, this machine's cores and GPUs say nothing, and its port
             must answer.
+        at_once: trials; None takes what the spec allows and this machine has.
         allow_remote_code: take a base that brings code of its own.
         study: what the ledger has against this spec, asked last and only of a store that is there.
 
@@ -77,14 +81,15 @@ def check(
     stores = [*folder, *_store_problems(spec, own=not folder)]
     problems += stores
     if base is not None and not problems:
-        problems += _room_problems(spec, base, local=local)
+        problems += room_problems(spec, base, local=local, at_once=at_once)
     if not stores and reach.may_exist(spec.study_url):
         with reach.readable(spec.study_url, spec.where("storage.study")):
             problems += study(spec)
     if problems:
         raise SpecError(*problems)
     assert base is not None, "a base that was not found is a problem"
-    return Preflight(spec, base, (*notes, *_search_notes(spec), *_tracking_notes(spec)))
+    habits = habit_notes(spec, base, local=local)
+    return Preflight(spec, base, (*notes, *habits, *_search_notes(spec), *_tracking_notes(spec)))
 
 
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:
@@ -183,15 +188,12 @@ def _machine_problems(spec: Spec) -> Iterator[Problem]:
     if wanted.cpus > cores:
         expected = f"at most {cores}, the cores of this machine"
         yield Problem(spec.where("resources.cpus"), str(wanted.cpus), expected, str(cores))
-    if wanted.gpus:
-        gpus = machine.gpus()
-        if wanted.gpus > gpus:
-            expected = f"at most {gpus}, the GPUs of this machine"
-            yield Problem(spec.where("resources.gpus"), f"{wanted.gpus:g}", expected, str(gpus))
+    if wanted.gpus and not machine.gpus():
+        yield Problem(spec.where("resources.gpus"), f"{wanted.gpus:g}", "0: this machine has no GPU", "0")
 
 
 def _machine_notes(spec: Spec) -> Iterator[str]:
-    fitting = estimate.slots(spec)
+    fitting = slots(spec, [here()])
     if spec.resources.parallel is not None and fitting < spec.resources.parallel:
         yield f"resources.parallel is {spec.resources.parallel}; {fitting} at once fit on this machine"
 
@@ -251,24 +253,3 @@ def _store_problems(spec: Spec, *, own: bool) -> Iterator[Problem]:
         if url.startswith("http") or (written == "sqlite" and not own):
             continue  # an MLflow server that is away costs nothing but freshness
         yield from reach.store(url, spec.where(path), table=table)
-
-
-def _room_problems(spec: Spec, base: Base, *, local: bool) -> Iterator[Problem]:
-    """Whether the models that are kept fit the disk, and one trial the memory."""
-    costs = [shape.cost for shape in estimate.estimate(spec, base, parallel=1).shapes]
-    weights = 4 * max(cost.parameters for cost in costs)
-    # Kept: a model of each finalist, the control and the baseline. While a trial runs: its state with both
-    # moments, twice, as the old one goes when the new one is written.
-    needed = weights * (spec.most_finalists + 2 + estimate.slots(spec) * 6)
-    free = machine.free_space(spec.root)
-    if needed > free:
-        got = f"{in_bytes(free)} free at {str(machine.existing(spec.root))!r}"
-        expected = f"about {in_bytes(needed)}"
-        yield Problem(spec.where("storage.artifacts"), got, expected, "another folder")
-    have, most = machine.memory(), max(cost.memory_bytes for cost in costs)
-    if local and not spec.resources.gpus and have is not None and most > have:
-        got = f"trials of about {most / 2**30:.1f} GiB"
-        expected = f"at most {have / 2**30:.1f} GiB, the memory of this machine"
-        yield Problem(
-            spec.where("trial.recipe.micro_batch_tokens"), got, expected, "a smaller micro batch or base"
-        )

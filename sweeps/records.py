@@ -201,6 +201,7 @@ class Cause(StrEnum):
     HUNG = "hung"  # made no step within the time that steps were seen to take
     OUT_OF_MEMORY = "out of memory"  # of the device
     DIVERGED = "diverged"  # a loss or gradient that is no number, or far above where it began
+    REFUSED = "refused"  # settings that this base cannot run with, now or at any other time
     ERROR = "error"  # anything else that was raised
 
 

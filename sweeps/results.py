@@ -63,7 +63,8 @@ class Sweep:
     def answer(self, records: Sequence[TrialRecord]) -> Verdict:
         """The answer if these were all trials, as they were at some time."""
         wanted = self.spec.finalists
-        return verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per)
+        depth = self.ledger.depth
+        return verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per, depth=depth)
 
     @property
     def ended_by(self) -> str | None:

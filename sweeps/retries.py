@@ -49,7 +49,7 @@ def retry(spec: Spec, record: TrialRecord, cause: Cause, counts: Mapping[str, in
         case Cause.OUT_OF_MEMORY:
             smaller = _halved(spec, record)
             return Again(smaller) if spec.retries.halve_micro_batch and smaller else None
-        case _:  # diverged: it would again, for the same seed gives the same batches
+        case _:  # refused, or diverged: it would again, for the same seed gives the same batches
             return None
 
 

@@ -100,14 +100,11 @@ def rate(record: TrialRecord) -> str:
     return f"{value:.1e}" if isinstance(value, int | float) else "-"
 
 
-def _left(record: TrialRecord, now: float) -> str:
-    """Until the end of a running trial, at its speed so far."""
-    if record.state is not State.RUNNING or record.started is None or not record.step:
-        return ""
-    return duration((now - record.started) * (record.steps - record.step) / record.step)
+def _left(record: TrialRecord, left: float | None) -> str:
+    return duration(left) if record.state is State.RUNNING and left is not None else ""
 
 
-def _took(record: TrialRecord, _: float) -> str:
+def _took(record: TrialRecord, _: float | None) -> str:
     ended = record.state.finished and record.started and record.finished
     return duration(record.finished - record.started) if ended else ""  # type: ignore[operator]
 
@@ -120,12 +117,13 @@ def _note(record: TrialRecord) -> str:
     return f"attempt {record.attempt}" if record.attempt > 1 else ""
 
 
-def _speed(record: TrialRecord, _: float) -> str:
+def _speed(record: TrialRecord, _: float | None) -> str:
     return f"{record.tokens / record.seconds:,.0f}" if record.tokens and record.seconds else ""
 
 
-# Title, alignment, least width, least width of the terminal that has it, and what it shows.
-Column = tuple[str, str, int, int, Callable[[TrialRecord, float], str]]
+# Title, alignment, least width, least width of the terminal that has it, and what it shows of a trial and the
+# seconds that are left of it, where they are known.
+Column = tuple[str, str, int, int, Callable[[TrialRecord, float | None], str]]
 COLUMNS: tuple[Column, ...] = (
     ("trial", "right", 5, 0, lambda r, _: str(r.number)),
     ("role", "left", 9, 70, lambda r, _: str(r.role)),

@@ -17,6 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps.agenda import Agenda, Idle
+from sweeps.awake import awake
 from sweeps.records import METRIC, Assignment, Cause, Outcome, Point, State
 from sweeps.watch import Watch
 
@@ -41,6 +42,7 @@ class AgendaSearcher(Searcher):
         self._watch = watch
         self._hung = hung
         self._running: dict[str, Assignment] = {}
+        self._stood: dict[str, float] = {}  # seconds that did not count when it began
         self.endings: dict[str, Outcome] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -49,6 +51,7 @@ class AgendaSearcher(Searcher):
         if isinstance(assignment, Idle):
             return Searcher.FINISHED if assignment is Idle.FINISHED else None
         self._running[trial_id] = assignment
+        self._stood[trial_id] = awake().missed()
         return {"assignment": asdict(assignment), **self._shared}
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -59,7 +62,8 @@ class AgendaSearcher(Searcher):
         if points and points[-1].step < running.steps:
             step = points[-1].step
             due = next(later for later in running.report_steps if later > step)
-            self._watch.heard(trial_id, tuple(result["worker"]), step, due)
+            last = due == running.steps
+            self._watch.heard(trial_id, tuple(result["worker"]), step, due, writes=last)
         if result["state"]:
             self.endings[trial_id] = Outcome(
                 State(result["state"]),
@@ -80,13 +84,17 @@ class AgendaSearcher(Searcher):
         """A Tune trial is over; without an ending of its own, its worker was lost."""
         running = self._running.pop(trial_id)
         self._watch.forget(trial_id)
-        outcome = self.endings.pop(trial_id, None) or self._gone(trial_id, running)
+        stood = self._stood.pop(trial_id)
+        outcome = self.endings.pop(trial_id, None) or self._gone(trial_id, running, stood)
         self.agenda.finish(running.number, running.attempt, outcome)
 
-    def _gone(self, trial_id: str, running: Assignment) -> Outcome:
+    def _gone(self, trial_id: str, running: Assignment, stood: float) -> Outcome:
         if trial_id in self._watch.hung:
             return Outcome(State.FAIL, "its worker fell silent and was killed", Cause.HUNG)
         if (stacks := self._hung(running)) is not None:
+            if awake().missed() > stood:
+                # Its own timer went on while all that runs here was stopped, and said so as soon as it could.
+                return Outcome(State.FAIL, "its worker ended after a stop of the whole sweep", Cause.LOST)
             return Outcome(State.FAIL, f"it did not go on; stacks: {stacks}", Cause.HUNG)
         return Outcome(State.FAIL, "its worker died", Cause.LOST)
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from sweeps.alike import key, value_at
 from sweeps.bootstrap import chances
 from sweeps.caveats import caveats
 from sweeps.paired import Contender, Difference, difference
@@ -28,7 +29,6 @@ __all__ = [
     "control_of",
     "finalists",
     "replicates_due",
-    "value_at",
     "verdict",
 ]
 
@@ -83,37 +83,42 @@ def _contender_json(contender: Contender) -> dict[str, Any]:
     return {**asdict(contender), "mean": contender.mean}
 
 
-def finalists(records: Sequence[TrialRecord], top: int, per: str | None = None) -> list[TrialRecord]:
+def finalists(
+    records: Sequence[TrialRecord], top: int, per: str | None = None, *, depth: int | None = None
+) -> list[TrialRecord]:
     """The best `top` different configurations among the complete baseline and searched trials, best first.
 
-    With `per`, the dotted path of a setting, of each of its values. Equal losses are ordered by cost, then by
+    Different is what trains another model, or in another way (`sweeps.alike`); of trials that do not differ
+    the best stands for all, or the baseline where it is one of them. With `per`, the best of each value of a
+    setting; trials on which it has no effect are one group more. Equal losses are ordered by cost, then by
     number. A loss that is not finite is no candidate, nor is the original model.
+
+    Args:
+        records: of the sweep.
+        top: how many.
+        per: the dotted path of a setting, or None for the best of all.
+        depth: layers of the base, where they are known.
     """
     candidates = [
         record
         for record in records
         if record.role in (Role.BASELINE, Role.SEARCH) and not record.original and _done(record)
     ]
-    chosen: dict[str, TrialRecord] = {}
+    first = next((record for record in candidates if record.role is Role.BASELINE), None)
+    baseline = {key(first.settings, depth): first} if first is not None else {}
+    chosen: dict[Hashable, TrialRecord] = {}
     for record in sorted(candidates, key=_rank):
         if per is None and len(chosen) == top:
             break
-        chosen.setdefault(json.dumps(record.settings, sort_keys=True, default=str), record)
+        what = key(record.settings, depth)
+        chosen.setdefault(what, baseline.get(what, record))
     taken: Counter[str] = Counter()
     best = []
-    for record in chosen.values():
+    for record in sorted(chosen.values(), key=_rank):
         value = repr(value_at(record.settings, per)) if per else ""
         taken[value] += 1
         best += [record] if taken[value] <= top else []
     return best
-
-
-def value_at(settings: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path of nested settings; None where they have none."""
-    found: Any = settings
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
 
 
 def control_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -123,7 +128,7 @@ def control_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
 
 
 def replicates_due(
-    records: Sequence[TrialRecord], top: int, seeds: int, per: str | None = None
+    records: Sequence[TrialRecord], top: int, seeds: int, per: str | None = None, *, depth: int | None = None
 ) -> list[tuple[int, int]]:
     """Replicates still to be created, as (number of the trial, seed), so that each has `seeds` seeds in all.
 
@@ -133,18 +138,23 @@ def replicates_due(
     interrupted sweep has complete pairs.
     """
     existing = {(record.replicate_of, record.seed) for record in records if record.role is Role.REPLICATE}
-    compared = _compared(records, top, per)
+    compared = _compared(records, top, per, depth)
     wanted = [(record.number, record.seed + offset) for offset in range(1, seeds) for record in compared]
     return [replicate for replicate in wanted if replicate not in existing]
 
 
 def verdict(
-    records: Sequence[TrialRecord], *, top: int = 3, seeds: int = 3, per: str | None = None
+    records: Sequence[TrialRecord],
+    *,
+    top: int = 3,
+    seeds: int = 3,
+    per: str | None = None,
+    depth: int | None = None,
 ) -> Verdict:
-    """What the sweep has found so far; can be asked at any time, on any records."""
+    """What the sweep has found so far; can be asked at any time, on any records. `depth` is the base's."""
     others = [record for record in records if not record.ours]
     records = sorted((record for record in records if record.ours), key=lambda record: record.number)
-    chosen = [_contender(record, records, seeds) for record in finalists(records, top, per)]
+    chosen = [_contender(record, records, seeds) for record in finalists(records, top, per, depth=depth)]
     control, baseline = (
         _contender(record, records, seeds) if record else None for record in _references(records)
     )
@@ -191,9 +201,11 @@ def _flops_per_token(record: TrialRecord) -> float | None:
     return record.flops / record.tokens if record.flops and record.tokens else None
 
 
-def _compared(records: Sequence[TrialRecord], top: int, per: str | None) -> list[TrialRecord]:
+def _compared(
+    records: Sequence[TrialRecord], top: int, per: str | None, depth: int | None
+) -> list[TrialRecord]:
     """Control, baseline, finalists: each once, complete ones only."""
-    found = [*_references(records), *finalists(records, top, per)]
+    found = [*_references(records), *finalists(records, top, per, depth=depth)]
     return list({record.number: record for record in found if record}.values())
 
 

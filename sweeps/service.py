@@ -59,7 +59,10 @@ def run(
     """
     from sweeps.preflight import check
 
-    checked = check(spec, cluster=address, study=lambda given: study_problems(given, extend=extend))
+    at_once = 1 if runner == "inline" else None
+    checked = check(
+        spec, cluster=address, at_once=at_once, study=lambda given: study_problems(given, extend=extend)
+    )
     for note in checked.notes:
         watcher.note(note)
     spec = _with_the_larger_budget(spec, watcher)
@@ -76,7 +79,9 @@ def run(
         parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
         # Made while the cluster started; text that will not do ends it here.
         material = {"base": checked.base.fingerprint, "text": text.result()}
-        ledger = stack.enter_context(Ledger.driven(spec.study_url, spec, material))
+        ledger = stack.enter_context(
+            Ledger.driven(spec.study_url, spec, material, depth=checked.base.facts.depth)
+        )
         stack.enter_context(claimed(folders, ledger.study.identity, watcher.note))
         folders.write_spec(spec.to_json())
         tracker = open_tracker(
@@ -182,10 +187,11 @@ class _cluster:  # noqa: N801 - used as a context manager only
         self._spec, self._address = spec, address
 
     def __enter__(self) -> int:
-        from sweeps.tuner import slots, start_cluster
+        from sweeps.placing import slots
+        from sweeps.tuner import nodes, start_cluster
 
         start_cluster(self._spec, self._address)
-        return slots(self._spec)
+        return slots(self._spec, nodes())
 
     def __exit__(self, *_: object) -> None:
         from sweeps.tuner import stop_cluster
@@ -213,6 +219,7 @@ class _Tidying:
     def __init__(self, sweep: Sweep) -> None:
         """Free what is there to be freed."""
         self._folders, self._wanted = sweep.folders, sweep.spec.finalists
+        self._depth = sweep.ledger.depth
         self._best: list[TrialRecord] = []
         self._free([record for record in sweep.records if record.ours and record.state.finished])
 
@@ -223,7 +230,8 @@ class _Tidying:
     def _free(self, ended: Sequence[TrialRecord]) -> None:
         known = [*self._best, *ended]
         original = control_of(known)
-        self._best = finalists(known, self._wanted.top, self._wanted.per) + ([original] if original else [])
+        best = finalists(known, self._wanted.top, self._wanted.per, depth=self._depth)
+        self._best = best + ([original] if original else [])
         kept = {r.number for r in self._best} | {r.number for r in known if r.role in _COMPARED_WITH}
         for record in ended:
             self._folders.drop_checkpoints(record.number)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.addresses import holds_secret, without_userinfo
 from sweeps.errors import InputError, Problem, SweepError
+from sweeps.packing import packing_problem
 from sweeps.spec import Spec, load_spec
 from sweeps.wording import masked
 from tli.terminal import printable
@@ -48,6 +49,8 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 INTERRUPTED = 130
 _ANSWER_SECONDS = 10.0
 _TRIES = 50
+_STATUS = re.compile(r"status code (4\d\d)\b")  # as Ray's client words a refusal for what was sent
+_PASSING = (408, 409, 425, 429)  # of those: too slow, in the way of another, too early, too many
 
 
 def submit(
@@ -95,6 +98,8 @@ def submit(
     ]
     client = connect(address)
     environment = {"working_dir": str(folder), "excludes": _excludes(folder, runs)}
+    if (problem := packing_problem(folder, environment["excludes"])) is not None:
+        raise InputError(problem)
     job, fresh = _claim(client, submission_id, f"sweep-{spec.name}", shlex.join(words), environment)
     print(f"{job}: {'submitted' if fresh else 'this sweep runs already'}")
     for label, command in look(client.get_address(), job).items():
@@ -235,7 +240,7 @@ def _claim(
     wanted = submission_id or name
     refusal: Exception | None = None
     for attempt in range(_TRIES):
-        jobs = {job.submission_id: str(job.status) for job in _asked(client.list_jobs)}
+        jobs = {job.submission_id: str(job.status) for job in _told(client.list_jobs)}
         job = wanted if submission_id else _free(name, jobs)
         if job in jobs:
             if jobs[job] in ENDED:
@@ -249,10 +254,18 @@ def _claim(
                 client.submit_job, entrypoint=entrypoint, submission_id=job, runtime_env=environment
             ), True
         except RuntimeError as error:
-            # Most often somebody else was faster; the list will show it. Otherwise the server has a trouble.
+            # Most often another command was faster; the list will show it. Else the server has a trouble.
             refusal = error
+            if _is_permanent(str(error)):
+                raise SweepError(f"the jobs server refused {job}: {_short(error)}") from None
             time.sleep(min(0.2 * (attempt + 1), 1.0))
     raise SweepError(f"the jobs server did not take {wanted}: {_short(refusal)}")
+
+
+def _is_permanent(refusal: str) -> bool:
+    """Whether a server's refusal would be the same at the next try, and is no id that was taken meanwhile."""
+    said = _STATUS.search(refusal)
+    return said is not None and int(said[1]) not in _PASSING and "already exists" not in refusal
 
 
 def _free(name: str, jobs: dict[str | None, str]) -> str:
@@ -274,6 +287,14 @@ def _asked(method: Any, **arguments: Any) -> Any:
         raise SweepError(f"the jobs server refused the token: {_short(error)}") from None
     except OSError as error:
         raise SweepError(f"the jobs server no longer answers: {_short(error)}") from None
+
+
+def _told(method: Any, **arguments: Any) -> Any:
+    """As `_asked`, of a question that the server can only answer or refuse."""
+    try:
+        return _asked(method, **arguments)
+    except RuntimeError as error:
+        raise SweepError(f"the jobs server does not say: {_short(error)}") from None
 
 
 def _follow(client: Any, job: str) -> int:
@@ -298,7 +319,7 @@ def _follow(client: Any, job: str) -> int:
             return INTERRUPTED  # whoever read along has gone; the job goes on
         except (RuntimeError, OSError) as error:
             print(printable(f"(the log broke off: {_short(error)}; asking again)"))
-        status = str(_asked(client.get_job_info, job_id=job).status)
+        status = str(_told(client.get_job_info, job_id=job).status)
         if status in ENDED:
             print(f"{job}: {status.lower()}")
             return 0 if status == "SUCCEEDED" else 1

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -57,7 +57,7 @@ class Slot:
         self.heldout = self.tokens.heldout_windows(
             sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens
         )
-        self.initial_losses: dict[tuple[str, int], float] = {}  # by injection and seed, which make a model
+        self.initial_losses: dict[tuple[Hashable, int], float] = {}  # by plan and seed, which make a model
 
     @cached_property
     def change(self) -> tuple[float, ...]:
@@ -146,7 +146,7 @@ def run_trial(
     batches = slot.tokens.batches(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
-    grown = (settings.injection.model_dump_json(), settings.seed)
+    grown = (plan.built, settings.seed)
     training = Training(
         model,
         recipe,

@@ -21,11 +21,13 @@ from ray.exceptions import RayError
 from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps import machine
 from sweeps.addresses import secret_name
 from sweeps.environment import FOR_RAY, without_secrets
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.execution import Execution, Worker
 from sweeps.folders import Folders
+from sweeps.placing import Node, fitting, here, slots
 from sweeps.preemption import Notice
 from sweeps.records import METRIC, Assignment, Role
 from sweeps.scratch import keep_rays_token, ray_folder
@@ -117,11 +119,10 @@ def start_cluster(spec: Spec, address: str | None) -> None:
         _start_here(spec)
     else:
         _join(str(address))
-    wanted = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
-        have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-        asked = f"{wanted['CPU']} CPUs and {wanted['GPU']:g} GPUs for one trial"
+    wanted, found = spec.resources, nodes()
+    if not fitting(found, wanted.cpus, wanted.gpus):
+        have = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in found)
+        asked = f"{wanted.cpus} CPUs and {wanted.gpus:g} GPUs for one trial"
         ray.shutdown()
         raise SpecError(Problem("resources", asked, f"no more than one node has ({have})", "smaller trials"))
 
@@ -129,11 +130,12 @@ def start_cluster(spec: Spec, address: str | None) -> None:
 def _start_here(spec: Spec) -> None:
     # Its head ends with us; a signal to the whole process group may end it first, and Ray waits for it then.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
+    cpus = max(1, min(spec.resources.cpus * slots(spec, [here()]), machine.cores()))
     folder = ray_folder()
     keep_rays_token()  # Ray makes it at its first start, for all to read
     try:
         with without_secrets(*FOR_RAY):  # the driver alone talks to the stores; workers need none of theirs
-            _init(address="local", num_cpus=_cpus(spec), include_dashboard=False, _temp_dir=str(folder))
+            _init(address="local", num_cpus=cpus, include_dashboard=False, _temp_dir=str(folder))
         keep_rays_token()
     except Exception as error:  # noqa: BLE001 - that is what Ray raises on a machine too busy to start it
         raise SweepError(f"Ray did not start on this machine: {_reason(error)}") from None
@@ -187,13 +189,10 @@ def stop_cluster() -> None:
     ray.shutdown()
 
 
-def slots(spec: Spec) -> int:
-    """How many trials fit on the cluster at once, within what the spec allows."""
-    total = ray.cluster_resources()
-    fitting = int(total.get("CPU", 0) // spec.resources.cpus)
-    if spec.resources.gpus:
-        fitting = min(fitting, int(total.get("GPU", 0) // spec.resources.gpus))
-    return max(1, min(fitting, spec.resources.parallel or fitting))
+def nodes() -> list[Node]:
+    """The nodes of the cluster that are alive, with what Ray was told that they have."""
+    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return [Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive]
 
 
 def run_on_ray(agenda: Agenda, spec: Spec) -> None:
@@ -210,15 +209,16 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
         hung=lambda running: hung(folders, running),
     )
     resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+    at_once = slots(spec, nodes())
     # As many workers may start at once as there are slots; the agenda never hands out more than that.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(spec))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
     # Tune insists on a folder for snapshots that nobody will read.
     with tempfile.TemporaryDirectory(prefix="sweeps-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(SlotTrainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=AgendaScheduler(searcher, slots(spec)),
+                scheduler=AgendaScheduler(searcher, at_once),
                 num_samples=-1,
                 reuse_actors=True,
                 metric=METRIC,
@@ -230,7 +230,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[OwnNode()],
+                callbacks=[OwnNode(), Listening(watch)],
             ),
         )
         watch.start()
@@ -238,6 +238,22 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
             tuner.fit()
         finally:
             watch.stop()
+
+
+class Listening(tune.Callback):
+    """Tells the watch each time that Tune comes round to the workers' reports."""
+
+    def __init__(self, watch: Watch) -> None:
+        """Tell it nothing yet."""
+        self._watch = watch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into Tune's snapshots: the ledger is the memory."""
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002 - Tune's names
+        """Tell it."""
+        self._watch.listens()
 
 
 class OwnNode(tune.Callback):
@@ -279,9 +295,3 @@ def _kill_worker(node: str, pid: int) -> None:
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _cpus(spec: Spec) -> int:
-    available = len(os.sched_getaffinity(0))
-    wanted = spec.resources.cpus * (spec.resources.parallel or max(1, available // spec.resources.cpus))
-    return max(1, min(wanted, available))

@@ -1,4 +1,8 @@
-"""Watches for workers that fell silent: frozen, cut off, or stuck where their own watchdog does not reach."""
+"""Watches for workers that fell silent: frozen, cut off, or stuck where their own watchdog does not reach.
+
+Silence is measured in the time in which the driver listened. While it waits for its database, or is stopped
+itself, reports lie unread, and that says nothing of those who sent them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sweeps.awake import Awake
+
+_LONGEST = 2.0  # seconds between two looks at the reports; more of them were spent elsewhere
 _SLACK = 10.0  # times the slowest pace seen
+_WRITES = 10.0  # times the floor, where a model is written too: a slow disk is not known before
 
 
 @dataclass
@@ -15,16 +23,17 @@ class _Heard:
     """The last that was heard of one execution."""
 
     worker: tuple[str, int]  # node, process id
-    at: float  # seconds, monotonic
+    at: float  # seconds of listening
     step: int
     next_step: int
+    floor: float  # seconds of silence that are allowed at least
 
 
 class Watch:
     """Which executions are silent for longer than the slowest pace of the sweep explains.
 
     The pace is learned: seconds a step between two measurements of any trial, held-out loss included. Before
-    two were heard, and before an execution's first one, nobody knows what is normal, and nothing is done.
+    two were heard, and before an execution's first one, what is normal is not known, and nothing is done.
     """
 
     def __init__(
@@ -41,7 +50,9 @@ class Watch:
             kill: ends a worker, by node and process id.
             clock: seconds; never the wall clock, which may be moved.
         """
-        self._floor, self._kill, self._clock = floor, kill, clock
+        self._floor, self._kill = floor, kill
+        self._listened = Awake(longest=_LONGEST, clock=clock)
+        self._now = self._listened()
         self._lock = threading.Lock()
         self._heard: dict[str, _Heard] = {}
         self._slowest: float | None = None  # seconds a step
@@ -58,14 +69,22 @@ class Watch:
         self._ended.set()
         self._thread.join()
 
-    def heard(self, execution: str, worker: tuple[str, int], step: int, next_step: int) -> None:
-        """A measurement came; the next one is due at `next_step`."""
+    def listens(self) -> None:
+        """The driver has come round to the reports again; called each time, however little came."""
         with self._lock:
-            now, before = self._clock(), self._heard.get(execution)
+            self._now = self._listened()
+
+    def heard(
+        self, execution: str, worker: tuple[str, int], step: int, next_step: int, *, writes: bool = False
+    ) -> None:
+        """A measurement came; the next is due at `next_step`, after a model is written where it `writes`."""
+        with self._lock:
+            now, before = self._now, self._heard.get(execution)
             if before is not None and step > before.step:
                 pace = (now - before.at) / (step - before.step)
                 self._slowest = max(self._slowest or 0.0, pace)
-            self._heard[execution] = _Heard(worker, now, step, next_step)
+            floor = self._floor * (_WRITES if writes else 1.0)
+            self._heard[execution] = _Heard(worker, now, step, next_step, floor)
 
     def forget(self, execution: str) -> None:
         """An execution has ended."""
@@ -90,7 +109,7 @@ class Watch:
         if self._slowest is None:
             return False
         expected = self._slowest * max(1, heard.next_step - heard.step)
-        return self._clock() - heard.at > max(self._floor, _SLACK * expected)
+        return self._now - heard.at > max(heard.floor, _SLACK * expected)
 
     def _look_on(self) -> None:
         while not self._ended.wait(min(1.0, self._floor / 4)):

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from sweeps.folders import Folders
 from sweeps.records import Assignment
+from sweeps.trial import WRITING
 from tli.files import open_regular, read_regular
 
 _STACKS = 10_000_000  # bytes at most, of all threads
+_WRITES = 10.0  # times the least: a slow disk comes back, and a model is larger than what was written before
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,10 @@ class Watchdog:
 
     def bound(self, work: str) -> float:
         """How long the next piece of this kind may take, in seconds."""
-        slowest = self._slowest.get(work, 0.0)
-        return max(self._bounds.least, self._bounds.times * slowest) if slowest else self._bounds.first
+        slowest, least = self._slowest.get(work, 0.0), self._bounds.least
+        if work == WRITING:
+            least *= _WRITES
+        return max(least, self._bounds.times * slowest) if slowest else self._bounds.first
 
     def rest(self) -> None:
         """Nothing is under way: another process is waited for."""

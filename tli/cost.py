@@ -19,6 +19,7 @@ _BYTES = 4  # weights, gradients and both moments of AdamW are float32
 class Cost:
     """Of one trial. `flops_per_token` is of training (forward and backward); `memory_bytes` an estimate of
     its weights, gradients, AdamW moments and activations, without a base model kept beside it and libraries.
+    Measuring the held-out loss takes less: as many tokens at once (`tli.train`), forward only, nothing kept.
     """
 
     depth: int

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-_TOKENS_AT_ONCE = 4096  # bounds the memory that logits take
+TOKENS_AT_ONCE = 4096  # bounds the memory that logits take
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,19 @@ def token_losses(model: PreTrainedModel, windows: torch.Tensor, precision: str =
     )
 
 
-def evaluate(model: PreTrainedModel, windows: np.ndarray) -> Evaluation:
+def evaluate(model: PreTrainedModel, windows: np.ndarray, *, at_once: int = TOKENS_AT_ONCE) -> Evaluation:
     """Mean held-out loss of a model, at the precision of its weights however it was trained: losses of
     different recipes compare, and a written model has the loss that was measured.
 
     Args:
         model: any causal language model; its mode (train or eval) is kept.
         windows: token ids, shape [windows, sequence_length + 1].
+        at_once: most tokens that go through the model together, but for one window at least; changes the
+            memory that is needed, and the loss by no more than rounding.
     """
     import torch
 
-    rows = max(1, _TOKENS_AT_ONCE // (windows.shape[1] - 1))
+    rows = max(1, at_once // (windows.shape[1] - 1))
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

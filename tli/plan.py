@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from tli.experts import Experts
 from tli.injection import Injection, injection_problems, read_list, read_range
 
 _MOST_LAYERS = 10_000  # no model has more, and a plan from outside must not fill the memory
+_MADE_OF_TWO = ("mean", "slerp", "aligned", "predicted")  # inits of a new layer from the two beside it
 _LAYERS = ("sources", "injected", "between")
 
 
@@ -77,6 +78,29 @@ class Plan:
             return 1 / times if scale == "1/n" else times**-0.5
         assert scale is not None, "a resolved injection that deepens has one"
         return scale
+
+    @property
+    def built(self) -> Hashable:
+        """What the model follows from, but for base and seed: where it is equal, so are the models that two
+        plans of one base give under one seed, in every byte and whatever the settings were.
+        """
+        if self.unchanged:
+            return self.depth
+        injection = self.injection
+        new: Hashable = ()
+        if self.injected:
+            mixed = injection.source == "both" or injection.init in _MADE_OF_TWO
+            new = (
+                self.injected,
+                ("mean" if injection.source == "both" else injection.init)
+                if mixed
+                else injection.init == "random",
+                self.between if mixed else (),
+                tuple(self.scale(position) for position in self.injected),
+                injection.identity if injection.scale == 0 else "",
+                injection.noise,
+            )
+        return self.sources, new, self.experts
 
     @cached_property
     def _neighbours(self) -> dict[int, tuple[int, int]]:

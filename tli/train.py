@@ -13,7 +13,7 @@ import torch
 
 from tli.data import Batches
 from tli.errors import DivergedError, InputError, Problem
-from tli.evaluate import evaluate, token_losses
+from tli.evaluate import TOKENS_AT_ONCE, evaluate, token_losses
 from tli.recipe import Recipe, optimizer
 
 if TYPE_CHECKING:
@@ -124,8 +124,14 @@ class Training:
             return self.initial_loss, 0.0
         on_work(EVALUATION)
         started = time.perf_counter()
-        loss = evaluate(self.model, self.heldout).loss
+        # No more than a training pass holds: a micro batch made smaller for want of memory helps here, too.
+        loss = evaluate(self.model, self.heldout, at_once=min(TOKENS_AT_ONCE, self._micro_batch)).loss
         return loss, time.perf_counter() - started
+
+    @property
+    def _micro_batch(self) -> int:
+        """Tokens that go through the model at once."""
+        return self.recipe.micro_batch_tokens or self.recipe.batch_tokens
 
     def _check(self, loss: float) -> None:
         """Refuse a held-out loss from which training does not come back.
@@ -149,9 +155,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
         rows = torch.from_numpy(self.batches[self.step]).to(next(self.model.parameters()).device)
-        micro = (self.recipe.micro_batch_tokens or self.recipe.batch_tokens) // self.batches.sequence_length
         total = 0.0
-        for part in rows.split(micro):
+        for part in rows.split(self._micro_batch // self.batches.sequence_length):
             loss = token_losses(self.model, part, self.recipe.precision).mean() * (len(part) / len(rows))
             loss.backward()
             total += float(loss.detach())

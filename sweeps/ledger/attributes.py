@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.loading import legible
 from sweeps.ledger.stopping import REFERENCE
-from sweeps.ledger.store import FINISHED, IDENTITY, MATERIAL, WALL
+from sweeps.ledger.store import FINISHED, IDENTITY, LAYERS, MATERIAL, WALL
 from sweeps.records import Conclusion
 
 Value = TypeVar("Value")
@@ -34,6 +34,16 @@ class StudyAttributes:
     def material(self) -> dict[str, str]:
         """Digests of the base and the text of all its trials, as far as they are known."""
         return self._read(MATERIAL, _texts, {})
+
+    @property
+    def layers(self) -> int | None:
+        """Layers of the base of all its trials, as far as they are known."""
+        return self._read(LAYERS, _count, None)
+
+    def note_layers(self, layers: int) -> None:
+        """Write down how many layers the base has; saying it again is harmless."""
+        if self.layers != layers:
+            self._set(LAYERS, layers)
 
     @property
     def conclusions(self) -> list[Conclusion]:
@@ -88,6 +98,12 @@ class StudyAttributes:
 def _identity(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise TypeError("an identity is a text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise TypeError("a whole number from 1")
     return value
 
 

@@ -17,10 +17,13 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from sweeps.awake import awake
 from sweeps.errors import SweepError
 from sweeps.wording import masked
 
 _LONGEST_WAIT = 2.0
+# What a server says, in part, that answers and will not have us: waiting mends none of it.
+_REFUSALS = ("password authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
 
 
 class ServerStorage(RDBStorage):
@@ -67,7 +70,8 @@ def patient(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def ask(storage: ServerStorage | FileStorage, *given: Any, **named: Any) -> Any:
-        started, wait = time.monotonic(), 0.1
+        clock, wait = awake(), 0.1  # a driver that was stopped meanwhile has not waited
+        started = clock()
         while True:
             seen = storage.seen()
             try:
@@ -78,7 +82,8 @@ def patient(call: Callable[..., Any]) -> Callable[..., Any]:
                 reason = _away(error)
                 if reason is None:
                     raise
-                if time.monotonic() - started >= storage.patience:
+                refused = any(said in reason for said in _REFUSALS)
+                if refused or clock() - started >= storage.patience:
                     raise _unanswered(reason) from None
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)

@@ -17,7 +17,8 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -43,7 +44,15 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
 class Proposals:
     """The sampler of one study."""
 
-    def __init__(self, study: SeenStudy, space: Space, *, sampler: str, seed: int) -> None:
+    def __init__(
+        self,
+        study: SeenStudy,
+        space: Space,
+        *,
+        sampler: str,
+        seed: int,
+        alike: Callable[[Mapping[str, Any]], Hashable] | None = None,
+    ) -> None:
         """Ask nothing yet.
 
         Args:
@@ -51,11 +60,15 @@ class Proposals:
             space: the dimensions, parents before those that depend on them.
             sampler: a name in SAMPLERS.
             seed: of the study.
+            alike: what the trials of these parameters have in common, where they would train the same; their
+                values when left out.
         """
         self.space, self._seed = space, seed
         self._name, self._mirror = study.study_name, study.mirror
         self._sampler = SAMPLERS[sampler]
-        self._tried: set[tuple[Any, ...]] = set()  # by trials that have ended
+        self._alike = alike or space.key
+        self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
+        self._tried: set[Hashable] = set()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
         self._glances: dict[int, _Glance] = {}  # of those in the latest window, by number
         self._read = 0  # of the mirror's list of them
@@ -92,19 +105,25 @@ class Proposals:
         space = self.space
         self._read_on()
         study = self._window(running, last)
-        now = {space.key(trial.params) for trial in running if self._mirror.is_ours(trial.number)}
-        tried = self._tried | now if space.finite else frozenset()
+        tried: AbstractSet[Hashable] = frozenset()
+        if space.finite:
+            ours = (trial for trial in running if self._mirror.is_ours(trial.number))
+            tried = self._tried | {self._trained(trial.params) for trial in ours}
         for draw in range(_DRAWS):
             params = _sample(study, space, number, self._sampler(_seed(self._seed, number, draw)), fixed)
-            if space.key(params) not in tried or set(params) <= set(fixed):
+            if not tried or self._trained(params) not in tried or set(params) <= set(fixed):
                 return params
-        left = [
-            params
-            for params in space.grid()
-            if space.key(params) not in tried and all(params.get(name) == fixed[name] for name in fixed)
-        ]
+        left = [p for p in space.grid() if all(p.get(name) == fixed[name] for name in fixed)]
+        left = [params for params in left if self._trained(params) not in tried]
         chance = random.Random(_seed(self._seed, number, _DRAWS))  # noqa: S311 - no secret
         return chance.choice(left) if left else None
+
+    def _trained(self, params: Mapping[str, Any]) -> Hashable:
+        """What a trial of these parameters trains."""
+        own = self.space.key(params)
+        if own not in self._known:
+            self._known[own] = self._alike(params)
+        return self._known[own]
 
     def _running(self, last: FrozenTrial | None) -> list[FrozenTrial]:
         """What runs, and the trial that ended last as if it did."""
@@ -114,8 +133,9 @@ class Proposals:
         """Take in what has ended since the last question."""
         ended = self._mirror.ended
         for trial in ended[self._read :]:
-            if self._mirror.is_ours(trial.number):  # the result of another program's is none of this sweep
-                self._tried.add(self.space.key(trial.params))
+            # The result of another program's trial is none of this sweep.
+            if self.space.finite and self._mirror.is_ours(trial.number):
+                self._tried.add(self._trained(trial.params))
             if trial.state in _TOLD:
                 bisect.insort(self._best, (*_rank(trial), trial.number, trial))
                 del self._best[_BELOW + 1 :]  # one of them may be the last

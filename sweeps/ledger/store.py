@@ -25,6 +25,7 @@ from sweeps.spec import Spec, difference
 # Attributes of a study of ours.
 SPEC, IDENTITY, MATERIAL = "sweeps:spec", "sweeps:identity", "sweeps:material"
 FINISHED = "sweeps:finished"
+LAYERS = "sweeps:layers"  # of the base
 WALL = "sweeps:wall"  # seconds in which drivers searched
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from optuna.storages import BaseStorage
 
+from sweeps.alike import key, replaced
 from sweeps.claim import owner_of
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
@@ -47,35 +49,50 @@ from sweeps.spec import LIMITS, Spec
 class Ledger(Attempts):
     """One sweep's study, opened for its driver: what runs next, beside what is written of what runs."""
 
-    def __init__(self, storage: BaseStorage, spec: Spec) -> None:
+    def __init__(self, storage: BaseStorage, spec: Spec, depth: int | None = None) -> None:
         """Use `Ledger.open` for a sweep that may not exist yet, `Ledger.read` for one that must."""
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(spec.name)
         study = StudyAttributes(storage, self._study_id, spec.name)
         super().__init__(spec, study, Mirror(storage, self._study_id, spec, study.identity))
+        self.depth = study.layers if depth is None else depth  # of the base; None where it is not known
         self.space = Space.of(spec)
-        self._proposals = Proposals(self._seen, self.space, sampler=spec.sampler.name, seed=spec.sampler.seed)
+        self._proposals = Proposals(
+            self._seen,
+            self.space,
+            sampler=spec.sampler.name,
+            seed=spec.sampler.seed,
+            alike=partial(_alike, spec.trial.model_dump(), self.depth),
+        )
         self._lease: Lease | None = None
 
     @classmethod
-    def open(cls, url: str, spec: Spec, material: Mapping[str, str] | None = None) -> Ledger:
+    def open(
+        cls, url: str, spec: Spec, material: Mapping[str, str] | None = None, *, depth: int | None = None
+    ) -> Ledger:
         """The study of this spec, made now if it does not exist.
 
         Args:
             url: of the store.
             spec: what the study is for.
             material: digests of what the spec only names: the base, the text.
+            depth: layers of the base.
 
         Raises:
             SpecError: the study belongs to another spec, or to other material; every difference is shown.
         """
         storage = open_storage(url)
         make(storage, spec, material or {})
-        return cls(storage, spec)
+        ledger = cls(storage, spec, depth)
+        if depth is not None:
+            ledger.study.note_layers(depth)
+        return ledger
 
     @classmethod
     @contextmanager
-    def driven(cls, url: str, spec: Spec, material: Mapping[str, str] | None = None) -> Iterator[Ledger]:
+    def driven(
+        cls, url: str, spec: Spec, material: Mapping[str, str] | None = None, *, depth: int | None = None
+    ) -> Iterator[Ledger]:
         """As `open`, for the one process that drives the sweep: its writes are fenced by a lease.
 
         Raises:
@@ -85,7 +102,7 @@ class Ledger(Attempts):
         storage = open_storage(url)
         refuse_foreign(storage, spec.name)
         with hold(engine_of(storage), unused_study(storage, spec.name), spec.name) as lease:
-            ledger = cls.open(url, spec, material)
+            ledger = cls.open(url, spec, material, depth=depth)
             ledger._lease = lease
             ledger._mirror.exclusive = True
             try:
@@ -251,3 +268,8 @@ class Ledger(Attempts):
 
     def _assignment(self, number: int) -> Assignment:
         return assignment_of(self._mirror.trial(number), self.spec, self._mirror.identity)
+
+
+def _alike(baseline: Mapping[str, Any], depth: int | None, params: Mapping[str, Any]) -> Hashable:
+    """What trials with these parameters train."""
+    return key(replaced(baseline, params), depth)

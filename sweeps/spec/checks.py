@@ -29,6 +29,7 @@ from tli.recipe import recipe_problems
 RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
 FIXED = ("seed", "recipe.tokens", "recipe.batch_tokens")  # the same for all trials, or none could be compared
 
+_FINEST_SHARE = 0.0001  # of a GPU
 _TAKEN = ("trial.recipe.tokens", "trial.recipe.batch_tokens", "budget.trials")
 _MULTIPLES = tuple(f"trial.recipe.{name}" for name in ("tokens", "batch_tokens", "micro_batch_tokens"))
 
@@ -106,10 +107,14 @@ def per_faults(per: str | None, search: Mapping[str, Range]) -> Iterator[Fault]:
 
 
 def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
-    """A share of a GPU can be had of one GPU only."""
-    if resources.gpus > 1 and resources.gpus != int(resources.gpus):
-        expected = "a share of one GPU or a whole number of GPUs"
-        yield Fault("resources.gpus", shown(resources.gpus), expected, str(int(resources.gpus)))
+    """More than the one GPU that a trial uses, or a share of it that Ray rounds to none."""
+    gpus = resources.gpus
+    if gpus > 1:
+        expected = "at most 1: a trial trains on one GPU, and others would stand idle and count as GPU-hours"
+        yield Fault("resources.gpus", f"{gpus:g}", expected, "1")
+    elif 0 < gpus < _FINEST_SHARE:
+        expected = f"0, or at least {_FINEST_SHARE:g}, the finest share of a GPU that Ray counts"
+        yield Fault("resources.gpus", f"{gpus:g}", expected, "0.1")
 
 
 def stopping_faults(stopping: StoppingSettings) -> Iterator[Fault]:

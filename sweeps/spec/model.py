@@ -43,6 +43,7 @@ from sweeps.spec.settings import (
 from sweeps.spec.unread import unread_faults
 from sweeps.spec.yaml_source import Source
 from sweeps.wording import Fault, masked, shown
+from tli.injection import Injection
 
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
 
@@ -100,9 +101,18 @@ class Spec(Settings):
     @property
     def most_finalists(self) -> int:
         """As many as there may be, of all values together; the original model is none."""
-        per = self.finalists.per
-        values = self.search[per].ends if per else (per,)
-        return self.finalists.top * sum((per, value) != ("injection.method", "none") for value in values)
+        per, top = self.finalists.per, self.finalists.top
+        if per is None:
+            return top
+        method = self.search.get("injection.method")
+        methods = set(method.ends if method else (self.trial.injection.method,)) - {"none"}
+        section, _, name = per.partition(".")
+        # Of methods that do not read the setting, the best are a group of their own.
+        idle = section == "injection" and not all(
+            Injection(each).read_by_method(name.partition(".")[0]) for each in methods
+        )
+        values = methods if per == "injection.method" else self.search[per].ends
+        return top * (len(values) + idle)
 
     @property
     def hash(self) -> str:

@@ -74,6 +74,7 @@ def test_a_driver_may_die_as_often_as_it_likes(spec: Spec) -> None:
         (Cause.HUNG, 3, "over and out (3 times)"),
         (Cause.ERROR, 2, "over and out (2 times)"),
         (Cause.DIVERGED, 1, "over and out"),
+        (Cause.REFUSED, 1, "over and out"),
     ],
 )
 def test_a_trial_without_a_result_is_tried_as_often_as_its_cause_allows(

@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from sweeps.agenda import Agenda, Idle
+from sweeps.awake import Awake
 from sweeps.budget import Spending, amount, enough_for, going_on, raised, reaches
 from sweeps.records import Assignment, Outcome, Point, Role, State
 from sweeps.service import run
@@ -139,6 +140,18 @@ def test_time_counts_while_somebody_searches(
     now[0] += 500
     agenda.next()
     assert agenda.ledger.study.wall < 110, "finalists come on top"
+
+
+def test_hours_in_which_the_driver_was_stopped_are_not_searched(
+    limited: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("sweeps.budget.awake", lambda: Awake(longest=10.0, clock=lambda: now[0]))
+    agenda = agenda_of(limited("budget.wall=100"))
+    first = taken(agenda)
+    now[0] += 36_000  # Ctrl-Z, and fg in the morning
+    completed(agenda, first)
+    assert agenda.ledger.study.wall == 10
 
 
 def test_who_runs_is_recalled_once_it_is_used_up_and_does_not_wait_for_a_report(

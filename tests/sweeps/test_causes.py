@@ -22,7 +22,7 @@ from sweeps.records import Cause, State
 from sweeps.single import assignment_of
 from sweeps.spec import Spec, load_spec
 from sweeps.trial import for_workers, run_trial, warm_slot
-from tli.errors import CheckpointError, Problem
+from tli.errors import CheckpointError, PlanError, Problem
 from tli.files import open_regular
 
 
@@ -47,7 +47,7 @@ def test_a_process_whose_device_is_lost_runs_no_other_trial(
 ) -> None:
     message = "CUDA error: device-side assert triggered"
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError(message)
 
     monkeypatch.setattr(tli.train, "evaluate", fail)
@@ -69,12 +69,14 @@ def test_a_process_whose_device_is_lost_runs_no_other_trial(
         (OSError(errno.ENOMEM, "Cannot allocate memory"), Cause.OUT_OF_MEMORY, "Cannot allocate"),
         (RuntimeError("shapes differ\nsee above"), Cause.ERROR, "RuntimeError: shapes differ; log: "),
         (OSError(errno.EIO, "Input/output error"), Cause.ERROR, "Input/output"),
+        (PlanError(Problem("injection.k", "9", "at most 4")), Cause.REFUSED, "at most 4"),
+        (CheckpointError(Problem("tokenizer", "gone", "a file")), Cause.ERROR, "a file"),
     ],
 )
 def test_an_error_has_its_cause(
     spec: Spec, monkeypatch: pytest.MonkeyPatch, error: Exception, cause: Cause, words: str
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(tli.train, "evaluate", fail)
@@ -88,7 +90,7 @@ def test_an_error_has_its_cause(
 
 
 def test_memory_that_the_machine_does_not_have(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tli.train, "evaluate", lambda *_: torch.empty(2**60))
+    monkeypatch.setattr(tli.train, "evaluate", lambda *_, **__: torch.empty(2**60))
     outcome = ended(spec).outcome
     assert outcome is not None
     assert outcome.cause is Cause.OUT_OF_MEMORY, outcome.reason
@@ -175,7 +177,7 @@ def test_a_loss_that_ran_away_is_divergence(spec: Spec, monkeypatch: pytest.Monk
     from tli.evaluate import Evaluation
 
     losses = iter([12.0, 23.9, 24.1])
-    monkeypatch.setattr(tli.train, "evaluate", lambda *_: Evaluation(next(losses), 1))
+    monkeypatch.setattr(tli.train, "evaluate", lambda *_, **__: Evaluation(next(losses), 1))
     outcome = ended(spec).outcome
     assert outcome is not None
     assert (outcome.state, outcome.cause) == (State.FAIL, Cause.DIVERGED)

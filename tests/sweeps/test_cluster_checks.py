@@ -91,9 +91,12 @@ def test_commands_refuse_a_cluster_that_is_away(
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_word_local_means_this_machine(write_spec: Callable[..., Path]) -> None:
-    spec = load_spec(str(write_spec()), overrides=["resources.gpus=99"])
-    with pytest.raises(SpecError, match=r"resources.gpus=99: got 99"):
+def test_the_word_local_means_this_machine(
+    write_spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.machine.gpus", lambda: 0)
+    spec = load_spec(str(write_spec()), overrides=["resources.gpus=0.5"])
+    with pytest.raises(SpecError, match=r"resources.gpus=0.5: got 0.5; expected 0: this machine has no GPU"):
         check(spec, cluster="local")
 
 

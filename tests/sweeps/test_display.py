@@ -40,13 +40,26 @@ def record(number: int, state: State = State.RUNNING, *, step: int = 0, **more: 
     return replace(made, **more)
 
 
+class Clock:
+    """Seconds in which the driver was not stopped."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def drawn(
     records: list[TrialRecord], width: int, height: int = 40, total: int = 24, now: float = 1100.0
 ) -> str:
     from rich.console import Console
 
-    view = View("quickstart", total, 1000.0)
-    view.take([], "search")
+    active = Clock()
+    view = View("quickstart", total, 1000.0, active=active)
+    view.take([replace(each, losses={}) for each in records if each.state is State.RUNNING], "search")
+    view.look()
+    active.now = now - 1000.0
+    view._at_first = 0.0  # as before any trial
     view.take(records, "search")
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
     console.print(view.render(width, height, now))
@@ -173,16 +186,47 @@ def test_the_window_holds_running_trials_first_and_waiting_ones_not_at_all() -> 
 
 
 def test_time_left_counts_only_what_this_display_saw() -> None:
-    view = View("quickstart", 10, 1000.0)
+    active = Clock()
+    view = View("quickstart", 10, 1000.0, active=active)
     old = [record(n, State.COMPLETE, step=50) for n in range(4)]
     view.take([*old, record(4)], "search")
-    assert view.left(1060.0) is None
+    active.now = 60.0
+    assert view.left() is None
     view.take([*old, record(4, State.COMPLETE, step=50), record(5, step=50)], "search")
-    assert view.left(1060.0) == pytest.approx(60 * 4 / 2)
+    assert view.left() == pytest.approx(60 * 4 / 2)
     more = [record(n, State.COMPLETE, step=50) for n in range(12)]
     view.take(more, "finalists")
     assert view.total == 12
-    assert view.left(1060.0) == 0.0
+    assert view.left() == 0.0
+
+
+def test_a_trial_that_goes_on_after_a_stop_of_hours_is_foretold_by_its_speed_now() -> None:
+    active = Clock()
+    view = View("quickstart", 10, 50_000.0, active=active)
+    stopped = replace(record(4, step=10), started=1000.0, attempt=2)
+
+    def seen(step: int, at: float) -> float | None:
+        active.now = at
+        view.take([replace(stopped, losses={0: 4.0, step: 3.0})], "search")
+        view.look()
+        return view.left_of(stopped)
+
+    assert seen(10, 0.0) is None, "its speed is not known yet"
+    assert seen(10, 5.0) is None
+    assert seen(20, 10.0) == pytest.approx(30.0)
+    assert seen(20, 14.0) == pytest.approx(26.0), "it counts down between measurements"
+    assert seen(20, 99.0) == 0.0
+
+
+def test_another_attempt_begins_anew() -> None:
+    active = Clock()
+    view = View("quickstart", 10, 0.0, active=active)
+    for at, attempt, step in ((0.0, 1, 0), (10.0, 1, 10), (40.0, 2, 5), (50.0, 2, 15)):
+        active.now = at
+        now = replace(record(4, step=step), attempt=attempt)
+        view.take([now], "search")
+        view.look()
+    assert view.left_of(now) == pytest.approx(35.0)
 
 
 @pytest.mark.parametrize(

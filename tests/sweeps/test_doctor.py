@@ -121,12 +121,6 @@ def test_a_limit_of_the_container_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert finding.remedy == "--set resources.parallel=2"
 
 
-@pytest.mark.parametrize(("content", "limit"), [("max\n", None), ("1073741824\n", 2**30)])
-def test_memory_of_a_container(tmp_path: Path, content: str, limit: int | None) -> None:
-    (tmp_path / "memory.max").write_text(content)
-    assert doctor._cgroup_memory(tmp_path) == limit
-
-
 def test_little_disk_and_little_memory_are_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "free_space", lambda _: 2**20)
     monkeypatch.setattr(doctor, "_available", lambda: 2**20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sqlite3
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from sweeps import machine, reach
 from sweeps.errors import SpecError
-from sweeps.estimate import Estimate, estimate, expected_share, slots
+from sweeps.estimate import Estimate, estimate, expected_share
 from sweeps.preflight import check
 from sweeps.shapes import searched_shapes
 from sweeps.spec import Spec, load_spec
@@ -209,6 +210,8 @@ def test_preflight_gives_the_base_and_notes(
     assert found.notes == (
         "K=3 does not divide the 4 layers: the last set has 1",
         f"resources.parallel is 4096; {machine.cores()} at once fit on this machine",
+        "trial.recipe.learning_rate is 0.5; 1e-5 to 1e-2 with AdamW is usual",
+        "data.eval_tokens is 256: a loss over so little text is rough; 8,192 and more are usual",
         "the baseline's recipe.learning_rate (0.5) is outside its range: the sampler learns less from it",
     )
     assert list(tmp_path.iterdir()) == []
@@ -218,10 +221,10 @@ def test_the_machine_is_not_asked_for_a_cluster(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    spec = spec_on(base, "resources={cpus: 4096, gpus: 64}")
+    spec = spec_on(base, "resources={cpus: 4096, gpus: 1}")
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert check(spec, cluster=f"ray://127.0.0.1:{server.getsockname()[1]}").base == base
-    with pytest.raises(SpecError, match=r"resources.cpus: got 4096(.|\n)*resources.gpus: got 64"):
+    with pytest.raises(SpecError, match=r"resources.cpus: got 4096(.|\n)*resources.gpus: got 1"):
         check(spec)
 
 
@@ -275,7 +278,8 @@ def test_trials_that_do_not_fit_the_memory(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "memory", lambda: 2**20)
     with pytest.raises(
-        SpecError, match=r"micro_batch_tokens: got trials of about 0\.0 GiB; expected at most 0\.0 GiB"
+        SpecError,
+        match=r"micro_batch_tokens: got one trial of about .*; expected at most 1.0 MiB, the memory",
     ):
         check(spec_on(base))
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -283,20 +287,6 @@ def test_trials_that_do_not_fit_the_memory(
 
 
 # -- the machine and what it reaches ----------------------------------------------------------------------------
-
-
-def test_slots_are_what_fits_and_is_allowed(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 8)
-    monkeypatch.setattr(machine, "gpus", lambda: 2)
-    for resources, expected in (
-        ("{cpus: 1, parallel: null}", 8),
-        ("{cpus: 3, parallel: null}", 2),
-        ("{cpus: 1, parallel: 3}", 3),
-        ("{cpus: 1, gpus: 1, parallel: null}", 2),
-        ("{cpus: 1, gpus: 0.5, parallel: null}", 4),
-        ("{cpus: 16, parallel: null}", 1),
-    ):
-        assert slots(spec_on(base, f"resources={resources}")) == expected, resources
 
 
 def test_gpus_are_counted_as_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,6 +298,48 @@ def test_gpus_are_counted_as_devices(tmp_path: Path, monkeypatch: pytest.MonkeyP
     listing.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert machine.gpus(tmp_path / "empty") == 2
+
+
+def test_the_memory_of_gpus_is_that_of_the_smallest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for said, expected in (
+        ("echo 81559; echo 40960", 40960 * 2**20),
+        ("echo '[N/A]'", None),
+        ("echo 81559; exit 9", None),
+    ):
+        smi.write_text(f"#!/bin/sh\n{said}\n")
+        smi.chmod(0o755)
+        assert machine.gpu_memory() == expected, said
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        ("0::/\n", {"memory.max": "1048576\n"}, 2**20),
+        ("0::/job/step\n", {"job/memory.max": "1048576\n", "job/step/memory.max": "max\n"}, 2**20),
+        ("0::/not/seen/here\n", {"memory.max": "1048576\n"}, 2**20),
+        ("3:cpuset:/\n4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "1048576\n"}, 2**20),
+        ("3:cpuset:/\n", {"memory/memory.limit_in_bytes": "1048576\n"}, None),
+        ("odd\n", {"memory.max": "1048576\n"}, None),
+    ],
+)
+def test_memory_that_a_container_or_a_batch_system_limits(
+    tmp_path: Path, groups: str, files: dict[str, str], limit: int | None
+) -> None:
+    for name, content in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(content)
+    (tmp_path / "mine").write_text(groups)
+    whole = machine.memory(tmp_path / "none", tmp_path / "none")
+    assert machine.memory(tmp_path / "fs", tmp_path / "mine") == (limit or whole)
+
+
+def test_cores_are_counted_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert machine.cores() == 6
 
 
 def test_existing_is_the_nearest_folder(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "unknown metric": ("budget:", "objective: {metric: loss}\nbudget:", ["10:13 objective.metric: got 'loss'; expected one of eval_loss; try eval_loss"]),
     "no cpu": ("budget:", "resources: {cpus: 0}\nbudget:", ["10:13 resources.cpus: got 0; expected a whole number of at least 1; try 1"]),
     "cores that are not there": ("budget:", "resources: {cpus: 4096}\nbudget:", [f"10:13 resources.cpus: got 4096; expected at most {machine.cores()}, the cores of this machine; try {machine.cores()}"]),
-    "GPUs that are not there": ("budget:", "resources: {gpus: 99}\nbudget:", [f"10:13 resources.gpus: got 99; expected at most {machine.gpus()}, the GPUs of this machine; try {machine.gpus()}"]),
+    "more GPUs than a trial uses": ("budget:", "resources: {gpus: 99}\nbudget:", ["10:13 resources.gpus: got 99; expected at most 1: a trial trains on one GPU, and others would stand idle and count as GPU-hours; try 1"]),
     "none at once": ("budget:", "resources: {parallel: 0}\nbudget:", ["10:13 resources.parallel: got 0; expected a whole number of at least 1, or null for as many as fit; try null"]),
     "store of another kind": ("budget:", "storage: {study: 'mysql://me:secret@db/x'}\nbudget:", ["10:11 storage.study: got 'mysql://me:***@db/x'; expected sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; try sqlite"]),
     "store in memory": ("budget:", "storage: {study: 'sqlite:///:memory:'}\nbudget:", ["10:11 storage.study: got 'sqlite:///:memory:'; expected sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; try sqlite"]),
@@ -536,11 +536,11 @@ def test_data_that_is_no_json(place: Path, capsys: pytest.CaptureFixture[str]) -
 def test_base_data_and_machine_at_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights_of(place / "base").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     (place / "test.txt").unlink()
-    lines = refused(place, capsys, GOOD + "resources: {gpus: 99}\n")
+    lines = refused(place, capsys, GOOD + "resources: {cpus: 4096}\n")
     assert [line.split(": got ")[0] for line in lines] == [
         "base/model.safetensors",
         "spec.yaml:3:27 data.heldout",
-        "spec.yaml:13:13 resources.gpus",
+        "spec.yaml:13:13 resources.cpus",
     ]
 
 

@@ -41,4 +41,4 @@ def test_wikitext_by_changing_two_lines(tmp_path: Path, silent: Any) -> None:
     assert control.initial_loss > 4.5
     assert control.value is not None
     assert control.value < control.initial_loss - 0.1
-    assert silent.notes[0].startswith("tokenising ")
+    assert any(note.startswith("tokenising ") for note in silent.notes)

@@ -219,8 +219,8 @@ def test_models_grown_alike_are_measured_once_before_they_train(
     measured: list[float] = []
     evaluate = tli.train.evaluate
 
-    def counted(*given: Any) -> Any:
-        measured.append(found := evaluate(*given))
+    def counted(*given: Any, **named: Any) -> Any:
+        measured.append(found := evaluate(*given, **named))
         return found
 
     monkeypatch.setattr(tli.train, "evaluate", counted)

@@ -18,6 +18,7 @@ import pytest
 
 pytest.importorskip("ray")
 
+from sweeps import packing
 from sweeps import submit as room
 from sweeps.errors import InputError, SweepError
 from sweeps.submit import connect, submit
@@ -202,6 +203,96 @@ def test_a_server_in_trouble_is_quoted_and_not_asked_for_ever(monkeypatch: pytes
     with pytest.raises(SweepError) as caught:
         claim(Broken())
     assert str(caught.value) == "the jobs server did not take sweep-a: No available agent to submit job."
+
+
+@pytest.mark.parametrize(("status", "tries"), [(413, 1), (403, 1), (429, 6), (503, 6)])
+def test_what_the_server_will_never_take_is_sent_once(
+    status: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(Jobs):
+        def submit_job(self, **asked: Any) -> str:
+            self.submitted.append(asked)
+            raise RuntimeError(
+                f"Request failed with status code {status}: Maximum request body size exceeded."
+            )
+
+    monkeypatch.setattr(room.time, "sleep", lambda _: None)
+    server = Refusing()
+    with pytest.raises(SweepError, match="Maximum request body size"):
+        claim(server)
+    assert len(server.submitted) == tries
+
+
+def sparse(path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def test_a_folder_that_is_too_large_is_refused_before_it_is_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Jobs()
+    monkeypatch.setattr(room, "connect", lambda _: server)
+    (tmp_path / "s.yaml").write_text((Path(room.__file__).parent / "specs/quickstart-small.yaml").read_text())
+    sparse(tmp_path / "weights.safetensors", 2600 * 2**20)
+    sparse(tmp_path / "deep" / "text.bin", 60 * 2**20)
+    started = time.perf_counter()
+    with pytest.raises(InputError) as caught:
+        submit(str(tmp_path / "s.yaml"), address="x", runs=tmp_path / "runs", working_dir=str(tmp_path))
+    assert time.perf_counter() - started < 10
+    assert "largest: weights.safetensors 2.5 GiB, deep/text.bin 60 MiB, s.yaml" in problem(caught)
+    assert "expected less than 100 MiB" in problem(caught)
+    assert ".gitignore" in problem(caught)
+    assert server.submitted == []
+
+
+def test_what_would_be_packed_is_what_ray_packs(tmp_path: Path) -> None:
+    """Names and size, with files that are left out in each of the ways that there are."""
+    from ray._private import ray_constants
+    from ray._private.runtime_env.packaging import create_package
+
+    folder = tmp_path / "work"
+    for name in (
+        "a.py",
+        "deep/b.txt",
+        "deep/c.bin",
+        "big.bin",
+        "deep/own/d.log",
+        "x/e.txt",
+        ".venv/f",
+        "ü.txt",
+    ):
+        sparse(folder / name, 1000 + len(name))
+    (folder / ".gitignore").write_text("big.bin\n")
+    (folder / "deep" / ".gitignore").write_text("*.log\n")
+    (folder / ".rayignore").write_text("x/\n")
+    assert set(packing.packed(folder, [".venv", "c.bin"])) == {
+        ".gitignore", ".rayignore", "a.py", "deep/.gitignore", "deep/b.txt", "ü.txt",
+    }  # fmt: skip
+    left_out = [*ray_constants.get_runtime_env_default_excludes(), ".venv", "c.bin"]
+    create_package(str(folder), tmp_path / "package.zip", include_gitignore=True, excludes=left_out)
+    real = (tmp_path / "package.zip").stat().st_size
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ray_constants, "DASHBOARD_CLIENT_MAX_SIZE", real + 600)
+        assert packing.packing_problem(folder, [".venv", "c.bin"]) is None
+        patched.setattr(ray_constants, "DASHBOARD_CLIENT_MAX_SIZE", real)
+        assert packing.packing_problem(folder, [".venv", "c.bin"]) is not None
+
+
+def test_a_folder_that_cannot_be_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").mkdir()
+    inside = Path.iterdir
+
+    def listed(folder: Path) -> Any:
+        if folder.name == "secret":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return inside(folder)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    found = packing.packing_problem(tmp_path, [])
+    assert found is not None
+    assert "secret: Permission denied" in found.got
 
 
 def test_runs_and_environments_are_not_uploaded(tmp_path: Path) -> None:

@@ -12,9 +12,13 @@ import pytest
 import ray
 
 from sweeps import tuner
+from sweeps.awake import Awake
 from sweeps.errors import SweepError
+from sweeps.records import Assignment, Cause, Outcome, Role
+from sweeps.searcher import AgendaSearcher
 from sweeps.spec import load_spec
 from sweeps.tuner import OwnNode, start_cluster, stop_cluster
+from sweeps.watch import Watch
 from tests.bench.processes import descendants
 
 
@@ -37,6 +41,35 @@ def test_only_our_own_node_ends_it(*, ours: bool, theirs: bool, monkeypatch: pyt
     else:
         with pytest.raises(SweepError, match="the same command again goes on"):
             looking.on_step_begin(0, [])
+
+
+class Endings:
+    """An agenda that keeps how executions ended."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def next(self) -> Assignment:
+        return Assignment("s", 0, 1, Role.SEARCH, {}, 4, (0, 4))
+
+    def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+@pytest.mark.parametrize(("stopped", "cause"), [(0.0, Cause.HUNG), (3600.0, Cause.LOST)])
+def test_a_worker_that_ended_itself_after_a_stop_did_not_hang(
+    stopped: float, cause: Cause, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    clock = Awake(clock=lambda: now[0])
+    monkeypatch.setattr("sweeps.searcher.awake", lambda: clock)
+    agenda = Endings()
+    watch = Watch(60.0, lambda *_: None)
+    searcher = AgendaSearcher(agenda, {}, watch, hung=lambda _: Path("hung-1.txt"))  # type: ignore[arg-type]
+    searcher.suggest("a")
+    now[0] += stopped
+    searcher.on_trial_complete("a")
+    assert [outcome.cause for outcome in agenda.outcomes] == [cause]
 
 
 @pytest.mark.ray

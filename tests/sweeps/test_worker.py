@@ -206,6 +206,9 @@ def test_how_long_work_may_take_is_learned(tmp_path: Path, monkeypatch: pytest.M
     assert work("step", 5.0) == 100
     assert work("step", 1.0) == 100
     assert watchdog.bound("evaluation") == 1800
+    work("writing", 0.1)
+    assert work("writing", 0.1) == 600, "a state was copied fast; the model may meet a slow disk"
+    assert work("writing", 50.0) == 1000
     watchdog.close()
     assert list((tmp_path / "trial").iterdir()) == []
 

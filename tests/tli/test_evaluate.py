@@ -33,14 +33,11 @@ def test_the_loss_is_that_of_plain_transformers(tiny_model: Tiny, model_type: st
         assert found.loss == pytest.approx(float(model(input_ids=rows, labels=rows).loss), rel=1e-6)
 
 
-def test_the_loss_does_not_depend_on_how_many_windows_go_at_once(
-    tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_loss_does_not_depend_on_how_many_windows_go_at_once(tiny_model: Tiny) -> None:
     model = load_model(tiny_model("llama"))
     whole = evaluate(model, windows()).loss
     for at_once in (1, 48):
-        monkeypatch.setattr("tli.evaluate._TOKENS_AT_ONCE", at_once)
-        assert evaluate(model, windows()).loss == pytest.approx(whole, rel=1e-6)
+        assert evaluate(model, windows(), at_once=at_once).loss == pytest.approx(whole, rel=1e-6)
 
 
 def test_evaluation_leaves_no_trace(tiny_model: Tiny) -> None:

@@ -76,6 +76,23 @@ def test_same_seed_same_bytes_and_reports_change_nothing(tiny_model: Tiny) -> No
     assert [loss for _, loss in run(other, 6)[0].train_loss] != losses
 
 
+@pytest.mark.parametrize(("micro", "most"), [(None, 32), (16, 16), (8, 8)])
+def test_measuring_takes_no_more_at_once_than_a_training_pass(
+    tiny_model: Tiny, micro: int | None, most: int
+) -> None:
+    """Else a device whose memory is too small for that would be no better off with a halved micro batch."""
+    made = training(tiny_model("llama"), recipe(1, micro_batch_tokens=micro))
+    whole = training(tiny_model("llama"), recipe(1))
+    passed: list[int] = []
+    made.model.register_forward_pre_hook(
+        lambda _module, _given, named: passed.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    (at_first,) = run(made, 0)
+    assert max(passed) == most
+    assert sum(passed) == HELDOUT.shape[0] * 8
+    assert at_first.eval_loss == pytest.approx(run(whole, 0)[0].eval_loss, rel=1e-6)
+
+
 def test_to_stop_is_to_ask_no_more(tiny_model: Tiny) -> None:
     made = training(tiny_model("llama"), recipe())
     progress = made.run([2, 4, 6])
