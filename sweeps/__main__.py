@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sweeps.arguments import parser
 from sweeps.commands import COMMANDS, STOPPED
 from tli.errors import InputError, TliError
+from tli.places import expanded
 
 MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
 
@@ -18,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 stopped by hand."""
     options = parser(os.environ).parse_args(arguments)
     try:
+        if options.runs is not None:
+            options.runs = str(expanded(options.runs, "--runs"))
+        options.usual_runs = expanded(options.usual_runs, "--runs")
         result = COMMANDS[options.command](options)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROWS = 20  # trials shown at once
 FRAME = 7  # lines of the display around them
+PROGRESS_SECONDS = 10.0  # between two lines of it, where there is no terminal
 Clock = Callable[[], float]
 Due = Callable[[Sequence[TrialRecord]], int]
 
@@ -44,6 +45,7 @@ class Display:
         # Places of records that had not ended at the latest update; None before the first one.
         self._open: list[int] | None = None
         self._seen = 0  # records at the latest update
+        self._progress_at = clock()  # when work before the first trial was told of
 
     def __enter__(self) -> Self:
         if not self._stream.isatty():
@@ -79,6 +81,14 @@ class Display:
         else:
             self._line(text)
 
+    def progress(self, what: str, amount: str, share: float | None) -> None:
+        """Show how far work before the first trial is: a bar on a terminal, a line now and then elsewhere."""
+        now = self._clock()
+        self._view.work = (f"{what}: {amount}", share)
+        if self._live is None and now - self._progress_at >= PROGRESS_SECONDS:
+            self._progress_at = now
+            self._line(f"{what}: {amount}" + (f", {share:.0%}" if share is not None else ""))
+
     def _print_news(self, records: Sequence[TrialRecord], phase: str) -> None:
         if self._open is None:
             self._open = [index for index, record in enumerate(records) if not record.state.finished]
@@ -110,6 +120,7 @@ class View:
         self.name, self._total, self._started, self._due = name, total, started, due
         self._records: tuple[TrialRecord, ...] = ()
         self._phase = "starting"
+        self.work: tuple[str, float | None] | None = None  # before the first trial
         self._at_first: float | None = None  # trials' worth of work done before this display
 
     @property
@@ -138,6 +149,8 @@ class View:
         """Heading, progress bar and table, fitting the terminal."""
         from rich.console import Group
 
+        if self.work is not None and not self._records:
+            return Group(self._heading(width), _work_bar(*self.work, width))
         bar, table = self._bar(width, now), self._table(width, height, now)
         return Group(self._heading(width), bar, self._best(width), "", table)
 
@@ -205,6 +218,18 @@ class View:
         if hidden > 0:
             table.caption, table.caption_justify = f"and {hidden} more", "left"
         return table
+
+
+def _work_bar(text: str, share: float | None, width: int) -> Table:
+    """How far work before the first trial is; a bar that moves where the whole is not known."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    bar = Table.grid(padding=(0, 2))
+    size = max(10, min(40, width - 46))
+    drawn = ProgressBar(total=1.0, completed=share or 0.0, width=size, pulse=share is None)
+    bar.add_row(drawn, text if share is None else f"{text}, {share:.0%}")
+    return bar
 
 
 def _cell(text: str, record: TrialRecord) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,7 +16,9 @@ from sweeps.records import State, TrialRecord
 from sweeps.selection import Verdict, verdict
 from sweeps.spec import COMPARED, Spec, load_spec, packaged
 from sweeps.spec.checks import address_faults
+from sweeps.text import amount_notes
 from sweeps.wording import masked
+from tli.data import token_counts
 
 STUDY_URL = "--study postgresql://USER:PASSWORD@HOST/DATABASE"
 
@@ -46,7 +48,13 @@ class Sweep:
     def answer(self, records: Sequence[TrialRecord]) -> Verdict:
         """The answer if these were all trials, as they were at some time."""
         wanted = self.spec.finalists
-        return verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per)
+        found = verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per)
+        return replace(found, warnings=(*found.warnings, *self._text_notes()))
+
+    def _text_notes(self) -> Iterator[str]:
+        """Where there was less text than the spec makes of it; nothing where the token files are gone."""
+        counts = token_counts(self.folders.tokens, self.ledger.study.material.get("text", ""))
+        return amount_notes(self.spec, *counts) if counts is not None else iter(())
 
     @property
     def ended_by(self) -> str | None:

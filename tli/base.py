@@ -16,6 +16,7 @@ from tli.errors import CheckpointError, InputError, Problem
 from tli.families import FAMILIES
 from tli.fingerprint import fingerprint
 from tli.header import BITS
+from tli.places import expanded
 
 BUILTIN = "builtin:"
 _BUILTINS = Path(__file__).parent / "builtin"
@@ -96,7 +97,7 @@ def find(
 
     Raises CheckpointError with all problems. A folder comes before a hub id of the same name.
     """
-    folder = Path(model).expanduser()
+    folder = expanded(model, where)
     if model.startswith(BUILTIN):
         folder = _BUILTINS / model.removeprefix(BUILTIN)
         if not re.fullmatch(r"[\w-]+", model.removeprefix(BUILTIN)) or not (folder / "config.json").is_file():

@@ -40,6 +40,7 @@ from sweeps.spec.settings import (
 )
 from sweeps.spec.yaml_source import Source
 from sweeps.wording import Fault, masked, shown
+from tli.places import expanded
 
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
 
@@ -109,8 +110,8 @@ class Spec(Settings):
 
     @property
     def root(self) -> Path:
-        """The folder of all artifacts, as written: relative to where the sweep was started."""
-        return Path(self.storage.artifacts)
+        """The folder of all artifacts, relative to where the sweep was started, `~` replaced."""
+        return expanded(self.storage.artifacts, self.where("storage.artifacts"))
 
     @property
     def study_url(self) -> str:
@@ -252,7 +253,7 @@ def _faults(spec: Spec) -> Iterator[Fault]:
     yield from checks.name_faults(spec.name)
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
     yield from checks.untrained_faults(spec.trial, spec.search)
-    yield from checks.data_faults(spec.data)
+    yield from checks.data_faults(spec.data, spec.trial)
     yield from checks.amount_faults(spec.budget, spec.finalists, len(spec.search))
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
     yield from checks.per_faults(spec.finalists.per, spec.search)

@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
-from tli.corpus import dataset_folder, documents, matching_files, names_files, stdlib_documents
-from tli.data import DataSettings, source_problems
+from tli.corpus import documents, matching_files, names_files, stdlib_documents
+from tli.data import DataSettings
+from tli.dataset import Source
 from tli.errors import DataError
+from tli.sources import source_problems
 
 
 def read(source: Path | str, **settings: str) -> list[tuple[str, str]]:
-    return [(doc.name, doc.text) for doc in documents(str(source), **settings)]
+    found = documents(Source(str(source), **settings))
+    return [(doc.name, "".join(doc.chunks())) for doc in found]
 
 
 def refused(source: Path, **settings: str) -> str:
@@ -217,7 +220,7 @@ def test_a_dataset_that_was_saved_to_a_folder(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     folder = tmp_path / "saved"
     datasets.Dataset.from_dict({"text": ["one", None, "two"], "n": [1, 2, 3]}).save_to_disk(str(folder))
-    assert dataset_folder(str(folder)) == folder
+    assert Source(str(folder)).folder == folder
     assert source_problems(DataSettings(source=str(folder))) == []
     assert read(folder) == [(f"{folder}, row 0", "one"), (f"{folder}, row 2", "two")]
     assert refused(folder, text_field="n").startswith("F, row 0: got int in the field 'n'; expected text")

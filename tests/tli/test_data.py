@@ -15,12 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tli import tokenise
 from tli.base import Base, find
 from tli.corpus import Document
-from tli.data import Batches, DataSettings, Tokens, open_tokens, source_problems, tokens_ready
+from tli.data import Batches, DataSettings, Tokens, open_tokens, tokens_ready
+from tli.encode import Encoder
 from tli.errors import CheckpointError, DataError, InputError
 from tli.loading import load_tokenizer
+from tli.sources import source_problems
+from tli.split import two_sides
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]
@@ -82,7 +84,7 @@ def test_tokens_are_what_transformers_gives(base: Base, own: Path) -> None:
     plain = load_tokenizer(base.folder)
     written = ["abc", "é" * 50, "x<|end|>y", "  two\n\nlines"]
     expected = [plain(text, add_special_tokens=False)["input_ids"] for text in written]
-    assert tokenise._encode(plain, written) == expected
+    assert Encoder(plain, base.folder, "uint16").ids(written) == expected
     cutting = json.loads((own / "tokenizer.json").read_text())
     cutting["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
     cutting["padding"] = {
@@ -90,7 +92,7 @@ def test_tokens_are_what_transformers_gives(base: Base, own: Path) -> None:
         "pad_id": 0, "pad_type_id": 0, "pad_token": "!",
     }  # fmt: skip
     (own / "tokenizer.json").write_text(json.dumps(cutting))
-    assert tokenise._encode(load_tokenizer(own), written) == expected
+    assert Encoder(load_tokenizer(own), own, "uint16").ids(written) == expected
 
 
 def test_the_digest_is_of_both_sides(base: Base, tmp_path: Path) -> None:
@@ -266,6 +268,11 @@ def test_a_tokenizer_without_a_model_is_enough(own: Path, tmp_path: Path) -> Non
 # -- the split ------------------------------------------------------------------------------------------------
 
 
+def split(docs: list[Document], fraction: float) -> tuple[list[Document], list[Document]]:
+    sides = list(two_sides(lambda: docs, fraction))
+    return [doc for heldout, doc in sides if not heldout], [doc for heldout, doc in sides if heldout]
+
+
 @given(
     st.lists(st.text("ab", min_size=1, max_size=3), min_size=2, max_size=30),
     st.floats(0.01, 0.9),
@@ -278,9 +285,9 @@ def test_no_text_is_on_both_sides_whatever_the_order(
     docs = [Document(str(number), text) for number, text in enumerate(written)]
     if len(set(written)) == 1:
         with pytest.raises(DataError):
-            tokenise._split(docs, fraction)
+            split(docs, fraction)
         return
-    train, heldout = tokenise._split(docs, fraction)
+    train, heldout = split(docs, fraction)
     assert train
     assert heldout
     assert not {doc.text for doc in train} & {doc.text for doc in heldout}
@@ -288,16 +295,16 @@ def test_no_text_is_on_both_sides_whatever_the_order(
     enough = len(heldout) >= round(fraction * len(docs))
     assert enough or len({doc.text for doc in train}) == 1  # one text must be left to train on
     random.shuffle(docs)  # type: ignore[attr-defined]
-    again = tokenise._split(docs, fraction)
+    again = split(docs, fraction)
     for side, other in zip((train, heldout), again, strict=True):
         assert {doc.name for doc in side} == {doc.name for doc in other}
 
 
 def test_a_share_of_different_documents_is_held_out_exactly() -> None:
     docs = [Document(str(number), f"text {number}") for number in range(200)]
-    train, heldout = tokenise._split(docs, 0.05)
+    train, heldout = split(docs, 0.05)
     assert (len(train), len(heldout)) == (190, 10)
-    more = tokenise._split(docs, 0.1)[1]
+    more = split(docs, 0.1)[1]
     assert set(heldout) < set(more)
 
 
