@@ -201,7 +201,7 @@ def _file_chunks(path: Path) -> Iterator[str]:
     with open_regular(path) as file:
         # What is appended meanwhile is not waited for. Some file systems tell no sizes: there, one part.
         left = os.fstat(file.fileno()).st_size or _HELD
-        position = 0
+        position, begun = 0, False
         while left >= 0:
             raw = file.read(min(left, _HELD))
             pending = len(decoder.getstate()[0])
@@ -210,8 +210,8 @@ def _file_chunks(path: Path) -> Iterator[str]:
                 text = decoder.decode(raw, final=final)
             except UnicodeDecodeError as error:
                 raise DataError(_no_utf8(str(path), position - pending + error.start)) from None
-            if position == 0:
-                text = text.removeprefix("\ufeff")
+            if text and not begun:
+                text, begun = text.removeprefix("\ufeff"), True
             position += len(raw)
             left -= len(raw)
             if text := newlines.decode(text, final=final):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import importlib
 import os
 import re
@@ -135,13 +134,16 @@ def open_dataset(source: Source) -> Any:
     """
     datasets = import_extra("datasets", source.shown)
     folder = at_home(source.name)
+    if any(mark in str(folder) for mark in "*?[") and folder.is_dir() and not _was_saved(folder):
+        got = f"{source.shown}, which the reader of datasets takes for a pattern"
+        raise DataError(Problem(source.where, got, "a folder without *, ? and [ in its path", "renaming it"))
     datasets.disable_progress_bars()
     try:
-        if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
+        if _was_saved(folder):
             rows = datasets.load_from_disk(str(folder))
             rows = rows[source.split] if hasattr(rows, "keys") else rows
         elif folder.is_dir():
-            rows = datasets.load_dataset(glob.escape(str(folder)), split=source.split)
+            rows = datasets.load_dataset(str(folder), split=source.split)
         else:
             rows = datasets.load_dataset(
                 source.name, source.configuration, split=source.split, revision=source.revision
@@ -155,6 +157,11 @@ def open_dataset(source: Source) -> Any:
         raise DataError(Problem(source.shown, got, _EXPECTED, remedy)) from None
     need_field(source.text_field, rows.column_names, without_userinfo(source.name))
     return rows.select_columns([source.text_field])
+
+
+def _was_saved(folder: Path) -> bool:
+    """Whether a folder was written by the library, and is no folder of files."""
+    return any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
 
 
 def _require_commit(rows: Any, source: Source) -> None:
