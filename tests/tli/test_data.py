@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tli import corpus, tokenise
+from tli.amounts import amounts
 from tli.base import Base, find
 from tli.corpus import Document
 from tli.data import Batches, DataSettings, Tokens, open_tokens, tokens_ready
@@ -405,3 +407,105 @@ def test_held_out_windows_are_spread_and_do_not_overlap(base: Base, tmp_path: Pa
     assert tokens.heldout_windows(sequence_length=200, eval_tokens=1).shape == (1, 201)
     with pytest.raises(DataError, match=r"^data.heldout: got 201 tokens; expected at least 202"):
         tokens.heldout_windows(sequence_length=201, eval_tokens=1)
+
+
+# -- a limit, progress, several processes ---------------------------------------------------------------------
+
+
+def many(path: Path, count: int = 400) -> Path:
+    return write(path, (f"document {number} " + "word " * (number % 50) for number in range(count)))
+
+
+def test_a_limit_ends_the_training_side(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tli.encode._GROUP", 500)
+    source = many(tmp_path / "a.jsonl")
+    whole = open_tokens(data(source), base, tmp_path / "cache")
+    read = []
+    documents = corpus.documents
+    monkeypatch.setattr(
+        corpus, "documents", lambda *given: (read.append(doc.name) or doc for doc in documents(*given))
+    )
+    some = open_tokens(data(source, max_tokens=3001), base, tmp_path / "cache")
+    assert some.folder != whole.folder
+    np.testing.assert_array_equal(some.train, whole.train[:3001])
+    # Of the held-out side as much as goes with that, of the same documents.
+    assert len(some.heldout) >= 3001 * 0.05 / 0.95
+    assert len(some.heldout) < len(whole.heldout) / 2
+    np.testing.assert_array_equal(some.heldout, whole.heldout[: len(some.heldout)])
+    assert len(read) < 400 + 200, "the rest was not read a second time"
+    # More than there is changes nothing; held-out text of its own is read whole.
+    more = open_tokens(data(source, max_tokens=10**9), base, tmp_path / "cache")
+    assert more.digest == whole.digest
+    own = write(tmp_path / "own.jsonl", ["held out", "too"])
+    held = open_tokens(data(source, heldout=str(own), max_tokens=3001), base, tmp_path / "cache")
+    assert (len(held.train), texts(held.heldout, base)) == (3001, ["held out", "too"])
+
+
+def test_processes_make_the_token_files_of_one(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tli.encode._GROUP", 500)
+    monkeypatch.setattr("tli.encode._ALONE", 2)
+    settings = data(many(tmp_path / "a.jsonl"), max_tokens=9000)
+    alone, several = (open_tokens(settings, base, tmp_path / str(n), workers=n) for n in (1, 2))
+    for name in ("train.bin", "heldout.bin", "manifest.json"):
+        assert (alone.folder / name).read_bytes() == (several.folder / name).read_bytes()
+
+
+def test_progress_is_told_and_may_end_the_work(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tli.encode._GROUP", 500)
+    monkeypatch.setattr(tokenise, "_OFTEN", 0.0)
+    settings, told = data(many(tmp_path / "a.jsonl")), []
+    made = open_tokens(settings, base, tmp_path / "cache", on_progress=told.append)
+    assert told[-1].tokens == len(made.train) + len(made.heldout)
+    shares = [each.share for each in told]
+    assert shares == sorted(shares)
+    assert shares[0] == 0.0
+    assert shares[-1] == pytest.approx(1.0)
+
+    def enough(now: tokenise.Progress) -> None:
+        if now.tokens > 500:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        open_tokens(settings, base, tmp_path / "other", on_progress=enough)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("files", "settings"),
+    [
+        (["one document of some words"], {}),
+        ([f"file {number} " * 50 for number in range(5)], {}),
+        ([f"file {number}" for number in range(200)], {"heldout_fraction": 0.3, "max_tokens": 900}),
+        (["one", "two", "three"], {"heldout": "own.txt"}),
+    ],
+)
+def test_a_small_text_is_counted_as_its_token_files_will_be(
+    base: Base, tmp_path: Path, files: list[str], settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.txt").write_text("text of its own")
+    for number, text in enumerate(files):
+        (tmp_path / f"{number:03}.md").write_text(text)
+    given = data(tmp_path / "*.md", **settings)
+    found, made = amounts(given, base), open_tokens(given, base, tmp_path / "cache")
+    assert found is not None
+    assert found.counted
+    assert found.train == len(made.train)
+    if given.max_tokens is None:
+        assert found.heldout == len(made.heldout)
+
+
+def test_a_larger_text_is_estimated(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tli.amounts._COUNTED", 100)
+    monkeypatch.setattr("tli.amounts._SAMPLE", 2000)
+    given = data(many(tmp_path / "a.jsonl"), heldout_fraction=0.2)
+    found, made = amounts(given, base), open_tokens(given, base, tmp_path / "cache")
+    assert found is not None
+    assert not found.counted
+    assert found.train == pytest.approx(len(made.train), rel=0.2)
+    assert found.heldout == pytest.approx(len(made.heldout), rel=0.3)
+    assert amounts(replace(given, source="owner/name"), base) is None
