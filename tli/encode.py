@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LONGEST = 1_000_000  # characters that are tokenised as one; longer documents are cut between two words
-_GROUP = 1_000_000  # characters that travel to a process together
+_GROUP = 900_000  # characters, or a little more, that travel to a process together: no two long pieces
 _ALONE = 12  # groups that are made here before other processes are started: they take a second to start
 _WAITING = 2  # groups a process that are read ahead
 _TAIL = 4096  # characters in which a place to cut is looked for

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,8 @@ from sweeps.results import find
 from sweeps.service import run
 from sweeps.spec import SpecError, load_spec
 from sweeps.trial import Slot, for_workers
+from tests.bench.processes import descendants
+from tests.servers import alive
 from tli.__main__ import main as tli_main
 
 WriteSpec = Callable[..., Path]
@@ -200,3 +206,24 @@ def test_a_password_in_a_source_is_not_shown(
     shown = capsys.readouterr()
     assert "CANARY" not in shown.out + shown.err
     assert "data.source" in shown.err
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_while_it_tokenises_stops_then(write_spec: WriteSpec, tmp_path: Path) -> None:
+    big = tmp_path / "big.txt"
+    with big.open("w") as out:
+        for number in range(400_000):
+            out.write(f"line {number} of a text that takes a while to be made into tokens\n")
+    path = short(write_spec, str(big))
+    words = [sys.executable, "-m", "sweeps", "run", str(path), "--runner", "inline"]
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(below := descendants(running.pid)) < 2:  # the processes that tokenise
+        assert running.poll() is None
+        time.sleep(0.1)
+    started = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=60) == 130
+    assert time.monotonic() - started < 20
+    assert "Traceback" not in running.stderr.read()  # type: ignore[union-attr]
+    assert [path for path in (tmp_path / "runs/tokens").iterdir() if path.name != ".lock"] == []
+    assert not [pid for pid in below if alive(pid)]

@@ -185,3 +185,27 @@ answers["commit"] = one
     assert found["first"] == [
         f"data.source: 'team/text', of which commit {found['commit']} was not downloaded before and cannot be now"
     ]
+
+
+@pytest.mark.slow
+def test_what_was_downloaded_is_enough_offline(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    code = (
+        "import sys; from dataclasses import replace; from tli.dataset import Source, commit, open_dataset\n"
+        "source = Source('team/text', configuration=sys.argv[1]); found = commit(source); print(found)\n"
+        "print([row['text'] for row in open_dataset(replace(source, revision=found))] if found else None)"
+    )
+    port, hub = free_ports(1), Hub()
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{port}"}
+
+    def run(configuration: str, offline: str) -> list[str]:
+        words = [sys.executable, "-c", code, configuration]
+        given = {**environment, "HF_HUB_OFFLINE": offline}
+        done = subprocess.run(words, capture_output=True, text=True, env=given, check=True, timeout=120)
+        return done.stdout.splitlines()
+
+    with hub.at(port):
+        made = hub.publish({"en": ["one", "two"], "de": ["eins"]})
+        assert run("en", "0") == [made, "['one', 'two']"]
+    assert run("en", "1") == [made, "['one', 'two']"]
+    assert run("de", "1") == ["None", "None"]
