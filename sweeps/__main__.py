@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import traceback
@@ -11,6 +12,7 @@ from sweeps.arguments import parser
 from sweeps.commands import COMMANDS
 from sweeps.wording import masked
 from tli.console import BAD_INPUT, FAILED, parse, run_command
+from tli.places import expanded
 from tli.terminal import printable
 
 MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
@@ -21,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(parser(os.environ), arguments)
     as_json = getattr(options, "json", False)
     try:
-        return run_command(lambda: COMMANDS[options.command](options), as_json=as_json, hide=masked)
+        return run_command(lambda: _run(options), as_json=as_json, hide=masked)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] in _OF_THE_EXTRA:
             print(MISSING_EXTRA, file=sys.stderr)
@@ -29,6 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bug()
     except Exception:  # noqa: BLE001 - a fault of ours; the libraries below may quote an address
         return _bug()
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.runs is not None:
+        options.runs = str(expanded(options.runs, "--runs"))
+    options.usual_runs = expanded(options.usual_runs, "--runs")
+    return COMMANDS[options.command](options)
 
 
 def _bug() -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROWS = 20  # trials shown at once
 FRAME = 7  # lines of the display around them
+PROGRESS_SECONDS = 10.0  # between two lines of it, where there is no terminal
 Clock = Callable[[], float]
 Due = Callable[[Sequence[TrialRecord]], int]
 
@@ -47,6 +48,7 @@ class Display:
         # Places of records that had not ended at the latest update; None before the first one.
         self._open: list[int] | None = None
         self._seen = 0  # records at the latest update
+        self._progress_at = clock()  # when work before the first trial was told of
 
     def __enter__(self) -> Self:
         if not self._stream.isatty():
@@ -81,6 +83,14 @@ class Display:
             self._live.console.print(printable(text), markup=False)
         else:
             self._line(text)
+
+    def progress(self, what: str, amount: str, share: float | None) -> None:
+        """Show how far work before the first trial is: a bar on a terminal, a line now and then elsewhere."""
+        now = self._clock()
+        self._view.work = (f"{what}: {amount}", share)
+        if self._live is None and now - self._progress_at >= PROGRESS_SECONDS:
+            self._progress_at = now
+            self._line(f"{what}: {amount}" + (f", {share:.0%}" if share is not None else ""))
 
     def _print_news(self, records: Sequence[TrialRecord], phase: str) -> None:
         if self._open is None:
@@ -145,6 +155,7 @@ class View:
         self._progress: dict[int, _Progress] = {}  # of running trials, by number
         self._records: tuple[TrialRecord, ...] = ()
         self._phase = "starting"
+        self.work: tuple[str, float | None] | None = None  # before the first trial
         self._at_first: float | None = None  # trials' worth of work done before this display
 
     @property
@@ -194,6 +205,8 @@ class View:
         from rich.console import Group
 
         self.look()
+        if self.work is not None and not self._records:
+            return Group(self._heading(width), _work_bar(*self.work, width))
         bar, table = self._bar(width, now), self._table(width, height)
         return Group(self._heading(width), bar, self._best(width), "", table)
 
@@ -263,6 +276,18 @@ class View:
         if hidden > 0:
             table.caption, table.caption_justify = f"and {hidden} more", "left"
         return table
+
+
+def _work_bar(text: str, share: float | None, width: int) -> Table:
+    """How far work before the first trial is; a bar that moves where the whole is not known."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    bar = Table.grid(padding=(0, 2))
+    size = max(10, min(40, width - 46))
+    drawn = ProgressBar(total=1.0, completed=share or 0.0, width=size, pulse=share is None)
+    bar.add_row(drawn, text if share is None else f"{text}, {share:.0%}")
+    return bar
 
 
 def _cell(text: str, record: TrialRecord) -> Any:

@@ -98,7 +98,7 @@ def _text(path: Path) -> str:
 
 def existing(path: Path) -> Path:
     """The path itself, or the nearest folder above it that exists."""
-    path = path.expanduser().absolute()
+    path = path.absolute()
     while not path.exists():
         path = path.parent
     return path

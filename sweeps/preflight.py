@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -12,14 +11,12 @@ from sweeps.habits import habit_notes
 from sweeps.placing import here, slots
 from sweeps.room import room_problems
 from sweeps.spec import Spec
+from sweeps.text import Text
 from sweeps.wording import masked
 from tli import base as bases
-from tli import corpus
 from tli.attention_sizes import scans
 from tli.base import Base
 from tli.config import section_of
-from tli.data import source_problems
-from tli.errors import DataError
 from tli.families import family_of, loading_problems, refusals
 from tli.injection import injection_problems
 from tli.lengths import length_problems
@@ -27,7 +24,6 @@ from tli.quantised import training_problems
 from tli.tokenizer_check import tokenizer_problems
 from tli.upscale import growth_problems
 
-_MOST_FILES = 50  # of a source, whose first row is looked at
 _TOKEN_BYTES = 4  # of a token file, at most
 
 
@@ -67,7 +63,8 @@ def check(
     if base is not None:
         problems += _model_problems(spec, base)
         notes += [*_depth_notes(spec, base), *_cost_notes(base)]
-    wrong = list(_data_problems(spec))
+    text = Text(spec)
+    wrong = list(text.problems())
     problems += wrong
     if base is not None and not wrong:
         problems += tokenizer_problems(base, spec.data.to_tli())
@@ -88,8 +85,8 @@ def check(
     if problems:
         raise SpecError(*problems)
     assert base is not None, "a base that was not found is a problem"
-    habits = habit_notes(spec, base, local=local)
-    return Preflight(spec, base, (*notes, *habits, *_search_notes(spec), *_tracking_notes(spec)))
+    notes += [*habit_notes(spec, base, local=local), *text.notes(base)]
+    return Preflight(spec, base, (*notes, *_search_notes(spec), *_tracking_notes(spec)))
 
 
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:
@@ -160,27 +157,6 @@ def _growth_problems(spec: Spec, base: Base) -> Iterator[Problem]:
                 setting = problem.where.startswith("injection.")
                 place = spec.where(f"{section}.{problem.where}") if setting else problem.where
                 yield replace(problem, where=place)
-
-
-def _data_problems(spec: Spec) -> Iterator[Problem]:
-    found = source_problems(spec.data.to_tli(), "data")
-    names = {f"data.{field}": f"data.{field}" for field in spec.data.to_json()}
-    yield from (_placed(spec, problem, names) for problem in found)
-    wrong = {problem.where for problem in found}
-    for field in ("source", "heldout"):
-        source = getattr(spec.data, field)
-        if source is not None and source != corpus.STDLIB and f"data.{field}" not in wrong:
-            yield from _first_rows(spec, source)
-
-
-def _first_rows(spec: Spec, source: str) -> Iterator[Problem]:
-    """Whether the first row of every file of rows can be read: the column is there, and holds text."""
-    for file in corpus.matching_files(source)[:_MOST_FILES]:
-        if file.suffix in (".jsonl", ".parquet"):
-            try:
-                next(corpus.documents(glob.escape(str(file)), text_field=spec.data.text_field), None)
-            except DataError as error:
-                yield from error.problems
 
 
 def _machine_problems(spec: Spec) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,9 @@ from sweeps.selection import Verdict, verdict
 from sweeps.spec import COMPARED, Spec, load_spec, packaged
 from sweeps.spec.checks import address_faults
 from sweeps.spec.settings import StorageSettings, TrackingSettings
+from sweeps.text import amount_notes
 from sweeps.wording import masked
+from tli.data import token_counts
 from tli.errors import CheckpointError
 from tli.files import read_regular
 from tli.lineage import read_lineage
@@ -63,8 +65,13 @@ class Sweep:
     def answer(self, records: Sequence[TrialRecord]) -> Verdict:
         """The answer if these were all trials, as they were at some time."""
         wanted = self.spec.finalists
-        depth = self.ledger.depth
-        return verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per, depth=depth)
+        found = verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per, depth=self.ledger.depth)
+        return replace(found, warnings=(*found.warnings, *self._text_notes()))
+
+    def _text_notes(self) -> Iterator[str]:
+        """Where there was less text than the spec makes of it; nothing where the token files are gone."""
+        counts = token_counts(self.folders.tokens, self.ledger.study.material.get("text", ""))
+        return amount_notes(self.spec, *counts) if counts is not None else iter(())
 
     @property
     def ended_by(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from sweeps.agenda import Agenda
 from sweeps.budget import going_on, raised
@@ -20,10 +20,11 @@ from sweeps.spec import Spec
 from sweeps.sync import open_sweep, show_conclusions, show_untold
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.trial import for_workers
-from sweeps.wording import shown
+from sweeps.wording import masked, shown
 
 if TYPE_CHECKING:
     from tli.base import Base
+    from tli.tokenise import Progress
 
 _COMPARED_WITH = (Role.CONTROL, Role.BASELINE)  # whose models are kept as the finalists' are
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
@@ -37,7 +38,10 @@ class Watcher(Protocol):
         """Something changed."""
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """Something that the user should know."""
+
+    def progress(self, what: str, amount: str, share: float | None) -> None:
+        """Work before the first trial goes on: how much is done, and which share of it if that is known."""
 
 
 def run(
@@ -66,19 +70,18 @@ def run(
     for note in checked.notes:
         watcher.note(note)
     spec = _with_the_larger_budget(spec, watcher)
-    root = spec.root.expanduser().absolute()
+    root = spec.root.absolute()
     folders = Folders(root, spec.name)
     if _nothing_left(spec):
         runner = "inline"  # no cluster is started for that
     with ExitStack() as stack:
         stack.enter_context(folders.held())
-        text = stack.enter_context(ThreadPoolExecutor(1)).submit(
-            _tokenise, for_workers(spec), checked.base, watcher
-        )
+        working = for_workers(spec, checked.base.revision)
+        text = stack.enter_context(_Tokenising(working, checked.base, watcher))
         cluster = stack.enter_context(ExitStack())
         parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
         # Made while the cluster started; text that will not do ends it here.
-        material = {"base": checked.base.fingerprint, "text": text.result()}
+        material = {"base": checked.base.fingerprint, "text": text.digest()}
         ledger = stack.enter_context(
             Ledger.driven(spec.study_url, spec, material, depth=checked.base.facts.depth)
         )
@@ -103,7 +106,7 @@ def run(
             on_end=_Tidying(sweep).ended,
             recall=folders.recall,
         )
-        _carry_out(agenda, runner, for_workers(spec, checked.base.revision))
+        _carry_out(agenda, runner, working)
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
@@ -160,24 +163,52 @@ def _stored(spec: Spec) -> Spec | None:
     return stored_spec(storage, spec.name)
 
 
-def _tokenise(spec: Spec, base: Base, watcher: Watcher) -> str:
-    """Make the token files, if they are not there, and see that they hold a batch and a held-out window.
+class _Tokenising:
+    """The token files, made in a thread while the cluster starts; not finished where the sweep is stopped."""
 
-    Returns their digest.
+    def __init__(self, spec: Spec, base: Base, watcher: Watcher) -> None:
+        """Begin: spec with absolute paths."""
+        self._spec, self._base, self._watcher = spec, base, watcher
+        self._stopped = False
+        self._thread = ThreadPoolExecutor(1)
+        self._made = self._thread.submit(self._make)
 
-    Here and not in a worker, so that text that will not do ends the command before it is in the ledger.
-    """
-    from tli.data import DataSettings, open_tokens, tokens_ready
+    def __enter__(self) -> Self:
+        return self
 
-    data = DataSettings(**spec.data.to_json())
-    cache = Folders(spec.root, spec.name).tokens
-    if not tokens_ready(data, base, cache):
-        watcher.note(f"tokenising {data.source}, once")
-    tokens = open_tokens(data, base, cache)
-    tokens.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
-    batch = spec.trial.recipe.batch_tokens
-    tokens.batches(sequence_length=data.sequence_length, batch_tokens=batch, seed=spec.trial.seed)
-    return tokens.digest
+    def __exit__(self, *_: object) -> None:
+        self._stopped = True
+        self._thread.shutdown()
+
+    def digest(self) -> str:
+        """What tells the text from another, once it is made."""
+        return self._made.result()
+
+    def _make(self) -> str:
+        """Make the token files, if they are not there, and see that they hold a batch and a held-out window.
+
+        Here and not in a worker, so that text that will not do ends the command before it is in the ledger.
+        """
+        from tli.data import open_tokens, tokens_ready
+
+        spec, data = self._spec, self._spec.data.to_tli()
+        cache = Folders(spec.root, spec.name).tokens
+        if not tokens_ready(data, self._base, cache):
+            self._watcher.note(f"tokenising {masked(data.source)}, once")
+        tokens = open_tokens(data, self._base, cache, on_progress=self._show)
+        tokens.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
+        batch = spec.trial.recipe.batch_tokens
+        tokens.batches(sequence_length=data.sequence_length, batch_tokens=batch, seed=spec.trial.seed)
+        return tokens.digest
+
+    def _show(self, now: Progress) -> None:
+        if self._stopped:
+            raise _StoppedError
+        self._watcher.progress("tokenising", f"{now.tokens:,} tokens", now.share)
+
+
+class _StoppedError(Exception):
+    """Ends the making of token files that are not waited for any more."""
 
 
 class _cluster:  # noqa: N801 - used as a context manager only

@@ -53,7 +53,7 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
         SweepError: not all could be delivered; what is left goes out the next time.
     """
     target, ledger, folders = _target(sweep, uri), sweep.ledger, sweep.folders
-    artifacts = folders.artifacts.expanduser().absolute()
+    artifacts = folders.artifacts.absolute()
     with folders.held():
         if ledger.driver is not None:  # from another machine or folder
             raise LedgerHeldError(f"{ledger.spec.name} is being driven by {ledger.driver}; wait for it")

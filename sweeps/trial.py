@@ -21,7 +21,10 @@ from sweeps.errors import PreemptedError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
+from tli.corpus import matching_files
+from tli.dataset import at_home
 from tli.files import lines, open_regular, sync
+from tli.places import expanded
 
 if TYPE_CHECKING:
     from tli.train import Training
@@ -61,12 +64,10 @@ class Slot:
 
     @cached_property
     def change(self) -> tuple[float, ...]:
-        """How much each layer of the base changes the hidden state, on the first training batch of seed 0."""
-        from tli.importance import layer_changes
+        """How much each layer of the base changes the hidden state, on the text that `tli plan` takes."""
+        from tli.importance import measure
 
-        recipe, length = self.spec.trial.to_recipe(), self.data.sequence_length
-        batches = self.tokens.batches(sequence_length=length, batch_tokens=recipe.batch_tokens, seed=0)
-        return layer_changes(self.model, batches[0][:, :length])
+        return measure(self.base, self.data.train_source, model=self.model, where="data.source")
 
 
 @lru_cache(maxsize=1)
@@ -78,18 +79,24 @@ def warm_slot(spec_json: str) -> Slot:
 def for_workers(spec: Spec, revision: str | None = None) -> Spec:
     """The spec with absolute paths, for processes that have another working folder.
 
-    The study keeps them as they were written, so that a sweep can be moved. With `revision`, the base is that
-    commit of a hub repository whatever its main branch becomes meanwhile.
+    The study keeps them as they were written, so that a sweep can be moved. Datasets on the hub are pinned to
+    the commits that they are at now; with `revision`, the base is that commit of a hub repository, whatever
+    its main branch becomes meanwhile.
+
+    Raises:
+        DataError: a dataset cannot be found on the hub.
     """
-    sources = {
-        field: str(Path(source).expanduser().absolute())
-        for field in ("source", "heldout")
-        if (source := getattr(spec.data, field)) is not None and _is_path(source)
+    data = spec.data.to_tli().pinned(Folders(spec.root, spec.name).tokens)
+    sources: dict[str, Any] = {
+        source.where.rpartition(".")[2]: str(at_home(source.name).absolute())
+        for source in data.sources
+        if matching_files(source.name) or source.folder
     }
-    model = Path(spec.base.model).expanduser()
+    sources |= {"revision": data.revision, "heldout_revision": data.heldout_revision}
+    model = expanded(spec.base.model, spec.where("base.model"))
     return spec.model_copy(
         update={
-            "storage": spec.storage.model_copy(update={"artifacts": str(spec.root.expanduser().absolute())}),
+            "storage": spec.storage.model_copy(update={"artifacts": str(spec.root.absolute())}),
             "data": spec.data.model_copy(update=sources),
             "base": spec.base.model_copy(
                 update={"model": str(model.absolute())}
@@ -98,13 +105,6 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
             ),
         }
     )
-
-
-def _is_path(source: str) -> bool:
-    from tli.corpus import matching_files
-
-    there = bool(matching_files(source)) or Path(source).expanduser().is_dir()
-    return there and not source.startswith("builtin:")
 
 
 def run_trial(

@@ -38,10 +38,10 @@ ONLY_IN = {
     "transformers": {"tli/*"},
     "safetensors": {"tli/*"},
     "tokenizers": {"tli/*"},
-    "huggingface_hub": {"tli/hub", "tli/base"},
+    "huggingface_hub": {"tli/hub", "tli/base", "tli/dataset"},
     "numpy": {"tli/*"},
-    "datasets": {"tli/data", "tli/corpus"},
-    "pyarrow": {"tli/data", "tli/corpus"},
+    "datasets": {"tli/dataset"},
+    "pyarrow": {"tli/corpus"},
     "packaging": {"sweeps/doctor"},
 }
 # Of these: may import, need not.
@@ -49,10 +49,8 @@ OPTIONAL = {
     ("rich", "sweeps/summary"),
     ("ray", "sweeps/submit"),
     ("huggingface_hub", "tli/base"),
-    ("datasets", "tli/corpus"),
-    ("datasets", "tli/data"),
+    ("datasets", "tli/dataset"),
     ("pyarrow", "tli/corpus"),
-    ("pyarrow", "tli/data"),
 }
 # Rooms of tli that a command line loads before it knows whether it will need a tensor: heavy imports there are
 # made inside functions, or under TYPE_CHECKING.

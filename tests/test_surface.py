@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from sweeps.arguments import parser as sweeps_parser
 from tli.arguments import parser as tli_parser
+from tli.dataset import EXTRA
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -215,3 +217,47 @@ def test_ray_has_one_version_everywhere() -> None:
         "4.5.6",
         "7.8.9",
     ]
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    """Of `tli` in the dependencies or the extra for text, of `sweeps` there or in its own extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+
+    def names(*lists: list[str]) -> set[str]:
+        return {canonicalize_name(Requirement(line).name) for each in lists for line in each}
+
+    core = names(project["dependencies"], extras[EXTRA])
+    declared = {"tli": core, "sweeps": core | names(extras["sweeps"])}
+    called = {"yaml": "pyyaml"}
+    imported = {
+        (package, top)
+        for package in declared
+        for path in (ROOT / package).rglob("*.py")
+        for top in re.findall(
+            r"^ *(?:import|from) (\w+)[\w.]*(?: import| as|$)", path.read_text(), re.MULTILINE
+        )
+        if top not in sys.stdlib_module_names | {"tli", "sweeps"}
+    }
+    assert ("tli", "huggingface_hub") in imported
+    assert {
+        (package, top)
+        for package, top in imported
+        if canonicalize_name(called.get(top, top)) not in declared[package]
+    } == set()
+
+
+def test_extras_that_are_named_are_there() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known = set(extras["optional-dependencies"])
+    code = [path for package in ("tli", "sweeps") for path in (ROOT / package).rglob("*.py")]
+    places = [*code, *DOCUMENTS, ROOT / "Makefile"]
+    named = {
+        (path.name, extra)
+        for path in places
+        for written in re.findall(r"(?:tli-sweeps|\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8"))
+        for extra in written.split(",")
+    }
+    assert {extra for _, extra in named} >= {"sweeps", "dev"}
+    assert {(place, extra) for place, extra in named if extra not in known} == set()
+    assert EXTRA in known

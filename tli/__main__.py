@@ -217,11 +217,16 @@ def _change(options: argparse.Namespace, base: Base | None) -> tuple[float, ...]
     """How much each layer changes the hidden state, for --sets."""
     if base is None:
         raise InputError(Problem("--sets", "no model", "one to measure", "naming it in place of --depth"))
+    from tli.dataset import Source
     from tli.importance import measure
     from tli.loading import quieten
+    from tli.sources import name_problems
 
+    text = options.text if options.text is not None else "builtin:stdlib"
+    if problems := list(name_problems(text, "--text")):
+        raise InputError(*problems)
     quieten()
-    return measure(base, options.text or "builtin:stdlib", where="--text")
+    return measure(base, Source(text, where="--text"), where="--text")
 
 
 def _saved(options: argparse.Namespace, problems: list[Problem]) -> Plan | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def write_text(target: Path, text: str) -> None:
 def clear(target: Path) -> None:
     """Removes what killed runs left beside `target`; done first, it takes no room from the next run."""
     if target.parent.is_dir():
-        remove_left(target.parent, f".{target.name}.tmp-*")
+        remove_left(target.parent, f".{glob.escape(target.name)}.tmp-*")
 
 
 def taken(target: Path) -> list[Problem]:
@@ -74,7 +75,7 @@ def _unwritable(target: Path, error: OSError) -> Problem:
 
 def remove_left(folder: Path, pattern: str) -> None:
     """Removes what killed processes of this machine left aside: names that match and end in `-<pid>`."""
-    for left in folder.glob(pattern):
+    for left in folder.glob(pattern):  # of names: a pattern has them escaped
         if _alive(left.name.rpartition("-")[2]):
             continue
         if left.is_dir():

@@ -20,6 +20,7 @@ from tli.fingerprint import fingerprint
 from tli.header import BITS, TensorInfo, shown
 from tli.lengths import context_of
 from tli.model_files import link_problems, side_files, size_problems
+from tli.places import expanded
 from tli.references import ADAPTER, CONFIG, folder_problems
 
 BUILTIN = "builtin:"
@@ -114,7 +115,7 @@ def find(
 
     Raises CheckpointError with all problems. A folder comes before a hub id of the same name.
     """
-    folder = Path(model).expanduser()
+    folder = expanded(model, where)
     if model.startswith(BUILTIN):
         folder = _BUILTINS / model.removeprefix(BUILTIN)
         if not re.fullmatch(r"[\w-]+", model.removeprefix(BUILTIN)) or not (folder / "config.json").is_file():

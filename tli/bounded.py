@@ -7,13 +7,14 @@ read. JSON must be what every reader takes: no NaN, no Infinity, no name twice, 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
+from tli.files import reader
 from tli.header import no_constant, unique
 
 CONFIG_LIMIT = 10_000_000  # bytes of a configuration; large ones have some hundred thousand
@@ -27,16 +28,17 @@ def read_bounded(path: Path, limit: int) -> bytes:
         ValueError: a device, pipe or folder, or a larger file.
         OSError: the file cannot be opened or read.
     """
-    # Without O_NONBLOCK a pipe would be waited for before it can be seen to be one.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise ValueError(f"{_kind(status.st_mode)}, not a file")
-    with os.fdopen(descriptor, "rb") as file:
+    try:
+        file = reader(path)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise ValueError(error.strerror) from None
+        raise
+    with file:
         content = file.read(limit + 1)
+        size = os.fstat(file.fileno()).st_size
     if len(content) > limit:
-        raise ValueError(f"a file of {max(status.st_size, limit + 1):,} bytes, larger than {limit:,}")
+        raise ValueError(f"a file of {max(size, limit + 1):,} bytes, larger than {limit:,}")
     return content
 
 
@@ -65,12 +67,6 @@ def reason_of(error: Exception) -> str:
     """Why a file could not be read, in one line of at most 200 characters."""
     told = error.strerror if isinstance(error, OSError) else None
     return " ".join((told or str(error) or type(error).__name__).split())[:200]
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a folder"
-    return "a pipe or socket" if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else "a device"
 
 
 def _finite(digits: str) -> float:

@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli import corpus
+from tli.dataset import Source, commit
 from tli.errors import DataError, Problem
 from tli.files import open_regular, read_regular
 from tli.fingerprint import add_file
 from tli.model_files import tokenizer_files
-from tli.tokenise import build, vocabulary
+from tli.sources import on_the_hub, source_problems
+from tli.tokenise import OnProgress, build, vocabulary
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tli.base import Base
 
-_SIZES = {"uint16": 2, "uint32": 4}  # bytes of a token id, by the type that a manifest names
 _LARGEST = 1 << 20  # bytes of a manifest
 
 
@@ -40,6 +41,10 @@ class DataSettings:
 
     Without `heldout`, a fixed share of the documents is held out, chosen by a hash of their text; a source
     of one single document is cut, and its end is held out.
+
+    Split, configuration and revision are those of a Hugging Face dataset. Where those of `heldout` are left
+    out, they are those of `source` if it is the same dataset; of another one the same split, the only
+    configuration and the main branch. `max_tokens` ends the training side; no more is read than that takes.
     """
 
     source: str = corpus.STDLIB
@@ -47,60 +52,54 @@ class DataSettings:
     heldout_fraction: float = 0.05
     text_field: str = "text"
     split: str = "train"
+    configuration: str | None = None
+    revision: str | None = None
+    heldout_split: str | None = None
+    heldout_configuration: str | None = None
+    heldout_revision: str | None = None
+    max_tokens: int | None = None
     sequence_length: int = 128
     eval_tokens: int = 16_384
 
+    @property
+    def train_source(self) -> Source:
+        """Where the training text is read from."""
+        return Source(self.source, self.text_field, self.split, self.configuration, self.revision)
 
-def source_problems(settings: DataSettings, where: str = "data") -> list[Problem]:
-    """What is wrong with the sources, as far as names and sizes tell; nothing is read."""
-    problems = []
-    for field in ("source", "heldout"):
-        source = getattr(settings, field)
-        if source is None or source == corpus.STDLIB:
-            continue
-        place = f"{where}.{field}"
-        if source.startswith("builtin:"):
-            problems.append(Problem(place, repr(source), f"a built-in text: {corpus.STDLIB}", corpus.STDLIB))
-            continue
-        files = corpus.matching_files(source)
-        if not files and corpus.names_files(source) and not corpus.dataset_folder(source):
-            problems.append(
-                Problem(place, f"{source!r}, which matches no file", "files that exist", f"ls {source}")
-            )
-        problems += [
-            Problem(place, f"{str(file)!r}", f"one of {', '.join(corpus.SUFFIXES)}", "convert it to jsonl")
-            for file in files
-            if file.suffix not in corpus.SUFFIXES
-        ]
-        if files and all(_is_blank(file) for file in files):
-            problems.append(Problem(place, f"{source!r}, which is empty", "text", "another file"))
-    problems += _overlap(settings, where)
-    return problems
-
-
-def _is_blank(path: Path) -> bool:
-    """Whether a file holds nothing but white space; only small ones are looked into."""
-    try:
-        size = path.stat().st_size
-        return size == 0 or (size < 65_536 and not path.read_bytes().strip())
-    except OSError:
-        return False  # told of when it is read
-
-
-def _overlap(settings: DataSettings, where: str) -> list[Problem]:
-    if settings.heldout is None or corpus.STDLIB in (settings.source, settings.heldout):
-        return []
-    shared = {path.resolve() for path in corpus.matching_files(settings.source)}
-    shared &= {path.resolve() for path in corpus.matching_files(settings.heldout)}
-    return [
-        Problem(
-            f"{where}.heldout", f"{str(path)!r}, which is also trained on", "text of its own", "another file"
+    @property
+    def heldout_source(self) -> Source | None:
+        """Where the held-out text is read from, if it is another place."""
+        if self.heldout is None:
+            return None
+        same = self.heldout == self.source
+        return Source(
+            self.heldout,
+            self.text_field,
+            self.heldout_split or self.split,
+            self.heldout_configuration or (self.configuration if same else None),
+            self.heldout_revision or (self.revision if same else None),
+            where="data.heldout",
         )
-        for path in sorted(shared)
-    ]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The one or two of them."""
+        return (self.train_source, *([self.heldout_source] if self.heldout_source else []))
+
+    def pinned(self, cache: Path) -> DataSettings:
+        """The same text for good: datasets on the hub at the commits that they are at now.
+
+        Where the hub cannot be reached, those of which token files are in the cache.
+
+        Raises:
+            DataError: there is no such dataset or revision, or neither the hub nor token files.
+        """
+        commits = tuple(_pinned(source, cache) for source in self.sources)
+        return replace(self, revision=commits[0], heldout_revision=commits[1] if commits[1:] else None)
 
 
-_FORMAT = b"tokens 3"  # of the token files; another one makes them anew
+_FORMAT = b"tokens 4"  # of the token files; another one makes them anew
+_WIDTHS = {"uint16": 2, "uint32": 4}  # bytes of an id
 
 
 class Tokens:
@@ -118,6 +117,8 @@ class Tokens:
 
         self.folder = folder
         manifest = _manifest(folder)
+        if manifest is None:
+            raise DataError(Problem(str(folder), "token files that are not whole", "those of one text"))
         dtype = np.dtype(manifest["dtype"])
         self.train: np.ndarray = np.memmap(folder / "train.bin", dtype=dtype, mode="r")
         self.heldout: np.ndarray = np.memmap(folder / "heldout.bin", dtype=dtype, mode="r")
@@ -179,82 +180,122 @@ class Batches:
 
 def tokens_ready(settings: DataSettings, base: Base, cache: Path) -> bool:
     """Whether the token files of these settings are in the cache already."""
-    return _whole(cache / _cache_key(settings, base))
+    return ready_counts(settings.pinned(cache), base, cache) is not None
 
 
-def open_tokens(settings: DataSettings, base: Base, cache: Path) -> Tokens:
+def ready_counts(settings: DataSettings, base: Base, cache: Path) -> tuple[int, int] | None:
+    """Tokens of the training and of the held-out side, if the token files of pinned settings are there."""
+    manifest = _manifest(cache / _cache_key(settings, base))
+    return None if manifest is None else (manifest["train_tokens"], manifest["heldout_tokens"])
+
+
+def token_counts(cache: Path, digest: str) -> tuple[int, int] | None:
+    """Tokens of the training and of the held-out side, if token files of this digest are in the cache."""
+    for manifest in _manifests(cache):
+        if manifest["digest"] == digest:
+            return manifest["train_tokens"], manifest["heldout_tokens"]
+    return None
+
+
+def open_tokens(
+    settings: DataSettings,
+    base: Base,
+    cache: Path,
+    *,
+    on_progress: OnProgress = lambda _progress: None,
+    workers: int | None = None,
+) -> Tokens:
     """The token files for these settings and this base's tokenizer, made now if they are not in the cache.
 
-    The cache key covers the sources' content (by place, size and time for files and for what is in a folder),
-    the split, the tokenizer and the model's vocabulary.
+    The cache key covers the sources' content (by place, size and time for files and for what is in a folder,
+    by commit for datasets on the hub), the split, the tokenizer and the model's vocabulary.
+
+    Args:
+        settings: what text.
+        base: whose tokenizer.
+        cache: the folder of all token files.
+        on_progress: called while they are made; what it raises ends that.
+        workers: processes that make them; None for as many as this process may use cores.
 
     Raises:
         DataError: a source is missing, empty, unreadable, or the same text is on both sides.
         CheckpointError: the base has no tokenizer, or one that is not the model's.
     """
+    if problems := source_problems(settings):
+        raise DataError(*problems)
+    settings = settings.pinned(cache)
     folder = cache / _cache_key(settings, base)
-    if not _whole(folder):
-        problems = source_problems(settings)
-        if problems:
-            raise DataError(*problems)
+    if _manifest(folder) is None:
         cache.mkdir(parents=True, exist_ok=True)
         with os.fdopen(open_regular(cache / ".lock", os.O_WRONLY | os.O_CREAT), "wb") as lock:
             # Workers that start together wait for the one that builds, with all cores, and then share.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _whole(folder):
+            if _manifest(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
-                build(settings, base, folder)
+                build(settings, base, folder, on_progress=on_progress, workers=workers)
     return Tokens(folder)
 
 
-def _whole(folder: Path) -> bool:
-    """Whether token files are there, as long as their manifest says; what is not is made again."""
+def _pinned(source: Source, cache: Path) -> str | None:
+    """The commit of a dataset on the hub; of other sources the revision as it stands."""
+    if not on_the_hub(source):
+        return source.revision
+    found = commit(source)
+    if found is not None:
+        return found
+    for manifest in _manifests(cache) if source.revision is None else ():
+        for known in manifest["sources"]:
+            if {**known, "revision": None} == asdict(source):
+                return str(known["revision"])
+    got = f"{source.shown}, no files here, and the hub cannot be reached"
+    raise DataError(Problem(source.where, got, "files, or a dataset on the hub", "the same command later"))
+
+
+def _manifests(cache: Path) -> list[dict[str, Any]]:
+    """Those of all whole token files, the newest first."""
+    folders = [path.parent for path in cache.glob("*/manifest.json")]
+    folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return [manifest for folder in folders if (manifest := _manifest(folder)) is not None]
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """What token files say of themselves; None unless they are as it says. Others are made again."""
     try:
-        manifest = _manifest(folder)
-        size = _SIZES[manifest["dtype"]]
-        files = {side: (folder / f"{side}.bin").lstat() for side in ("train", "heldout")}
-        return all(
-            stat.S_ISREG(file.st_mode) and file.st_size == manifest[f"{side}_tokens"] * size
-            for side, file in files.items()
+        manifest: dict[str, Any] = json.loads(read_regular(folder / "manifest.json", _LARGEST))
+        width = _WIDTHS[manifest["dtype"]]
+        counts = [manifest[name] for name in ("train_tokens", "heldout_tokens", "heldout_bytes")]
+        sound = all(type(each) is int and each >= 0 for each in counts)
+        sound = sound and isinstance(manifest["digest"], str)
+        sound = sound and all(isinstance(known["name"], str) for known in manifest["sources"])
+        files = [(folder / f"{side}.bin").lstat() for side in ("train", "heldout")]
+        whole = all(
+            stat.S_ISREG(file.st_mode) and file.st_size == count * width
+            for file, count in zip(files, counts, strict=False)
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """What was written beside token files.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError, RecursionError: it cannot be read, or is not that.
-    """
-    manifest: dict[str, Any] = json.loads(read_regular(folder / "manifest.json", _LARGEST))
-    counts = [manifest[name] for name in ("train_tokens", "heldout_tokens", "heldout_bytes")]
-    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in counts):
-        raise ValueError("counts are whole numbers")
-    if not isinstance(manifest["digest"], str) or manifest["dtype"] not in _SIZES:
-        raise ValueError("not what is written")
-    return manifest
+        return None
+    return manifest if sound and whole else None
 
 
 def _cache_key(settings: DataSettings, base: Base) -> str:
+    """The name of the token files of pinned settings."""
     digest = hashlib.sha256(_FORMAT)
     what = asdict(replace(settings, sequence_length=0, eval_tokens=0))  # of batches, not of token files
-    for field in ("source", "heldout"):
-        source = what[field]
+    for source in settings.sources:
+        field = source.where.rpartition(".")[2]
         digest.update(f"{field}\n".encode())
-        if source == corpus.STDLIB:
+        if source.name == corpus.STDLIB:
             digest.update(sys.version.encode())
-        elif source is not None:
-            paths = corpus.matching_files(source)
-            folder = corpus.dataset_folder(source)
-            if folder is not None and not paths:
-                paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            if paths:
-                what[field] = "paths"  # however they are written
-            for path in paths:
-                status = path.stat()
-                digest.update(os.fsencode(path.resolve()))
-                digest.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
+            continue
+        paths = corpus.matching_files(source.name)
+        if source.folder is not None and not paths:
+            paths = sorted(path for path in source.folder.rglob("*") if path.is_file())
+        if paths:
+            what[field] = "paths"  # however they are written
+        for path in paths:
+            status = path.stat()
+            digest.update(os.fsencode(path.resolve()))
+            digest.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
     digest.update(json.dumps([what, vocabulary(base)], sort_keys=True).encode())
     for path in tokenizer_files(base.folder):
         add_file(digest, path)

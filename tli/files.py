@@ -1,4 +1,4 @@
-"""Regular files alone: opened without following a link, read within a limit, replaced as a whole.
+"""Regular files alone: links followed only where asked, read within a limit, replaced as a whole.
 
 What lies in a folder of results may come from a stranger: a link there leads a write to a file of the user's,
 a named pipe or a device is read for ever, and a single line may be larger than memory.
@@ -11,28 +11,51 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _CHUNK = 1 << 20  # bytes that are read at once
-_APART = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # without waiting for the other end of a pipe
+_APART = os.O_CLOEXEC | os.O_NONBLOCK  # without waiting for the other end of a pipe
 
 
-def open_regular(path: Path, flags: int, mode: int = 0o644) -> int:
+def open_regular(path: Path, flags: int, mode: int = 0o644, *, follow: bool = False) -> int:
     """A descriptor of a regular file; `flags` and `mode` as for `os.open`.
+
+    Args:
+        path: of the file.
+        flags: what is done with it.
+        mode: permissions of one that is made.
+        follow: take a link for the file that it leads to, as the user's own texts and models may be.
 
     Raises:
         OSError: it is a link (ELOOP) or no regular file (EINVAL), or the system refuses it.
     """
     # Emptied only once it is known to be no device and no pipe.
-    descriptor = os.open(path, (flags & ~os.O_TRUNC) | _APART, mode)
+    descriptor = os.open(path, (flags & ~os.O_TRUNC) | _APART | (0 if follow else os.O_NOFOLLOW), mode)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "Not a regular file", str(path))  # noqa: TRY301
+        found = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(found):
+            raise OSError(errno.EINVAL, f"{_kind(found)}, not a file", str(path))  # noqa: TRY301
         if flags & os.O_TRUNC:
             os.ftruncate(descriptor, 0)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe or socket" if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else "a device"
+
+
+def reader(path: Path) -> BinaryIO:
+    """A regular file, or one that a link leads to, opened for reading in bytes.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    return os.fdopen(open_regular(path, os.O_RDONLY, follow=True), "rb")
 
 
 def read_regular(path: Path, limit: int) -> bytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tli.base import Base
-from tli.corpus import STDLIB, documents, stdlib_documents
+from tli.dataset import Source
+from tli.encode import Encoder
 from tli.errors import CheckpointError, DataError, Problem
 from tli.families import family_of, loading_problems
 from tli.quantised import training_problems
+from tli.split import always_trained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 SEQUENCE = 128  # tokens of one sequence, or the model's context where that is shorter
 SEQUENCES = 32
+_CHARACTERS = 32  # of a token at most, or nearly so: more of a document need not be tokenised
 
 
 def layer_changes(model: PreTrainedModel, tokens: Tensor | np.ndarray) -> tuple[float, ...]:
@@ -52,11 +55,23 @@ def layer_changes(model: PreTrainedModel, tokens: Tensor | np.ndarray) -> tuple[
     return tuple(changes)
 
 
-def measure(base: Base, source: str, *, where: str = "text") -> tuple[float, ...]:
-    """`layer_changes` of a base model on the beginning of a text, of at most 32 sequences of 128 tokens.
+def measure(
+    base: Base, source: Source, *, model: PreTrainedModel | None = None, where: str = "text"
+) -> tuple[float, ...]:
+    """`layer_changes` of a base on the beginning of a text, of at most 32 sequences of 128 tokens.
 
-    `source` is builtin:stdlib or names files. Raises DataError where
-    there is no text, or too little of it, and CheckpointError for quantised weights.
+    The text is what is trained on under every split of the source by a share of up to one half
+    (`tli.split.always_trained`): the same for a plan and for every sweep on that source, and never held out.
+
+    Args:
+        base: the model, and its tokenizer.
+        source: builtin:stdlib, files, or a dataset.
+        model: the base where it is in memory already.
+        where: the setting or option that names the text, for messages.
+
+    Raises:
+        DataError: there is no text, or too little of it.
+        CheckpointError: quantised weights, or no tokenizer.
     """
     import torch
 
@@ -67,14 +82,18 @@ def measure(base: Base, source: str, *, where: str = "text") -> tuple[float, ...
     if problems:
         raise CheckpointError(*problems)
     length = min(SEQUENCE, base.facts.context or SEQUENCE)
-    tokenizer = load_tokenizer(base.folder)
+    encoder = Encoder(load_tokenizer(base.folder), base.folder, "int64")
+    wanted = SEQUENCES * length
     ids: list[int] = []
-    found = stdlib_documents(heldout=False) if source == STDLIB else documents(source)
-    for document in found:
-        ids += tokenizer.encode(document.text, add_special_tokens=False)
-        if len(ids) >= SEQUENCES * length:
+    for document in always_trained(source):
+        for chunk in document.chunks():
+            ids += encoder.ids([chunk[: wanted * _CHARACTERS]])[0]
+            if len(ids) >= wanted:
+                break
+        if len(ids) >= wanted:
             break
     count = min(SEQUENCES, len(ids) // length)
     if not count:
         raise DataError(Problem(where, f"{len(ids)} tokens", f"at least {length}, one sequence", "more text"))
-    return layer_changes(load_model(base.folder), torch.tensor(ids[: count * length]).reshape(count, length))
+    tokens = torch.tensor(ids[: count * length]).reshape(count, length)
+    return layer_changes(model if model is not None else load_model(base.folder), tokens)

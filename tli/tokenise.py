@@ -1,29 +1,59 @@
-"""Sources to token files: which documents are on which side, and what their tokens are."""
+"""Sources to token files, in one stream: a little text in memory at a time, whatever there is of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO, Self
 
-from tli import corpus
 from tli.aside import new_folder
 from tli.base import vocabulary_of
-from tli.corpus import Document
+from tli.corpus import Document, extent
+from tli.dataset import reason
+from tli.encode import Encoded, Encoder, encoded, groups, processes
 from tli.errors import CheckpointError, DataError, Problem
+from tli.split import Stretch, stretches
 
 if TYPE_CHECKING:
     from tli.base import Base
     from tli.data import DataSettings
 
 _PLACES = {"train": "data.source", "heldout": "data.heldout"}
+_OFTEN = 0.2  # seconds between two calls of `on_progress`
 
 
-def build(settings: DataSettings, base: Base, folder: Path) -> None:
+@dataclass(frozen=True)
+class Progress:
+    """How far the making of token files is: tokens written, and the share of the text read if it is known."""
+
+    tokens: int
+    share: float | None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def build(
+    settings: DataSettings,
+    base: Base,
+    folder: Path,
+    *,
+    on_progress: OnProgress = lambda _progress: None,
+    workers: int | None = None,
+) -> None:
     """Write train.bin, heldout.bin (flat token ids) and manifest.json into a folder that becomes `folder`.
+
+    Args:
+        settings: what text.
+        base: whose tokenizer.
+        folder: to be made.
+        on_progress: called a few times a second; what it raises ends the work, and nothing is left of it.
+        workers: processes that tokenise; None for as many as this process may use cores.
 
     Raises:
         DataError: a source cannot be read or is empty, or the same text is on both sides.
@@ -35,33 +65,32 @@ def build(settings: DataSettings, base: Base, folder: Path) -> None:
 
     tokenizer = load_tokenizer(base.folder)
     known = vocabulary(base)
-    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     dtype = np.dtype(np.uint16 if (known or len(tokenizer)) <= 2**16 else np.uint32)
-    train, heldout = _two_sides(settings)
+    encoder = Encoder(tokenizer, base.folder, dtype.name)
+    workers = processes() if workers is None else workers
     with new_folder(folder) as aside:
-        digest = hashlib.sha256()
-        written = {}
-        for side, docs in (("train", train), ("heldout", heldout)):
-            size = _Counted()
-            with (aside / f"{side}.bin").open("wb") as out:
-                for ids in _token_lists(docs, tokenizer, size):
-                    row = np.asarray([*ids, *end], dtype=np.int64)
-                    if known is not None and row.max() >= known:
-                        raise CheckpointError(foreign_tokenizer(base, int(row.max()), known))
-                    content = row.astype(dtype).tobytes()
-                    out.write(content)
-                    digest.update(content)
-                    size.tokens += len(row)
-            written[side] = size
-        empty = [_PLACES[side] for side, size in written.items() if size.tokens == 0]
+        with _Sides(aside, dtype.itemsize, settings) as sides:
+            watch = _Watch(settings, sides, on_progress)
+            for stretch in stretches(settings, watch.documents):
+                with closing(encoded(groups(stretch.documents), encoder, workers)) as made:
+                    for each in made:
+                        if known is not None and each.largest >= known:
+                            raise CheckpointError(foreign_tokenizer(base, each.largest, known))
+                        sides.add(each)
+                        watch.read(each.size)
+                        if sides.enough(stretch):
+                            break
+            tokens = sides.tokens
+        empty = [_PLACES[side] for side, count in tokens.items() if count == 0]
         if empty:
             raise DataError(*(Problem(place, "no text", "text", "another source") for place in empty))
         manifest = {
+            "sources": [asdict(source) for source in settings.sources],
             "settings": asdict(settings),
             "dtype": dtype.name,
-            "digest": digest.hexdigest(),
-            **{f"{side}_tokens": size.tokens for side, size in written.items()},
-            "heldout_bytes": written["heldout"].bytes,
+            "digest": _digest(aside),
+            **{f"{side}_tokens": count for side, count in tokens.items()},
+            "heldout_bytes": sides.heldout_bytes,
         }
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False))
 
@@ -84,103 +113,83 @@ def foreign_tokenizer(base: Base, largest: int, known: int) -> Problem:
     )
 
 
-def _two_sides(settings: DataSettings) -> tuple[Iterable[Document], Iterable[Document]]:
-    fields = {"text_field": settings.text_field, "split": settings.split}
-
-    def side(source: str, *, heldout: bool) -> Iterator[Document]:
-        if source == corpus.STDLIB:
-            return corpus.stdlib_documents(heldout=heldout)
-        return corpus.documents(source, **fields)
-
-    if settings.heldout is not None:
-        train = list(side(settings.source, heldout=False))
-        heldout = list(side(settings.heldout, heldout=True))
-        _refuse_shared(train, heldout)
-        return train, heldout
-    if settings.source == corpus.STDLIB:
-        return side(corpus.STDLIB, heldout=False), side(corpus.STDLIB, heldout=True)
-    return _split(list(side(settings.source, heldout=False)), settings.heldout_fraction)
+def _digest(folder: Path) -> str:
+    """SHA-256 of both sides, the training side first."""
+    digest = hashlib.sha256()
+    for side in _PLACES:
+        with (folder / f"{side}.bin").open("rb") as file:
+            while part := file.read(2**20):
+                digest.update(part)
+    return digest.hexdigest()
 
 
-def _split(docs: list[Document], fraction: float) -> tuple[list[Document], list[Document]]:
-    """Two sides without a document in common, the same ones whatever the order.
+class _Sides:
+    """The two token files while they are written."""
 
-    Raises:
-        DataError: many documents, all of the same text.
-    """
-    if len(docs) == 1:
-        text = docs[0].text
-        cut = len(text) - int(len(text) * fraction)
-        return [Document(docs[0].name, text[:cut])], [Document(docs[0].name, text[cut:])]
+    def __init__(self, folder: Path, width: int, settings: DataSettings) -> None:
+        self._width, self._most = width, settings.max_tokens
+        share = settings.heldout_fraction
+        # Of both sides as much is read as would be read without the limit, in proportion.
+        self._least_heldout = (self._most or 0) * share / (1 - share)
+        self._files: dict[str, BinaryIO] = {side: (folder / f"{side}.bin").open("wb") for side in _PLACES}
+        self.tokens = dict.fromkeys(_PLACES, 0)
+        self.heldout_bytes = 0
 
-    def draw(doc: Document) -> float:
-        # By text, so that equal documents land on one side.
-        return int.from_bytes(hashlib.sha256(doc.text.encode()).digest()[:8], "big") / 2**64
+    def __enter__(self) -> Self:
+        return self
 
-    ranked = sorted(map(draw, docs))
-    below = [place for place in ranked if place < ranked[-1]]
-    if docs and not below:
-        got = f"{len(docs)} documents that are all the same"
-        raise DataError(Problem("data.source", got, "documents that differ", "data.heldout: TEXT OF ITS OWN"))
-    count = max(1, round(len(docs) * fraction))
-    boundary = below[min(count, len(below)) - 1] if docs else 0.0
-    return [d for d in docs if draw(d) > boundary], [d for d in docs if draw(d) <= boundary]
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
 
+    def add(self, made: Encoded) -> None:
+        """Write what was made; of the training side no more than is wanted."""
+        train = made.train
+        if self._most is not None:
+            train = train[: max(0, self._most - self.tokens["train"]) * self._width]
+        for side, content in (("train", train), ("heldout", made.heldout)):
+            try:
+                self._files[side].write(content)
+            except OSError as error:
+                raise DataError(Problem(self._files[side].name, reason(error), "room to write to")) from None
+            self.tokens[side] += len(content) // self._width
+        self.heldout_bytes += made.heldout_bytes
 
-def _refuse_shared(train: list[Document], heldout: list[Document]) -> None:
-    trained = {hashlib.sha256(doc.text.encode()).digest(): doc.name for doc in train}
-    shared = [
-        doc for doc in heldout if doc.text.strip() and hashlib.sha256(doc.text.encode()).digest() in trained
-    ]
-    if shared:
-        name = trained[hashlib.sha256(shared[0].text.encode()).digest()]
-        raise DataError(
-            Problem(
-                "data.heldout",
-                f"{len(shared)} documents that are also trained on, first {shared[0].name!r} = {name!r}",
-                "text of its own",
-                "remove them from one side",
-            )
-        )
-
-
-@dataclass
-class _Counted:
-    """What was written of one side: tokens, and UTF-8 bytes of its text."""
-
-    tokens: int = 0
-    bytes: int = 0
+    def enough(self, stretch: Stretch) -> bool:
+        """Whether the rest of a stretch need not be read: the training side is full."""
+        if self._most is None or self.tokens["train"] < self._most:
+            return False
+        if stretch.heldout is None:
+            return self.tokens["heldout"] >= max(1, self._least_heldout)
+        return not stretch.heldout
 
 
-def _token_lists(docs: Iterable[Document], tokenizer: Any, size: _Counted) -> Iterator[list[int]]:
-    """Token ids of each document that has any; counts the text's bytes."""
-    for group in _groups(docs):
-        yield from filter(None, _encode(tokenizer, [doc.text for doc in group]))
-        size.bytes += sum(len(doc.text.encode()) for doc in group)
+class _Watch:
+    """Says how far the work is, a few times a second."""
 
+    def __init__(self, settings: DataSettings, sides: _Sides, on_progress: OnProgress) -> None:
+        self._all = sum(extent(source) for source in settings.sources)
+        self._most, self._sides, self._on_progress = settings.max_tokens, sides, on_progress
+        self._read, self._next = 0.0, 0.0
 
-def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, nothing added."""
-    fast = getattr(tokenizer, "backend_tokenizer", None)
-    if fast is None:
-        return list(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
-    # The same ids without offsets and masks, which would be half of the time. A tokenizer that was saved with
-    # a length to cut or fill to would do so.
-    fast.no_truncation()
-    fast.no_padding()
-    fast.encode_special_tokens = getattr(tokenizer, "split_special_tokens", False)
-    return [encoding.ids for encoding in fast.encode_batch_fast(texts, add_special_tokens=False)]
+    def documents(self, found: Iterator[Document]) -> Iterator[Document]:
+        """Documents, watched while they are read."""
+        for each in found:
+            self._tick()
+            yield each
 
+    def read(self, size: float) -> None:
+        """So much more of the text is done."""
+        self._read += size
+        self._tick()
 
-def _groups(docs: Iterable[Document], characters: int = 4_000_000) -> Iterator[list[Document]]:
-    """Documents in groups of some millions of characters: enough to tokenise in parallel, little to hold."""
-    group: list[Document] = []
-    held = 0
-    for doc in docs:
-        group.append(doc)
-        held += len(doc.text)
-        if held >= characters:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _OFTEN
+        tokens = self._sides.tokens
+        shares = [min(1.0, self._read / self._all)] if self._all else []
+        if self._most is not None:
+            shares.append(min(1.0, tokens["train"] / self._most))
+        self._on_progress(Progress(sum(tokens.values()), max(shares, default=None)))

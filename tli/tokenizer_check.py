@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli import corpus
 from tli.base import Base
+from tli.dataset import Source
 from tli.errors import DataError, Problem
 from tli.tokenise import foreign_tokenizer, vocabulary
 
@@ -61,21 +63,25 @@ def _end(base: Base, tokenizer: Any) -> int:
 
 
 def _beginnings(settings: DataSettings) -> Iterator[str]:
-    for source, heldout in ((settings.source, False), (settings.heldout, True)):
-        if source == corpus.STDLIB:
-            yield next(corpus.stdlib_documents(heldout=heldout)).text[:_CHARACTERS]
-        elif source is not None:
-            yield from (_beginning(path, settings) for path in corpus.matching_files(source)[:1])
+    for source in settings.sources:
+        if source.name == corpus.STDLIB:
+            yield from (_start(next(corpus.stdlib_documents(heldout=side))) for side in (False, True))
+        else:
+            yield from (_beginning(path, source) for path in corpus.matching_files(source.name)[:1])
 
 
-def _beginning(path: Path, settings: DataSettings) -> str:
+def _start(document: corpus.Document) -> str:
+    return next(document.chunks(), "")[:_CHARACTERS]
+
+
+def _beginning(path: Path, source: Source) -> str:
     """The first text of a file; nothing of one that cannot be read, which other checks name."""
     if path.suffix in (".jsonl", ".parquet"):
         try:
-            rows = corpus.documents(glob.escape(str(path)), text_field=settings.text_field)
-            return next((row.text[:_CHARACTERS] for row in rows), "")
+            row = next(corpus.documents(replace(source, name=glob.escape(str(path)))), None)
         except DataError:
             return ""
+        return _start(row) if row is not None else ""
     try:
         with path.open("rb") as file:
             return file.read(_CHARACTERS).decode(errors="ignore")

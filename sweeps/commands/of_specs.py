@@ -40,6 +40,8 @@ def _validate(options: argparse.Namespace) -> int:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
         print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
+        for note in checked.notes:
+            print_text(f"note: {note}")
     return 0
 
 

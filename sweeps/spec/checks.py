@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from sweeps.addresses import holds_secret
-from sweeps.errors import Problem
+from sweeps.errors import InputError, Problem
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import (
@@ -24,6 +24,7 @@ from sweeps.spec.settings import (
 )
 from sweeps.wording import Fault, masked, nearest, shown
 from tli.injection import injection_problems
+from tli.places import expanded
 from tli.recipe import recipe_problems
 
 RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
@@ -60,8 +61,13 @@ def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Itera
         yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
 
 
-def data_faults(data: DataSettings) -> Iterator[Fault]:
-    """Too little held-out text to fill one sequence."""
+def data_faults(data: DataSettings, trial: TrialSettings) -> Iterator[Fault]:
+    """Too little text to fill one held-out sequence, or one batch."""
+    least = trial.recipe.batch_tokens + 1
+    if data.max_tokens is not None and data.max_tokens < least:
+        expected = f"at least {least:,}, one batch and the token behind it"
+        involves = ("trial.recipe.batch_tokens",)
+        yield Fault("data.max_tokens", f"{data.max_tokens:,}", expected, "null", involves)
     if data.eval_tokens < data.sequence_length:
         expected = f"at least one sequence of {data.sequence_length} tokens"
         remedy = str(64 * data.sequence_length)
@@ -129,6 +135,11 @@ def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) 
     study = "sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
     if not _is_store(storage.study, ("sqlite", "postgresql")):
         yield Fault("storage.study", shown(storage.study), study, _address_remedy(storage.study))
+    try:
+        expanded(storage.artifacts, "storage.artifacts")
+    except InputError as error:
+        (problem,) = error.problems
+        yield Fault(problem.where, problem.got, problem.expected, problem.remedy)
     if "://" in storage.artifacts:
         expected = "a folder that all trials can reach"
         yield Fault("storage.artifacts", shown(storage.artifacts), expected, "runs")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.wording import Fault, nearest, shown
+from tli.places import means_null
 
 _NAME = re.compile(r"\w+", re.ASCII)
 
@@ -22,6 +23,7 @@ class Setting:
     names: tuple[str, ...] = ()  # where only these are allowed
     section: bool = False
     required: bool = False
+    optional: bool = False  # null will do
 
 
 Catalogue = Mapping[str, Setting]  # by dotted path, in the order of the spec
@@ -135,6 +137,8 @@ def _wants_text(setting: Setting) -> bool:
 
 
 def _remedy(value: Any, setting: Setting) -> str:
+    if setting.optional and isinstance(value, str) and means_null(value):
+        return "null"
     if setting.names:
         return nearest(str(value), setting.names) or _written(setting.example)
     if setting.section:

@@ -44,6 +44,7 @@ from sweeps.spec.unread import unread_faults
 from sweeps.spec.yaml_source import Source
 from sweeps.wording import Fault, masked, shown
 from tli.injection import Injection
+from tli.places import expanded
 
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
 
@@ -122,12 +123,8 @@ class Spec(Settings):
 
     @property
     def root(self) -> Path:
-        """The folder of all artifacts: relative to where the sweep was started, from `~` to where that is."""
-        written = Path(self.storage.artifacts)
-        try:
-            return written.expanduser()
-        except RuntimeError:  # a user that is not known
-            return written
+        """The folder of all artifacts, relative to where the sweep was started, `~` replaced."""
+        return expanded(self.storage.artifacts, self.where("storage.artifacts"))
 
     @property
     def study_url(self) -> str:
@@ -274,7 +271,7 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     yield from checks.name_faults(spec.name)
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
     yield from checks.untrained_faults(spec.trial, spec.search)
-    yield from checks.data_faults(spec.data)
+    yield from checks.data_faults(spec.data, spec.trial)
     yield from checks.amount_faults(spec.budget, spec.finalists, written)
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
     yield from checks.per_faults(spec.finalists.per, spec.search)

@@ -12,6 +12,7 @@ from sweeps.spec.ranges import LARGEST_INT
 from tli import data
 from tli.experts import Experts
 from tli.injection import IDENTITIES, INITS, METHODS, PLACES, SOURCES, Injection
+from tli.places import means_null
 from tli.recipe import PRECISIONS, SCHEDULES, TRAINED, Recipe
 
 
@@ -48,6 +49,8 @@ class Settings(BaseModel):
         names = extra.get("names") if isinstance(extra, dict) else None
         if isinstance(names, list) and value is not None and value not in names:
             raise ValueError("not a known name")
+        if names is None and info.field_name != "name" and isinstance(value, str) and means_null(value):
+            raise ValueError("null is meant")
         if isinstance(value, int) and abs(value) > LARGEST_INT:
             raise ValueError("too large a number")
         return value
@@ -76,6 +79,16 @@ class DataSettings(Settings):
     heldout_fraction: float = setting("a share between 0 and 1", 0.05, gt=0, lt=1)
     text_field: str = setting("the name of a column", "text", min_length=1)
     split: str = setting("the name of a split", "train", min_length=1)
+    configuration: str | None = setting("a configuration (subset) on the hub, or null", None, min_length=1)
+    revision: str | None = setting("a commit, tag or branch on the hub, or null", None, min_length=1)
+    heldout_split: str | None = setting("the name of a split, or null for split", None, min_length=1)
+    heldout_configuration: str | None = setting(
+        "a configuration (subset) on the hub, or null", None, min_length=1
+    )
+    heldout_revision: str | None = setting("a commit, tag or branch on the hub, or null", None, min_length=1)
+    max_tokens: int | None = setting(
+        "a whole number of at least 1 (training tokens that are read), or null for all", None, ge=1
+    )
     sequence_length: int = setting("a whole number of at least 2", 128, ge=2)
     eval_tokens: int = setting("a whole number of at least one sequence", 16_384, ge=1)
 
@@ -267,6 +280,7 @@ def catalogue_of(model: type[BaseModel], prefix: str = "") -> dict[str, Setting]
             names=tuple(names),  # type: ignore[arg-type]
             section=inner is not None or get_origin(described.annotation) is dict,
             required=described.is_required(),
+            optional=type(None) in _alternatives(described.annotation),
         )
         if inner is not None:
             found.update(catalogue_of(inner, f"{prefix}{name}."))

@@ -342,3 +342,34 @@ def test_foreign_text_steers_no_terminal() -> None:
         display.update([failed], "search")
     assert "\x1b" not in stream.getvalue()
     assert stream.getvalue().count(ESCAPED) == 2
+
+
+def test_work_before_the_first_trial_is_shown_now_and_then() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    display = Display("quickstart", 24, stream, clock=lambda: now[0])
+    for second in range(35):
+        now[0] = float(second)
+        display.progress("tokenising", f"{second:,}000 tokens", second / 40)
+    display.progress("tokenising", "9 tokens", None)
+    assert stream.getvalue().splitlines() == [
+        "tokenising: 10000 tokens, 25%",
+        "tokenising: 20000 tokens, 50%",
+        "tokenising: 30000 tokens, 75%",
+    ]
+
+
+@pytest.mark.parametrize(("share", "end"), [(0.25, ", 25%"), (None, "tokens")])
+def test_work_before_the_first_trial_is_a_bar_on_a_terminal(share: float | None, end: str) -> None:
+    from rich.console import Console
+
+    view = View("quickstart", 24, 0.0)
+    view.work = ("tokenising: 1,000 tokens", share)
+    for width in (40, 80, 120):
+        console = Console(width=width, file=io.StringIO())
+        with console.capture() as captured:
+            console.print(view.render(width, 24, 1.0))
+        lines = captured.get().splitlines()
+        assert "quickstart" in lines[0]
+        assert max(map(len, lines)) <= width
+    assert lines[1].rstrip().endswith(f"1,000 tokens{end.removeprefix('tokens')}")

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tli.corpus import dataset_folder, documents, matching_files, names_files, stdlib_documents
-from tli.data import DataSettings, source_problems
+from tli import corpus
+from tli.corpus import documents, matching_files, names_files, stdlib_documents
+from tli.data import DataSettings
+from tli.dataset import Source
 from tli.errors import DataError
+from tli.sources import source_problems
 
 
 def read(source: Path | str, **settings: str) -> list[tuple[str, str]]:
-    return [(doc.name, doc.text) for doc in documents(str(source), **settings)]
+    found = documents(Source(str(source), **settings))
+    return [(doc.name, "".join(doc.chunks())) for doc in found]
 
 
 def refused(source: Path, **settings: str) -> str:
@@ -217,7 +225,7 @@ def test_a_dataset_that_was_saved_to_a_folder(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     folder = tmp_path / "saved"
     datasets.Dataset.from_dict({"text": ["one", None, "two"], "n": [1, 2, 3]}).save_to_disk(str(folder))
-    assert dataset_folder(str(folder)) == folder
+    assert Source(str(folder)).folder == folder
     assert source_problems(DataSettings(source=str(folder))) == []
     assert read(folder) == [(f"{folder}, row 0", "one"), (f"{folder}, row 2", "two")]
     assert refused(folder, text_field="n").startswith("F, row 0: got int in the field 'n'; expected text")
@@ -236,3 +244,123 @@ def test_a_dataset_without_the_split(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     assert refused(tmp_path).startswith("'F': got no dataset that can be read (")
+
+
+# -- what is too long, or has no end --------------------------------------------------------------------------
+
+
+def test_a_long_text_file_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters of two to four bytes and both halves of a line end fall on the borders of parts."""
+    written = "".join(f"é{number}\r\n\U0001f600\r" for number in range(500))
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + written.encode())
+    whole = written.replace("\r\n", "\n").replace("\r", "\n")
+    for size in (1, 2, 3, 5, 64):
+        monkeypatch.setattr(corpus, "_HELD", size)
+        (document,) = documents(Source(str(path)))
+        assert document.path == path
+        assert "".join(document.chunks()) == whole
+        assert document.digest() == hashlib.sha256(whole.encode()).digest()
+        part = replace(document, start=7, stop=1003)
+        assert (
+            "".join(part.chunks()) == "".join(replace(part, path=None, text=whole).chunks()) == whole[7:1003]
+        )
+
+
+def test_a_long_text_file_that_is_not_utf8_or_blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "_HELD", 4)
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xc3\xa9" * 9 + b"\xc3(" + b"a" * 9)
+    assert refused(path).startswith("F, byte 18: got bytes that are not UTF-8")
+    path.write_bytes(b"a" * 9 + b"\xc3")
+    assert refused(path).startswith("F, byte 9: got bytes that are not UTF-8")
+    path.write_bytes(b" \n" * 9)
+    assert read(path) == []
+
+
+def test_a_row_that_is_too_long_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n')
+    os.truncate(path, 1_500_000_000)  # a line of zeros, of which the disk holds none
+    tracemalloc.start()
+    message = refused(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert message == (
+        "F:2: got a longer line; expected rows of at most 67,108,864 bytes; try one document a row"
+    )
+    assert peak < 200e6
+
+
+def test_a_parquet_row_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = parquet(tmp_path / "a.parquet", ["one", "long" * 9])
+    monkeypatch.setattr(corpus, "_LONGEST_ROW", 8)
+    assert refused(path).startswith("F, row 2: got a longer row")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "folder of pipes"])
+def test_a_source_without_an_end_is_refused(tmp_path: Path, kind: str) -> None:
+    place = {"device": Path("/dev/zero"), "folder of pipes": tmp_path / "*.txt"}.get(kind, tmp_path / "a.txt")
+    if kind == "link to a device":
+        place.symlink_to("/dev/zero")
+    elif kind != "device":
+        os.mkfifo(tmp_path / "a.txt")
+        (tmp_path / "b.txt").write_text("text")
+    for field in ("source", "heldout"):
+        first, *_ = source_problems(DataSettings(**{field: str(place)}))
+        assert first.where == f"data.{field}"
+        assert "a device" in first.got or "a pipe" in first.got
+        assert first.expected == "a regular file"
+
+
+def test_a_file_that_turns_into_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("text")
+    (document,) = documents(Source(str(path)))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a file"):
+        list(replace(document, path=path, text="").chunks())
+
+
+def test_an_address_is_refused_without_its_password() -> None:
+    (problem,) = source_problems(DataSettings(source="https://user:CANARY@host/text.jsonl"))
+    assert "CANARY" not in str(problem)
+    assert problem.where == "data.source"
+    assert "an address" in problem.got
+
+
+@pytest.mark.parametrize("word", ["none", "null", "None"])
+def test_a_word_for_nothing_is_no_name(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (problem,) = source_problems(DataSettings(heldout=word))
+    assert (problem.where, problem.remedy) == ("data.heldout", "null")
+    (problem,) = source_problems(DataSettings(source=word))
+    assert (problem.where, problem.remedy) == ("data.source", "builtin:stdlib")
+    (tmp_path / word).mkdir()
+    assert source_problems(DataSettings(source=f"./{word}")) == []
+
+
+def test_settings_of_datasets_for_what_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    settings = DataSettings(
+        source=str(tmp_path / "a.txt"), configuration="en", revision="main", heldout_split="test"
+    )
+    assert [problem.where for problem in source_problems(settings)] == [
+        "data.configuration",
+        "data.revision",
+        "data.heldout_split",
+    ]
+    assert source_problems(DataSettings(source="owner/name", configuration="en", revision="main")) == []
+
+
+def test_a_dataset_folder_with_brackets_in_its_name(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "run[1]"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"text": "one"}\n')
+    assert refused(folder).startswith(
+        "data.source: got 'F', which the reader of datasets takes for a pattern"
+    )
+    datasets.Dataset.from_dict({"text": ["one"]}).save_to_disk(str(folder))
+    assert [text for _, text in read(folder)] == ["one"]

@@ -15,12 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tli import tokenise
+from tli import corpus, tokenise
+from tli.amounts import amounts
 from tli.base import Base, find
 from tli.corpus import Document
-from tli.data import Batches, DataSettings, Tokens, open_tokens, source_problems, tokens_ready
+from tli.data import Batches, DataSettings, Tokens, open_tokens, tokens_ready
+from tli.encode import Encoder
 from tli.errors import CheckpointError, DataError, InputError
 from tli.loading import load_tokenizer
+from tli.sources import source_problems
+from tli.split import two_sides
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]
@@ -82,7 +86,7 @@ def test_tokens_are_what_transformers_gives(base: Base, own: Path) -> None:
     plain = load_tokenizer(base.folder)
     written = ["abc", "é" * 50, "x<|end|>y", "  two\n\nlines"]
     expected = [plain(text, add_special_tokens=False)["input_ids"] for text in written]
-    assert tokenise._encode(plain, written) == expected
+    assert Encoder(plain, base.folder, "uint16").ids(written) == expected
     cutting = json.loads((own / "tokenizer.json").read_text())
     cutting["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
     cutting["padding"] = {
@@ -90,7 +94,7 @@ def test_tokens_are_what_transformers_gives(base: Base, own: Path) -> None:
         "pad_id": 0, "pad_type_id": 0, "pad_token": "!",
     }  # fmt: skip
     (own / "tokenizer.json").write_text(json.dumps(cutting))
-    assert tokenise._encode(load_tokenizer(own), written) == expected
+    assert Encoder(load_tokenizer(own), own, "uint16").ids(written) == expected
 
 
 def test_the_digest_is_of_both_sides(base: Base, tmp_path: Path) -> None:
@@ -266,6 +270,11 @@ def test_a_tokenizer_without_a_model_is_enough(own: Path, tmp_path: Path) -> Non
 # -- the split ------------------------------------------------------------------------------------------------
 
 
+def split(docs: list[Document], fraction: float) -> tuple[list[Document], list[Document]]:
+    sides = list(two_sides(lambda: docs, fraction))
+    return [doc for heldout, doc in sides if not heldout], [doc for heldout, doc in sides if heldout]
+
+
 @given(
     st.lists(st.text("ab", min_size=1, max_size=3), min_size=2, max_size=30),
     st.floats(0.01, 0.9),
@@ -278,9 +287,9 @@ def test_no_text_is_on_both_sides_whatever_the_order(
     docs = [Document(str(number), text) for number, text in enumerate(written)]
     if len(set(written)) == 1:
         with pytest.raises(DataError):
-            tokenise._split(docs, fraction)
+            split(docs, fraction)
         return
-    train, heldout = tokenise._split(docs, fraction)
+    train, heldout = split(docs, fraction)
     assert train
     assert heldout
     assert not {doc.text for doc in train} & {doc.text for doc in heldout}
@@ -288,16 +297,16 @@ def test_no_text_is_on_both_sides_whatever_the_order(
     enough = len(heldout) >= round(fraction * len(docs))
     assert enough or len({doc.text for doc in train}) == 1  # one text must be left to train on
     random.shuffle(docs)  # type: ignore[attr-defined]
-    again = tokenise._split(docs, fraction)
+    again = split(docs, fraction)
     for side, other in zip((train, heldout), again, strict=True):
         assert {doc.name for doc in side} == {doc.name for doc in other}
 
 
 def test_a_share_of_different_documents_is_held_out_exactly() -> None:
     docs = [Document(str(number), f"text {number}") for number in range(200)]
-    train, heldout = tokenise._split(docs, 0.05)
+    train, heldout = split(docs, 0.05)
     assert (len(train), len(heldout)) == (190, 10)
-    more = tokenise._split(docs, 0.1)[1]
+    more = split(docs, 0.1)[1]
     assert set(heldout) < set(more)
 
 
@@ -398,3 +407,105 @@ def test_held_out_windows_are_spread_and_do_not_overlap(base: Base, tmp_path: Pa
     assert tokens.heldout_windows(sequence_length=200, eval_tokens=1).shape == (1, 201)
     with pytest.raises(DataError, match=r"^data.heldout: got 201 tokens; expected at least 202"):
         tokens.heldout_windows(sequence_length=201, eval_tokens=1)
+
+
+# -- a limit, progress, several processes ---------------------------------------------------------------------
+
+
+def many(path: Path, count: int = 400) -> Path:
+    return write(path, (f"document {number} " + "word " * (number % 50) for number in range(count)))
+
+
+def test_a_limit_ends_the_training_side(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tli.encode._GROUP", 500)
+    source = many(tmp_path / "a.jsonl")
+    whole = open_tokens(data(source), base, tmp_path / "cache")
+    read = []
+    documents = corpus.documents
+    monkeypatch.setattr(
+        corpus, "documents", lambda *given: (read.append(doc.name) or doc for doc in documents(*given))
+    )
+    some = open_tokens(data(source, max_tokens=3001), base, tmp_path / "cache")
+    assert some.folder != whole.folder
+    np.testing.assert_array_equal(some.train, whole.train[:3001])
+    # Of the held-out side as much as goes with that, of the same documents.
+    assert len(some.heldout) >= 3001 * 0.05 / 0.95
+    assert len(some.heldout) < len(whole.heldout) / 2
+    np.testing.assert_array_equal(some.heldout, whole.heldout[: len(some.heldout)])
+    assert len(read) < 400 + 200, "the rest was not read a second time"
+    # More than there is changes nothing; held-out text of its own is read whole.
+    more = open_tokens(data(source, max_tokens=10**9), base, tmp_path / "cache")
+    assert more.digest == whole.digest
+    own = write(tmp_path / "own.jsonl", ["held out", "too"])
+    held = open_tokens(data(source, heldout=str(own), max_tokens=3001), base, tmp_path / "cache")
+    assert (len(held.train), texts(held.heldout, base)) == (3001, ["held out", "too"])
+
+
+def test_processes_make_the_token_files_of_one(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tli.encode._GROUP", 500)
+    monkeypatch.setattr("tli.encode._ALONE", 2)
+    settings = data(many(tmp_path / "a.jsonl"), max_tokens=9000)
+    alone, several = (open_tokens(settings, base, tmp_path / str(n), workers=n) for n in (1, 2))
+    for name in ("train.bin", "heldout.bin", "manifest.json"):
+        assert (alone.folder / name).read_bytes() == (several.folder / name).read_bytes()
+
+
+def test_progress_is_told_and_may_end_the_work(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tli.encode._GROUP", 500)
+    monkeypatch.setattr(tokenise, "_OFTEN", 0.0)
+    settings, told = data(many(tmp_path / "a.jsonl")), []
+    made = open_tokens(settings, base, tmp_path / "cache", on_progress=told.append)
+    assert told[-1].tokens == len(made.train) + len(made.heldout)
+    shares = [each.share for each in told]
+    assert shares == sorted(shares)
+    assert shares[0] == 0.0
+    assert shares[-1] == pytest.approx(1.0)
+
+    def enough(now: tokenise.Progress) -> None:
+        if now.tokens > 500:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        open_tokens(settings, base, tmp_path / "other", on_progress=enough)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("files", "settings"),
+    [
+        (["one document of some words"], {}),
+        ([f"file {number} " * 50 for number in range(5)], {}),
+        ([f"file {number}" for number in range(200)], {"heldout_fraction": 0.3, "max_tokens": 900}),
+        (["one", "two", "three"], {"heldout": "own.txt"}),
+    ],
+)
+def test_a_small_text_is_counted_as_its_token_files_will_be(
+    base: Base, tmp_path: Path, files: list[str], settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.txt").write_text("text of its own")
+    for number, text in enumerate(files):
+        (tmp_path / f"{number:03}.md").write_text(text)
+    given = data(tmp_path / "*.md", **settings)
+    found, made = amounts(given, base), open_tokens(given, base, tmp_path / "cache")
+    assert found is not None
+    assert found.counted
+    assert found.train == len(made.train)
+    if given.max_tokens is None:
+        assert found.heldout == len(made.heldout)
+
+
+def test_a_larger_text_is_estimated(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tli.amounts._COUNTED", 100)
+    monkeypatch.setattr("tli.amounts._SAMPLE", 2000)
+    given = data(many(tmp_path / "a.jsonl"), heldout_fraction=0.2)
+    found, made = amounts(given, base), open_tokens(given, base, tmp_path / "cache")
+    assert found is not None
+    assert not found.counted
+    assert found.train == pytest.approx(len(made.train), rel=0.2)
+    assert found.heldout == pytest.approx(len(made.heldout), rel=0.3)
+    assert amounts(replace(given, source="owner/name"), base) is None
