@@ -253,7 +253,8 @@ def _calculate(target: int, output: Output, offset: int, file: _File, together: 
                 if end - begun >= _HANDED:
                     begin_writing(target, begun, end - begun)
                     begun = end
-        begin_writing(target, begun, end - begun)
+        if end > begun:  # a length of nothing would mean all of the file
+            begin_writing(target, begun, end - begun)
         assert end - offset == output.nbytes, f"{output.name} was computed with another size"
     except BaseException:
         together.stopped.set()
