@@ -82,7 +82,7 @@ def test_upscale_then_verify_then_load(
     code, printed, told = tli("upscale", tiny_model("llama"), out, "--k", 2, "--verify")
     assert code == 0
     assert f"{out}: 4 -> 6 layers: one new layer (identity) after every 2; " in told
-    assert [line.split()[0] for line in printed.splitlines()] == ["ok"] * 8
+    assert [line.split()[0] for line in printed.splitlines()] == ["ok"] * 9
     code, printed, _ = tli("verify", out, "--json")
     assert code == 0
     assert json.loads(printed)["ok"] is True
@@ -231,7 +231,7 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
         (["plan", "--depth", "8", "--k", "2", "--after", "3", "--layers", "0:4"], ["--k: got 2; expected none beside --after, which names every place; try one of them", "--layers: got 0:4; expected none beside --after, which names every place; try one of them"]),
         (["plan", "--depth", "8", "--sets", "1"], ["--sets: got no model; expected one to measure; try naming it in place of --depth"]),
         (["plan", "--depth", "8", "--experts", "1", "--expert-noise", "-1"], ["--experts: got 1; expected at least 2 experts, or null for none; try 8", "--expert-noise: got -1.0; expected a number of at least 0; try 1"]),
-        (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got --k too; expected a plan, or options for one", "none.json: got no JSON ([Errno 2] No such file or directory: 'none.json'); expected a plan; try tli plan --save"]),
+        (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got --k too; expected a plan, or options for one", "none.json: got no JSON (No such file or directory); expected a plan; try tli plan --save"]),
         (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; try tli -h"]),
         (["families", "qwen33"], ["model_type: got 'qwen33'; expected one that `tli families` lists; try qwen3"]),
         (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect, families); try tli -h"]),

@@ -39,6 +39,7 @@ def test_every_family_passes(tiny_model: Tiny, tmp_path: Path, model_type: str) 
     assert [check.name for check in report.checks] == [
         "base",
         "depth",
+        "beside",
         "tensors",
         "finite",
         "loads",
@@ -46,7 +47,7 @@ def test_every_family_passes(tiny_model: Tiny, tmp_path: Path, model_type: str) 
         "logits",
         "generation",
     ]
-    assert report.checks[6].detail == "bit-equal to the base's, in float32"
+    assert report.checks[7].detail == "bit-equal to the base's, in float32"
 
 
 @pytest.mark.parametrize("init", INITS)
@@ -196,7 +197,7 @@ def test_a_trained_model_is_checked_for_what_training_keeps(base: Any, out: Path
     (out / "lineage.json").write_text(json.dumps({**told, "training": {"tokens": 1}}))
     report = verify_folder(out, base)
     assert report.ok
-    assert "trained since" in report.checks[2].detail
+    assert "trained since" in report.checks[3].detail
     change(out, "model.norm.weight", put(0, float("inf")))
     assert "finite" in found(verify_folder(out, base))
 
