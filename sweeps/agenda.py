@@ -156,7 +156,7 @@ class Agenda:
         for number, running in self._running.items():
             if number in self._recalled or number not in self._last_point:
                 continue
-            with suppress(StaleAttemptError):  # its next report is told so
+            with suppress(StaleAttemptError, OSError):  # its next report ends it, then
                 if self._spending.stops(running, self._last_point[number]):
                     self._recall(running)
                     self._recalled.add(number)

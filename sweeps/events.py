@@ -28,7 +28,10 @@ def parse(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
         json.dumps(event, ensure_ascii=False).encode()  # half a surrogate pair could be sent nowhere
-        return event if _KINDS[event["kind"]](event) and _is_time(event.get("time", 0)) else None
+        named = (event.get("number") is None or _is_number(event["number"])) and _is_text(
+            event.get("request", "")
+        )
+        return event if named and _KINDS[event["kind"]](event) and _is_time(event.get("time", 0)) else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
@@ -57,8 +60,7 @@ def _is_end(event: Event) -> bool:
     metrics = event.get("metrics", {})
     objectives = event.get("objectives", [])
     return (
-        (event.get("number") is None or _is_number(event["number"]))
-        and "time" in event
+        "time" in event
         and event["status"] in (State.COMPLETE, State.PRUNED, State.FAIL)
         and _are_texts(event.get("tags", {}))
         and isinstance(metrics, dict)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sweeps.errors import LedgerHeldError, Problem, SpecError
 from sweeps.records import Assignment
-from tli.files import open_regular, read_regular, replace_file
+from tli.files import open_regular, read_regular, replace_file, sync
 
 LOCK = "driver.lock"  # held by the process that drives the sweep
 _SMALL = 4096  # bytes; of a lock or a recall mark
@@ -80,8 +80,12 @@ class Folders:
         place = self.artifacts
         for name in folder.relative_to(self.artifacts).parts:
             place /= name
-            with suppress(FileExistsError):
+            try:
                 place.mkdir()
+            except FileExistsError:
+                pass
+            else:
+                sync(place.parent)  # or a power cut takes the folder with what is synced in it
             if place.is_symlink():
                 raise OSError(errno.ELOOP, "A link, which is not followed", str(place))
             if not place.is_dir():

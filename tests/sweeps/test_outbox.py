@@ -275,6 +275,8 @@ ODD = [
     b'{"kind":"trial","number":1,"time":1e300,"name":"a","params":{},"tags":{}}',
     b'{"kind":"trial","number":1,"time":1,"name":"\\ud800","params":{},"tags":{}}',
     b'{"kind":"rank","numbers":5,"time":1}',
+    b'{"kind":"rank","number":[1],"numbers":[1],"time":1}',
+    b'{"kind":"end","number":1,"time":1,"status":"FAIL","request":[1]}',
     b'{"kind":["points"]}',
     b'{"kind":"sweep"}',
     b"[" * 100_000,

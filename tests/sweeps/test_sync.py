@@ -260,9 +260,9 @@ def test_who_goes_on_reads_no_curve_of_a_trial_that_was_told(
     events = outbox.read_bytes().splitlines(keepends=True)
     read: list[int] = []
 
-    def measured(curve: Path) -> Iterator[Point]:
+    def measured(curve: Path, owner: str) -> Iterator[Point]:
         read.append(int(curve.parent.name))
-        yield from measurements(curve)
+        yield from measurements(curve, owner)
 
     def go_on() -> None:
         tracker = Tracker(
