@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sweeps.alike import key, replaced
 from sweeps.estimate import Estimate, estimate
 from sweeps.placing import here, slots
 from sweeps.rows import duration
@@ -37,6 +38,7 @@ def habit_notes(spec: Spec, base: Base, *, local: bool) -> Iterator[str]:
     """
     yield from _unusual(spec)
     yield from _without_effect(spec)
+    yield from _unread(spec, base.facts.depth)
     yield from _too_little(spec)
     if local:
         yield from _long(spec, estimate(spec, base))
@@ -67,6 +69,21 @@ def _without_effect(spec: Spec) -> Iterator[str]:
                 f"search.{path} has no effect with {', '.join(idle)}: the sampler learns less from those; "
                 f"when: {{injection.method: [{reading}]}} asks for it where it has"
             )
+
+
+def _unread(spec: Spec, depth: int) -> Iterator[str]:
+    """Settings that change no trial, with whatever other choice."""
+    baseline = spec.trial.model_dump()
+    for path, wanted in spec.search.items():
+        others = [
+            (other, each.choice) for other, each in spec.search.items() if other != path and each.choice
+        ]
+        beside = [{}, *({other: value} for other, choice in others for value in choice)]
+        made = (
+            {key(replaced(baseline, {**more, path: end}), depth) for end in wanted.ends} for more in beside
+        )
+        if len(wanted.ends) > 1 and all(len(different) == 1 for different in made):
+            yield f"search.{path} changes no trial: beside the other settings it has no effect"
 
 
 def _reads(method: str, name: str) -> bool:

@@ -265,6 +265,7 @@ def test_conditions_hold_for_what_is_asked(url: str, spec: Spec, write_spec: Any
 
 def test_a_stepped_range_is_exhausted_too(url: str, spec: Spec, write_spec: Any) -> None:
     replace = {
+        "k: 2, init: identity": "k: 2, init: damped",  # which reads a scale
         "injection.k: {choice: [1, 2, 4]}": "injection.k: {choice: [1]}",
         "injection.init: {choice: [copy, identity, random]}": "injection.scale: {uniform: [0.1, 0.7], step: 0.1}",
         "recipe.learning_rate: {log: [1e-4, 1e-2]}": "recipe.warmup: {choice: [0.0]}",
