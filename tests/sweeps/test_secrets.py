@@ -429,7 +429,7 @@ def test_a_sweep_on_ray_writes_no_secret_and_hands_none_on(write_spec: WriteSpec
             with Onlooker(driver.pid) as seen:
                 meanwhile: set[str] = set()
                 while driver.poll() is None:  # Tune's snapshots are there while it runs only
-                    meanwhile.update(in_files(place, spec.parent / "runs"))
+                    meanwhile.update(in_files(*place.glob("sweeps-tune-*")))
                     time.sleep(0.5)
         assert driver.returncode == 0, (place / "out").read_text()
         assert meanwhile == set()
