@@ -191,10 +191,8 @@ def ready_counts(settings: DataSettings, base: Base, cache: Path) -> tuple[int, 
 
 def token_counts(cache: Path, digest: str) -> tuple[int, int] | None:
     """Tokens of the training and of the held-out side, if token files of this digest are in the cache."""
-    for manifest in _manifests(cache):
-        if manifest["digest"] == digest:
-            return manifest["train_tokens"], manifest["heldout_tokens"]
-    return None
+    known = (manifest for manifest in _manifests(cache) if manifest["digest"] == digest)
+    return next(((each["train_tokens"], each["heldout_tokens"]) for each in known), None)
 
 
 def open_tokens(

@@ -56,7 +56,7 @@ class Source:
 
 def at_home(source: str) -> Path:
     """The path of a source, a home folder's `~` replaced where there is one."""
-    return Path(os.path.expanduser(source))  # noqa: PTH111 - leaves `~nobody` as it stands
+    return Path(os.path.expanduser(source))  # noqa: PTH111 - leaves an unknown `~user` as it stands
 
 
 def may_be_on_the_hub(name: str) -> bool:
@@ -93,7 +93,7 @@ def commit(source: Source) -> str | None:
 
 
 def _downloaded(source: Source) -> str | None:
-    """The commit that was downloaded last, for a machine that is told to stay offline."""
+    """The commit that was downloaded last, where the offline mode of the hub's client is on."""
     if source.revision is not None:  # which commit a branch or tag stands for is not known offline
         return None
     config = import_extra("datasets", source.shown).config

