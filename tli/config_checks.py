@@ -43,7 +43,7 @@ def config_problems(config: Mapping[str, Any], where: str, *, allow_remote_code:
             got = "nothing" if value is None else shown(value, 60)
             problems.append(Problem(f"{where}: {name}", got, "a whole number from 1"))
     problems += [*_kind_problems(inner, where), *_large_counts(config, where)]
-    first: dict[str, Problem] = {}  # what is wrong in two ways is told once
+    first: dict[str, Problem] = {}  # one problem a place
     for problem in problems:
         first.setdefault(problem.where, problem)
     return list(first.values())[:ENOUGH]

@@ -1,10 +1,10 @@
 """Fuzzes configurations: `python -m tests.fuzz.fuzz_config --runs 100000 --seed 0`.
 
-Small real models of several architectures, with a config.json, and now and then a file beside it, that somebody else
+Small real models of several architectures, with a config.json, and now and then a file beside it, that a stranger
 might have written: other types, huge numbers, NaN, nesting, sections that are none, keys twice or not at all, broken
 text. Each is found and checked, planned, costed, and its configuration written at the new depth; some are upscaled
 whole. An InputError says what is wrong with it, or all of that works: what is written is JSON that is read again, of the
-new depth, and nothing is written anywhere else. Memory stays below 1 GB, and no run takes longer than 20 seconds of the processor.
+new depth, and nothing is written anywhere else. Memory stays below 1 GB, and no run takes more than 20 s of work.
 """
 
 from __future__ import annotations

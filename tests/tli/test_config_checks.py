@@ -55,13 +55,13 @@ def places(**settings: Any) -> list[str]:
         ("vocab_size", [[257, 257], "257", 0]),
     ],
 )
-def test_a_wrong_kind_is_told_with_its_place(key: str, wrong: list[Any]) -> None:
+def test_a_wrong_kind_is_a_problem_at_its_place(key: str, wrong: list[Any]) -> None:
     for value in wrong:
         assert places(**{key: value}) == [key], value
     assert places(**{key: None}) in ([], [key])  # null is no setting; depth and sizes cannot do without
 
 
-def test_sections_count_and_all_problems_are_told_at_once() -> None:
+def test_sections_count_and_all_problems_come_at_once() -> None:
     told = places(vision_config={"num_hidden_layers": 10**9}, initializer_range="x", head_dim=-1)
     assert told == ["head_dim", "initializer_range", "vision_config.num_hidden_layers"]
 
