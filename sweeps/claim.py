@@ -62,7 +62,7 @@ def refuse_others(folders: Folders, identity: str) -> None:
 
 
 @contextmanager
-def claimed(folders: Folders, identity: str, tell: Callable[[str], None]) -> Iterator[None]:
+def claimed(folders: Folders, identity: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Have the sweep's folder be this study's; the caller holds it.
 
     What another study left there is set aside, renamed and whole, as NAME.before-1 and so on. What was set

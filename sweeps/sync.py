@@ -6,13 +6,14 @@ Everything passes through the outbox, which drops what it knows, as when the swe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeps import reach
 from sweeps.agenda import show, show_end
-from sweeps.claim import refuse_others
+from sweeps.claim import claimed, refuse_others
 from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.outbox import forget_sent
 from sweeps.records import Point, Role, State, TrialRecord
@@ -54,10 +55,12 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
     """
     target, ledger, folders = _target(sweep, uri), sweep.ledger, sweep.folders
     artifacts = folders.artifacts.absolute()
-    with folders.held():
+    with ExitStack() as stack:
+        stack.enter_context(folders.held())
         if ledger.driver is not None:  # from another machine or folder
             raise LedgerHeldError(f"{ledger.spec.name} is being driven by {ledger.driver}; wait for it")
         refuse_others(folders, ledger.study.identity)
+        stack.enter_context(claimed(folders, ledger.study.identity))
         forget_sent(folders.sweep)
         tracker = Tracker(
             target,

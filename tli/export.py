@@ -21,7 +21,7 @@ from tli.references import brings_code
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_PART = re.compile(r"[^/\\:\x00-\x1f]{1,255}")  # of a file's name
+_PART = re.compile(r"[^/\\:\x00-\x1f\ud800-\udfff]{1,255}")  # of a file's name
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PIECE = 1 << 22  # bytes copied at once
 _SHOWN = 10  # problems of one lineage

@@ -185,7 +185,7 @@ class Delivery:
 
     def _deliver(self, batch: Batch) -> None:
         assert self.client is not None
-        run = self._runs.get((batch.number, batch.request)) or self._create(batch)
+        run = self._run_of(batch) or self._create(batch)
         if run.info.lifecycle_stage != "active":
             return  # somebody deleted this run; it stays so
         run_id = run.info.run_id
@@ -205,6 +205,19 @@ class Delivery:
             self.client.log_batch(run_id, metrics=measured)
         values.update({each.key: each.value for each in scalars})
         self._set_status(run_id, batch)
+
+    def _run_of(self, batch: Batch) -> Run | None:
+        """The run of a batch's trial; one whose key of creation is not known goes by its number."""
+        number, request = batch.number, batch.request
+        if number is None or (number, request) in self._runs:
+            return self._runs.get((number, request))
+        if request is not None:
+            found = self._runs.pop((number, None), None)
+        else:
+            found = next((run for (other, _), run in self._runs.items() if other == number), None)
+        if found is not None:
+            self._runs[number, request] = found
+        return found
 
     def _set_status(self, run_id: str, batch: Batch) -> None:
         assert self.client is not None

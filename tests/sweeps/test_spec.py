@@ -500,3 +500,18 @@ def test_asha_keeps_one_half_at_most() -> None:
         load_spec("quickstart", overrides=["stopping.keep=0.75", "stopping.rule=median"]).stopping.keep
         == 0.75
     )
+
+
+@pytest.mark.parametrize("name", ["a.b", "../a", "", "{}", "\ud800", "trials.x"])
+def test_a_name_that_no_setting_can_have_is_one_problem(name: str) -> None:
+    """A dotted one was taken for a path, and what it names was looked for in vain."""
+    plain = load_spec("quickstart").to_json()
+    for holder in (plain, plain["budget"], plain["trial"]["injection"]["experts"]):
+        holder[name] = 5
+        with pytest.raises(SpecError) as refused:
+            Spec.from_json(plain)
+        (problem,) = refused.value.problems
+        assert "unknown setting" in problem.got
+        del holder[name]
+    with pytest.raises(SpecError):
+        Spec.from_json({**plain, "search": 5})

@@ -192,6 +192,7 @@ def test_what_is_exported_is_of_the_accepted_attempt(write_spec: Any, silent: An
 def test_how_long_work_may_take_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("sweeps.watchdog.time.monotonic", lambda: now[0])
+    (tmp_path / "trial").mkdir()
     watchdog = Watchdog(tmp_path / "trial" / "hung-1.txt", Bounds(first=1800.0, least=60.0, times=20.0))
 
     def work(kind: str, seconds: float) -> float:

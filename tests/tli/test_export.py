@@ -197,7 +197,7 @@ def test_nothing_is_copied_to_where_a_received_lineage_leads(written: Path, tmp_
     (written / "folder").symlink_to(tmp_path)
     odd: list[Any] = [
         {"../.bashrc": digest}, {"../.bashrc": "sha256:" + "0" * 64}, {str(tmp_path / ".bashrc"): digest},
-        {"a/../../.bashrc": digest}, {"folder/.bashrc": digest}, {"link": digest}, {"..": digest}, {"": digest},
+        {"a/../../.bashrc": digest}, {"folder/.bashrc": digest}, {"link": digest}, {"..": digest}, {"": digest}, {"\ud800": digest},
         {"lineage.json": digest}, {"a\\b": digest}, {"config.json": 5}, {"config.json": "md5:0"},
         ["config.json"], 5, None, {}, "config.json",
     ]  # fmt: skip
