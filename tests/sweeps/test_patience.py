@@ -21,6 +21,10 @@ class Store:
     def __init__(self, said: str, times: int) -> None:
         self.said, self.left, self.asked = said, times, 0
 
+    def seen(self) -> object:
+        """None: nothing that can be told apart."""
+        return None
+
     @patient
     def ask(self: Any) -> int:
         self.asked += 1
