@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import shutil
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 from optuna.storages._rdb import models
 from sqlalchemy import Connection, Engine, insert, select, text
 
+from sweeps.ledger.trials import OURS, mark_of
 from sweeps.trial import CURVE
 
 _PARTS: tuple[Any, ...] = (
@@ -46,7 +48,7 @@ def multiply(engine: Engine, study_id: int, trials: int, folder: Path) -> None:
         if not made:
             return
         connection.execute(insert(table), made)
-        ids = [(source.trial_id, first + place) for place, (_, source) in enumerate(copies)]
+        ids = [(source.trial_id, first + place, number) for place, (number, source) in enumerate(copies)]
         for model in _PARTS:
             _copy(connection, model.__table__, ids)
         if connection.dialect.name == "postgresql":  # its counter does not see numbers that were given
@@ -56,15 +58,28 @@ def multiply(engine: Engine, study_id: int, trials: int, folder: Path) -> None:
             )
     for number, source in copies:
         (folder / f"{number:04d}").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / f"{source.number:04d}" / CURVE, folder / f"{number:04d}" / CURVE)
+        curve = (folder / f"{source.number:04d}" / CURVE).read_text()
+        own = re.sub(rf'("owner": "[^"/]+)/{source.number}/', rf"\1/{number}/", curve)
+        (folder / f"{number:04d}" / CURVE).write_text(own)
 
 
-def _copy(connection: Connection, table: Any, ids: list[tuple[int, int]]) -> None:
+def _copy(connection: Connection, table: Any, ids: list[tuple[int, int, int]]) -> None:
+    """Copy the rows of one table from trial to trial; the mark of a sweep's own trial bears its number."""
     (key,) = table.primary_key.columns
     parts: dict[int, list[dict[str, Any]]] = {}
     for row in connection.execute(select(table).order_by(key)).mappings():
         plain = {name: value for name, value in row.items() if name != key.name}
         parts.setdefault(plain["trial_id"], []).append(plain)
-    made = [{**part, "trial_id": copy} for source, copy in ids for part in parts.get(source, ())]
+    made = [
+        {**part, "trial_id": copy, **_marked(part, number)}
+        for source, copy, number in ids
+        for part in parts.get(source, ())
+    ]
     if made:
         connection.execute(insert(table), made)
+
+
+def _marked(part: dict[str, Any], number: int) -> dict[str, str]:
+    if part.get("key") != OURS:
+        return {}
+    return {"value_json": json.dumps(mark_of(json.loads(part["value_json"]).rpartition("/")[0], number))}
