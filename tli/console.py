@@ -103,7 +103,7 @@ def run_command(
 def _print_json(error: str, problems: Sequence[Problem]) -> None:
     try:
         value = {"error": error, "problems": [problem.to_json() for problem in problems]}
-        print(json.dumps(value, indent=1), flush=True)
+        print(json.dumps(value, indent=1, allow_nan=False), flush=True)
     except OSError:  # whatever stopped the command may have taken its output too; the exit code stays
         _drop_output()
 

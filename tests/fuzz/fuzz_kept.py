@@ -37,7 +37,7 @@ from sweeps.watchdog import hung
 from tests.fuzz.command import command
 from tests.fuzz.fuzz_header import _bit, _bytes, _tokens, _twice, _values
 from tests.fuzz.kept_world import World, point
-from tli.data import Tokens, _whole
+from tli.data import Tokens, _manifest
 from tli.errors import InputError
 from tli.export import copy_model
 from tli.lineage import read_lineage
@@ -229,7 +229,7 @@ def _model(world: World) -> Path:
     told = lineage_of(find(str(world.home / "model")), plan(4, 2), seed=0)
     for path in (world.home / "model").glob("*.bin"):
         path.unlink()
-    write_model(model, world.home / "final-1", tokenizer=world.home / "model", lineage=told)
+    write_model(model, world.home / "final-1", beside=world.home / "model", lineage=told)
     return world.home / "final-1"
 
 
@@ -292,7 +292,7 @@ def tokens(world: World, source: random.Random) -> bool:
     good = {"settings": {}, "dtype": "uint16", "digest": "d", "train_tokens": 32, "heldout_tokens": 32}
     text = json.dumps({**good, "heldout_bytes": 100}).encode()
     (folder / "manifest.json").write_bytes(mutated(source, text))
-    if not _whole(folder):
+    if _manifest(folder) is None:
         return False
     found = Tokens(folder)
     assert found.train.nbytes == found.heldout.nbytes == 64

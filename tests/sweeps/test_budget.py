@@ -161,7 +161,7 @@ def test_who_runs_is_recalled_once_it_is_used_up_and_does_not_wait_for_a_report(
     monkeypatch.setattr(Spending.__init__, "__kwdefaults__", {"clock": lambda: now[0]})
     spec = limited("budget.wall=100")
     recalled = []
-    agenda = agenda_of(spec, parallel=3, recall=lambda *who: recalled.append(who))
+    agenda = agenda_of(spec, parallel=3, recall=lambda who: recalled.append((who.number, who.attempt)))
     for _ in range(2):
         completed(agenda, taken(agenda))
     measured, begun, late = taken(agenda), taken(agenda), taken(agenda)

@@ -160,7 +160,7 @@ def test_shapes_of_ranges_and_of_the_control_alone(base: Base) -> None:
     wide = labels("search.injection.k={int: [1, 1000]}")
     assert len(wide) <= 17
     assert (wide[0], wide[-1]) == ("K=1", "K=1000")
-    none = ("trial.injection.method=none", "search.injection.k={choice: [1]}")
+    none = ("trial.injection.method=none", "search={recipe.learning_rate: {log: [1e-4, 1e-2]}}")
     assert labels(*none) == []
     assert len(estimate(spec_on(base, *none), base).shapes) == 1
 

@@ -120,8 +120,6 @@ def test_what_is_packaged_is_usual(name: str) -> None:
             "search={injection.method: {choice: [tli, dus]}, injection.k: {choice: [2, 4]}}",
             r"search.injection.k has no effect with dus: .*when: {injection.method: \[tli\]}",
         ),
-        ("search={injection.scale: {uniform: [0.1, 0.7]}}", "search.injection.scale changes no trial"),
-        ("search={injection.sets: {choice: [1, 2]}, injection.m: {choice: [1, 2]}}", "search.injection.m changes no"),
         ("search={recipe.micro_batch_tokens: {choice: [1024, 2048]}}", "micro_batch_tokens changes no trial"),
     ],
 )  # fmt: skip

@@ -271,7 +271,7 @@ def test_a_sweep_writes_and_says_no_secret(
             main([command, *words])
             out, err = capsys.readouterr()
             assert MARK not in out + err, command
-            assert ("without its password" in err) == (command == "resume"), err
+            assert ("named by the kept spec alone" in err) == (command == "resume"), err
     assert (planted / "best/lineage.json").is_file()
     assert in_files(planted, but=[spec]) == []
     assert "sweeps:spec" in (kept := everything_in(postgres_url))

@@ -94,7 +94,7 @@ def test_bytes_are_compared_without_torch(tiny_model: Tiny, tmp_path: Path, opti
     code = (
         "import sys; from pathlib import Path; from tli.base import find; from tli.verify import verify_folder\n"
         "report = verify_folder(Path(sys.argv[1]), find(sys.argv[2]), load=False)\n"
-        "assert report.ok and len(report.checks) == 4, report\n"
+        "assert report.ok and len(report.checks) == 5, report\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "out"), str(tiny_model("qwen3"))]
