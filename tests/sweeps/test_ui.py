@@ -153,7 +153,14 @@ def token_of(page: str) -> str:
     return token
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "sign",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
 def test_the_dashboard_answers_its_user_alone_and_ends_with_us(
     study: str, servings: list[Serving], sign: signal.Signals
 ) -> None:

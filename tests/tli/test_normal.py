@@ -59,6 +59,7 @@ def test_they_are_the_same_on_every_machine() -> None:
     assert tuple(told) == FEW
 
 
+@pytest.mark.slow
 def test_tensors_are_the_same_where_torch_draws_another_way() -> None:
     code = (
         "import hashlib, torch; from tli.normal import normal_tensor\n"
