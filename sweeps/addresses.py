@@ -60,6 +60,9 @@ def masked_address(address: str) -> str:
         place, mark, query = rest.partition("?")
         return address[: start.end()] + place + mark + _masked_query(query, bare=True)
     end = _end_of_userinfo(rest)
+    if {"?", "#"} & set(rest[:end]):
+        # To one reader a host and a query, to the other a user and a password: any part may be the secret.
+        return address[: start.end()] + MASK
     user = _masked_user(rest[: end - 1], scheme) + "@" if end else ""
     place, mark, query = rest[end:].partition("?")
     if not mark:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -80,7 +80,7 @@ class Gate:
         if len(hosts) != 1 or not self._is_here(_name(hosts[0]), (scope.get("server") or ("",))[0]):
             names = "the address that `sweeps ui` printed, or a name given with --allowed-hosts"
             return Answer(403, f"This machine was asked for under another name; use {names}.")
-        if any(urlsplit(origin).netloc.lower() != hosts[0].lower() for origin in _values(headers, b"origin")):
+        if any(_netloc(origin) != hosts[0].lower() for origin in _values(headers, b"origin")):
             return Answer(403, "Pages of another origin get nothing here.")
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == TOKEN]
@@ -112,8 +112,8 @@ class Gate:
     def _welcome(self, path: str, query: list[tuple[str, str]]) -> Answer:
         """The page without the token in its address; the browser has it as a cookie from here on."""
         cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Lax; Path=/"
-        # One slash: two would name another host.
-        place = f"/{path.lstrip('/')}{'?' if query else ''}{urlencode(query)}"
+        # One slash: two, or a backslash that a browser takes for one, would name another host.
+        place = f"/{quote(path.lstrip('/'))}{'?' if query else ''}{urlencode(query)}"
         headers = {"location": place, "set-cookie": cookie, "cache-control": "no-store"}
         return Answer(303, "", [(name.encode(), value.encode("latin-1")) for name, value in headers.items()])
 
@@ -139,6 +139,14 @@ class Gate:
 
 def _values(headers: Headers, name: bytes) -> Iterator[str]:
     return (value.decode("latin-1") for each, value in headers if each.lower() == name)
+
+
+def _netloc(origin: str) -> str | None:
+    """Host and port of an origin; None for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:

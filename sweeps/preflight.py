@@ -67,7 +67,8 @@ def check(
     wrong = list(text.problems())
     problems += wrong
     if base is not None and not wrong:
-        problems += tokenizer_problems(base, spec.data.to_tli())
+        foreign = tokenizer_problems(base, spec.data.to_tli())
+        problems += foreign or text.shortages(base)
     local = cluster is None or cluster == "local"
     if local:
         problems += _machine_problems(spec)

@@ -18,6 +18,7 @@ from tli.errors import DataError
 from tli.sources import on_the_hub, source_problems
 
 if TYPE_CHECKING:
+    from tli.amounts import Amounts
     from tli.base import Base
 
 _MOST_FILES = 50  # of a source, whose first row is looked at
@@ -31,6 +32,7 @@ class Text:
         """Look at nothing yet."""
         self._spec, self._settings = spec, spec.data.to_tli()
         self._cache = Folders(spec.root, spec.name).tokens
+        self._found: tuple[Amounts | None] | None = None  # once it was looked for
 
     def problems(self) -> Iterator[Problem]:
         """Sources that cannot be used; a dataset on the hub is asked for there."""
@@ -52,16 +54,32 @@ class Text:
             if on_the_hub(asked) and asked.revision != found.revision:
                 name = "revision" if asked.where == "data.source" else "heldout_revision"
                 yield f"{asked.name} is at {found.revision} on the hub; data.{name} with that keeps it there"
-        counts = ready_counts(self._pinned, base, self._cache)
-        if counts is not None:
-            yield from amount_notes(self._spec, *counts)
-            return
-        from tli.amounts import amounts
+        there = self._amounts(base)
+        if there is not None:
+            yield from amount_notes(self._spec, there.train, there.heldout, about=not there.counted)
 
-        found_amounts = amounts(self._pinned, base)
-        if found_amounts is not None:
-            about = not found_amounts.counted
-            yield from amount_notes(self._spec, found_amounts.train, found_amounts.heldout, about=about)
+    def shortages(self, base: Base) -> Iterator[Problem]:
+        """Sides that are shorter than one sequence, or than one batch; only where tokens could be counted."""
+        there = self._amounts(base)
+        if there is None or not there.counted:
+            return
+        data, batch = self._spec.data, self._spec.trial.recipe.batch_tokens
+        side = "data.source" if data.heldout is None else "data.heldout"
+        for where, tokens, needed, what in (
+            (side, there.heldout, data.sequence_length + 1, "held-out tokens, one sequence"),
+            ("data.source", there.train, batch + 1, "training tokens, one batch"),
+        ):
+            if tokens < needed:
+                got = f"{tokens:,} tokens of {what.partition(' ')[0]} text"
+                yield Problem(self._spec.where(where), got, f"at least {needed:,} {what}", "more text")
+
+    def _amounts(self, base: Base) -> Amounts | None:
+        from tli.amounts import Amounts, amounts
+
+        if self._found is None:
+            counts = ready_counts(self._pinned, base, self._cache)
+            self._found = (Amounts(*counts, counted=True) if counts else amounts(self._pinned, base),)
+        return self._found[0]
 
     @cached_property
     def _pinned(self) -> DataSettings:

@@ -12,10 +12,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from sweeps.gate import Gate
+from sweeps.gate import App, Gate, Message, Send
 
 _SHOWING = ("GET", "HEAD")
 # What MLflow's pages ask for by POST, and what of it is no part of looking: programs of others and files.
@@ -71,7 +71,43 @@ def _mlflow(uri: str) -> Any:
     os.environ[ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"  # no folder; nothing is written to it
     from mlflow.server.fastapi_app import app
 
-    return app
+    return _WithoutFiles(app)
+
+
+class _WithoutFiles:
+    """MLflow's application, but for queries of GraphQL that list files: a store may name any folder."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Message]], send: Send
+    ) -> None:
+        """Serve one connection of the ASGI protocol."""
+        if scope["type"] != "http" or not scope["path"].endswith("/graphql"):
+            await self._app(scope, receive, send)
+            return
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse
+
+        body = await Request(scope, receive).body()
+        if _lists_files(body):
+            await PlainTextResponse("Artifacts are not served.", 403)(scope, receive, send)
+            return
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def again() -> Message:
+            return next(messages, None) or await receive()
+
+        await self._app(scope, again, send)
+
+
+def _lists_files(body: bytes) -> bool:
+    """Whether a body asks for artifacts, however its characters are written, or cannot be read."""
+    try:
+        return "artifacts" in json.dumps(json.loads(body), ensure_ascii=False).lower()
+    except (ValueError, RecursionError):
+        return True
 
 
 def _dashboard(url: str) -> Any:

@@ -36,6 +36,8 @@ DATABASES = tuple(
         "me:12/CANARY@127.0.0.1:1/db",
         "me:a?b#CANARY@127.0.0.1:1/db",
         "me:a@CANARY@127.0.0.1:1/db",
+        "me@127.0.0.1:1/db?password=a@CANARY",
+        "me@127.0.0.1:1/db?options=a@CANARY&sslmode=disable",
         "me:a://CANARY@127.0.0.1:1/db",
         "me@127.0.0.1:1/db?password=CANARY&sslmode=disable",
         "me@127.0.0.1:1/db?sslmode=disable&sslpassword=CANARY",
@@ -61,6 +63,9 @@ SERVERS = tuple(
         "127.0.0.1:1/x#access_token=CANARY",
         "127.0.0.1:1/x?X-Amz-Signature=CANARY&X-Amz-Expires=60",
         "[::1:CANARY@127.0.0.1",
+        "127.0.0.1:1/x?access_token=a@CANARY",
+        "127.0.0.1:1/x?foo=***@CANARY&x=1",
+        "127.0.0.1:1/x#a@CANARY",
     )
 )
 # Text in which libraries put them.

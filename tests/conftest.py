@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; programs that tests start inherit it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+settings.register_profile("anywhere", deadline=None)  # a busy machine is no fault of what is tested
+settings.load_profile("anywhere")
 
 _LLAMA = {
     "hidden_size": 32,

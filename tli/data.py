@@ -221,6 +221,8 @@ def open_tokens(
     """
     if problems := source_problems(settings):
         raise DataError(*problems)
+    if cache.is_symlink():  # what is written there would go wherever it leads
+        raise DataError(Problem(str(cache), "a link", "a folder", "removing it"))
     settings = settings.pinned(cache)
     folder = cache / _cache_key(settings, base)
     if _manifest(folder) is None:

@@ -75,7 +75,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     extend = options.extend or any(text.startswith("budget.") for text in options.set or ())
-    return _run_spec(_spec(options), options, options.spec, extend=extend)
+    # With settings of the command line over it, the file alone means another sweep.
+    return _run_spec(_spec(options), options, None if options.set else options.spec, extend=extend)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -115,6 +116,8 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
         except KeyboardInterrupt:
             again = f"nothing is lost: the same command again goes on with {spec.name}"
             print(f"\nstopped; {again}", file=sys.stderr)
+            if options.json:
+                print_json({"error": f"stopped; {again}", "problems": []})
             return TERMINATED if terminated else STOPPED
     if options.json:
         answer = {"verdict": sweep.verdict.to_json(), "ended_by": sweep.ended_by, "places": places(sweep)}

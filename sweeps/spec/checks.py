@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sweeps.addresses import holds_secret
@@ -59,6 +60,27 @@ def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Itera
         involves = ("trial.recipe.train", "search.recipe.train")
         got = "'none', of which recipe.train: injected trains nothing"
         yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
+
+
+def method_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator[Fault]:
+    """Methods that are searched and need a setting that neither the baseline nor the search gives."""
+    wanted = search.get("injection.method")
+    known = {path.removeprefix("injection.") for path in search if path.startswith("injection.")}
+    for index, method in enumerate(wanted.ends if wanted is not None else ()):
+        for problem in injection_problems(replace(trial.to_injection(), method=method), None, "injection"):
+            name = problem.where.removeprefix("injection.")
+            if name in known or name == "method":
+                continue
+            place = f"search.injection.method.{wanted.kind}[{index}]"  # type: ignore[union-attr]
+            got = f"{shown(method)}, which needs {name}"
+            remedy = f"trial.{problem.where}: {problem.remedy}" if problem.remedy else ""
+            yield Fault(
+                place,
+                got,
+                f"{problem.expected} as trial.{problem.where}",
+                remedy,
+                (f"trial.{problem.where}",),
+            )
 
 
 def data_faults(data: DataSettings, trial: TrialSettings) -> Iterator[Fault]:
@@ -134,7 +156,7 @@ def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) 
     """Addresses of stores that no part of this project can open."""
     study = "sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
     if not _is_store(storage.study, ("sqlite", "postgresql")):
-        yield Fault("storage.study", shown(storage.study), study, _address_remedy(storage.study))
+        yield Fault("storage.study", _none(storage.study), study, _address_remedy(storage.study))
     try:
         expanded(storage.artifacts, "storage.artifacts")
     except InputError as error:
@@ -145,7 +167,13 @@ def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) 
         yield Fault("storage.artifacts", shown(storage.artifacts), expected, "runs")
     if tracking is not None and not _is_store(tracking.uri, ("sqlite", "postgresql", "http", "https")):
         expected = "sqlite, null, or an address http(s)://HOST or sqlite:///FILE"
-        yield Fault("tracking.uri", shown(tracking.uri), expected, _address_remedy(tracking.uri))
+        yield Fault("tracking.uri", _none(tracking.uri), expected, _address_remedy(tracking.uri))
+
+
+def _none(address: str) -> str:
+    """What is no address as a message shows it: a mistyped one may hold a password before its @."""
+    before, at, host = address.rpartition("@")
+    return shown(f"***@{host}" if at and "://" not in before else address)
 
 
 def secret_faults(base: BaseSettings, data: DataSettings) -> Iterator[Fault]:

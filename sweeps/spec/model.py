@@ -288,6 +288,7 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     ]
     yield from wrong
     if not wrong and all(checks.may_differ(path, CATALOGUE) for path in spec.search):
+        yield from checks.method_faults(spec.trial, spec.search)
         yield from unread_faults(spec.trial, spec.search)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.door import Door
 from sweeps.gate import Gate
-from sweeps.views import shows_mlflow, shows_study
+from sweeps.views import _lists_files, shows_mlflow, shows_study
 
 TOKEN = "right-token"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
@@ -115,6 +115,7 @@ def test_two_names_are_none() -> None:
         ("http://evil.example", 403),
         ("null", 403),
         ("http://127.0.0.1:5000.evil.example", 403),
+        ("http://[", 403),
     ],
 )
 def test_the_page_that_asks(origin: str, status: int) -> None:
@@ -205,3 +206,27 @@ def test_the_names_of_a_door() -> None:
         assert host not in Door(host).known_as
     assert Door("head", names=["proxy"]).known_as[0] == "head"
     assert "proxy" in Door("head", names=["proxy"]).known_as
+
+
+@pytest.mark.parametrize("path", ["/\u20ac", "/\u0100", "/\r\nX", "/\\evil.example", "//evil.example"])
+def test_an_odd_path_is_quoted_where_the_browser_is_sent(path: str) -> None:
+    reply = Reply(f"{path}?token={TOKEN}")
+    headers = dict(reply.messages[0]["headers"])
+    assert reply.messages[0]["status"] == 303
+    place = headers[b"location"].decode("ascii")
+    assert place.startswith("/")
+    assert not place.startswith(("//", "/\\"))
+    assert "\r" not in place
+
+
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        (b'{"query": "{ mlflowListArtifacts(input: {}) { rootUri } }"}', True),
+        (b'{"query": "{ mlflowListArt\\u0069facts(input: {}) { rootUri } }"}', True),
+        (b"no JSON", True),
+        (b'{"query": "query GetRun { mlflowGetRun(input: {}) { run { info { artifactUri } } } }"}', False),
+    ],
+)
+def test_files_are_listed_by_no_query(body: bytes, refused: bool) -> None:
+    assert _lists_files(body) == refused

@@ -318,6 +318,28 @@ def test_a_range_that_no_trial_reads(
     assert f"search.{path}" in line
 
 
+def test_a_method_that_needs_what_is_not_given(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    option = "search.injection.method={choice: [tli, dus]}"
+    (line,) = refused(place, capsys, GOOD, "--set", option)
+    assert "search.injection.method.choice[1]: got 'dus', which needs m" in line
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql:/u:PW77@h/db", "postgresql//u:PW77@h/db", "u:PW77@h/db", "http:u:PW77@h"]
+)
+def test_a_mistyped_address_shows_no_password(
+    address: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for setting in ("storage.study", "tracking.uri"):
+        (place / "spec.yaml").write_text(
+            f"{GOOD}{setting.split('.')[0]}: {{{setting.split('.')[1]}: '{address}'}}\n"
+        )
+        assert main(["validate", "spec.yaml"]) == 2
+        told = capsys.readouterr().err
+        assert "PW77" not in told
+        assert setting in told
+
+
 def test_a_range_that_some_trials_read_is_fine(place: Path) -> None:
     (place / "spec.yaml").write_text(GOOD)
     options = ["search.injection.method={choice: [tli, dus]}", "search.injection.m={choice: [0, 1]}"]
