@@ -73,7 +73,9 @@ def save_tiny_model(
     """Save a random model and a byte tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # would stand among what a test reads of standard error
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     ends = {"bos_token_id": VOCABULARY - 1, "eos_token_id": VOCABULARY - 1}
