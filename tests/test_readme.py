@@ -88,7 +88,7 @@ def pasted(block: str) -> str:
 
 def test_make_sweep_is_what_is_run_here() -> None:
     done = subprocess.run(["make", "-n", "sweep"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1].endswith("python -m sweeps run quickstart")
+    assert "python -m sweeps run quickstart" in done.stdout
 
 
 def test_what_is_shown_of_tli_and_of_a_spec_of_ones_own(checkout: Path) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import Role, State
 from sweeps.results import Sweep
 from sweeps.service import run
 from sweeps.spec import load_spec
 from sweeps.trial import read_curve
-from tli.errors import DataError
 
 RUNNERS = ["inline", pytest.param("ray", marks=pytest.mark.ray)]
 
@@ -108,7 +108,9 @@ def test_text_too_short_for_a_batch_ends_the_command_before_anything_starts(
 ) -> None:
     replace = {"tokens: 512, batch_tokens: 64": "tokens: 32768, batch_tokens: 16384"}
     spec = load_spec(str(write_spec(replace=replace)))
-    with pytest.raises(DataError, match=r"data.source: got [\d,]+ tokens; expected at least 16,385"):
+    with pytest.raises(
+        SpecError, match=r"data.source: got [\d,]+ tokens of training text; expected at least 16,385"
+    ):
         run(spec, silent, runner="inline")
     assert not (spec.root / "study.db").exists()
 
