@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tli.errors import DataError, Problem
-from tli.places import without_userinfo
+from tli.places import masked_userinfo
 
 EXTRA = "data"  # of this package, which the readers of datasets and Parquet come with
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -51,7 +51,7 @@ class Source:
     @property
     def shown(self) -> str:
         """Its name for messages, without a password."""
-        return repr(without_userinfo(self.name))
+        return repr(masked_userinfo(self.name))
 
 
 def at_home(source: str) -> Path:
@@ -155,7 +155,7 @@ def open_dataset(source: Source) -> Any:
         got = f"no dataset that can be read ({reason(error)})"
         remedy = "data.configuration: NAME" if "config name" in str(error).lower() else ""
         raise DataError(Problem(source.shown, got, _EXPECTED, remedy)) from None
-    need_field(source.text_field, rows.column_names, without_userinfo(source.name))
+    need_field(source.text_field, rows.column_names, masked_userinfo(source.name))
     return rows.select_columns([source.text_field])
 
 
@@ -192,7 +192,7 @@ def need_field(text_field: str, names: list[str], where: str) -> None:
 
 def reason(error: Exception) -> str:
     """What a library said, in one line, without passwords."""
-    return without_userinfo(" ".join((str(error) or type(error).__name__).split()))[:200]
+    return masked_userinfo(" ".join((str(error) or type(error).__name__).split()))[:200]
 
 
 def import_extra(module: str, where: str) -> Any:

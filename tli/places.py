@@ -46,7 +46,7 @@ def is_address(text: str) -> bool:
     return _ADDRESS.match(text) is not None
 
 
-def without_userinfo(text: str) -> str:
+def masked_userinfo(text: str) -> str:
     """The text without what may be secret in its addresses: user, password, and values of the query."""
     if is_address(text) and "@" in text:  # an address alone: also with blanks or quotes in its password
         scheme, _, rest = text.partition("://")

@@ -7,7 +7,7 @@ import pytest
 
 from tli.errors import InputError
 from tli.files import reader
-from tli.places import expanded, is_address, means_null, without_userinfo
+from tli.places import expanded, is_address, masked_userinfo, means_null
 
 
 def test_a_home_folder_that_is_there_and_one_that_is_not(
@@ -38,7 +38,7 @@ def test_a_home_folder_that_is_there_and_one_that_is_not(
     ],
 )
 def test_no_password_of_an_address_is_shown(address: str) -> None:
-    shown = without_userinfo(address)
+    shown = masked_userinfo(address)
     assert "CANARY" not in shown
     assert "with" not in shown.replace("with/slash", "")
     assert "://" in shown
@@ -46,7 +46,7 @@ def test_no_password_of_an_address_is_shown(address: str) -> None:
 
 @pytest.mark.parametrize("text", ["owner/name", "a b@c", "/path/x?token=1", "https://host/path/x.txt"])
 def test_what_has_no_secret_stays(text: str) -> None:
-    assert without_userinfo(text) == text
+    assert masked_userinfo(text) == text
 
 
 def test_addresses() -> None:
