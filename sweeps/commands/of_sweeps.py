@@ -28,7 +28,7 @@ def _status(options: argparse.Namespace) -> int:
         )
     else:
         driver = sweep.ledger.driver
-        print_text(f"Driven by {driver}." if driver else "Nobody drives it now.")
+        print_text(f"Driven by {driver}." if driver else "No process drives it now.")
         if limits := sweep.ledger.spec.budget.limits:
             print_text(f"The search has spent {spent_in_words(spent, limits)}.")
         print_text(status_text(sweep.records))
