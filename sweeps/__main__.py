@@ -8,10 +8,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from sweeps.arguments import parser
-from sweeps.commands import COMMANDS
+from sweeps.cli import COMMANDS
+from sweeps.cli.arguments import parser
 from sweeps.wording import masked
-from tli.console import BAD_INPUT, FAILED, parse, run_command
+from tli.cli.console import BAD_INPUT, FAILED, parse, run_command
 from tli.places import expanded
 from tli.terminal import printable
 

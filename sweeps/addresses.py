@@ -7,7 +7,8 @@ either takes for a password is hidden. Of a query only the keys are shown that a
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
+from pathlib import Path
+from urllib.parse import parse_qs, quote, unquote, unquote_plus, urlsplit, urlunsplit
 
 MASK = "***"  # in the place of a secret
 
@@ -123,3 +124,64 @@ def _masked_field(field: str, *, bare: bool) -> str:
     if name in _SHOWN and not ("=" in unquote_plus(value) and secret_name(unquote_plus(value))):
         return field
     return f"{key if _NAME.fullmatch(key) and key != MASK else MASK}={MASK}"
+
+
+_NOT_IN_CLEAR = "!password,!md5"  # libpq's words; SCRAM proves the password without sending it
+
+
+_ESCAPED = {ord(letter): quote(letter) for letter in "%?{}"}
+
+
+_MASKED = re.compile(r":\*\*\*(?=@)|(?<=[?&;])[^=&;]+=\*\*\*(?:[&;]|$)")
+
+
+def driven(url: str) -> str:
+    """The URL as it is opened: with the PostgreSQL driver named, and a password that it lacks kept safe.
+
+    SQLAlchemy's own choice of a driver changed between its versions. A password that is not in the address
+    comes from PGPASSWORD or ~/.pgpass, and the server that asks for it need not be the one that was meant: it
+    is never sent in a form that could be used again. `require_auth` in the address says otherwise.
+    """
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    if not url.startswith("postgresql+psycopg://"):
+        return url
+    parts = urlsplit(url)
+    if parts.password or {"password", "require_auth"} & set(parse_qs(parts.query)):
+        return url
+    return f"{url}{'&' if parts.query else '?'}require_auth={quote(_NOT_IN_CLEAR)}"
+
+
+def server(url: str) -> bool:
+    """Whether a store is a server, to which a password may be sent, and not a file."""
+    return not url.startswith("sqlite")
+
+
+def without_masks(url: str) -> str:
+    """A URL that was kept with its password masked, without it.
+
+    PostgreSQL's client then looks for one where it always does: PGPASSWORD, ~/.pgpass.
+    """
+    return _MASKED.sub("", url).rstrip("?&;")
+
+
+def file_of(url: str) -> Path:
+    """The file of a `sqlite:///` URL, decoded as SQLAlchemy decodes it."""
+    return Path(unquote(url.partition(":///")[2].partition("?")[0]))
+
+
+def url_of(file: Path, scheme: str = "sqlite", query: str = "") -> str:
+    """The `sqlite:///` URL of a file: what SQLAlchemy or Optuna take for more than a name is escaped."""
+    return f"{scheme}:///{str(file).translate(_ESCAPED)}{'?' if query else ''}{query}"
+
+
+def absolute(url: str) -> str:
+    """The URL of a store, a file's from the root, so that it means the same in every working folder."""
+    if not url.startswith("sqlite"):
+        return url
+    scheme, _, rest = url.partition(":///")
+    return url_of(file_of(url).absolute(), scheme, rest.partition("?")[2])
+
+
+def may_exist(url: str) -> bool:
+    """Whether a store may already be there: a file that exists, or a server."""
+    return server(url) or file_of(url).exists()

@@ -1,124 +1,82 @@
-"""The text of a sweep before it runs and after: whether it can be read, and whether there is enough of it."""
+"""Plain text on a page 80 columns wide: tables, labelled values, bullets, sizes."""
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from sweeps.errors import InputError, Problem
-from sweeps.folders import Folders
-from sweeps.spec import Spec
-from tli import corpus
-from tli.data import DataSettings, ready_counts
-from tli.dataset import Source
-from tli.errors import DataError
-from tli.sources import on_the_hub, source_problems
-
-if TYPE_CHECKING:
-    from tli.amounts import Amounts
-    from tli.base import Base
-
-_MOST_FILES = 50  # of a source, whose first row is looked at
-_PASSES = 1.05  # over the training text by one trial, above which it is worth a word
+WIDTH = 80
 
 
-class Text:
-    """What a spec says of its text, looked at without writing anything."""
-
-    def __init__(self, spec: Spec) -> None:
-        """Look at nothing yet."""
-        self._spec, self._settings = spec, spec.data.to_tli()
-        self._cache = Folders(spec.root, spec.name).tokens
-        self._found: tuple[Amounts | None] | None = None  # once it was looked for
-
-    def problems(self) -> Iterator[Problem]:
-        """Sources that cannot be used; a dataset on the hub is asked for there."""
-        found = source_problems(self._settings)
-        if not found:
-            try:
-                _ = self._pinned
-            except InputError as error:
-                found = list(error.problems)
-        yield from (replace(problem, where=self._where(problem.where)) for problem in found)
-        wrong = {problem.where for problem in found}
-        for source in self._settings.sources:
-            if source.name != corpus.STDLIB and source.where not in wrong:
-                yield from _first_rows(source)
-
-    def notes(self, base: Base) -> Iterator[str]:
-        """What is worth knowing of text that can be used: its commit on the hub, and how far it goes."""
-        for asked, found in zip(self._settings.sources, self._pinned.sources, strict=True):
-            if on_the_hub(asked) and asked.revision != found.revision:
-                name = "revision" if asked.where == "data.source" else "heldout_revision"
-                yield f"{asked.name} is at {found.revision} on the hub; data.{name} with that keeps it there"
-        there = self._amounts(base)
-        if there is not None:
-            yield from amount_notes(self._spec, there.train, there.heldout, about=not there.counted)
-
-    def shortages(self, base: Base) -> Iterator[Problem]:
-        """Sides that are shorter than one sequence, or than one batch; only where tokens could be counted."""
-        there = self._amounts(base)
-        if there is None or not there.counted:
-            return
-        data, batch = self._spec.data, self._spec.trial.recipe.batch_tokens
-        side = "data.source" if data.heldout is None else "data.heldout"
-        for where, tokens, needed, what in (
-            (side, there.heldout, data.sequence_length + 1, "held-out tokens, one sequence"),
-            ("data.source", there.train, batch + 1, "training tokens, one batch"),
-        ):
-            if tokens < needed:
-                got = f"{tokens:,} tokens of {what.partition(' ')[0]} text"
-                yield Problem(self._spec.where(where), got, f"at least {needed:,} {what}", "more text")
-
-    def _amounts(self, base: Base) -> Amounts | None:
-        from tli.amounts import Amounts, amounts
-
-        if self._found is None:
-            counts = ready_counts(self._pinned, base, self._cache)
-            self._found = (Amounts(*counts, counted=True) if counts else amounts(self._pinned, base),)
-        return self._found[0]
-
-    @cached_property
-    def _pinned(self) -> DataSettings:
-        return self._settings.pinned(self._cache)
-
-    def _where(self, setting: str) -> str:
-        known = setting.removeprefix("data.") in self._spec.data.to_json()
-        return self._spec.where(setting) if known else setting
+def pairs(values: Mapping[str, str]) -> list[str]:
+    """One line per value, labels aligned."""
+    width = max(map(len, values), default=0)
+    return [f"  {label:<{width}}  {value}" for label, value in values.items()]
 
 
-def amount_notes(spec: Spec, train: int, heldout: int, *, about: bool = False) -> Iterator[str]:
-    """What to know where there is less text than the spec makes of it.
-
-    Args:
-        spec: of the sweep.
-        train: tokens of the training side.
-        heldout: tokens of the held-out side.
-        about: whether these are estimates.
-    """
-    some, data, tokens = "about " if about else "", spec.data, spec.trial.recipe.tokens
-    wanted = max(1, data.eval_tokens // data.sequence_length)
-    if (heldout - 1) // data.sequence_length < wanted:
-        yield (
-            f"held-out text: {some}{heldout:,} tokens are there, and data.eval_tokens asks for "
-            f"{data.eval_tokens:,}; every loss is measured on those alone, and is the less certain for it"
-        )
-    passes = tokens / max(train, 1)
-    if passes > _PASSES:
-        yield (
-            f"training text: {some}{train:,} tokens are there, and every trial takes {tokens:,}: "
-            f"{some}{passes:,.1f} passes over it"
-        )
+def indented(text: str, by: int = 2) -> list[str]:
+    """A paragraph."""
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * by, subsequent_indent=" " * by)
 
 
-def _first_rows(source: Source) -> Iterator[Problem]:
-    """Whether the first row of every file of rows can be read: the column is there, and holds text."""
-    for file in corpus.matching_files(source.name)[:_MOST_FILES]:
-        if file.suffix in (".jsonl", ".parquet"):
-            try:
-                next(corpus.documents(replace(source, name=glob.escape(str(file)))), None)
-            except DataError as error:
-                yield from error.problems
+def bullets(sentences: Iterable[str]) -> list[str]:
+    """One item per sentence."""
+    wrapped = (textwrap.wrap(s, WIDTH, initial_indent="  - ", subsequent_indent="    ") for s in sentences)
+    return [line for lines in wrapped for line in lines]
+
+
+def section(title: str, lines: list[str]) -> list[str]:
+    """The lines under their title; nothing when there are none."""
+    return [title, *lines] if lines else []
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: set[int], width: int | None = None
+) -> list[str]:
+    """Aligned columns, to the right unless in `left`; lines are cut at `width`, where one is given."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def cells(row: Sequence[str]) -> Iterator[str]:
+        for place, (text, wide) in enumerate(zip(row, widths, strict=True)):
+            yield text.ljust(wide) if place in left else text.rjust(wide)
+
+    lines = ["  ".join(cells(row)).rstrip() for row in [header, *rows]]
+    return [line if width is None or len(line) <= width else f"{line[: width - 1]}…" for line in lines]
+
+
+def join(*sections: list[str]) -> str:
+    """The page: sections with a blank line between, the empty ones left out. Without a newline at its end."""
+    return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def short(number: float) -> str:
+    """Three digits and a unit: `1.84M`."""
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}" if number / size < 999.5 else f"{number / size:.0f}{unit}"
+    return f"{number:.3g}"
+
+
+def in_bytes(number: int) -> str:
+    """An amount of memory or disk, in words."""
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
+        if number >= size:
+            return f"{number / size:.1f} {unit}" if number / size < 10 else f"{number / size:.0f} {unit}"
+    return f"{number / 1024:.0f} KiB"
+
+
+def loss(value: float | None) -> str:
+    """Four digits after the point: `3.4567`."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """`12s`, `1m20s`, `2h05m`, `3d04h`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

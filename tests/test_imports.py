@@ -303,7 +303,12 @@ except SystemExit as stop:
 
 
 @pytest.mark.parametrize(
-    "code", ["import tli.plan", "import tli.errors", "import sweeps.selection, sweeps.summary"]
+    "code",
+    [
+        "import tli.planning.plan",
+        "import tli.errors",
+        "import sweeps.results.selection, sweeps.report.summary",
+    ],
 )
 def test_arithmetic_needs_no_third_party(code: str) -> None:
     assert loaded_by(code) & (set(ONLY_IN) - {"rich"}) == set()

@@ -95,7 +95,9 @@ def test_what_is_shown_of_tli_and_of_a_spec_of_ones_own(checkout: Path) -> None:
     """The parts that need no sweep; the whole README is the slow test."""
     shown = snippets()
     (commands,) = (block for language, block in shown if language == "sh" and block.startswith("tli "))
-    (library,) = (block for language, block in shown if language == "python" and "tli.grow" in block)
+    (library,) = (
+        block for language, block in shown if language == "python" and "tli.growth.in_memory" in block
+    )
     (sweeps,) = (block for language, block in shown if language == "sh" and "mine.yaml" in block)
     quick = "\n".join(line for line in commands.splitlines() if not line.startswith("tli verify"))
     run("sh", f"export PATH={Path(sys.prefix) / 'bin'}:$PATH\n{quick}")

@@ -15,9 +15,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from sweeps.arguments import parser as sweeps_parser
-from tli.arguments import parser as tli_parser
-from tli.dataset import EXTRA
+from sweeps.cli.arguments import parser as sweeps_parser
+from tli.cli.arguments import parser as tli_parser
+from tli.data.dataset import EXTRA
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -21,3 +22,14 @@ def _visible(character: str) -> str:
     if character in "\n\t" or character.isprintable() or unicodedata.category(character) == "Zs":
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def shown(value: Any, limit: int = 200) -> str:
+    """A name or value as it may be shown: in ASCII, and not at any length."""
+    text = ascii(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def spelled(text: str, limit: int = 200) -> str:
+    """A name as it may be shown in a place: as `shown`, without quotes."""
+    return shown(text, limit + 2).strip("'\"")

@@ -8,8 +8,8 @@ Optuna's samplers and pruners, asked here over what the study holds.
 
 from __future__ import annotations
 
-from sweeps.ledger.looking import look
-from sweeps.ledger.store import open_storage, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.ledger.store.looking import look
+from sweeps.ledger.store.storage import open_storage, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ledger.study import Ledger
 
 __all__ = ["Ledger", "look", "open_storage", "refuse_foreign", "spec_conflicts", "stored_spec"]

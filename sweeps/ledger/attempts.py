@@ -8,10 +8,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger.attributes import StudyAttributes
-from sweeps.ledger.mirror import Mirror
-from sweeps.ledger.seen import SeenStudy
-from sweeps.ledger.stopping import StoppingRule
-from sweeps.ledger.trials import (
+from sweeps.ledger.search.stopping import StoppingRule
+from sweeps.ledger.search.view import SeenStudy
+from sweeps.ledger.store.mirror import Mirror
+from sweeps.ledger.store.trials import (
     AMOUNTS,
     ATTEMPT,
     HIDDEN,

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from optuna.storages import BaseStorage
 
 from sweeps.errors import Problem, SpecError
-from sweeps.ledger.loading import legible
-from sweeps.ledger.stopping import REFERENCE
-from sweeps.ledger.store import FINISHED, IDENTITY, LAYERS, MATERIAL, WALL
+from sweeps.ledger.search.stopping import REFERENCE
+from sweeps.ledger.store.loading import legible
+from sweeps.ledger.store.storage import FINISHED, IDENTITY, LAYERS, MATERIAL, WALL
 from sweeps.records import Conclusion
 
 Value = TypeVar("Value")

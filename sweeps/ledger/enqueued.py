@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from optuna.trial import TrialState
 
-from sweeps.ledger.mirror import Mirror
-from sweeps.ledger.sampling import Proposals
-from sweeps.ledger.trials import (
-    ATTEMPT,
-    REASON,
-    REQUEST,
-    ROLE,
-    SEED,
-    SETTINGS,
-    STEPS,
-    attributes_of,
-)
+from sweeps.ledger.search.sampling import Proposals
+from sweeps.ledger.store.mirror import Mirror
+from sweeps.ledger.store.trials import ATTEMPT, REASON, REQUEST, ROLE, SEED, SETTINGS, STEPS, attributes_of
 from sweeps.records import Role
 from sweeps.spec import Spec
 

@@ -10,17 +10,16 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 
-from sweeps.alike import key, replaced
-from sweeps.claim import owner_of
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes
 from sweeps.ledger.enqueued import settle
-from sweeps.ledger.lease import AskedTwiceError, Lease, hold, standing
-from sweeps.ledger.looking import look
-from sweeps.ledger.mirror import Mirror
-from sweeps.ledger.sampling import Proposals
-from sweeps.ledger.store import (
+from sweeps.ledger.search.sampling import Proposals
+from sweeps.ledger.search.space import Space
+from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
+from sweeps.ledger.store.looking import look
+from sweeps.ledger.store.mirror import Mirror
+from sweeps.ledger.store.storage import (
     engine_of,
     make,
     open_storage,
@@ -29,7 +28,7 @@ from sweeps.ledger.store import (
     stored_spec,
     unused_study,
 )
-from sweeps.ledger.trials import (
+from sweeps.ledger.store.trials import (
     ATTEMPT,
     HIDDEN,
     REPLICATE_OF,
@@ -41,9 +40,10 @@ from sweeps.ledger.trials import (
     attributes_of,
     template,
 )
+from sweeps.ownership import owner_of
 from sweeps.records import Assignment, Conclusion, Role, State, TrialRecord
-from sweeps.space import Space
 from sweeps.spec import LIMITS, Spec
+from sweeps.spec.equivalence import key, replaced
 
 
 class Ledger(Attempts):
@@ -54,7 +54,9 @@ class Ledger(Attempts):
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(spec.name)
         study = StudyAttributes(storage, self._study_id, spec.name)
-        super().__init__(spec, study, Mirror(storage, self._study_id, spec, study.identity))
+        super().__init__(
+            spec, study, Mirror(storage, self._study_id, spec, study.identity, Space.of(spec).fits)
+        )
         self.depth = study.layers if depth is None else depth  # of the base; None where it is not known
         self.space = Space.of(spec)
         self._proposals = Proposals(

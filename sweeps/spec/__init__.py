@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from sweeps.errors import SpecError
-from sweeps.spec.load import load_spec
 from sweeps.spec.model import COMPARED, Spec, difference
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import LIMITS, BudgetSettings, TrialSettings
-from sweeps.spec.source import packaged
+from sweeps.spec.source import load_spec, packaged
 
 __all__ = [
     "COMPARED",

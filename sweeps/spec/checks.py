@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from sweeps.addresses import holds_secret
-from sweeps.errors import InputError, Problem
+from sweeps.errors import Problem
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import (
@@ -19,14 +17,11 @@ from sweeps.spec.settings import (
     ResourceSettings,
     Settings,
     StoppingSettings,
-    StorageSettings,
-    TrackingSettings,
     TrialSettings,
 )
 from sweeps.wording import Fault, masked, nearest, shown
-from tli.injection import injection_problems
-from tli.places import expanded
-from tli.recipe import recipe_problems
+from tli.planning.injection import injection_problems
+from tli.training.recipe import recipe_problems
 
 RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
 FIXED = ("seed", "recipe.tokens", "recipe.batch_tokens")  # the same for all trials, or none could be compared
@@ -152,30 +147,6 @@ def stopping_faults(stopping: StoppingSettings) -> Iterator[Fault]:
         yield Fault("stopping.keep", shown(stopping.keep), expected, "0.5", ("stopping.rule",))
 
 
-def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) -> Iterator[Fault]:
-    """Addresses of stores that no part of this project can open."""
-    study = "sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
-    if not _is_store(storage.study, ("sqlite", "postgresql")):
-        yield Fault("storage.study", _none(storage.study), study, _address_remedy(storage.study))
-    try:
-        expanded(storage.artifacts, "storage.artifacts")
-    except InputError as error:
-        (problem,) = error.problems
-        yield Fault(problem.where, problem.got, problem.expected, problem.remedy)
-    if "://" in storage.artifacts:
-        expected = "a folder that all trials can reach"
-        yield Fault("storage.artifacts", shown(storage.artifacts), expected, "runs")
-    if tracking is not None and not _is_store(tracking.uri, ("sqlite", "postgresql", "http", "https")):
-        expected = "sqlite, null, or an address http(s)://HOST or sqlite:///FILE"
-        yield Fault("tracking.uri", _none(tracking.uri), expected, _address_remedy(tracking.uri))
-
-
-def _none(address: str) -> str:
-    """What is no address as a message shows it: a mistyped one may hold a password before its @."""
-    before, at, host = address.rpartition("@")
-    return shown(f"***@{host}" if at and "://" not in before else address)
-
-
 def secret_faults(base: BaseSettings, data: DataSettings) -> Iterator[Fault]:
     """Secrets in settings that are kept as they are written: beside results, in the study, in MLflow."""
     sections: tuple[tuple[str, Settings], ...] = (("base", base), ("data", data))
@@ -273,36 +244,6 @@ def _way_back(start: str, search: Mapping[str, Range], chain: list[str]) -> list
             if found:
                 return found
     return None
-
-
-def _is_store(address: str, schemes: tuple[str, ...]) -> bool:
-    if address == "sqlite":
-        return True
-    if not re.match(r"^[a-z][a-z0-9+]*://", address):
-        return False
-    try:
-        parts = urlsplit(address)
-        host = parts.hostname
-        _ = parts.port  # raises when it is no number
-    except ValueError:
-        return False
-    scheme = parts.scheme.partition("+")[0]
-    if scheme not in schemes:
-        return False
-    if scheme == "sqlite":  # a study in memory could not be resumed
-        return len(parts.path) > 1 and parts.path != "/:memory:"
-    # A PostgreSQL on this machine may be named by the folder of its socket: postgresql://user:@/base?host=/run/pg
-    return bool(host) or (scheme == "postgresql" and "host=" in parts.query)
-
-
-def _address_remedy(address: str) -> str:
-    if address.startswith("postgres://"):
-        return "postgresql:// in place of postgres://"
-    return (
-        "sqlite:///FILE for a file"
-        if address.endswith((".db", ".sqlite")) and "://" not in address
-        else "sqlite"
-    )
 
 
 def _fault(problem: Problem) -> Fault:

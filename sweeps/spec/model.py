@@ -16,11 +16,11 @@ from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from sweeps.addresses import masked_address
+from sweeps.addresses import masked_address, url_of
 from sweeps.errors import Problem, SpecError
-from sweeps.reach import url_of
-from sweeps.spec import checks, values
+from sweeps.spec import address_checks, checks, values
 from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_names
+from sweeps.spec.ineffective import unread_faults
 from sweeps.spec.ranges import Range, read_range
 from sweeps.spec.settings import (
     BaseSettings,
@@ -40,11 +40,10 @@ from sweeps.spec.settings import (
     section,
     setting,
 )
-from sweeps.spec.unread import unread_faults
 from sweeps.spec.yaml_source import Source
 from sweeps.wording import Fault, masked, shown
-from tli.injection import Injection
 from tli.places import expanded
+from tli.planning.injection import Injection
 
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
 
@@ -277,7 +276,7 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     yield from checks.per_faults(spec.finalists.per, spec.search)
     yield from checks.stopping_faults(spec.stopping)
     yield from checks.resource_faults(spec.resources)
-    yield from checks.address_faults(spec.storage, spec.tracking)
+    yield from address_checks.address_faults(spec.storage, spec.tracking)
     yield from checks.secret_faults(spec.base, spec.data)
     wrong = list(checks.condition_faults(spec.search))
     wrong += [

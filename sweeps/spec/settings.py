@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from sweeps.spec.faults import Setting
 from sweeps.spec.ranges import LARGEST_INT
-from tli import data
-from tli.experts import Experts
-from tli.injection import IDENTITIES, INITS, METHODS, PLACES, SOURCES, Injection
+from tli.data import settings
 from tli.places import means_null
-from tli.recipe import PRECISIONS, SCHEDULES, TRAINED, Recipe
+from tli.planning.experts import Experts
+from tli.planning.injection import IDENTITIES, INITS, METHODS, PLACES, SOURCES, Injection
+from tli.training.recipe import PRECISIONS, SCHEDULES, TRAINED, Recipe
 
 
 def setting(expected: str, default: Any = ..., *, example: Any = None, **limits: Any) -> Any:
@@ -70,7 +70,7 @@ class BaseSettings(Settings):
 
 
 class DataSettings(Settings):
-    """The text; the fields of `tli.data.DataSettings`."""
+    """The text; the fields of `tli.data.settings.DataSettings`."""
 
     source: str = setting(
         "builtin:stdlib, files by name or glob, or a dataset", example="builtin:stdlib", min_length=1
@@ -92,13 +92,13 @@ class DataSettings(Settings):
     sequence_length: int = setting("a whole number of at least 2", 128, ge=2)
     eval_tokens: int = setting("a whole number of at least one sequence", 16_384, ge=1)
 
-    def to_tli(self) -> data.DataSettings:
+    def to_tli(self) -> settings.DataSettings:
         """As `tli` takes it."""
-        return data.DataSettings(**self.to_json())
+        return settings.DataSettings(**self.to_json())
 
 
 class ExpertSettings(Settings):
-    """How feed-forward parts become experts; the fields of `tli.experts.Experts`."""
+    """How feed-forward parts become experts; the fields of `tli.planning.experts.Experts`."""
 
     count: int | None = setting("a whole number of at least 2 (experts), or null", Experts.count, ge=2)
     top_k: int = setting("a whole number of at least 1 (experts a token)", Experts.top_k, ge=1)
@@ -109,7 +109,7 @@ class ExpertSettings(Settings):
 
 
 class InjectionSettings(Settings):
-    """How the model is grown; the fields of `tli.injection.Injection`."""
+    """How the model is grown; the fields of `tli.planning.injection.Injection`."""
 
     method: str = name_of(METHODS, Injection.method)
     k: int | None = setting("a whole number of at least 1 (layers per injected layer)", Injection.k, ge=1)
@@ -135,7 +135,7 @@ class InjectionSettings(Settings):
 
 
 class RecipeSettings(Settings):
-    """How every trial is trained; the fields of `tli.recipe.Recipe`."""
+    """How every trial is trained; the fields of `tli.training.recipe.Recipe`."""
 
     learning_rate: float = setting("a finite number above 0", Recipe.learning_rate, gt=0)
     injected_learning_rate: float | None = setting(

@@ -10,6 +10,7 @@ from typing import Any
 
 from sweeps.addresses import MASK, secret_name
 from sweeps.errors import Problem, SpecError
+from sweeps.spec.model import Spec
 from sweeps.spec.ranges import KINDS
 from sweeps.spec.yaml_source import Source, parse_value, read_bytes, read_file
 from sweeps.wording import holds_any, masked
@@ -116,3 +117,17 @@ def _put(source: Source, keys: Sequence[str], value: Any, option: str) -> None:
     ]:
         del source.places[known]
     source.origins[path] = option
+
+
+def load_spec(reference: str, *, overrides: Sequence[str] = (), runs: str | None = None) -> Spec:
+    """Read and check a spec: a YAML file, or the name of a packaged one.
+
+    Args:
+        reference: a path, or a name such as `quickstart`.
+        overrides: `dotted.path=value` as given to `--set`; the value is YAML.
+        runs: folder of the artifacts, as given to `--runs`; None keeps the spec's.
+
+    Raises:
+        SpecError: with all problems found, each at its line and column or its option.
+    """
+    return Spec.checked(read_spec(reference, overrides, runs))

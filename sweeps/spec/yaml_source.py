@@ -18,7 +18,7 @@ import yaml
 
 from sweeps.errors import Problem, SpecError
 from sweeps.wording import masked, shown
-from tli.bounded import read_bounded
+from tli.json_files import read_bounded
 
 LARGEST_FILE = 1_000_000  # bytes
 DEEPEST = 20  # levels of mappings and lists

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mlflow.entities import Metric
 
-from sweeps.events import REQUEST, Event
+from sweeps.tracking.events import REQUEST, Event
 
 # A trial that was stopped early is KILLED there: at a glance it is neither finished nor failed.
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}

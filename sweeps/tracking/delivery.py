@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import select
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,15 +21,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from sweeps.addresses import masked_address
-from sweeps.events import REQUEST
-from sweeps.outbox import EVENTS, LOCK, Sent, open_lock, read_events, read_sent, write_sent
 from sweeps.tracking.batches import Batch, batches, milliseconds
+from sweeps.tracking.driver_pipe import Driver
+from sweeps.tracking.events import REQUEST
+from sweeps.tracking.outbox import EVENTS, LOCK, Sent, open_lock, read_events, read_sent, write_sent
 from sweeps.tracking.store import from_within
 from sweeps.wording import masked
 
 POLL = 0.5  # seconds between looks at the outbox
 ROUND = 256 * 1024  # bytes of the outbox delivered in one go
-ORPHANED = 10.0  # seconds that a delivery goes on after its driver was killed
 PATIENCE = (0.5, 30.0)  # seconds between tries, doubling from the first to the second
 # Codes that mean "this request will never do"; anything else may be better next time.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
@@ -38,31 +37,6 @@ REFUSALS_BEFORE_SKIPPING = 3
 PARENT = "mlflow.parentRunId"
 
 Item = TypeVar("Item")
-
-
-class Driver:
-    """The other end of the pipe: whether it still wants us, and until when."""
-
-    def __init__(self) -> None:
-        self.deadline: float | None = None  # set once the driver has closed the pipe or is gone
-        self._text = b""
-
-    def wait(self, seconds: float) -> None:
-        """Sleep, but wake when the driver speaks or ends."""
-        if self.deadline is not None:
-            time.sleep(max(0.0, min(seconds, self.deadline - time.monotonic())))
-            return
-        ready, _, _ = select.select([0], [], [], seconds)
-        if ready:
-            data = os.read(0, 4096)
-            self._text += data
-            if not data or b"\n" in self._text:
-                self.deadline = time.monotonic() + (float(self._text) if self._text.strip() else ORPHANED)
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is up."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 class Delivery:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from sweeps.addresses import file_of, url_of
 from sweeps.errors import Problem
-from sweeps.reach import file_of, url_of
 from sweeps.wording import shown as show
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.environment import FOR_MLFLOW, for_child
-from sweeps.outbox import Outbox, read_sent
 from sweeps.records import Point, Role, State
 from sweeps.tracking.interface import NullTracker, Objective, Values
+from sweeps.tracking.outbox import Outbox, read_sent
 from sweeps.tracking.store import artifact_root, store_uri
 from sweeps.wording import masked
 from tli.files import open_regular

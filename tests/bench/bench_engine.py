@@ -81,8 +81,9 @@ def _spec(name: str, changes: list[str]) -> Any:
 
 def _make_tokens(spec: Any) -> None:
     """Neither side pays for them, and both read the same files."""
-    from tli.base import find
-    from tli.data import DataSettings, open_tokens
+    from tli.data.batches import open_tokens
+    from tli.data.settings import DataSettings
+    from tli.models.base import find
 
     open_tokens(DataSettings(**spec.data.to_json()), find(spec.base.model), Path("runs/tokens"))
 
@@ -138,8 +139,8 @@ def _plain(spec: Any, folder: Path) -> Side:
 
 
 def _ours(name: str, changes: list[str], spec: Any) -> Side:
-    from sweeps.results import find
-    from sweeps.trial import CURVE, read_curve
+    from sweeps.curve import CURVE, read_curve
+    from sweeps.results.sweep import find
 
     options = [word for change in changes for word in ("--set", change)]
     wall, watched = _timed([sys.executable, "-m", "sweeps", "run", name, *options], Path("ours.log"))

@@ -36,7 +36,7 @@ def main() -> int:
 
 def _report(spec: str, folder: Path, started: float, wall: float, peak: int) -> None:
     from sweeps.records import Role, State
-    from sweeps.results import find
+    from sweeps.results.sweep import find
 
     sweep = find(spec, runs=str(folder / "runs"))
     records = sweep.records
@@ -63,16 +63,16 @@ def _report(spec: str, folder: Path, started: float, wall: float, peak: int) -> 
 
 
 def _depth(settings: Any, depth: int) -> int:
-    from tli.injection import Injection
-    from tli.plan import plan_for
+    from tli.planning.injection import Injection
+    from tli.planning.plan import plan_for
 
     return plan_for(Injection.from_json(settings["injection"]), depth).new_depth
 
 
 def _evaluation_seconds(spec: Any) -> float:
     """One measurement of the base's held-out loss, alone on the machine."""
-    from sweeps.trial import Slot, for_workers
-    from tli.evaluate import evaluate
+    from sweeps.worker.trial import Slot, for_workers
+    from tli.training.evaluate import evaluate
 
     slot = Slot(for_workers(spec))
     evaluate(slot.model, slot.heldout)

@@ -28,7 +28,7 @@ from typing import Any
 
 from sweeps.folders import Folders
 from sweeps.ledger import open_storage
-from sweeps.ledger.store import engine_of
+from sweeps.ledger.store.storage import engine_of
 from tests.bench.copies import multiply
 from tests.bench.simulator import Simulation, World, opened
 

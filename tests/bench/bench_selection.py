@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.ledger.stopping import RULES
+from sweeps.ledger.search.space import Space
+from sweeps.ledger.search.stopping import RULES
 from sweeps.records import Role, State
-from sweeps.space import Space
 from sweeps.spec import Spec
 from tests.bench.landscape import best_loss, measured, seconds_per_step, true_loss
 from tests.bench.simulator import World, opened

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.processes import Watched
-from tli.corpus import stdlib_documents
+from tli.data.corpus import stdlib_documents
 
 BYTES_PER_TOKEN = 3.1  # of this text under the built-in tokenizer
 WIDTH = 2  # bytes of a token in the file
@@ -88,8 +88,9 @@ def measured(side: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tli(options: argparse.Namespace) -> dict[str, Any]:
-    from tli.base import find
-    from tli.data import DataSettings, open_tokens
+    from tli.data.batches import open_tokens
+    from tli.data.settings import DataSettings
+    from tli.models.base import find
 
     base, started = find("builtin:tiny-llama"), time.monotonic()
     settings = DataSettings(source=str(options.folder / "text.jsonl"))
@@ -106,7 +107,7 @@ def datasets(options: argparse.Namespace) -> dict[str, Any]:
     from datasets import load_dataset
     from transformers import AutoTokenizer
 
-    from tli.base import find
+    from tli.models.base import find
 
     tokenizer = AutoTokenizer.from_pretrained(str(find("builtin:tiny-llama").folder))
     started = time.monotonic()

@@ -33,8 +33,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tli.base import _BUILTINS
-from tli.shards import Computed, Output, write_shards
+from tli.checkpoint.writer import Computed, Output, write_shards
+from tli.models.base import _BUILTINS
 
 ROOT = Path(__file__).parents[2]
 POOL = 64 * 2**20  # bytes of random numbers that all tensors are cut from
@@ -56,7 +56,7 @@ NO_SYNC = (
     "import os, sys\n"
     "os.fsync = lambda descriptor: None\n"
     "os.posix_fadvise = lambda *told: None\n"
-    "from tli.__main__ import main\n"
+    "from tli.cli.commands import main\n"
     "sys.exit(main(sys.argv[1:]))"
 )
 

@@ -1,7 +1,7 @@
 """Whether a sampler that looks at a part of a long study picks as well: `python -m tests.bench.bench_window`.
 
 TPE's time grows with the trials it looks at, so the ledger shows it the best ones and the latest
-`sweeps.ledger.sampling.WINDOW`. Here studies of synthetic functions are run in memory under several windows,
+`sweeps.ledger.search.sampling.WINDOW`. Here studies of synthetic functions are run in memory under several windows,
 the same seeds for each, and two things are compared: the best value found, and the mean of the last tenth of
 the picks, which has less noise. Printed are both as medians over the seeds, and processor time per pick.
 """
@@ -19,11 +19,11 @@ from typing import Any, cast
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.ledger import sampling
-from sweeps.ledger.mirror import Mirror
-from sweeps.ledger.sampling import Proposals
-from sweeps.ledger.seen import SeenStudy
-from sweeps.space import Dimension, Space
+from sweeps.ledger.search import sampling
+from sweeps.ledger.search.sampling import Proposals
+from sweeps.ledger.search.space import Dimension, Space
+from sweeps.ledger.search.view import SeenStudy
+from sweeps.ledger.store.mirror import Mirror
 from tests.bench.landscape import true_loss
 
 Function = Callable[[Mapping[str, Any]], float]

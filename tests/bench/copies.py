@@ -11,8 +11,8 @@ from typing import Any
 from optuna.storages._rdb import models
 from sqlalchemy import Connection, Engine, insert, select, text
 
-from sweeps.ledger.trials import OURS, mark_of
-from sweeps.trial import CURVE
+from sweeps.curve import CURVE
+from sweeps.ledger.store.trials import OURS, mark_of
 
 _PARTS: tuple[Any, ...] = (
     models.TrialValueModel,

@@ -33,13 +33,14 @@ def train(config: dict[str, Any]) -> None:
     """One trial."""
     from transformers import AutoModelForCausalLM
 
-    from tli.base import find
-    from tli.data import DataSettings, open_tokens
-    from tli.grow import grow, injected_parameters
-    from tli.injection import Injection
-    from tli.plan import plan_for
-    from tli.recipe import Recipe
-    from tli.train import Training
+    from tli.data.batches import open_tokens
+    from tli.data.settings import DataSettings
+    from tli.growth.in_memory import grow, injected_parameters
+    from tli.models.base import find
+    from tli.planning.injection import Injection
+    from tli.planning.plan import plan_for
+    from tli.training.loop import Training
+    from tli.training.recipe import Recipe
 
     given = config["given"]
     recipe = Recipe(**{**given["recipe"], "learning_rate": config["learning_rate"]})

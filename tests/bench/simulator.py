@@ -15,18 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.agenda import Agenda
+from sweeps.curve import CURVE
+from sweeps.driver.on_ray.searcher import AgendaSearcher
+from sweeps.driver.on_ray.watch import Watch
+from sweeps.driver.schedule.agenda import Agenda
+from sweeps.driver.service import _Tidying
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Point, State
-from sweeps.results import Sweep
-from sweeps.searcher import AgendaSearcher
-from sweeps.service import _Tidying
+from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, load_spec
-from sweeps.sync import open_sweep, show_untold
 from sweeps.tracking import Tracker
-from sweeps.trial import CURVE
-from sweeps.watch import Watch
+from sweeps.tracking.sync import open_sweep, show_untold
 from tests.bench.landscape import SEARCH, measured, seconds_per_step
 
 _TOKENS = 2048  # a batch

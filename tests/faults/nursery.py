@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import NoReturn
 
 LOADED = (
-    "sweeps.service", "sweeps.results", "sweeps.preflight", "sweeps.ledger", "sweeps.inline", "sweeps.trial",
-    "sweeps.display", "sweeps.summary", "sweeps.tracking", "sqlalchemy.dialects.sqlite", "tli.train",
-    "tli.upscale", "tli.loading", "tli.saver", "tli.export", "transformers.models.llama.modeling_llama",
+    "sweeps.driver.service", "sweeps.results.sweep", "sweeps.checks.preflight", "sweeps.ledger", "sweeps.driver.inline", "sweeps.trial",
+    "sweeps.report.live", "sweeps.report.summary", "sweeps.tracking", "sqlalchemy.dialects.sqlite", "tli.training.loop",
+    "tli.growth.on_disk", "tli.models.loading", "tli.training.saver", "tli.training.export", "transformers.models.llama.modeling_llama",
     "optuna.samplers", "optuna.pruners", "psycopg", "sqlalchemy.dialects.postgresql.psycopg",
 )  # fmt: skip
 

@@ -152,9 +152,10 @@ def _export(world: World, got: dict[int, Ending]) -> None:
     """Plain transformers gives the loss that the ledger holds."""
     from transformers import AutoModelForCausalLM
 
-    from tli.base import find
-    from tli.data import DataSettings, open_tokens
-    from tli.evaluate import evaluate
+    from tli.data.batches import open_tokens
+    from tli.data.settings import DataSettings
+    from tli.models.base import find
+    from tli.training.evaluate import evaluate
 
     where = () if world.study == "sqlite" else ("--study", world.study)
     code = ended(world.start("export", "tiny", "--out", "best", "--json", *where, name="export"))

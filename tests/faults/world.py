@@ -230,7 +230,7 @@ class Arena:
         self.shared.callback(self.nursery.close)
         self.reference = lru_cache(maxsize=None)(self._reference)
         from tests.conftest import save_tiny_model
-        from tli.loading import quieten
+        from tli.models.loading import quieten
 
         quieten(threads=1)
         save_tiny_model(self.home / "model", "llama")

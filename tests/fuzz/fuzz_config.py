@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.command import command
-from tli.base import Base, find
-from tli.bounded import read_json
-from tli.config import depth_of
-from tli.cost import cost
+from tli.architectures.config import depth_of
+from tli.architectures.table import FAMILIES
 from tli.errors import InputError
-from tli.families import FAMILIES
-from tli.injection import Injection
-from tli.plan import Plan, plan_for
-from tli.quantised import training_problems
-from tli.upscale import grown_config, growth_problems, upscale_folder
+from tli.growth.cost import cost
+from tli.growth.on_disk import grown_config, growth_problems, upscale_folder
+from tli.json_files import read_json
+from tli.models.base import Base, find
+from tli.models.quantised import training_problems
+from tli.planning.injection import Injection
+from tli.planning.plan import Plan, plan_for
 
 TYPES = ("llama", "qwen2", "qwen3", "gemma3", "gpt2", "gpt_neo", "qwen2_moe", "deepseek_v3", "jamba", "smollm3",
          "recurrent_gemma", "gemma4_text", "glm_moe_dsa", "nemotron_h")  # fmt: skip

@@ -22,8 +22,8 @@ from typing import Any
 from safetensors import SafetensorError, deserialize
 
 from tests.fuzz.command import command
+from tli.checkpoint.header import BITS, Shard, read_header
 from tli.errors import CheckpointError
-from tli.header import BITS, Shard, read_header
 
 ODD = (0, 1, -1, 2, 7, 8, 2**31, 2**32, 2**53 + 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 1.0, 1e999, True, None,
        "", "0", "F32", "\ud800", "\0", [], [0], [0, 0], [[0]], {}, {"a": 1}, "__metadata__", "../a", "a" * 300)  # fmt: skip

@@ -22,26 +22,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sweeps.claim import MARK, identity_in
-from sweeps.compare import _named_trial
+from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.errors import SweepError
 from sweeps.ledger import Ledger
-from sweeps.outbox import EVENTS, SENT, Outbox, read_events, read_sent
+from sweeps.ownership import MARK, identity_in
 from sweeps.records import Assignment, Role
-from sweeps.results import Sweep, named, sweeps_in
-from sweeps.rows import plain
-from sweeps.summary import list_text, status_text, summary_text
+from sweeps.report.rows import plain
+from sweeps.report.summary import list_text, status_text, summary_text
+from sweeps.results.compare import _named_trial
+from sweeps.results.listing import sweeps_in
+from sweeps.results.sweep import Sweep, named
 from sweeps.tracking.batches import batches
-from sweeps.trial import CURVE, append_curve, read_curve
-from sweeps.watchdog import hung
+from sweeps.tracking.outbox import EVENTS, SENT, Outbox, read_events, read_sent
+from sweeps.worker.watchdog import hung
 from tests.fuzz.command import command
 from tests.fuzz.fuzz_header import _bit, _bytes, _tokens, _twice, _values
 from tests.fuzz.kept_world import World, point
-from tli.data import Tokens, _manifest
+from tli.data.batches import Tokens, _manifest
 from tli.errors import InputError
-from tli.export import copy_model
-from tli.lineage import read_lineage
-from tli.plan import Plan
+from tli.models.lineage import read_lineage
+from tli.planning.plan import Plan
+from tli.training.export import copy_model
 
 MOST_MEMORY = 1 << 30  # bytes
 
@@ -136,7 +137,7 @@ def sidecar(world: World, source: random.Random) -> bool:
 
 def state(world: World, source: random.Random) -> bool:
     """A training state, whole by its digest or not."""
-    from tli.resume import load_latest
+    from tli.training.state import load_latest
 
     training, good = _training(world)
     length = int.from_bytes(good[:8], "little")
@@ -163,10 +164,10 @@ def _training(world: World) -> tuple[Any, bytes]:
     import numpy as np
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from tli.data import Batches
-    from tli.recipe import Recipe
-    from tli.resume import save_state
-    from tli.train import Training
+    from tli.data.batches import Batches
+    from tli.training.loop import Training
+    from tli.training.recipe import Recipe
+    from tli.training.state import save_state
 
     config = AutoConfig.for_model("gpt2", vocab_size=8, n_embd=4, n_layer=1, n_head=1, n_positions=8)
     model = AutoModelForCausalLM.from_config(config)
@@ -220,10 +221,10 @@ def _led_out(source: random.Random, text: bytes) -> bytes:
 def _model(world: World) -> Path:
     from transformers import AutoModelForCausalLM
 
-    from tli.base import find
-    from tli.export import write_model
-    from tli.lineage import lineage as lineage_of
-    from tli.plan import plan
+    from tli.models.base import find
+    from tli.models.lineage import lineage as lineage_of
+    from tli.planning.plan import plan
+    from tli.training.export import write_model
 
     model = AutoModelForCausalLM.from_pretrained(world.home / "model")
     told = lineage_of(find(str(world.home / "model")), plan(4, 2), seed=0)

@@ -14,9 +14,18 @@ from typing import Any
 
 from tests.fuzz.command import command
 from tli.errors import PlanError
-from tli.experts import Experts
-from tli.injection import IDENTITIES, INITS, METHODS, PLACES, RULES, SOURCES, Injection, injection_problems
-from tli.plan import Plan, plan_for
+from tli.planning.experts import Experts
+from tli.planning.injection import (
+    IDENTITIES,
+    INITS,
+    METHODS,
+    PLACES,
+    RULES,
+    SOURCES,
+    Injection,
+    injection_problems,
+)
+from tli.planning.plan import Plan, plan_for
 
 _NASTY: list[Any] = [
     None,

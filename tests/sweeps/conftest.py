@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.agenda import Agenda
+from sweeps.driver.schedule.agenda import Agenda
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment
 from sweeps.spec import Spec, load_spec

@@ -8,16 +8,17 @@ from typing import Any
 import optuna
 import pytest
 
-import tli.loading
-from sweeps.agenda import Agenda, Idle
+import tli.models.loading
+from sweeps.curve import append_curve, read_curve
+from sweeps.driver.schedule.agenda import Agenda, Idle
+from sweeps.driver.service import _Tidying, run
 from sweeps.errors import SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Cause, Outcome, Point, Role, State
-from sweeps.results import Sweep
-from sweeps.service import _Tidying, run
+from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, load_spec
-from sweeps.trial import append_curve, read_curve, warm_slot
+from sweeps.worker.trial import warm_slot
 from tests.sweeps.conftest import agenda_of, taken
 
 LOST = Outcome(State.FAIL, "its worker died", Cause.LOST)
@@ -140,7 +141,7 @@ def test_a_trial_of_ours_that_no_worker_runs_is_found(spec: Spec, monkeypatch: p
         completed(agenda, taken(agenda), 1.0)
     cut_short = agenda.ledger.ask()  # written, and the reply to it was lost
     assert cut_short is not None
-    monkeypatch.setattr("sweeps.agenda._RECONCILED_EVERY", 0.0)
+    monkeypatch.setattr("sweeps.driver.schedule.agenda._RECONCILED_EVERY", 0.0)
     assert taken(agenda).number == cut_short.number + 1, "it may be about to be handed out"
     assert taken(agenda).number == cut_short.number
 
@@ -149,7 +150,7 @@ def test_a_sweep_takes_up_and_waits_for_nothing_that_runs_elsewhere(
     spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program asks with plain Optuna: that trial is its own, however long it runs."""
-    monkeypatch.setattr("sweeps.agenda._RECONCILED_EVERY", 0.0)
+    monkeypatch.setattr("sweeps.driver.schedule.agenda._RECONCILED_EVERY", 0.0)
     agenda = agenda_of(spec)
     completed(agenda, taken(agenda), 4.0)
     theirs = optuna.load_study(study_name=spec.name, storage=spec.study_url).ask()
@@ -214,7 +215,7 @@ def test_a_base_that_no_worker_can_load_ends_the_sweep_and_spends_no_trial(
 
     warm_slot.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(tli.loading, "load_model", broken)
+        patch.setattr(tli.models.loading, "load_model", broken)
         with pytest.raises(
             SweepError, match=r"no trial can run: OSError: the disk is gone; log: .*log.txt; mend it"
         ):

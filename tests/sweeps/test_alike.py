@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from sweeps.alike import key, replaced, value_at
 from sweeps.ledger import Ledger
 from sweeps.records import Role, State, TrialRecord
-from sweeps.selection import finalists, replicates_due, verdict
+from sweeps.results.selection import finalists, replicates_due, verdict
 from sweeps.spec import load_spec
+from sweeps.spec.equivalence import key, replaced, value_at
 from tests.sweeps.conftest import agenda_of
-from tli.grow import grow
-from tli.injection import Injection, injection_problems
-from tli.loading import load_model
-from tli.plan import plan_for
+from tli.growth.in_memory import grow
+from tli.models.loading import load_model
+from tli.planning.injection import Injection, injection_problems
+from tli.planning.plan import plan_for
 
 DEPTH = 4
 SETTINGS = [

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from sweeps.bootstrap import _EXACT, chances, interval
+from sweeps.results.bootstrap import _EXACT, chances, interval
 
 
 def test_chances_by_hand() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps.agenda import Agenda, Idle
-from sweeps.awake import Awake
-from sweeps.budget import Spending, amount, enough_for, going_on, raised, reaches
+from sweeps.checks.budget import amount, enough_for, reaches
+from sweeps.clock import Awake
+from sweeps.driver.schedule.agenda import Agenda, Idle
+from sweeps.driver.schedule.spending import Spending, going_on, raised
+from sweeps.driver.service import run
 from sweeps.records import Assignment, Outcome, Point, Role, State
-from sweeps.service import run
 from sweeps.spec import LIMITS, BudgetSettings, Spec, load_spec
 from tests.sweeps.conftest import agenda_of, taken
 
@@ -146,7 +147,7 @@ def test_hours_in_which_the_driver_was_stopped_are_not_searched(
     limited: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("sweeps.budget.awake", lambda: Awake(longest=10.0, clock=lambda: now[0]))
+    monkeypatch.setattr("sweeps.checks.budget.awake", lambda: Awake(longest=10.0, clock=lambda: now[0]))
     agenda = agenda_of(limited("budget.wall=100"))
     first = taken(agenda)
     now[0] += 36_000  # Ctrl-Z, and fg in the morning

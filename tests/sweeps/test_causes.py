@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-import sweeps.trial
-import tli.train
-from sweeps.causes import disk_fault
-from sweeps.execution import Execution, Reply
+import sweeps.worker.trial
+import tli.training.loop
+from sweeps.driver.single import assignment_of
 from sweeps.folders import Folders
 from sweeps.records import Cause, State
-from sweeps.single import assignment_of
 from sweeps.spec import Spec, load_spec
-from sweeps.trial import for_workers, run_trial, warm_slot
+from sweeps.worker.causes import disk_fault
+from sweeps.worker.execution import Execution, Reply
+from sweeps.worker.trial import for_workers, run_trial, warm_slot
 from tli.errors import CheckpointError, PlanError, Problem
 from tli.files import open_regular
 
@@ -50,7 +50,7 @@ def test_a_process_whose_device_is_lost_runs_no_other_trial(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(message)
 
-    monkeypatch.setattr(tli.train, "evaluate", fail)
+    monkeypatch.setattr(tli.training.loop, "evaluate", fail)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", fail if not answers else lambda: None)
     execution = Execution(spec, assignment_of(spec, 1))
@@ -79,7 +79,7 @@ def test_an_error_has_its_cause(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(tli.train, "evaluate", fail)
+    monkeypatch.setattr(tli.training.loop, "evaluate", fail)
     outcome = ended(spec).outcome
     assert outcome is not None
     assert (outcome.state, outcome.cause, outcome.fatal) == (State.FAIL, cause, False)
@@ -90,7 +90,7 @@ def test_an_error_has_its_cause(
 
 
 def test_memory_that_the_machine_does_not_have(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tli.train, "evaluate", lambda *_, **__: torch.empty(2**60))
+    monkeypatch.setattr(tli.training.loop, "evaluate", lambda *_, **__: torch.empty(2**60))
     outcome = ended(spec).outcome
     assert outcome is not None
     assert outcome.cause is Cause.OUT_OF_MEMORY, outcome.reason
@@ -100,16 +100,16 @@ def test_a_smaller_micro_batch_in_place_of_the_recipes(spec: Spec, monkeypatch: 
     """As after an attempt that ran out of memory: it goes on from that one's state, in the same batches."""
     assignment = assignment_of(spec, 1)
     folders = Folders(spec.root, spec.name)
-    slot = sweeps.trial.Slot(spec)
+    slot = sweeps.worker.trial.Slot(spec)
     whole = [point for points in run_trial(slot, assignment, folders) for point in points]
     rows = []
-    inner = tli.train.token_losses
+    inner = tli.training.loop.token_losses
 
     def seen(model: Any, windows: Any, *rest: Any) -> Any:
         rows.append(len(windows))
         return inner(model, windows, *rest)
 
-    monkeypatch.setattr(tli.train, "token_losses", seen)
+    monkeypatch.setattr(tli.training.loop, "token_losses", seen)
     smaller = replace(assignment, attempt=2, micro_batch_tokens=16)
     parts = [point for points in run_trial(slot, smaller, folders) for point in points]
     assert set(rows) == {1}  # of 4 in the batch
@@ -139,9 +139,9 @@ def test_a_curve_on_a_full_disk(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
     folders = Folders(spec.root, spec.name)
-    full_at(monkeypatch, "tli.resume", ".step-00000004.tmp-")
+    full_at(monkeypatch, "tli.training.state", ".step-00000004.tmp-")
     assignment = assignment_of(spec, 1)
-    slowly = run_trial(sweeps.trial.Slot(spec), assignment, folders, lambda _work: time.sleep(0.05))
+    slowly = run_trial(sweeps.worker.trial.Slot(spec), assignment, folders, lambda _work: time.sleep(0.05))
     with pytest.raises(OSError, match="No space left"):
         list(slowly)
     states = sorted(path.name[:13] for path in folders.checkpoints(1).iterdir())
@@ -150,7 +150,7 @@ def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: 
 
 def test_no_room_for_a_state(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("tli.saver.no_room", lambda *_: [Problem("here", "too little", "more")])
+    monkeypatch.setattr("tli.training.saver.no_room", lambda *_: [Problem("here", "too little", "more")])
     outcome = ended(spec).outcome
     assert outcome is not None
     checkpoints = Folders(spec.root, spec.name).checkpoints(1)
@@ -174,10 +174,10 @@ def test_words_for_a_disk(number: int, words: str) -> None:
 
 
 def test_a_loss_that_ran_away_is_divergence(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tli.evaluate import Evaluation
+    from tli.training.evaluate import Evaluation
 
     losses = iter([12.0, 23.9, 24.1])
-    monkeypatch.setattr(tli.train, "evaluate", lambda *_, **__: Evaluation(next(losses), 1))
+    monkeypatch.setattr(tli.training.loop, "evaluate", lambda *_, **__: Evaluation(next(losses), 1))
     outcome = ended(spec).outcome
     assert outcome is not None
     assert (outcome.state, outcome.cause) == (State.FAIL, Cause.DIVERGED)

@@ -13,18 +13,21 @@ from typing import Any
 import optuna
 import pytest
 
-import sweeps.trial
-from sweeps.claim import MARK, claimed, identity_in, is_set_aside, owner_of, refuse_others
+import sweeps.worker.trial
+from sweeps.curve import CURVE, append_curve, read_curve
+from sweeps.driver.service import run
+from sweeps.driver.single import assignment_of
 from sweeps.errors import LedgerHeldError, RecalledError, SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
-from sweeps.outbox import Outbox, open_lock, read_events
+from sweeps.ownership import MARK, claimed, identity_in, is_set_aside, owner_of, refuse_others
 from sweeps.records import Assignment, Point, Role
-from sweeps.results import Sweep, export, find, sweeps_in
-from sweeps.service import run
-from sweeps.single import assignment_of
+from sweeps.results.export import export
+from sweeps.results.listing import sweeps_in
+from sweeps.results.sweep import Sweep, find
 from sweeps.spec import Spec, load_spec
-from sweeps.trial import CURVE, append_curve, for_workers, read_curve
+from sweeps.tracking.outbox import Outbox, open_lock, read_events
+from sweeps.worker.trial import for_workers
 
 RATE = {"learning_rate: 1e-3, tokens": "learning_rate: 1e-1, tokens"}
 
@@ -159,9 +162,9 @@ def test_the_folder_is_held_after_another_was_set_aside(tmp_path: Path) -> None:
 
 
 def test_a_worker_whose_folder_is_anothers_ends(write_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweeps.execution import Execution
+    from sweeps.worker.execution import Execution
 
-    monkeypatch.setattr("sweeps.execution._LOOKED_EVERY", 0.0)
+    monkeypatch.setattr("sweeps.worker.execution._LOOKED_EVERY", 0.0)
     spec = for_workers(load_spec(str(write_spec())))
     execution = Execution(spec, replace(assignment_of(spec, 1), identity="of the dead sweep"))
     folders = Folders(spec.root, spec.name)

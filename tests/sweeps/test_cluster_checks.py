@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import backends, reach
 from sweeps.__main__ import main
+from sweeps.checks import stores
+from sweeps.checks.preflight import check
+from sweeps.driver.on_ray import head_node
 from sweeps.errors import SpecError
-from sweeps.preflight import check
 from sweeps.spec import load_spec
 from tests.sweeps.conftest import WriteSpec
 
@@ -63,13 +64,13 @@ def free_port() -> int:
     ],
 )  # fmt: skip
 def test_addresses_of_no_cluster(address: str, said: str) -> None:
-    (problem,) = reach.cluster(address)
+    (problem,) = stores.cluster(address)
     assert str(problem).startswith(f"--address: {said}")
 
 
 def test_what_listens_or_is_found_by_ray_is_no_problem(silent_port: int) -> None:
     for address in ("auto", "local", f"127.0.0.1:{silent_port}", f"ray://localhost:{silent_port}"):
-        assert list(reach.cluster(address)) == []
+        assert list(stores.cluster(address)) == []
 
 
 @pytest.mark.parametrize("command", [["validate"], ["plan"], ["run"]])
@@ -94,7 +95,7 @@ def test_commands_refuse_a_cluster_that_is_away(
 def test_the_word_local_means_this_machine(
     write_spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.machine.gpus", lambda: 0)
+    monkeypatch.setattr("sweeps.checks.machine.gpus", lambda: 0)
     spec = load_spec(str(write_spec()), overrides=["resources.gpus=0.5"])
     with pytest.raises(SpecError, match=r"resources.gpus=0.5: got 0.5; expected 0: this machine has no GPU"):
         check(spec, cluster="local")
@@ -107,7 +108,7 @@ def test_a_port_of_something_else(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(backends, "_HEAD_PATIENCE", 4.0)
+    monkeypatch.setattr(head_node, "_HEAD_PATIENCE", 4.0)
     spec = write_spec()
     capfd.readouterr()
     code = main(["run", str(spec), "--address", f"127.0.0.1:{silent_port}"])
@@ -125,13 +126,13 @@ def test_a_port_of_something_else(
 def test_a_head_node_is_known_and_sigterm_stays_ours(write_spec: Callable[..., Path]) -> None:
     import ray
 
-    from sweeps.tuner import start_cluster, stop_cluster
+    from sweeps.driver.on_ray.tuner import start_cluster, stop_cluster
 
     before = signal.getsignal(signal.SIGTERM)
     start_cluster(load_spec(str(write_spec())), None)
     try:
         assert signal.getsignal(signal.SIGTERM) is before
-        assert backends.head_problem(ray.get_runtime_context().gcs_address) is None
+        assert head_node.head_problem(ray.get_runtime_context().gcs_address) is None
     finally:
         stop_cluster()
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from sweeps.__main__ import main
+from sweeps.curve import read_curve
+from sweeps.driver.service import run
 from sweeps.records import Role, State
-from sweeps.results import Sweep
-from sweeps.service import run
+from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
-from sweeps.sync import show_conclusions
-from sweeps.trial import read_curve
+from sweeps.tracking.sync import show_conclusions
 from tests.sweeps.conftest import Silent
 
 TINY = {

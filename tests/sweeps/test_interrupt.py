@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.__main__ import main
-from sweeps.interrupt import terminated_as_interrupted
+from sweeps.cli.interrupt import terminated_as_interrupted
 from tests.sweeps.conftest import WriteSpec
 
 SPEC = "my-sweep.yaml"

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from sweeps.errors import LedgerHeldError
-from sweeps.ledger import Ledger, lease, open_storage, study
-from sweeps.ledger.store import engine_of
+from sweeps.ledger import Ledger, open_storage, study
+from sweeps.ledger.store import lease
+from sweeps.ledger.store.storage import engine_of
 from sweeps.records import Point, State
 from sweeps.spec import Spec
 

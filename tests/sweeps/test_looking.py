@@ -17,14 +17,16 @@ import optuna
 import pytest
 import sqlalchemy
 
-from sweeps import reach, untouched
+from sweeps import addresses, readonly_sqlite
 from sweeps.__main__ import main
-from sweeps.doctor import examine
+from sweeps.checks import stores
+from sweeps.cli.doctor import examine
+from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.ledger import look, open_storage
-from sweeps.ledger.store import engine_of
-from sweeps.results import find, sweeps_in
-from sweeps.service import run
+from sweeps.ledger.store.storage import engine_of
+from sweeps.results.listing import sweeps_in
+from sweeps.results.sweep import find
 from sweeps.spec import load_spec
 from tests.sweeps.conftest import SPEC, Silent, copied
 
@@ -110,7 +112,7 @@ def test_commands_that_look_change_no_byte(
 def test_a_folder_that_may_not_be_written_to_can_be_looked_at(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sweeps.machine.writable", lambda _: False)
+    monkeypatch.setattr("sweeps.checks.machine.writable", lambda _: False)
     assert main(["status", "tiny"]) == 0
     assert main(["list"]) == 0
     assert "Could not be read" not in capsys.readouterr().out
@@ -118,7 +120,7 @@ def test_a_folder_that_may_not_be_written_to_can_be_looked_at(
 
 def test_a_look_sees_what_a_driver_writes_meanwhile(tmp_path: Path) -> None:
     """Beside one that opens and closes the file all the time, so that its journal comes and goes."""
-    url = reach.url_of(tmp_path / "study.db")
+    url = addresses.url_of(tmp_path / "study.db")
     study = open_storage(url).create_new_study([optuna.study.StudyDirection.MINIMIZE], "busy")
     ended = threading.Event()
 
@@ -197,14 +199,14 @@ def test_a_planted_spec_that_names_a_pipe_or_a_device(
 @pytest.mark.postgres
 def test_an_empty_database_on_a_server_is_left_empty(place: Path, postgres_url: str) -> None:
     base, _, options = postgres_url.partition("/postgres?")
-    admin = sqlalchemy.create_engine(reach.driven(postgres_url), isolation_level="AUTOCOMMIT")
+    admin = sqlalchemy.create_engine(addresses.driven(postgres_url), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.exec_driver_sql("CREATE DATABASE empty_one")
     url = f"{base}/empty_one?{options}"
     assert main(["validate", "tiny.yaml", "--set", f"storage.study={url}"]) == 0
     assert main(["status", "tiny.yaml", "--study", url]) == 2
     assert look(url) is None
-    engine = sqlalchemy.create_engine(reach.driven(url))
+    engine = sqlalchemy.create_engine(addresses.driven(url))
     assert sqlalchemy.inspect(engine).get_table_names() == []
     engine.dispose()
     writer, reader = open_storage(url), look(url)
@@ -243,7 +245,7 @@ def test_every_command_says_how_to_upgrade_an_old_store(
 ) -> None:
     age(place / "runs/study.db")
     before = tree(place)
-    url = reach.url_of(place / "runs/study.db")
+    url = addresses.url_of(place / "runs/study.db")
     (study,) = [finding for finding in examine(Path("runs")) if finding.name == "study"]
     assert study.ok is False
     assert study.remedy.startswith(f"optuna storage upgrade --storage {url}")
@@ -289,15 +291,15 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_the_address_of_a_file_means_that_file(name: str, tmp_path: Path) -> None:
     file = tmp_path / name / "study.db"
-    url = reach.url_of(file)
-    assert reach.file_of(url) == Path(str(sqlalchemy.make_url(url).database)) == file
-    assert reach.absolute(url) == url
+    url = addresses.url_of(file)
+    assert addresses.file_of(url) == Path(str(sqlalchemy.make_url(url).database)) == file
+    assert addresses.absolute(url) == url
     file.parent.mkdir()
     with contextlib.closing(sqlite3.connect(file)) as made:
         made.execute("CREATE TABLE studies (study_name)")
         made.commit()
-    assert list(reach.store(url, "here", table="studies")) == []
-    with contextlib.closing(untouched.connect(file)) as opened:
+    assert list(stores.store(url, "here", table="studies")) == []
+    with contextlib.closing(readonly_sqlite.connect(file)) as opened:
         assert opened.execute("SELECT name FROM sqlite_master").fetchall() == [("studies",)]
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -305,7 +307,7 @@ def test_the_address_of_a_file_means_that_file(name: str, tmp_path: Path) -> Non
 def test_a_home_folder_is_the_users(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(place))
     spec = load_spec("tiny.yaml", overrides=["storage.artifacts=~/runs"])
-    assert spec.study_url == reach.url_of(place / "runs/study.db")
+    assert spec.study_url == addresses.url_of(place / "runs/study.db")
     with pytest.raises(SpecError, match="no home folder here"):
         load_spec("tiny.yaml", overrides=["storage.artifacts=~nobody-of-that-name/x"])
     file = place / "home.yaml"
@@ -316,7 +318,7 @@ def test_a_home_folder_is_the_users(place: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", ["feature%2F{SCHEMA_VERSION}", "why?"])
 def test_a_store_lies_in_its_folder_whatever_that_is_called(name: str, tmp_path: Path) -> None:
     file = tmp_path / name / "study.db"
-    url = reach.url_of(file)
+    url = addresses.url_of(file)
     open_storage(url).create_new_study([optuna.study.StudyDirection.MINIMIZE], "here")
     store = look(url)
     assert store is not None

@@ -9,15 +9,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sweeps.preflight import check
+from sweeps.checks.preflight import check
+from sweeps.driver.service import run
 from sweeps.records import State
-from sweeps.results import export
-from sweeps.rows import configuration
-from sweeps.service import run
+from sweeps.results.export import export
+from sweeps.results.labels import configuration
 from sweeps.spec import load_spec
-from tli.base import find
 from tli.errors import InputError
-from tli.verify import verify_folder
+from tli.growth.verify import verify_folder
+from tli.models.base import find
 
 SEARCH = """\
   injection.method: {choice: [tli, dus, stack, repeat, moe]}

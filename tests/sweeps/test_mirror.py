@@ -14,10 +14,10 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from sweeps.agenda import Agenda
+from sweeps.driver.schedule.agenda import Agenda
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger, open_storage
-from sweeps.ledger.store import engine_of
+from sweeps.ledger.store.storage import engine_of
 from sweeps.records import Cause, Outcome, Point, Role, State
 from sweeps.spec import Spec
 from sweeps.tracking import NullTracker

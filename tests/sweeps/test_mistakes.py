@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import machine
 from sweeps.__main__ import main
+from sweeps.checks import machine
 
 GOOD = """\
 name: my-sweep

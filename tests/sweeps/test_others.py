@@ -9,20 +9,21 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from sweeps.agenda import Agenda, Idle
-from sweeps.budget import Spending
-from sweeps.compare import compare
+from sweeps.driver.schedule.agenda import Agenda, Idle
+from sweeps.driver.schedule.spending import Spending
+from sweeps.driver.single import assignment_of
 from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage
 from sweeps.records import Assignment, Outcome, Point, Role, State
-from sweeps.results import Sweep, export
-from sweeps.selection import verdict
-from sweeps.single import assignment_of
+from sweeps.report.summary import list_text, status_text, summary_text
+from sweeps.results.compare import compare
+from sweeps.results.export import export
+from sweeps.results.selection import verdict
+from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, load_spec
-from sweeps.summary import list_text, status_text, summary_text
-from sweeps.sync import _ranking, show_trials
 from sweeps.tracking import NullTracker
+from sweeps.tracking.sync import _ranking, show_trials
 from tests.sweeps.conftest import agenda_of, taken
 
 RATES = {"recipe.learning_rate": FloatDistribution(1e-4, 1e-2, log=True)}
@@ -65,7 +66,7 @@ def plant(spec: Spec) -> dict[str, int]:
 
 
 def test_trials_from_elsewhere_count_for_nothing(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.agenda._RECONCILED_EVERY", 0.0)
+    monkeypatch.setattr("sweeps.driver.schedule.agenda._RECONCILED_EVERY", 0.0)
     agenda = agenda_of(spec)
     for _ in range(2):
         ended(agenda, taken(agenda))
@@ -128,7 +129,7 @@ def test_what_is_shown_of_trials_from_elsewhere(
         export(sweep, tmp_path / "out", number=number)
     with pytest.raises(SpecError, match="not run here"):
         assignment_of(spec, number)
-    monkeypatch.setattr("sweeps.compare.find", lambda *_, **__: sweep)
+    monkeypatch.setattr("sweeps.results.compare.find", lambda *_, **__: sweep)
     with pytest.raises(SpecError, match="not run here"):
         compare([f"{spec.name}:{number}"])
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.outbox import EVENTS, SENT, Outbox, Sent, read_events, read_sent, write_sent
 from sweeps.records import Point
 from sweeps.tracking import Tracker
 from sweeps.tracking.batches import batches
+from sweeps.tracking.outbox import EVENTS, SENT, Outbox, Sent, read_events, read_sent, write_sent
 
 
 def point(step: int, *train: int, loss: float = 3.0) -> Point:
@@ -200,10 +200,10 @@ def test_a_disk_that_is_full_leaves_no_torn_line_and_the_event_can_be_told_again
         raise OSError(errno.ENOSPC, "No space left on device")
 
     for fault in (half, full):
-        monkeypatch.setattr("sweeps.outbox.os.write", fault)
+        monkeypatch.setattr("sweeps.tracking.outbox.os.write", fault)
         with pytest.raises(OSError, match=r"bytes could be written|No space left"):
             box.points(1, 1, [point(1)])
-        monkeypatch.setattr("sweeps.outbox.os.write", write)
+        monkeypatch.setattr("sweeps.tracking.outbox.os.write", write)
         assert (tmp_path / EVENTS).stat().st_size == box.size
     assert box.points(1, 1, [point(1)])
     assert accepted(tmp_path)[0] == [(1, 0), (1, 1)]
@@ -232,7 +232,7 @@ def test_killing_the_writer_loses_nothing_it_was_told(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from sweeps.outbox import Outbox
+from sweeps.tracking.outbox import Outbox
 from sweeps.records import Point
 box = Outbox(Path(sys.argv[1]))
 for step in range(10**9):

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from sweeps.driver.service import run
 from sweeps.records import State
-from sweeps.service import run
 from sweeps.spec import load_spec
 
 WIKITEXT = Path(__file__).parents[3] / "shared" / "data" / "wikitext-2"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from sweeps.awake import Awake
+from sweeps.clock import Awake
 from sweeps.errors import SweepError
-from sweeps.ledger.patience import patient
+from sweeps.ledger.store.retrying import patient
 
 
 class Store:
@@ -69,7 +69,7 @@ def test_a_store_that_comes_back_is_waited_for(said: str) -> None:
 def test_hours_in_which_the_driver_was_stopped_are_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     clock = Awake(clock=lambda: now[0])
-    monkeypatch.setattr("sweeps.ledger.patience.awake", lambda: clock)
+    monkeypatch.setattr("sweeps.ledger.store.retrying.awake", lambda: clock)
 
     class Stopped(Store):
         @patient

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps import machine
+from sweeps.checks import machine
+from sweeps.checks.placement import Node, fitting, here, on_one_gpu, slots
 from sweeps.errors import SpecError
-from sweeps.placing import Node, fitting, here, on_one_gpu, slots
 from sweeps.spec import Spec, load_spec
 
 WriteSpec = Callable[..., Path]
@@ -100,7 +100,7 @@ def test_ray_places_as_many(nodes: list[tuple[int, int]], cpus: int, gpus: float
     from ray.cluster_utils import Cluster
     from ray.util import placement_group
 
-    from sweeps import tuner
+    from sweeps.driver.on_ray import tuner
 
     cluster = Cluster()
     try:

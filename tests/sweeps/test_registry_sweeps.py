@@ -16,19 +16,20 @@ from typing import Any
 import pytest
 
 from sweeps.__main__ import main
-from sweeps.preflight import check
+from sweeps.checks.preflight import check
+from sweeps.checks.shapes import plan_of
+from sweeps.driver.service import run
 from sweeps.records import State
-from sweeps.service import run
-from sweeps.shapes import plan_of
 from sweeps.spec import load_spec
 from tests.tli.registry import model_types, rows, tiny
-from tli.base import find
-from tli.cost import cost
-from tli.data import DataSettings, open_tokens
-from tli.evaluate import evaluate
-from tli.families import FAMILIES
-from tli.loading import load_model
-from tli.tokenise import vocabulary
+from tli.architectures.table import FAMILIES
+from tli.data.batches import open_tokens
+from tli.data.settings import DataSettings
+from tli.data.tokenise import vocabulary
+from tli.growth.cost import cost
+from tli.models.base import find
+from tli.models.loading import load_model
+from tli.training.evaluate import evaluate
 
 BUILT = [name for name in model_types() if "cannot" not in rows().get(name, {})]
 GROWN = [name for name in BUILT if FAMILIES[name].refused is None]

@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from sweeps import reach
 from sweeps.__main__ import main
+from sweeps.checks import stores
+from sweeps.driver.service import run
+from sweeps.driver.single import assignment_of
 from sweeps.errors import SpecError
 from sweeps.ledger import Ledger
-from sweeps.results import NoSweepError, find, found, named, resumed, sweeps_in
-from sweeps.service import run
-from sweeps.single import assignment_of
+from sweeps.results.listing import sweeps_in
+from sweeps.results.sweep import NoSweepError, find, found, named, resumed
 from sweeps.spec import load_spec
 from tests.sweeps.conftest import SPEC, Silent, copied
 
@@ -245,7 +246,7 @@ def test_no_password_of_the_environment_is_sent_in_clear(
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=ask, args=(server,), daemon=True).start()
-        (problem,) = reach.postgres(
+        (problem,) = stores.postgres(
             f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/x?sslmode=disable&gssencmode=disable",
             "here",
         )
@@ -421,7 +422,7 @@ def test_a_fault_of_ours_is_told_without_what_it_quotes(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("could not open postgresql://me:it's s3cret\x1b[2J@host/db")
 
-    monkeypatch.setattr("sweeps.results.find", broken)
+    monkeypatch.setattr("sweeps.results.sweep.find", broken)
     assert main(["status", "tiny"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("Traceback")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import machine
+from sweeps.checks import machine
+from sweeps.checks.estimate import estimate
+from sweeps.checks.memory import room_problems
+from sweeps.checks.usual_values import habit_notes
 from sweeps.errors import Problem
-from sweeps.estimate import estimate
-from sweeps.habits import habit_notes
-from sweeps.room import room_problems
 from sweeps.spec import Spec, load_spec
-from tli.base import Base, find
+from tli.models.base import Base, find
 
 
 @pytest.fixture

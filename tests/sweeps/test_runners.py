@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from sweeps.curve import read_curve
+from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import Role, State
-from sweeps.results import Sweep
-from sweeps.service import run
+from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
-from sweeps.trial import read_curve
 
 RUNNERS = ["inline", pytest.param("ray", marks=pytest.mark.ray)]
 
@@ -138,9 +138,9 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
     write_spec: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of training and resumed, a trial ends with the same bits as one left alone."""
-    import sweeps.trial
-    from sweeps.single import assignment_of
-    from sweeps.trial import Slot, for_workers, run_trial
+    import sweeps.worker.trial
+    from sweeps.driver.single import assignment_of
+    from sweeps.worker.trial import Slot, for_workers, run_trial
 
     monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
     spec = for_workers(load_spec(str(write_spec())))
@@ -165,8 +165,8 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
 
 
 def test_nothing_of_one_trial_is_left_for_the_next(write_spec: Any) -> None:
-    from sweeps.single import assignment_of
-    from sweeps.trial import Slot, for_workers, run_trial
+    from sweeps.driver.single import assignment_of
+    from sweeps.worker.trial import Slot, for_workers, run_trial
 
     spec = for_workers(load_spec(str(write_spec())))
     slot = Slot(spec)
@@ -188,7 +188,7 @@ def test_a_trial_that_is_stopped_holds_no_memory(
     import gc
     import weakref
 
-    from tli.train import Training
+    from tli.training.loop import Training
 
     before: list[int] = []
     made: list[weakref.ref[Training]] = []
@@ -212,20 +212,20 @@ def test_a_trial_that_is_stopped_holds_no_memory(
 def test_models_grown_alike_are_measured_once_before_they_train(
     write_spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tli.train
-    from sweeps.single import assignment_of
-    from sweeps.trial import Slot, for_workers, run_trial
+    import tli.training.loop
+    from sweeps.driver.single import assignment_of
+    from sweeps.worker.trial import Slot, for_workers, run_trial
 
     spec = for_workers(load_spec(str(write_spec())))
     folders, baseline = Folders(spec.root, spec.name), assignment_of(spec, 1)
     measured: list[float] = []
-    evaluate = tli.train.evaluate
+    evaluate = tli.training.loop.evaluate
 
     def counted(*given: Any, **named: Any) -> Any:
         measured.append(found := evaluate(*given, **named))
         return found
 
-    monkeypatch.setattr(tli.train, "evaluate", counted)
+    monkeypatch.setattr(tli.training.loop, "evaluate", counted)
 
     def points(slot: Slot, number: int, **changes: Any) -> list[tuple[float, float]]:
         measured.clear()

@@ -10,8 +10,9 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps.agenda import Agenda, Idle
-from sweeps.ledger import Ledger, open_storage, sampling
+from sweeps.driver.schedule.agenda import Agenda, Idle
+from sweeps.ledger import Ledger, open_storage
+from sweeps.ledger.search import sampling
 from sweeps.records import Assignment, Outcome, Point, State
 from sweeps.spec import Spec, load_spec
 from tests.sweeps.conftest import agenda_of, taken

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import doctor, scratch
+from sweeps.cli import doctor
+from sweeps.driver.on_ray import temp_dirs
 from sweeps.errors import SweepError
 from tests.servers import ROOT
 
@@ -54,16 +55,16 @@ PLANTED = [open_to_all, link, of_another, Path.touch]
 def test_a_name_that_was_taken_is_left_for_another(planted: object, tmp_path: Path) -> None:
     wanted = tmp_path / "sweeps-1"
     planted(wanted)  # type: ignore[operator]
-    found = scratch.own_folder(wanted)
+    found = temp_dirs.own_folder(wanted)
     assert found != wanted
     assert found.parent == tmp_path
-    assert scratch.is_ours(found)
+    assert temp_dirs.is_ours(found)
 
 
 def test_our_own_folder_is_used_again(tmp_path: Path) -> None:
-    first = scratch.own_folder(tmp_path / "sweeps-1")
+    first = temp_dirs.own_folder(tmp_path / "sweeps-1")
     assert mode(first) == 0o700
-    assert scratch.own_folder(tmp_path / "sweeps-1") == first == tmp_path / "sweeps-1"
+    assert temp_dirs.own_folder(tmp_path / "sweeps-1") == first == tmp_path / "sweeps-1"
 
 
 def test_a_long_temporary_folder_is_left_for_a_short_one(
@@ -72,13 +73,13 @@ def test_a_long_temporary_folder_is_left_for_a_short_one(
     long, short = tmp_path / ("x" * 70), tmp_path / "s"
     long.mkdir()
     short.mkdir()
-    monkeypatch.setattr(scratch, "LONGEST", len(str(short)) + 40)
-    folder = scratch.ray_folder(long, shorter=short)
+    monkeypatch.setattr(temp_dirs, "LONGEST", len(str(short)) + 40)
+    folder = temp_dirs.ray_folder(long, shorter=short)
     assert folder == short / f"sweeps-{os.getuid()}" / "r"
-    assert scratch.is_ours(folder.parent)
+    assert temp_dirs.is_ours(folder.parent)
     assert list(long.iterdir()) == []
     with pytest.raises(SweepError, match="try export TMPDIR=/tmp"):
-        scratch.ray_folder(long, shorter=tmp_path / "none")
+        temp_dirs.ray_folder(long, shorter=tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -99,18 +100,18 @@ def test_the_doctor_sees_a_long_temporary_folder(
 
 def test_a_secret_that_others_could_read_is_closed(tmp_path: Path) -> None:
     token = tmp_path / ".ray" / "auth_token"
-    scratch.keep_to_ourselves(token)  # Ray makes it later, in a folder that is closed
+    temp_dirs.keep_to_ourselves(token)  # Ray makes it later, in a folder that is closed
     assert (mode(token.parent), token.exists()) == (0o700, False)
     token.write_text("secret")
     token.chmod(0o644)
-    scratch.keep_to_ourselves(token)
+    temp_dirs.keep_to_ourselves(token)
     assert (mode(token), token.read_text()) == (0o600, "secret")
     link_to = tmp_path / "other"
     link_to.write_text("")
     link_to.chmod(0o644)
     token.unlink()
     token.symlink_to(link_to)
-    scratch.keep_to_ourselves(token)
+    temp_dirs.keep_to_ourselves(token)
     assert mode(link_to) == 0o644
 
 
@@ -123,7 +124,7 @@ def test_ray_starts_in_a_folder_of_ours_from_a_long_temporary_one(tmp_path: Path
     script = """
 import ray
 from sweeps.spec import load_spec
-from sweeps.tuner import start_cluster, stop_cluster
+from sweeps.driver.on_ray.tuner import start_cluster, stop_cluster
 start_cluster(load_spec("quickstart"), None)
 print(ray._private.worker._global_node.get_session_dir_path())
 stop_cluster()
@@ -138,7 +139,7 @@ stop_cluster()
         check=True,
     )
     session = Path(done.stdout.strip().splitlines()[-1])
-    assert scratch.is_ours(session.parents[1])
+    assert temp_dirs.is_ours(session.parents[1])
     token = home / ".ray" / "auth_token"
     assert (mode(token.parent), mode(token)) == (0o700, 0o600)
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.paired import difference, t_quantile
 from sweeps.records import Role, State, TrialRecord
-from sweeps.selection import control_of, finalists, replicates_due, verdict
+from sweeps.results.paired import difference, t_quantile
+from sweeps.results.selection import control_of, finalists, replicates_due, verdict
 
 STEPS = 50
 

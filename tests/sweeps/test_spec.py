@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.checks.preflight import check
 from sweeps.errors import SpecError
-from sweeps.preflight import check
 from sweeps.spec import COMPARED, Range, Spec, difference, load_spec, packaged
 from sweeps.spec.settings import DataSettings, ExpertSettings, InjectionSettings, RecipeSettings
 from sweeps.wording import masked, nearest, shown
-from tli.data import DataSettings as TliData
-from tli.experts import Experts
-from tli.injection import Injection
-from tli.recipe import Recipe
+from tli.data.settings import DataSettings as TliData
+from tli.planning.experts import Experts
+from tli.planning.injection import Injection
+from tli.training.recipe import Recipe
 
 SHORT = """\
 name: short
@@ -152,8 +152,8 @@ def test_sections_mirror_the_library() -> None:
 
 
 def test_names_are_those_of_the_rules_and_samplers() -> None:
-    from sweeps.ledger.sampling import SAMPLERS
-    from sweeps.ledger.stopping import RULES
+    from sweeps.ledger.search.sampling import SAMPLERS
+    from sweeps.ledger.search.stopping import RULES
     from sweeps.spec.model import CATALOGUE
 
     assert CATALOGUE["stopping.rule"].names == tuple(RULES)

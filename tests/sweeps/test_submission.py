@@ -18,10 +18,12 @@ import pytest
 
 pytest.importorskip("ray")
 
-from sweeps import packing
-from sweeps import submit as room
+import sweeps
+from sweeps.driver.on_ray import jobs_server, packing
+from sweeps.driver.on_ray import submit as room
+from sweeps.driver.on_ray.jobs_server import connect
+from sweeps.driver.on_ray.submit import submit
 from sweeps.errors import InputError, SweepError
-from sweeps.submit import connect, submit
 
 
 def problem(caught: pytest.ExceptionInfo[InputError]) -> str:
@@ -45,7 +47,7 @@ def test_nobody_there_is_said_at_once() -> None:
 def test_a_server_that_accepts_and_says_nothing_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(jobs_server, "_ANSWER_SECONDS", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(4)
@@ -120,7 +122,7 @@ def test_servers_that_are_no_open_jobs_server(answering: Any, status: int, text:
 def test_the_job_must_find_its_spec(tmp_path: Path, working_dir: str, where: str) -> None:
     (tmp_path / "other").mkdir()
     spec = tmp_path / "mine.yaml"
-    spec.write_text((Path(room.__file__).parent / "specs" / "quickstart-small.yaml").read_text())
+    spec.write_text((Path(sweeps.__file__).parent / "specs" / "quickstart-small.yaml").read_text())
     with pytest.raises(InputError) as caught:
         submit(
             str(spec), address="127.0.0.1:1", runs=tmp_path / "runs", working_dir=str(tmp_path / working_dir)
@@ -233,8 +235,10 @@ def test_a_folder_that_is_too_large_is_refused_before_it_is_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Jobs()
-    monkeypatch.setattr(room, "connect", lambda _: server)
-    (tmp_path / "s.yaml").write_text((Path(room.__file__).parent / "specs/quickstart-small.yaml").read_text())
+    monkeypatch.setattr(jobs_server, "connect", lambda _: server)
+    (tmp_path / "s.yaml").write_text(
+        (Path(sweeps.__file__).parent / "specs/quickstart-small.yaml").read_text()
+    )
     sparse(tmp_path / "weights.safetensors", 2600 * 2**20)
     sparse(tmp_path / "deep" / "text.bin", 60 * 2**20)
     started = time.perf_counter()
@@ -311,9 +315,9 @@ def test_a_runs_folder_is_left_out_whatever_it_is_called(name: str, tmp_path: Pa
 def test_words_are_quoted_for_the_shell_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Jobs()
     server.get_address = lambda: "http://head:8265"  # type: ignore[attr-defined]
-    monkeypatch.setattr(room, "connect", lambda _: server)
+    monkeypatch.setattr(jobs_server, "connect", lambda _: server)
     spec = tmp_path / "my spec.yaml"
-    spec.write_text((Path(room.__file__).parent / "specs" / "quickstart-small.yaml").read_text())
+    spec.write_text((Path(sweeps.__file__).parent / "specs" / "quickstart-small.yaml").read_text())
     code = submit(
         str(spec),
         address="head:8265",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.selection import verdict
-from sweeps.summary import best_text, list_text, settings_text, status_text, summary_text
+from sweeps.report.summary import best_text, list_text, settings_text, status_text, summary_text
+from sweeps.results.selection import verdict
 
 LOSSES = {  # by trial and seed; differences from the control: -0.02 or so for 2, growing for 3
     0: [3.7200, 3.7300, 3.7400],

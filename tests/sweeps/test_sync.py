@@ -20,16 +20,16 @@ from typing import Any
 import pytest
 
 from sweeps.__main__ import main
+from sweeps.curve import CURVE, measurements
+from sweeps.driver.service import _Closing, run
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
-from sweeps.outbox import EVENTS, SENT, Outbox
 from sweeps.records import Point, State
-from sweeps.results import Sweep, find
-from sweeps.service import _Closing, run
+from sweeps.results.sweep import Sweep, find
 from sweeps.spec import load_spec
-from sweeps.sync import open_sweep, show_untold, sync
 from sweeps.tracking import Tracker
-from sweeps.trial import CURVE, measurements
+from sweeps.tracking.outbox import EVENTS, SENT, Outbox
+from sweeps.tracking.sync import open_sweep, show_untold, sync
 from tests.sweeps.conftest import SPEC, Silent, copied
 
 pytest.importorskip("mlflow")
@@ -217,7 +217,7 @@ def test_a_sweep_that_was_stopped_shows_what_it_had(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of trials that run, too; and a curve that is gone is said to be."""
-    from sweeps.agenda import Agenda
+    from sweeps.driver.schedule.agenda import Agenda
 
     report = Agenda.report
 
@@ -273,7 +273,7 @@ def test_who_goes_on_reads_no_curve_of_a_trial_that_was_told(
         assert tracker._outbox is not None
         tracker._outbox.close()
 
-    monkeypatch.setattr("sweeps.sync.measurements", measured)
+    monkeypatch.setattr("sweeps.tracking.sync.measurements", measured)
     go_on()
     assert read == []
     assert outbox.read_bytes() == b"".join(events)

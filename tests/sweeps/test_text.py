@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from sweeps.__main__ import main
-from sweeps.results import find
-from sweeps.service import run
+from sweeps.driver.service import run
+from sweeps.results.sweep import find
 from sweeps.spec import SpecError, load_spec
-from sweeps.trial import Slot, for_workers
+from sweeps.worker.trial import Slot, for_workers
 from tests.bench.processes import descendants
 from tests.servers import alive
-from tli.__main__ import main as tli_main
+from tli.cli.commands import main as tli_main
 
 WriteSpec = Callable[..., Path]
 

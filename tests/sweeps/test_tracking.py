@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.outbox import EVENTS, SENT, Outbox, read_sent
 from sweeps.records import Point, State
 from sweeps.tracking import NullTracker, Tracker, open_tracker
+from sweeps.tracking.outbox import EVENTS, SENT, Outbox, read_sent
 from sweeps.tracking.tracker import flat, run_name
 from tests.servers import MlflowServer, alive
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import ray
 
-from sweeps import tuner
-from sweeps.awake import Awake
+from sweeps.clock import Awake
+from sweeps.driver.on_ray import tuner
+from sweeps.driver.on_ray.searcher import AgendaSearcher
+from sweeps.driver.on_ray.tuner import OwnNode, start_cluster, stop_cluster
+from sweeps.driver.on_ray.watch import Watch
 from sweeps.errors import SweepError
 from sweeps.records import Assignment, Cause, Outcome, Role
-from sweeps.searcher import AgendaSearcher
 from sweeps.spec import load_spec
-from sweeps.tuner import OwnNode, start_cluster, stop_cluster
-from sweeps.watch import Watch
 from tests.bench.processes import descendants
 
 
@@ -62,7 +62,7 @@ def test_a_worker_that_ended_itself_after_a_stop_did_not_hang(
 ) -> None:
     now = [0.0]
     clock = Awake(clock=lambda: now[0])
-    monkeypatch.setattr("sweeps.searcher.awake", lambda: clock)
+    monkeypatch.setattr("sweeps.driver.on_ray.searcher.awake", lambda: clock)
     agenda = Endings()
     watch = Watch(60.0, lambda *_: None)
     searcher = AgendaSearcher(agenda, {}, watch, hung=lambda _: Path("hung-1.txt"))  # type: ignore[arg-type]

@@ -22,14 +22,14 @@ import pytest
 
 pytest.importorskip("optuna_dashboard")
 
-from sweeps.door import Door
 from sweeps.errors import InputError, SweepError
-from sweeps.ui import _opening, serve
+from sweeps.ui.login import Door
+from sweeps.ui.server import _opening, serve
 
 SERVE = """
 import json, sys
-from sweeps.door import Door
-from sweeps.ui import serve
+from sweeps.ui.login import Door
+from sweeps.ui.server import serve
 given = json.loads(sys.argv[1])
 sys.exit(serve(**{**given, "door": Door(**given.pop("door"))}))
 """
@@ -93,7 +93,7 @@ def programs_with(text: str) -> list[int]:
     for each in Path("/proc").glob("[0-9]*"):
         try:
             words = (each / "cmdline").read_bytes()
-            started_by_serve = b"sweeps.views" in words
+            started_by_serve = b"sweeps.ui.views" in words
             if started_by_serve and any(text in str(f.readlink()) for f in (each / "fd").iterdir()):
                 found.append(int(each.name))
         except OSError:

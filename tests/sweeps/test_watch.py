@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from sweeps.awake import Awake, awake
-from sweeps.watch import Watch
+from sweeps.clock import Awake, awake
+from sweeps.driver.on_ray.watch import Watch
 
 
 class Clock:

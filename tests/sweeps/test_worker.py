@@ -17,29 +17,30 @@ from typing import Any
 
 import pytest
 
-from sweeps.execution import Execution
+from sweeps.curve import read_curve
+from sweeps.driver.service import run
+from sweeps.driver.single import assignment_of
 from sweeps.folders import Folders
 from sweeps.records import Cause
-from sweeps.results import export
-from sweeps.service import run
-from sweeps.single import assignment_of
+from sweeps.results.export import export
 from sweeps.spec import Spec, load_spec
-from sweeps.trial import Slot, for_workers, read_curve, run_trial
-from sweeps.watchdog import Bounds, Watchdog, hung
+from sweeps.worker.execution import Execution
+from sweeps.worker.trial import Slot, for_workers, run_trial
+from sweeps.worker.watchdog import Bounds, Watchdog, hung
 
 # A worker without Ray: it runs one attempt, slowed down or stopped where it is told to, and prints each reply.
 PROGRAM = """
 import ctypes, json, sys, time
-import tli.train
-from sweeps.execution import Execution, Worker
-from sweeps.preemption import Notice
+import tli.training.loop
+from sweeps.worker.execution import Execution, Worker
+from sweeps.worker.preemption import Notice
 from sweeps.records import Assignment, Role
 from sweeps.spec import Spec
-from sweeps.watchdog import Bounds
+from sweeps.worker.watchdog import Bounds
 
 spec, given, pause, hang_at, least = json.loads(sys.argv[1])
 assignment = Assignment(**{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])})
-inner = tli.train.Training._advance
+inner = tli.training.loop.Training._advance
 
 def advance(self):
     time.sleep(pause)
@@ -48,7 +49,7 @@ def advance(self):
     print("step", self.step, flush=True)
     return inner(self)
 
-tli.train.Training._advance = advance
+tli.training.loop.Training._advance = advance
 execution = Execution(Spec.from_json(spec), assignment, Worker(Notice(), Bounds(first=60.0, least=least)))
 while True:
     reply = execution.advance()
@@ -191,7 +192,7 @@ def test_what_is_exported_is_of_the_accepted_attempt(write_spec: Any, silent: An
 
 def test_how_long_work_may_take_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("sweeps.watchdog.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sweeps.worker.watchdog.time.monotonic", lambda: now[0])
     (tmp_path / "trial").mkdir()
     watchdog = Watchdog(tmp_path / "trial" / "hung-1.txt", Bounds(first=1800.0, least=60.0, times=20.0))
 
@@ -282,7 +283,7 @@ def test_the_workers_that_searched_train_the_replicates(
     write_spec: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the two all of them wait for the last trial of the search; none is let go meanwhile."""
-    from sweeps.searcher import AgendaSearcher
+    from sweeps.driver.on_ray.searcher import AgendaSearcher
 
     report, seen = AgendaSearcher.report, dict[str, set[int]]()
 

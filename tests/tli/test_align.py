@@ -14,14 +14,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests.conftest import TINY
-from tli.align import Aligned
-from tli.assign import exact, near
+from tli.architectures.roles import ROLES, Orders, Side, sides
+from tli.architectures.table import family_of
 from tli.errors import FamilyError
-from tli.families import family_of
-from tli.grow import grow
-from tli.plan import plan
-from tli.roles import ROLES, Orders, Side, sides
-from tli.upscale import upscale_folder
+from tli.growth.in_memory import grow
+from tli.growth.on_disk import upscale_folder
+from tli.initializers.align import Aligned
+from tli.initializers.assignment import exact, near
+from tli.planning.plan import plan
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tli.aside import clear, new_folder
+from tli.checkpoint.atomic import clear, new_folder
 
 DEAD = 2**22 + 1  # above the largest id that a process can have
 

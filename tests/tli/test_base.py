@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
-from tli.base import Base, find
 from tli.errors import CheckpointError
+from tli.models.base import Base, find
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]
@@ -188,7 +188,7 @@ class TestHub:
 
     def run(self, cache: Path, model: str, *arguments: str, offline: str = "1") -> tuple[str, str]:
         code = (
-            "import sys; from tli.base import find; from tli.errors import InputError\n"
+            "import sys; from tli.models.base import find; from tli.errors import InputError\n"
             "try: base = find(sys.argv[1], **eval(sys.argv[2] if sys.argv[2:] else '{}'))\n"
             "except InputError as error: sys.exit(str(error))\n"
             "print(base.name, base.revision, base.facts.depth)\n"

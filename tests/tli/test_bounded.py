@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tli.bounded import DEEPEST, read_bounded, read_json
+from tli.json_files import DEEPEST, read_bounded, read_json
 
 
 def test_up_to_the_limit(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from tli import errors
-from tli.checkpoint_io import Checkpoint, read_header
+from tli.checkpoint.reader import Checkpoint, read_header
 from tli.errors import CheckpointError
 
 Tiny = Callable[[str], Path]
@@ -263,7 +263,7 @@ class TestFolders:
 
 def test_reading_and_writing_need_no_torch(tmp_path: Path, tiny_model: Tiny) -> None:
     code = (
-        "import sys; from pathlib import Path; from tli.checkpoint_io import Checkpoint; from tli.shards import *\n"
+        "import sys; from pathlib import Path; from tli.checkpoint.reader import Checkpoint; from tli.checkpoint.writer import *\n"
         "tensors = Checkpoint.open(Path(sys.argv[1])).tensors.values()\n"
         "out = [Output(t.name, t.dtype, t.shape, t) for t in tensors]\n"
         "write_shards(Path(sys.argv[2]), out, limit=None, metadata={})\n"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tli.combine import mean, slerp
+from tli.initializers.combine import mean, slerp
 
 
 def between(below: Tensor, above: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tli.__main__ import main
-from tli.plan import Plan, plan
+from tli.cli.commands import main
+from tli.planning.plan import Plan, plan
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]
@@ -298,7 +298,9 @@ def test_a_closed_pipe_a_full_disk_and_a_terminal_of_ascii() -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    code = "import sys; from tli.console import run_command; sys.exit(run_command(lambda: print('1 ± 2')))"
+    code = (
+        "import sys; from tli.cli.console import run_command; sys.exit(run_command(lambda: print('1 ± 2')))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], env=ascii_only, capture_output=True, text=True, check=True
     )
@@ -330,7 +332,7 @@ def test_the_example_of_upscale_works_as_typed(
 )
 def test_answers_come_without_torch_and_fast(arguments: list[str], tmp_path: Path) -> None:
     code = (
-        "import sys; from tli.__main__ import main\n"
+        "import sys; from tli.cli.commands import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'transformers', 'numpy', 'huggingface_hub', 'safetensors'} & set(sys.modules)"

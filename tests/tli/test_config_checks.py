@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.tli.registry import model_types, rows, tiny_config
-from tli.base import find
-from tli.config_checks import config_problems
+from tli.architectures.table import FAMILIES
 from tli.errors import CheckpointError
-from tli.families import FAMILIES
+from tli.models.base import find
+from tli.models.config_checks import config_problems
 
 LLAMA = {
     "model_type": "llama",

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tli import corpus
-from tli.corpus import documents, matching_files, names_files, stdlib_documents
-from tli.data import DataSettings
-from tli.dataset import Source
+from tli.data import corpus
+from tli.data.corpus import documents, matching_files, names_files, stdlib_documents
+from tli.data.dataset import Source
+from tli.data.settings import DataSettings
+from tli.data.sources import source_problems
 from tli.errors import DataError
-from tli.sources import source_problems
 
 
 def read(source: Path | str, **settings: str) -> list[tuple[str, str]]:

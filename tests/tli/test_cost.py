@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import TINY
-from tli.base import find
-from tli.cost import cost
 from tli.errors import FamilyError
-from tli.grow import grow, injected_parameters
-from tli.plan import plan
+from tli.growth.cost import cost
+from tli.growth.in_memory import grow, injected_parameters
+from tli.models.base import find
+from tli.planning.plan import plan
 
 Tiny = Callable[[str], Path]
 
@@ -98,7 +98,7 @@ def test_an_unknown_architecture_is_refused(tiny_model: Tiny, tmp_path: Path) ->
 
 def test_costs_need_no_torch(tiny_model: Tiny) -> None:
     code = (
-        "import sys; from tli.base import find; from tli.cost import cost; from tli.plan import plan\n"
+        "import sys; from tli.models.base import find; from tli.growth.cost import cost; from tli.planning.plan import plan\n"
         "cost(find(sys.argv[1]), plan(4, 2), sequence_length=8, batch_tokens=8)\n"
         "assert not {'torch', 'transformers', 'numpy', 'huggingface_hub'} & set(sys.modules)"
     )

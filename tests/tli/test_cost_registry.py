@@ -1,8 +1,8 @@
-"""What `tli.cost` tells of every type that grows, against what is written and what torch counts.
+"""What `tli.growth.cost` tells of every type that grows, against what is written and what torch counts.
 
 The parameters are those of the written checkpoint. The FLOPs are those that `torch.utils.flop_counter` counts of
 one training step, forward and backward, with eager attention and experts: kernels for them are not seen, or
-counted as what they do not do. Convolutions are left out of both: `tli.cost` has none, and the counter takes the
+counted as what they do not do. Convolutions are left out of both: `tli.growth.cost` has none, and the counter takes the
 backward pass of a depthwise one for that of a full one. Where `registry.json` has a reason under `scan`, the
 products that the counter calls `bmm` are left out too, and with them, of what is told, what grows with the length.
 """
@@ -19,16 +19,16 @@ from transformers import PreTrainedModel
 
 from tests.tli.registry import rows, tiny
 from tests.tli.test_registry import EXACT, GROWN, base_of, planned
-from tli.attention_sizes import scans
-from tli.base import Base, find
-from tli.checkpoint_io import Checkpoint
-from tli.cost import cost
-from tli.experts import Experts
-from tli.grow import grow, injected_parameters
-from tli.injection import Injection
-from tli.moe import MIXTURES
-from tli.plan import Plan, plan, plan_for
-from tli.upscale import upscale_folder
+from tli.architectures.mixtures import MIXTURES
+from tli.checkpoint.reader import Checkpoint
+from tli.growth.attention_sizes import scans
+from tli.growth.cost import cost
+from tli.growth.in_memory import grow, injected_parameters
+from tli.growth.on_disk import upscale_folder
+from tli.models.base import Base, find
+from tli.planning.experts import Experts
+from tli.planning.injection import Injection
+from tli.planning.plan import Plan, plan, plan_for
 
 LENGTH, ROWS = 16, 2
 CLOSE = 2e-3  # of all types: a router's last row, a pooler of one token, a shift by one token

@@ -15,16 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tli import corpus, tokenise
-from tli.amounts import amounts
-from tli.base import Base, find
-from tli.corpus import Document
-from tli.data import Batches, DataSettings, Tokens, open_tokens, tokens_ready
-from tli.encode import Encoder
+from tli.data import corpus, tokenise
+from tli.data.amounts import amounts
+from tli.data.batches import Batches, Tokens, open_tokens, tokens_ready
+from tli.data.corpus import Document
+from tli.data.encode import Encoder
+from tli.data.settings import DataSettings
+from tli.data.sources import source_problems
+from tli.data.split import two_sides
 from tli.errors import CheckpointError, DataError, InputError
-from tli.loading import load_tokenizer
-from tli.sources import source_problems
-from tli.split import two_sides
+from tli.models.base import Base, find
+from tli.models.loading import load_tokenizer
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]
@@ -199,7 +200,7 @@ def test_a_dataset_folder_that_changes_is_tokenised_again(base: Base, tmp_path: 
 def test_processes_that_start_together_make_one(base: Base, tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", (f"text {number}" for number in range(50)))
     code = (
-        "import sys; from pathlib import Path; from tli.base import find; from tli.data import *\n"
+        "import sys; from pathlib import Path; from tli.models.base import find; from tli.data.batches import *\n"
         "t = open_tokens(DataSettings(source=sys.argv[2]), find(sys.argv[1]), Path(sys.argv[3]))\n"
         "print((t.folder / 'train.bin').stat().st_ino, t.digest)"
     )
@@ -417,7 +418,7 @@ def many(path: Path, count: int = 400) -> Path:
 
 
 def test_a_limit_ends_the_training_side(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tli.encode._GROUP", 500)
+    monkeypatch.setattr("tli.data.encode._GROUP", 500)
     source = many(tmp_path / "a.jsonl")
     whole = open_tokens(data(source), base, tmp_path / "cache")
     read = []
@@ -444,8 +445,8 @@ def test_a_limit_ends_the_training_side(base: Base, tmp_path: Path, monkeypatch:
 def test_processes_make_the_token_files_of_one(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tli.encode._GROUP", 500)
-    monkeypatch.setattr("tli.encode._ALONE", 2)
+    monkeypatch.setattr("tli.data.encode._GROUP", 500)
+    monkeypatch.setattr("tli.data.encode._ALONE", 2)
     settings = data(many(tmp_path / "a.jsonl"), max_tokens=9000)
     alone, several = (open_tokens(settings, base, tmp_path / str(n), workers=n) for n in (1, 2))
     for name in ("train.bin", "heldout.bin", "manifest.json"):
@@ -455,7 +456,7 @@ def test_processes_make_the_token_files_of_one(
 def test_progress_is_told_and_may_end_the_work(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tli.encode._GROUP", 500)
+    monkeypatch.setattr("tli.data.encode._GROUP", 500)
     monkeypatch.setattr(tokenise, "_OFTEN", 0.0)
     settings, told = data(many(tmp_path / "a.jsonl")), []
     made = open_tokens(settings, base, tmp_path / "cache", on_progress=told.append)
@@ -500,8 +501,8 @@ def test_a_small_text_is_counted_as_its_token_files_will_be(
 
 
 def test_a_larger_text_is_estimated(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tli.amounts._COUNTED", 100)
-    monkeypatch.setattr("tli.amounts._SAMPLE", 2000)
+    monkeypatch.setattr("tli.data.amounts._COUNTED", 100)
+    monkeypatch.setattr("tli.data.amounts._SAMPLE", 2000)
     given = data(many(tmp_path / "a.jsonl"), heldout_fraction=0.2)
     found, made = amounts(given, base), open_tokens(given, base, tmp_path / "cache")
     assert found is not None

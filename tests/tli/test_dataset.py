@@ -16,18 +16,18 @@ import pytest
 
 from tests.hub import Hub
 from tests.servers import free_ports
-from tli import data
-from tli.base import find
-from tli.data import DataSettings
+from tli.data import batches
+from tli.data.settings import DataSettings
 from tli.errors import DataError
+from tli.models.base import find
 
 PROGRAM = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
 from tests.hub import Hub
-from tli.base import find
-from tli.data import DataSettings, open_tokens, tokens_ready
+from tli.models.base import find
+from tli.data.batches import DataSettings, open_tokens, tokens_ready
 from tli.errors import InputError
 
 base, cache, hub = find(sys.argv[1]), Path(sys.argv[2]), Hub()
@@ -90,7 +90,7 @@ def test_a_name_of_token_files_is_of_a_commit(
     two = hub.publish({"en": ["two"]})
     second = settings.pinned(tmp_path)
     assert second.revision == two
-    keys = {data._cache_key(each, base) for each in (first, second, replace(first, configuration="en"))}
+    keys = {batches._cache_key(each, base) for each in (first, second, replace(first, configuration="en"))}
     assert len(keys) == 3
     hub.asked.clear()
     assert first.pinned(tmp_path) == first
@@ -191,7 +191,7 @@ answers["commit"] = one
 def test_what_was_downloaded_is_enough_offline(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     code = (
-        "import sys; from dataclasses import replace; from tli.dataset import Source, commit, open_dataset\n"
+        "import sys; from dataclasses import replace; from tli.data.dataset import Source, commit, open_dataset\n"
         "source = Source('team/text', configuration=sys.argv[1]); found = commit(source); print(found)\n"
         "print([row['text'] for row in open_dataset(replace(source, revision=found))] if found else None)"
     )

@@ -15,15 +15,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tli import elementwise, layers, normal, tensor_bytes
-from tli.checkpoint_io import read_header
-from tli.elementwise import Start, Steps, first_pieces
+from tli.checkpoint import tensors
+from tli.checkpoint.header import TensorInfo
+from tli.checkpoint.reader import read_header
+from tli.checkpoint.tensors import bytes_of, parts
+from tli.checkpoint.writer import Output, Zeros, write_shards
 from tli.errors import CheckpointError
-from tli.header import TensorInfo
-from tli.normal import normal_tensor
-from tli.plan import plan
-from tli.shards import Output, Zeros, write_shards
-from tli.tensor_bytes import bytes_of, parts
+from tli.initializers import elementwise, layers, normal
+from tli.initializers.elementwise import Start, Steps, first_pieces
+from tli.initializers.normal import normal_tensor
+from tli.planning.plan import plan
 
 Tiny = Callable[[str], Path]
 TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
@@ -132,7 +133,7 @@ def test_every_bfloat16_is_rounded_as_torch_does() -> None:
     upper = torch.arange(2**16, dtype=torch.int32) << 16
     for lower in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF):
         values = (upper | lower).view(torch.float32)
-        found = torch.from_numpy(tensor_bytes.rounded(values.numpy(), "BF16").view("i2")).view(torch.bfloat16)
+        found = torch.from_numpy(tensors.rounded(values.numpy(), "BF16").view("i2")).view(torch.bfloat16)
         expected = values.to(torch.bfloat16)
         assert torch.equal(found.isnan(), expected.isnan())
         assert torch.equal(
@@ -198,7 +199,7 @@ def test_parts_of_layers_move_as_in_torch(
 
 RUN = """
 import sys
-from tli.__main__ import main
+from tli.cli.commands import main
 code = main(sys.argv[1:])
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 print(peak.split()[1], "torch" in sys.modules, "transformers" in sys.modules)

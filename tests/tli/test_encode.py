@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tests.bench.processes import descendants
-from tli import encode
-from tli.base import _BUILTINS
-from tli.corpus import Document, stdlib_documents
-from tli.encode import Encoder, encoded, groups
-from tli.loading import load_tokenizer
+from tli.data import encode
+from tli.data.corpus import Document, stdlib_documents
+from tli.data.encode import Encoder, encoded, groups
+from tli.models.base import _BUILTINS
+from tli.models.loading import load_tokenizer
 
 FOLDER = _BUILTINS / "tiny-llama"
 
@@ -99,8 +99,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from tli import encode
-from tli.base import find
-from tli.data import DataSettings, open_tokens
+from tli.models.base import find
+from tli.data.batches import DataSettings, open_tokens
 if __name__ == "__main__":
     encode._ALONE, encode._GROUP = 1, 2000
     def show(now):

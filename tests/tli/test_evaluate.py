@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tli.evaluate import Evaluation, evaluate, token_losses
-from tli.loading import load_model
+from tli.models.loading import load_model
+from tli.training.evaluate import Evaluation, evaluate, token_losses
 
 Tiny = Callable[[str], Path]
 

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from tli.base import find
-from tli.data import Batches
+from tli.data.batches import Batches
 from tli.errors import CheckpointError
-from tli.evaluate import evaluate
-from tli.export import copy_model, write_model
-from tli.grow import grow
-from tli.lineage import lineage, read_lineage
-from tli.loading import load_model
-from tli.plan import plan
-from tli.recipe import Recipe
-from tli.train import Training
+from tli.growth.in_memory import grow
+from tli.models.base import find
+from tli.models.lineage import lineage, read_lineage
+from tli.models.loading import load_model
+from tli.planning.plan import plan
+from tli.training.evaluate import evaluate
+from tli.training.export import copy_model, write_model
+from tli.training.loop import Training
+from tli.training.recipe import Recipe
 
 Tiny = Callable[[str], Path]
 PLAN = plan(4, 2)

@@ -21,9 +21,9 @@ from safetensors import SafetensorError, deserialize
 
 from tests.fuzz import fuzz_header
 from tests.fuzz.fuzz_header import framed, fuzz_one
-from tli.checkpoint_io import INDEX, Checkpoint
+from tli.checkpoint.header import BITS, HEADER_LIMIT, read_header
+from tli.checkpoint.reader import INDEX, Checkpoint
 from tli.errors import CheckpointError
-from tli.header import BITS, HEADER_LIMIT, read_header
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +69,7 @@ def test_every_good_file_is_accepted(data: bytes) -> None:
 def test_large_headers_are_read_alike(data: bytes, limit: int) -> None:
     """The way of headers over a megabyte, taken by all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tli.header._AT_ONCE", limit)
+        patch.setattr("tli.checkpoint.header._AT_ONCE", limit)
         assert fuzz_one(data) or data[8:].strip() == b"{}"
 
 
@@ -86,7 +86,7 @@ def test_what_is_accepted_is_what_the_reference_reads(data: bytes, draws: st.Dat
 @pytest.mark.parametrize("at_once", [2**20, 0])
 @pytest.mark.parametrize("runs", [2_000, pytest.param(60_000, marks=pytest.mark.slow)])
 def test_many_changed_files(runs: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tli.header._AT_ONCE", at_once)
+    monkeypatch.setattr("tli.checkpoint.header._AT_ONCE", at_once)
     accepted, refused = fuzz_header.run(runs, seed=at_once)
     assert accepted > runs / 20
     assert refused > runs / 2
@@ -134,7 +134,7 @@ def test_a_large_header_costs_little(tmp_path: Path, kind: str, size: int) -> No
     path.write_bytes(framed(text, b""))
     code = (
         "import resource, sys\nfrom pathlib import Path\nfrom tli.errors import CheckpointError\n"
-        "from tli.header import read_header\n"
+        "from tli.checkpoint.header import read_header\n"
         "try: read_header(Path(sys.argv[1]))\n"
         "except CheckpointError as error: print(error)\n"
         "print([line for line in open('/proc/self/status') if 'VmHWM' in line][0].split()[1])"
@@ -211,7 +211,7 @@ class TestIndex:
         assert len(text.splitlines()) == 9
 
     def test_too_large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tli.checkpoint_io._LIMIT", 10)
+        monkeypatch.setattr("tli.checkpoint.reader._LIMIT", 10)
         assert "no index (a file of 26 bytes, larger than 10)" in self.problem(
             tmp_path, {"weight_map": {"a": "b"}}
         )

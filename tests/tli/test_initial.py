@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tli.base import Base
+from tli.architectures.table import family_of
 from tli.errors import FamilyError
-from tli.families import family_of
-from tli.grow import grow
-from tli.initial import Initial, Way
-from tli.injection import INITS
-from tli.plan import plan
-from tli.upscale import upscale_folder
+from tli.growth.in_memory import grow
+from tli.growth.on_disk import upscale_folder
+from tli.initializers.initial import Initial, Way
+from tli.models.base import Base
+from tli.planning.injection import INITS
+from tli.planning.plan import plan
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]

@@ -18,9 +18,9 @@ Save = Callable[..., Path]
 PROGRAM = '''
 import builtins, io, json, os, signal, sys, threading
 from pathlib import Path
-from tli.base import find
-from tli.plan import plan
-from tli.upscale import upscale_folder
+from tli.models.base import find
+from tli.planning.plan import plan
+from tli.growth.on_disk import upscale_folder
 
 source, place, after = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "after"
 out = place / "out"

@@ -7,7 +7,7 @@ import torch
 
 from tests.tli.registry import rows, tiny
 from tests.tli.test_registry import GROWN
-from tli.lengths import context_of, length_problems
+from tli.architectures.lengths import context_of, length_problems
 
 # Positions by another name, behind the padding token's id, in a section, and without a limit.
 SELECTED = ("llama", "gemma3", "mpt", "whisper", "roberta", "xmod", "prophetnet", "bloom")

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from tli.base import find
 from tli.errors import CheckpointError
-from tli.export import copy_model, write_model
-from tli.grow import grow
-from tli.lineage import lineage
-from tli.loading import load_model
-from tli.model_files import TOKENIZER_FILES, belongs, side_files, tokenizer_files
-from tli.plan import plan
-from tli.upscale import upscale_folder
-from tli.verify import verify_folder
+from tli.growth.in_memory import grow
+from tli.growth.on_disk import upscale_folder
+from tli.growth.verify import verify_folder
+from tli.models.base import find
+from tli.models.lineage import lineage
+from tli.models.loading import load_model
+from tli.models.model_files import TOKENIZER_FILES, belongs, side_files, tokenizer_files
+from tli.planning.plan import plan
+from tli.training.export import copy_model, write_model
 
 PLAN = plan(4, 2, init="identity")
 TEMPLATE = "additional_chat_templates/tool_use.jinja"
@@ -298,7 +298,7 @@ def hub(save_model: Callable[..., Path], tmp_path: Path) -> Iterator[tuple[str, 
 
 
 def downloaded(address: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from tli.base import find; print(find('team/small').folder)"
+    code = "import sys; from tli.models.base import find; print(find('team/small').folder)"
     environment = {
         "HF_ENDPOINT": address,
         "HF_HOME": str(cache),

@@ -9,11 +9,19 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tli.architectures.mixtures import (
+    MIXTURES,
+    dense_type,
+    inner_size,
+    mixture_of,
+    moe_config,
+    moe_problems,
+    require_mixture,
+)
 from tli.errors import FamilyError, InputError, PlanError
-from tli.experts import Experts, expert_problems
-from tli.injection import Injection, injection_problems
-from tli.moe import MIXTURES, dense_type, inner_size, mixture_of, moe_config, moe_problems, require_mixture
-from tli.plan import Plan, plan
+from tli.planning.experts import Experts, expert_problems
+from tli.planning.injection import Injection, injection_problems
+from tli.planning.plan import Plan, plan
 
 # What a config.json says at the least; the rest is left to the class.
 SMALL = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 8}
@@ -233,9 +241,9 @@ def test_the_table_names_classes_that_exist() -> None:
 
 def test_knowing_and_refusing_needs_no_torch() -> None:
     code = (
-        "import sys; from tli.experts import Experts; from tli.moe import moe_config\n"
+        "import sys; from tli.planning.experts import Experts; from tli.architectures.mixtures import moe_config\n"
         "moe_config({'model_type': 'qwen2', 'num_hidden_layers': 2, 'num_attention_heads': 2}, Experts(4))\n"
-        "import tli.upscale\n"
+        "import tli.growth.on_disk\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,18 +16,19 @@ from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tli.__main__ import main
-from tli.base import find
-from tli.cost import cost
+from tli.architectures.mixtures import MIXTURES
+from tli.checkpoint.header import TensorInfo
+from tli.checkpoint.writer import Computed, Pieces, Zeros
+from tli.cli.commands import main
 from tli.errors import CheckpointError, FamilyError, PlanError
-from tli.experts import Experts
-from tli.grow import grow, injected_parameters
-from tli.header import TensorInfo
-from tli.moe import MIXTURES
-from tli.plan import Plan, plan
-from tli.shards import Computed, Pieces, Zeros
-from tli.upscale import planned, upscale_folder
-from tli.verify import Report, verify_folder
+from tli.growth.cost import cost
+from tli.growth.in_memory import grow, injected_parameters
+from tli.growth.on_disk import planned, upscale_folder
+from tli.growth.verify import verify_folder
+from tli.growth.verify_report import Report
+from tli.models.base import find
+from tli.planning.experts import Experts
+from tli.planning.plan import Plan, plan
 
 Save = Callable[..., Path]
 Base = Callable[[str], Path]
@@ -159,8 +160,8 @@ class TestWhatIsCopied:
 
     def test_transformers_is_not_imported(self, dense_model: Base, tmp_path: Path) -> None:
         code = (
-            "import sys; from pathlib import Path; from tli.plan import plan; from tli.upscale import upscale_folder\n"
-            "from tli.experts import Experts\n"
+            "import sys; from pathlib import Path; from tli.planning.plan import plan; from tli.growth.on_disk import upscale_folder\n"
+            "from tli.planning.experts import Experts\n"
             "upscale_folder(Path(sys.argv[1]), Path(sys.argv[2]), plan(4, 2, experts=Experts(4, 2, drop=0.5)))\n"
             "assert 'transformers' not in sys.modules"
         )

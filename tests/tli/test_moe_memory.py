@@ -18,12 +18,12 @@ from transformers import (
 )
 
 from tests.conftest import TINY, VOCABULARY
+from tli.architectures.mixtures import MIXTURES
 from tli.errors import FamilyError, PlanError
-from tli.experts import Experts
-from tli.grow import grow, injected_parameters
-from tli.moe import MIXTURES
-from tli.plan import plan
-from tli.upcycle import Upcycling, expert_parameters, upcycle
+from tli.growth.in_memory import grow, injected_parameters
+from tli.initializers.upcycle import Upcycling, expert_parameters, upcycle
+from tli.planning.experts import Experts
+from tli.planning.plan import plan
 
 Dense = Callable[..., PreTrainedModel]
 

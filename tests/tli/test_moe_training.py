@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from tli.base import find
-from tli.data import Batches
-from tli.evaluate import evaluate
-from tli.experts import Experts
-from tli.export import write_model
-from tli.grow import grow, injected_parameters
-from tli.lineage import lineage
-from tli.loading import load_model
-from tli.moe import MIXTURES
-from tli.plan import plan
-from tli.recipe import Recipe
-from tli.resume import load_latest, save_state
-from tli.train import Training
-from tli.verify import verify_folder
+from tli.architectures.mixtures import MIXTURES
+from tli.data.batches import Batches
+from tli.growth.in_memory import grow, injected_parameters
+from tli.growth.verify import verify_folder
+from tli.models.base import find
+from tli.models.lineage import lineage
+from tli.models.loading import load_model
+from tli.planning.experts import Experts
+from tli.planning.plan import plan
+from tli.training.evaluate import evaluate
+from tli.training.export import write_model
+from tli.training.loop import Training
+from tli.training.recipe import Recipe
+from tli.training.state import load_latest, save_state
 
 Save = Callable[..., Path]
 PLAN = plan(4, 2, experts=Experts(4, 2, granularity=2))

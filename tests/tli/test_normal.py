@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from tli import normal
-from tli.normal import ROUGHNESS, normal_tensor, normals, rough_normals
-from tli.tensor_bytes import BLOCK, PART, parts
+from tli.checkpoint.tensors import BLOCK, PART, parts
+from tli.initializers import normal
+from tli.initializers.normal import ROUGHNESS, normal_tensor, normals, rough_normals
 
 COUNTS = (0, 1, 2, 15, 16, 17, 31, 100, 1000, PART - 1, PART, PART + 1, PART + 15, PART + 16, 2 * PART + 5)
 FEW = "af4e5bb5", "3c913455"  # of torch 2.13.0 on AVX2: 7 and 1,000 numbers of seed 5, their SHA-256
@@ -62,7 +62,7 @@ def test_they_are_the_same_on_every_machine() -> None:
 @pytest.mark.slow
 def test_tensors_are_the_same_where_torch_draws_another_way() -> None:
     code = (
-        "import hashlib, torch; from tli.normal import normal_tensor\n"
+        "import hashlib, torch; from tli.initializers.normal import normal_tensor\n"
         "print(torch.backends.cpu.get_cpu_capability())\n"
         "print(hashlib.sha256(normal_tensor((50, 20), 5).numpy().tobytes()).hexdigest()[:8])"
     )

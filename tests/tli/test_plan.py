@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tli.errors import PlanError
-from tli.experts import Experts
-from tli.injection import INITS, METHODS, PLACES, RULES, SOURCES, Injection, injection_problems
-from tli.plan import Plan, plan, plan_for
+from tli.planning.experts import Experts
+from tli.planning.injection import INITS, METHODS, PLACES, RULES, SOURCES, Injection, injection_problems
+from tli.planning.plan import Plan, plan, plan_for
 
 depths = st.integers(1, 100)
 
@@ -171,7 +171,7 @@ def test_a_plan_with_holes_in_it_is_refused() -> None:
         (Injection(k=3, sets=4), "injection.sets: got 4; expected at most 3, the number of sets; try 3"),
         (
             Injection(sets=1),
-            "injection.sets: got 1; expected the change of every layer too, measured on text (tli.importance)",
+            "injection.sets: got 1; expected the change of every layer too, measured on text (tli.growth.importance)",
         ),
         (Injection(block=0), "injection.block: got 0; expected at least 1 layer; try 1"),
         (
@@ -367,7 +367,7 @@ def test_the_control_does_not_read_k() -> None:
 
 
 def test_planning_needs_no_torch() -> None:
-    code = "import sys, tli.plan; tli.plan.plan(8, 4); assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    code = "import sys, tli.planning.plan; tli.planning.plan.plan(8, 4); assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

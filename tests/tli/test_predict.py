@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from tli import predict
 from tli.errors import FamilyError
-from tli.grow import grow
-from tli.plan import plan
-from tli.predict import Predicted
-from tli.upscale import upscale_folder
+from tli.growth.in_memory import grow
+from tli.growth.on_disk import upscale_folder
+from tli.initializers import predict
+from tli.initializers.predict import Predicted
+from tli.planning.plan import plan
 
 Save = Callable[..., Path]
 

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tli.registry import tiny
-from tli.base import find
 from tli.errors import CheckpointError
-from tli.plan import plan
-from tli.quantised import method_of, moved_settings, with_moved_settings
-from tli.upscale import upscale_folder
-from tli.verify import verify_folder
+from tli.growth.on_disk import upscale_folder
+from tli.growth.verify import verify_folder
+from tli.models.base import find
+from tli.models.quantised import method_of, moved_settings, with_moved_settings
+from tli.planning.plan import plan
 
 Tiny = Callable[[str], Path]
 Made = Callable[..., Path]

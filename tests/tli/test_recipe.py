@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tli.grow import grow, injected_parameters
-from tli.loading import load_model
-from tli.plan import plan
-from tli.recipe import PRECISIONS, SCHEDULES, Recipe, optimizer, recipe_problems
+from tli.growth.in_memory import grow, injected_parameters
+from tli.models.loading import load_model
+from tli.planning.plan import plan
+from tli.training.recipe import PRECISIONS, SCHEDULES, Recipe, optimizer, recipe_problems
 
 Tiny = Callable[[str], Path]
 

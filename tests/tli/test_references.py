@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from tli.base import Base, find
+from tli.checkpoint.tensors import read_tensor
 from tli.errors import CheckpointError
-from tli.loading import load_model
-from tli.tensor_bytes import read_tensor
+from tli.models.base import Base, find
+from tli.models.loading import load_model
 
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
 AUTO_MAP = {"AutoModelForCausalLM": "evil.Evil"}

@@ -19,14 +19,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from tests.tli.registry import model_types, rows, tiny, tiny_config
-from tli.base import Base, find
-from tli.checkpoint_io import Checkpoint
+from tli.architectures.table import FAMILIES, family_of
+from tli.checkpoint.reader import Checkpoint
 from tli.errors import FamilyError
-from tli.families import FAMILIES, family_of
-from tli.grow import grow, injected_parameters
-from tli.injection import Injection
-from tli.plan import Plan, plan_for
-from tli.upscale import upscale_folder
+from tli.growth.in_memory import grow, injected_parameters
+from tli.growth.on_disk import upscale_folder
+from tli.models.base import Base, find
+from tli.planning.injection import Injection
+from tli.planning.plan import Plan, plan_for
 
 GROWN = [
     name for name in model_types() if FAMILIES[name].refused is None and "cannot" not in rows().get(name, {})

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from tli.data import Batches
-from tli.grow import grow, injected_parameters
-from tli.loading import load_model
-from tli.plan import plan
-from tli.recipe import Recipe
-from tli.resume import copy_state, load_latest, save_state, write_state
-from tli.train import Training
+from tli.data.batches import Batches
+from tli.growth.in_memory import grow, injected_parameters
+from tli.models.loading import load_model
+from tli.planning.plan import plan
+from tli.training.loop import Training
+from tli.training.recipe import Recipe
+from tli.training.state import copy_state, load_latest, save_state, write_state
 
 Tiny = Callable[[str], Path]
 PLAN = plan(4, 2)

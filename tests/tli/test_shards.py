@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tli import copying, header
-from tli.checkpoint_io import Checkpoint, read_header
-from tli.shards import Computed, Output, Pieces, Zeros, split, write_shards
+from tli.checkpoint import copying, header
+from tli.checkpoint.reader import Checkpoint, read_header
+from tli.checkpoint.writer import Computed, Output, Pieces, Zeros, split, write_shards
 
 
 def planned(source: Path) -> list[Output]:

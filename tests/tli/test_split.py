@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tli import split
-from tli.corpus import Document
-from tli.data import DataSettings
-from tli.dataset import Source
+from tli.data import split
+from tli.data.corpus import Document
+from tli.data.dataset import Source
+from tli.data.settings import DataSettings
+from tli.data.split import always_trained, stretches, two_sides
 from tli.errors import DataError
-from tli.split import always_trained, stretches, two_sides
 
 
 def documents(count: int, *, repeated: int = 1) -> list[Document]:
@@ -86,7 +86,7 @@ def test_shared_documents_are_counted_and_named(tmp_path: Path) -> None:
 def test_a_single_long_document_is_cut_without_being_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tli.corpus._HELD", 100)
+    monkeypatch.setattr("tli.data.corpus._HELD", 100)
     text = "".join(f"{number} é\n" for number in range(1000))
     (tmp_path / "a.txt").write_text(text)
     (stretch,) = stretches(DataSettings(source=str(tmp_path / "a.txt"), heldout_fraction=0.25))

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from tli.data import Batches
+from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError
-from tli.evaluate import evaluate
-from tli.grow import grow, injected_parameters
-from tli.loading import load_model
-from tli.plan import plan
-from tli.recipe import Recipe
-from tli.train import Progress, Training
+from tli.growth.in_memory import grow, injected_parameters
+from tli.models.loading import load_model
+from tli.planning.plan import plan
+from tli.training.evaluate import evaluate
+from tli.training.loop import Progress, Training
+from tli.training.recipe import Recipe
 
 Tiny = Callable[[str], Path]
 PLAN = plan(4, 2, init="copy")  # every gradient is there from the first step on

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from tli.architectures.table import family_of
 from tli.errors import FamilyError, PlanError
-from tli.families import family_of
-from tli.grow import grow, injected_parameters
-from tli.injection import INITS
-from tli.plan import Plan, plan
+from tli.growth.in_memory import grow, injected_parameters
+from tli.planning.injection import INITS
+from tli.planning.plan import Plan, plan
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]

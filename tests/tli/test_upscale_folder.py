@@ -18,14 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tests.conftest import TINY
 from tests.tli.registry import tiny
-from tli import aside
-from tli.base import find
+from tli.checkpoint import atomic
 from tli.errors import CheckpointError, FamilyError, InputError, PlanError
-from tli.grow import grow
-from tli.injection import INITS
-from tli.plan import plan
-from tli.upscale import upscale_folder
-from tli.verify import verify_folder
+from tli.growth.in_memory import grow
+from tli.growth.on_disk import upscale_folder
+from tli.growth.verify import verify_folder
+from tli.models.base import find
+from tli.planning.injection import INITS
+from tli.planning.plan import plan
 
 Tiny = Callable[[str], Path]
 PLAIN = ("copy", "identity", "damped")
@@ -142,7 +142,7 @@ def test_copying_needs_no_torch(tiny_model: Tiny, tmp_path: Path, model_type: st
     shutil.copytree(tiny_model(model_type), base)
     leave_out(base, "layer_types")
     code = (
-        "import sys; from pathlib import Path; from tli.plan import plan; from tli.upscale import upscale_folder\n"
+        "import sys; from pathlib import Path; from tli.planning.plan import plan; from tli.growth.on_disk import upscale_folder\n"
         "upscale_folder(Path(sys.argv[1]), Path(sys.argv[2]), plan(4, 2, init=sys.argv[3]))\n"
         "assert not {'torch', 'transformers', 'numpy', 'huggingface_hub'} & set(sys.modules)"
     )
@@ -262,9 +262,9 @@ class TestWholeOrNotAtAll:
         assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
     def test_a_full_disk_is_seen_before(self, tmp_path: Path) -> None:
-        (shortage,) = aside.no_room(tmp_path / "not" / "there", 10**18)
+        (shortage,) = atomic.no_room(tmp_path / "not" / "there", 10**18)
         assert "GB free; expected 1000000000.00 GB" in str(shortage)
-        assert aside.no_room(tmp_path, 1) == []
+        assert atomic.no_room(tmp_path, 1) == []
 
     def test_a_failure_on_the_way_leaves_nothing(self, tiny_model: Tiny, tmp_path: Path) -> None:
         def fail(done: int, total: int) -> None:
@@ -277,8 +277,8 @@ class TestWholeOrNotAtAll:
 
     def test_what_a_killed_run_left_is_cleaned_up(self, tiny_model: Tiny, tmp_path: Path) -> None:
         code = (
-            "import os, signal, sys; from pathlib import Path; from tli.plan import plan\n"
-            "from tli.upscale import upscale_folder\n"
+            "import os, signal, sys; from pathlib import Path; from tli.planning.plan import plan\n"
+            "from tli.growth.on_disk import upscale_folder\n"
             "def kill(done, total):\n"
             "    if done > total / 2: os.kill(os.getpid(), signal.SIGKILL)\n"
             "upscale_folder(Path(sys.argv[1]), Path(sys.argv[2]), plan(4, 2), progress=kill)"

@@ -14,13 +14,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import TINY
-from tli.base import find
 from tli.errors import CheckpointError, PlanError, VerificationError
-from tli.grow import grow
-from tli.injection import INITS
-from tli.plan import plan
-from tli.upscale import upscale_folder
-from tli.verify import Report, generation, verify_folder
+from tli.growth.in_memory import grow
+from tli.growth.on_disk import upscale_folder
+from tli.growth.verify import verify_folder
+from tli.growth.verify_by_running import generation
+from tli.growth.verify_report import Report
+from tli.models.base import find
+from tli.planning.injection import INITS
+from tli.planning.plan import plan
 
 Tiny = Callable[[str], Path]
 Save = Callable[..., Path]
@@ -92,7 +94,7 @@ def put(index: int, value: float) -> Callable[[torch.Tensor], torch.Tensor]:
 def test_bytes_are_compared_without_torch(tiny_model: Tiny, tmp_path: Path, options: dict[str, Any]) -> None:
     upscale_folder(find(str(tiny_model("qwen3"))), tmp_path / "out", plan(4, 2, **options))
     code = (
-        "import sys; from pathlib import Path; from tli.base import find; from tli.verify import verify_folder\n"
+        "import sys; from pathlib import Path; from tli.models.base import find; from tli.growth.verify import verify_folder\n"
         "report = verify_folder(Path(sys.argv[1]), find(sys.argv[2]), load=False)\n"
         "assert report.ok and len(report.checks) == 5, report\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"

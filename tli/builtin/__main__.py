@@ -37,12 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from tli import corpus
-    from tli.base import Base
-    from tli.data import DataSettings, open_tokens
-    from tli.evaluate import evaluate
-    from tli.recipe import Recipe
-    from tli.train import Training
+    from tli.data import corpus
+    from tli.data.batches import open_tokens
+    from tli.data.settings import DataSettings
+    from tli.models.base import Base
+    from tli.training.evaluate import evaluate
+    from tli.training.loop import Training
+    from tli.training.recipe import Recipe
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     facts = {
         "command": f"python -m tli.builtin --out {options.out.name} --steps {options.steps} "
         f"--rate {options.rate} --seed {options.seed}",
-        "text": "Python's standard library, training side of tli.corpus.stdlib_documents",
+        "text": "Python's standard library, training side of tli.data.corpus.stdlib_documents",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "tokens_seen": options.steps * 2048,
@@ -106,7 +107,7 @@ def _train_tokenizer(folder: Path) -> None:
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from tli import corpus
+    from tli.data import corpus
 
     tokenizer = ByteLevelBPETokenizer()
     texts = (document.text for document in corpus.stdlib_documents(heldout=False))

@@ -253,7 +253,11 @@ def keep_counts() -> None:
 
 ROLE = role()
 if PLACE.is_dir() and ROLE in ("driver", "worker"):
-    patches |= {"torch.optim.optimizer": for_steps, "sweeps.trial": for_trials, "tli.saver": for_states}
+    patches |= {
+        "torch.optim.optimizer": for_steps,
+        "sweeps.trial": for_trials,
+        "tli.training.saver": for_states,
+    }
     if ROLE == "driver":
         patches["sqlalchemy.engine.default"] = for_storage
     sys.meta_path.insert(0, Patching())

@@ -1,0 +1,237 @@
+"""What a sweep would cost, before anything runs: sizes, arithmetic, memory and, once measured, hours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_first
+from sweeps.checks.placement import here, slots
+from sweeps.checks.shapes import Shape, plan_of, searched_shapes, shape_of
+from sweeps.spec import Spec
+from sweeps.text import in_bytes, short, table
+from tli.growth.cost import cost
+from tli.models.base import Base
+
+
+@dataclass(frozen=True)
+class Total:
+    """Training tokens, FLOPs (of training and of measuring) and, if the speed is known, hours."""
+
+    tokens: int
+    flops: float
+    hours: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep would cost.
+
+    Attributes:
+        name: of the sweep.
+        base: the base model as the user wrote it.
+        shapes: every depth in play, the control first.
+        trials: of the budget, the control and the baseline included.
+        reaches: how far each setting of the budget takes the search.
+        replicates: most runs that come on top.
+        steps: optimizer steps of one whole trial.
+        trial_tokens: training tokens of one whole trial.
+        eval_tokens: held-out tokens that one whole trial is measured on, over all its measurements.
+        rule: the stopping rule.
+        at_most: were no trial stopped, and all as deep as the deepest; up to what the budget allows.
+        expected: if the stopping rule keeps its share at every rung, and all depths are tried alike.
+        parallel: trials at once.
+        flops_per_second: of one trial, as measured; None when it was not.
+    """
+
+    name: str
+    base: str
+    shapes: tuple[Shape, ...]
+    trials: int
+    reaches: tuple[Reach, ...]
+    replicates: int
+    steps: int
+    trial_tokens: int
+    eval_tokens: int
+    rule: str
+    at_most: Total
+    expected: Total
+    parallel: int
+    flops_per_second: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        labels = [shape.label for shape in self.shapes]
+        plain = asdict(self)
+        shapes = [{"label": label, **shape} for label, shape in zip(labels, plain["shapes"], strict=True)]
+        return {**plain, "shapes": shapes}
+
+    def text(self) -> str:
+        """As lines for a terminal."""
+        return "\n".join(_lines(self))
+
+
+def estimate(
+    spec: Spec, base: Base, *, flops_per_second: float | None = None, parallel: int | None = None
+) -> Estimate:
+    """The cost of a sweep on a base that was found and fits the spec.
+
+    Args:
+        spec: a checked spec.
+        base: its base model; only headers and configuration are read.
+        flops_per_second: speed of one trial on its cpus and gpus, as measured in a few steps.
+        parallel: trials at once; None takes what the spec allows and this machine has.
+    """
+    shapes = tuple(shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec)))
+    at_once = parallel or slots(spec, [here()])
+    recipe, data = spec.trial.recipe, spec.data
+    windows = data.eval_tokens // data.sequence_length
+    measured = len(spec.report_steps()) * windows * data.sequence_length
+    trial_tokens = spec.steps * recipe.batch_tokens
+    trained = _work_of(shapes, [shape.cost.flops_per_token * trial_tokens for shape in shapes])
+    worked = _work_of(shapes, [_work(spec, base, shape, trial_tokens, measured) for shape in shapes])
+    reached, most = _reaches(spec, trained, worked, flops_per_second, at_once)
+    least, likely = enough_for(reached)
+    seeds, share = spec.finalists.seeds, expected_share(spec)
+
+    def total(one: float, searched: float, of_tokens: float) -> Total:
+        """Of so many whole searched trials, and of replicates as expensive."""
+        whole = 2 + spec.replicates + of_tokens
+        flops = worked.first * seeds + one * (spec.most_finalists * (seeds - 1) + searched)
+        hours = flops / flops_per_second / at_once / 3600 if flops_per_second else None
+        return Total(round(whole * trial_tokens), flops, hours)
+
+    return Estimate(
+        name=spec.name,
+        base=base.name,
+        shapes=shapes,
+        trials=spec.budget.trials,
+        reaches=reached,
+        replicates=spec.replicates,
+        steps=spec.steps,
+        trial_tokens=trial_tokens,
+        eval_tokens=measured,
+        rule=spec.stopping.rule,
+        at_most=total(max(worked.each), least, most),
+        expected=total(fmean(worked.each), likely * share, likely * share),
+        parallel=at_once,
+        flops_per_second=flops_per_second,
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """FLOPs of the control and the baseline together, and of a whole trial of each searched size."""
+
+    first: float
+    each: tuple[float, ...]
+
+
+def _work_of(shapes: Sequence[Shape], flops: Sequence[float]) -> _Work:
+    control, *each = flops  # the control is the first shape
+    baseline = next((one for one, shape in zip(flops, shapes, strict=True) if shape.baseline), control)
+    return _Work(control + baseline, tuple(each) or (control,))
+
+
+def _reaches(
+    spec: Spec, trained: _Work, worked: _Work, flops_per_second: float | None, at_once: int
+) -> tuple[tuple[Reach, ...], float]:
+    """How far each setting of the budget takes the search, and the most searched trials, were all shallow.
+
+    Args:
+        spec: of the sweep.
+        trained: of training alone, which is what limits of FLOPs and GPU-hours count.
+        worked: of training and measuring, which takes time.
+        flops_per_second: of one trial; None when it is not known.
+        at_once: trials.
+    """
+    tokens, share = spec.steps * spec.trial.recipe.batch_tokens, expected_share(spec)
+
+    def spends(trials: float, training: float, working: float) -> dict[str, float]:
+        known = {"tokens": trials * tokens, "flops": training}
+        if flops_per_second:
+            known["gpu_hours"] = training / flops_per_second * spec.resources.gpus / 3600
+            known["wall"] = working / flops_per_second / at_once
+        return known
+
+    first = spends(2, trained.first, worked.first)
+    mean = spends(share, share * fmean(trained.each), share * fmean(worked.each))
+    deepest = spends(1, max(trained.each), max(worked.each))
+    shallowest = spends(1, min(trained.each), min(worked.each))
+    most, _ = enough_for(reaches(spec.budget, first, shallowest, mean))
+    return reaches(spec.budget, first, deepest, mean), most
+
+
+def expected_share(spec: Spec) -> float:
+    """Share of its budget that a searched trial gets on average, if each rung passes what it should.
+
+    The rungs are those of `sweeps.ledger.search.stopping`: successive halving from the grace on, the median
+    rule at the grace. A rule that decides on few trials keeps more at first, so the real share is a little
+    larger.
+    """
+    grace = spec.grace_step / spec.steps
+    if spec.stopping.rule == "none" or grace >= 1:
+        return 1.0
+    if spec.stopping.rule == "median":
+        return grace + 0.5 * (1 - grace)
+    factor = max(2, round(1 / spec.stopping.keep))
+    share, alive, reached, rung = 0.0, 1.0, 0.0, grace
+    while rung < 1:
+        share += alive * (rung - reached)
+        alive, reached, rung = alive / factor, rung, rung * factor
+    return share + alive * (1 - reached)
+
+
+def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:
+    """FLOPs of one whole trial. Measuring goes forward only: a third of training everything."""
+    plan, sequence = plan_of(shape.injection, base.facts.depth), spec.data.sequence_length
+    whole = cost(base, plan, sequence_length=sequence, batch_tokens=sequence)
+    return shape.cost.flops_per_token * trained + whole.flops_per_token / 3 * measured
+
+
+def _lines(it: Estimate) -> Iterator[str]:
+    batch = it.trial_tokens // it.steps
+    yield (
+        f"{it.name}: {it.trials} trials of {it.trial_tokens:,} tokens ({it.steps:,} steps of {batch:,}), "
+        f"and at most {it.replicates} runs under further seeds"
+    )
+    own = it.shapes[0].cost
+    yield f"base: {it.base}, {own.depth} layers, {short(own.parameters)} parameters"
+    yield ""
+    head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory/trial", "")
+    yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})
+    yield ""
+    kept = "expected" if it.rule == "none" else f"expected with {it.rule}"
+    hours = ("hours here",) if it.at_most.hours is not None else ()
+    rows = []
+    for name, total in (("at most", it.at_most), (kept, it.expected)):
+        time = (f"{total.hours:.2f}",) if total.hours is not None else ()
+        rows.append((name, f"{total.tokens:,}", f"{total.flops:.2e}", *time))
+    yield from table(("", "tokens", "FLOPs", *hours), rows, left={0})
+    yield ""
+    if len(it.reaches) > 1:
+        settings, *reached = preview(it.reaches)
+        yield from table(settings, reached, left={0})
+        yield used_up_first(it.reaches)
+        yield ""
+    if it.flops_per_second is None:
+        yield f"{it.parallel} at once on this machine; hours are not known: sweeps plan --calibrate measures"
+    else:
+        speed = f"{it.flops_per_second / 1e9:.3g} GFLOP/s"
+        yield f"{it.parallel} at once on this machine, {speed} each, as measured"
+
+
+def _row(shape: Shape) -> tuple[str, ...]:
+    found = shape.cost
+    notes = [*(["the baseline"] if shape.baseline else []), *([shape.note] if shape.note else [])]
+    return (
+        shape.label,
+        str(found.depth),
+        short(found.parameters),
+        short(found.injected_parameters) if shape.injection is not None else "-",
+        short(found.flops_per_token),
+        in_bytes(found.memory_bytes),
+        "; ".join(notes),
+    )

@@ -1,0 +1,99 @@
+"""Whether a sweep has room: the models that it keeps on the disk, all trials that run at once in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sweeps.checks import machine
+from sweeps.checks.estimate import estimate
+from sweeps.checks.placement import here, on_one_gpu, slots
+from sweeps.checks.shapes import Shape
+from sweeps.errors import Problem
+from sweeps.spec import Spec
+from sweeps.text import in_bytes
+from tli.models.base import Base
+
+_BYTES = 4  # of a weight: models are kept and trained in float32
+_STATES = 6  # models' worth on the disk while a trial runs: weights and both moments, old and new
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Bytes that the process of one trial needs: for the trial, and for the base that it keeps beside."""
+
+    own: int
+    base: int
+
+    @property
+    def whole(self) -> int:
+        return self.own + self.base
+
+
+def room_problems(spec: Spec, base: Base, *, local: bool, at_once: int | None = None) -> Iterator[Problem]:
+    """What does not fit.
+
+    Memory is what the estimate says, without the libraries: what is refused does not fit, and what just fits
+    may still be too much. That of a cluster's nodes, and of GPUs that do not say, is not known, not judged.
+
+    Args:
+        spec: a spec that fits its base.
+        base: its base; only headers and configuration are read.
+        local: whether the trials run on this machine.
+        at_once: trials; None takes what the spec allows and this machine has.
+    """
+    at_once = at_once or slots(spec, [here()])
+    shapes = estimate(spec, base, parallel=at_once).shapes
+    yield from _on_the_disk(spec, shapes, at_once)
+    if local:
+        own = max(shape.cost.memory_bytes for shape in shapes)
+        trial = _Trial(own, _BYTES * shapes[0].cost.parameters)  # the first is the control: the base itself
+        yield from (
+            _on_a_gpu(spec, trial, at_once) if spec.resources.gpus else _in_memory(spec, trial, at_once)
+        )
+
+
+def _on_the_disk(spec: Spec, shapes: Sequence[Shape], at_once: int) -> Iterator[Problem]:
+    weights = _BYTES * max(shape.cost.parameters for shape in shapes)
+    # Kept: a model of each finalist, the control and the baseline.
+    needed = weights * (spec.most_finalists + 2 + at_once * _STATES)
+    free = machine.free_space(spec.root)
+    if needed > free:
+        got = f"{in_bytes(free)} free at {str(machine.existing(spec.root))!r}"
+        expected = f"about {in_bytes(needed)}"
+        yield Problem(spec.where("storage.artifacts"), got, expected, "another folder")
+
+
+def _in_memory(spec: Spec, trial: _Trial, at_once: int) -> Iterator[Problem]:
+    have = machine.memory()
+    if have is None or at_once * trial.whole <= have:
+        return
+    expected = f"at most {in_bytes(have)}, the memory of this machine"
+    if fits := have // trial.whole:
+        yield Problem(spec.where("resources.parallel"), _said(trial, at_once), expected, str(fits))
+    else:
+        yield _smaller(spec, trial, 1, expected)
+
+
+def _on_a_gpu(spec: Spec, trial: _Trial, at_once: int) -> Iterator[Problem]:
+    have, together = machine.gpu_memory(), min(at_once, on_one_gpu(spec.resources.gpus))
+    if have is None or together * trial.whole <= have:
+        return
+    expected = f"at most {in_bytes(have)}, the memory of a GPU of this machine"
+    if fits := have // trial.whole:
+        share = math.ceil(100 / fits) / 100
+        remedy = f"{share:g}, or resources.parallel: {fits}"
+        yield Problem(spec.where("resources.gpus"), _said(trial, together), expected, remedy)
+    else:
+        yield _smaller(spec, trial, 1, expected)
+
+
+def _smaller(spec: Spec, trial: _Trial, at_once: int, expected: str) -> Problem:
+    where = spec.where("trial.recipe.micro_batch_tokens")
+    return Problem(where, _said(trial, at_once), expected, "a smaller micro batch or base")
+
+
+def _said(trial: _Trial, at_once: int) -> str:
+    each = f"about {in_bytes(trial.whole)}, {in_bytes(trial.base)} of it the base that its process keeps"
+    return f"one trial of {each}" if at_once == 1 else f"{at_once} trials at once of {each}"

@@ -1,0 +1,68 @@
+"""How many trials fit on nodes at once, counted as Ray places them: one node after the other.
+
+Ray counts resources in ten-thousandths. A trial stands on one node, with all its CPUs; a share of a GPU is a
+share of one GPU, so what is left of two GPUs is not added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweeps.checks import machine
+
+if TYPE_CHECKING:
+    from sweeps.spec import Spec
+
+_UNITS = 10_000  # of one CPU or GPU: the finest share that Ray counts
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node has for trials: CPUs, and whole GPUs."""
+
+    cpus: float
+    gpus: float = 0.0
+
+
+def here() -> Node:
+    """This machine."""
+    return Node(machine.cores(), machine.gpus())
+
+
+def slots(spec: Spec, nodes: Iterable[Node]) -> int:
+    """How many trials run at once on nodes, within what the spec allows; at least 1."""
+    wanted = spec.resources
+    fits = fitting(nodes, wanted.cpus, wanted.gpus)
+    return max(1, min(fits, wanted.parallel or fits))
+
+
+def fitting(nodes: Iterable[Node], cpus: float, gpus: float) -> int:
+    """How many trials these nodes hold at once; 0 where none holds one.
+
+    Args:
+        nodes: as if nothing else ran on them.
+        cpus: of one trial.
+        gpus: of one trial: none, a share of one, or whole ones.
+    """
+    return sum(_on(node, cpus, gpus) for node in nodes)
+
+
+def on_one_gpu(gpus: float) -> int:
+    """How many trials share one GPU; at least 1."""
+    return max(1, _UNITS // _units(gpus))
+
+
+def _on(node: Node, cpus: float, gpus: float) -> int:
+    fits = _units(node.cpus) // _units(cpus)
+    if not gpus:
+        return fits
+    whole = _units(node.gpus) // _UNITS
+    shares = _UNITS // _units(gpus)  # of one GPU; 0 where a trial has several
+    return min(fits, whole * shares if shares else whole // (_units(gpus) // _UNITS))
+
+
+def _units(amount: float) -> int:
+    """As Ray rounds it. What is asked for is at least the finest share; the spec's check refuses less."""
+    return max(1, round(amount * _UNITS)) if amount else 0

@@ -1,0 +1,104 @@
+"""The sizes that the trials of a sweep may have: every depth in play, found by integer arithmetic."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sweeps.spec import Range, Spec
+from tli.growth.cost import Cost, cost
+from tli.models.base import Base
+from tli.planning.injection import METHODS, Injection, injection_problems
+from tli.planning.plan import Plan, plan_for
+
+T = TypeVar("T")
+_MOST_ROWS = 16  # of an integer range; of a wider one both ends and what lies evenly between are shown
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One size that trials may have. `injection` is None for the control; `note` says what is unusual."""
+
+    injection: Injection | None
+    baseline: bool
+    cost: Cost
+    sets: tuple[int, ...]
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """As the first column of a table has it."""
+        return "control" if self.injection is None else self.injection.label
+
+
+def searched_shapes(spec: Spec) -> list[Injection]:
+    """Every injection in play that gives another size, the baseline's and the searched ones; some of them for
+    wide ranges. What does not change a size is as in the baseline.
+    """
+    own = spec.trial.to_injection()
+    searched = {path: wanted for path, wanted in spec.search.items() if path in _SHAPING}
+    options = [[(path, value) for value in _values(wanted)] for path, wanted in searched.items()]
+    combined = itertools.islice(itertools.product(*options), _MOST_ROWS**2)
+    found = [own, *(spec.settings_for(dict(chosen)).to_injection() for chosen in combined)]
+    # By what they are called: two of one size need no two rows.
+    usable = {each.label: each for each in map(_resolved, found) if each is not None}
+    usable.pop("none", None)
+    return _spread(sorted(usable.values(), key=_order), _MOST_ROWS + 1)
+
+
+_SHAPING = tuple(
+    f"injection.{name}"
+    for name in ("method", "k", "layers", "after", "sets", "block", "m", "g", "experts.count")
+)
+
+
+def _resolved(injection: Injection) -> Injection | None:
+    """What the settings mean; None for a combination that no trial can run with."""
+    return None if injection_problems(injection, None) else injection.resolved()
+
+
+def _order(injection: Injection) -> tuple[int, int, str]:
+    return METHODS.index(injection.method), injection.k or 0, injection.label
+
+
+def _values(wanted: Range) -> Sequence[Any]:
+    if wanted.choice is not None:
+        return wanted.choice
+    low, high = wanted.ends
+    return _spread(range(low, high + 1, int(wanted.step or 1)), _MOST_ROWS)
+
+
+def _spread(every: Sequence[T], most: int) -> list[T]:
+    """All of them, or both ends and what lies evenly between."""
+    if len(every) <= most:
+        return list(every)
+    return [every[round(i * (len(every) - 1) / (most - 1))] for i in range(most)]
+
+
+def shape_of(spec: Spec, base: Base, injection: Injection | None) -> Shape:
+    """The size of an injection's trials on a base; None is the control."""
+    plan = plan_of(injection, base.facts.depth)
+    recipe = spec.trial.recipe
+    passes = recipe.micro_batch_tokens or recipe.batch_tokens
+    # The control has no injected layers that it could train alone.
+    train = "all" if injection is None else _train(spec)
+    found = cost(base, plan, sequence_length=spec.data.sequence_length, batch_tokens=passes, train=train)
+    short = injection is not None and plan.sets and plan.sets[-1] != injection.k
+    note = f"the last set is shorter ({plan.sets[-1]} of {injection.k})" if injection and short else ""
+    own = _resolved(spec.trial.to_injection())
+    baseline = injection is not None and own is not None and own.label == injection.label
+    return Shape(injection, baseline, found, plan.sets, note)
+
+
+def plan_of(injection: Injection | None, depth: int) -> Plan:
+    """The plan of an injection, None being the control. Where text decides which sets get a layer, any do:
+    the size is the same.
+    """
+    wanted = injection or Injection("none")
+    return plan_for(wanted, depth, change=[0.0] * depth if wanted.sets is not None else None)
+
+
+def _train(spec: Spec) -> str:
+    return "all" if "recipe.train" in spec.search else spec.trial.recipe.train

@@ -1,0 +1,118 @@
+"""What in a spec can be run and is seldom meant: settings far from the usual, more work than a day holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sweeps.checks.estimate import Estimate, estimate
+from sweeps.checks.placement import here, slots
+from sweeps.spec import Spec
+from sweeps.spec.equivalence import key, replaced
+from sweeps.text import duration
+from tli.models.base import Base
+from tli.planning.injection import Injection
+
+# By dotted path: below and above what a value is remarked on, and what is usual.
+_USUAL = {
+    "recipe.learning_rate": (1e-8, 0.05, "1e-5 to 1e-2 with AdamW"),
+    "recipe.injected_learning_rate": (1e-8, 0.05, "1e-5 to 1e-2 with AdamW"),
+    "recipe.weight_decay": (0.0, 1.0, "0 to 0.1"),
+    "recipe.clip": (0.01, 100.0, "about 1"),
+    "recipe.warmup": (0.0, 0.5, "0.01 to 0.1"),
+    "injection.noise": (0.0, 1.0, "0 to 0.1"),
+}
+_FEW_STEPS = 8
+_FEW_TOKENS = 1024  # held out
+# Training speed of one core and of one GPU, roughly: a laptop's and a data centre's are apart by ten times.
+_CORE_FLOPS, _GPU_FLOPS = 2e10, 2e13
+_LONG = 24 * 3600.0  # seconds
+
+
+def habit_notes(spec: Spec, base: Base, *, local: bool) -> Iterator[str]:
+    """Remarks on a spec that has no problems; none of them keeps it from running.
+
+    Args:
+        spec: a spec that fits its base.
+        base: its base; only headers and configuration are read.
+        local: whether the trials run on this machine.
+    """
+    yield from _unusual(spec)
+    yield from _without_effect(spec)
+    yield from _unread(spec, base.facts.depth)
+    yield from _too_little(spec)
+    if local:
+        yield from _long(spec, estimate(spec, base))
+
+
+def _unusual(spec: Spec) -> Iterator[str]:
+    for path, (least, most, usual) in _USUAL.items():
+        value = spec.value(path)
+        if value is not None and not least <= value <= most:
+            yield f"trial.{path} is {value:g}; {usual} is usual"
+        ends = spec.search[path].ends if path in spec.search else ()
+        wide = [end for end in ends if isinstance(end, int | float) and not least <= end <= most]
+        if wide:
+            yield f"search.{path} goes to {max(wide, key=abs):g}; {usual} is usual"
+
+
+def _without_effect(spec: Spec) -> Iterator[str]:
+    """Settings that are searched for methods, too, that do not read them."""
+    method = spec.search.get("injection.method")
+    for path, wanted in spec.search.items():
+        section, _, name = path.partition(".")
+        if method is None or section != "injection" or "injection.method" in wanted.when:
+            continue
+        idle = [each for each in method.ends if not _reads(each, name.partition(".")[0])]
+        if idle:
+            reading = ", ".join(each for each in method.ends if each not in idle)
+            yield (
+                f"search.{path} has no effect with {', '.join(idle)}: the sampler learns less from those; "
+                f"when: {{injection.method: [{reading}]}} asks for it where it has"
+            )
+
+
+def _unread(spec: Spec, depth: int) -> Iterator[str]:
+    """Settings that change no trial, with whatever other choice."""
+    baseline = spec.trial.model_dump()
+    for path, wanted in spec.search.items():
+        others = [
+            (other, each.choice) for other, each in spec.search.items() if other != path and each.choice
+        ]
+        beside = [{}, *({other: value} for other, choice in others for value in choice)]
+        made = (
+            {key(replaced(baseline, {**more, path: end}), depth) for end in wanted.ends} for more in beside
+        )
+        if len(wanted.ends) > 1 and all(len(different) == 1 for different in made):
+            yield f"search.{path} changes no trial: beside the other settings it has no effect"
+
+
+def _reads(method: str, name: str) -> bool:
+    """Whether a setting has an effect; the original model has no first weights, and no experts."""
+    return name == "method" or (method != "none" and Injection(method).read_by_method(name))
+
+
+def _too_little(spec: Spec) -> Iterator[str]:
+    steps, data = spec.steps, spec.data
+    if steps < _FEW_STEPS:
+        tokens, batch = spec.trial.recipe.tokens, spec.trial.recipe.batch_tokens
+        yield f"a trial of {tokens:,} tokens is {steps} steps of {batch:,}: too few to tell rates apart"
+    if data.eval_tokens < _FEW_TOKENS:
+        rough = "a loss over so little text is rough; 8,192 and more are usual"
+        yield f"data.eval_tokens is {data.eval_tokens:,}: {rough}"
+    measured = len(spec.report_steps()) * data.eval_tokens
+    trained = steps * spec.trial.recipe.batch_tokens
+    if measured > 6 * trained:  # forward only, a third of the work of training
+        what = f"measured on {measured:,} tokens and trained on {trained:,}"
+        yield f"a trial is {what}: most of its time is measuring"
+
+
+def _long(spec: Spec, found: Estimate) -> Iterator[str]:
+    wanted = spec.resources
+    each = wanted.gpus * _GPU_FLOPS if wanted.gpus else wanted.cpus * _CORE_FLOPS
+    seconds = found.expected.flops / each / slots(spec, [here()])
+    if seconds > _LONG:
+        speed = f"{each / 1e9:,.0f} GFLOP/s a trial"
+        yield (
+            f"about {duration(seconds)} on this machine, at a rough {speed}; sweeps plan --calibrate "
+            "measures, and trial.recipe.tokens or budget.trials shorten it"
+        )

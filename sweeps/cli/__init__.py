@@ -1,0 +1,16 @@
+"""What `sweeps` can be told to do, each command a function of its options.
+
+They import what they use when they are called: `sweeps --help` and a mistake are answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sweeps.cli.shown import Command
+from sweeps.cli.spec_commands import OF_SPECS, STOPPED
+from sweeps.cli.sweep_commands import OF_SWEEPS
+
+__all__ = ["COMMANDS", "STOPPED"]
+
+COMMANDS: Mapping[str, Command] = {**OF_SPECS, **OF_SWEEPS}

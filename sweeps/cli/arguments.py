@@ -1,0 +1,165 @@
+"""The options of the command `sweeps`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tli.cli.console import Parser
+
+_Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
+
+
+def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The parser of the whole command; the name of the subcommand is in `command`.
+
+    Args:
+        environment: where defaults may stand: SWEEPS_RUNS, RAY_ADDRESS, RAY_API_SERVER_ADDRESS. With the
+            options go what it says of `usual_runs`, the folder that needs no `--runs`, and of `threads`.
+    """
+    made = Parser(
+        prog="sweeps",
+        description="Find the best way to grow a language model deeper, by a sweep that can be resumed.",
+        epilog="Start here:\n  sweeps plan quickstart      what it would cost\n"
+        "  sweeps run quickstart       run it; the same command again goes on where it stopped\n"
+        "  sweeps export quickstart --out best/",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        runs = environment.get("SWEEPS_RUNS")
+        usual, threads = Path(runs or "runs"), environment.get("OMP_NUM_THREADS")
+        added.set_defaults(command=name, usual_runs=usual, threads=threads)
+        shown = f"folder of all results (default: {runs or 'runs, or what the spec says'})"
+        added.add_argument("--runs", metavar="DIR", default=runs, help=shown)
+        return added
+
+    _spec_commands(command, environment)
+    _sweep_commands(command, environment)
+    return made
+
+
+def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
+    validate = command("validate", "check a spec, its base, data and resources", "sweeps validate my.yaml")
+    plan = command(
+        "plan",
+        "print what a sweep would cost, before anything runs",
+        "sweeps plan quickstart --calibrate",
+    )
+    plan.add_argument("--calibrate", action="store_true", help="train three steps here to estimate hours")
+    run = command(
+        "run",
+        "run a sweep, or what is left of it",
+        "sweeps run quickstart\n  sweeps run quickstart --set budget.trials=40     more trials, at any time",
+    )
+    run.add_argument(
+        "--extend", action="store_true", help="allow a larger budget than the study was made with"
+    )
+    trial = command("trial", "run one trial in this process, for a debugger", "sweeps trial quickstart 1")
+    submit = command(
+        "submit",
+        "run a sweep as a job of a Ray cluster",
+        "sweeps submit quickstart --address http://head:8265",
+    )
+    for each in (validate, plan, run, trial, submit):
+        each.add_argument("spec", metavar="SPEC", help="a YAML file, or a packaged spec such as quickstart")
+        each.add_argument(
+            "--set", metavar="PATH=VALUE", action="append", help="override one setting; repeatable"
+        )
+    trial.add_argument("number", metavar="N", type=int, help="number of the trial")
+    trial.add_argument(
+        "--out", metavar="DIR", type=Path, help="new folder for what it writes (default: trial-N)"
+    )
+    trial.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
+    _runner(run, environment)
+    for each in (validate, plan):
+        each.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that is meant")
+    for each in (validate, plan, run, trial):
+        each.add_argument("--json", action="store_true", help="answer in JSON")
+    server = environment.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
+    submit.add_argument(
+        "--address", metavar="URL", default=server, help=f"of the jobs server (default: {server})"
+    )
+    submit.add_argument("--working-dir", metavar="DIR", default=".", help="folder that the job is given")
+    submit.add_argument("--submission-id", metavar="ID", help="default: made from the sweep's name")
+    submit.add_argument("--no-wait", action="store_true", help="do not follow the job's log")
+
+
+def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
+    resume = command("resume", "go on with a sweep by its name", "sweeps resume quickstart --trials 40")
+    resume.add_argument("--trials", metavar="N", type=int, help="raise the budget to N trials")
+    resume.add_argument("--tokens", metavar="N", type=int, help="raise its limit of training tokens")
+    resume.add_argument("--flops", metavar="X", type=float, help="raise its limit of FLOPs")
+    resume.add_argument("--gpu-hours", metavar="X", type=float, help="raise its limit of GPU-hours")
+    resume.add_argument("--wall", metavar="SECONDS", type=float, help="raise its limit of time")
+    _runner(resume, environment)
+    status = command("status", "show every trial of a sweep", "sweeps status quickstart")
+    listed = command("list", "list the sweeps under the runs folder", "sweeps list")
+    best = command("best", "show the best configuration and what it is better than", "sweeps best quickstart")
+    compare = command(
+        "compare",
+        "compare trials at equal steps, tokens, FLOPs and seconds",
+        "sweeps compare quickstart my-sweep     the best of each, and both controls\n"
+        "  sweeps compare quickstart --by injection.k\n"
+        "  sweeps compare quickstart:7 quickstart:9",
+    )
+    compare.add_argument(
+        "names", metavar="NAME[:N]", nargs="+", help="a sweep by its name or spec file, or its trial N"
+    )
+    compare.add_argument(
+        "--by",
+        metavar="PATH",
+        help="the best trial of each value of this setting (default: of each method, where that is searched)",
+    )
+    export = command(
+        "export", "write the best trial's model as a folder", "sweeps export quickstart --out best/"
+    )
+    export.add_argument("--out", metavar="DIR", type=Path, required=True, help="new folder")
+    export.add_argument("--trial", metavar="N", type=int, help="this trial instead of the best")
+    ui = command("ui", "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
+    ui.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 opens it to other machines")
+    ui.add_argument(
+        "--allowed-hosts",
+        metavar="NAME,...",
+        default="",
+        help="names that this machine is known under elsewhere; its own are known",
+    )
+    ui.add_argument("--port", type=int, default=5000, help="of MLflow")
+    ui.add_argument("--dashboard-port", type=int, default=8080, help="of optuna-dashboard")
+    ui.add_argument("--open", action="store_true", help="open a browser")
+    doctor = command("doctor", "check versions, cores, GPUs, disk, stores and cluster", "sweeps doctor")
+    doctor.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster")
+    sync = command("sync", "rebuild what MLflow shows of a sweep", "sweeps sync quickstart")
+    sync.add_argument(
+        "--tracking",
+        metavar="URI",
+        help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
+    )
+    resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
+    for each in (resume, status, best, export, ui, sync):
+        each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
+    for each in (resume, status, best, compare, export, ui, sync, doctor):
+        each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
+    for each in (resume, status, listed, best, compare, export, sync, doctor):
+        each.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def _runner(each: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    each.add_argument(
+        "--runner",
+        choices=("ray", "inline"),
+        default="ray",
+        help="inline: one trial at a time in this process",
+    )
+    address = environment.get("RAY_ADDRESS")  # set in every job of a cluster
+    shown = f"of a Ray cluster (default: {address or 'one of its own'})"
+    each.add_argument("--address", metavar="ADDRESS", default=address, help=shown)

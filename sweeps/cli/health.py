@@ -1,0 +1,166 @@
+"""Looks at what a sweep talks to, the stores and the cluster, without changing anything there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sweeps import readonly_sqlite
+from sweeps.addresses import driven, file_of, may_exist, without_masks, without_userinfo
+from sweeps.checks.stores import readable
+from sweeps.cli.findings import Finding, first_line
+from sweeps.driver.on_ray.head_node import cluster_remedy
+from sweeps.environment import FOR_RAY, for_child
+from sweeps.errors import InputError, SpecError
+from sweeps.wording import masked
+
+_PATIENCE = 5.0  # seconds for a store to answer
+_CLUSTER_PATIENCE = 60.0  # to load Ray and join
+
+
+def store(name: str, url: str, table: str) -> Finding:
+    """Whether a store answers and holds what it should; `table` is one that it has once it is in use."""
+    shown = masked(url)
+    if url.startswith("sqlite:///"):
+        return _file(name, file_of(url), table)
+    if url.startswith(("http://", "https://")):
+        return _server(name, url)
+    from sqlalchemy import create_engine, inspect
+
+    seconds = {"connect_timeout": int(_PATIENCE)} if url.startswith("postgresql") else {}
+    try:
+        engine = create_engine(driven(url), connect_args=seconds)
+        with engine.connect() as connection:
+            made = inspect(connection).has_table(table)
+        engine.dispose()
+    except Exception as error:  # noqa: BLE001 - every driver has errors of its own
+        said = masked(first_line(error))
+        return Finding.wrong(name, f"{shown}: {said}", "the address, and whether it runs")
+    return Finding.good(name, f"{shown}, {'in use' if made else 'empty so far'}")
+
+
+def study(url: str) -> Finding:
+    """Whether the study's store answers, and whether this Optuna can read what is in it."""
+    url = without_masks(url)  # copied from a message: the client may have the password
+    found = store("study", url, "studies")
+    if not found.ok or not may_exist(url):
+        return found
+    from sweeps.ledger import look
+
+    try:
+        with readable(url, found.name):
+            look(url)
+    except SpecError as error:
+        first = error.problems[0]
+        return Finding.wrong(found.name, first.got, first.remedy)
+    return found
+
+
+def _file(name: str, file: Path, table: str) -> Finding:
+    if not file.exists():
+        return Finding.good(name, f"{file} will be made by the first run")
+    try:
+        with contextlib.closing(readonly_sqlite.connect(file, patience=_PATIENCE)) as base:
+            tables = {row[0] for row in base.execute("SELECT name FROM sqlite_master")}
+            counted = f"SELECT COUNT(*) FROM {table}"  # noqa: S608 - a name of ours
+            kept = base.execute(counted).fetchone()[0] if table in tables else None
+    except (sqlite3.Error, OSError) as error:
+        return Finding.wrong(name, f"{file}: {error}", "another file, or the last copy of this one")
+    if not tables:
+        return Finding.good(name, f"{file}, empty so far")
+    if kept is None:
+        return Finding.wrong(name, f"{file} holds something else (it has no table {table})", "another file")
+    return Finding.good(name, f"{file}, {kept} {table}")
+
+
+def _server(name: str, url: str) -> Finding:
+    """A tracking server that is away stops no sweep: what it missed is delivered when it is back."""
+    shown, remedy = masked(url), "to start it; a sweep runs without, and delivers later"
+    try:
+        address = f"{without_userinfo(url).rstrip('/')}/health"
+        with urllib.request.urlopen(address, timeout=_PATIENCE):  # noqa: S310 - http, checked
+            return Finding.good(name, f"{shown} answers")
+    except urllib.error.HTTPError as error:
+        return Finding.note(name, f"{shown} answers {error.code}", "its address and your login")
+    except HTTPException as error:  # which may quote a piece of the address
+        return Finding.note(name, f"{shown}: {type(error).__name__}", "its address")
+    except (OSError, ValueError) as error:
+        return Finding.note(name, f"{shown}: nobody answers ({getattr(error, 'reason', error)})", remedy)
+
+
+# Joining a cluster loads Ray, prints, and can wait for ever: all of that in a process of its own.
+_JOIN = """
+import json, sys, ray
+try:
+    ray.init(address=sys.stdin.readline().strip(), log_to_driver=False, logging_level="ERROR")
+except BaseException as error:
+    answer = {"error": " ".join(str(error).split()) or type(error).__name__}
+else:
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    answer = {"nodes": len(alive), "resources": ray.cluster_resources(), "ray": ray.__version__}
+print("ANSWER " + json.dumps(answer), flush=True)
+"""
+
+
+def cluster(address: str) -> Finding:
+    """Whether a cluster answers and runs the same Ray; HOST:PORT, or the URL of its jobs server."""
+    if "://" in address and not address.startswith("ray://"):
+        return _jobs_server(address)
+    if "@" in address:
+        return Finding.wrong("cluster", "an address with a user or a password in it", "HOST:PORT")
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        try:  # Ray tries for minutes where nobody listens
+            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            return Finding.wrong("cluster", f"{address}: nobody answers ({error})", cluster_remedy(""))
+    command = [sys.executable, "-c", _JOIN]
+    try:
+        asked = subprocess.run(
+            command,
+            input=f"{address}\n",
+            env=for_child(*FOR_RAY),
+            capture_output=True,
+            text=True,
+            timeout=_CLUSTER_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding.wrong("cluster", f"{address} does not answer", "ray status on its head node")
+    answers = [line for line in asked.stdout.splitlines() if line.startswith("ANSWER ")]
+    last = answers[-1].removeprefix("ANSWER ") if answers else '{"error": "Ray gave up"}'
+    answer: dict[str, Any] = json.loads(last)
+    if "error" in answer:
+        said = masked(str(answer["error"]))[:300]
+        return Finding.wrong("cluster", f"{address}: {said}", cluster_remedy(said))
+    has = answer["resources"]
+    size = f"{answer['nodes']} nodes, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
+    return Finding.good("cluster", f"{address}: {size}, Ray {answer['ray']}")
+
+
+def _jobs_server(url: str) -> Finding:
+    """The jobs server says which Ray it runs; asked by Ray's own client, which knows about tokens."""
+    from sweeps.driver.on_ray.jobs_server import connect
+
+    try:
+        client = connect(url)
+    except InputError as error:
+        first = error.problems[0]
+        return Finding.wrong("cluster", f"got {first.got}; expected {first.expected}", first.remedy)
+    here, there = metadata.version("ray"), client._server_ray_version or "unknown"
+    url = masked(url)
+    if here != there:
+        return Finding.wrong(
+            "cluster", f"{url}: Ray {there}, and {here} here", cluster_remedy("version mismatch")
+        )
+    return Finding.good("cluster", f"{url}: Ray {there}, as here")

@@ -1,0 +1,197 @@
+"""Commands that read a spec: check it, say what it would cost, run it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.cli.shown import Command, print_json, print_text, strict_json
+from tli.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from sweeps.records import TrialRecord
+    from sweeps.spec import Spec
+
+STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
+_AMONG_WORDS = (
+    "the shell's history and process lists may show the secret among this command's words;"
+    " PGPASSWORD, ~/.pgpass or the spec's file keep it out"
+)
+
+
+def _spec(options: argparse.Namespace) -> Spec:
+    from sweeps.spec import load_spec
+
+    return load_spec(options.spec, overrides=options.set or (), runs=options.runs)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from sweeps.checks.budget import amount
+    from sweeps.checks.preflight import check
+
+    spec = _spec(options)
+    checked = check(spec, cluster=options.address, study=_study_problems)
+    if options.json:
+        print_json({"valid": True, "spec": spec.to_json(), "hash": spec.hash, "notes": list(checked.notes)})
+    else:
+        limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
+        each = f"{spec.trial.recipe.tokens:,} tokens each"
+        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
+        for note in checked.notes:
+            print_text(f"note: {note}")
+    return 0
+
+
+def _study_problems(spec: Spec) -> Any:
+    from sweeps.driver.service import study_problems
+
+    return study_problems(spec)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from sweeps.checks.estimate import estimate
+    from sweeps.checks.preflight import check
+
+    spec = _spec(options)
+    checked = check(spec, cluster=options.address)
+    speed = None
+    if options.calibrate:
+        from sweeps.driver.single import calibrate
+
+        print("three training steps of the baseline, to know this machine ...", file=sys.stderr)
+        speed = calibrate(spec)
+    plan = estimate(spec, checked.base, flops_per_second=speed)
+    if options.json:
+        print_json(plan.to_json())
+    else:
+        print_text(plan.text())
+        for note in checked.notes:
+            print_text(f"note: {note}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    extend = options.extend or any(text.startswith("budget.") for text in options.set or ())
+    # With settings of the command line over it, the file alone means another sweep.
+    return _run_spec(_spec(options), options, None if options.set else options.spec, extend=extend)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from sweeps.results.sweep import resumed
+    from sweeps.spec import LIMITS
+
+    given = {name: getattr(options, name) for name in ("trials", *LIMITS)}
+    budget = {name: value for name, value in given.items() if value is not None}
+    places = {"runs": options.runs, "study": options.study, "tracking": options.tracking}
+    spec = resumed(options.name, budget=budget, **places)
+    return _run_spec(spec, options, None, extend=bool(budget))
+
+
+def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
+    from sweeps.cli.interrupt import terminated_as_interrupted
+    from sweeps.driver.service import run
+    from sweeps.report.live import Display
+    from sweeps.report.summary import summary_text
+    from sweeps.results.selection import replicates_due
+    from sweeps.results.sweep import places
+    from sweeps.wording import masked
+
+    given = [*(getattr(options, "set", None) or ()), getattr(options, "study", None) or ""]
+    if any(masked(text) != text for text in given):
+        print(f"note: {_AMONG_WORDS}", file=sys.stderr)
+
+    def due(records: Sequence[TrialRecord]) -> int:
+        chosen = spec.finalists
+        return len(replicates_due(records, chosen.top, chosen.seeds, chosen.per))
+
+    total = spec.budget.trials + spec.replicates
+    stream = sys.stderr if options.json else sys.stdout
+    with terminated_as_interrupted() as terminated:
+        try:
+            with Display(spec.name, total, stream, due=due) as display:
+                sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
+        except KeyboardInterrupt:
+            again = f"nothing is lost: the same command again goes on with {spec.name}"
+            print(f"\nstopped; {again}", file=sys.stderr)
+            if options.json:
+                print_json({"error": f"stopped; {again}", "problems": []})
+            return TERMINATED if terminated else STOPPED
+    if options.json:
+        answer = {"verdict": sweep.verdict.to_json(), "ended_by": sweep.ended_by, "places": places(sweep)}
+        print_json({"name": spec.name, **answer})
+    else:
+        elsewhere = spec.root.absolute() != options.usual_runs.absolute()
+        print_text(
+            summary_text(
+                sweep.verdict,
+                sweep.records,
+                name=spec.name,
+                places=places(sweep),
+                spec=reference,
+                runs=str(spec.root) if elsewhere else None,
+                ended=sweep.used_up,
+            )
+        )
+    return 0 if sweep.verdict.best is not None else 1
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from sweeps.driver.on_ray.submit import submit
+
+    _spec(options)
+    more = [word for text in options.set or () for word in ("--set", text)]
+    return submit(
+        options.spec,
+        address=options.address,
+        runs=Path(options.runs or "runs").absolute(),
+        working_dir=options.working_dir,
+        submission_id=options.submission_id,
+        wait=not options.no_wait,
+        extra_args=more,
+    )
+
+
+def _trial(options: argparse.Namespace) -> int:
+    from sweeps.checks import machine
+    from sweeps.driver.single import run_one
+
+    out = options.out or Path(f"trial-{options.number:04d}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(Problem("--out", f"{out}, which exists", "a new folder", f"--out {out}-2"))
+    above = machine.existing(out)
+    if not above.is_dir() or not machine.writable(above):
+        raise InputError(Problem("--out", f"{out} in {above}", "a folder in one to write to", "another name"))
+    where = "--study" if options.study else None
+    for points in run_one(_spec_or_sweep(options), options.number, out, where=where):
+        for point in points:
+            if options.json:
+                print(strict_json(point.to_json()), flush=True)
+            else:
+                speed = f"{point.tokens_per_second:,.0f} tokens/s" if point.step else "before training"
+                print(f"step {point.step:>6}  held-out loss {point.eval_loss:.6f}  {speed}", flush=True)
+    return 0
+
+
+def _spec_or_sweep(options: argparse.Namespace) -> Spec:
+    """A spec with the command line's settings over it; without any, the name of a sweep will do too."""
+    from sweeps.results.sweep import named
+    from sweeps.spec import load_spec
+
+    if options.set:
+        study = [f"storage.study={options.study}"] if options.study else []
+        return load_spec(options.spec, overrides=[*options.set, *study], runs=options.runs)
+
+    return named(options.spec, runs=options.runs, study=options.study)
+
+
+OF_SPECS: Mapping[str, Command] = {
+    "validate": _validate,
+    "plan": _plan,
+    "run": _run,
+    "trial": _trial,
+    "submit": _submit,
+    "resume": _resume,
+}

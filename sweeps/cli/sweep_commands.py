@@ -1,0 +1,171 @@
+"""Commands that read a sweep: look at it, compare it, take its winner home; and whether all is well."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeps.cli.shown import Command, print_json, print_text
+
+
+def _status(options: argparse.Namespace) -> int:
+    from sweeps.checks.budget import spent_in_words
+    from sweeps.driver.schedule.spending import Spending
+    from sweeps.report.summary import status_text
+
+    sweep = _find(options)
+    spent = Spending(sweep.ledger).spent
+    if options.json:
+        print_json(
+            {
+                "name": sweep.spec.name,
+                "finished": sweep.ledger.finished,
+                "driver": sweep.ledger.driver,
+                "spent": spent,
+                "trials": [_row(r) for r in sweep.records],
+            }
+        )
+    else:
+        driver = sweep.ledger.driver
+        print_text(f"Driven by {driver}." if driver else "No process drives it now.")
+        if limits := sweep.ledger.spec.budget.limits:
+            print_text(f"The search has spent {spent_in_words(spent, limits)}.")
+        print_text(status_text(sweep.records))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from sweeps.report.summary import list_text
+    from sweeps.results.listing import sweeps_in
+
+    listed = sweeps_in(Path(options.runs or "runs"))
+    unread = {name: each.reason for name, each in listed.items() if each.reason is not None}
+    if options.json:
+        print_json(
+            {
+                name: {"unreadable": each.reason}
+                if name in unread
+                else {"trials": sum(record.ours for record in each.records), "finished": each.finished}
+                for name, each in listed.items()
+            }
+        )
+    else:
+        read = {name: each.records for name, each in listed.items() if name not in unread}
+        print_text(list_text(read, unread))
+    return 0
+
+
+def _best(options: argparse.Namespace) -> int:
+    from sweeps.report.summary import best_text
+
+    verdict = _find(options).verdict
+    if options.json:
+        print_json(verdict.to_json())
+    else:
+        print_text(best_text(verdict))
+    return 0 if verdict.best is not None else 1
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from sweeps.report.comparison import comparison_text
+    from sweeps.results.compare import compare
+
+    found = compare(options.names, by=options.by, runs=options.runs, study=options.study)
+    if options.json:
+        print_json(found.to_json())
+    else:
+        print_text(comparison_text(found))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from sweeps.results.export import export
+
+    sweep = _find(options)
+    number = export(sweep, options.out, number=options.trial)
+    loss = next(record.value for record in sweep.records if record.number == number)
+    if options.json:
+        print_json({"trial": number, "out": str(options.out), "heldout_loss": loss})
+    else:
+        print_text(f"trial {number} is in {options.out}; its held-out loss is {loss:.6f}")
+        print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from sweeps.results.sweep import server_problem
+    from sweeps.tracking import store_uri
+    from sweeps.ui.login import Door
+    from sweeps.ui.server import serve
+
+    sweep = _find(options)
+    root = sweep.folders.artifacts.absolute()
+    tracking = sweep.spec.tracking
+    uri = store_uri(tracking.uri, root) if tracking else None
+    if uri is not None and not uri.startswith("http") and (problem := server_problem(sweep, None)):
+        print(f"note: without MLflow; {problem}")
+        uri = None
+    names = [name.strip() for name in options.allowed_hosts.split(",") if name.strip()]
+    return serve(
+        sweep.spec.study_url,
+        uri,
+        door=Door(options.host, options.port, options.dashboard_port, names),
+        open_browser=options.open,
+        study=sweep.spec.name,
+    )
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from sweeps.tracking.sync import sync
+
+    synced = sync(_find(options), options.tracking)
+    if options.json:
+        print_json(synced.to_json())
+    else:
+        print_text(f"{synced.uri} shows all of {synced.trials} trials, {synced.points:,} measurements")
+        if synced.lost:
+            numbers = ", ".join(map(str, synced.lost))
+            print_text(f"note: not whole on disk, so not rebuilt in full: the curves of trials {numbers}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sweeps.cli.doctor import examine, text
+
+    findings = examine(
+        Path(options.runs or "runs"),
+        study_url=options.study,
+        address=options.address,
+        threads=options.threads,
+    )
+    if options.json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        print_text(text(findings))
+    return 1 if any(finding.ok is False for finding in findings) else 0
+
+
+def _find(options: argparse.Namespace) -> Any:
+    from sweeps.results.sweep import find
+
+    return find(options.name, runs=options.runs, study=options.study)
+
+
+def _row(record: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(record), "step": record.step, "loss": record.loss}
+
+
+OF_SWEEPS: Mapping[str, Command] = {
+    "status": _status,
+    "list": _list,
+    "best": _best,
+    "compare": _compare,
+    "export": _export,
+    "ui": _ui,
+    "sync": _sync,
+    "doctor": _doctor,
+}

@@ -1,0 +1,255 @@
+"""What runs next, whoever runs it: the control, the baseline, the search, then replicates of the finalists.
+
+Both runners (in process and on Ray) do nothing but carry out what the agenda hands them and tell it what
+came of it. Every decision is in the ledger before it acts, so that a restart goes on from there.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from sweeps.driver.schedule.retries import counted, in_words, retry
+from sweeps.driver.schedule.spending import Spending
+from sweeps.errors import StaleAttemptError
+from sweeps.ledger import Ledger
+from sweeps.ledger.search.space import flatten
+from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
+from sweeps.results.selection import replicates_due
+from sweeps.tracking import Tracking
+from sweeps.tracking.trial_runs import show, show_end
+
+_RECONCILED_EVERY = 30.0  # seconds between two looks for trials that no worker runs
+
+
+class Idle(enum.Enum):
+    """Why there is nothing to hand out."""
+
+    WAIT = "wait"  # something that runs now has to end first
+    FINISHED = "finished"
+
+
+class Agenda:
+    """The order of work of one sweep. Not thread-safe: one driver thread owns it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        tracker: Tracking,
+        *,
+        parallel: int,
+        on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
+        on_end: Callable[[TrialRecord], None] = lambda _record: None,
+        recall: Callable[[Assignment], None] = lambda _assignment: None,
+    ) -> None:
+        """Go on with what the ledger holds; trials that a dead driver left RUNNING come first.
+
+        Args:
+            ledger: the sweep's study; its driver is this process.
+            tracker: where runs are shown.
+            parallel: how many trials may run at once.
+            on_change: called with all records and the phase after every change.
+            on_end: called with a trial that has ended for good.
+            recall: has an attempt at a trial end before its next report.
+        """
+        self.ledger = ledger
+        self.spec = ledger.spec
+        self._tracker = tracker
+        self._parallel = parallel
+        self._on_change = on_change
+        self._on_end = on_end
+        self._recall = recall
+        self._recalled: set[int] = set()
+        self._running: dict[int, Assignment] = {}
+        self._last_point: dict[int, Point] = {}
+        self._reconciled = time.monotonic()
+        self._orphans: set[int] = set()
+        self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
+        self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
+        self._spending = Spending(ledger)
+        self.phase = "search"
+        self.finished = False
+        self.broken: str | None = None
+
+    def next(self) -> Assignment | Idle:
+        """The next execution, already in the ledger, or why there is none."""
+        if self.broken:
+            return Idle.FINISHED
+        self._spending.tick(searching=self.phase == "search")
+        self._recall_searched()
+        if len(self._running) >= self._parallel:
+            if self._to_ask:
+                self.ledger.prepare()  # there is time now
+            return Idle.WAIT
+        assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
+        if assignment is None:
+            # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
+            self.finished = not any(r.state is State.RUNNING for r in self.ledger.unfinished())
+            return Idle.FINISHED if self.finished else Idle.WAIT
+        self._running[assignment.number] = assignment
+        show(self._tracker, self.ledger.record(assignment.number))
+        self._changed()
+        return assignment
+
+    def report(self, number: int, attempt: int, points: Sequence[Point]) -> bool:
+        """Take held-out losses; returns whether the trial is to stop here."""
+        try:
+            stop = self.ledger.report(number, attempt, points)
+            running = self._running.get(number)
+            if running is not None and points:
+                self._spending.count(running, points[-1])
+                stop = stop or self._spending.stops(running, points[-1])
+        except StaleAttemptError:
+            return True
+        if points:
+            self._last_point[number] = points[-1]
+        self._tracker.points(number, attempt, points)
+        self._changed()
+        return stop
+
+    def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
+        """Take the end of an execution; one without a result may be put back in front, by its cause."""
+        self._running.pop(number, None)
+        self._recalled.discard(number)
+        last = self._last_point.pop(number, None)
+        if outcome.fatal:
+            self.broken = outcome.reason
+            return
+        try:
+            again = self._written(number, attempt, outcome, last.totals if last else None)
+        except StaleAttemptError:
+            if not self.ledger.record(number).state.finished:
+                raise
+            again = False  # somebody ended it from outside, and that stands
+        if again:
+            self._left_behind.append(number)
+            self._changed()
+        else:
+            self._ended(number)
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial of the sweep."""
+        return self.ledger.trials()
+
+    def _written(
+        self, number: int, attempt: int, outcome: Outcome, totals: Mapping[str, float] | None
+    ) -> bool:
+        """Write the end of an execution down; whether its trial is to run again."""
+        if outcome.cause is not None:
+            record = self.ledger.record(number)
+            counts = counted(record, outcome.cause)
+            again = retry(self.spec, record, outcome.cause, counts)
+            if again is not None:
+                self.ledger.note_retry(number, attempt, counts, again.micro_batch_tokens)
+                return True
+            outcome = replace(outcome, reason=in_words(outcome.reason, outcome.cause, counts))
+        self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
+        return False
+
+    def _recall_searched(self) -> None:
+        """Once the budget is used up, whoever noticed, no trial of the search goes on to its next report."""
+        if self._spending.used_up is None:
+            return
+        for number, running in self._running.items():
+            if number in self._recalled or number not in self._last_point:
+                continue
+            with suppress(StaleAttemptError, OSError):  # its next report ends it, then
+                if self._spending.stops(running, self._last_point[number]):
+                    self._recall(running)
+                    self._recalled.add(number)
+
+    # -- the order of work --------------------------------------------------------------------------------
+
+    def _left_over(self) -> Assignment | None:
+        self._reconcile()
+        while self._left_behind:
+            number = self._left_behind.pop(0)
+            assignment = self.ledger.retake(number)
+            if assignment is not None:
+                return assignment
+            self._ended(number)
+        return None
+
+    def _reconcile(self) -> None:
+        """Put trials of ours in front that stand RUNNING at two looks in turn, and that no worker runs.
+
+        The driver's lease is the only one on this study, so they were left by a write that was cut short.
+        """
+        now = time.monotonic()
+        if now - self._reconciled < _RECONCILED_EVERY:
+            return
+        self._reconciled = now
+        self.ledger.look_again()
+        known = {*self._running, *self._left_behind}
+        orphans = {r.number for r in self.ledger.unfinished() if r.state is State.RUNNING} - known
+        self._left_behind += sorted(orphans & self._orphans)
+        self._orphans = orphans
+
+    def _first_ones(self) -> Assignment | None:
+        if self._begun:
+            return None
+        present = {record.role for record in self.records()}
+        baseline = self.spec.trial.model_dump()
+        if Role.CONTROL not in present:
+            return self.ledger.start(Role.CONTROL, control_settings(baseline))
+        if Role.BASELINE not in present:
+            return self.ledger.start(
+                Role.BASELINE, baseline, params=self.ledger.space.project(flatten(baseline))
+            )
+        self._begun = True
+        return None
+
+    @property
+    def ended_by(self) -> str:
+        """What ended the search: the name of a setting of the budget, or `search` when all was tried."""
+        return self._spending.ended_by(self.ledger.asked)
+
+    def _searched(self) -> Assignment | None:
+        if self._spending.used_up:
+            return None
+        enqueued = self.ledger.take_waiting()
+        if enqueued is not None:
+            return enqueued
+        return self.ledger.ask() if self._to_ask else None
+
+    @property
+    def _to_ask(self) -> bool:
+        """Whether the budget has room for another trial of the sampler's choice."""
+        return not self._spending.used_up and self.ledger.asked < self.spec.budget.trials
+
+    def _replicate(self) -> Assignment | None:
+        """A replicate of a finalist, once the search is over, for there is no ranking before."""
+        over = (State.WAITING,) if self._spending.used_up else ()  # what is enqueued waits for more of it
+        if any(r.role is not Role.REPLICATE and r.state not in over for r in self.ledger.unfinished()):
+            return None
+        records = self.records()
+        self.phase = "finalists"
+        wanted, depth = self.spec.finalists, self.ledger.depth
+        for number, seed in replicates_due(records, wanted.top, wanted.seeds, wanted.per, depth=depth):
+            original = records[number]
+            return self.ledger.start(
+                Role.REPLICATE,
+                {**original.settings, "seed": seed},
+                params=original.params,
+                replicate_of=number,
+            )
+        return None
+
+    def _ended(self, number: int) -> None:
+        record = self.ledger.record(number)
+        if record.settings:  # what was enqueued and cannot be run is nowhere shown
+            show_end(self._tracker, record)
+        self._on_end(record)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._on_change(self.records(), self.phase)
+
+
+def control_settings(baseline: dict) -> dict:
+    """The baseline without injection: the original model, all of it trained on the same tokens."""
+    injection = {**baseline["injection"], "method": "none"}
+    return {**baseline, "injection": injection, "recipe": {**baseline["recipe"], "train": "all"}}

@@ -1,0 +1,255 @@
+"""What to try next: Optuna's samplers, asked by trial so that a restart asks the same again.
+
+A sampler lives for one question. Its randomness comes from the study's seed and the trial's number alone, so
+a resumed sweep proposes what the uninterrupted one would have proposed from the same results.
+
+The trial that ended last counts as one that still runs. So the next proposal hangs on nothing that is not
+known while all slots are taken, and is worked out then: a free slot waits for no sampler. What that costs in
+quality is in tests/bench/LOG.md.
+"""
+
+from __future__ import annotations
+
+import bisect
+import copy
+import hashlib
+import heapq
+import itertools
+import math
+import random
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweeps.ledger.search.space import Space
+from sweeps.ledger.search.view import SeenStudy
+
+WINDOW = 500  # latest ended trials that the sampler looks at, and running ones, beside the best
+_BELOW = 25  # the most that TPE takes for good ones; these it gets however old they are
+_TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
+_DRAWS = 20  # of a sampler, before a finite space is searched for what is left
+
+SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=8, constant_liar=True),
+    "random": lambda seed: RandomSampler(seed=seed),
+}
+
+
+class Proposals:
+    """The sampler of one study."""
+
+    def __init__(
+        self,
+        study: SeenStudy,
+        space: Space,
+        *,
+        sampler: str,
+        seed: int,
+        alike: Callable[[Mapping[str, Any]], Hashable] | None = None,
+    ) -> None:
+        """Ask nothing yet.
+
+        Args:
+            study: what was seen so far, whenever that is asked.
+            space: the dimensions, parents before those that depend on them.
+            sampler: a name in SAMPLERS.
+            seed: of the study.
+            alike: what the trials of these parameters have in common, where they would train the same; their
+                values when left out.
+        """
+        self.space, self._seed = space, seed
+        self._name, self._mirror = study.study_name, study.mirror
+        self._sampler = SAMPLERS[sampler]
+        self._alike = alike or space.key
+        self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
+        self._tried: set[Hashable] = set()  # by trials that have ended
+        self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
+        self._glances: dict[int, _Glance] = {}  # of those in the latest window, by number
+        self._read = 0  # of the mirror's list of them
+        self._ahead: _Ahead | None = None
+
+    def prepare(self, number: int) -> None:
+        """Work out what `propose` will say of trial `number`, should one that runs end before any begins."""
+        ended = len(self._mirror.ended)
+        if self._ahead is None or (self._ahead.number, self._ahead.ended) != (number, ended):
+            running = self._running(None)
+            of = number, ended, _shown(running)
+            self._ahead = _Ahead(*of, self._work_out(number, {}, running, None))
+
+    def propose(self, number: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Parameters for trial `number`, or None when a finite space has nothing left that was not tried.
+
+        Args:
+            number: the trial's number; with the study's seed, all the randomness there is.
+            fixed: values that were chosen elsewhere; a wholly fixed proposal may repeat a tried one.
+        """
+        last = self._mirror.ended_last
+        running = self._running(last)
+        if fixed:
+            return self._work_out(number, fixed, running, last)
+        of = number, len(self._mirror.ended) - (last is not None), _shown(running)
+        if self._ahead is None or self._ahead.of != of:
+            self._ahead = _Ahead(*of, self._work_out(number, {}, running, last))
+        return self._ahead.params
+
+    def _work_out(
+        self, number: int, fixed: Mapping[str, Any], running: list[FrozenTrial], last: FrozenTrial | None
+    ) -> dict[str, Any] | None:
+        """A proposal from what is told of all but the trial `last`, which is among `running`."""
+        space = self.space
+        self._read_on()
+        study = self._window(running, last)
+        tried: AbstractSet[Hashable] = frozenset()
+        if space.finite:
+            ours = (trial for trial in running if self._mirror.is_ours(trial.number))
+            tried = self._tried | {self._trained(trial.params) for trial in ours}
+        for draw in range(_DRAWS):
+            params = _sample(study, space, number, self._sampler(_seed(self._seed, number, draw)), fixed)
+            if not tried or self._trained(params) not in tried or set(params) <= set(fixed):
+                return params
+        left = [p for p in space.grid() if all(p.get(name) == fixed[name] for name in fixed)]
+        left = [params for params in left if self._trained(params) not in tried]
+        chance = random.Random(_seed(self._seed, number, _DRAWS))  # noqa: S311 - no secret
+        return chance.choice(left) if left else None
+
+    def _trained(self, params: Mapping[str, Any]) -> Hashable:
+        """What a trial of these parameters trains."""
+        own = self.space.key(params)
+        if own not in self._known:
+            self._known[own] = self._alike(params)
+        return self._known[own]
+
+    def _running(self, last: FrozenTrial | None) -> list[FrozenTrial]:
+        """What runs, and the trial that ended last as if it did."""
+        return [*self._mirror.running(), *([] if last is None else [_as_running(last)])]
+
+    def _read_on(self) -> None:
+        """Take in what has ended since the last question."""
+        ended = self._mirror.ended
+        for trial in ended[self._read :]:
+            # The result of another program's trial is none of this sweep.
+            if self.space.finite and self._mirror.is_ours(trial.number):
+                self._tried.add(self._trained(trial.params))
+            if trial.state in _TOLD:
+                bisect.insort(self._best, (*_rank(trial), trial.number, trial))
+                del self._best[_BELOW + 1 :]  # one of them may be the last
+        self._read = len(ended)
+
+    def _window(self, running: list[FrozenTrial], last: FrozenTrial | None) -> SeenStudy:
+        """The study, or where it is long the part of it that tells: the best, the latest, and what runs."""
+        visible = self._mirror.visible()
+        if len(self._mirror.ended) - (last is not None) <= WINDOW:
+            stand_ins = {trial.number: trial for trial in running}
+            return SeenStudy(self._name, self._mirror, [stand_ins.get(t.number, t) for t in visible])
+        past = None if last is None else last.number
+        told = (trial for trial in reversed(visible) if trial.state in _TOLD and trial.number != past)
+        latest_running = heapq.nlargest(WINDOW, running, key=lambda trial: trial.number)
+        best = [entry[-1] for entry in self._best if entry[-1].number != past][:_BELOW]
+        chosen = {trial.number: trial for trial in (*best, *itertools.islice(told, WINDOW), *latest_running)}
+        known, self._glances = self._glances, {}
+        for number in sorted(chosen):
+            glance, trial = known.get(number), chosen[number]
+            self._glances[number] = glance if glance is not None and glance.of is trial else _Glance(trial)
+        seen = cast("Iterable[FrozenTrial]", self._glances.values())
+        return SeenStudy(self._name, self._mirror, seen)
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A proposal, and what it was made from."""
+
+    number: int
+    ended: int  # so many trials were told of
+    running: frozenset[tuple[int, int]]  # their numbers, and how many parameters each had
+    params: dict[str, Any] | None
+
+    @property
+    def of(self) -> tuple[int, int, frozenset[tuple[int, int]]]:
+        """All that a proposal hangs on: what has ended never changes, and a parameter is never another."""
+        return self.number, self.ended, self.running
+
+
+def _shown(running: Iterable[FrozenTrial]) -> frozenset[tuple[int, int]]:
+    return frozenset((trial.number, len(trial.params)) for trial in running)
+
+
+def _as_running(trial: FrozenTrial) -> FrozenTrial:
+    """A trial that has ended, as it was before."""
+    copied = copy.copy(trial)
+    copied.state, copied.values = TrialState.RUNNING, None
+    return copied
+
+
+class _Glance:
+    """What TPE looks at of a trial, close together: it does so several times for each parameter it picks."""
+
+    __slots__ = (
+        "constraints",
+        "intermediate_values",
+        "number",
+        "of",
+        "params",
+        "state",
+        "system_attrs",
+        "value",
+    )
+
+    def __init__(self, trial: FrozenTrial) -> None:
+        step = trial.last_step
+        self.of = trial
+        self.number, self.state, self.params = trial.number, trial.state, trial.params
+        self.value = trial.values[0] if trial.values else None
+        # How far a stopped one came, and its loss there; the rest of its curve is not looked at.
+        self.intermediate_values = {} if step is None else {step: trial.intermediate_values[step]}
+        # Of limits that were broken, and of parameters that were picked together: there are neither here.
+        self.constraints: dict[str, float] = {}
+        self.system_attrs: dict[str, Any] = {}
+
+
+def _rank(trial: FrozenTrial) -> tuple[float, ...]:
+    """TPE's order, the good first: complete ones by value, then stopped ones by how far they came."""
+    if trial.state is TrialState.COMPLETE:
+        return 0, 0, trial.values[0]
+    if trial.last_step is None:
+        return 1, 1, 0.0
+    loss = trial.intermediate_values[trial.last_step]
+    return 1, -trial.last_step, math.inf if math.isnan(loss) else loss
+
+
+def _sample(
+    study: SeenStudy, space: Space, number: int, sampler: BaseSampler, fixed: Mapping[str, Any]
+) -> dict[str, Any]:
+    trial = _stand_in(number)
+    params: dict[str, Any] = {}
+    for name, distribution in space.walk(params):
+        params[name] = fixed[name] if name in fixed else _one(study, sampler, trial, name, distribution)
+    return params
+
+
+def _one(
+    study: SeenStudy, sampler: BaseSampler, trial: FrozenTrial, name: str, distribution: BaseDistribution
+) -> Any:
+    if distribution.single():
+        return distribution.to_external_repr(0.0) if _is_choice(distribution) else distribution.low  # type: ignore[attr-defined]
+    return sampler.sample_independent(study, trial, name, distribution)
+
+
+def _is_choice(distribution: BaseDistribution) -> bool:
+    return isinstance(distribution, optuna.distributions.CategoricalDistribution)
+
+
+def _stand_in(number: int) -> FrozenTrial:
+    """The trial that is being asked for, before it exists: samplers read no more of it than its number."""
+    trial = create_trial(state=TrialState.RUNNING)
+    trial.number = number
+    return trial
+
+
+def _seed(*parts: int) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")

@@ -1,0 +1,104 @@
+"""A ledger's store opened for reading: nothing is made, upgraded or switched, and nothing can be written."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import lru_cache
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, get_storage
+from optuna.storages._rdb import models
+from sqlalchemy import NullPool, create_engine, inspect, select
+
+from sweeps import readonly_sqlite
+from sweeps.addresses import absolute, driven, file_of, server
+from sweeps.ledger.store.retrying import FileStorage, ServerStorage, in_words
+
+
+class LookedAtFile(FileStorage):
+    """Optuna's storage for a file that is read, and is left as it is."""
+
+    def __init__(self, url: str) -> None:
+        """Open it; there are tables of Optuna in it."""
+        self._file = file_of(url)
+        super().__init__(url, _of_file(self._file), skip_table_creation=True)
+
+    def seen(self) -> object:
+        """What is different once the file was changed beneath a reader."""
+        return readonly_sqlite.mark(self._file)
+
+
+class LookedAtServer(ServerStorage):
+    """Optuna's storage for a server, in transactions that cannot write."""
+
+    def __init__(self, url: str) -> None:
+        """Open it; there are tables of Optuna in it."""
+        super().__init__(url, _OF_SERVER, skip_table_creation=True)
+
+
+def look(url: str) -> BaseStorage | None:
+    """The storage at a URL, for reading; None where Optuna has made no tables so far.
+
+    Raises:
+        RuntimeError: its tables are those of another version of Optuna.
+        SweepError: it cannot be used.
+    """
+    url = driven(absolute(url))
+    with in_words():
+        return get_storage(_storage(url, _identity(url))) if _made(url) else None
+
+
+def _of_file(file: Path) -> dict[str, object]:
+    def connect() -> sqlite3.Connection:
+        return readonly_sqlite.connect(file)
+
+    # Each statement's connection is new: how to open the file depends on who has it open at the time.
+    return {"creator": connect, "poolclass": NullPool}
+
+
+_OF_SERVER: dict[str, object] = {
+    "pool_pre_ping": True,
+    "execution_options": {"postgresql_readonly": True},
+}
+
+
+def _identity(url: str) -> int:
+    return 0 if server(url) else file_of(url).stat().st_ino
+
+
+@lru_cache(maxsize=8)
+def _storage(url: str, _file: int) -> LookedAtFile | LookedAtServer:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return LookedAtServer(url) if server(url) else LookedAtFile(url)
+
+
+def _made(url: str) -> bool:
+    """Whether a first driver has set the store up.
+
+    Optuna's own start would write the versions that are missing, in whatever store it finds them missing.
+
+    Raises:
+        RuntimeError: the store is older than its versions are.
+    """
+    if not server(url) and not file_of(url).exists():
+        return False
+    engine = create_engine(url, **(_OF_SERVER if server(url) else _of_file(file_of(url))))
+    try:
+        with engine.connect() as connection:
+            tables = set(inspect(connection).get_table_names())
+            if models.StudyModel.__tablename__ not in tables:
+                return False
+            versions = (models.VersionInfoModel.__tablename__, "alembic_version")
+            if all(
+                name in tables and connection.exec_driver_sql(f"SELECT * FROM {name}").first()  # noqa: S608
+                for name in versions
+            ):
+                return True
+            if connection.execute(select(models.StudyModel.study_id).limit(1)).first() is None:
+                return False
+    finally:
+        engine.dispose()
+    # In Optuna's words, for an age of which it has none.
+    said = "The study was made by an Optuna from before its tables had versions. "
+    raise RuntimeError(f"{said}Please execute `$ optuna storage upgrade --storage $STORAGE_URL`.")

@@ -1,0 +1,191 @@
+"""What a trial of ours holds in Optuna's words, and how it reads in ours.
+
+A study is open to other programs: they add trials that are finished, ask for some, copy those of another
+sweep with all their attributes. A trial is ours if it bears this study's identity and its own number and all
+its marks can be read; there are no defaults for what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweeps.ownership import owner_of
+from sweeps.records import Assignment, Role, State, TrialRecord
+from sweeps.spec import Spec
+
+# Attributes of a trial of ours.
+OURS = "sweeps:trial"  # the study's identity and the trial's number: a copy elsewhere bears another's
+ROLE, SETTINGS, SEED, STEPS = "sweeps:role", "sweeps:settings", "sweeps:seed", "sweeps:steps"
+ATTEMPT, REASON, TOTALS = "sweeps:attempt", "sweeps:reason", "sweeps:totals"
+REPLICATE_OF = "sweeps:replicate_of"
+END = "sweeps:end"  # its place among the ends of the study's trials, for clocks may be moved
+STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a restart does not ask again
+RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
+REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
+RUNG = "completed_rung_"  # begins the names of system attributes in which stopping rules keep their rungs
+HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
+AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
+
+
+def attributes_of(settings: Mapping[str, Any], steps: int, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new trial of ours bears, as it will be read again."""
+    base = {
+        SETTINGS: dict(settings),
+        SEED: settings["seed"],
+        STEPS: steps,
+        ATTEMPT: 1,
+        REQUEST: uuid.uuid4().hex,
+    }
+    attributes: dict[str, Any] = json.loads(json.dumps({**base, **more}))
+    return attributes
+
+
+def template(
+    params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], attributes: Mapping[str, Any]
+) -> FrozenTrial:
+    """A trial as it is created: RUNNING since now."""
+    trial = create_trial(
+        state=TrialState.RUNNING,
+        params=dict(params),
+        distributions=dict(distributions),
+        user_attrs=dict(attributes),
+    )
+    trial.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
+    return trial
+
+
+def mark_of(identity: str, number: int) -> str:
+    """The value of OURS on a trial of a study."""
+    return f"{identity}/{number}"
+
+
+def is_ours(trial: FrozenTrial, spec: Spec, identity: str, known: TrialRecord | None = None) -> bool:
+    """Whether this sweep made a trial, or took it from the queue, and its marks can be read.
+
+    Args:
+        trial: as the study has it.
+        spec: of the sweep.
+        identity: of the study.
+        known: what was read of the same trial before; its settings are not read twice.
+    """
+    attributes = trial.user_attrs
+    if attributes.get(OURS) != mark_of(identity, trial.number):
+        return False
+    if not all(fits(attributes[name]) for name, fits in _SHAPES.items() if name in attributes):
+        return False
+    if SETTINGS in attributes:
+        settings = attributes[SETTINGS]
+        as_before = known is not None and known.ours and known.settings is settings
+        return attributes.keys() >= _NEEDED and (as_before or _can_be_trained(settings, spec))
+    # It is being taken from the queue, or has ended there because it cannot be run.
+    return not trial.state.is_finished() or ROLE in attributes
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_stop(value: Any) -> bool:
+    """Where a trial was stopped, with what it had spent; and by what, where that was not the rule."""
+    if not isinstance(value, dict) or not _is_whole(value.get("step")):
+        return False
+    return _is_text(value.get("by", "")) and all(_is_number(value[k]) for k in value if k != "by")
+
+
+_HUGE = 1e30  # above all FLOPs
+_NEEDED = {ROLE, SEED, STEPS, ATTEMPT, REQUEST}
+_SHAPES: Mapping[str, Callable[[Any], bool]] = {
+    ROLE: lambda value: value in (Role.CONTROL, Role.BASELINE, Role.SEARCH, Role.REPLICATE),
+    SETTINGS: lambda value: isinstance(value, dict) and bool(value),
+    **dict.fromkeys((SEED, ATTEMPT, REPLICATE_OF, END, MICRO_BATCH), _is_whole),
+    STEPS: lambda value: _is_whole(value) and value > 0,
+    **dict.fromkeys((REASON, REQUEST), _is_text),
+    TOTALS: _are_numbers,
+    AMOUNTS: lambda value: _are_numbers(value) and all(step.isdecimal() for step in value),
+    RETRIES: lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
+    STOPPED: _is_stop,
+    HIDDEN: lambda value: isinstance(value, bool),
+}
+
+
+def _can_be_trained(settings: Mapping[str, Any], spec: Spec) -> bool:
+    """Whether settings are those of a whole trial, of the right types."""
+    try:
+        spec.trial.model_validate(settings)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
+
+
+def assignment_of(trial: FrozenTrial, spec: Spec, identity: str) -> Assignment:
+    """The current attempt at a trial, as it is handed out."""
+    attributes = trial.user_attrs
+    number, settings, steps = trial.number, attributes[SETTINGS], attributes[STEPS]
+    return Assignment(
+        study=spec.name,
+        number=number,
+        attempt=attributes[ATTEMPT],
+        role=Role(attributes[ROLE]),
+        settings=settings,
+        steps=steps,
+        report_steps=spec.report_steps(),
+        micro_batch_tokens=attributes.get(MICRO_BATCH),
+        identity=identity,
+        owner=owner_of(identity, number, attributes[REQUEST], settings, steps),
+        token=uuid.uuid4().hex,
+    )
+
+
+def record_of(trial: FrozenTrial, spec: Spec, identity: str, known: TrialRecord | None = None) -> TrialRecord:
+    """All that the ledger knows of a trial; one that was only enqueued has its spec's seed and steps.
+
+    Of one that was not run here, no attribute is read.
+    """
+    ours = is_ours(trial, spec, identity, known)
+    waiting = trial.state is TrialState.WAITING
+    attributes = trial.user_attrs if ours else {}
+    totals = attributes.get(TOTALS, {})
+    complete = trial.state is TrialState.COMPLETE
+    fixed = trial.system_attrs.get("fixed_params")
+    return TrialRecord(
+        number=trial.number,
+        role=Role(attributes.get(ROLE, Role.SEARCH.value)) if ours or waiting else Role.OTHER,
+        state=State(trial.state.name),
+        params=trial.params or (fixed if isinstance(fixed, dict) else {}),
+        settings=attributes.get(SETTINGS, {}),
+        seed=attributes.get(SEED, spec.trial.seed),
+        steps=attributes.get(STEPS, spec.steps),
+        losses=trial.intermediate_values,
+        value=trial.value if complete else None,
+        # One that was written right before a kill says nothing of the attempt after it.
+        reason=attributes.get(REASON) if trial.state in (TrialState.FAIL, TrialState.PRUNED) else None,
+        replicate_of=attributes.get(REPLICATE_OF),
+        attempt=attributes.get(ATTEMPT, 1),
+        retries=attributes.get(RETRIES, {}),
+        micro_batch_tokens=attributes.get(MICRO_BATCH),
+        seconds=totals.get("seconds"),
+        tokens=totals.get("tokens"),
+        flops=totals.get("flops"),
+        started=trial.datetime_start.timestamp() if trial.datetime_start else None,
+        finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        request=attributes.get(REQUEST),
+    )

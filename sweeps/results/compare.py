@@ -1,0 +1,241 @@
+"""Trials of one sweep or several side by side, at equal steps, tokens, FLOPs and seconds of training.
+
+What is compared: the best trial of each sweep, or of each value of a setting, or the trials that were named;
+and always the control of each sweep. Their curves come from disk, the rest from the ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sweeps.curve import CURVE, read_curve
+from sweeps.errors import Problem, SpecError
+from sweeps.records import State, TrialRecord
+from sweeps.results.equal_cost import Comparison, Curve, Entry, compared, finite_part
+from sweeps.results.labels import grown
+from sweeps.results.selection import control_of, verdict
+from sweeps.results.sweep import Sweep, find
+from sweeps.spec.equivalence import value_at
+from sweeps.spec.faults import nearest_setting, settings_below
+from sweeps.spec.model import CATALOGUE
+from sweeps.wording import shown
+from tli.errors import CheckpointError
+from tli.models.base import Base
+
+_TEXT = ("source", "heldout", "heldout_fraction", "text_field", "split")
+_MEASURED = ("sequence_length", "eval_tokens")
+_SHOWN = ("injection.method", "injection.k", "injection.init", "recipe.learning_rate")  # by every entry
+_ONE_TRIAL = re.compile(r"(?P<sweep>.+):(?P<number>\d{1,9})")
+
+
+def compare(
+    references: Sequence[str], *, by: str | None = None, runs: str | None = None, study: str | None = None
+) -> Comparison:
+    """Put trials side by side.
+
+    Args:
+        references: sweeps by name or spec file, or one trial of one, as `quickstart:7`.
+        by: dotted path of a setting: the best trial of each of its values, in place of the one best. By
+            default what the sweep has finalists of each value of, or its method where that is searched.
+        runs: the artifacts folder; `runs` by default.
+        study: the store of all studies, where it is not the one that each spec was kept with.
+
+    Raises:
+        SpecError: a sweep or trial that is not there, has no curve yet, or whose losses are not comparable.
+    """
+    _refuse_unknown(by)
+    picked: dict[str, Entry] = {}
+    sweeps: dict[str, Sweep] = {}
+    problems: list[Problem] = []
+    for reference in references:
+        try:
+            sweep, found = _entries(reference, by, runs, study)
+        except SpecError as error:
+            problems += error.problems
+            continue
+        other = sweeps.setdefault(sweep.spec.name, sweep)
+        if other.folders != sweep.folders:
+            got = f"another sweep called {sweep.spec.name!r}, in {str(sweep.folders.artifacts)!r}"
+            problems.append(Problem(reference, got, "sweeps of different names"))
+        picked |= {entry.key: entry for entry in found if entry.key not in picked}
+    if len(sweeps) > 1 and not problems:
+        problems += _differences(list(sweeps.values()))
+    if problems:
+        raise SpecError(*dict.fromkeys(problems))
+    entries = list(picked.values())
+    return compared(entries, list(_doubts(list(sweeps.values()), entries)))
+
+
+# -- inside ---------------------------------------------------------------------------------------
+
+
+def _refuse_unknown(by: str | None) -> None:
+    known = settings_below(CATALOGUE, "trial.")
+    if by is not None and by not in known:
+        remedy = (nearest_setting(f"trial.{by}", CATALOGUE) or "").removeprefix("trial.")
+        raise SpecError(Problem("--by", shown(by), "a dotted path in trial", remedy))
+
+
+def _entries(
+    reference: str, by: str | None, runs: str | None, study: str | None
+) -> tuple[Sweep, list[Entry]]:
+    """The sweep of a reference, and what of it is compared: its control, and what was asked for."""
+    one = None if Path(reference).is_file() else _ONE_TRIAL.fullmatch(reference)
+    name = one["sweep"] if one else reference
+    sweep = find(name, runs=runs, study=study)
+    records = sweep.records
+    if one:
+        by, chosen = None, _named_trial(reference, int(one["number"]), records)
+    else:
+        by = by or _usual(sweep)
+        chosen = list(_best_of_each(sweep, records, by) if by else _best(sweep, records))
+        if not chosen:
+            remedy = f"sweeps run {name}, or one of its trials, as {name}:1"
+            raise SpecError(Problem(name, "no complete trial yet", "a complete upscaled trial", remedy))
+    control = control_of(records)
+    together = {record.number: record for record in (control, *chosen) if record is not None}
+    return sweep, [_entry(sweep, record, records, by) for record in together.values()]
+
+
+def _named_trial(reference: str, number: int, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    found = [record for record in records if record.number == number]
+    if not found:
+        expected = f"a number from 0 to {len(records) - 1}" if records else "a sweep that has trials"
+        raise SpecError(Problem(reference, f"trial {number}, which is not there", expected))
+    if not found[0].ours:
+        got = f"trial {number}, which was not run here"
+        raise SpecError(Problem(reference, got, "a trial of this sweep", f"sweeps status {reference}"))
+    return found
+
+
+def _usual(sweep: Sweep) -> str | None:
+    searched = "injection.method" if "injection.method" in sweep.spec.search else None
+    return sweep.spec.finalists.per or searched
+
+
+def _best(sweep: Sweep, records: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
+    best = sweep.verdict.best
+    return (record for record in records if record.number == best)
+
+
+def _best_of_each(sweep: Sweep, records: Sequence[TrialRecord], by: str) -> Iterator[TrialRecord]:
+    """Of each value the first in the ranking, which is by mean over seeds where there are replicates."""
+    wanted = sweep.spec.finalists
+    top = wanted.top if by == wanted.per else 1
+    values = set()
+    answer = verdict(records, top=top, seeds=wanted.seeds, per=by, depth=sweep.ledger.depth)
+    for finalist in answer.finalists:
+        value = repr(value_at(finalist.settings, by))
+        if value not in values:
+            values.add(value)
+            yield next(record for record in records if record.number == finalist.number)
+
+
+def _entry(sweep: Sweep, record: TrialRecord, records: Sequence[TrialRecord], by: str | None) -> Entry:
+    replicates = [r for r in records if r.replicate_of == record.number and r.state is State.COMPLETE]
+    curves = {each.seed: _curve(sweep, each) for each in (record, *replicates)}
+    plain = by is None or by in _SHOWN or record.original
+    told = "" if plain else f"{str(by).rpartition('.')[2]}={value_at(record.settings, str(by))}"
+    return Entry(sweep.spec.name, record, curves, _parameters(sweep, record), told)
+
+
+def _curve(sweep: Sweep, record: TrialRecord) -> Curve:
+    file = sweep.folders.trial(record.number) / CURVE
+    # What a worker measured and no driver has taken is not in the ledger, and does not count.
+    points = read_curve(file, sweep.ledger.owner(record))
+    curve = finite_part([point for point in points if point.step in record.losses])
+    if len(curve) < 2:
+        got = "no measurement of it after its first step" if file.exists() else f"no curve at {str(file)!r}"
+        where = f"{sweep.spec.name}:{record.number}"
+        raise SpecError(Problem(where, got, "a curve of two points or more", "another trial, or --runs DIR"))
+    return curve
+
+
+def _parameters(sweep: Sweep, record: TrialRecord) -> int | None:
+    folder = sweep.model_of(record)
+    if folder is None:
+        return None
+    try:
+        return Base(str(folder), folder).facts.parameters
+    except CheckpointError:  # no longer what it was
+        return None
+
+
+# -- whether that can be compared, and how fairly ---------------------------------------------------
+
+
+def _differences(sweeps: Sequence[Sweep]) -> Iterator[Problem]:
+    """What makes the losses of sweeps those of different things: base, text, or how it was measured.
+
+    Bases and texts go by their digests in the studies, so that a folder may have moved.
+    """
+    first, *others = sweeps
+    for other in others:
+        for what, ours, theirs in _told_apart(first, other):
+            yield Problem(
+                other.spec.name,
+                f"{what} {theirs}",
+                f"{ours}, as {first.spec.name} has: losses over different {_plural(what)} are not comparable",
+                "comparing each with its own control: sweeps best",
+            )
+
+
+def _told_apart(one: Sweep, other: Sweep) -> Iterator[tuple[str, str, str]]:
+    named = {
+        "base": ([sweep.spec.base.model, sweep.spec.base.revision] for sweep in (one, other)),
+        "text": ([getattr(sweep.spec.data, field) for field in _TEXT] for sweep in (one, other)),
+    }
+    for what, (ours, theirs) in named.items():
+        known = [sweep.ledger.study.material.get(what) for sweep in (one, other)]
+        by_digest = None not in known
+        if (known[0] != known[1]) if by_digest else (ours != theirs):
+            digests = [f" (digest {digest[:12]})" if digest else "" for digest in known]
+            yield what, f"{ours[0]!r}{digests[0]}", f"{theirs[0]!r}{digests[1]}"
+    for field in _MEASURED:
+        values = [getattr(sweep.spec.data, field) for sweep in (one, other)]
+        if values[0] != values[1]:
+            yield f"data.{field}", *map(str, values)  # type: ignore[misc]
+
+
+def _plural(what: str) -> str:
+    return {"base": "bases", "text": "texts", "data.sequence_length": "lengths"}.get(what, "held-out batches")
+
+
+def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry]) -> Iterator[str]:
+    """What to know before believing a comparison, one sentence each."""
+    yield from _unlike(sweeps)
+    for sweep in sweeps:
+        records = [entry.record for entry in entries if entry.sweep == sweep.spec.name]
+        if not any(record.original for record in records):
+            yield f"{sweep.spec.name} has no complete control: nothing of it is compared with one"
+        for record in records:
+            yield from _of_one(sweep, record)
+
+
+def _unlike(sweeps: Sequence[Sweep]) -> Iterator[str]:
+    names = " and ".join(sweep.spec.name for sweep in sweeps)
+    if len({(sweep.spec.trial.recipe.batch_tokens, sweep.spec.trial.seed) for sweep in sweeps}) > 1:
+        yield f"the trials of {names} saw other batches: differences between them hold that too"
+    if len({sweep.spec.steps * sweep.spec.trial.recipe.batch_tokens for sweep in sweeps}) > 1:
+        yield (
+            f"the budgets of {names} differ: where the shorter ends, the learning rate of the longer has not "
+            "fallen yet, which counts against it"
+        )
+    if len({(sweep.spec.resources.cpus, sweep.spec.resources.gpus) for sweep in sweeps}) > 1:
+        yield f"the trials of {names} had different resources: their seconds are not of one machine"
+
+
+def _of_one(sweep: Sweep, record: TrialRecord) -> Iterator[str]:
+    """That a trial did not come to its end, or that the best rate may lie beyond those that were tried."""
+    name = f"trial {record.number} ({grown(record) or 'control'}) of {sweep.spec.name}"
+    words = {State.PRUNED: "was stopped", State.FAIL: "failed", State.RUNNING: "runs, and stands"}
+    if record.state in words:
+        yield f"{name} {words[record.state]} at step {record.step} of {record.steps}"
+    wanted = sweep.spec.search.get("recipe.learning_rate")
+    choice = wanted.choice if wanted is not None else None
+    edges = {min(choice): "lowest", max(choice): "highest"} if choice and len(choice) > 1 else {}
+    edge = edges.get(record.params.get("recipe.learning_rate"))
+    if edge is not None:
+        yield f"{name} has the {edge} rate that was tried: one beyond may suit it better"

@@ -1,0 +1,70 @@
+"""All sweeps whose results lie under one folder, those that cannot be read with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps import addresses
+from sweeps.checks import stores
+from sweeps.errors import Problem, SpecError
+from sweeps.ledger import look
+from sweeps.records import TrialRecord
+from sweeps.results.sweep import find, is_plain_file, names_under
+from sweeps.wording import masked
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of a list of sweeps; with a `reason` where the sweep cannot be read."""
+
+    records: Sequence[TrialRecord] = ()
+    finished: bool = False
+    reason: str | None = None
+
+
+def sweeps_in(runs: Path) -> dict[str, Listed]:
+    """Every sweep whose results lie under a folder, by name, those that cannot be read with the reason.
+
+    Raises:
+        SpecError: the folder is none.
+    """
+    if runs.exists() and not runs.is_dir():
+        raise SpecError(Problem("--runs", f"{str(runs)!r}, a file", "the folder of all results"))
+    listed = {}
+    for name in names_under(runs):
+        try:
+            sweep = find(name, runs=str(runs))
+            with stores.readable(sweep.spec.study_url, name):
+                listed[name] = Listed(sweep.records, sweep.ledger.finished)
+        except SpecError as error:
+            listed[name] = Listed(reason=_reason(error.problems))
+        except Exception as error:  # noqa: BLE001 - one that cannot be read hides no other
+            text = masked(" ".join(str(error).split()))[:200]
+            listed[name] = Listed(reason=f"{type(error).__name__}: {text}")
+    reason = _unreadable(runs / "study.db")
+    if reason is not None and reason not in [each.reason for each in listed.values()]:
+        listed["study.db"] = Listed(reason=reason)
+    return listed
+
+
+def _unreadable(file: Path) -> str | None:
+    """Why the store of a folder's studies cannot be read; what is in it is listed by nothing else."""
+    url = addresses.url_of(file)
+    if not is_plain_file(file):
+        return None
+    problems = list(stores.store(url, str(file), table="studies", written=False))
+    if problems:
+        return _reason(problems)
+    try:
+        with stores.readable(url, str(file)):
+            look(url)
+    except SpecError as error:
+        return _reason(error.problems)
+    return None
+
+
+def _reason(problems: Sequence[Problem]) -> str:
+    first = problems[0]
+    return f"{first.got}; try {first.remedy}" if first.remedy else first.got

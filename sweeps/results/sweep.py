@@ -1,0 +1,304 @@
+"""Sweeps that were run: found by name, looked at, and their models taken home."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from sweeps import addresses
+from sweeps.checks import stores
+from sweeps.checks.data import amount_notes
+from sweeps.errors import Problem, SpecError
+from sweeps.folders import Folders
+from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.ownership import is_set_aside
+from sweeps.records import TrialRecord
+from sweeps.results.selection import Verdict, verdict
+from sweeps.spec import COMPARED, Spec, load_spec, packaged
+from sweeps.spec.address_checks import address_faults
+from sweeps.spec.settings import StorageSettings, TrackingSettings
+from sweeps.wording import masked
+from tli.data.batches import token_counts
+from tli.errors import CheckpointError
+from tli.files import read_regular
+from tli.models.lineage import read_lineage
+
+_LARGEST = 1 << 20  # bytes of a kept spec
+_OWN_SPEC = "the sweep's own spec file as NAME"
+STUDY_URL = "--study postgresql://USER:PASSWORD@HOST/DATABASE"
+
+
+class NoSweepError(SpecError):
+    """Nothing was run under this name, or not here."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that can be looked at: its spec, its places, its ledger."""
+
+    spec: Spec
+    folders: Folders
+    ledger: Ledger
+    kept: bool = False  # whether the spec is the one that lay beside the results, which others may have made
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Every trial."""
+        return self.ledger.trials()
+
+    def model_of(self, record: TrialRecord) -> Path | None:
+        """The folder of the model that a trial trained; None where none was kept, or another's was."""
+        folder = self.folders.final(record.number, record.attempt)
+        try:
+            kept = read_lineage(folder)
+        except CheckpointError:
+            return None
+        return folder if kept.get("owner") == self.ledger.owner(record) else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The answer so far."""
+        return self.answer(self.records)
+
+    def answer(self, records: Sequence[TrialRecord]) -> Verdict:
+        """The answer if these were all trials, as they were at some time."""
+        wanted = self.spec.finalists
+        found = verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per, depth=self.ledger.depth)
+        return replace(found, warnings=(*found.warnings, *self._text_notes()))
+
+    def _text_notes(self) -> Iterator[str]:
+        """Where there was less text than the spec makes of it; nothing where the token files are gone."""
+        counts = token_counts(self.folders.tokens, self.ledger.study.material.get("text", ""))
+        return amount_notes(self.spec, *counts) if counts is not None else iter(())
+
+    @property
+    def ended_by(self) -> str | None:
+        """What ended the search the last time: the name of a setting of the budget, or `search`."""
+        return next((each.ended_by for each in reversed(self.ledger.study.conclusions)), None)
+
+    @property
+    def used_up(self) -> tuple[str, float] | None:
+        """The limit of the budget that ended the search before its trials did, with its value."""
+        return next(
+            (limit for limit in self.ledger.spec.budget.limits.items() if limit[0] == self.ended_by), None
+        )
+
+
+def find(reference: str, *, runs: str | None = None, study: str | None = None) -> Sweep:
+    """A sweep that was run: by its name under the runs folder, or by its spec file.
+
+    What is compared, and the budget, come from the study; what it runs on (stores, folders, resources) from
+    what was named here, as that may have moved since.
+
+    Args:
+        reference: a name, or a spec file.
+        runs: the artifacts folder; `runs` by default.
+        study: the study's URL, where it is not the one that the spec was kept with.
+
+    Raises:
+        NoSweepError: there is no such sweep.
+        SpecError: it cannot be read.
+    """
+    where = "--study" if study else None
+    sweep = found(named(reference, runs=runs, study=study), reference, where=where)
+    return replace(sweep, kept=is_plain_file(_kept_file(reference, runs)))
+
+
+def named(reference: str, *, runs: str | None = None, study: str | None = None) -> Spec:
+    """The spec that a name or a file stands for: as it was kept beside its results, or as it is written.
+
+    Raises:
+        NoSweepError: there is neither.
+        SpecError: it cannot be read, one of the options cannot be used, or only a kept spec names the server
+            of its study.
+    """
+    root = Path(runs or "runs")
+    kept = _kept_file(reference, runs)
+    if is_plain_file(kept):
+        spec = _kept(kept, root)
+        if study is None and addresses.server(spec.study_url):
+            remedy = f"{STUDY_URL}, or {_OWN_SPEC}"
+            raise SpecError(_server_of_a_kept_spec(spec, "storage.study", spec.study_url, remedy))
+    elif is_plain_file(Path(reference)) or reference in packaged():
+        spec = load_spec(reference, runs=runs)
+    elif root.exists() and not root.is_dir():
+        raise SpecError(Problem("--runs", f"{str(root)!r}, a file", "the folder of all results"))
+    else:
+        raise NoSweepError(Problem(reference or "NAME", f"no sweep in {root}", _known(root), "sweeps list"))
+    if study is None:
+        return spec
+    storage = spec.storage.model_copy(update={"study": study})
+    fault = next(address_faults(storage, None), None)
+    if fault is not None:
+        raise SpecError(Problem("--study", fault.got, fault.expected, fault.remedy))
+    return spec.model_copy(update={"storage": storage})
+
+
+def _tracked(spec: Spec, uri: str | None) -> Spec:
+    if uri is None:
+        return spec
+    if addresses.without_masks(uri) != uri:
+        got = f"{uri!r}, without its password"
+        raise SpecError(Problem("--tracking", got, "the whole address", "--tracking with the whole address"))
+    tracking = TrackingSettings(uri=uri)
+    fault = next(address_faults(StorageSettings(), tracking), None)
+    if fault is not None:
+        raise SpecError(Problem("--tracking", fault.got, fault.expected, fault.remedy))
+    return spec.model_copy(update={"tracking": tracking})
+
+
+def found(spec: Spec, reference: str | None = None, *, where: str | None = None) -> Sweep:
+    """The sweep of a spec that names its stores.
+
+    Args:
+        spec: of the sweep.
+        reference: what the user calls it; its name when left out.
+        where: the option that the study's address came from; its place in the spec when left out.
+
+    Raises:
+        NoSweepError: it was not run.
+        SpecError: its study cannot be read.
+    """
+    url, where = spec.study_url, where or spec.where("storage.study")
+    run = f"sweeps run {reference or spec.name}"
+    if not addresses.may_exist(url):
+        raise NoSweepError(
+            Problem(spec.name, f"no study at {addresses.file_of(url)}", "a sweep that was run", run)
+        )
+    if (
+        addresses.without_masks(url) != url
+    ):  # copied from a message: PostgreSQL's client may have the password
+        url = addresses.without_masks(url)
+        storage = spec.storage.model_copy(update={"study": url})
+        spec = spec.model_copy(update={"storage": storage})
+    if problems := list(stores.store(url, where, table="studies", written=False)):
+        raise SpecError(*problems)
+    with stores.readable(url, where):
+        store = look(url)
+        if store is None or stored_spec(store, spec.name) is None:
+            if store is not None:
+                refuse_foreign(store, spec.name)
+            got = f"no study of this name in {masked(url)}"
+            raise NoSweepError(Problem(spec.name, got, "a sweep that was run", run))
+        ledger = Ledger.read(url, spec.name)
+    carried = {field: getattr(ledger.spec, field) for field in (*COMPARED, "budget")}
+    return Sweep(spec.model_copy(update=carried), Folders(spec.root, spec.name), ledger)
+
+
+def resumed(
+    reference: str,
+    *,
+    runs: str | None = None,
+    study: str | None = None,
+    tracking: str | None = None,
+    budget: Mapping[str, float] = MappingProxyType({}),
+) -> Spec:
+    """The spec with which a sweep that was run goes on.
+
+    Args:
+        reference: a name, or a spec file.
+        runs: the artifacts folder; `runs` by default.
+        study: the study's URL, where it is not the one that the spec was kept with.
+        tracking: MLflow's address, likewise.
+        budget: its settings that are raised.
+
+    Raises:
+        SpecError: there is no such sweep, its study has another spec than the file, or an address that it
+            needs was kept without its password.
+    """
+    given = _tracked(named(reference, runs=runs, study=study), tracking)
+    sweep = found(given, reference, where="--study" if study else None)
+    sweep = replace(sweep, kept=tracking is None and is_plain_file(_kept_file(reference, runs)))
+    problems = spec_conflicts(sweep.ledger.spec, given)
+    uri = given.tracking_uri
+    if unasked := server_problem(sweep):
+        problems.append(unasked)
+    elif uri is not None and addresses.without_masks(uri) != uri:
+        got = f"{masked(uri)!r}, without its password"
+        problems.append(Problem(given.where("tracking.uri"), got, "the whole address", "--tracking URI"))
+    if problems:
+        raise SpecError(*problems)
+    if not budget:
+        return sweep.spec
+    wanted = {**sweep.spec.to_json(), "budget": {**sweep.spec.budget.to_json(), **budget}}
+    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in budget.items())
+    return sweep.spec.model_copy(update={"budget": Spec.from_json(wanted, name=f"{words}:").budget})
+
+
+def names_under(runs: Path) -> list[str]:
+    """The names of the sweeps under a folder, without what was set aside from them."""
+    names = [kept.parent.name for kept in runs.glob("*/spec.json")]
+    return sorted(name for name in names if not is_set_aside(name))
+
+
+def places(sweep: Sweep) -> dict[str, str]:
+    """Where everything of a sweep is, for a person; passwords masked."""
+    spec, root = sweep.spec.to_json(), sweep.folders.artifacts
+    study = spec["storage"]["study"]
+    tracking = spec["tracking"]
+    shown = {
+        "study": f"{root / 'study.db'}, study {sweep.spec.name!r}" if study == "sqlite" else study,
+        "MLflow": "not tracked",
+        "trials": str(sweep.folders.sweep / "trials"),
+    }
+    if tracking is not None:
+        shown["MLflow"] = str(root / "mlflow.db") if tracking["uri"] == "sqlite" else tracking["uri"]
+    return shown
+
+
+def server_problem(sweep: Sweep, option: str | None = "--tracking URI") -> Problem | None:
+    """Why no login may be sent to the MLflow of a sweep: it is a server that only a kept spec names.
+
+    Args:
+        sweep: found by its name or by its spec.
+        option: with which a command takes the address instead.
+    """
+    uri = sweep.spec.tracking_uri
+    if not sweep.kept or uri is None or not addresses.server(uri):
+        return None
+    remedy = f"{option}, or {_OWN_SPEC}" if option else _OWN_SPEC
+    return _server_of_a_kept_spec(sweep.spec, "tracking.uri", uri, remedy)
+
+
+def _server_of_a_kept_spec(spec: Spec, path: str, url: str, remedy: str) -> Problem:
+    """A folder of results can come from elsewhere; passwords of the environment go where the user says."""
+    got = f"{masked(url)!r}, a server named by the kept spec alone"
+    expected = "its address from you, as a login may be sent to it"
+    return Problem(spec.where(path), got, expected, remedy)
+
+
+def _kept_file(reference: str, runs: str | None) -> Path:
+    return Path(runs or "runs") / reference / "spec.json"
+
+
+def _kept(file: Path, root: Path) -> Spec:
+    """The spec beside its results, with the folder that it is in now."""
+    try:
+        values = json.loads(read_regular(file, _LARGEST))
+        got = "" if isinstance(values, dict) else "no mapping"
+    except (OSError, ValueError, RecursionError) as error:
+        got = f"a file that cannot be read ({' '.join(str(error).split())[:200]})"
+    if got:
+        raise SpecError(Problem(str(file), got, "a spec as it was run", "`sweeps run` with its YAML"))
+    spec = Spec.from_json(values, name=str(file))
+    if spec.name != file.parent.name:
+        got = f"the sweep {spec.name!r} in a folder of another name"
+        raise SpecError(Problem(str(file), got, f"the folder {spec.name!r}", "renaming the folder"))
+    storage = spec.storage.model_copy(update={"artifacts": str(root.absolute())})
+    return spec.model_copy(update={"storage": storage})
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether a path is a file, where its name may be of any length or form."""
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return False
+
+
+def _known(root: Path) -> str:
+    names = names_under(root)
+    return f"one of {', '.join(names)}" if names else "a sweep that was run"

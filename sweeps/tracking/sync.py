@@ -1,0 +1,202 @@
+"""What MLflow shows of a sweep, told from the ledger and the curves on disk; and rebuilt from them.
+
+Everything passes through the outbox, which drops what it knows, as when the sweep runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeps import addresses
+from sweeps.checks import stores
+from sweeps.curve import CURVE, measurements
+from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
+from sweeps.ownership import claimed, refuse_others
+from sweeps.records import Point, Role, State, TrialRecord
+from sweeps.results.selection import Verdict
+from sweeps.results.sweep import Sweep, server_problem
+from sweeps.tracking import LOG, Tracker, Tracking, store_uri, tracking_problems
+from sweeps.tracking.outbox import forget_sent
+from sweeps.tracking.trial_runs import show, show_end
+from sweeps.wording import masked
+
+_PATIENCE = 120.0  # seconds in which nothing is delivered; a store that is made takes some of them
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What MLflow shows now."""
+
+    uri: str  # without its password
+    trials: int
+    points: int  # held-out measurements
+    lost: tuple[int, ...]  # trials whose measurements are no longer on disk, or not all of them
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def sync(sweep: Sweep, uri: str | None = None) -> Synced:
+    """Have MLflow show all of a sweep again; what is there already stays as it is.
+
+    Args:
+        sweep: that no process drives meanwhile.
+        uri: of another MLflow than the spec's; `sqlite` is a file in the artifacts folder.
+
+    Raises:
+        SpecError: there is no MLflow to deliver to, or its address will not do; or the folder is another
+            study's.
+        LedgerHeldError: another process drives the sweep, and delivers.
+        SweepError: not all could be delivered; what is left goes out the next time.
+    """
+    target, ledger, folders = _target(sweep, uri), sweep.ledger, sweep.folders
+    artifacts = folders.artifacts.absolute()
+    with ExitStack() as stack:
+        stack.enter_context(folders.held())
+        if ledger.driver is not None:  # from another machine or folder
+            raise LedgerHeldError(f"{ledger.spec.name} is being driven by {ledger.driver}; wait for it")
+        refuse_others(folders, ledger.study.identity)
+        stack.enter_context(claimed(folders, ledger.study.identity))
+        forget_sent(folders.sweep)
+        tracker = Tracker(
+            target,
+            study=ledger.spec.name,
+            folder=folders.sweep,
+            artifacts=artifacts,
+            identity=ledger.study.identity,
+            restore=True,
+        )
+        open_sweep(tracker, sweep, again=False)
+        synced = show_trials(tracker, sweep, masked(store_uri(target, artifacts)))
+        show_conclusions(tracker, sweep)
+        if ledger.study.conclusions and not ledger.finished:
+            open_sweep(tracker, sweep, again=True)
+        if not tracker.drain(_PATIENCE):
+            raise SweepError(_not_delivered(tracker, synced.uri, folders.sweep / LOG))
+    return synced
+
+
+def open_sweep(tracker: Tracking, sweep: Sweep, *, again: bool) -> None:
+    """Tell of the sweep itself; `again`: it goes on, if it had ended."""
+    spec = sweep.ledger.spec
+    tags = {"sweeps.study": spec.name, "sweeps.spec_hash": spec.hash}
+    tracker.open_sweep(spec.to_json(), tags, again=again)
+
+
+def show_trials(tracker: Tracking, sweep: Sweep, uri: str = "") -> Synced:
+    """Tell of every trial, as the ledger and the curves have it."""
+    lost, trials, points = [], 0, 0
+    for record in filter(_shown, sweep.records):
+        known = _show_trial(tracker, sweep, record)
+        lost += [record.number] if known != record.losses.keys() else []
+        trials, points = trials + 1, points + len(known)
+    return Synced(uri, trials, points, tuple(lost))
+
+
+def show_untold(tracker: Tracking, sweep: Sweep) -> None:
+    """Tell of what a driver that was killed between the ledger and the outbox had told only one of them.
+
+    Of a trial that has ended, the outbox knows whether it has everything: no curve of it is read then.
+    """
+    for record in filter(_shown, sweep.records):
+        if not (record.state.finished and tracker.knows(record.number, record.losses, record.request)):
+            _show_trial(tracker, sweep, record)
+
+
+def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
+    """Tell of the answer that the sweep ended with, the ranking and the best; and of the best before that."""
+    records, conclusions = sweep.records, sweep.ledger.study.conclusions
+    if not conclusions:
+        return
+    objectives: dict[int, tuple[int, float, float]] = {}
+    for conclusion in conclusions:
+        then = records[: conclusion.trials]
+        answer = sweep.answer(then)
+        best = next((r.value for r in then if r.number == answer.best), None)
+        searched = sum(record.budgeted for record in then)
+        if best is not None:
+            objectives.setdefault(searched, (searched, best, conclusion.time))
+    tracker.rank(_ranking(answer, then))
+    tracker.end_sweep({"sweeps.best": answer.best}, list(objectives.values()), conclusion.time)
+
+
+# -- inside ---------------------------------------------------------------------------------------
+
+
+def _shown(record: TrialRecord) -> bool:
+    """Not one that was enqueued and is not taken yet, or cannot be run, or was not run here."""
+    return bool(record.settings)
+
+
+def _show_trial(tracker: Tracking, sweep: Sweep, record: TrialRecord) -> set[int]:
+    """Tell all of a trial; the steps whose measurements are on disk."""
+    show(tracker, record)
+    curve = sweep.folders.trial(record.number) / CURVE
+    told = _told(record, measurements(curve, sweep.ledger.owner(record)))
+    tracker.points(record.number, record.attempt, told)
+    if record.state.finished:
+        show_end(tracker, record)
+    return {point.step for point in told}
+
+
+def _target(sweep: Sweep, uri: str | None) -> str:
+    """Where to deliver to, as a spec would have it, once it is known that somebody may take it."""
+    spec = sweep.spec
+    where = "--tracking" if uri is not None else spec.where("tracking.uri")
+    written = uri if uri is not None else spec.tracking.uri if spec.tracking else None
+    if written is None:
+        raise SpecError(Problem(where, "tracking: null", "an MLflow to deliver to", "--tracking sqlite"))
+    if uri is None and (unasked := server_problem(sweep)):
+        raise SpecError(unasked)
+    if problems := tracking_problems(written, where):
+        raise SpecError(*problems)
+    if addresses.without_masks(written) != written:
+        got = f"{masked(written)!r}, without its password"
+        raise SpecError(Problem(where, got, "the whole address", "--tracking with the whole address"))
+    address = store_uri(written, sweep.folders.artifacts)
+    if addresses.driven(addresses.absolute(address)) == addresses.driven(
+        addresses.absolute(sweep.spec.study_url)
+    ):
+        expected = "a store of its own: Optuna and MLflow would take each other's tables for theirs"
+        got = f"{masked(address)!r}, the study's own store"
+        raise SpecError(Problem(where, got, expected, "another database, or sqlite"))
+    if not address.startswith("http"):
+        problems = list(stores.store(address, where, table="experiments"))
+    elif reason := stores.address(address):
+        problems = [Problem(where, f"{masked(address)!r} ({reason})", "an MLflow that answers")]
+    if problems:
+        raise SpecError(*problems)
+    return written
+
+
+def _told(record: TrialRecord, measured: Any) -> list[Point]:
+    """The measurements that the ledger has, of several at one step those first that it has the loss of.
+
+    The others may hold train losses that were not told: an attempt that goes on from a state has none of the
+    steps before it.
+    """
+    known = [point for point in measured if point.step in record.losses]
+    known.sort(key=lambda point: (point.step, point.eval_loss != record.losses[point.step]))
+    return known
+
+
+def _ranking(ended: Verdict, records: Sequence[TrialRecord]) -> list[int]:
+    """Finalists in their order, then the other complete trials by their loss."""
+    first = [finalist.number for finalist in ended.finalists]
+    rest = [
+        r
+        for r in records
+        if r.state is State.COMPLETE and r.role not in (Role.REPLICATE, Role.OTHER) and r.number not in first
+    ]
+    return first + [r.number for r in sorted(rest, key=lambda r: r.value or float("inf"))]
+
+
+def _not_delivered(tracker: Tracker, uri: str, log: Path) -> str:
+    said = log.read_text("utf-8", "replace").strip().splitlines()[-1:] if log.exists() else []
+    reason = tracker.problem or (said[0] if said else f"nothing came through in {_PATIENCE:g} s")
+    return f"{uri} has not got everything: {reason}; the same command again delivers the rest"

@@ -1,0 +1,138 @@
+"""The program of one view, `python -m sweeps.ui.views`: MLflow or optuna-dashboard behind the gate.
+
+`sweeps ui` starts one for each page, hands it a socket that listens already and says by a pipe what to serve:
+an address may hold a password, and the token is one, which a process list would show.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from sweeps.ui.gate import App, Gate, Message, Send
+
+_SHOWING = ("GET", "HEAD")
+# What MLflow's pages ask for by POST, and what of it is no part of looking: programs of others and files.
+_SEARCHES = ("/search", "/search-datasets", "/graphql", "/traces/metrics")
+_CLOSED = ("artifact", "gateway", "assistant", "/jobs", "mcp")
+
+
+def main() -> None:
+    """Serve until the pipe ends."""
+    given = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_pipe, daemon=True).start()
+    import uvicorn
+
+    build, shows = _VIEWS[given["view"]]
+    listening = socket.socket(fileno=given["socket"])
+    gate = Gate(
+        build(given["store"]),
+        token=given["token"],
+        port=listening.getsockname()[1],
+        names=given["names"],
+        shows=shows,
+    )
+    # The log of accesses would hold the token; headers of a proxy are what the client says.
+    quiet = {"log_level": "warning", "access_log": False, "proxy_headers": False, "server_header": False}
+    uvicorn.Server(uvicorn.Config(gate, ws="none", **quiet)).run(sockets=[listening])  # type: ignore[arg-type]
+
+
+def shows_mlflow(method: str, path: str) -> bool:
+    """Whether a request to MLflow only looks, at what the tracking store itself holds."""
+    if method in _SHOWING and path.startswith("/static-files/"):
+        return True
+    if any(part in path for part in _CLOSED):
+        return False
+    return method in _SHOWING or (method == "POST" and path.endswith(_SEARCHES))
+
+
+def shows_study(method: str, _path: str) -> bool:
+    """Whether a request to optuna-dashboard only looks."""
+    return method in _SHOWING
+
+
+def _mlflow(uri: str) -> Any:
+    """MLflow's own application over a store. Only the environment says what it serves."""
+    from sweeps.tracking.store import from_within
+
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"):
+        os.environ[name] = "true"  # its checks of hosts and origins are the gate's, which knows more
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+    from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR
+
+    os.environ[BACKEND_STORE_URI_ENV_VAR] = from_within(uri)
+    os.environ[ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"  # no folder; nothing is written to it
+    from mlflow.server.fastapi_app import app
+
+    return _WithoutFiles(app)
+
+
+class _WithoutFiles:
+    """MLflow's application, but for queries of GraphQL that list files: a store may name any folder."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Message]], send: Send
+    ) -> None:
+        """Serve one connection of the ASGI protocol."""
+        if scope["type"] != "http" or not scope["path"].endswith("/graphql"):
+            await self._app(scope, receive, send)
+            return
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse
+
+        body = await Request(scope, receive).body()
+        if _lists_files(body):
+            await PlainTextResponse("Artifacts are not served.", 403)(scope, receive, send)
+            return
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def again() -> Message:
+            return next(messages, None) or await receive()
+
+        await self._app(scope, again, send)
+
+
+def _lists_files(body: bytes) -> bool:
+    """Whether a body asks for artifacts, however its characters are written, or cannot be read."""
+    try:
+        return "artifacts" in json.dumps(json.loads(body), ensure_ascii=False).lower()
+    except (ValueError, RecursionError):
+        return True
+
+
+def _dashboard(url: str) -> Any:
+    """optuna-dashboard over a store that it can read only."""
+    from optuna_dashboard import wsgi
+    from starlette.middleware.wsgi import WSGIMiddleware  # MLflow stands on it, too
+
+    from sweeps.ledger import look
+
+    storage = look(url)
+    assert storage is not None, "its study was found a moment ago"
+    return WSGIMiddleware(wsgi(storage))
+
+
+_VIEWS: dict[str, tuple[Callable[[str], Any], Callable[[str, str], bool]]] = {
+    "MLflow": (_mlflow, shows_mlflow),
+    "Optuna": (_dashboard, shows_study),
+}
+
+
+def _end_with_the_pipe() -> None:
+    """When it breaks, `sweeps ui` is gone; all that was started here goes, too."""
+    sys.stdin.read()
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""One attempt at one trial, as a runner sees it: advanced from measurement to measurement, to an outcome."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from sweeps.errors import PreemptedError, RecalledError
+from sweeps.folders import Folders
+from sweeps.ownership import identity_in
+from sweeps.records import Assignment, Cause, Outcome, Point, State
+from sweeps.spec import Spec
+from sweeps.worker.causes import UnusableError, outcome_of
+from sweeps.worker.preemption import Notice
+from sweeps.worker.trial import WRITING, run_trial, warm_slot
+from sweeps.worker.watchdog import Bounds, Watchdog
+
+_LOOKED_EVERY = 1.0  # seconds between two looks for whether the trial was recalled
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one stretch of a trial gave; with an outcome, the trial is over."""
+
+    points: tuple[Point, ...]
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that is there for trials alone, and may end for one that hangs or for a SIGTERM."""
+
+    notice: Notice
+    bounds: Bounds
+
+
+class Execution:
+    """One attempt at one trial. `advance` until it gives an outcome; `close` to stop early."""
+
+    def __init__(self, spec: Spec, assignment: Assignment, worker: Worker | None = None) -> None:
+        """Nothing happens before the first `advance`. Paths in the spec are absolute.
+
+        Args:
+            spec: of the sweep.
+            assignment: what to train.
+            worker: this process, where it is one; a driver that runs trials itself is not.
+        """
+        self._spec = spec
+        self._assignment = assignment
+        self._folders = Folders(spec.root, spec.name)
+        self._points: Generator[tuple[Point, ...], None, None] | None = None
+        self._worker = worker
+        self._watchdog: Watchdog | None = None
+        self._looked = time.monotonic()
+        self.ruined = False  # whether this process can run no other trial
+
+    def advance(self) -> Reply:
+        """Train to the next measurement. Whatever goes wrong is an outcome, with its traceback in the log."""
+        if self._points is None:
+            self._points = self._run()
+        try:
+            points = next(self._points)
+        except Exception as error:  # noqa: BLE001 - one trial's bug must not end the sweep
+            outcome = outcome_of(error, self._assignment, self._folders)
+        else:
+            if points[-1].step < self._assignment.steps:
+                if self._watchdog is not None:
+                    self._watchdog.rest()
+                return Reply(points)
+            self.close()
+            return Reply(points, Outcome(State.COMPLETE))
+        self.close()
+        self.ruined = outcome.cause in (Cause.ERROR, Cause.OUT_OF_MEMORY) and not _device_answers()
+        if outcome.cause is Cause.OUT_OF_MEMORY and not self.ruined:
+            _release()  # here and not above: while an error is handled, its frames hold the model
+        return Reply((), outcome)
+
+    def close(self) -> None:
+        """Let go of the model, once nothing is written any more."""
+        points, self._points = self._points, None
+        if points is not None:
+            points.close()
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.close()
+        if self._worker is not None:
+            self._worker.notice.awaited = False
+
+    def _run(self) -> Generator[tuple[Point, ...], None, None]:
+        if self._worker is not None:
+            self._worker.notice.awaited = True
+            number, attempt = self._assignment.number, self._assignment.attempt
+            self._folders.make(self._folders.trial(number))
+            stacks = self._folders.hung(number, attempt)
+            self._watchdog = Watchdog(stacks, self._worker.bounds, self._assignment.token)
+            self._watchdog.begin("beginning")
+        try:
+            slot = warm_slot(json.dumps(self._spec.to_json()))
+        except Exception as error:
+            raise UnusableError(str(error)) from error
+        yield from run_trial(slot, self._assignment, self._folders, self._on_work)
+
+    def _on_work(self, work: str) -> None:
+        if self._watchdog is not None:
+            self._watchdog.begin(work)
+        if self._worker is not None and self._worker.notice.given and work != WRITING:
+            raise PreemptedError("its worker was told to go")
+        if (now := time.monotonic()) - self._looked > _LOOKED_EVERY:
+            self._looked = now
+            if self._folders.is_recalled(self._assignment):
+                raise RecalledError("its driver wants no more of it")
+            if identity_in(self._folders.sweep) not in (None, self._assignment.identity):
+                raise RecalledError("another study writes in its folder now")
+
+
+def _device_answers() -> bool:
+    from tli.training.device import device_answers
+
+    return device_answers()
+
+
+def _release() -> None:
+    from tli.training.device import release
+
+    release()

@@ -1,0 +1,248 @@
+"""One trial in one process: upscale a copy of the warm base, train it, measure it, keep the result.
+
+Here the sweep meets `tli`; models and tokens are carried, never looked into. What stays in a process between
+trials is the slot: the base's weights, the token files, and what models grown alike lose before training.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Generator, Hashable
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.curve import CURVE, append_curve, read_curve
+from sweeps.errors import PreemptedError
+from sweeps.folders import Folders
+from sweeps.records import Assignment, Point, Role
+from sweeps.spec import Spec
+from tli.data.corpus import matching_files
+from tli.data.dataset import at_home
+from tli.files import sync
+from tli.places import expanded
+
+if TYPE_CHECKING:
+    from tli.training.loop import Training
+
+CHECKPOINT_SECONDS = 15.0  # between training states; written behind the training's back
+WRITING = "writing"  # a kind of work beside those of `tli.training.loop`: a state or a model
+
+OnWork = Callable[[str], None]
+
+
+class Slot:
+    """What a worker process keeps between trials."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Load the base and open the token files; paths in the spec are absolute.
+
+        Raises:
+            InputError: the base or the data cannot be used.
+        """
+        from tli.data.batches import open_tokens
+        from tli.data.settings import DataSettings
+        from tli.models.base import find
+        from tli.models.loading import load_model, quieten
+
+        quieten(threads=spec.resources.cpus)
+        self.spec = spec
+        self.data = DataSettings(**spec.data.to_json())
+        self.base = find(spec.base.model, revision=spec.base.revision, where="base.model")
+        self.model = load_model(self.base.folder, "cuda" if spec.resources.gpus else "cpu")
+        self.depth = self.base.facts.depth
+        self.tokens = open_tokens(self.data, self.base, Folders(spec.root, spec.name).tokens)
+        self.heldout = self.tokens.heldout_windows(
+            sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens
+        )
+        self.initial_losses: dict[tuple[Hashable, int], float] = {}  # by plan and seed, which make a model
+
+    @cached_property
+    def change(self) -> tuple[float, ...]:
+        """How much each layer of the base changes the hidden state, on the text that `tli plan` takes."""
+        from tli.growth.importance import measure
+
+        return measure(self.base, self.data.train_source, model=self.model, where="data.source")
+
+
+@lru_cache(maxsize=1)
+def warm_slot(spec_json: str) -> Slot:
+    """The slot of this process, made by its first trial."""
+    return Slot(Spec.from_json(json.loads(spec_json)))
+
+
+def for_workers(spec: Spec, revision: str | None = None) -> Spec:
+    """The spec with absolute paths, for processes that have another working folder.
+
+    The study keeps them as they were written, so that a sweep can be moved. Datasets on the hub are pinned to
+    the commits that they are at now; with `revision`, the base is that commit of a hub repository, whatever
+    its main branch becomes meanwhile.
+
+    Raises:
+        DataError: a dataset cannot be found on the hub.
+    """
+    data = spec.data.to_tli().pinned(Folders(spec.root, spec.name).tokens)
+    sources: dict[str, Any] = {
+        source.where.rpartition(".")[2]: str(at_home(source.name).absolute())
+        for source in data.sources
+        if matching_files(source.name) or source.folder
+    }
+    sources |= {"revision": data.revision, "heldout_revision": data.heldout_revision}
+    model = expanded(spec.base.model, spec.where("base.model"))
+    return spec.model_copy(
+        update={
+            "storage": spec.storage.model_copy(update={"artifacts": str(spec.root.absolute())}),
+            "data": spec.data.model_copy(update=sources),
+            "base": spec.base.model_copy(
+                update={"model": str(model.absolute())}
+                if model.is_dir()
+                else {"revision": revision or spec.base.revision}
+            ),
+        }
+    )
+
+
+def run_trial(
+    slot: Slot, assignment: Assignment, folders: Folders, on_work: OnWork = lambda _work: None
+) -> Generator[tuple[Point, ...], None, None]:
+    """Train one trial, going on from its last good checkpoint, and yield points as they are measured.
+
+    Points that an earlier attempt measured before that checkpoint are yielded again, first. The last point
+    comes after the trained model is on disk.
+
+    Args:
+        slot: what stays in this process.
+        assignment: what to train.
+        folders: of the sweep.
+        on_work: called before each piece of work with its kind: those of the loop, and WRITING. When it
+            raises PreemptedError, the state is written first.
+    """
+    from tli.growth.cost import cost
+    from tli.growth.in_memory import grow, injected_parameters
+    from tli.planning.plan import plan_for
+    from tli.training.loop import Training
+    from tli.training.state import load_latest
+
+    settings = slot.spec.trial.model_validate(dict(assignment.settings))
+    recipe, data = settings.to_recipe(), slot.data
+    if assignment.micro_batch_tokens is not None:
+        recipe = replace(recipe, micro_batch_tokens=assignment.micro_batch_tokens)
+    injection = settings.to_injection()
+    change = slot.change if injection.method == "tli" and injection.sets is not None else None
+    plan = plan_for(injection, slot.depth, change=change)
+    flops = cost(
+        slot.base,
+        plan,
+        sequence_length=data.sequence_length,
+        batch_tokens=recipe.batch_tokens,
+        train=recipe.train,
+    ).flops_per_token
+    model = grow(slot.model, plan, seed=settings.seed)
+    batches = slot.tokens.batches(
+        sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
+    )
+    grown = (plan.built, settings.seed)
+    training = Training(
+        model,
+        recipe,
+        batches,
+        slot.heldout,
+        injected=injected_parameters(model, plan),
+        seed=settings.seed,
+        initial_loss=slot.initial_losses.get(grown),
+    )
+    curve = folders.trial(assignment.number) / CURVE
+    states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
+    if load_latest(training, states, owner) and training.measured is not None:
+        known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
+        if known:  # a curve may be lost where a state is not
+            yield known
+    with closing(_Saving(training, states, owner, curve, on_work)) as saving:
+        for progress in training.run(assignment.report_steps, saving.between):
+            point = Point(
+                step=progress.step,
+                tokens=progress.tokens,
+                flops=progress.tokens * flops,
+                seconds=progress.seconds,
+                eval_loss=progress.eval_loss,
+                train_loss=progress.train_loss,
+                time=time.time(),
+                measuring=progress.measuring,
+            )
+            append_curve(curve, point, owner)
+            if point.step == 0:
+                slot.initial_losses[grown] = point.eval_loss
+            if point.step == assignment.steps:
+                on_work(WRITING)
+                saving.saver.wait()
+                if assignment.role is not Role.REPLICATE:
+                    _keep(slot, assignment, folders, training, plan)
+            yield (point,)
+
+
+class _Saving:
+    """Between two pieces of work: the state is written when it is time, or when the process is told to go."""
+
+    def __init__(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> None:
+        from tli.training.saver import Saver
+
+        # What was measured before a state is not measured again after it.
+        self.saver = Saver(folder, before=lambda: _synced(curve), owner=owner)
+        self._training = training
+        self._on_work = on_work
+        self._saved = time.monotonic()
+
+    def between(self, work: str) -> None:
+        """Before each step and each measurement."""
+        due = time.monotonic() - self._saved > CHECKPOINT_SECONDS and not self.saver.busy
+        if due:
+            self._save()
+        try:
+            self._on_work(work)
+        except PreemptedError:
+            if not due:
+                self._save()
+            self.saver.wait()
+            raise
+
+    def _save(self) -> None:
+        self._on_work(WRITING)
+        self.saver.save(self._training)
+        self._saved = time.monotonic()
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        self.saver.close()
+
+
+def _synced(curve: Path) -> None:
+    with suppress(FileNotFoundError):
+        sync(curve)
+
+
+def _keep(slot: Slot, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
+    """Write the trained model as a folder that plain transformers loads."""
+    from tli.models.lineage import lineage
+    from tli.training.export import write_model
+
+    facts = {
+        "sweep": slot.spec.name,
+        "spec_hash": slot.spec.hash,
+        "owner": assignment.owner,
+        "trial": assignment.number,
+        "attempt": assignment.attempt,
+        "settings": dict(assignment.settings),
+        "training": {"steps": training.step, "tokens": training.step * training.recipe.batch_tokens},
+    }
+    target = folders.final(assignment.number, assignment.attempt)
+    shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
+    write_model(
+        training.model,
+        target,
+        beside=slot.base.folder,
+        lineage=lineage(slot.base, plan, seed=assignment.settings["seed"], extra=facts),
+    )

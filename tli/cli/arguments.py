@@ -1,0 +1,186 @@
+"""The options of the command `tli`, and what they say about an injection."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tli.cli.console import Parser
+from tli.errors import InputError, Problem
+from tli.models.lineage import FILE
+from tli.planning.experts import Experts
+from tli.planning.injection import IDENTITIES, INITS, METHODS, PLACES, RULES, SOURCES, Injection
+
+_Commands = Any  # argparse names no type for what holds subcommands
+
+# What an option is called where the setting's own name would not be understood alone.
+OPTIONS = {f"experts.{item.name}": item.name for item in fields(Experts)}
+OPTIONS |= {"experts.count": "experts", "experts.noise": "expert_noise"}
+
+
+def parser() -> Parser:
+    """The parser of the whole command; the name of the subcommand is in `command`."""
+    made = Parser(
+        prog="tli",
+        description="Grow a pretrained causal language model deeper by injecting layers.",
+        epilog="example:\n  tli upscale builtin:tiny-llama deeper/ --k 4 --init identity --verify",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_plan, _upscale, _verify, _inspect, _families):
+        add(commands)
+    return made
+
+
+def injection_of(options: argparse.Namespace) -> Injection:
+    """The injection that the options describe.
+
+    Raises InputError for options that the method does not read: on a command line nobody means them.
+    """
+    given = {name: value for name, value in vars(options).items() if name in _SETTINGS and value is not None}
+    experts = {item.name: vars(options)[OPTIONS[f"experts.{item.name}"]] for item in fields(Experts)}
+    experts = {name: value for name, value in experts.items() if value is not None}
+    injection = Injection(**given, experts=Experts(**experts))
+    problems = []
+    if injection.method == "tli" and injection.after is not None:
+        problems += [
+            Problem(
+                f"--{name}", str(given[name]), "none beside --after, which names every place", "one of them"
+            )
+            for name in _PLACING
+            if name in given
+        ]
+    if injection.method in METHODS:
+        for name, value in given.items():
+            if not injection.read_by_method(name):
+                readers = [method for method in METHODS if Injection(method).read_by_method(name)]
+                expected = f"none, as the method {injection.method} does not read it"
+                problems.append(Problem(f"--{name}", str(value), expected, f"--method {readers[0]}"))
+    if problems:
+        raise InputError(*problems)
+    return injection
+
+
+_PLACING = ("k", "place", "layers", "sets")  # settings that say where layers go, as `after` does by itself
+_SETTINGS = tuple(item.name for item in fields(Injection) if item.name != "experts")
+
+
+def _command(commands: _Commands, name: str, text: str, example: str) -> Parser:
+    made: Parser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n{example}",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return made
+
+
+def _plan(commands: _Commands) -> Parser:
+    example = "  tli plan builtin:tiny-llama --k 3\n  tli plan --depth 32 --method dus --m 8 --save plan.json"
+    text = "show which layers a deeper model would have; reads no weights"
+    made = _command(commands, "plan", text, example)
+    made.add_argument("model", nargs="?", help="a folder, a hub id or builtin:tiny-llama; adds its costs")
+    made.add_argument("--depth", type=int, help="number of layers, instead of a model")
+    _injection_options(made)
+    _model_options(made)
+    made.add_argument("--save", type=Path, metavar="FILE", help="write the plan there, for upscale --plan")
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def _upscale(commands: _Commands) -> Parser:
+    example = (
+        "  tli upscale builtin:tiny-llama deeper/ --k 4 --init identity --verify\n"
+        "  python -c \"from transformers import AutoModelForCausalLM as A; A.from_pretrained('deeper/')\""
+    )
+    text = "write the grown model of SRC to the new folder DST, without loading it"
+    made = _command(commands, "upscale", text, example)
+    made.add_argument("src", metavar="SRC", help="a folder, a hub id or builtin:tiny-llama")
+    made.add_argument("dst", metavar="DST", type=Path, help="a folder that does not exist yet")
+    made.add_argument("--plan", type=Path, metavar="FILE", help="a saved plan, instead of the options below")
+    _injection_options(made)
+    _model_options(made)
+    made.add_argument("--seed", type=int, default=0, help="of all that is drawn (default 0)")
+    made.add_argument("--verify", action="store_true", help="prove the result, as `tli verify` does")
+    return made
+
+
+def _verify(commands: _Commands) -> Parser:
+    text = f"prove that a written folder is what its {FILE} says; exit code 1 when it is not"
+    made = _command(commands, "verify", text, "  tli verify deeper/ && echo proven")
+    made.add_argument("folder", metavar="FOLDER", type=Path, help="a folder that `tli upscale` wrote")
+    made.add_argument("--base", help=f"the base model, when it is not where {FILE} says")
+    made.add_argument("--no-load", action="store_true", help="compare bytes only; do not run the model")
+    _model_options(made)
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def _inspect(commands: _Commands) -> Parser:
+    text = "show what a model is and whether it can be upscaled"
+    made = _command(commands, "inspect", text, "  tli inspect builtin:tiny-llama")
+    made.add_argument("model", help="a folder, a hub id or builtin:tiny-llama")
+    _model_options(made)
+    made.add_argument("--fingerprint", action="store_true", help="read all files and print their hash")
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def _families(commands: _Commands) -> Parser:
+    text = "list the architectures, and which injections they allow"
+    made = _command(commands, "families", text, "  tli families qwen3 gemma2\n  tli families --json")
+    made.add_argument("model_type", nargs="*", help="as in config.json; all of them when none is named")
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def _injection_options(made: Parser) -> None:
+    default, no_experts = Injection(), Experts()
+    group = made.add_argument_group("layers")
+    add = group.add_argument
+    add("--method", help=f"{', '.join(METHODS)} (default {default.method}; none: the unchanged control)")
+    add("--k", type=int, help=f"tli: layers in a set that gets a new one (default {default.k})")
+    add("--place", help=f"tli: where in its set, {', '.join(PLACES)} (default {default.place})")
+    add("--layers", metavar="A:B", help="tli, repeat: only layers A to B, from 0, B excluded")
+    add("--after", metavar="N,N", help="tli: a new layer after each of these, instead of --k")
+    add("--sets", type=int, help="tli: only so many sets, those that change the hidden state least")
+    add("--text", help="text that --sets measures on: builtin:stdlib, files by name or glob")
+    add("--block", type=int, help="tli: layers injected together (default 1)")
+    add("--m", type=int, help="dus: layers dropped from the end of one copy and the start of the other")
+    add("--g", type=int, help=f"stack, repeat: how many times (default {default.g})")
+    group = made.add_argument_group("first weights of new layers")
+    add = group.add_argument
+    add("--init", help=f"{', '.join(INITS)} (default identity for tli, copy for the others)")
+    add("--scale", type=_scale, help=f"residual scale, from 0 to 1, or {' or '.join(RULES)}")
+    add("--source", help=f"what copy, identity, damped start from: {', '.join(SOURCES)} (layers)")
+    add("--noise", type=float, help="deviation of noise on top, relative to each matrix's own")
+    add("--identity", help=f"{' or '.join(IDENTITIES)}, where a norm follows a sublayer")
+    group = made.add_argument_group("experts (mixture of experts, after the layers)")
+    add = group.add_argument
+    add("--experts", type=int, help="feed-forward parts become so many experts (8 for --method moe)")
+    add("--top-k", type=int, help=f"experts a token goes through (default {no_experts.top_k})")
+    add(
+        "--router-scale",
+        type=float,
+        help="deviation of the router, relative to the initialiser's (default 1)",
+    )
+    add("--drop", type=float, help="share of each expert's neurons that are drawn anew (default 0)")
+    add("--expert-noise", type=float, help="deviation of noise on experts, relative (default 0)")
+    add("--granularity", type=int, help="parts that each expert is cut into (default 1)")
+
+
+def _scale(text: str) -> float | str:
+    """A number where it is one; whether the rest is a rule is said with all other problems."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _model_options(made: Parser) -> None:
+    made.add_argument("--revision", help="branch, tag or commit of a hub id")
+    made.add_argument("--allow-remote-code", action="store_true", help="accept a model that brings code")

@@ -1,0 +1,199 @@
+"""Text to tokens once, then seeded batches that are the same for every trial.
+
+Both sides of the split are kept as flat token files. A batch is a pure function of (seed, step), so resuming
+needs no state and two trials that name the same seed see the same text in the same order.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tli.data import corpus
+from tli.data.manifests import manifest_of, manifests
+from tli.data.settings import DataSettings
+from tli.data.sources import source_problems
+from tli.data.tokenise import OnProgress, build, vocabulary
+from tli.errors import DataError, Problem
+from tli.files import open_regular
+from tli.models.fingerprint import add_file
+from tli.models.model_files import tokenizer_files
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tli.models.base import Base
+
+
+_FORMAT = b"tokens 4"  # of the token files; another one makes them anew
+
+
+class Tokens:
+    """The token files of one source under one tokenizer, opened for reading.
+
+    Attributes:
+        train: token ids of the training side, shape [tokens].
+        heldout: token ids of the held-out side, shape [tokens].
+        bytes_per_token: UTF-8 bytes of a held-out token on average, for bits per byte.
+        digest: SHA-256 of both sides, in hex: the same text under the same tokenizer, wherever it lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import numpy as np
+
+        self.folder = folder
+        manifest = manifest_of(folder)
+        if manifest is None:
+            raise DataError(Problem(str(folder), "token files that are not whole", "those of one text"))
+        dtype = np.dtype(manifest["dtype"])
+        self.train: np.ndarray = np.memmap(folder / "train.bin", dtype=dtype, mode="r")
+        self.heldout: np.ndarray = np.memmap(folder / "heldout.bin", dtype=dtype, mode="r")
+        self.bytes_per_token: float = manifest["heldout_bytes"] / max(1, len(self.heldout))
+        self.digest: str = manifest["digest"]
+
+    def batches(self, *, sequence_length: int, batch_tokens: int, seed: int) -> Batches:
+        """Training batches of `batch_tokens` predicted tokens each.
+
+        Raises:
+            DataError: the training side is shorter than one batch.
+        """
+        return Batches(self.train, sequence_length, batch_tokens // sequence_length, seed)
+
+    def heldout_windows(self, *, sequence_length: int, eval_tokens: int) -> np.ndarray:
+        """Windows spread evenly over the held-out side, shape [windows, sequence_length + 1].
+
+        Raises:
+            DataError: the held-out side is shorter than one window.
+        """
+        import numpy as np
+
+        available = (len(self.heldout) - 1) // sequence_length
+        if available < 1:
+            raise DataError(_too_short("data.heldout", len(self.heldout), sequence_length + 1))
+        count = min(max(1, eval_tokens // sequence_length), available)
+        starts = np.linspace(0, available - 1, count).astype(np.int64) * sequence_length
+        return np.stack([self.heldout[s : s + sequence_length + 1] for s in starts]).astype(np.int64)
+
+
+class Batches:
+    """Batches by step: every window once an epoch, in an order drawn from (seed, epoch)."""
+
+    def __init__(self, tokens: np.ndarray, sequence_length: int, rows: int, seed: int) -> None:
+        self._tokens = tokens
+        self._windows = (len(tokens) - 1) // sequence_length
+        self.sequence_length = sequence_length
+        self.rows = rows
+        self.seed = seed
+        if self._windows < rows:
+            raise DataError(_too_short("data.source", len(tokens), rows * sequence_length + 1))
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        import numpy as np
+
+        return np.random.default_rng([self.seed, epoch]).permutation(self._windows)
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        """The batch of one step (counted from 0), shape [rows, sequence_length + 1]."""
+        import numpy as np
+
+        places = range(step * self.rows, (step + 1) * self.rows)
+        starts = [
+            int(self._order(p // self._windows)[p % self._windows]) * self.sequence_length for p in places
+        ]
+        return np.stack([self._tokens[s : s + self.sequence_length + 1] for s in starts]).astype(np.int64)
+
+
+def tokens_ready(settings: DataSettings, base: Base, cache: Path) -> bool:
+    """Whether the token files of these settings are in the cache already."""
+    return ready_counts(settings.pinned(cache), base, cache) is not None
+
+
+def ready_counts(settings: DataSettings, base: Base, cache: Path) -> tuple[int, int] | None:
+    """Tokens of the training and of the held-out side, if the token files of pinned settings are there."""
+    manifest = manifest_of(cache / _cache_key(settings, base))
+    return None if manifest is None else (manifest["train_tokens"], manifest["heldout_tokens"])
+
+
+def token_counts(cache: Path, digest: str) -> tuple[int, int] | None:
+    """Tokens of the training and of the held-out side, if token files of this digest are in the cache."""
+    known = (manifest for manifest in manifests(cache) if manifest["digest"] == digest)
+    return next(((each["train_tokens"], each["heldout_tokens"]) for each in known), None)
+
+
+def open_tokens(
+    settings: DataSettings,
+    base: Base,
+    cache: Path,
+    *,
+    on_progress: OnProgress = lambda _progress: None,
+    workers: int | None = None,
+) -> Tokens:
+    """The token files for these settings and this base's tokenizer, made now if they are not in the cache.
+
+    The cache key covers the sources' content (by place, size and time for files and for what is in a folder,
+    by commit for datasets on the hub), the split, the tokenizer and the model's vocabulary.
+
+    Args:
+        settings: what text.
+        base: whose tokenizer.
+        cache: the folder of all token files.
+        on_progress: called while they are made; what it raises ends that.
+        workers: processes that make them; None for as many as this process may use cores.
+
+    Raises:
+        DataError: a source is missing, empty, unreadable, or the same text is on both sides.
+        CheckpointError: the base has no tokenizer, or one that is not the model's.
+    """
+    if problems := source_problems(settings):
+        raise DataError(*problems)
+    if cache.is_symlink():  # what is written there would go wherever it leads
+        raise DataError(Problem(str(cache), "a link", "a folder", "removing it"))
+    settings = settings.pinned(cache)
+    folder = cache / _cache_key(settings, base)
+    if manifest_of(folder) is None:
+        cache.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(open_regular(cache / ".lock", os.O_WRONLY | os.O_CREAT), "wb") as lock:
+            # Workers that start together wait for the one that builds, with all cores, and then share.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if manifest_of(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                build(settings, base, folder, on_progress=on_progress, workers=workers)
+    return Tokens(folder)
+
+
+def _cache_key(settings: DataSettings, base: Base) -> str:
+    """The name of the token files of pinned settings."""
+    digest = hashlib.sha256(_FORMAT)
+    what = asdict(replace(settings, sequence_length=0, eval_tokens=0))  # of batches, not of token files
+    for source in settings.sources:
+        field = source.where.rpartition(".")[2]
+        digest.update(f"{field}\n".encode())
+        if source.name == corpus.STDLIB:
+            digest.update(sys.version.encode())
+            continue
+        paths = corpus.matching_files(source.name)
+        if source.folder is not None and not paths:
+            paths = sorted(path for path in source.folder.rglob("*") if path.is_file())
+        if paths:
+            what[field] = "paths"  # however they are written
+        for path in paths:
+            status = path.stat()
+            digest.update(os.fsencode(path.resolve()))
+            digest.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
+    digest.update(json.dumps([what, vocabulary(base)], sort_keys=True).encode())
+    for path in tokenizer_files(base.folder):
+        add_file(digest, path)
+    return digest.hexdigest()[:16]
+
+
+def _too_short(where: str, found: int, needed: int) -> Problem:
+    return Problem(where, f"{found:,} tokens", f"at least {needed:,}", "more text, or smaller batches")

@@ -1,0 +1,60 @@
+"""What lies beside a folder of token files: of which text they are, and at which commits."""
+
+from __future__ import annotations
+
+import json
+import stat
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tli.data.dataset import Source, commit
+from tli.data.sources import on_the_hub
+from tli.errors import DataError, Problem
+from tli.files import read_regular
+
+_LARGEST = 1 << 20  # bytes of a manifest
+
+
+WIDTHS = {"uint16": 2, "uint32": 4}  # bytes of an id
+
+
+def pinned_commit(source: Source, cache: Path) -> str | None:
+    """The commit of a dataset on the hub; of other sources the revision as it stands."""
+    if not on_the_hub(source):
+        return source.revision
+    found = commit(source)
+    if found is not None:
+        return found
+    for manifest in manifests(cache) if source.revision is None else ():
+        for known in manifest["sources"]:
+            if {**known, "revision": None} == asdict(source):
+                return str(known["revision"])
+    got = f"{source.shown}, no files here, and the hub cannot be reached"
+    raise DataError(Problem(source.where, got, "files, or a dataset on the hub", "the same command later"))
+
+
+def manifests(cache: Path) -> list[dict[str, Any]]:
+    """Those of all whole token files, the newest first."""
+    folders = [path.parent for path in cache.glob("*/manifest.json")]
+    folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return [manifest for folder in folders if (manifest := manifest_of(folder)) is not None]
+
+
+def manifest_of(folder: Path) -> dict[str, Any] | None:
+    """What token files say of themselves; None unless they are as it says. Others are made again."""
+    try:
+        manifest: dict[str, Any] = json.loads(read_regular(folder / "manifest.json", _LARGEST))
+        width = WIDTHS[manifest["dtype"]]
+        counts = [manifest[name] for name in ("train_tokens", "heldout_tokens", "heldout_bytes")]
+        sound = all(type(each) is int and each >= 0 for each in counts)
+        sound = sound and isinstance(manifest["digest"], str)
+        sound = sound and all(isinstance(known["name"], str) for known in manifest["sources"])
+        files = [(folder / f"{side}.bin").lstat() for side in ("train", "heldout")]
+        whole = all(
+            stat.S_ISREG(file.st_mode) and file.st_size == count * width
+            for file, count in zip(files, counts, strict=False)
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return manifest if sound and whole else None

@@ -1,0 +1,73 @@
+"""What text is trained on and what is held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tli.data import corpus
+from tli.data.dataset import Source
+from tli.data.manifests import pinned_commit
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What text is trained on and what is held out.
+
+    Without `heldout`, a fixed share of the documents is held out, chosen by a hash of their text; a source
+    of one single document is cut, and its end is held out.
+
+    Split, configuration and revision are those of a Hugging Face dataset. Where those of `heldout` are left
+    out, they are those of `source` if it is the same dataset; of another one the same split, the only
+    configuration and the main branch. `max_tokens` ends the training side; no more is read than that takes.
+    """
+
+    source: str = corpus.STDLIB
+    heldout: str | None = None
+    heldout_fraction: float = 0.05
+    text_field: str = "text"
+    split: str = "train"
+    configuration: str | None = None
+    revision: str | None = None
+    heldout_split: str | None = None
+    heldout_configuration: str | None = None
+    heldout_revision: str | None = None
+    max_tokens: int | None = None
+    sequence_length: int = 128
+    eval_tokens: int = 16_384
+
+    @property
+    def train_source(self) -> Source:
+        """Where the training text is read from."""
+        return Source(self.source, self.text_field, self.split, self.configuration, self.revision)
+
+    @property
+    def heldout_source(self) -> Source | None:
+        """Where the held-out text is read from, if it is another place."""
+        if self.heldout is None:
+            return None
+        same = self.heldout == self.source
+        return Source(
+            self.heldout,
+            self.text_field,
+            self.heldout_split or self.split,
+            self.heldout_configuration or (self.configuration if same else None),
+            self.heldout_revision or (self.revision if same else None),
+            where="data.heldout",
+        )
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The one or two of them."""
+        return (self.train_source, *([self.heldout_source] if self.heldout_source else []))
+
+    def pinned(self, cache: Path) -> DataSettings:
+        """The same text for good: datasets on the hub at the commits that they are at now.
+
+        Where the hub cannot be reached, those of which token files are in the cache.
+
+        Raises:
+            DataError: there is no such dataset or revision, or neither the hub nor token files.
+        """
+        commits = tuple(pinned_commit(source, cache) for source in self.sources)
+        return replace(self, revision=commits[0], heldout_revision=commits[1] if commits[1:] else None)

@@ -1,0 +1,131 @@
+"""Applies a plan to a model in memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from tli.architectures.config import deepen
+from tli.architectures.mixtures import dense_type, require_mixture
+from tli.architectures.table import family_of
+from tli.initializers.combine import Read
+from tli.initializers.initial import Initial
+from tli.initializers.layers import layout_of, place, same_depth, split, widened
+from tli.initializers.upcycle import expert_parameters, upcycle
+from tli.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+
+def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedModel:
+    """A new model of the new depth: same type, device and mode, every parameter trainable; and of the same
+    class, or with experts of the matching one (`tli.architectures.mixtures`).
+
+    `model` is left as it is and shares no storage with the new one. Costs one copy of the weights: nothing is
+    initialised that is then overwritten. `seed` is of all that is drawn. Raises FamilyError for an
+    architecture or a stack that cannot be upscaled so, and PlanError for a plan of another depth.
+    """
+    if plan.unchanged:
+        return _copied(model, plan)
+    if plan.experts is None:
+        return _deepened(model, plan, seed)
+    same_depth(_model_depth(model), plan)
+    require_mixture(model.config.to_dict(), plan.experts)
+    if not plan.injected:
+        return upcycle(model, plan.experts, seed=seed)
+    return upcycle(_deepened(model, plan, seed), plan.experts, seed=seed, share=True)
+
+
+def injected_parameters(model: PreTrainedModel, plan: Plan) -> frozenset[str]:
+    """Names of the parameters that the base has none of in a grown model; empty for the control.
+
+    Those of the injected layers and, where the plan has experts, all routers and experts: experts start as
+    copies, but to become different from each other is what they are there for.
+    """
+    if plan.unchanged:
+        return frozenset()
+    layers = family_of(dense_type(model.config.model_type), "model_type").layers
+    prefixes = tuple(f"{layers}.{position}." for position in plan.injected)
+    new = frozenset(name for name, _ in model.named_parameters() if name.startswith(prefixes))
+    return new if plan.experts is None else new | expert_parameters(model)
+
+
+def _deepened(model: PreTrainedModel, plan: Plan, seed: int) -> PreTrainedModel:
+    import torch
+    from transformers.initialization import no_init_weights
+
+    family = family_of(model.config.model_type, "model_type")
+    config = deepen(model.config, family, plan)
+    for part in (config, config.get_text_config(decoder=True)):
+        if isinstance(part.dtype, str):  # as a saved model has it
+            part.dtype = getattr(torch, part.dtype)
+    with torch.device("meta"), no_init_weights():
+        grown = type(model)(config)
+    inner = config.get_text_config(decoder=True).to_dict()
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    initial = Initial.of(plan, family, inner, seed, layout_of(shapes, family.layers, family, plan))
+    with torch.no_grad():
+        _fill(grown, model, initial)
+    if model.can_generate():
+        grown.generation_config = copy.deepcopy(model.generation_config)
+    grown.name_or_path = model.name_or_path
+    return grown.train(model.training)
+
+
+def _copied(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+    same_depth(_model_depth(model), plan)
+    copied = copy.deepcopy(model)
+    copied.zero_grad(set_to_none=True)
+    return copied.requires_grad_()
+
+
+def _model_depth(model: PreTrainedModel) -> int:
+    family = family_of(model.config.model_type, "model_type")
+    return len(cast("nn.ModuleList", model.get_submodule(family.layers)))
+
+
+def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> None:
+    """Puts copies of the tensors of `model` into the empty `grown`, and first weights into its new layers."""
+    from torch import nn
+
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    read = _reader({**buffers, **parameters}, initial.family.layers)
+
+    def made_of(name: str) -> Tensor:
+        position, rest = split(initial.family.layers, name)
+        # What is no parameter is no weight either, but for the few that the stream is multiplied with.
+        weight = _source(initial, name) in parameters or initial.family.is_multiplier(rest)
+        if position is not None and position in initial.plan.injected and weight:
+            return initial.first_values(position, rest, read)
+        source = {**buffers, **parameters}[_source(initial, name)].detach()
+        axis = initial.family.axis_of_layers(name)
+        return source.clone() if axis is None else widened(source, axis, initial.plan)
+
+    made: dict[int, nn.Parameter] = {}  # by the identity of the source, so that tied weights stay tied
+    for name, _ in list(grown.named_parameters(remove_duplicate=False)):
+        position, _ = split(initial.family.layers, name)
+        if position is not None and position in initial.plan.injected:
+            parameter = nn.Parameter(made_of(name))
+        else:
+            source = id(parameters[_source(initial, name)])
+            if source not in made:
+                made[source] = nn.Parameter(made_of(name))
+            parameter = made[source]
+        module, leaf = place(grown, name)
+        module._parameters[leaf] = parameter
+    for name, _ in list(grown.named_buffers(remove_duplicate=False)):
+        module, leaf = place(grown, name)
+        module._buffers[leaf] = made_of(name)
+
+
+def _source(initial: Initial, name: str) -> str:
+    position, rest = split(initial.family.layers, name)
+    return name if position is None else f"{initial.family.layers}.{initial.plan.sources[position]}.{rest}"
+
+
+def _reader(parameters: Mapping[str, nn.Parameter], layers: str) -> Read:
+    return lambda layer, name: parameters[f"{layers}.{layer}.{name}"].detach()

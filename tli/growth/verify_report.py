@@ -1,0 +1,57 @@
+"""What a verification looks at, and what it found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tli.errors import VerificationError
+from tli.models.base import Base
+from tli.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; `detail` says what was found, or the first difference."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of a folder, in the order they were made."""
+
+    folder: str
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as it should be."""
+        return all(check.ok for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"folder": self.folder, "ok": self.ok, "checks": [asdict(check) for check in self.checks]}
+
+    def require(self) -> None:
+        """Raises VerificationError with the first difference."""
+        for check in self.checks:
+            if not check.ok:
+                raise VerificationError(f"{self.folder}: {check.name}: {check.detail}")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified, and against what."""
+
+    written: Base
+    base: Base
+    plan: Plan
+    lineage: dict[str, Any]
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights went on from where the plan put them."""
+        return "training" in self.lineage

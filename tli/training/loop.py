@@ -1,0 +1,173 @@
+"""The training loop: a generator of progress. To stop training, stop asking."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from tli.data.batches import Batches
+from tli.errors import DivergedError, InputError, Problem
+from tli.training.evaluate import TOKENS_AT_ONCE, evaluate, token_losses
+from tli.training.recipe import Recipe, optimizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedModel
+
+STEP, EVALUATION = "step", "evaluation"  # the kinds of work that a training is made of
+
+
+def _nothing(_work: str) -> None:
+    """Nobody looks on."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a stretch of training did, and the held-out loss at its end.
+
+    Losses are nats per token; `seconds` and `tokens` are totals since step 0, of training steps alone.
+    `measuring` is the time that this one held-out loss took, in seconds; 0 where it was known.
+    """
+
+    step: int
+    tokens: int
+    seconds: float
+    eval_loss: float
+    train_loss: tuple[tuple[int, float], ...]
+    measuring: float = 0.0
+
+
+class Training:
+    """A model under a recipe: everything that a checkpoint has to hold, and the loop over it.
+
+    Attributes:
+        step: optimizer steps made so far.
+        seconds: time spent in them.
+        measured: the last step at which the held-out loss was measured; None before the first time.
+        initial_loss: held-out loss before the first step, nats per token; None where it is not known.
+        unreported: train losses by step since the last measurement.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        recipe: Recipe,
+        batches: Batches,
+        heldout: np.ndarray,
+        *,
+        injected: AbstractSet[str] = frozenset(),
+        seed: int = 0,
+        initial_loss: float | None = None,
+    ) -> None:
+        """Put a model under a recipe.
+
+        Args:
+            model: trained in place.
+            recipe: a recipe without problems.
+            batches: what is trained on; batch `step` is used at `step`.
+            heldout: token ids that are evaluated on, shape [windows, sequence_length + 1].
+            injected: names of the injected layers' parameters.
+            seed: of whatever the model draws while it trains (dropout), from the process's generators: one
+                training at a time in a process.
+            initial_loss: the held-out loss of this very model on this text, which is not measured again then.
+        """
+        torch.manual_seed(seed)
+        if recipe.train == "injected" and not injected:
+            raise InputError(Problem("recipe.train", "'injected'", "a model with injected layers", "all"))
+        self.model = model
+        self.recipe = recipe
+        self.batches = batches
+        self.heldout = heldout
+        self.optimizer = optimizer(model, recipe, injected)
+        self.step = 0
+        self.seconds = 0.0
+        self.measured: int | None = None
+        self.initial_loss = initial_loss
+        self.unreported: list[tuple[int, float]] = []
+
+    def run(
+        self, report_steps: Sequence[int], on_work: Callable[[str], None] = _nothing
+    ) -> Iterator[Progress]:
+        """Train to the last of the given steps, yielding progress at each; those behind are skipped.
+
+        Args:
+            report_steps: where the held-out loss is measured.
+            on_work: called before each piece of work with its kind, STEP or EVALUATION. The training is whole
+                then: its state may be saved, and what is raised ends it without harm.
+
+        Raises:
+            DivergedError: a loss or the gradient's norm is not finite, or the held-out loss is far above what
+                a model has that knows nothing.
+        """
+        self.model.train()
+        for target in sorted(set(report_steps)):
+            if target < self.step or target == self.measured:
+                continue
+            while self.step < target:
+                on_work(STEP)
+                self.unreported.append((self.step + 1, self._advance()))
+            loss, measuring = self._measure(on_work)
+            self._check(loss)
+            losses, self.unreported, self.measured = tuple(self.unreported), [], self.step
+            tokens = self.step * self.recipe.batch_tokens
+            yield Progress(self.step, tokens, self.seconds, loss, losses, measuring)
+
+    def _measure(self, on_work: Callable[[str], None]) -> tuple[float, float]:
+        """The held-out loss, and the seconds that it took."""
+        if self.step == 0 and self.initial_loss is not None:
+            return self.initial_loss, 0.0
+        on_work(EVALUATION)
+        started = time.perf_counter()
+        # No more than a training pass holds: a micro batch made smaller for want of memory helps here, too.
+        loss = evaluate(self.model, self.heldout, at_once=min(TOKENS_AT_ONCE, self._micro_batch)).loss
+        return loss, time.perf_counter() - started
+
+    @property
+    def _micro_batch(self) -> int:
+        """Tokens that go through the model at once."""
+        return self.recipe.micro_batch_tokens or self.recipe.batch_tokens
+
+    def _check(self, loss: float) -> None:
+        """Refuse a held-out loss from which training does not come back.
+
+        A guess among the vocabulary has its logarithm. First weights may be worse than that, and say so at
+        step 0; twice the larger of the two lies above every spike of a warm-up that passes.
+        """
+        if self.step == 0:
+            self.initial_loss = loss
+        if not math.isfinite(loss):
+            raise DivergedError(f"held-out loss is {loss} at step {self.step}")
+        guess = math.log(self.model.config.get_text_config(decoder=True).vocab_size)
+        limit = 2 * max(guess, self.initial_loss or 0.0)
+        if self.step > 0 and loss > limit:
+            raise DivergedError(f"held-out loss is {loss:.4g} at step {self.step}, above {limit:.4g}")
+
+    def _advance(self) -> float:
+        """One optimizer step; returns the mean train loss of its batch."""
+        started = time.perf_counter()
+        share = self.recipe.rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        rows = torch.from_numpy(self.batches[self.step]).to(next(self.model.parameters()).device)
+        total = 0.0
+        for part in rows.split(self._micro_batch // self.batches.sequence_length):
+            loss = token_losses(self.model, part, self.recipe.precision).mean() * (len(part) / len(rows))
+            loss.backward()
+            total += float(loss.detach())
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise DivergedError(
+                f"train loss is {total} and the gradient's norm {norm} at step {self.step + 1}"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.seconds += time.perf_counter() - started
+        return total
