@@ -1,7 +1,8 @@
-"""Who may know what: the table of imports, held by reading the source; and importing does nothing heavy.
+"""Who may import whom: the folders and their walls, read from the syntax trees; and importing does nothing heavy.
 
-A room is a module or a package right under `tli/` or `sweeps/`, written `sweeps/spec`. Imports inside functions
-and under TYPE_CHECKING count: they are knowledge too.
+A folder is written as its path, `sweeps/ledger/store`. The modules right under `tli/` and `sweeps/` are the ground, which
+every folder of the same package, and of `sweeps` for `tli`, may import. Imports inside functions and under TYPE_CHECKING
+count: they are knowledge too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -22,59 +24,112 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = ("tli", "sweeps")
 
-# The table. A third party that is in no row may be imported nowhere. `tli/*` is every room of tli.
+TLI = {
+    "tli/planning": set[str](),
+    "tli/checkpoint": set[str](),
+    "tli/architectures": {"tli/planning"},
+    "tli/models": {"tli/planning", "tli/checkpoint", "tli/architectures"},
+    "tli/initializers": {"tli/planning", "tli/checkpoint", "tli/architectures"},
+    "tli/data": {"tli/checkpoint", "tli/models"},
+    "tli/growth": {
+        "tli/planning",
+        "tli/checkpoint",
+        "tli/architectures",
+        "tli/models",
+        "tli/initializers",
+        "tli/data",
+    },
+    "tli/training": {"tli/checkpoint", "tli/architectures", "tli/models", "tli/data"},
+    "tli/cli": {
+        "tli/planning",
+        "tli/checkpoint",
+        "tli/architectures",
+        "tli/models",
+        "tli/data",
+        "tli/growth",
+    },
+    "tli/builtin": {"tli/models", "tli/data", "tli/training"},
+}
+# The table, bottom first: what each folder may import beside itself and the ground.
+MAY_IMPORT: dict[str, set[str]] = TLI | {
+    "sweeps/spec": {"tli/planning", "tli/data", "tli/training"},
+    "sweeps/worker": {"sweeps/spec", *TLI} - {"tli/cli"},
+    "sweeps/checks": {"sweeps/spec", *TLI} - {"tli/cli"},
+    "sweeps/ledger/store": {"sweeps/spec"},
+    "sweeps/ledger/search": {"sweeps/spec", "sweeps/ledger/store"},
+    "sweeps/ledger": {"sweeps/spec", "sweeps/ledger/store", "sweeps/ledger/search"},
+    "sweeps/results": {"sweeps/spec", "sweeps/checks", "sweeps/ledger", *TLI} - {"tli/cli"},
+    "sweeps/tracking": {"sweeps/checks", "sweeps/results"},
+    "sweeps/report": {"sweeps/results"},
+    "sweeps/ui": {"sweeps/ledger", "sweeps/tracking"},
+    "sweeps/driver/schedule": {
+        "sweeps/spec",
+        "sweeps/checks",
+        "sweeps/ledger",
+        "sweeps/ledger/search",
+        "sweeps/results",
+        "sweeps/tracking",
+    },
+    "sweeps/driver/on_ray": {"sweeps/spec", "sweeps/worker", "sweeps/checks", "sweeps/driver/schedule"},
+    "sweeps/driver": {
+        "sweeps/spec",
+        "sweeps/worker",
+        "sweeps/checks",
+        "sweeps/ledger",
+        "sweeps/results",
+        "sweeps/tracking",
+        "sweeps/driver/schedule",
+        "sweeps/driver/on_ray",
+        "tli/models",
+        "tli/data",
+    },
+    "sweeps/cli": {
+        "sweeps/spec",
+        "sweeps/checks",
+        "sweeps/results",
+        "sweeps/tracking",
+        "sweeps/report",
+        "sweeps/ui",
+        "sweeps/driver",
+        "sweeps/driver/schedule",
+        "sweeps/driver/on_ray",
+        "tli/cli",
+    },
+}
+# Beside the ground: what a package offers, and how Python starts it.
+ENTRIES = {"tli/__init__.py", "tli/__main__.py", "sweeps/__init__.py", "sweeps/__main__.py"}
+
+# A third party that is in no row may be imported nowhere. `tli/*` is every folder of tli.
 ONLY_IN = {
-    "ray": {"sweeps/tuner", "sweeps/searcher", "sweeps/submit", "sweeps/packing"},
-    "optuna": {"sweeps/space", "sweeps/ledger"},
-    "sqlalchemy": {"sweeps/ledger", "sweeps/reach", "sweeps/backends"},
-    "mlflow": {"sweeps/tracking", "sweeps/views"},
-    "optuna_dashboard": {"sweeps/views"},
-    "uvicorn": {"sweeps/views"},
-    "starlette": {"sweeps/views"},
+    "ray": {"sweeps/driver/on_ray"},
+    "optuna": {"sweeps/ledger", "sweeps/ledger/store", "sweeps/ledger/search"},
+    "sqlalchemy": {"sweeps/ledger/store", "sweeps/checks", "sweeps/cli"},
+    "mlflow": {"sweeps/tracking", "sweeps/ui"},
+    "optuna_dashboard": {"sweeps/ui"},
+    "uvicorn": {"sweeps/ui"},
+    "starlette": {"sweeps/ui"},
     "pydantic": {"sweeps/spec"},
     "yaml": {"sweeps/spec"},
-    "rich": {"sweeps/display", "sweeps/summary"},
+    "rich": {"sweeps/report"},
     "torch": {"tli/*"},
     "transformers": {"tli/*"},
     "safetensors": {"tli/*"},
     "tokenizers": {"tli/*"},
-    "huggingface_hub": {"tli/hub", "tli/base", "tli/dataset"},
+    "huggingface_hub": {"tli/models", "tli/data"},
     "numpy": {"tli/*"},
-    "datasets": {"tli/dataset"},
-    "pyarrow": {"tli/corpus"},
-    "packaging": {"sweeps/doctor"},
+    "datasets": {"tli/data"},
+    "pyarrow": {"tli/data"},
+    "packaging": {"sweeps/cli"},
 }
-# Of these: may import, need not.
-OPTIONAL = {
-    ("rich", "sweeps/summary"),
-    ("ray", "sweeps/submit"),
-    ("huggingface_hub", "tli/base"),
-    ("datasets", "tli/dataset"),
-    ("pyarrow", "tli/corpus"),
-}
-# Rooms of tli that a command line loads before it knows whether it will need a tensor: heavy imports there are
-# made inside functions, or under TYPE_CHECKING.
-LAZY = {
-    "tli/__main__",
-    "tli/arguments",
-    "tli/injection",
-    "tli/experts",
-    "tli/moe",
-    "tli/plan",
-    "tli/config",
-    "tli/checkpoint_io",
-    "tli/base",
-    "tli/bounded",
-    "tli/config_checks",
-    "tli/model_files",
-    "tli/references",
-    "tli/cost",
-    "tli/recipe",
-}
-# Rooms that may give a variable its default, because a third party has no other switch.
-SETS_ENVIRONMENT = {"sweeps/tuner", "sweeps/views"}
+# Of these: imported by name at run time, where a reader of the source does not see it.
+BY_NAME = {("datasets", "tli/data"), ("pyarrow", "tli/data")}
+# Folders that a command line loads before it knows whether it will need a tensor: heavy imports there are made
+# inside functions, or under TYPE_CHECKING.
+LAZY = {"tli/cli", "tli/planning", "tli/checkpoint", "tli/architectures", "tli/models", "tli/growth"}
+# Files that may give a variable its default, because a third party has no other switch.
+SETS_ENVIRONMENT = {"sweeps/driver/on_ray/tuner.py", "sweeps/ui/views.py"}
 # Copies it for the programs that it starts, without secrets; nothing here depends on what is in it.
-HANDS_ENVIRONMENT_ON = {"sweeps/environment"}
+HANDS_ENVIRONMENT_ON = {"sweeps/environment.py"}
 HEAVY = {
     "torch",
     "transformers",
@@ -107,9 +162,13 @@ def sources() -> list[Path]:
     return sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
 
 
-def room(path: Path) -> str:
-    package, first = path.relative_to(ROOT).parts[:2]
-    return f"{package}/{first.removesuffix('.py')}"
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def folder(path: Path) -> str:
+    """Its folder, `sweeps/ledger/store`; `sweeps` for a module of the ground."""
+    return path.parent.relative_to(ROOT).as_posix()
 
 
 def dotted(path: Path) -> str:
@@ -169,24 +228,64 @@ def _modules(node: ast.Import | ast.ImportFrom) -> list[str]:
     return [name if name in known else node.module for name in names]
 
 
+def test_every_folder_imports_what_the_table_says() -> None:
+    modules = {dotted(path): path for path in sources()}
+    wrong = []
+    for path in sources():
+        own = folder(path)
+        if name_of(path) in ENTRIES:
+            continue
+        allowed = (
+            MAY_IMPORT.get(own, set()) | {own, "tli"} | ({"sweeps"} if own.startswith("sweeps") else set())
+        )
+        wrong += [
+            f"{found.file}:{found.line}: {found.module} is in {folder(modules[found.module])}"
+            for found in imports(path)
+            if found.module in modules
+            and (folder(modules[found.module]) not in allowed or name_of(modules[found.module]) in ENTRIES)
+        ]
+    assert wrong == []
+
+
+def test_the_table_has_every_folder_and_no_other() -> None:
+    folders = {folder(path) for path in sources()} - set(OURS)
+    assert folders == set(MAY_IMPORT)
+    named = set().union(*MAY_IMPORT.values(), LAZY)
+    assert named - set(MAY_IMPORT) == set()
+
+
+def test_no_permission_of_sweeps_is_unused() -> None:
+    """Between its own folders; `tli` as a whole is open to those that run it."""
+    modules = {dotted(path): path for path in sources()}
+    used = {
+        (folder(path), folder(modules[found.module]))
+        for path in sources()
+        for found in imports(path)
+        if found.module in modules
+    }
+    allowed = {(own, other) for own, others in MAY_IMPORT.items() for other in others}
+    stale = {
+        pair for pair in allowed - used if not (pair[0].startswith("sweeps") and pair[1].startswith("tli"))
+    }
+    assert sorted(stale) == []
+
+
 def test_every_third_party_is_known_only_where_the_table_says() -> None:
     wrong = [
         f"{found.file}:{found.line}: {found.top} may be imported in {sorted(ONLY_IN.get(found.top, []))} only"
         for path in sources()
         for found in imports(path)
         if found.top not in sys.stdlib_module_names | set(OURS)
-        and not {room(path), f"{room(path).partition('/')[0]}/*"} & ONLY_IN.get(found.top, set())
+        and not {folder(path), f"{folder(path).partition('/')[0]}/*"} & ONLY_IN.get(found.top, set())
     ]
     assert wrong == []
 
 
-def test_the_table_names_rooms_that_exist_and_use_what_they_may() -> None:
+def test_the_table_names_folders_that_use_what_they_may() -> None:
     """A permission that nothing uses is stale: take it out of the table."""
-    used = {(found.top, room(path)) for path in sources() for found in imports(path)}
-    rooms = {room(path) for path in sources()}
+    used = {(found.top, folder(path)) for path in sources() for found in imports(path)}
     allowed = {(party, name) for party, names in ONLY_IN.items() for name in names if not name.endswith("*")}
-    assert sorted(name for name in LAZY if name not in rooms) == []
-    assert sorted(allowed - used - OPTIONAL) == []
+    assert sorted(allowed - used - BY_NAME) == []
 
 
 def test_tli_has_never_heard_of_trials() -> None:
@@ -199,32 +298,32 @@ def test_tli_has_never_heard_of_trials() -> None:
     assert wrong == []
 
 
-def test_rooms_the_command_line_loads_import_nothing_heavy_at_load() -> None:
+def test_folders_the_command_line_loads_import_nothing_heavy_at_load() -> None:
     wrong = [
         f"{found.file}:{found.line}: {found.module}"
         for path in sources()
         for found in imports(path)
-        if room(path) in LAZY and found.top in HEAVY and found.at_load and not found.typing_only
+        if folder(path) in LAZY and found.top in HEAVY and found.at_load and not found.typing_only
     ]
     assert wrong == []
 
 
-def test_no_import_circles() -> None:
-    """Imports made late count, for a circle that is put off is still one; those for type checkers do not."""
+@pytest.mark.parametrize("named", [dotted, folder], ids=["modules", "folders"])
+def test_no_import_circles(named: Callable[[Path], str]) -> None:
+    """Of modules and of folders. Imports made late count, for a circle that is put off is still one, and so do
+    those for type checkers. What Python starts, and what a package offers, is above everything.
+    """
     modules = {dotted(path): path for path in sources()}
-    graph = {
-        name: {
-            found.module
-            for found in imports(path)
-            if found.module in modules and found.module != name and not found.typing_only
-        }
-        for name, path in modules.items()
-    }
+    graph: dict[str, set[str]] = {}
+    for path in modules.values():
+        own = f"{named(path)}, entry" if name_of(path) in ENTRIES else named(path)
+        others = {named(modules[found.module]) for found in imports(path) if found.module in modules}
+        graph.setdefault(own, set()).update(others - {own})
     try:
         order = list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(" <- ".join(error.args[1]))
-    assert len(order) == len(modules)
+    assert len(order) == len(graph)
 
 
 def test_importing_calls_nothing() -> None:
@@ -242,8 +341,8 @@ def test_the_environment_is_read_by_command_lines_alone() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}"
         for path in sources()
-        if path.name != "__main__.py" and room(path) not in HANDS_ENVIRONMENT_ON
-        for line in environment_uses(tree(path), may_set=room(path) in SETS_ENVIRONMENT)
+        if path.name != "__main__.py" and name_of(path) not in HANDS_ENVIRONMENT_ON
+        for line in environment_uses(tree(path), may_set=name_of(path) in SETS_ENVIRONMENT)
     ]
     assert wrong == []
 

@@ -1,1 +1,17 @@
-"""checks."""
+"""Checks before anything is reserved: stores, machine, memory, text, unusual settings, cost.
+
+Promises: nothing is created or changed by looking, and all problems come at once. Never opens the ledger.
+"""
+
+__all__ = [
+    "budget",
+    "data",
+    "estimate",
+    "machine",
+    "memory",
+    "placement",
+    "preflight",
+    "shapes",
+    "stores",
+    "usual_values",
+]

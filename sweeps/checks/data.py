@@ -14,8 +14,9 @@ from sweeps.spec import Spec
 from tli.data import corpus
 from tli.data.batches import ready_counts
 from tli.data.dataset import Source
+from tli.data.manifests import on_the_hub
 from tli.data.settings import DataSettings
-from tli.data.sources import on_the_hub, source_problems
+from tli.data.sources import source_problems
 from tli.errors import DataError
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from typing import Any
 
 from sweeps import readonly_sqlite
 from sweeps.addresses import driven, file_of, may_exist, without_masks, without_userinfo
-from sweeps.checks.stores import readable
 from sweeps.cli.findings import Finding, first_line
 from sweeps.driver.on_ray.head_node import cluster_remedy
 from sweeps.environment import FOR_RAY, for_child
-from sweeps.errors import InputError, SpecError
+from sweeps.errors import InputError
+from sweeps.results.listing import study_problems
 from sweeps.wording import masked
 
 _PATIENCE = 5.0  # seconds for a store to answer
@@ -55,14 +55,8 @@ def study(url: str) -> Finding:
     found = store("study", url, "studies")
     if not found.ok or not may_exist(url):
         return found
-    from sweeps.ledger import look
-
-    try:
-        with readable(url, found.name):
-            look(url)
-    except SpecError as error:
-        first = error.problems[0]
-        return Finding.wrong(found.name, first.got, first.remedy)
+    if problems := study_problems(url, found.name):
+        return Finding.wrong(found.name, problems[0].got, problems[0].remedy)
     return found
 
 

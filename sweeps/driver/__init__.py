@@ -1,1 +1,7 @@
-"""driver."""
+"""The whole sweep, from a checked spec to the answer, here or on Ray; or one trial of it alone.
+
+Promises: every decision is in the ledger before it acts, so the same command goes on after a kill. Never
+trains.
+"""
+
+__all__ = ["inline", "service", "single"]

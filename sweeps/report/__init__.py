@@ -1,1 +1,7 @@
-"""report."""
+"""What is printed: the live table, summaries, comparisons.
+
+Promises: what comes from elsewhere cannot steer a terminal; plain lines where there is none. Never decides
+anything.
+"""
+
+__all__ = ["comparison", "live", "next_commands", "rows", "summary"]

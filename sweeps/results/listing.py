@@ -55,14 +55,18 @@ def _unreadable(file: Path) -> str | None:
     if not is_plain_file(file):
         return None
     problems = list(stores.store(url, str(file), table="studies", written=False))
-    if problems:
-        return _reason(problems)
+    found = problems or study_problems(url, str(file))
+    return _reason(found) if found else None
+
+
+def study_problems(url: str, where: str) -> Sequence[Problem]:
+    """Why a store that is there cannot be read by this Optuna; none where it can."""
     try:
-        with stores.readable(url, str(file)):
+        with stores.readable(url, where):
             look(url)
     except SpecError as error:
-        return _reason(error.problems)
-    return None
+        return error.problems
+    return ()
 
 
 def _reason(problems: Sequence[Problem]) -> str:

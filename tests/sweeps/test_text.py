@@ -16,8 +16,9 @@ import pytest
 
 from sweeps.__main__ import main
 from sweeps.driver.service import run
+from sweeps.errors import SpecError
 from sweeps.results.sweep import find
-from sweeps.spec import SpecError, load_spec
+from sweeps.spec import load_spec
 from sweeps.worker.trial import Slot, for_workers
 from tests.bench.processes import descendants
 from tests.servers import alive

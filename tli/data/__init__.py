@@ -1,1 +1,19 @@
-"""data."""
+"""Text to tokens, in a stream and by several processes; token files to seeded batches.
+
+Promises: the same settings give the same token files, one seed the same batches in the same order, and memory
+does not grow with the text. Never trains on a document that is held out.
+"""
+
+__all__ = [
+    "amounts",
+    "batches",
+    "corpus",
+    "dataset",
+    "encode",
+    "manifests",
+    "settings",
+    "sources",
+    "split",
+    "tokenise",
+    "tokenizer_check",
+]

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tli.data.dataset import Source, commit
-from tli.data.sources import on_the_hub
+from tli.data import corpus
+from tli.data.corpus import matching_files
+from tli.data.dataset import Source, commit, may_be_on_the_hub
 from tli.errors import DataError, Problem
 from tli.files import read_regular
 
@@ -58,3 +59,10 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return manifest if sound and whole else None
+
+
+def on_the_hub(source: Source) -> bool:
+    """Whether a source is a dataset on the hub: neither built in, nor files, nor a folder."""
+    name = source.name
+    local = name.startswith("builtin:") or matching_files(name) or source.folder or corpus.names_files(name)
+    return not local and may_be_on_the_hub(name)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tli.data import corpus
 from tli.data.corpus import matches, matching_files
-from tli.data.dataset import Source, may_be_on_the_hub
+from tli.data.dataset import Source
+from tli.data.manifests import on_the_hub
 from tli.errors import Problem
 from tli.files import reader
 from tli.places import is_address, means_null
@@ -35,13 +36,6 @@ def source_problems(settings: DataSettings, where: str = "data") -> list[Problem
     problems += _overlap(settings, where)
     problems += _without_meaning(settings, where)
     return problems
-
-
-def on_the_hub(source: Source) -> bool:
-    """Whether a source is a dataset on the hub: neither built in, nor files, nor a folder."""
-    name = source.name
-    local = name.startswith("builtin:") or matching_files(name) or source.folder or corpus.names_files(name)
-    return not local and may_be_on_the_hub(name)
 
 
 def name_problems(source: str, place: str, *, needed: bool = True) -> Iterator[Problem]:

@@ -1,1 +1,17 @@
-"""growth."""
+"""A plan applied, to a model in memory or from folder to folder; its proof and its cost.
+
+Promises: both ways give the same model, and a folder that was written is whole. Never changes the base.
+"""
+
+__all__ = [
+    "attention_sizes",
+    "cost",
+    "experts_on_disk",
+    "importance",
+    "in_memory",
+    "layer_sizes",
+    "on_disk",
+    "verify",
+    "verify_by_running",
+    "verify_report",
+]

@@ -1,1 +1,6 @@
-"""on_ray."""
+"""All that knows Ray: trials on Ray Tune, jobs on a cluster, and whether one answers.
+
+Promises: Ray carries out what the schedule hands it, and may be lost at any moment. Never decides what runs.
+"""
+
+__all__ = ["head_node", "jobs_server", "packing", "searcher", "submit", "temp_dirs", "tuner", "watch"]

@@ -1,1 +1,6 @@
-"""search."""
+"""What to try next, and what to stop: the space, what the sampler sees, sampling, stopping rules.
+
+Promises: the same history and seed give the same proposal. Never sees the control, or a replicate.
+"""
+
+__all__ = ["halving", "sampling", "space", "stopping", "view"]
