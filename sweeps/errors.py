@@ -9,9 +9,9 @@ __all__ = [
     "LedgerHeldError",
     "PreemptedError",
     "Problem",
-    "RecalledError",
     "SpecError",
     "StaleAttemptError",
+    "StopRequestedError",
     "SweepError",
 ]
 
@@ -36,5 +36,5 @@ class PreemptedError(SweepError):
     """This process was told to go, in the middle of a trial."""
 
 
-class RecalledError(SweepError):
+class StopRequestedError(SweepError):
     """The driver wants no more of this trial, whose state nobody needs."""

@@ -55,7 +55,7 @@ class Folders:
         """Training states of a trial that may go on."""
         return self.trial(number) / "checkpoints"
 
-    def final(self, number: int, attempt: int) -> Path:
+    def model_dir(self, number: int, attempt: int) -> Path:
         """The model that one attempt at a trial trained; of a complete trial, its last attempt's counts.
 
         Each has its own, so that one that was given up and comes back late harms no other.
@@ -66,7 +66,7 @@ class Folders:
         """Where the threads of an attempt stood when it was ended because it did not go on."""
         return self.trial(number) / f"hung-{attempt}.txt"
 
-    def recalled(self, number: int, attempt: int) -> Path:
+    def stop_request(self, number: int, attempt: int) -> Path:
         """There, with the token of its assignment, once an attempt is to end; its worker looks for it."""
         return self.trial(number) / f"recalled-{attempt}"
 
@@ -92,20 +92,20 @@ class Folders:
                 raise OSError(errno.ENOTDIR, "Not a folder", str(place))
         return place
 
-    def recall(self, assignment: Assignment) -> None:
+    def request_stop(self, assignment: Assignment) -> None:
         """Have an attempt end at its next step.
 
         Raises:
             OSError: the mark cannot be written.
         """
-        path = self.recalled(assignment.number, assignment.attempt)
+        path = self.stop_request(assignment.number, assignment.attempt)
         self.make(path.parent)
         replace_file(path, assignment.token.encode())
 
-    def is_recalled(self, assignment: Assignment) -> bool:
+    def stop_requested(self, assignment: Assignment) -> bool:
         """Whether this handing out of the attempt was recalled, not an earlier study's of its number."""
         try:
-            mark = read_regular(self.recalled(assignment.number, assignment.attempt), _SMALL)
+            mark = read_regular(self.stop_request(assignment.number, assignment.attempt), _SMALL)
         except OSError:
             return False
         return mark == assignment.token.encode()
@@ -123,7 +123,7 @@ class Folders:
 
         With them goes what an attempt was writing when it was killed: the next one has a name of its own.
         """
-        kept = None if but is None else self.final(number, but)
+        kept = None if but is None else self.model_dir(number, but)
         for path in self._written(number):
             if path != kept and (path.match("final-*") or path.match(".final-*.tmp-*")):
                 shutil.rmtree(path, ignore_errors=True)
@@ -152,7 +152,7 @@ class Folders:
         return [Problem(str(place), "a link", expected, "moving what it names here") for place in found]
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def driver_lock(self) -> Iterator[None]:
         """Be the one driver of this sweep.
 
         The lock goes with the process, however it ends.

@@ -24,7 +24,9 @@ _SMALL = 4096  # bytes of a mark
 _ASIDE = re.compile(r"(.+)\.before-\d+")  # names of what was set aside
 
 
-def owner_of(identity: str, number: int, request: str | None, settings: Mapping[str, Any], steps: int) -> str:
+def owner_of(
+    study_uuid: str, number: int, request: str | None, settings: Mapping[str, Any], steps: int
+) -> str:
     """What a trial's states, curves and models bear: its study, its number, and a digest of what was trained.
 
     Args:
@@ -36,33 +38,35 @@ def owner_of(identity: str, number: int, request: str | None, settings: Mapping[
         steps: of training.
     """
     made = json.dumps([request, settings, steps], sort_keys=True).encode()
-    return f"{identity}/{number}/{hashlib.sha256(made).hexdigest()[:16]}"
+    return f"{study_uuid}/{number}/{hashlib.sha256(made).hexdigest()[:16]}"
 
 
-def identity_in(folder: Path) -> str | None:
+def study_uuid_in(folder: Path) -> str | None:
     """The identity of the study that writes in a sweep's folder; None where no mark can be read."""
     try:
         mark = json.loads(read_regular(folder / MARK, _SMALL))
     except (OSError, ValueError, RecursionError):
         return None
-    identity = mark.get("identity") if isinstance(mark, dict) else None
-    return identity if isinstance(identity, str) else None
+    study_uuid = mark.get("identity") if isinstance(mark, dict) else None
+    return study_uuid if isinstance(study_uuid, str) else None
 
 
-def refuse_others(folders: Folders, identity: str) -> None:
+def refuse_others(folders: Folders, study_uuid: str) -> None:
     """See that a sweep's folder is this study's, or empty.
 
     Raises:
         SpecError: another study wrote there.
     """
-    if identity_in(folders.sweep) != identity and _entries(folders):
+    if study_uuid_in(folders.sweep) != study_uuid and _entries(folders):
         got = "what another study of this name wrote"
         remedy = "--runs with this study's folder, or `sweeps run`, which sets the other's aside"
         raise SpecError(Problem(str(folders.sweep), got, "the folder of this study", remedy))
 
 
 @contextmanager
-def claimed(folders: Folders, identity: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def claimed(
+    folders: Folders, study_uuid: str, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
     """Have the sweep's folder be this study's; the caller holds it.
 
     What another study left there is set aside, renamed and whole, as NAME.before-1 and so on. What was set
@@ -77,10 +81,10 @@ def claimed(folders: Folders, identity: str, tell: Callable[[str], None] = lambd
         LedgerHeldError: another process has taken the new folder first.
         OSError: the folder cannot be renamed or written.
     """
-    if identity_in(folders.sweep) == identity:
+    if study_uuid_in(folders.sweep) == study_uuid:
         yield
         return
-    ours = next((each for each in _set_aside(folders) if identity_in(each) == identity), None)
+    ours = next((each for each in _set_aside(folders) if study_uuid_in(each) == study_uuid), None)
     moved = bool(_entries(folders))
     if moved:
         aside = _free(folders)
@@ -95,9 +99,9 @@ def claimed(folders: Folders, identity: str, tell: Callable[[str], None] = lambd
             folders.sweep.rmdir()
         ours.rename(folders.sweep)
         tell(f"{ours.name} is this study's: it is {folders.sweep} again")
-    with folders.held() if moved or ours is not None else nullcontext():
+    with folders.driver_lock() if moved or ours is not None else nullcontext():
         sync(folders.artifacts)
-        mark = json.dumps({"study": folders.name, "identity": identity}) + "\n"
+        mark = json.dumps({"study": folders.name, "identity": study_uuid}) + "\n"
         replace_file(folders.sweep / MARK, mark.encode())
         yield
 

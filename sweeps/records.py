@@ -113,7 +113,7 @@ class Assignment:
     steps: int
     report_steps: tuple[int, ...]  # steps at which the held-out loss is measured; the last is `steps`
     micro_batch_tokens: int | None = None  # in place of the recipe's, once the device's memory was too small
-    identity: str = ""  # of the study
+    study_uuid: str = ""  # of the study
     owner: str = ""  # what its states, curve and model bear
     token: str = ""  # of this one handing out
 
@@ -184,7 +184,7 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
-class Conclusion:
+class SweepCompletion:
     """One time that all of a budget was carried out; a sweep that is extended has several."""
 
     trials: int  # all that there were, replicates too

@@ -117,7 +117,7 @@ def _masked_inside(value: Any, level: int = 0) -> Any:
     return [_masked_inside(each, level + 1) for each in value] if isinstance(value, list | tuple) else value
 
 
-def shown(value: Any) -> str:
+def formatted(value: Any) -> str:
     """A value as a message shows it: as YAML would have it, short, on one line, without secrets."""
     if isinstance(value, str):
         text = masked(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli.shown import print_json
+from sweeps.cli.output import print_json
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tli.files import reader
-from tli.terminal import shown
+from tli.terminal import formatted
 
 CONFIG_LIMIT = 10_000_000  # bytes of a configuration; large ones have some hundred thousand
 DEEPEST = 100  # levels of lists and objects
@@ -104,7 +104,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in pairs:
         if name in result:
-            raise ValueError(f"{shown(name)} is in it twice")
+            raise ValueError(f"{formatted(name)} is in it twice")
         result[name] = value
     return result
 

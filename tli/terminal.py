@@ -24,12 +24,12 @@ def _visible(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def shown(value: Any, limit: int = 200) -> str:
+def formatted(value: Any, limit: int = 200) -> str:
     """A name or value as it may be shown: in ASCII, and not at any length."""
     text = ascii(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def spelled(text: str, limit: int = 200) -> str:
-    """A name as it may be shown in a place: as `shown`, without quotes."""
-    return shown(text, limit + 2).strip("'\"")
+def formatted_bare(text: str, limit: int = 200) -> str:
+    """A name as it may be shown in a place: as `formatted`, without quotes."""
+    return formatted(text, limit + 2).strip("'\"")

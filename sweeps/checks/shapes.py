@@ -50,7 +50,7 @@ def searched_shapes(spec: Spec) -> list[Injection]:
 
 _SHAPING = tuple(
     f"injection.{name}"
-    for name in ("method", "k", "layers", "after", "sets", "block", "m", "g", "experts.count")
+    for name in ("method", "k", "layers", "after", "least_important_sets", "block", "m", "g", "experts.count")
 )
 
 
@@ -97,7 +97,9 @@ def plan_of(injection: Injection | None, depth: int) -> Plan:
     the size is the same.
     """
     wanted = injection or Injection("none")
-    return plan_for(wanted, depth, change=[0.0] * depth if wanted.sets is not None else None)
+    return plan_for(
+        wanted, depth, block_influence=[0.0] * depth if wanted.least_important_sets is not None else None
+    )
 
 
 def _train(spec: Spec) -> str:

@@ -15,7 +15,7 @@ from sweeps import readonly_sqlite
 from sweeps.addresses import driven, file_of
 from sweeps.checks import machine
 from sweeps.errors import Problem, SpecError
-from sweeps.wording import masked, shown
+from sweeps.wording import formatted, masked
 
 _SECONDS = 1.5
 _MAGIC = b"SQLite format 3\x00"
@@ -46,7 +46,7 @@ def cluster(address: str, where: str = "--address") -> Iterator[Problem]:
         return
     expected = "HOST:PORT of its head node, ray://HOST:PORT, or auto"
     if address.startswith(("http://", "https://")):
-        got = f"{shown(address)}, the address of a jobs server"
+        got = f"{formatted(address)}, the address of a jobs server"
         yield Problem(where, got, expected, "sweeps submit, which takes that address")
         return
     host, port = _host_and_port(address)
@@ -54,11 +54,11 @@ def cluster(address: str, where: str = "--address") -> Iterator[Problem]:
         yield Problem(where, "an address with a user or a password in it", expected, "127.0.0.1:6379")
         return
     if host is None or port is None:
-        yield Problem(where, shown(address), expected, "127.0.0.1:6379")
+        yield Problem(where, formatted(address), expected, "127.0.0.1:6379")
         return
     if reason := _silence(host, port):
         expected = "the address of a Ray cluster that runs"
-        yield Problem(where, f"{shown(address)} ({reason})", expected, "`ray status` on its head node")
+        yield Problem(where, f"{formatted(address)} ({reason})", expected, "`ray status` on its head node")
 
 
 def _host_and_port(address: str) -> tuple[str | None, int | None]:

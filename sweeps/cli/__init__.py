@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sweeps.cli.shown import Command
+from sweeps.cli.output import Command
 from sweeps.cli.spec_commands import OF_SPECS, STOPPED
 from sweeps.cli.sweep_commands import OF_SWEEPS
 

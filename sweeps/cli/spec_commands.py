@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.shown import Command, print_json, print_text, strict_json
+from sweeps.cli.output import Command, print_json, print_text, strict_json
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:

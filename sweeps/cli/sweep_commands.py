@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.cli.shown import Command, print_json, print_text
+from sweeps.cli.output import Command, print_json, print_text
 
 
 def _status(options: argparse.Namespace) -> int:

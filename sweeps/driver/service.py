@@ -19,7 +19,7 @@ from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
-from sweeps.wording import masked, shown
+from sweeps.wording import formatted, masked
 from sweeps.worker.trial import for_workers
 
 if TYPE_CHECKING:
@@ -75,24 +75,24 @@ def run(
     if _nothing_left(spec):
         runner = "inline"  # no cluster is started for that
     with ExitStack() as stack:
-        stack.enter_context(folders.held())
+        stack.enter_context(folders.driver_lock())
         working = for_workers(spec, checked.base.revision)
         text = stack.enter_context(_Tokenising(working, checked.base, watcher))
         cluster = stack.enter_context(ExitStack())
         parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
         # Made while the cluster started; text that will not do ends it here.
-        material = {"base": checked.base.fingerprint, "text": text.digest()}
+        input_digests = {"base": checked.base.fingerprint, "text": text.digest()}
         ledger = stack.enter_context(
-            Ledger.driven(spec.study_url, spec, material, depth=checked.base.facts.depth)
+            Ledger.driven(spec.study_url, spec, input_digests, depth=checked.base.facts.depth)
         )
-        stack.enter_context(claimed(folders, ledger.study.identity, watcher.note))
+        stack.enter_context(claimed(folders, ledger.study.study_uuid, watcher.note))
         folders.write_spec(spec.to_json())
         tracker = open_tracker(
             spec.tracking.uri if spec.tracking else None,
             study=spec.name,
             folder=folders.sweep,
             artifacts=root,
-            identity=ledger.study.identity,
+            study_uuid=ledger.study.study_uuid,
         )
         stack.push(_Closing(tracker, watcher, spec.name))
         sweep = Sweep(spec, folders, ledger)
@@ -104,14 +104,14 @@ def run(
             parallel=parallel,
             on_change=watcher.update,
             on_end=_Tidying(sweep).ended,
-            recall=folders.recall,
+            request_stop=folders.request_stop,
         )
         _carry_out(agenda, runner, working)
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
             raise KeyboardInterrupt  # Tune returns when it is interrupted
-        ledger.conclude(agenda.ended_by)
+        ledger.record_completion(agenda.ended_by)
         show_conclusions(tracker, sweep)
         cluster.close()  # while MLflow is told the rest
     return sweep
@@ -133,7 +133,7 @@ def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
     problems = spec_conflicts(stored, spec)
     have, want = stored.budget.to_json(), spec.budget.to_json()
     for name in () if extend else raised(stored.budget, spec.budget):
-        got, ours = shown(want[name]), f"{shown(have[name])}, the study's own"
+        got, ours = formatted(want[name]), f"{formatted(have[name])}, the study's own"
         problems.append(Problem(f"budget.{name}", got, ours, f"--extend, or --set budget.{name}={got}"))
     return problems
 

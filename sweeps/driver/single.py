@@ -12,7 +12,7 @@ from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.results.sweep import NoSweepError, found
 from sweeps.spec import Spec
-from sweeps.worker.trial import Slot, for_workers, run_trial
+from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 
 
 def run_one(spec: Spec, number: int, out: Path, *, where: str | None = None) -> Iterator[tuple[Point, ...]]:
@@ -28,7 +28,7 @@ def run_one(spec: Spec, number: int, out: Path, *, where: str | None = None) -> 
         SpecError: there is no such trial.
     """
     assignment = assignment_of(spec, number, where)
-    return run_trial(Slot(for_workers(spec)), assignment, Folders(out.absolute(), spec.name))
+    return run_trial(WorkerContext(for_workers(spec)), assignment, Folders(out.absolute(), spec.name))
 
 
 def calibrate(spec: Spec, steps: int = 3) -> float:
@@ -47,7 +47,7 @@ def calibrate(spec: Spec, steps: int = 3) -> float:
         report_steps=(1, 1 + steps),  # the first step warms up
     )
     with tempfile.TemporaryDirectory(prefix="sweeps-calibrate-") as scratch:
-        first, last = run_trial(Slot(working), assignment, Folders(Path(scratch), spec.name))
+        first, last = run_trial(WorkerContext(working), assignment, Folders(Path(scratch), spec.name))
     return (last[0].flops - first[0].flops) / (last[0].seconds - first[0].seconds)
 
 

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger.attributes import StudyAttributes
 from sweeps.ledger.search.stopping import StoppingRule
-from sweeps.ledger.search.view import SeenStudy
+from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.mirror import Mirror
 from sweeps.ledger.store.trials import (
     AMOUNTS,
@@ -35,7 +35,7 @@ class Attempts:
         self.spec = spec
         self.study = study
         self._mirror = mirror
-        self._seen = SeenStudy(spec.name, mirror)
+        self._seen = SearchView(spec.name, mirror)
         stopping = spec.stopping
         self._rule = StoppingRule(
             stopping.rule, on=stopping.on, steps=spec.steps, grace=stopping.grace, keep=stopping.keep
@@ -54,7 +54,7 @@ class Attempts:
         with self._mirror.event(number):
             return self._reported(trial, points)
 
-    def give_up(self, number: int, attempt: int, point: Point, *, by: str) -> None:
+    def mark_stopped(self, number: int, attempt: int, point: Point, *, by: str) -> None:
         """Write down that a trial is stopped by something else than the stopping rule, before it is.
 
         Raises:

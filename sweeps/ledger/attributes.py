@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.search.stopping import REFERENCE
 from sweeps.ledger.store.loading import legible
-from sweeps.ledger.store.storage import FINISHED, IDENTITY, LAYERS, MATERIAL, WALL
-from sweeps.records import Conclusion
+from sweeps.ledger.store.storage import FINISHED, IDENTITY, INPUT_DIGESTS, LAYERS, WALL
+from sweeps.records import SweepCompletion
 
 Value = TypeVar("Value")
 
@@ -26,14 +26,14 @@ class StudyAttributes:
         self._storage, self._study_id, self._name = storage, study_id, name
 
     @property
-    def identity(self) -> str:
+    def study_uuid(self) -> str:
         """What tells this study from another that takes its name later."""
         return self._read(IDENTITY, _identity)
 
     @property
-    def material(self) -> dict[str, str]:
+    def input_digests(self) -> dict[str, str]:
         """Digests of the base and the text of all its trials, as far as they are known."""
-        return self._read(MATERIAL, _texts, {})
+        return self._read(INPUT_DIGESTS, _texts, {})
 
     @property
     def layers(self) -> int | None:
@@ -46,13 +46,13 @@ class StudyAttributes:
             self._set(LAYERS, layers)
 
     @property
-    def conclusions(self) -> list[Conclusion]:
+    def completions(self) -> list[SweepCompletion]:
         """Each time that the agenda of a budget was carried out, the first one first."""
-        return self._read(FINISHED, _conclusions, [])
+        return self._read(FINISHED, _completions, [])
 
-    def conclude(self, now: Conclusion) -> None:
+    def record_completion(self, now: SweepCompletion) -> None:
         """The agenda of a budget is carried out; saying it again is harmless."""
-        before = self.conclusions
+        before = self.completions
         if not before or replace(before[-1], time=now.time) != now:
             self._set(FINISHED, [asdict(each) for each in (*before, now)])
 
@@ -119,8 +119,8 @@ def _amount(value: Any) -> float:
     return value
 
 
-def _conclusions(value: Any) -> list[Conclusion]:
-    found = [Conclusion(**each) for each in value]
+def _completions(value: Any) -> list[SweepCompletion]:
+    found = [SweepCompletion(**each) for each in value]
     for each in found:
         whole = isinstance(each.trials, int) and not isinstance(each.trials, bool) and each.trials >= 0
         if not (whole and isinstance(each.budget, dict) and isinstance(each.ended_by, str)):

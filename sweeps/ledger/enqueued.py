@@ -11,7 +11,7 @@ from sweeps.records import Role
 from sweeps.spec import Spec
 
 
-def settle(number: int, mirror: Mirror, proposals: Proposals, spec: Spec) -> bool:
+def complete_enqueued(number: int, mirror: Mirror, proposals: Proposals, spec: Spec) -> bool:
     """Complete the parameters of an enqueued trial and write its settings; whether it can be run.
 
     One that cannot ends as FAIL. After a kill before that it is done again.

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes
-from sweeps.ledger.enqueued import settle
+from sweeps.ledger.enqueued import complete_enqueued
 from sweeps.ledger.search.sampling import Proposals
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
@@ -41,7 +41,7 @@ from sweeps.ledger.store.trials import (
     template,
 )
 from sweeps.ownership import owner_of
-from sweeps.records import Assignment, Conclusion, Role, State, TrialRecord
+from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
 from sweeps.spec import LIMITS, Spec
 from sweeps.spec.equivalence import key, replaced
 
@@ -55,7 +55,7 @@ class Ledger(Attempts):
         self._study_id = storage.get_study_id_from_name(spec.name)
         study = StudyAttributes(storage, self._study_id, spec.name)
         super().__init__(
-            spec, study, Mirror(storage, self._study_id, spec, study.identity, Space.of(spec).fits)
+            spec, study, Mirror(storage, self._study_id, spec, study.study_uuid, Space.of(spec).fits)
         )
         self.depth = study.layers if depth is None else depth  # of the base; None where it is not known
         self.space = Space.of(spec)
@@ -70,7 +70,7 @@ class Ledger(Attempts):
 
     @classmethod
     def open(
-        cls, url: str, spec: Spec, material: Mapping[str, str] | None = None, *, depth: int | None = None
+        cls, url: str, spec: Spec, input_digests: Mapping[str, str] | None = None, *, depth: int | None = None
     ) -> Ledger:
         """The study of this spec, made now if it does not exist.
 
@@ -81,10 +81,10 @@ class Ledger(Attempts):
             depth: layers of the base.
 
         Raises:
-            SpecError: the study belongs to another spec, or to other material; every difference is shown.
+            SpecError: the study belongs to another spec, or to other inputs; every difference is shown.
         """
         storage = open_storage(url)
-        make(storage, spec, material or {})
+        make(storage, spec, input_digests or {})
         ledger = cls(storage, spec, depth)
         if depth is not None:
             ledger.study.note_layers(depth)
@@ -93,7 +93,7 @@ class Ledger(Attempts):
     @classmethod
     @contextmanager
     def driven(
-        cls, url: str, spec: Spec, material: Mapping[str, str] | None = None, *, depth: int | None = None
+        cls, url: str, spec: Spec, input_digests: Mapping[str, str] | None = None, *, depth: int | None = None
     ) -> Iterator[Ledger]:
         """As `open`, for the one process that drives the sweep: its writes are fenced by a lease.
 
@@ -104,7 +104,7 @@ class Ledger(Attempts):
         storage = open_storage(url)
         refuse_foreign(storage, spec.name)
         with hold(engine_of(storage), unused_study(storage, spec.name), spec.name) as lease:
-            ledger = cls.open(url, spec, material, depth=depth)
+            ledger = cls.open(url, spec, input_digests, depth=depth)
             ledger._lease = lease
             ledger._mirror.exclusive = True
             try:
@@ -132,7 +132,7 @@ class Ledger(Attempts):
     @property
     def finished(self) -> bool:
         """Whether running the sweep again would find nothing to do."""
-        last = next(iter(self.study.conclusions[::-1]), None)
+        last = next(iter(self.study.completions[::-1]), None)
         if last is None or last.budget != self.spec.budget.to_json():
             return False
         # What is enqueued waits for more of what was used up.
@@ -145,14 +145,14 @@ class Ledger(Attempts):
         found = standing(engine_of(self._storage), self._study_id)
         return found.holder if found is not None and found.alive else None
 
-    def conclude(self, ended_by: str) -> None:
+    def record_completion(self, ended_by: str) -> None:
         """The agenda of this budget is carried out; saying it again is harmless.
 
         Args:
             ended_by: what ended the search.
         """
         budget = self.spec.budget.to_json()
-        self.study.conclude(Conclusion(len(self.trials()), budget, time.time(), ended_by))
+        self.study.record_completion(SweepCompletion(len(self.trials()), budget, time.time(), ended_by))
 
     # -- what was asked ----------------------------------------------------------------------------
 
@@ -169,9 +169,9 @@ class Ledger(Attempts):
         """Trials that count against the budget: all but replicates, and what cannot be run."""
         return self._mirror.asked
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """See what was changed from outside: a driver sees at once only what is new."""
-        self._mirror.look_again()
+        self._mirror.refresh()
 
     def record(self, number: int) -> TrialRecord:
         """One trial."""
@@ -179,8 +179,8 @@ class Ledger(Attempts):
 
     def owner(self, record: TrialRecord) -> str:
         """What the states, the curve and the models of a trial bear."""
-        identity = self._mirror.identity
-        return owner_of(identity, record.number, record.request, record.settings, record.steps)
+        study_uuid = self._mirror.study_uuid
+        return owner_of(study_uuid, record.number, record.request, record.settings, record.steps)
 
     def start(
         self,
@@ -227,7 +227,7 @@ class Ledger(Attempts):
                     return assignment
         return None
 
-    def retake(self, number: int) -> Assignment | None:
+    def requeue(self, number: int) -> Assignment | None:
         """Hand out a trial again whose worker or driver is gone, as its next attempt.
 
         None for one that was ended from outside meanwhile, or is not run here, or that ends here: the
@@ -252,7 +252,7 @@ class Ledger(Attempts):
 
     def _settled(self, number: int) -> Assignment | None:
         """An enqueued trial that was taken, if it can be run."""
-        done = settle(number, self._mirror, self._proposals, self.spec)
+        done = complete_enqueued(number, self._mirror, self._proposals, self.spec)
         return self._assignment(number) if done else None
 
     def _create(
@@ -269,7 +269,7 @@ class Ledger(Attempts):
         return self._assignment(number)
 
     def _assignment(self, number: int) -> Assignment:
-        return assignment_of(self._mirror.trial(number), self.spec, self._mirror.identity)
+        return assignment_of(self._mirror.trial(number), self.spec, self._mirror.study_uuid)
 
 
 def _alike(baseline: Mapping[str, Any], depth: int | None, params: Mapping[str, Any]) -> Hashable:

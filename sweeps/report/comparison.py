@@ -23,7 +23,7 @@ def comparison_text(comparison: Comparison) -> str:
         section("Ahead", _inset(_ahead(comparison))),
         section(f"Spent to reach the base's own loss, {loss(base)}", _inset(_reached(comparison))),
         indented(" ".join(_legend(comparison)), by=0),
-        section("Know before you believe it", bullets(comparison.warnings)),
+        section("Caveats", bullets(comparison.warnings)),
     )
 
 
@@ -89,12 +89,12 @@ def _ahead(comparison: Comparison) -> list[str]:
         if len(each.order) > 1:
             first, second = each.order[:2]
             by = f"{each.mean(second) - each.mean(first):.4f}"
-            settled = "-"
+            significant = "-"
             if each.lead is not None and each.lead.half_width is not None:
                 by += f" ± {each.lead.half_width:.4f}"
-                settled = "yes" if each.lead.settled else "no"
-            rows.append((_NAMES[each.axis], who[first], who[second], by, settled))
-    header = ("", "lowest", "next", "by", "settled")
+                significant = "yes" if each.lead.significant else "no"
+            rows.append((_NAMES[each.axis], who[first], who[second], by, significant))
+    header = ("", "lowest", "next", "by", "significant")
     return table(header, rows, left={0, 1, 2, 4}) if rows else []
 
 
@@ -139,7 +139,7 @@ def _number(entry: Entry, comparison: Comparison) -> str:
 def _legend(comparison: Comparison) -> Iterator[str]:
     yield "*: the lowest. Each column is read where the first curve ends, on the lines between measurements."
     if len(comparison.seeds) > 1:
-        yield "±: 95 % t intervals, paired by seed; settled: without 0."
+        yield "±: 95 % t intervals, paired by seed; significant: without 0."
     if comparison.base_loss is not None:
         yield "0: has the base's loss from the start."
     yield (

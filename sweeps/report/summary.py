@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.next_commands import next_commands
-from sweeps.results.paired import Contender, Difference
+from sweeps.results.paired import Candidate, Difference
 from sweeps.results.selection import Ending, Verdict, finalists
 from sweeps.text import WIDTH, bullets, indented, join, pairs, section, table
 
@@ -50,7 +50,7 @@ def summary_text(
         _comparison(verdict),
         _stopped(verdict, records),
         _failed(verdict),
-        section("Know before you believe it", bullets(verdict.warnings)),
+        section("Caveats", bullets(verdict.warnings)),
         section("Where", pairs(places)),
         section("Next", pairs(next_commands(verdict, known, spec, runs, ended))),
     )
@@ -58,7 +58,7 @@ def summary_text(
 
 def best_text(verdict: Verdict) -> str:
     """The best configuration and what it is better than."""
-    warnings = section("Know before you believe it", bullets(verdict.warnings))
+    warnings = section("Caveats", bullets(verdict.warnings))
     return join(_best(verdict) or ["No trial has finished yet."], _comparison(verdict), warnings)
 
 
@@ -150,7 +150,7 @@ def _best(verdict: Verdict) -> list[str]:
     return [title, *pairs(facts), *_tie(verdict, best)]
 
 
-def _tie(verdict: Verdict, best: Contender) -> list[str]:
+def _tie(verdict: Verdict, best: Candidate) -> list[str]:
     if not verdict.tied:
         return []
     numbers = ", ".join(str(number) for number in sorted([verdict.finalists[0].number, *verdict.tied]))
@@ -165,30 +165,30 @@ def _comparison(verdict: Verdict) -> list[str]:
     if not verdict.finalists:
         return []
     listed = list(verdict.finalists)
-    shown = {contender.number for contender in listed}
+    shown = {candidate.number for candidate in listed}
     listed += [c for c in (verdict.baseline, verdict.control) if c and c.number not in shown]
     rows = [
         (
-            f"{contender.number}{_mark(contender, verdict)}",
-            str(len(contender.losses)),
-            f"{contender.mean:.4f}",
-            _interval(contender.against_control),
-            _interval(contender.against_baseline),
-            _chance(contender.chance_best),
-            _cost(contender, verdict.control),
+            f"{candidate.number}{_mark(candidate, verdict)}",
+            str(len(candidate.losses)),
+            f"{candidate.mean:.4f}",
+            _interval(candidate.against_control),
+            _interval(candidate.against_baseline),
+            _chance(candidate.chance_best),
+            _cost(candidate, verdict.control),
         )
-        for contender in listed
+        for candidate in listed
     ]
     rows_shown = table(
         ("trial", "seeds", "loss", "vs control", "vs baseline", "P(best)", "FLOPs"), rows, left={0}
     )
-    settings = [_contender_note(contender) for contender in listed]
+    settings = [_candidate_note(candidate) for candidate in listed]
     lines = rows_shown[:1]
     for row, note in zip(rows_shown[1:], settings, strict=True):
         lines += [row, *indented(note, by=4)]
     legend = "Loss: mean over seeds, nats per token, at equal tokens and not at equal compute. "
     legend += "Differences: paired by seed, with 95 % t intervals."
-    if any(contender.chance_best is not None for contender in listed):
+    if any(candidate.chance_best is not None for candidate in listed):
         legend += (
             " P(best): share of bootstrap draws of the seeds in which it has the lowest mean of all here."
         )
@@ -196,26 +196,26 @@ def _comparison(verdict: Verdict) -> list[str]:
     return ["Finalists", *(f"  {line}" for line in lines), *indented(legend)]
 
 
-def _mark(contender: Contender, verdict: Verdict) -> str:
-    return " best" if contender.number == verdict.best else ""
+def _mark(candidate: Candidate, verdict: Verdict) -> str:
+    return " best" if candidate.number == verdict.best else ""
 
 
-def _contender_note(contender: Contender) -> str:
-    if contender.role is Role.CONTROL:
+def _candidate_note(candidate: Candidate) -> str:
+    if candidate.role is Role.CONTROL:
         return "control: the original model, trained on"
-    if contender.settings.get("injection", {}).get("method") == "none":
-        rate = contender.settings["recipe"]["learning_rate"]
+    if candidate.settings.get("injection", {}).get("method") == "none":
+        rate = candidate.settings["recipe"]["learning_rate"]
         return f"control: the original model, trained on at its best rate, {_value(rate)}"
-    label = "baseline: " if contender.role is Role.BASELINE else ""
-    return label + settings_text(contender.params)
+    label = "baseline: " if candidate.role is Role.BASELINE else ""
+    return label + settings_text(candidate.params)
 
 
 def _chance(chance: float | None) -> str:
     return "-" if chance is None else f"{chance:.0%}"
 
 
-def _cost(contender: Contender, control: Contender | None) -> str:
-    ours, theirs = contender.flops_per_token, control.flops_per_token if control else None
+def _cost(candidate: Candidate, control: Candidate | None) -> str:
+    ours, theirs = candidate.flops_per_token, control.flops_per_token if control else None
     return f"{ours / theirs:.2f}x" if ours and theirs else "-"
 
 
@@ -251,7 +251,7 @@ def _difference_in_words(delta: Difference) -> str:
     direction = "better" if delta.mean < 0 else "worse"
     if delta.half_width is None:
         return f"{_interval(delta)} ({direction}; one seed, no interval)"
-    judgement = direction if delta.settled else "not settled: the interval holds 0"
+    judgement = direction if delta.significant else "not significant: the interval holds 0"
     return f"{_interval(delta)} ({judgement}; n={delta.n} seeds, 95 %)"
 
 
@@ -262,8 +262,8 @@ def _interval(delta: Difference | None) -> str:
     return f"{delta.mean:+.4f}{spread}"
 
 
-def _over(contender: Contender) -> str:
-    seeds = len(contender.losses)
+def _over(candidate: Candidate) -> str:
+    seeds = len(candidate.losses)
     return f", mean of {seeds} seeds" if seeds > 1 else ", one seed"
 
 

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.results.paired import Contender
+from sweeps.results.paired import Candidate
 
 
 def caveats(
     originals: Sequence[TrialRecord],
-    finalists: Sequence[Contender],
-    control: Contender | None,
-    baseline: Contender | None,
+    finalists: Sequence[Candidate],
+    control: Candidate | None,
+    baseline: Candidate | None,
 ) -> tuple[str, ...]:
     """One sentence each, most important first. `originals` are the trials without the replicates."""
     return (
@@ -27,7 +27,7 @@ def caveats(
     )
 
 
-def _nothing_found(originals: Sequence[TrialRecord], finalists: Sequence[Contender]) -> Iterator[str]:
+def _nothing_found(originals: Sequence[TrialRecord], finalists: Sequence[Candidate]) -> Iterator[str]:
     if finalists:
         return
     reasons = Counter(
@@ -38,7 +38,7 @@ def _nothing_found(originals: Sequence[TrialRecord], finalists: Sequence[Contend
 
 
 def _missing(
-    originals: Sequence[TrialRecord], finalists: Sequence[Contender], role: Role, found: Contender | None
+    originals: Sequence[TrialRecord], finalists: Sequence[Candidate], role: Role, found: Candidate | None
 ) -> Iterator[str]:
     if found or not finalists:
         return
@@ -55,13 +55,13 @@ def _missing(
     yield f"the {role} (trial {record.number}) {fate}: nothing is compared with it"
 
 
-def _against_control(finalists: Sequence[Contender]) -> Iterator[str]:
+def _against_control(finalists: Sequence[Candidate]) -> Iterator[str]:
     if not finalists or finalists[0].against_control is None:
         return
     winner, delta = finalists[0].number, finalists[0].against_control
     if delta.half_width is None:
         return  # said once for everything by `_seeds`
-    if not delta.settled:
+    if not delta.significant:
         yield (
             f"trial {winner} is not shown to differ from the control: its difference is {delta.mean:+.4f} "
             f"± {delta.half_width:.4f} (n={delta.n}); more seeds or a larger budget may decide"
@@ -74,18 +74,18 @@ def _against_control(finalists: Sequence[Contender]) -> Iterator[str]:
 
 
 def _seeds(
-    finalists: Sequence[Contender], control: Contender | None, baseline: Contender | None
+    finalists: Sequence[Candidate], control: Candidate | None, baseline: Candidate | None
 ) -> Iterator[str]:
-    compared = {contender.number: contender for contender in [*finalists, control, baseline] if contender}
+    compared = {candidate.number: candidate for candidate in [*finalists, control, baseline] if candidate}
     if finalists and len(finalists[0].losses) == 1:
         yield "one seed: no intervals, so small differences between trials may be chance"
-    for contender in compared.values():
-        for seed, reason in contender.failed_seeds.items():
-            yield f"the replicate of trial {contender.number} with seed {seed} failed: {reason}"
+    for candidate in compared.values():
+        for seed, reason in candidate.failed_seeds.items():
+            yield f"the replicate of trial {candidate.number} with seed {seed} failed: {reason}"
     for finalist in finalists[1:]:
         if finalist.failed_seeds and not finalists[0].failed_seeds and finalist.mean < finalists[0].mean:
             yield f"trial {finalist.number} has a lower mean than the winner, but failed under some seed"
-    waiting = [str(contender.number) for contender in compared.values() if contender.open_seeds]
+    waiting = [str(candidate.number) for candidate in compared.values() if candidate.open_seeds]
     if waiting:
         yield f"not all seeds have finished yet, so this may change: trials {', '.join(waiting)}"
 

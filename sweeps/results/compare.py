@@ -20,7 +20,7 @@ from sweeps.results.sweep import Sweep, find
 from sweeps.spec.equivalence import value_at
 from sweeps.spec.faults import nearest_setting, settings_below
 from sweeps.spec.model import CATALOGUE
-from sweeps.wording import shown
+from sweeps.wording import formatted
 from tli.errors import CheckpointError
 from tli.models.base import Base
 
@@ -75,7 +75,7 @@ def _refuse_unknown(by: str | None) -> None:
     known = settings_below(CATALOGUE, "trial.")
     if by is not None and by not in known:
         remedy = (nearest_setting(f"trial.{by}", CATALOGUE) or "").removeprefix("trial.")
-        raise SpecError(Problem("--by", shown(by), "a dotted path in trial", remedy))
+        raise SpecError(Problem("--by", formatted(by), "a dotted path in trial", remedy))
 
 
 def _entries(
@@ -188,7 +188,7 @@ def _told_apart(one: Sweep, other: Sweep) -> Iterator[tuple[str, str, str]]:
         "text": ([getattr(sweep.spec.data, field) for field in _TEXT] for sweep in (one, other)),
     }
     for what, (ours, theirs) in named.items():
-        known = [sweep.ledger.study.material.get(what) for sweep in (one, other)]
+        known = [sweep.ledger.study.input_digests.get(what) for sweep in (one, other)]
         by_digest = None not in known
         if (known[0] != known[1]) if by_digest else (ours != theirs):
             digests = [f" (digest {digest[:12]})" if digest else "" for digest in known]

@@ -49,7 +49,7 @@ def _no_weights(sweep: Sweep, records: Mapping[int, TrialRecord], chosen: int, o
         got, again = f"one that is {state.value.lower()}", f"`sweeps status {sweep.spec.name}`, and waiting"
         return Problem(where, got, "a complete trial", again)
     words = {State.PRUNED: "one that was stopped early", State.FAIL: "one that failed"}
-    final = sweep.folders.final(chosen, records[chosen].attempt)
+    final = sweep.folders.model_dir(chosen, records[chosen].attempt)
     lost = "were not kept" if not final.exists() else "in its folder are another study's, or another trial's"
     got = words.get(state, f"one whose weights {lost}")
     kept = f"one of the trials that were kept: {', '.join(held) or 'none'}"

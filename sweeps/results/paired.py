@@ -32,13 +32,13 @@ class Difference:
     bootstrap: tuple[float, float] | None = None  # 95 % interval of the mean, as `half_width`
 
     @property
-    def settled(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval exists and leaves out 0, so that the sign can be believed."""
         return self.half_width is not None and abs(self.mean) > self.half_width
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """One configuration and its losses at budget (nats per token) by seed; the first is the trial's own."""
 
     number: int

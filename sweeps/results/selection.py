@@ -18,11 +18,11 @@ from typing import Any
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.bootstrap import chances
 from sweeps.results.caveats import caveats
-from sweeps.results.paired import Contender, Difference, difference
+from sweeps.results.paired import Candidate, Difference, difference
 from sweeps.spec.equivalence import key, value_at
 
 __all__ = [
-    "Contender",
+    "Candidate",
     "Difference",
     "Ending",
     "Verdict",
@@ -49,9 +49,9 @@ class Ending:
 class Verdict:
     """The answer of a sweep so far. `best` is what `sweeps best` shows and `sweeps export` hands over."""
 
-    finalists: tuple[Contender, ...]  # the winner first
-    control: Contender | None
-    baseline: Contender | None
+    finalists: tuple[Candidate, ...]  # the winner first
+    control: Candidate | None
+    baseline: Candidate | None
     best: int | None  # the cheapest of the winner and those tied with it
     winner: int | None  # lowest mean loss over the seeds that the finalists share
     tied: tuple[int, ...]  # finalists whose difference from the winner is not settled
@@ -63,24 +63,24 @@ class Verdict:
     warnings: tuple[str, ...]  # what to know before believing it
 
     @property
-    def chosen(self) -> Contender | None:
+    def chosen(self) -> Candidate | None:
         """The contender that `best` names."""
         return next((finalist for finalist in self.finalists if finalist.number == self.best), None)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; never a NaN."""
-        contenders = {
-            "finalists": [_contender_json(finalist) for finalist in self.finalists],
-            "control": _contender_json(self.control) if self.control else None,
-            "baseline": _contender_json(self.baseline) if self.baseline else None,
+        candidates = {
+            "finalists": [_candidate_json(finalist) for finalist in self.finalists],
+            "control": _candidate_json(self.control) if self.control else None,
+            "baseline": _candidate_json(self.baseline) if self.baseline else None,
         }
         plain = asdict(replace(self, finalists=(), control=None, baseline=None))
-        value: dict[str, Any] = json.loads(json.dumps(plain | contenders, allow_nan=False, default=str))
+        value: dict[str, Any] = json.loads(json.dumps(plain | candidates, allow_nan=False, default=str))
         return value
 
 
-def _contender_json(contender: Contender) -> dict[str, Any]:
-    return {**asdict(contender), "mean": contender.mean}
+def _candidate_json(candidate: Candidate) -> dict[str, Any]:
+    return {**asdict(candidate), "mean": candidate.mean}
 
 
 def finalists(
@@ -154,15 +154,15 @@ def verdict(
     """What the sweep has found so far; can be asked at any time, on any records. `depth` is the base's."""
     others = [record for record in records if not record.ours]
     records = sorted((record for record in records if record.ours), key=lambda record: record.number)
-    chosen = [_contender(record, records, seeds) for record in finalists(records, top, per, depth=depth)]
+    chosen = [_candidate(record, records, seeds) for record in finalists(records, top, per, depth=depth)]
     control, baseline = (
-        _contender(record, records, seeds) if record else None for record in _references(records)
+        _candidate(record, records, seeds) if record else None for record in _references(records)
     )
-    compared = [_with_differences(contender, control, baseline) for contender in _ranked(chosen)]
+    compared = [_with_differences(candidate, control, baseline) for candidate in _ranked(chosen)]
     for place, other in enumerate(compared[1:], start=1):
         compared[place] = replace(other, against_winner=difference(other.losses, compared[0].losses))
     chance = chances({c.number: c.losses for c in (*compared, control, baseline) if c and not c.failed_seeds})
-    compared = [replace(contender, chance_best=chance.get(contender.number)) for contender in compared]
+    compared = [replace(candidate, chance_best=chance.get(candidate.number)) for candidate in compared]
     control, baseline = (
         replace(each, chance_best=chance.get(each.number)) if each else None for each in (control, baseline)
     )
@@ -215,7 +215,7 @@ def _references(records: Sequence[TrialRecord]) -> tuple[TrialRecord | None, Tri
     return control_of(records), baseline
 
 
-def _contender(record: TrialRecord, records: Sequence[TrialRecord], seeds: int) -> Contender:
+def _candidate(record: TrialRecord, records: Sequence[TrialRecord], seeds: int) -> Candidate:
     replicates = [r for r in records if r.role is Role.REPLICATE and r.replicate_of == record.number]
     losses = {r.seed: _value(r) for r in [record, *sorted(replicates, key=lambda r: r.seed)] if _done(r)}
     # A replicate that ended any other way than with a finite loss has failed, whatever its state is called.
@@ -225,7 +225,7 @@ def _contender(record: TrialRecord, records: Sequence[TrialRecord], seeds: int) 
         if r.state.finished and r.seed not in losses
     }
     wanted = range(record.seed, record.seed + seeds)
-    return Contender(
+    return Candidate(
         number=record.number,
         role=record.role,
         params=dict(record.params),
@@ -238,24 +238,24 @@ def _contender(record: TrialRecord, records: Sequence[TrialRecord], seeds: int) 
     )
 
 
-def _ranked(contenders: list[Contender]) -> list[Contender]:
+def _ranked(candidates: list[Candidate]) -> list[Candidate]:
     """By mean loss over the seeds that all share; those that failed under some seed after those that did not.
 
     Means over different seeds would compare the seeds. Those with a failure are left out of the sharing too,
     or one failed replicate would cost every other finalist that seed.
     """
-    steady = [contender for contender in contenders if not contender.failed_seeds] or contenders
-    shared = set.intersection(*(set(contender.losses) for contender in steady)) if steady else set()
+    steady = [candidate for candidate in candidates if not candidate.failed_seeds] or candidates
+    shared = set.intersection(*(set(candidate.losses) for candidate in steady)) if steady else set()
 
-    def key(contender: Contender) -> tuple[bool, float, float, int]:
-        seeds = shared & contender.losses.keys() or contender.losses.keys()
-        loss = fmean(contender.losses[seed] for seed in seeds)
-        return contender not in steady, loss, contender.flops_per_token or math.inf, contender.number
+    def key(candidate: Candidate) -> tuple[bool, float, float, int]:
+        seeds = shared & candidate.losses.keys() or candidate.losses.keys()
+        loss = fmean(candidate.losses[seed] for seed in seeds)
+        return candidate not in steady, loss, candidate.flops_per_token or math.inf, candidate.number
 
-    return sorted(contenders, key=key)
+    return sorted(candidates, key=key)
 
 
-def _with_differences(ours: Contender, control: Contender | None, baseline: Contender | None) -> Contender:
+def _with_differences(ours: Candidate, control: Candidate | None, baseline: Candidate | None) -> Candidate:
     return replace(
         ours,
         against_control=difference(ours.losses, control.losses) if control else None,
@@ -265,21 +265,21 @@ def _with_differences(ours: Contender, control: Contender | None, baseline: Cont
     )
 
 
-def _is_tie(other: Contender, winner: Contender) -> bool:
+def _is_tie(other: Candidate, winner: Candidate) -> bool:
     """Whether an interval exists and holds 0. With one seed nothing is known, which is not a tie."""
     delta = other.against_winner
     if delta is None or delta.half_width is None or (other.failed_seeds and not winner.failed_seeds):
         return False
-    return not delta.settled
+    return not delta.significant
 
 
-def _cheapest(contenders: list[Contender]) -> int | None:
+def _cheapest(candidates: list[Candidate]) -> int | None:
     """The fewest FLOPs per token; the earlier of equals, and the first when some cost is not known."""
-    if not contenders:
+    if not candidates:
         return None
-    if any(contender.flops_per_token is None for contender in contenders):
-        return contenders[0].number
-    return min(contenders, key=lambda contender: contender.flops_per_token or 0.0).number
+    if any(candidate.flops_per_token is None for candidate in candidates):
+        return candidates[0].number
+    return min(candidates, key=lambda candidate: candidate.flops_per_token or 0.0).number
 
 
 def _count(records: Sequence[TrialRecord]) -> dict[str, int]:

@@ -51,7 +51,7 @@ class Sweep:
 
     def model_of(self, record: TrialRecord) -> Path | None:
         """The folder of the model that a trial trained; None where none was kept, or another's was."""
-        folder = self.folders.final(record.number, record.attempt)
+        folder = self.folders.model_dir(record.number, record.attempt)
         try:
             kept = read_lineage(folder)
         except CheckpointError:
@@ -71,13 +71,13 @@ class Sweep:
 
     def _text_notes(self) -> Iterator[str]:
         """Where there was less text than the spec makes of it; nothing where the token files are gone."""
-        counts = token_counts(self.folders.tokens, self.ledger.study.material.get("text", ""))
+        counts = token_counts(self.folders.tokens, self.ledger.study.input_digests.get("text", ""))
         return amount_notes(self.spec, *counts) if counts is not None else iter(())
 
     @property
     def ended_by(self) -> str | None:
         """What ended the search the last time: the name of a setting of the budget, or `search`."""
-        return next((each.ended_by for each in reversed(self.ledger.study.conclusions)), None)
+        return next((each.ended_by for each in reversed(self.ledger.study.completions)), None)
 
     @property
     def used_up(self) -> tuple[str, float] | None:

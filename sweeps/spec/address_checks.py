@@ -11,7 +11,7 @@ from sweeps.spec.settings import (
     StorageSettings,
     TrackingSettings,
 )
-from sweeps.wording import Fault, shown
+from sweeps.wording import Fault, formatted
 from tli.places import expanded
 
 
@@ -27,7 +27,7 @@ def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) 
         yield Fault(problem.where, problem.got, problem.expected, problem.remedy)
     if "://" in storage.artifacts:
         expected = "a folder that all trials can reach"
-        yield Fault("storage.artifacts", shown(storage.artifacts), expected, "runs")
+        yield Fault("storage.artifacts", formatted(storage.artifacts), expected, "runs")
     if tracking is not None and not _is_store(tracking.uri, ("sqlite", "postgresql", "http", "https")):
         expected = "sqlite, null, or an address http(s)://HOST or sqlite:///FILE"
         yield Fault("tracking.uri", _none(tracking.uri), expected, _address_remedy(tracking.uri))
@@ -36,7 +36,7 @@ def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) 
 def _none(address: str) -> str:
     """What is no address as a message shows it: a mistyped one may hold a password before its @."""
     before, at, host = address.rpartition("@")
-    return shown(f"***@{host}" if at and "://" not in before else address)
+    return formatted(f"***@{host}" if at and "://" not in before else address)
 
 
 def _is_store(address: str, schemes: tuple[str, ...]) -> bool:

@@ -19,7 +19,7 @@ from sweeps.spec.settings import (
     StoppingSettings,
     TrialSettings,
 )
-from sweeps.wording import Fault, masked, nearest, shown
+from sweeps.wording import Fault, formatted, masked, nearest
 from tli.planning.injection import injection_problems
 from tli.training.recipe import recipe_problems
 
@@ -34,7 +34,7 @@ _MULTIPLES = tuple(f"trial.recipe.{name}" for name in ("tokens", "batch_tokens",
 def name_faults(name: str) -> Iterator[Fault]:
     """A sweep's name is the name of its folder beside the stores."""
     if name in RESERVED or name.endswith((".db", ".db-wal", ".db-shm", ".")):
-        yield Fault("name", shown(name), "a name that no store has", "my-sweep")
+        yield Fault("name", formatted(name), "a name that no store has", "my-sweep")
 
 
 def trial_faults(trial: TrialSettings, sequence_length: int) -> list[Fault]:
@@ -67,7 +67,7 @@ def method_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator
             if name in known or name == "method":
                 continue
             place = f"search.injection.method.{wanted.kind}[{index}]"  # type: ignore[union-attr]
-            got = f"{shown(method)}, which needs {name}"
+            got = f"{formatted(method)}, which needs {name}"
             remedy = f"trial.{problem.where}: {problem.remedy}" if problem.remedy else ""
             yield Fault(
                 place,
@@ -115,7 +115,7 @@ def limit_faults(
         yield Fault("budget.tokens", f"{budget.tokens:,}", expected, str(budget.trials * needed // 2), _TAKEN)
     if budget.gpu_hours is not None and not resources.gpus:
         expected = "no limit of GPU-hours where trials have no GPU"
-        yield Fault("budget.gpu_hours", shown(budget.gpu_hours), expected, "wall", ("resources.gpus",))
+        yield Fault("budget.gpu_hours", formatted(budget.gpu_hours), expected, "wall", ("resources.gpus",))
 
 
 def per_faults(per: str | None, search: Mapping[str, Range]) -> Iterator[Fault]:
@@ -124,7 +124,7 @@ def per_faults(per: str | None, search: Mapping[str, Range]) -> Iterator[Fault]:
     if per is None or (wanted is not None and wanted.choice is not None):
         return
     choices = [path for path, each in search.items() if each.choice is not None]
-    got = shown(per) if wanted is None else f"{shown(per)}, a range of numbers"
+    got = formatted(per) if wanted is None else f"{formatted(per)}, a range of numbers"
     expected = f"a path under search that has choices: {', '.join(choices) or 'there is none'}"
     yield Fault("finalists.per", got, expected, nearest(per, choices) or "null", (f"search.{per}",))
 
@@ -144,7 +144,7 @@ def stopping_faults(stopping: StoppingSettings) -> Iterator[Fault]:
     """Successive halving keeps one in n, and n is at least two."""
     if stopping.rule in ("asha", "hyperband") and stopping.keep > 0.5:
         expected = f"at most 0.5 with {stopping.rule}, which keeps one half, one third, ..."
-        yield Fault("stopping.keep", shown(stopping.keep), expected, "0.5", ("stopping.rule",))
+        yield Fault("stopping.keep", formatted(stopping.keep), expected, "0.5", ("stopping.rule",))
 
 
 def secret_faults(base: BaseSettings, data: DataSettings) -> Iterator[Fault]:
@@ -155,7 +155,7 @@ def secret_faults(base: BaseSettings, data: DataSettings) -> Iterator[Fault]:
             if isinstance(value, str) and holds_secret(value):
                 expected = "nothing secret, as this setting is kept with the results"
                 remedy = "HF_TOKEN for the hub, or a copy on disk"
-                yield Fault(f"{section}.{name}", shown(value), expected, remedy)
+                yield Fault(f"{section}.{name}", formatted(value), expected, remedy)
 
 
 def path_faults(paths: Iterable[str], catalogue: Catalogue) -> Iterator[Fault]:
@@ -185,16 +185,19 @@ def _path_faults(path: str, catalogue: Catalogue) -> Iterator[Fault]:
         leaves = settings_below(catalogue, "trial.")
         meant = nearest_setting(path, leaves)
         yield Fault(
-            place, f"{shown(path)}, which is not a setting of trial", "a dotted path in trial", meant or ""
+            place,
+            f"{formatted(path)}, which is not a setting of trial",
+            "a dotted path in trial",
+            meant or "",
         )
     elif setting.section:
         inner = next(other for other in catalogue if other.startswith(f"trial.{path}."))
         remedy = f"{inner.removeprefix('trial.')}: ..."
-        yield Fault(place, f"{shown(path)}, which is a section", "the dotted path of one setting", remedy)
+        yield Fault(place, f"{formatted(path)}, which is a section", "the dotted path of one setting", remedy)
     elif path in FIXED:
         expected = "a setting that may differ between trials; all see the same text for the same tokens"
         remedy = "finalists.seeds for more seeds" if path == "seed" else f"setting it once, as trial.{path}"
-        yield Fault(place, shown(path), expected, remedy)
+        yield Fault(place, formatted(path), expected, remedy)
 
 
 def _condition_faults(
@@ -208,7 +211,7 @@ def _condition_faults(
         )
         yield Fault(
             place,
-            f"{shown(other)}, which is not searched",
+            f"{formatted(other)}, which is not searched",
             "a path under search",
             remedy,
             (f"search.{other}",),
@@ -218,11 +221,11 @@ def _condition_faults(
         if not parent.allows(value):
             if parent.choice is not None:
                 known = [str(choice) for choice in parent.choice]
-                expected = f"one of its choices {', '.join(shown(choice) for choice in parent.choice)}"
+                expected = f"one of its choices {', '.join(formatted(choice) for choice in parent.choice)}"
                 remedy = nearest(str(value), known) or ""
             else:
                 expected, remedy = f"a value from {parent.ends[0]} to {parent.ends[1]}", ""
-            yield Fault(place, shown(value), expected, remedy, (f"search.{other}",))
+            yield Fault(place, formatted(value), expected, remedy, (f"search.{other}",))
 
 
 def _circles(search: Mapping[str, Range]) -> Iterator[Fault]:

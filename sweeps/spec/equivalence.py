@@ -83,14 +83,14 @@ def _built(injection: Injection, depth: int | None) -> Hashable:
     if depth is None:
         return injection
     try:
-        if injection.sets is None:
+        if injection.least_important_sets is None:
             return plan_for(injection, depth).built
         # Which sets get a layer, text decides: the same ones where all that they are chosen by is the same.
-        every = plan_for(replace(injection, sets=None), depth)
+        every = plan_for(replace(injection, least_important_sets=None), depth)
     except InputError:  # more layers than there are: no trial can run it
         return injection
-    chosen = injection.sets, injection.k, injection.layers, injection.place
-    return every.built if injection.sets == len(every.sets) else (every.built, chosen)
+    chosen = injection.least_important_sets, injection.k, injection.layers, injection.place
+    return every.built if injection.least_important_sets == len(every.sets) else (every.built, chosen)
 
 
 def _trained(recipe: Recipe, *, grown: bool) -> Hashable:

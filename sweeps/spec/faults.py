@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.wording import Fault, nearest, shown
+from sweeps.wording import Fault, formatted, nearest
 from tli.places import means_null
 
 _NAME = re.compile(r"\w+", re.ASCII)
@@ -40,7 +40,11 @@ def schema_fault(error: Mapping[str, Any], catalogue: Catalogue) -> Fault:
         example = copy.deepcopy(setting.example)
         return Fault(path, "nothing", setting.expected, leaf + _written(example))
     value = error["input"]
-    got = f"the text {shown(value)}" if isinstance(value, str) and not _wants_text(setting) else shown(value)
+    got = (
+        f"the text {formatted(value)}"
+        if isinstance(value, str) and not _wants_text(setting)
+        else formatted(value)
+    )
     return Fault(path, got, setting.expected, _remedy(value, setting))
 
 
@@ -62,7 +66,7 @@ def without_odd_names(values: Mapping[str, Any], section: str = "") -> tuple[dic
     for name, value in values.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             faults.append(
-                Fault(section, f"an unknown setting {shown(name)}", "names of settings", "deleting it")
+                Fault(section, f"an unknown setting {formatted(name)}", "names of settings", "deleting it")
             )
         elif isinstance(value, dict) and (section or name != "search"):
             plain[name], wrong = without_odd_names(value, f"{section}.{name}" if section else name)
@@ -151,4 +155,4 @@ def _remedy(value: Any, setting: Setting) -> str:
 def _written(example: Any) -> str:
     if isinstance(example, Mapping):
         return "{" + ", ".join(f"{name}: {_written(value)}" for name, value in example.items()) + "}"
-    return example if isinstance(example, str) else shown(example)
+    return example if isinstance(example, str) else formatted(example)

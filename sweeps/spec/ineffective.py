@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import TrialSettings
-from sweeps.wording import Fault, shown
+from sweeps.wording import Fault, formatted
 from tli.planning.injection import Injection
 
 # Settings of the injection on which it depends whether the others are read.
@@ -31,9 +31,9 @@ def unread_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator
         decisive = [each for each in _DECIDING if each != path]
         involves = (*(f"trial.{each}" for each in decisive), *(f"search.{each}" for each in decisive))
         values = ", ".join(
-            f"{each}: {shown(_baseline(trial, each))}" for each in decisive if each not in search
+            f"{each}: {formatted(_baseline(trial, each))}" for each in decisive if each not in search
         )
-        got = f"{shown(path)}, which no trial reads" + (f" (with {values})" if values else "")
+        got = f"{formatted(path)}, which no trial reads" + (f" (with {values})" if values else "")
         yield Fault(f"search.{path}", got, "a setting that changes the model", "deleting it", involves)
 
 

@@ -41,7 +41,7 @@ from sweeps.spec.settings import (
     setting,
 )
 from sweeps.spec.yaml_source import Source
-from sweeps.wording import Fault, masked, shown
+from sweeps.wording import Fault, formatted, masked
 from tli.places import expanded
 from tli.planning.injection import Injection
 
@@ -247,7 +247,7 @@ def _inline(value: Any) -> str:
         return "{" + ", ".join(f"{name}: {_inline(each)}" for name, each in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_inline(each) for each in value) + "]"
-    return masked(value) if isinstance(value, str) else shown(value)
+    return masked(value) if isinstance(value, str) else formatted(value)
 
 
 def _with_ranges(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault], list[str]]:

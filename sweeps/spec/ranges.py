@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from sweeps.wording import Fault, nearest, shown
+from sweeps.wording import Fault, formatted, nearest
 
 KINDS = ("choice", "uniform", "log", "int")
 LARGEST_INT = 2**53  # larger whole numbers do not survive JSON, nor the samplers' floats
@@ -66,7 +66,7 @@ class Range:
 def read_range(value: Any, path: str) -> tuple[Range | None, list[Fault]]:
     """The range written at a dotted path, or None with everything that is wrong with it."""
     if not isinstance(value, Mapping):
-        return None, [Fault(path, shown(value), _FORMS, _probable_form(value))]
+        return None, [Fault(path, formatted(value), _FORMS, _probable_form(value))]
     kinds = [kind for kind in KINDS if kind in value]
     faults = [_unknown(f"{path}.{name}", name) for name in value if name not in (*KINDS, "step", "when")]
     if len(kinds) != 1:
@@ -104,36 +104,38 @@ def _built(kind: str, ends: list[Any], step: float | None, when: Mapping[str, tu
 def _unknown(path: str, name: str) -> Fault:
     expected = f"one of {', '.join((*KINDS, 'step', 'when'))}"
     return Fault(
-        path, f"the unknown name {shown(name)}", expected, nearest(name, (*KINDS, "step", "when")) or ""
+        path, f"the unknown name {formatted(name)}", expected, nearest(name, (*KINDS, "step", "when")) or ""
     )
 
 
 def _probable_form(value: Any) -> str:
     if isinstance(value, list):
-        return "{choice: " + shown(value) + "}"
+        return "{choice: " + formatted(value) + "}"
     return "deleting it and setting the value under trial" if value is not None else "{log: [1.0e-4, 1.0e-2]}"
 
 
 def _choice_faults(values: Any, path: str) -> Iterator[Fault]:
     if not isinstance(values, list) or not values:
-        yield Fault(path, shown(values), "a list of at least one value", "[1, 2, 4]")
+        yield Fault(path, formatted(values), "a list of at least one value", "[1, 2, 4]")
         return
     kinds = set()
     for index, value in enumerate(values):
         place = f"{path}[{index}]"
         if isinstance(value, list | Mapping):
-            yield Fault(place, shown(value), "a single value")
+            yield Fault(place, formatted(value), "a single value")
             return
         if _is_number(value) and not _is_finite(value):
-            yield Fault(place, shown(value), "a finite number")
+            yield Fault(place, formatted(value), "a finite number")
         elif _is_number(value) and isinstance(value, int) and abs(value) > LARGEST_INT:
-            yield Fault(place, shown(value), f"a whole number of at most {LARGEST_INT}")
+            yield Fault(place, formatted(value), f"a whole number of at most {LARGEST_INT}")
         if any(_same(value, earlier) for earlier in values[:index]):
-            yield Fault(place, f"{shown(value)} a second time", "every choice once", "deleting one of them")
+            yield Fault(
+                place, f"{formatted(value)} a second time", "every choice once", "deleting one of them"
+            )
         if value is not None:
             kinds.add("number" if _is_number(value) else type(value).__name__)
     if len(kinds) > 1:
-        yield Fault(path, f"choices of several kinds, {shown(values)}", "only numbers or only texts")
+        yield Fault(path, f"choices of several kinds, {formatted(values)}", "only numbers or only texts")
 
 
 def _bound_faults(kind: str, ends: Any, path: str) -> Iterator[Fault]:
@@ -141,27 +143,27 @@ def _bound_faults(kind: str, ends: Any, path: str) -> Iterator[Fault]:
     what = "two whole numbers" if whole else "two numbers"
     remedy = {"log": "[1.0e-4, 1.0e-2]", "uniform": "[0.1, 0.9]", "int": "[1, 8]"}[kind]
     if not isinstance(ends, list) or len(ends) != 2:
-        yield Fault(path, shown(ends), f"{what}, [low, high]", remedy)
+        yield Fault(path, formatted(ends), f"{what}, [low, high]", remedy)
         return
     wrong = False
     for index, end in enumerate(ends):
         place = f"{path}[{index}]"
         if not _is_number(end) or (whole and not isinstance(end, int)):
             wrong = True
-            text = f"the text {shown(end)}" if isinstance(end, str) else shown(end)
+            text = f"the text {formatted(end)}" if isinstance(end, str) else formatted(end)
             yield Fault(place, text, "a whole number" if whole else "a number")
         elif not _is_finite(end):
             wrong = True
-            yield Fault(place, shown(end), "a finite number")
+            yield Fault(place, formatted(end), "a finite number")
         elif abs(end) > LARGEST_INT and isinstance(end, int):
             wrong = True
-            yield Fault(place, shown(end), f"a whole number of at most {LARGEST_INT}")
+            yield Fault(place, formatted(end), f"a whole number of at most {LARGEST_INT}")
         elif kind == "log" and end <= 0:
             wrong = True
-            yield Fault(place, shown(end), "a number above 0, as a log range needs", "1.0e-5 or uniform")
+            yield Fault(place, formatted(end), "a number above 0, as a log range needs", "1.0e-5 or uniform")
     if not wrong and not ends[0] < ends[1]:
-        got = f"low {shown(ends[0])} and high {shown(ends[1])}"
-        remedy = shown([ends[1], ends[0]]) if ends[0] != ends[1] else "setting the value under trial"
+        got = f"low {formatted(ends[0])} and high {formatted(ends[1])}"
+        remedy = formatted([ends[1], ends[0]]) if ends[0] != ends[1] else "setting the value under trial"
         yield Fault(path, got, "low below high", remedy)
 
 
@@ -173,18 +175,20 @@ def _step_faults(kind: str, ends: list[Any], step: Any, path: str) -> Iterator[F
     usable = isinstance(step, int) if whole else isinstance(step, int | float)
     if isinstance(step, bool) or not usable or not _is_finite(step) or step <= 0:
         expected = "a whole number of at least 1" if whole else "a finite number above 0"
-        yield Fault(path, shown(step), expected)
+        yield Fault(path, formatted(step), expected)
         return
     # Fractions of the decimals as written: 0.1 + 0.2 must reach 0.3.
     low, high, size = (Fraction(repr(number)) for number in (ends[0], ends[1], step))
     if size > high - low:
         yield Fault(
-            path, shown(step), f"a step of at most {shown(_plain(high - low, whole=whole))}, the whole range"
+            path,
+            formatted(step),
+            f"a step of at most {formatted(_plain(high - low, whole=whole))}, the whole range",
         )
     elif (high - low) % size:
         reached = low + (high - low) // size * size
-        got = f"a step of {shown(step)}, which misses {shown(ends[1])}"
-        remedy = f"{shown(_plain(reached, whole=whole))} as the upper end"
+        got = f"a step of {formatted(step)}, which misses {formatted(ends[1])}"
+        remedy = f"{formatted(_plain(reached, whole=whole))} as the upper end"
         yield Fault(path, got, "a step that reaches the upper end", remedy)
 
 
@@ -195,13 +199,13 @@ def _plain(number: Fraction, *, whole: bool) -> float | int:
 def _when(value: Any, path: str) -> tuple[dict[str, tuple[Any, ...]], list[Fault]]:
     if not isinstance(value, Mapping) or not value:
         expected = "a mapping from another searched path to its values"
-        return {}, [Fault(path, shown(value), expected, "{injection.init: damped}")]
+        return {}, [Fault(path, formatted(value), expected, "{injection.init: damped}")]
     when: dict[str, tuple[Any, ...]] = {}
     faults = []
     for other, values in value.items():
         several = values if isinstance(values, list) else [values]
         if not several or any(isinstance(each, list | Mapping) for each in several):
-            faults.append(Fault(f"{path}.{other}", shown(values), "a value or a list of values"))
+            faults.append(Fault(f"{path}.{other}", formatted(values), "a value or a list of values"))
         when[other] = tuple(several)
     return when, faults
 

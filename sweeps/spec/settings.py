@@ -116,7 +116,9 @@ class InjectionSettings(Settings):
     place: str = name_of(PLACES, Injection.place)
     layers: str | None = setting("a range of layers, as in '4:8', or null for all", None)
     after: str | None = setting("layers that a new one follows, as in '3,7', or null", None)
-    sets: int | None = setting("a whole number of at least 1 (sets), or null for all", None, ge=1)
+    least_important_sets: int | None = setting(
+        "a whole number of at least 1 (sets), or null for all", None, ge=1
+    )
     block: int = setting("a whole number of at least 1 (layers)", Injection.block, ge=1)
     m: int | None = setting("a whole number of at least 0 (layers dropped), or null", None, ge=0)
     g: int = setting("a whole number of at least 2 (times)", Injection.g, ge=2)

@@ -14,7 +14,7 @@ from sweeps.spec.checks import trial_faults
 from sweeps.spec.faults import Catalogue, nearest_setting, schema_fault, settings_below
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import TrialSettings, catalogue_of
-from sweeps.wording import Fault, nearest, shown
+from sweeps.wording import Fault, formatted, nearest
 
 _TRIAL = catalogue_of(TrialSettings)
 
@@ -66,7 +66,7 @@ def value_faults(
             continue
         for fault in trial_faults(replaced, sequence_length):
             if fault.path == f"trial.{path}" and fault.path not in before:
-                yield replace(fault, path=place, got=shown(value), remedy="", involves=fault.involves)
+                yield replace(fault, path=place, got=formatted(value), remedy="", involves=fault.involves)
 
 
 def typed(search: Mapping[str, Range], trial: TrialSettings) -> dict[str, Range]:

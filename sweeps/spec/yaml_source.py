@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from sweeps.errors import Problem, SpecError
-from sweeps.wording import masked, shown
+from sweeps.wording import formatted, masked
 from tli.json_files import read_bounded
 
 LARGEST_FILE = 1_000_000  # bytes
@@ -107,7 +107,7 @@ def read_bytes(raw: bytes, name: str) -> Source:
             Problem(name, "an empty file", "a spec in YAML", "`sweeps run quickstart` for one that works")
         )
     if not isinstance(values, dict):
-        kind = "a list" if isinstance(values, list) else shown(values)
+        kind = "a list" if isinstance(values, list) else formatted(values)
         where = f"{name}:{reader.start[0]}:{reader.start[1]}"
         raise SpecError(Problem(where, f"{kind} at the root", "a mapping", "lines such as `name: my-sweep`"))
     return Source(name, values, reader.places)
@@ -225,7 +225,7 @@ class _Reader:
             if key and key in result:
                 first = self.places[inner][0]
                 remedy = f"deleting this one or the one on line {first}"
-                self._add(event, f"{shown(key)} a second time", "every name once", remedy)
+                self._add(event, f"{formatted(key)} a second time", "every name once", remedy)
             else:
                 self.places[inner] = _place(event)
             result[key] = self._value(next(self._events), inner, depth + 1)

@@ -79,8 +79,8 @@ class Delivery:
         it did not want it back, and everything is still in the outbox, so the next name gets the whole sweep
         and not only the rest of it. Whoever has all of it rebuilt does want it back, if there is no other.
         """
-        study, identity = self.target["study"], self.target["identity"]
-        tags = {"sweeps.study": study, **({"sweeps.identity": identity} if identity else {})}
+        study, study_uuid = self.target["study"], self.target["identity"]
+        tags = {"sweeps.study": study, **({"sweeps.identity": study_uuid} if study_uuid else {})}
         deleted = None
         for name in (study, *(f"{study}-{again}" for again in range(2, 1000))):
             experiment = client.get_experiment_by_name(name)

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from sweeps.addresses import file_of, url_of
 from sweeps.errors import Problem
-from sweeps.wording import shown as show
+from sweeps.wording import formatted as show
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
@@ -25,19 +25,27 @@ def tracking_problems(uri: str, where: str = "tracking.uri") -> list[Problem]:
     parts, port = _split(uri)
     if parts is None:
         return [Problem(where, show(uri), _EXPECTED, "http://127.0.0.1:5000")]
-    shown, scheme = show(uri), parts.scheme.partition("+")[0]
+    formatted, scheme = show(uri), parts.scheme.partition("+")[0]
     if scheme in SERVERS:
         if not parts.hostname:
-            return [Problem(where, shown, "a host name after ://", f"{scheme}://127.0.0.1:5000")]
+            return [Problem(where, formatted, "a host name after ://", f"{scheme}://127.0.0.1:5000")]
         if port == 0:
-            return [Problem(where, shown, "a port between 1 and 65535", f"{scheme}://{parts.hostname}:5000")]
+            return [
+                Problem(where, formatted, "a port between 1 and 65535", f"{scheme}://{parts.hostname}:5000")
+            ]
         return []
     if scheme in DATABASES:
-        return [] if "://" in uri else [Problem(where, shown, f"{scheme}://...", _database_remedy(scheme))]
+        return (
+            [] if "://" in uri else [Problem(where, formatted, f"{scheme}://...", _database_remedy(scheme))]
+        )
     if scheme in ("", "file"):
-        return [Problem(where, shown, _EXPECTED, '"sqlite" (MLflow no longer keeps runs in plain folders)')]
+        return [
+            Problem(where, formatted, _EXPECTED, '"sqlite" (MLflow no longer keeps runs in plain folders)')
+        ]
     host_and_port = "://" not in uri and parts.path.isdecimal()
-    return [Problem(where, shown, _EXPECTED, f"http://{uri}" if host_and_port else "http://127.0.0.1:5000")]
+    return [
+        Problem(where, formatted, _EXPECTED, f"http://{uri}" if host_and_port else "http://127.0.0.1:5000")
+    ]
 
 
 def _split(uri: str) -> tuple[SplitResult | None, int | None]:

@@ -57,24 +57,24 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
     target, ledger, folders = _target(sweep, uri), sweep.ledger, sweep.folders
     artifacts = folders.artifacts.absolute()
     with ExitStack() as stack:
-        stack.enter_context(folders.held())
+        stack.enter_context(folders.driver_lock())
         if ledger.driver is not None:  # from another machine or folder
             raise LedgerHeldError(f"{ledger.spec.name} is being driven by {ledger.driver}; wait for it")
-        refuse_others(folders, ledger.study.identity)
-        stack.enter_context(claimed(folders, ledger.study.identity))
+        refuse_others(folders, ledger.study.study_uuid)
+        stack.enter_context(claimed(folders, ledger.study.study_uuid))
         forget_sent(folders.sweep)
         tracker = Tracker(
             target,
             study=ledger.spec.name,
             folder=folders.sweep,
             artifacts=artifacts,
-            identity=ledger.study.identity,
+            study_uuid=ledger.study.study_uuid,
             restore=True,
         )
         open_sweep(tracker, sweep, again=False)
         synced = show_trials(tracker, sweep, masked(store_uri(target, artifacts)))
         show_conclusions(tracker, sweep)
-        if ledger.study.conclusions and not ledger.finished:
+        if ledger.study.completions and not ledger.finished:
             open_sweep(tracker, sweep, again=True)
         if not tracker.drain(_PATIENCE):
             raise SweepError(_not_delivered(tracker, synced.uri, folders.sweep / LOG))
@@ -110,19 +110,19 @@ def show_untold(tracker: Tracking, sweep: Sweep) -> None:
 
 def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
     """Tell of the answer that the sweep ended with, the ranking and the best; and of the best before that."""
-    records, conclusions = sweep.records, sweep.ledger.study.conclusions
-    if not conclusions:
+    records, completions = sweep.records, sweep.ledger.study.completions
+    if not completions:
         return
     objectives: dict[int, tuple[int, float, float]] = {}
-    for conclusion in conclusions:
-        then = records[: conclusion.trials]
+    for completion in completions:
+        then = records[: completion.trials]
         answer = sweep.answer(then)
         best = next((r.value for r in then if r.number == answer.best), None)
         searched = sum(record.budgeted for record in then)
         if best is not None:
-            objectives.setdefault(searched, (searched, best, conclusion.time))
+            objectives.setdefault(searched, (searched, best, completion.time))
     tracker.rank(_ranking(answer, then))
-    tracker.end_sweep({"sweeps.best": answer.best}, list(objectives.values()), conclusion.time)
+    tracker.end_sweep({"sweeps.best": answer.best}, list(objectives.values()), completion.time)
 
 
 # -- inside ---------------------------------------------------------------------------------------

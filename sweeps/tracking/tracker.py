@@ -33,8 +33,8 @@ class Tracker:
     """Tracks one sweep into MLflow through the outbox in `folder`.
 
     `uri` is what the spec says under `tracking.uri`, `artifacts` the folder that "sqlite" means a file in.
-    `identity` names the study for ever (not only until another one takes its name): an experiment that bears
-    another identity is left alone and NAME-2 is taken. `restore`: what somebody deleted in MLflow comes back.
+    `study_uuid` names the study for ever (not only until another takes its name): an experiment that bears
+    another is left alone and NAME-2 is taken. `restore`: what somebody deleted in MLflow comes back.
     `problem` says what went wrong on this side, if any.
     """
 
@@ -45,7 +45,7 @@ class Tracker:
         study: str,
         folder: Path,
         artifacts: Path,
-        identity: str | None = None,
+        study_uuid: str | None = None,
         restore: bool = False,
     ) -> None:
         root = artifact_root(uri, artifacts)
@@ -54,7 +54,7 @@ class Tracker:
         self._target = {
             "uri": store_uri(uri, artifacts),
             "study": study,
-            "identity": identity,
+            "identity": study_uuid,
             "folder": str(self._folder),
             "artifact_root": None if root is None else str(root),
             "restore": restore,
@@ -190,12 +190,12 @@ class Tracker:
 
 
 def open_tracker(
-    uri: str | None, *, study: str, folder: Path, artifacts: Path, identity: str | None = None
+    uri: str | None, *, study: str, folder: Path, artifacts: Path, study_uuid: str | None = None
 ) -> Tracker | NullTracker:
     """The tracker for what the spec says: `tracking: null` is None here."""
     if uri is None:
         return NullTracker()
-    return Tracker(uri, study=study, folder=folder, artifacts=artifacts, identity=identity)
+    return Tracker(uri, study=study, folder=folder, artifacts=artifacts, study_uuid=study_uuid)
 
 
 def flat(values: Values, prefix: str = "") -> dict[str, str]:
@@ -225,7 +225,7 @@ def _given(tags: Values) -> dict[str, str]:
 
 # The settings that tell trials of a method apart at a glance.
 _NAMED = {
-    "tli": ("k", "layers", "after", "sets"),
+    "tli": ("k", "layers", "after", "least_important_sets"),
     "dus": ("m",),
     "stack": ("g",),
     "repeat": ("layers", "g"),

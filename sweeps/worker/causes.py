@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.errors import PreemptedError, RecalledError, SpecError, SweepError
+from sweeps.errors import PreemptedError, SpecError, StopRequestedError, SweepError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Cause, Outcome, State
 from sweeps.wording import masked
@@ -38,7 +38,7 @@ def outcome_of(error: Exception, assignment: Assignment, folders: Folders) -> Ou
     from tli.errors import DivergedError, FamilyError, PlanError
     from tli.training.device import out_of_memory
 
-    if isinstance(error, RecalledError):
+    if isinstance(error, StopRequestedError):
         return Outcome(State.PRUNED)
     if isinstance(error, PreemptedError):
         return Outcome(State.FAIL, str(error), Cause.PREEMPTED)

@@ -7,14 +7,14 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from sweeps.errors import PreemptedError, RecalledError
+from sweeps.errors import PreemptedError, StopRequestedError
 from sweeps.folders import Folders
-from sweeps.ownership import identity_in
+from sweeps.ownership import study_uuid_in
 from sweeps.records import Assignment, Cause, Outcome, Point, State
 from sweeps.spec import Spec
 from sweeps.worker.causes import UnusableError, outcome_of
-from sweeps.worker.preemption import Notice
-from sweeps.worker.trial import WRITING, run_trial, warm_slot
+from sweeps.worker.preemption import PreemptionFlag
+from sweeps.worker.trial import WRITING, cached_context, run_trial
 from sweeps.worker.watchdog import Bounds, Watchdog
 
 _LOOKED_EVERY = 1.0  # seconds between two looks for whether the trial was recalled
@@ -32,7 +32,7 @@ class Reply:
 class Worker:
     """A process that is there for trials alone, and may end for one that hangs or for a SIGTERM."""
 
-    notice: Notice
+    preemption: PreemptionFlag
     bounds: Bounds
 
 
@@ -86,33 +86,33 @@ class Execution:
         if watchdog is not None:
             watchdog.close()
         if self._worker is not None:
-            self._worker.notice.awaited = False
+            self._worker.preemption.deferred = False
 
     def _run(self) -> Generator[tuple[Point, ...], None, None]:
         if self._worker is not None:
-            self._worker.notice.awaited = True
+            self._worker.preemption.deferred = True
             number, attempt = self._assignment.number, self._assignment.attempt
             self._folders.make(self._folders.trial(number))
             stacks = self._folders.hung(number, attempt)
             self._watchdog = Watchdog(stacks, self._worker.bounds, self._assignment.token)
             self._watchdog.begin("beginning")
         try:
-            slot = warm_slot(json.dumps(self._spec.to_json()))
+            context = cached_context(json.dumps(self._spec.to_json()))
         except Exception as error:
             raise UnusableError(str(error)) from error
-        yield from run_trial(slot, self._assignment, self._folders, self._on_work)
+        yield from run_trial(context, self._assignment, self._folders, self._on_work)
 
     def _on_work(self, work: str) -> None:
         if self._watchdog is not None:
             self._watchdog.begin(work)
-        if self._worker is not None and self._worker.notice.given and work != WRITING:
+        if self._worker is not None and self._worker.preemption.raised and work != WRITING:
             raise PreemptedError("its worker was told to go")
         if (now := time.monotonic()) - self._looked > _LOOKED_EVERY:
             self._looked = now
-            if self._folders.is_recalled(self._assignment):
-                raise RecalledError("its driver wants no more of it")
-            if identity_in(self._folders.sweep) not in (None, self._assignment.identity):
-                raise RecalledError("another study writes in its folder now")
+            if self._folders.stop_requested(self._assignment):
+                raise StopRequestedError("its driver wants no more of it")
+            if study_uuid_in(self._folders.sweep) not in (None, self._assignment.study_uuid):
+                raise StopRequestedError("another study writes in its folder now")
 
 
 def _device_answers() -> bool:

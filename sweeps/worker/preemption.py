@@ -6,22 +6,22 @@ import signal
 from types import FrameType
 
 
-class Notice:
+class PreemptionFlag:
     """Whether this process was told to go.
 
-    While a trial awaits it, SIGTERM is but a flag, also between two stretches of the trial: the next one is
-    about to be asked for. Otherwise it is what it was before.
+    While a trial runs it is deferred: SIGTERM is a flag, also between two stretches of the trial, as the next
+    one is about to be asked for. Otherwise it is what it was before.
     """
 
     def __init__(self) -> None:
         """Take SIGTERM over; in the main thread only."""
-        self.given = False
-        self.awaited = False
+        self.raised = False
+        self.deferred = False
         self._before = signal.signal(signal.SIGTERM, self._take)
 
     def _take(self, signum: int, frame: FrameType | None) -> None:
-        self.given = True
-        if self.awaited:
+        self.raised = True
+        if self.deferred:
             return
         signal.signal(signal.SIGTERM, self._before)
         if callable(self._before):

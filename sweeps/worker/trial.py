@@ -35,7 +35,7 @@ WRITING = "writing"  # a kind of work beside those of `tli.training.loop`: a sta
 OnWork = Callable[[str], None]
 
 
-class Slot:
+class WorkerContext:
     """What a worker process keeps between trials."""
 
     def __init__(self, spec: Spec) -> None:
@@ -62,7 +62,7 @@ class Slot:
         self.initial_losses: dict[tuple[Hashable, int], float] = {}  # by plan and seed, which make a model
 
     @cached_property
-    def change(self) -> tuple[float, ...]:
+    def block_influence(self) -> tuple[float, ...]:
         """How much each layer of the base changes the hidden state, on the text that `tli plan` takes."""
         from tli.growth.importance import measure
 
@@ -70,9 +70,9 @@ class Slot:
 
 
 @lru_cache(maxsize=1)
-def warm_slot(spec_json: str) -> Slot:
+def cached_context(spec_json: str) -> WorkerContext:
     """The slot of this process, made by its first trial."""
-    return Slot(Spec.from_json(json.loads(spec_json)))
+    return WorkerContext(Spec.from_json(json.loads(spec_json)))
 
 
 def for_workers(spec: Spec, revision: str | None = None) -> Spec:
@@ -107,7 +107,7 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
 
 
 def run_trial(
-    slot: Slot, assignment: Assignment, folders: Folders, on_work: OnWork = lambda _work: None
+    context: WorkerContext, assignment: Assignment, folders: Folders, on_work: OnWork = lambda _work: None
 ) -> Generator[tuple[Point, ...], None, None]:
     """Train one trial, going on from its last good checkpoint, and yield points as they are measured.
 
@@ -127,22 +127,26 @@ def run_trial(
     from tli.training.loop import Training
     from tli.training.state import load_latest
 
-    settings = slot.spec.trial.model_validate(dict(assignment.settings))
-    recipe, data = settings.to_recipe(), slot.data
+    settings = context.spec.trial.model_validate(dict(assignment.settings))
+    recipe, data = settings.to_recipe(), context.data
     if assignment.micro_batch_tokens is not None:
         recipe = replace(recipe, micro_batch_tokens=assignment.micro_batch_tokens)
     injection = settings.to_injection()
-    change = slot.change if injection.method == "tli" and injection.sets is not None else None
-    plan = plan_for(injection, slot.depth, change=change)
+    block_influence = (
+        context.block_influence
+        if injection.method == "tli" and injection.least_important_sets is not None
+        else None
+    )
+    plan = plan_for(injection, context.depth, block_influence=block_influence)
     flops = cost(
-        slot.base,
+        context.base,
         plan,
         sequence_length=data.sequence_length,
         batch_tokens=recipe.batch_tokens,
         train=recipe.train,
     ).flops_per_token
-    model = grow(slot.model, plan, seed=settings.seed)
-    batches = slot.tokens.batches(
+    model = grow(context.model, plan, seed=settings.seed)
+    batches = context.tokens.batches(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
     grown = (plan.built, settings.seed)
@@ -150,10 +154,10 @@ def run_trial(
         model,
         recipe,
         batches,
-        slot.heldout,
+        context.heldout,
         injected=injected_parameters(model, plan),
         seed=settings.seed,
-        initial_loss=slot.initial_losses.get(grown),
+        initial_loss=context.initial_losses.get(grown),
     )
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
@@ -175,12 +179,12 @@ def run_trial(
             )
             append_curve(curve, point, owner)
             if point.step == 0:
-                slot.initial_losses[grown] = point.eval_loss
+                context.initial_losses[grown] = point.eval_loss
             if point.step == assignment.steps:
                 on_work(WRITING)
                 saving.saver.wait()
                 if assignment.role is not Role.REPLICATE:
-                    _keep(slot, assignment, folders, training, plan)
+                    _keep(context, assignment, folders, training, plan)
             yield (point,)
 
 
@@ -224,25 +228,25 @@ def _synced(curve: Path) -> None:
         sync(curve)
 
 
-def _keep(slot: Slot, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
+def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
     """Write the trained model as a folder that plain transformers loads."""
     from tli.models.lineage import lineage
     from tli.training.export import write_model
 
     facts = {
-        "sweep": slot.spec.name,
-        "spec_hash": slot.spec.hash,
+        "sweep": context.spec.name,
+        "spec_hash": context.spec.hash,
         "owner": assignment.owner,
         "trial": assignment.number,
         "attempt": assignment.attempt,
         "settings": dict(assignment.settings),
         "training": {"steps": training.step, "tokens": training.step * training.recipe.batch_tokens},
     }
-    target = folders.final(assignment.number, assignment.attempt)
+    target = folders.model_dir(assignment.number, assignment.attempt)
     shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
     write_model(
         training.model,
         target,
-        beside=slot.base.folder,
-        lineage=lineage(slot.base, plan, seed=assignment.settings["seed"], extra=facts),
+        beside=context.base.folder,
+        lineage=lineage(context.base, plan, seed=assignment.settings["seed"], extra=facts),
     )

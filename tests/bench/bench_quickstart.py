@@ -71,10 +71,10 @@ def _depth(settings: Any, depth: int) -> int:
 
 def _evaluation_seconds(spec: Any) -> float:
     """One measurement of the base's held-out loss, alone on the machine."""
-    from sweeps.worker.trial import Slot, for_workers
+    from sweeps.worker.trial import WorkerContext, for_workers
     from tli.training.evaluate import evaluate
 
-    slot = Slot(for_workers(spec))
+    slot = WorkerContext(for_workers(spec))
     evaluate(slot.model, slot.heldout)
     started = time.perf_counter()
     evaluate(slot.model, slot.heldout)

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps.ledger.search import sampling
 from sweeps.ledger.search.sampling import Proposals
 from sweeps.ledger.search.space import Dimension, Space
-from sweeps.ledger.search.view import SeenStudy
+from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.mirror import Mirror
 from tests.bench.landscape import true_loss
 
@@ -92,7 +92,7 @@ def picks(function: str, trials: int, seed: int, window: int) -> list[float]:
     space = Space(dimensions, {})
     memory = _Trials()
     sampling.WINDOW = window
-    proposals = Proposals(SeenStudy(function, cast("Mirror", memory)), space, sampler="tpe", seed=seed)
+    proposals = Proposals(SearchView(function, cast("Mirror", memory)), space, sampler="tpe", seed=seed)
     for number in range(trials):
         params = proposals.propose(number)
         assert params is not None

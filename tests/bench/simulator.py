@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sweeps.curve import CURVE
 from sweeps.driver.on_ray.searcher import AgendaSearcher
-from sweeps.driver.on_ray.watch import Watch
+from sweeps.driver.on_ray.stall_monitor import StallMonitor
 from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.service import _Tidying
 from sweeps.folders import Folders
@@ -94,7 +94,7 @@ class Simulation:
             study=spec.name,
             folder=folders.sweep,
             artifacts=spec.root,
-            identity=ledger.study.identity,
+            study_uuid=ledger.study.study_uuid,
         )
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
@@ -110,7 +110,7 @@ class Simulation:
         self.searcher = AgendaSearcher(
             self.agenda,
             {"spec": json.dumps(spec.to_json())},
-            Watch(60.0, lambda *_: None),
+            StallMonitor(60.0, lambda *_: None),
             hung=lambda _: None,
         )
         self.now, self.seconds, self.ended = 0.0, 0.0, 0

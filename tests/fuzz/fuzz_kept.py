@@ -25,7 +25,7 @@ from typing import Any
 from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.errors import SweepError
 from sweeps.ledger import Ledger
-from sweeps.ownership import MARK, identity_in
+from sweeps.ownership import MARK, study_uuid_in
 from sweeps.records import Assignment, Role
 from sweeps.report.rows import plain
 from sweeps.report.summary import list_text, status_text, summary_text
@@ -280,8 +280,8 @@ def _looked_at(world: World) -> None:
     assert ledger.finished in (True, False)
     for record in ledger.unfinished():
         assert record.ours
-    assert ledger.study.identity
-    assert ledger.study.material is not None
+    assert ledger.study.study_uuid
+    assert ledger.study.input_digests is not None
 
 
 def tokens(world: World, source: random.Random) -> bool:
@@ -309,12 +309,12 @@ def marks(world: World, source: random.Random) -> bool:
     folders.recalled(1, 1).write_bytes(mutated(source, b'"token"'))
     folders.hung(1, 1).write_bytes(mutated(source, b'"token"\n"stacks"'))
     (folders.sweep / "driver.lock").write_bytes(mark)
-    folders.is_recalled(assignment)
+    folders.stop_requested(assignment)
     hung(folders, assignment)
-    with folders.held():
+    with folders.driver_lock():
         pass
     folders.drop_checkpoints(1)
-    return identity_in(folders.sweep) is not None
+    return study_uuid_in(folders.sweep) is not None
 
 
 TARGETS: dict[str, Callable[[World, random.Random], bool]] = {

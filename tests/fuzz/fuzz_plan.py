@@ -60,7 +60,7 @@ def injection(rng: random.Random, depth: int) -> Injection:
         "after": rng.choice(
             [None, None, ",".join(map(str, sorted(rng.sample(range(depth), min(depth, 3)))))]
         ),
-        "sets": rng.choice([None, None, rng.randint(1, 3)]),
+        "least_important_sets": rng.choice([None, None, rng.randint(1, 3)]),
         "block": rng.choice([1, 1, rng.randint(1, depth)]),
         "m": rng.choice([None, rng.randint(0, max((depth - 1) // 2, 0))]),
         "g": rng.randint(2, 4),
@@ -82,7 +82,7 @@ def fuzz_one(rng: random.Random) -> bool:
     wanted = injection(rng, depth)
     change = [rng.random() for _ in range(depth)]
     try:
-        decided = plan_for(wanted, depth, change=change)
+        decided = plan_for(wanted, depth, block_influence=change)
     except PlanError as error:
         assert injection_problems(wanted, depth), str(error)
         return False
@@ -97,7 +97,9 @@ def fuzz_one(rng: random.Random) -> bool:
     assert str(decided).startswith(f"{depth} ")
     told = json.loads(json.dumps(decided.to_json()))
     assert Plan.from_json(told) == decided
-    assert plan_for(decided.injection, depth, change=decided.change) == decided, "what is resolved stays so"
+    assert plan_for(decided.injection, depth, block_influence=decided.block_influence) == decided, (
+        "what is resolved stays so"
+    )
     _refuses_changes(told, decided, rng)
     return True
 
@@ -106,7 +108,7 @@ def _refuses_changes(told: dict[str, Any], decided: Plan, rng: random.Random) ->
     name = rng.choice(list(told))
     told[name] = rng.choice(_NASTY)
     try:
-        assert Plan.from_json(told) == decided or name in ("injection", "change", "new_depth")
+        assert Plan.from_json(told) == decided or name in ("injection", "block_influence", "new_depth")
     except PlanError:
         return
 

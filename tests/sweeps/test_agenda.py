@@ -18,7 +18,7 @@ from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Cause, Outcome, Point, Role, State
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, load_spec
-from sweeps.worker.trial import warm_slot
+from sweeps.worker.trial import cached_context
 from tests.sweeps.conftest import agenda_of, taken
 
 LOST = Outcome(State.FAIL, "its worker died", Cause.LOST)
@@ -198,12 +198,12 @@ def test_the_model_of_a_winner_that_is_not_told_yet_is_kept(spec: Spec) -> None:
     winner, other = taken(agenda), taken(agenda)
     sweep = Sweep(spec, Folders(spec.root, spec.name), agenda.ledger)
     for number in range(4):
-        sweep.folders.final(number, 1).mkdir(parents=True)
+        sweep.folders.model_dir(number, 1).mkdir(parents=True)
     completed(agenda, other, 3.9)
     tidying = _Tidying(sweep)
     completed(agenda, winner, 3.8)
     tidying.ended(agenda.ledger.record(winner.number))
-    kept = {number for number in range(4) if sweep.folders.final(number, 1).exists()}
+    kept = {number for number in range(4) if sweep.folders.model_dir(number, 1).exists()}
     assert kept == {0, 1, winner.number}
 
 
@@ -213,7 +213,7 @@ def test_a_base_that_no_worker_can_load_ends_the_sweep_and_spends_no_trial(
     def broken(*_: object) -> None:
         raise OSError("the disk is gone")
 
-    warm_slot.cache_clear()
+    cached_context.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(tli.models.loading, "load_model", broken)
         with pytest.raises(

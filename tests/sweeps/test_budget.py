@@ -162,7 +162,7 @@ def test_who_runs_is_recalled_once_it_is_used_up_and_does_not_wait_for_a_report(
     monkeypatch.setattr(Spending.__init__, "__kwdefaults__", {"clock": lambda: now[0]})
     spec = limited("budget.wall=100")
     recalled = []
-    agenda = agenda_of(spec, parallel=3, recall=lambda who: recalled.append((who.number, who.attempt)))
+    agenda = agenda_of(spec, parallel=3, request_stop=lambda who: recalled.append((who.number, who.attempt)))
     for _ in range(2):
         completed(agenda, taken(agenda))
     measured, begun, late = taken(agenda), taken(agenda), taken(agenda)
@@ -224,7 +224,7 @@ def test_what_is_enqueued_waits_for_more_and_holds_up_nothing(write_spec: Any, s
     assert whole.ended_by == "trials"
     assert sum(record.role is not Role.REPLICATE for record in whole.records) == 5
     assert [record.state for record in whole.records if record.role is Role.SEARCH] == [State.COMPLETE] * 3
-    assert [each.ended_by for each in whole.ledger.study.conclusions] == ["tokens", "tokens", "trials"]
+    assert [each.ended_by for each in whole.ledger.study.completions] == ["tokens", "tokens", "trials"]
 
 
 def test_the_summary_says_which_limit_it_was(

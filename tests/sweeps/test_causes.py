@@ -21,16 +21,16 @@ from sweeps.records import Cause, State
 from sweeps.spec import Spec, load_spec
 from sweeps.worker.causes import disk_fault
 from sweeps.worker.execution import Execution, Reply
-from sweeps.worker.trial import for_workers, run_trial, warm_slot
+from sweeps.worker.trial import cached_context, for_workers, run_trial
 from tli.errors import CheckpointError, PlanError, Problem
 from tli.files import open_regular
 
 
 @pytest.fixture
 def spec(write_spec: Any) -> Iterator[Spec]:
-    warm_slot.cache_clear()
+    cached_context.cache_clear()
     yield for_workers(load_spec(str(write_spec())))
-    warm_slot.cache_clear()
+    cached_context.cache_clear()
 
 
 def ended(spec: Spec, **changes: Any) -> Reply:
@@ -100,7 +100,7 @@ def test_a_smaller_micro_batch_in_place_of_the_recipes(spec: Spec, monkeypatch: 
     """As after an attempt that ran out of memory: it goes on from that one's state, in the same batches."""
     assignment = assignment_of(spec, 1)
     folders = Folders(spec.root, spec.name)
-    slot = sweeps.worker.trial.Slot(spec)
+    slot = sweeps.worker.trial.WorkerContext(spec)
     whole = [point for points in run_trial(slot, assignment, folders) for point in points]
     rows = []
     inner = tli.training.loop.token_losses
@@ -114,8 +114,8 @@ def test_a_smaller_micro_batch_in_place_of_the_recipes(spec: Spec, monkeypatch: 
     parts = [point for points in run_trial(slot, smaller, folders) for point in points]
     assert set(rows) == {1}  # of 4 in the batch
     assert [p.eval_loss for p in parts] == pytest.approx([p.eval_loss for p in whole], rel=1e-5)
-    assert (folders.final(1, 1) / "lineage.json").is_file()
-    assert (folders.final(1, 2) / "lineage.json").is_file()
+    assert (folders.model_dir(1, 1) / "lineage.json").is_file()
+    assert (folders.model_dir(1, 2) / "lineage.json").is_file()
 
 
 def full_at(monkeypatch: pytest.MonkeyPatch, room: str, name: str) -> None:
@@ -141,7 +141,9 @@ def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: 
     folders = Folders(spec.root, spec.name)
     full_at(monkeypatch, "tli.training.state", ".step-00000004.tmp-")
     assignment = assignment_of(spec, 1)
-    slowly = run_trial(sweeps.worker.trial.Slot(spec), assignment, folders, lambda _work: time.sleep(0.05))
+    slowly = run_trial(
+        sweeps.worker.trial.WorkerContext(spec), assignment, folders, lambda _work: time.sleep(0.05)
+    )
     with pytest.raises(OSError, match="No space left"):
         list(slowly)
     states = sorted(path.name[:13] for path in folders.checkpoints(1).iterdir())

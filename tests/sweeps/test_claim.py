@@ -17,10 +17,10 @@ import sweeps.worker.trial
 from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.driver.service import run
 from sweeps.driver.single import assignment_of
-from sweeps.errors import LedgerHeldError, RecalledError, SpecError
+from sweeps.errors import LedgerHeldError, SpecError, StopRequestedError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
-from sweeps.ownership import MARK, claimed, identity_in, is_set_aside, owner_of, refuse_others
+from sweeps.ownership import MARK, claimed, is_set_aside, owner_of, refuse_others, study_uuid_in
 from sweeps.records import Assignment, Point, Role
 from sweeps.results.export import export
 from sweeps.results.listing import sweeps_in
@@ -87,18 +87,18 @@ def test_two_stores_over_one_folder_get_their_own_back(write_spec: Any, silent: 
     stores = [f"sqlite:///{tmp_path}/{name}.db" for name in ("one", "other")]
     specs = [load_spec(str(write_spec(trials=2, study=url))) for url in stores]
     one = run(specs[0], silent, runner="inline")
-    weights = (one.folders.final(1, 1) / "model.safetensors").read_bytes()
+    weights = (one.folders.model_dir(1, 1) / "model.safetensors").read_bytes()
     run(specs[1], silent, runner="inline")
     assert one.model_of(one.records[1]) is None, "in the folder is the other's"
-    assert identity_in(specs[0].root / "tiny.before-1") == one.ledger.study.identity
+    assert study_uuid_in(specs[0].root / "tiny.before-1") == one.ledger.study.study_uuid
     back = run(specs[0], silent, runner="inline")
-    assert (back.folders.final(1, 1) / "model.safetensors").read_bytes() == weights
-    assert back.model_of(back.records[1]) == back.folders.final(1, 1)
+    assert (back.folders.model_dir(1, 1) / "model.safetensors").read_bytes() == weights
+    assert back.model_of(back.records[1]) == back.folders.model_dir(1, 1)
     assert [path.name for path in specs[0].root.iterdir() if is_set_aside(path.name)] == ["tiny.before-2"]
     # A model of another trial in its place, and one that does not say whose it is.
-    kept = back.folders.final(1, 1)
+    kept = back.folders.model_dir(1, 1)
     shutil.rmtree(kept)
-    shutil.copytree(back.folders.final(0, 1), kept)
+    shutil.copytree(back.folders.model_dir(0, 1), kept)
     with pytest.raises(SpecError, match="another trial's"):
         export(back, tmp_path / "out", number=1)
     lineage = json.loads((kept / "lineage.json").read_text())
@@ -128,7 +128,7 @@ def test_points_of_another_are_not_read(tmp_path: Path) -> None:
 
 
 def held_and_claimed(folders: Folders, identity: str, said: list[str]) -> None:
-    with folders.held(), claimed(folders, identity, said.append):
+    with folders.driver_lock(), claimed(folders, identity, said.append):
         (folders.make(folders.trial(0)) / identity).touch()
 
 
@@ -156,8 +156,8 @@ def test_a_claim(tmp_path: Path) -> None:
 def test_the_folder_is_held_after_another_was_set_aside(tmp_path: Path) -> None:
     folders = Folders(tmp_path / "runs", "a")
     held_and_claimed(folders, "one", [])
-    driving = folders.held(), claimed(folders, "two", lambda _: None)
-    with driving[0], driving[1], pytest.raises(LedgerHeldError), folders.held():
+    driving = folders.driver_lock(), claimed(folders, "two", lambda _: None)
+    with driving[0], driving[1], pytest.raises(LedgerHeldError), folders.driver_lock():
         pass
 
 
@@ -166,12 +166,12 @@ def test_a_worker_whose_folder_is_anothers_ends(write_spec: Any, monkeypatch: py
 
     monkeypatch.setattr("sweeps.worker.execution._LOOKED_EVERY", 0.0)
     spec = for_workers(load_spec(str(write_spec())))
-    execution = Execution(spec, replace(assignment_of(spec, 1), identity="of the dead sweep"))
+    execution = Execution(spec, replace(assignment_of(spec, 1), study_uuid="of the dead sweep"))
     folders = Folders(spec.root, spec.name)
     folders.make(folders.sweep)
     execution._on_work("step")
     (folders.sweep / MARK).write_text(json.dumps({"identity": "of the new one"}))
-    with pytest.raises(RecalledError, match="another study"):
+    with pytest.raises(StopRequestedError, match="another study"):
         execution._on_work("step")
 
 
@@ -197,7 +197,7 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path, place: str) -> None:
     link = folders.sweep / place
     link.parent.mkdir(parents=True)
     link.symlink_to(home / "kept")
-    with pytest.raises(SpecError) as refused, folders.held():
+    with pytest.raises(SpecError) as refused, folders.driver_lock():
         pass
     assert [problem.where for problem in refused.value.problems] == [str(link)]
     folders.drop_finals(3)
@@ -208,7 +208,7 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path, place: str) -> None:
 
 
 def _lock(folders: Folders, assignment: Assignment) -> None:
-    with folders.held():
+    with folders.driver_lock():
         pass
 
 
@@ -243,8 +243,8 @@ def test_what_is_replaced_is_the_link_and_not_its_target(tmp_path: Path) -> None
     for link in (folders.spec, folders.sweep / aside, folders.recalled(3, 1)):
         link.symlink_to(home / "file")
     folders.write_spec({"name": "a"})
-    folders.recall(assignment)
-    assert folders.is_recalled(assignment)
+    folders.request_stop(assignment)
+    assert folders.stop_requested(assignment)
     assert json.loads(folders.spec.read_text()) == {"name": "a"}
     assert unchanged(home)
 

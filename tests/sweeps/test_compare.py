@@ -89,8 +89,8 @@ def test_every_method_meets_every_rate_and_its_best_is_a_finalist(methods: Sweep
     originals = [r for r in records if r.original and r.role is not Role.REPLICATE]
     assert len(originals) == 3  # the control at the baseline's rate, and at each rate
     assert verdict.control.losses[0] == min(r.value for r in originals if r.value is not None)
-    for contender in (*verdict.finalists, verdict.control):
-        assert list(contender.losses) == [0, 1]
+    for candidate in (*verdict.finalists, verdict.control):
+        assert list(candidate.losses) == [0, 1]
     for finalist in verdict.finalists:
         method = finalist.settings["injection"]["method"]
         same = [r.value for r in searched if r.settings["injection"]["method"] == method]
@@ -112,17 +112,17 @@ def test_the_table_of_methods(methods: Sweep, capsys: pytest.CaptureFixture[str]
     found = json.loads(capsys.readouterr().out)
     verdict = methods.verdict
     assert verdict.control is not None
-    contenders = {c.number: c for c in (verdict.control, *verdict.finalists)}
-    assert [trial["number"] for trial in found["trials"]] == list(contenders)  # the control first
+    candidates = {c.number: c for c in (verdict.control, *verdict.finalists)}
+    assert [trial["number"] for trial in found["trials"]] == list(candidates)  # the control first
     base = verdict.control.initial_loss
     assert found["base_loss"] == pytest.approx(base)
     assert found["seeds"] == [0, 1]
     sizes = {}
     for trial in found["trials"]:
-        contender = contenders[trial["number"]]
-        assert trial["losses"]["8"] == pytest.approx(contender.mean)
-        assert found["equal"]["steps"]["losses"][trial["trial"]] == pytest.approx(contender.mean)
-        assert found["equal"]["tokens"]["losses"][trial["trial"]] == pytest.approx(contender.mean)
+        candidate = candidates[trial["number"]]
+        assert trial["losses"]["8"] == pytest.approx(candidate.mean)
+        assert found["equal"]["steps"]["losses"][trial["trial"]] == pytest.approx(candidate.mean)
+        assert found["equal"]["tokens"]["losses"][trial["trial"]] == pytest.approx(candidate.mean)
         sizes[trial["what"]] = trial["parameters"]
         if trial["what"] in ("control", "tli K=2 identity", "moe 8 experts"):  # they are the base, at first
             assert set(trial["reached_base_loss"].values()) == {0}

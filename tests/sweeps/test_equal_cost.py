@@ -115,12 +115,12 @@ Spent to reach the base's own loss, 3.8000
   12  dus m=1 copy         10   1,000  1.50e+03     15.0
 
 *: the lowest. Each column is read where the first curve ends, on the lines
-between measurements. ±: 95 % t intervals, paired by seed; settled: without 0.
+between measurements. ±: 95 % t intervals, paired by seed; significant: without 0.
 0: has the base's loss from the start. FLOPs and seconds are those of training.
 Costlier models are met there before their learning rate has fallen, which
 counts against them; seconds depend on what else the machine did.
 
-Know before you believe it
+Caveats
   - something else
 """
 

@@ -98,7 +98,7 @@ def test_a_killed_driver_is_followed_at_once(url: str, spec: Spec, driver: Any) 
     started = time.monotonic()
     with Ledger.driven(url, spec) as ledger:
         assert time.monotonic() - started < 1.0  # of a lease, which it did not wait for
-        again = ledger.retake(0)
+        again = ledger.requeue(0)
         assert again is not None
         assert again.attempt == 2
         assert "driven" not in (ledger.driver or "")
@@ -113,7 +113,7 @@ def test_a_killed_driver_of_another_machine_is_followed_when_its_lease_ends(
     process.kill()
     process.join()
     with Ledger.driven(url, spec) as ledger:
-        assert ledger.retake(0) is not None
+        assert ledger.requeue(0) is not None
 
 
 def test_a_driver_that_slept_past_its_lease_writes_nothing(

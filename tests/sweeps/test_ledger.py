@@ -80,7 +80,7 @@ def test_telling_the_same_twice_is_harmless_and_something_else_is_refused(ledger
 def test_a_stale_attempt_is_refused(ledger: Ledger) -> None:
     ledger.ask()
     ledger.report(0, 1, [point(0, 5.0)])
-    assert ledger.retake(0).attempt == 2
+    assert ledger.requeue(0).attempt == 2
     with pytest.raises(StaleAttemptError, match="attempt 1 is refused"):
         ledger.report(0, 1, [point(2, 1.0)])
     with pytest.raises(StaleAttemptError):
@@ -213,9 +213,9 @@ def test_a_kill_while_a_wrong_one_is_taken_ends_the_same(
 ) -> None:
     storage = open_storage(url)
     optuna.load_study(study_name=spec.name, storage=storage).enqueue_trial(params)
-    ledger.look_again()
+    ledger.refresh()
     assert ledger._mirror.claim(0)  # and killed right after it
-    assert ledger.retake(0) is None
+    assert ledger.requeue(0) is None
     (record,) = ledger.trials()
     assert record.state is State.FAIL
     assert str(record.reason).startswith(reason)
@@ -314,7 +314,7 @@ def test_a_study_that_was_killed_while_it_was_made_is_made_again(url: str, spec:
     study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], other.name)
     storage.set_study_user_attr(study_id, "sweeps:identity", "abc")
     ledger = Ledger.open(url, other)
-    assert ledger.study.identity != ""
+    assert ledger.study.study_uuid != ""
     assert ledger.ask() is not None
 
 

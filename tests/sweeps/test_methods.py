@@ -33,7 +33,7 @@ def test_a_sweep_over_methods(write_spec: Any, tiny_model: Any, silent: Any, tmp
             "  injection.k: {choice: [1, 2, 4]}\n": SEARCH,
             "  injection.init: {choice: [copy, identity, random]}\n": "",
             "  recipe.learning_rate: {log: [1e-4, 1e-2]}\n": "",
-            "init: identity}": "sets: 1, m: 1, g: 2, layers: '1:4', experts: {top_k: 1}}",
+            "init: identity}": "least_important_sets: 1, m: 1, g: 2, layers: '1:4', experts: {top_k: 1}}",
             "rule: asha": "rule: none",
         },
     )
@@ -58,7 +58,7 @@ def test_a_sweep_over_methods(write_spec: Any, tiny_model: Any, silent: Any, tmp
     for name in ("control", "8 experts"):
         out = tmp_path / name.replace(" ", "-")
         number = found[name].number
-        if not (sweep.folders.final(number, 1) / "lineage.json").is_file():
+        if not (sweep.folders.model_dir(number, 1) / "lineage.json").is_file():
             continue  # models are kept of those that may be asked for
         export(sweep, out, number=number)
         assert verify_folder(out, find(str(tiny_model("mistral")))).ok
@@ -75,7 +75,7 @@ def test_a_sweep_over_methods(write_spec: Any, tiny_model: Any, silent: Any, tmp
         ("mistral", "experts: {count: 4, granularity: 5}", "granularity: got 5; expected a divisor of 48"),
         ("mistral", "layers: '2:9'", "layers: got '2:9'; expected a range of layers from 0"),
         ("mistral", "method: dus, m: 2", "m: got 2; expected below 2, half the model's layers"),
-        ("mistral", "sets: 3", "sets: got 3; expected at most 2, the number of sets"),
+        ("mistral", "least_important_sets: 3", "sets: got 3; expected at most 2, the number of sets"),
     ],
 )
 def test_what_the_base_cannot_is_told_before_anything_runs(

@@ -69,7 +69,7 @@ def _do(ledger: Ledger, record: Any, action: str, chance: random.Random) -> None
         if state is State.FAIL or math.isfinite(record.loss):
             ledger.tell(record.number, record.attempt, state, reason="so", totals={"seconds": 1.0})
     elif action == "retake":
-        ledger.retake(record.number)
+        ledger.requeue(record.number)
     else:
         ledger.note_retry(record.number, record.attempt, {"lost": 1, "at": record.step}, 32)
 
@@ -97,23 +97,23 @@ def test_a_waiting_trial_that_somebody_else_took_is_left_to_them(
 ) -> None:
     study = outside(url, spec)
     study.enqueue_trial({"injection.k": 4})
-    driven.look_again()
+    driven.refresh()
     theirs = study.ask()
     assert driven.take_waiting() is None
     study.tell(theirs, 1.0)
     assert driven.take_waiting() is None
-    driven.look_again()
+    driven.refresh()
     assert [record.state for record in driven.trials()] == [State.COMPLETE]
 
 
 def test_a_trial_that_another_program_runs_is_left_to_it(driven: Ledger, url: str, spec: Spec) -> None:
     theirs = outside(url, spec).ask()
-    driven.look_again()
+    driven.refresh()
     assert driven.record(0).params == {}
     chosen = theirs.suggest_categorical("injection.k", [1, 2, 4])
-    driven.look_again()
+    driven.refresh()
     assert driven.record(0).params == {"injection.k": chosen}
-    assert driven.retake(0) is None
+    assert driven.requeue(0) is None
     assert driven.unfinished() == []
     assert driven.record(0).role is Role.OTHER
 
@@ -127,7 +127,7 @@ def test_a_trial_that_was_ended_from_outside_stays_ended(driven: Ledger, url: st
     assert driven.record(0).state is State.FAIL
     outside(url, spec).tell(1, state=TrialState.FAIL)
     assert driven.record(1).state is State.RUNNING
-    driven.look_again()
+    driven.refresh()
     assert driven.unfinished() == []
 
 

@@ -37,9 +37,7 @@ SECTIONS = (
     "name, base, data, trial, search, objective, sampler, budget, stopping, finalists, resources, retries, "
     "storage, tracking"
 )
-INJECTION = (
-    "method, k, place, layers, after, sets, block, m, g, init, scale, source, noise, identity, experts"
-)
+INJECTION = "method, k, place, layers, after, least_important_sets, block, m, g, init, scale, source, noise, identity, experts"
 RECIPE = (
     "learning_rate, injected_learning_rate, tokens, batch_tokens, micro_batch_tokens, warmup, schedule, "
     "weight_decay, clip, train, precision"

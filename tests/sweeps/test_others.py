@@ -198,7 +198,7 @@ def test_a_trial_whose_marks_cannot_be_read_is_not_ours(write_spec: Any, name: s
     again = Ledger.read(spec.study_url, spec.name)
     assert [record.role for record in again.trials()] == [Role.CONTROL, Role.OTHER]
     assert again.unfinished() == []
-    assert again.retake(running.number) is None
+    assert again.requeue(running.number) is None
 
 
 def test_a_study_that_was_moved_is_the_same_study(write_spec: Any, tmp_path: Any) -> None:
@@ -211,6 +211,6 @@ def test_a_study_that_was_moved_is_the_same_study(write_spec: Any, tmp_path: Any
     url = f"sqlite:///{tmp_path}/moved.db"
     optuna.copy_study(from_study_name=spec.name, from_storage=spec.study_url, to_storage=url)
     before, after = Ledger.read(spec.study_url, spec.name), Ledger.read(url, spec.name)
-    assert after.study.identity == before.study.identity
+    assert after.study.study_uuid == before.study.study_uuid
     assert [r.role for r in after.trials()] == [r.role for r in before.trials()]
     assert [after.owner(r) for r in after.trials()] == [before.owner(r) for r in before.trials()]

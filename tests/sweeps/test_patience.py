@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from sweeps.clock import Awake
 from sweeps.errors import SweepError
-from sweeps.ledger.store.retrying import patient
+from sweeps.ledger.store.retrying import retry_while_unavailable
 
 
 class Store:
@@ -25,7 +25,7 @@ class Store:
         """None: nothing that can be told apart."""
         return None
 
-    @patient
+    @retry_while_unavailable
     def ask(self: Any) -> int:
         self.asked += 1
         if self.left:
@@ -72,7 +72,7 @@ def test_hours_in_which_the_driver_was_stopped_are_not_waited(monkeypatch: pytes
     monkeypatch.setattr("sweeps.ledger.store.retrying.awake", lambda: clock)
 
     class Stopped(Store):
-        @patient
+        @retry_while_unavailable
         def ask(self: Any) -> int:
             now[0] += 36_000 if self.left else 0  # within the call: its connection is gone afterwards
             return int(Store.ask.__wrapped__(self))  # type: ignore[attr-defined]

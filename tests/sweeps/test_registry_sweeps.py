@@ -100,7 +100,7 @@ def test_two_trials(
     windows = tokens.heldout_windows(sequence_length=spec.data.sequence_length, eval_tokens=64)
     injections = (None, spec.trial.to_injection())  # of the control and the baseline
     for record, injection in zip(sweep.records, injections, strict=True):
-        folder = sweep.folders.final(record.number, record.attempt)
+        folder = sweep.folders.model_dir(record.number, record.attempt)
         decided = plan_of(injection, base.facts.depth)
         told = cost(base, decided, sequence_length=spec.data.sequence_length, batch_tokens=64)
         assert find(str(folder)).facts.depth == decided.new_depth

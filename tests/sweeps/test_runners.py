@@ -71,7 +71,7 @@ def test_a_whole_sweep(runner: str, write_spec: Any, silent: Any, first_results:
     assert all(r.reason is not None and r.reason.startswith("diverged:") for r in diverged)
     # Models are kept of those that may be asked for.
     kept = {
-        r.number for r in records if (sweep.folders.final(r.number, r.attempt) / "lineage.json").is_file()
+        r.number for r in records if (sweep.folders.model_dir(r.number, r.attempt) / "lineage.json").is_file()
     }
     assert {0, 1, sweep.verdict.best} <= kept
     assert not kept & {r.number for r in records if r.role is Role.REPLICATE}
@@ -140,11 +140,11 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
     """Stopped in the middle of training and resumed, a trial ends with the same bits as one left alone."""
     import sweeps.worker.trial
     from sweeps.driver.single import assignment_of
-    from sweeps.worker.trial import Slot, for_workers, run_trial
+    from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 
     monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
     spec = for_workers(load_spec(str(write_spec())))
-    slot, assignment = Slot(spec), assignment_of(spec, 1)
+    slot, assignment = WorkerContext(spec), assignment_of(spec, 1)
     alone, stopped = (Folders(spec.root / name, spec.name) for name in ("alone", "stopped"))
     whole = [point for points in run_trial(slot, assignment, alone) for point in points]
     slowly = run_trial(slot, assignment, stopped, lambda _work: time.sleep(0.05))
@@ -155,7 +155,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
     resumed = [point for points in run_trial(slot, assignment, stopped) for point in points]
     losses = [(p.step, p.eval_loss, p.train_loss) for p in whole]
     assert [(p.step, p.eval_loss, p.train_loss) for p in resumed] == losses
-    weights = [folders.final(1, 1) / "model.safetensors" for folders in (alone, stopped)]
+    weights = [folders.model_dir(1, 1) / "model.safetensors" for folders in (alone, stopped)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     # The newest state cut short: the one before it serves.
     newest = max(stopped.checkpoints(1).iterdir())
@@ -166,10 +166,10 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
 
 def test_nothing_of_one_trial_is_left_for_the_next(write_spec: Any) -> None:
     from sweeps.driver.single import assignment_of
-    from sweeps.worker.trial import Slot, for_workers, run_trial
+    from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 
     spec = for_workers(load_spec(str(write_spec())))
-    slot = Slot(spec)
+    slot = WorkerContext(spec)
     before = {name: value.clone() for name, value in slot.model.state_dict().items()}
     folders = Folders(spec.root, spec.name)
     control, baseline = assignment_of(spec, 0), assignment_of(spec, 1)
@@ -214,7 +214,7 @@ def test_models_grown_alike_are_measured_once_before_they_train(
 ) -> None:
     import tli.training.loop
     from sweeps.driver.single import assignment_of
-    from sweeps.worker.trial import Slot, for_workers, run_trial
+    from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 
     spec = for_workers(load_spec(str(write_spec())))
     folders, baseline = Folders(spec.root, spec.name), assignment_of(spec, 1)
@@ -227,20 +227,20 @@ def test_models_grown_alike_are_measured_once_before_they_train(
 
     monkeypatch.setattr(tli.training.loop, "evaluate", counted)
 
-    def points(slot: Slot, number: int, **changes: Any) -> list[tuple[float, float]]:
+    def points(slot: WorkerContext, number: int, **changes: Any) -> list[tuple[float, float]]:
         measured.clear()
         settings = {**baseline.settings, **changes}
         trial = replace(baseline, number=number, settings=settings)
         return [(p.eval_loss, p.measuring) for given in run_trial(slot, trial, folders) for p in given]
 
-    slot, recipe = Slot(spec), {**baseline.settings["recipe"], "learning_rate": 3e-3}
+    slot, recipe = WorkerContext(spec), {**baseline.settings["recipe"], "learning_rate": 3e-3}
     random = {**baseline.settings["injection"], "init": "random"}
     first = points(slot, 1)
     assert len(measured) == len(first)
     other = points(slot, 2, recipe=recipe)
     assert len(measured) == len(other) - 1
     assert other[0] == (first[0][0], 0.0)
-    assert [loss for loss, _ in points(Slot(spec), 3, recipe=recipe)] == [loss for loss, _ in other]
+    assert [loss for loss, _ in points(WorkerContext(spec), 3, recipe=recipe)] == [loss for loss, _ in other]
     for number, changes in enumerate([{"injection": random}, {"injection": random, "seed": 1}], 4):
         drawn = points(slot, number, **changes)
         assert len(measured) == len(drawn), "another model"

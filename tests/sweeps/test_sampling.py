@@ -54,20 +54,20 @@ def test_a_proposal_knows_what_is_tried_elsewhere_since(url: str, spec: Spec, wr
         theirs = study.ask()
         assert ledger.take_waiting() is None
         ledger.prepare()
-        ahead = ledger._proposals._ahead
+        ahead = ledger._proposals._prepared
         assert ahead is not None
         assert ahead.params is not None
         for name, distribution in ledger.space.distributions(ahead.params).items():
             value = distribution.to_internal_repr(ahead.params[name])
             study._storage.set_trial_param(theirs._trial_id, name, value, distribution)
-        ledger.look_again()
+        ledger.refresh()
         number = min(record.number for record in ledger.unfinished())
         ledger.report(number, 1, [point(0, 5.0), point(4, 3.0)])
         ledger.tell(number, 1, State.COMPLETE)
         asked = ledger.ask()
         assert asked is not None
         assert ledger.record(theirs.number).params == ahead.params
-        seen = ledger._proposals._ahead
+        seen = ledger._proposals._prepared
         assert seen is not None
         assert (theirs.number, len(ahead.params)) in seen.running
 

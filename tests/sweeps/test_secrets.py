@@ -24,7 +24,7 @@ from sweeps.driver.on_ray import jobs_server
 from sweeps.errors import SpecError
 from sweeps.spec import Spec, load_spec
 from sweeps.tracking import Tracker
-from sweeps.wording import masked, shown
+from sweeps.wording import formatted, masked
 from tests.canaries import DATABASES, ENVIRONMENT, MARK, SERVERS, TEXTS, Onlooker, in_files
 from tests.servers import LocalCluster
 
@@ -45,9 +45,9 @@ def test_no_form_of_an_address_shows_its_secret(address: str) -> None:
     assert masked_address(hidden) == hidden  # what was kept is kept again as it is
     for seen in (
         masked(address),
-        shown(address),
-        shown([address]),
-        shown({"uri": address}),
+        formatted(address),
+        formatted([address]),
+        formatted({"uri": address}),
         masked(f"'{address}'"),
     ):
         assert MARK not in seen
@@ -119,7 +119,7 @@ def test_a_long_text_takes_no_long_time(piece: str) -> None:
     started = time.process_time()
     masked(text)
     masked(f"x {text}")
-    shown({"a": [text]})
+    formatted({"a": [text]})
     assert time.process_time() - started < 2
 
 
@@ -127,7 +127,7 @@ def test_a_deep_value_can_be_shown() -> None:
     deep: Any = f"http://me:{MARK}@h"
     for _ in range(400):
         deep = [deep]
-    assert MARK not in shown(deep)
+    assert MARK not in formatted(deep)
 
 
 def test_names_of_secrets() -> None:

@@ -85,20 +85,20 @@ def test_a_difference_is_paired_by_seed() -> None:
     assert delta.n == 3
     assert delta.mean == pytest.approx(-0.01)
     assert delta.half_width == pytest.approx(0, abs=1e-12)
-    assert delta.settled
+    assert delta.significant
 
 
 def test_a_difference_has_the_textbook_interval() -> None:
     delta = difference({0: 1.0, 1: 2.0, 2: 4.0}, {0: 0.0, 1: 0.0, 2: 0.0})
     assert delta is not None
     assert delta.half_width == pytest.approx(4.30265273 * stdev([1, 2, 4]) / math.sqrt(3))
-    assert not delta.settled
+    assert not delta.significant
 
 
 def test_one_shared_seed_gives_no_interval_and_none_gives_no_difference() -> None:
     single = difference({0: 3.0, 1: 3.1}, {0: 3.5, 2: 9.0})
     assert single is not None
-    assert (single.mean, single.half_width, single.n, single.settled) == (-0.5, None, 1, False)
+    assert (single.mean, single.half_width, single.n, single.significant) == (-0.5, None, 1, False)
     assert difference({0: 3.0}, {1: 3.0}) is None
 
 
@@ -218,7 +218,7 @@ def test_the_winner_has_the_lowest_mean_over_the_seeds_not_the_best_first_seed()
     assert winner.against_winner is None
     assert winner.against_control is not None
     assert winner.against_control.mean == pytest.approx(-0.19)
-    assert winner.against_control.settled
+    assert winner.against_control.significant
     assert winner.against_control.n == 3
     assert winner.against_baseline is not None
     assert winner.against_baseline.mean == pytest.approx(-0.4 / 3 - 0.03 / 3, abs=1e-9)

@@ -18,7 +18,7 @@ from sweeps.checks.preflight import check
 from sweeps.errors import SpecError
 from sweeps.spec import COMPARED, Range, Spec, difference, load_spec, packaged
 from sweeps.spec.settings import DataSettings, ExpertSettings, InjectionSettings, RecipeSettings
-from sweeps.wording import masked, nearest, shown
+from sweeps.wording import formatted, masked, nearest
 from tli.data.settings import DataSettings as TliData
 from tli.planning.experts import Experts
 from tli.planning.injection import Injection
@@ -479,7 +479,7 @@ def test_nearest(word: str, meant: str | None) -> None:
     ],
 )
 def test_shown(value: Any, text: str) -> None:
-    assert shown(value) == text
+    assert formatted(value) == text
 
 
 def test_masked_leaves_other_text_alone() -> None:

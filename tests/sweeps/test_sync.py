@@ -110,7 +110,7 @@ def dump(database: Path) -> dict[str, list[tuple[Any, ...]]]:
     return {table: rows(database, table) for table in ("runs", "metrics", "latest_metrics", "params", "tags")}
 
 
-def shown(database: Path) -> dict[str, dict[str, Any]]:
+def formatted(database: Path) -> dict[str, dict[str, Any]]:
     """What MLflow shows of each trial ("" is the sweep), whatever the runs' own ids are; a double fails."""
     found: dict[str, dict[str, Any]] = {}
     with contextlib.closing(sqlite3.connect(database)) as connection:
@@ -150,7 +150,7 @@ def without_budget(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
 
 def test_the_ledger_and_the_curves_are_enough(place: Path) -> None:
     database, folder = place / "runs/mlflow.db", place / "runs/tiny"
-    live = shown(database)
+    live = formatted(database)
     assert {run["tags"]["mlflow.parentRunId"] for run in live.values()} == {"", "none"}
     objectives = [row[1] for row in live[""]["metrics"] if row[0] == "objective"]
     assert objectives == [5, 9], "the best loss of each budget, at the trials it was the best of"
@@ -159,7 +159,7 @@ def test_the_ledger_and_the_curves_are_enough(place: Path) -> None:
     synced = sync(tiny())
     points = sum(row[0] == "eval_loss" for run in live.values() for row in run["metrics"])
     assert (synced.trials, synced.points, synced.lost) == (len(live) - 1, points, ())
-    rebuilt = shown(database)
+    rebuilt = formatted(database)
     assert rebuilt[""]["params"]["budget.trials"] == "9"
     assert without_budget(rebuilt) == without_budget(live)
     told, once = (folder / EVENTS).read_bytes(), dump(database)
@@ -172,7 +172,7 @@ def test_what_a_store_lost_comes_back_and_nothing_else_changes(place: Path) -> N
     from mlflow.tracking import MlflowClient
 
     database = place / "runs/mlflow.db"
-    live, before = shown(database), dump(database)
+    live, before = formatted(database), dump(database)
     sync(tiny())
     assert dump(database) == before
     with contextlib.closing(sqlite3.connect(database)) as connection:
@@ -193,24 +193,24 @@ def test_what_a_store_lost_comes_back_and_nothing_else_changes(place: Path) -> N
         connection.commit()
     client = MlflowClient(f"sqlite:///{database}")
     client.delete_run(run_of["tiny/2"])  # by hand
-    assert shown(database) != live
+    assert formatted(database) != live
     sync(tiny())
-    assert without_budget(shown(database)) == without_budget(live)
+    assert without_budget(formatted(database)) == without_budget(live)
 
     client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
-    assert shown(database) == {}
+    assert formatted(database) == {}
     sync(tiny())
-    assert without_budget(shown(database)) == live
+    assert without_budget(formatted(database)) == live
     assert client.get_experiment_by_name("tiny-2") is None
 
 
 def test_an_emptied_store_is_filled_by_the_next_run_too(place: Path) -> None:
     """Its experiments get the same numbers again, so that it looks like the store that had everything."""
     database = place / "runs/mlflow.db"
-    live = shown(database)
+    live = formatted(database)
     database.unlink()
     run(load_spec("tiny.yaml"), Silent(), runner="inline")
-    assert without_budget(shown(database)) == without_budget(live)
+    assert without_budget(formatted(database)) == without_budget(live)
 
 
 def test_a_sweep_that_was_stopped_shows_what_it_had(
@@ -236,7 +236,7 @@ def test_a_sweep_that_was_stopped_shows_what_it_had(
         connection.execute("DELETE FROM tags WHERE key = 'sweeps.trial' AND value LIKE 'tiny/%'")
         connection.execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE experiment_id = 1")
         connection.commit()
-    live = shown(database)
+    live = formatted(database)
     assert (live[""]["run"][1], live["other/3"]["run"][1]) == ("RUNNING", "RUNNING")
     assert [row[1] for row in live["other/3"]["metrics"] if row[0] == "eval_loss"] == [0, 1]
     (place / "runs/other" / EVENTS).unlink()
@@ -244,12 +244,12 @@ def test_a_sweep_that_was_stopped_shows_what_it_had(
     assert (
         capsys.readouterr().out == f"sqlite:///{place}/elsewhere.db shows all of 4 trials, 15 measurements\n"
     )
-    assert shown(place / "elsewhere.db") == live
+    assert formatted(place / "elsewhere.db") == live
 
     (place / "runs/other/trials/0001" / CURVE).unlink()
     assert main(["sync", "other", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["lost"] == [1]
-    assert shown(database) == live, "what is there stays"
+    assert formatted(database) == live, "what is there stays"
 
 
 def test_who_goes_on_reads_no_curve_of_a_trial_that_was_told(
@@ -294,7 +294,7 @@ def test_who_goes_on_reads_no_curve_of_a_trial_that_was_told(
 def test_of_several_measurements_of_a_step_the_one_that_the_ledger_has_is_shown(place: Path) -> None:
     """A GPU measures a step again with other last digits; what came before the kill may know more train losses."""
     folder, database = place / "runs/tiny", place / "runs/mlflow.db"
-    live = shown(database)
+    live = formatted(database)
     curve = folder / "trials/0001" / CURVE
     lines = [json.loads(line) for line in curve.read_text().splitlines() if line]
     killed = {**lines[2], "eval_loss": lines[2]["eval_loss"] + 1e-7}  # measured, and never told
@@ -304,13 +304,13 @@ def test_of_several_measurements_of_a_step_the_one_that_the_ledger_has_is_shown(
     for lost in (database, folder / EVENTS):
         lost.unlink()
     sync(tiny())
-    assert without_budget(shown(database))["tiny/1"] == live["tiny/1"]
+    assert without_budget(formatted(database))["tiny/1"] == live["tiny/1"]
 
 
 def test_nothing_is_rebuilt_while_somebody_drives(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = dump(place / "runs/mlflow.db")
     held = "import sys, time; from pathlib import Path; from sweeps.folders import Folders\n"
-    held += "with Folders(Path('runs'), 'tiny').held(): print(flush=True); time.sleep(60)"
+    held += "with Folders(Path('runs'), 'tiny').driver_lock(): print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE) as driver:
         assert driver.stdout is not None
         driver.stdout.readline()
@@ -323,7 +323,7 @@ def test_nothing_is_rebuilt_while_somebody_drives(place: Path, capsys: pytest.Ca
     with Ledger.driven(spec.study_url, spec):  # from a folder that is not this one
         assert main(["sync", "tiny"]) == 1
     assert f"is being driven by process {os.getpid()} on " in capsys.readouterr().err
-    with Folders(place / "runs", "tiny").held():  # given back
+    with Folders(place / "runs", "tiny").driver_lock():  # given back
         pass
 
 
@@ -382,4 +382,4 @@ def test_sigterm_ends_a_sweep_in_the_grace_of_a_job_although_mlflow_hangs(place:
             assert "nothing is lost" in said
             assert driver.wait(60) == 143
     assert main(["sync", "other", "--tracking", "sqlite"]) == 0
-    assert "other/0" in shown(place / "runs/mlflow.db")
+    assert "other/0" in formatted(place / "runs/mlflow.db")

@@ -19,7 +19,7 @@ from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.results.sweep import find
 from sweeps.spec import load_spec
-from sweeps.worker.trial import Slot, for_workers
+from sweeps.worker.trial import WorkerContext, for_workers
 from tests.bench.processes import descendants
 from tests.servers import alive
 from tli.cli.commands import main as tli_main
@@ -167,15 +167,15 @@ def test_a_sweep_measures_layers_on_the_text_that_a_plan_does(
     for number in range(40):
         (folder / f"{number:02}.md").write_text("".join(chr(33 + (number * k) % 90) for k in range(300)))
     path = short(write_spec, f"{folder}/*.md")
-    given = ["data.heldout_fraction=0.4", "data.sequence_length=32", "trial.injection.sets=2"]
+    given = ["data.heldout_fraction=0.4", "data.sequence_length=32", "trial.injection.least_important_sets=2"]
     spec = load_spec(str(path), overrides=[*given, "trial.injection.k=1", "trial.recipe.batch_tokens=128"])
-    slot = Slot(for_workers(spec))
+    slot = WorkerContext(for_workers(spec))
     words = [
         "plan",
         str(tiny_model("llama")),
         "--k",
         "1",
-        "--sets",
+        "--least-important-sets",
         "2",
         "--text",
         f"{folder}/*.md",
@@ -183,7 +183,7 @@ def test_a_sweep_measures_layers_on_the_text_that_a_plan_does(
     ]
     assert tli_main(words) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert tuple(plan.get("plan", plan)["change"]) == pytest.approx(slot.change, abs=1e-6)
+    assert tuple(plan.get("plan", plan)["block_influence"]) == pytest.approx(slot.block_influence, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["source", "heldout"])

@@ -111,7 +111,7 @@ def told(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def make(study: str, *, folder: str = "sweep", identity: str | None = None) -> SimpleNamespace:
         tracker = Tracker(
-            store.uri, study=study, folder=tmp_path / folder, artifacts=tmp_path, identity=identity
+            store.uri, study=study, folder=tmp_path / folder, artifacts=tmp_path, study_uuid=identity
         )
 
         def drain() -> None:
@@ -278,7 +278,7 @@ def test_a_deleted_experiment_stays_deleted_and_the_next_name_gets_the_whole_swe
 def test_a_sweep_leaves_experiments_of_others_with_its_name_alone(told: Any, store: Store) -> None:
     store.client.create_experiment("shared")  # a person's own
     for identity in ("one", "two", "one"):
-        sweep = told("shared", folder=identity, identity=identity)
+        sweep = told("shared", folder=identity, study_uuid=identity)
         sweep.tracker.open_sweep({"who": identity}, {})
         sweep.drain()
     assert store.runs("shared") == {}

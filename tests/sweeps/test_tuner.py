@@ -14,8 +14,8 @@ import ray
 from sweeps.clock import Awake
 from sweeps.driver.on_ray import tuner
 from sweeps.driver.on_ray.searcher import AgendaSearcher
+from sweeps.driver.on_ray.stall_monitor import StallMonitor
 from sweeps.driver.on_ray.tuner import OwnNode, start_cluster, stop_cluster
-from sweeps.driver.on_ray.watch import Watch
 from sweeps.errors import SweepError
 from sweeps.records import Assignment, Cause, Outcome, Role
 from sweeps.spec import load_spec
@@ -64,7 +64,7 @@ def test_a_worker_that_ended_itself_after_a_stop_did_not_hang(
     clock = Awake(clock=lambda: now[0])
     monkeypatch.setattr("sweeps.driver.on_ray.searcher.awake", lambda: clock)
     agenda = Endings()
-    watch = Watch(60.0, lambda *_: None)
+    watch = StallMonitor(60.0, lambda *_: None)
     searcher = AgendaSearcher(agenda, {}, watch, hung=lambda _: Path("hung-1.txt"))  # type: ignore[arg-type]
     searcher.suggest("a")
     now[0] += stopped

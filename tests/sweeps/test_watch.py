@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sweeps.clock import Awake, awake
-from sweeps.driver.on_ray.watch import Watch
+from sweeps.driver.on_ray.stall_monitor import StallMonitor
 
 
 class Clock:
@@ -24,7 +24,7 @@ class Watched:
     def __init__(self, floor: float = 1.0) -> None:
         self.clock = Clock()
         self.killed: list[tuple[str, int]] = []
-        self.watch = Watch(floor, lambda node, pid: self.killed.append((node, pid)), clock=self.clock)
+        self.watch = StallMonitor(floor, lambda node, pid: self.killed.append((node, pid)), clock=self.clock)
 
     def listen(self, until: float) -> None:
         while self.clock.now < until:

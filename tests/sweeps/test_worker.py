@@ -25,7 +25,7 @@ from sweeps.records import Cause
 from sweeps.results.export import export
 from sweeps.spec import Spec, load_spec
 from sweeps.worker.execution import Execution
-from sweeps.worker.trial import Slot, for_workers, run_trial
+from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 from sweeps.worker.watchdog import Bounds, Watchdog, hung
 
 # A worker without Ray: it runs one attempt, slowed down or stopped where it is told to, and prints each reply.
@@ -96,7 +96,7 @@ def until(process: subprocess.Popen[str], wanted: str) -> list[str]:
 def losses_of(spec: Spec, folders: Folders) -> list[tuple[int, float, Any]]:
     """Of the whole trial in this process."""
     assignment = replace(assignment_of(spec, 1), attempt=2, report_steps=(0, 4, 8))
-    points = [point for points in run_trial(Slot(spec), assignment, folders) for point in points]
+    points = [point for points in run_trial(WorkerContext(spec), assignment, folders) for point in points]
     return [(p.step, p.eval_loss, p.train_loss) for p in points]
 
 
@@ -128,10 +128,10 @@ def test_one_that_is_recalled_ends_before_its_next_measurement(spec: Spec) -> No
     until(process, "step 4")
     folders = Folders(spec.root, spec.name)
     assignment = assignment_of(spec, 1)
-    folders.recall(replace(assignment, attempt=2))
-    folders.recall(replace(assignment, token="handed out by an earlier study"))
-    assert not folders.is_recalled(assignment)
-    folders.recall(assignment)
+    folders.request_stop(replace(assignment, attempt=2))
+    folders.request_stop(replace(assignment, token="handed out by an earlier study"))
+    assert not folders.stop_requested(assignment)
+    folders.request_stop(assignment)
     lines = until(process, "PRUNED")
     assert lines[-1] == "PRUNED None None"
     assert "step 8" not in lines
@@ -164,21 +164,21 @@ def test_a_late_attempt_harms_nothing_of_the_accepted_one(spec: Spec) -> None:
     folders = Folders(spec.root, spec.name)
     accepted = losses_of(spec, folders)
     curve = read_curve(folders.trial(1) / "curve.jsonl")
-    kept = {path.name: path.read_bytes() for path in folders.final(1, 2).iterdir()}
+    kept = {path.name: path.read_bytes() for path in folders.model_dir(1, 2).iterdir()}
     late.send_signal(signal.SIGCONT)
     assert until(late, "waiting")[-2].startswith("COMPLETE")
     late.kill()
-    assert {path.name: path.read_bytes() for path in folders.final(1, 2).iterdir()} == kept
+    assert {path.name: path.read_bytes() for path in folders.model_dir(1, 2).iterdir()} == kept
     assert read_curve(folders.trial(1) / "curve.jsonl") == curve
     assert [(p.step, p.eval_loss, p.train_loss) for p in curve] == accepted
     folders.drop_finals(1, but=2)
-    assert not folders.final(1, 1).exists()
-    assert folders.final(1, 2).exists()
+    assert not folders.model_dir(1, 1).exists()
+    assert folders.model_dir(1, 2).exists()
 
 
 def test_what_is_exported_is_of_the_accepted_attempt(write_spec: Any, silent: Any, tmp_path: Path) -> None:
     sweep = run(load_spec(str(write_spec(trials=2))), silent, runner="inline")
-    stray = sweep.folders.final(1, 7)
+    stray = sweep.folders.model_dir(1, 7)
     stray.mkdir()
     (stray / "lineage.json").write_text("{}")
     torn = stray.with_name(".final-3.tmp-1")  # of an attempt that was killed while it wrote

@@ -109,7 +109,7 @@ def test_settings_reach_the_plan(tli: Outcome, tiny_model: Tiny, tmp_path: Path)
         ("--k 2 --place middle --layers 2:", 5, True),
         ("--after 0,2 --source next", 6, True),
         ("--after 1 --block 2 --init copy", 6, False),
-        ("--k 1 --sets 2 --init mean --text TEXT", 6, False),
+        ("--k 1 --least-important-sets 2 --init mean --text TEXT", 6, False),
         ("--k 4 --init slerp --noise 0.01", 5, False),
         ("--k 4 --init aligned --scale 0", 5, True),
         ("--k 4 --init predicted", 5, False),
@@ -162,13 +162,16 @@ def test_a_saved_plan_gives_the_same_bytes(tli: Outcome, tiny_model: Tiny, tmp_p
 def test_sets_are_measured(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("a text to measure on, long enough for a sequence or two of the tiny model. " * 8)
-    code, printed, _ = tli("plan", tiny_model("llama"), "--k", 1, "--sets", 2, "--text", text, "--json")
+    code, printed, _ = tli(
+        "plan", tiny_model("llama"), "--k", 1, "--least-important-sets", 2, "--text", text, "--json"
+    )
     told = json.loads(printed)
     assert code == 0
-    least = sorted(sorted(range(4), key=lambda layer: told["change"][layer])[:2])
+    least = sorted(sorted(range(4), key=lambda layer: told["block_influence"][layer])[:2])
     assert [told["sources"][position] for position in told["injected"]] == least
     assert (
-        "change of the hidden state: 0." in tli("plan", tiny_model("llama"), "--sets", 1, "--text", text)[1]
+        "change of the hidden state: 0."
+        in tli("plan", tiny_model("llama"), "--least-important-sets", 1, "--text", text)[1]
     )
 
 
@@ -229,7 +232,7 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
         (["plan", "--depth", "8", "--method", "tly"], ["--method: got 'tly'; expected one of tli, dus, stack, repeat, moe, none; try tli"]),
         (["plan", "--depth", "8", "--m", "2", "--g", "3"], ["--m: got 2; expected none, as the method tli does not read it; try --method dus", "--g: got 3; expected none, as the method tli does not read it; try --method stack"]),
         (["plan", "--depth", "8", "--k", "2", "--after", "3", "--layers", "0:4"], ["--k: got 2; expected none beside --after, which names every place; try one of them", "--layers: got 0:4; expected none beside --after, which names every place; try one of them"]),
-        (["plan", "--depth", "8", "--sets", "1"], ["--sets: got no model; expected one to measure; try naming it in place of --depth"]),
+        (["plan", "--depth", "8", "--least-important-sets", "1"], ["--least-important-sets: got no model; expected one to measure; try naming it in place of --depth"]),
         (["plan", "--depth", "8", "--experts", "1", "--expert-noise", "-1"], ["--experts: got 1; expected at least 2 experts, or null for none; try 8", "--expert-noise: got -1.0; expected a number of at least 0; try 1"]),
         (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got --k too; expected a plan, or options for one", "none.json: got no JSON (No such file or directory); expected a plan; try tli plan --save"]),
         (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; try tli -h"]),

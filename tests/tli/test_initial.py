@@ -16,7 +16,7 @@ from tli.architectures.table import family_of
 from tli.errors import FamilyError
 from tli.growth.in_memory import grow
 from tli.growth.on_disk import upscale_folder
-from tli.initializers.initial import Initial, Way
+from tli.initializers.initial import Initial, InitKind
 from tli.models.base import Base
 from tli.planning.injection import INITS
 from tli.planning.plan import plan
@@ -183,20 +183,22 @@ class TestNoise:
 def test_the_way_of_a_tensor_is_known_without_torch() -> None:
     family = family_of("llama")
 
-    def way(name: str, *, floating: bool = True, **settings: Any) -> Way:
-        return Initial(plan(4, 2, **settings), family, 0, 0.02, normed=False).way(name, floating=floating)
+    def way(name: str, *, floating: bool = True, **settings: Any) -> InitKind:
+        return Initial(plan(4, 2, **settings), family, 0, 0.02, normed=False).init_kind(
+            name, floating=floating
+        )
 
     for init in BETWEEN:
-        assert way("mlp.up_proj.weight", init=init) is Way.COMPUTED
-        assert way("input_layernorm.weight", init=init) is Way.COMPUTED
-        assert way("mlp.down_proj.weight", init=init, scale=0) is Way.ZEROS
+        assert way("mlp.up_proj.weight", init=init) is InitKind.COMPUTED
+        assert way("input_layernorm.weight", init=init) is InitKind.COMPUTED
+        assert way("mlp.down_proj.weight", init=init, scale=0) is InitKind.ZEROS
     for init in INITS:
-        assert way("self_attn.rotary_emb.inv_freq", init=init, noise=1.0) is Way.COPY
-        assert way("mlp.up_proj.qweight", init=init, floating=False, noise=1.0) is Way.COPY
-    assert way("mlp.up_proj.weight", init="copy") is Way.COPY
-    assert way("mlp.up_proj.weight", init="copy", noise=0.1) is Way.COMPUTED
-    assert way("mlp.up_proj.weight", init="identity") is Way.COPY
-    assert way("mlp.up_proj.weight", init="identity", source="both") is Way.COMPUTED
+        assert way("self_attn.rotary_emb.inv_freq", init=init, noise=1.0) is InitKind.COPY
+        assert way("mlp.up_proj.qweight", init=init, floating=False, noise=1.0) is InitKind.COPY
+    assert way("mlp.up_proj.weight", init="copy") is InitKind.COPY
+    assert way("mlp.up_proj.weight", init="copy", noise=0.1) is InitKind.COMPUTED
+    assert way("mlp.up_proj.weight", init="identity") is InitKind.COPY
+    assert way("mlp.up_proj.weight", init="identity", source="both") is InitKind.COMPUTED
 
 
 class TestUnlikeNeighbours:
@@ -256,4 +258,4 @@ class TestUnlikeNeighbours:
 
 def test_a_plan_that_injects_nothing_looks_at_no_layers() -> None:
     layout = [{"a": (1,)}, {}, {}, {}]
-    assert not Initial.of(plan(4, method="none"), family_of("llama"), {}, 0, layout).neighbourly
+    assert not Initial.of(plan(4, method="none"), family_of("llama"), {}, 0, layout).uses_two_layers

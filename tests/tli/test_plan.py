@@ -167,11 +167,17 @@ def test_a_plan_with_holes_in_it_is_refused() -> None:
             "injection.after: got '7,3,3'; expected layers from 0, each once, in order, as in '3,7'; try 3,7",
         ),
         (Injection(after="3,8"), "injection.after: got 8; expected at most 7, the model's last layer; try 7"),
-        (Injection(sets=0), "injection.sets: got 0; expected at least 1 set, or null for all of them; try 1"),
-        (Injection(k=3, sets=4), "injection.sets: got 4; expected at most 3, the number of sets; try 3"),
         (
-            Injection(sets=1),
-            "injection.sets: got 1; expected the change of every layer too, measured on text (tli.growth.importance)",
+            Injection(least_important_sets=0),
+            "injection.least_important_sets: got 0; expected at least 1 set, or null for all of them; try 1",
+        ),
+        (
+            Injection(k=3, least_important_sets=4),
+            "injection.least_important_sets: got 4; expected at most 3, the number of sets; try 3",
+        ),
+        (
+            Injection(least_important_sets=1),
+            "injection.least_important_sets: got 1; expected the change of every layer too, measured on text (tli.growth.importance)",
         ),
         (Injection(block=0), "injection.block: got 0; expected at least 1 layer; try 1"),
         (
@@ -227,7 +233,7 @@ def test_a_plan_with_holes_in_it_is_refused() -> None:
     ],
 )
 def test_each_mistake_has_its_message(injection: Injection, message: str) -> None:
-    if injection.sets != 1:  # a measurement that is missing is no mistake of the settings
+    if injection.least_important_sets != 1:  # a measurement that is missing is no mistake of the settings
         assert [str(problem) for problem in injection_problems(injection, 8)] == [message]
     with pytest.raises(PlanError) as caught:
         plan_for(injection, 8)
@@ -303,12 +309,12 @@ def test_the_papers_depth_is_reached() -> None:
 
 def test_the_sets_that_change_least_are_chosen() -> None:
     change = (0.9, 0.8, 0.1, 0.1, 0.4, 0.4, 0.3, 0.2)
-    decided = plan_for(Injection(k=2, sets=2), 8, change=change)
+    decided = plan_for(Injection(k=2, least_important_sets=2), 8, block_influence=change)
     assert decided.injected == (4, 9)
     assert decided.sources == (0, 1, 2, 3, 3, 4, 5, 6, 7, 7)
-    assert decided.change == change
+    assert decided.block_influence == change
     assert Plan.from_json(json.loads(json.dumps(decided.to_json()))) == decided
-    assert plan_for(Injection(k=2), 8, change=change).change is None  # it decided nothing
+    assert plan_for(Injection(k=2), 8, block_influence=change).block_influence is None  # it decided nothing
 
 
 def test_residual_scales_by_rule_count_the_sources_layers() -> None:
@@ -375,12 +381,15 @@ def test_planning_needs_no_torch() -> None:
 def test_a_change_that_is_no_number_decides_nothing(change: float) -> None:
     """Sorted by NaN, the sets would be any; and the plan's JSON would be read by no other program."""
     with pytest.raises(
-        PlanError, match=r"injection\.sets: got layers that change the hidden state by no finite"
+        PlanError,
+        match=r"injection\.least_important_sets: got layers that change the hidden state by no finite",
     ):
-        plan_for(Injection(k=2, sets=1), 4, change=(change, 0.1, 0.2, 0.3))
-    told = plan_for(Injection(k=2, sets=1), 4, change=(0.4, 0.1, 0.2, 0.3)).to_json()
-    with pytest.raises(PlanError, match=r"plan\.change: got .*; expected a finite number for each layer"):
-        Plan.from_json({**told, "change": [change, 0.1, 0.2, 0.3]})
+        plan_for(Injection(k=2, least_important_sets=1), 4, block_influence=(change, 0.1, 0.2, 0.3))
+    told = plan_for(Injection(k=2, least_important_sets=1), 4, block_influence=(0.4, 0.1, 0.2, 0.3)).to_json()
+    with pytest.raises(
+        PlanError, match=r"plan\.block_influence: got .*; expected a finite number for each layer"
+    ):
+        Plan.from_json({**told, "block_influence": [change, 0.1, 0.2, 0.3]})
 
 
 def test_more_experts_than_can_be_listed() -> None:

@@ -262,9 +262,9 @@ class TestWholeOrNotAtAll:
         assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
     def test_a_full_disk_is_seen_before(self, tmp_path: Path) -> None:
-        (shortage,) = atomic.no_room(tmp_path / "not" / "there", 10**18)
+        (shortage,) = atomic.disk_space_problems(tmp_path / "not" / "there", 10**18)
         assert "GB free; expected 1000000000.00 GB" in str(shortage)
-        assert atomic.no_room(tmp_path, 1) == []
+        assert atomic.disk_space_problems(tmp_path, 1) == []
 
     def test_a_failure_on_the_way_leaves_nothing(self, tiny_model: Tiny, tmp_path: Path) -> None:
         def fail(done: int, total: int) -> None:

@@ -16,34 +16,35 @@ _TOWERS = re.compile(r"vision|image|audio|patcher|mtp|encoder\.layers|embed")  #
 class Family:
     """The facts of one `model_type`; names are those in a layer, in memory or in a file, `*` for any number.
 
-    writes           modules whose outputs are added to the residual stream: with their weights and biases at
-                     zero the layer hands its input on unchanged
-    gains            norms between such a module and the stream; a scale of the output is undone by them, so
-                     the residual scale acts on their gain
-    gain_offset      what is added to the stored gain of a norm: 1 where it is stored as the w of 1 + w
-    plain_norms      norms of a layer whose gain is stored as it is even so
-    multipliers      tensors that the stream itself is multiplied with, one where nothing is to change
-    layers           the list of layers in the module tree
-    depth_keys       keys of the configuration that hold the number of layers
-    lists            keys of the configuration with an entry for each layer, which a file may leave out
-    lists_vary_with  left-out lists have equal entries while this key is false; None: they vary
-    periods          pairs of keys, period and offset, by which layers of two kinds alternate
-    widened          tensors outside the layers with a part for each layer, and the axis of the parts
-    alone            "first" or "last": that layer has a form of its own, so it stays where it is, uncopied
-    uncopied         kinds of layers, by the first of `lists`, that share weights, so they cannot be copied
-    mixed            layers are of several kinds, with other tensors each
-    buffers          in a layer of older files, but not weights: copied whatever the init
-    drawn_by_depth   the initialiser divides the deviation of `writes` by sqrt(2 * depth)
-    no_scale         why the residual scale cannot be chosen: None, or the reason why only copies will do
-    only_zero        why the scale can only be 0 or 1
-    refusals         key of the configuration that must be false or empty, and why
-    not_loaded       why AutoModelForCausalLM does not load what is saved: it can be grown, but not be trained
-    refused          why no layer can be injected at all
+    residual_writers  modules whose outputs are added to the residual stream: with their weights and biases at
+                      zero the layer hands its input on unchanged
+    post_norms        norms between such a module and the stream; a scale of the output is undone by them, so
+                      the residual scale acts on their gain
+    gain_offset       what is added to the stored gain of a norm: 1 where it is stored as the w of 1 + w
+    plain_norms       norms of a layer whose gain is stored as it is even so
+    multipliers       tensors that the stream itself is multiplied with, one where nothing is to change
+    layers            the list of layers in the module tree
+    depth_keys        keys of the configuration that hold the number of layers
+    lists             keys of the configuration with an entry for each layer, which a file may leave out
+    lists_vary_with   left-out lists have equal entries while this key is false; None: they vary
+    periods           pairs of keys, period and offset, by which layers of two kinds alternate
+    per_layer_tensors tensors outside the layers with a part for each layer, and the axis of the parts
+    fixed_layer       "first" or "last": that layer has a form of its own, so it stays where it is, uncopied
+    shared_kinds      kinds of layers, by the first of `lists`, that share weights, so they cannot be copied
+    mixed             layers are of several kinds, with other tensors each
+    buffers           in a layer of older files, but not weights: copied whatever the init
+    drawn_by_depth    the initialiser divides the deviation of `residual_writers` by sqrt(2 * depth)
+    no_scale          why the residual scale cannot be chosen: None, or the reason why only copies will do
+    only_zero         why the scale can only be 0 or 1
+    refusals          key of the configuration that must be false or empty, and why
+    not_loaded        why AutoModelForCausalLM does not load what is saved: it can be grown, but not be
+                      trained
+    refused           why no layer can be injected at all
     """
 
     model_type: str
-    writes: tuple[str, ...] = ()
-    gains: tuple[str, ...] = ()
+    residual_writers: tuple[str, ...] = ()
+    post_norms: tuple[str, ...] = ()
     gain_offset: float = 0.0
     plain_norms: tuple[str, ...] = ()
     multipliers: tuple[str, ...] = ()
@@ -52,9 +53,9 @@ class Family:
     lists: tuple[str, ...] = ()
     lists_vary_with: str | None = None
     periods: tuple[tuple[str, str | None], ...] = ()
-    widened: tuple[tuple[str, int], ...] = ()
-    alone: str | None = None
-    uncopied: tuple[str, ...] = ()
+    per_layer_tensors: tuple[tuple[str, int], ...] = ()
+    fixed_layer: str | None = None
+    shared_kinds: tuple[str, ...] = ()
     mixed: bool = False
     buffers: tuple[str, ...] = ()
     drawn_by_depth: bool = False
@@ -93,7 +94,7 @@ class Family:
 
     def axis_of_layers(self, name: str) -> int | None:
         """Along which a tensor outside the layers has a part for each layer; None where it has none."""
-        return next((axis for end, axis in self.widened if name.endswith(end)), None)
+        return next((axis for end, axis in self.per_layer_tensors if name.endswith(end)), None)
 
     def stored_layers(self, names: Iterable[str], depth: int) -> str:
         """Where the layers are in the names of a file: files differ from the module tree, and each other."""
@@ -110,11 +111,11 @@ class Family:
 
     @cached_property
     def _written(self) -> re.Pattern[str]:
-        return _pattern(self.writes)
+        return _pattern(self.residual_writers)
 
     @cached_property
     def _gained(self) -> re.Pattern[str]:
-        return _pattern(self.gains)
+        return _pattern(self.post_norms)
 
 
 def _pattern(names: Iterable[str]) -> re.Pattern[str]:

@@ -212,17 +212,17 @@ def _indexers(values: Mapping[str, Any], plan: Plan, where: str) -> Iterator[Pro
 def _alone(values: Mapping[str, Any], family: Family, plan: Plan, where: str) -> Iterator[Problem]:
     """Layers that must not be copied, or moved."""
     sources, last = plan.sources, plan.depth - 1
-    if family.alone == "first" and (sources.index(0) or sources.count(0) > 1):
+    if family.fixed_layer == "first" and (sources.index(0) or sources.count(0) > 1):
         expected = "a plan that leaves the first layer, which has a form of its own, alone"
         yield Problem(f"{where}: model_type", family.model_type, expected, "layers 1:")
-    if family.alone == "last" and (sources[-1] != last or sources.count(last) > 1):
+    if family.fixed_layer == "last" and (sources[-1] != last or sources.count(last) > 1):
         expected = "a plan that leaves the last layer, which has a form of its own, alone"
         yield Problem(f"{where}: model_type", family.model_type, expected, f"layers 0:{last}")
-    kinds = values.get(family.lists[0]) if family.uncopied else None
-    if kinds and any(kinds[sources[position]] in family.uncopied for position in plan.injected):
+    kinds = values.get(family.lists[0]) if family.shared_kinds else None
+    if kinds and any(kinds[sources[position]] in family.shared_kinds for position in plan.injected):
         got = f"{kinds!r}"
-        expected = f"no copy of a layer of kind {' or '.join(family.uncopied)}, which share their weights"
-        free = ",".join(str(n) for n, kind in enumerate(kinds) if kind not in family.uncopied)
+        expected = f"no copy of a layer of kind {' or '.join(family.shared_kinds)}, which share their weights"
+        free = ",".join(str(n) for n, kind in enumerate(kinds) if kind not in family.shared_kinds)
         yield Problem(f"{where}: {family.lists[0]}", short(got), expected, f"after {free}")
 
 

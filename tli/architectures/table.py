@@ -87,7 +87,7 @@ _LANGUAGE = {"layers": "model.language_model.layers"}
 
 
 def _rows(types: str, **facts: Any) -> dict[str, Family]:
-    facts.setdefault("writes", () if facts.get("no_scale") or facts.get("refused") else _USUAL)
+    facts.setdefault("residual_writers", () if facts.get("no_scale") or facts.get("refused") else _USUAL)
     return {model_type: Family(model_type, **facts) for model_type in types.split()}
 
 
@@ -101,52 +101,55 @@ FAMILIES: Mapping[str, Family] = {
     ),
     **_rows("emu3 emu3_text_model", not_loaded=_NO_AUTO),
     **_rows("gemma", gain_offset=1.0),
-    **_rows("starcoder2", writes=("self_attn.o_proj", "mlp.c_proj")),
-    **_rows("phi", writes=("self_attn.dense", "mlp.fc2"), buffers=_ROTARY),
-    **_rows("nanochat", writes=("self_attn.o_proj", "mlp.fc2")),
-    **_rows("moshi", writes=("self_attn.o_proj.linear", "mlp.fc2")),
-    **_rows("persimmon", writes=_PERSIMMON),
-    **_rows("fuyu", writes=_PERSIMMON, **_LANGUAGE),
+    **_rows("starcoder2", residual_writers=("self_attn.o_proj", "mlp.c_proj")),
+    **_rows("phi", residual_writers=("self_attn.dense", "mlp.fc2"), buffers=_ROTARY),
+    **_rows("nanochat", residual_writers=("self_attn.o_proj", "mlp.fc2")),
+    **_rows("moshi", residual_writers=("self_attn.o_proj.linear", "mlp.fc2")),
+    **_rows("persimmon", residual_writers=_PERSIMMON),
+    **_rows("fuyu", residual_writers=_PERSIMMON, **_LANGUAGE),
     # Layers of several kinds in a pattern, spelled out in lists.
     **_rows("qwen2", buffers=_ROTARY, **_WINDOWED),
     **_rows("qwen3", **_WINDOWED),
     **_rows("got_ocr2 moss_transcribe_diarize", **_WINDOWED, **_LANGUAGE),
     **_rows("cohere2 cohere_compass_text ministral", **_TYPED),
     **_rows("vaultgemma", gain_offset=1.0, **_TYPED),
-    **_rows("gpt_oss", writes=(*_USUAL, "mlp.experts.down_proj_bias"), **_TYPED),
+    **_rows("gpt_oss", residual_writers=(*_USUAL, "mlp.experts.down_proj_bias"), **_TYPED),
     **_rows("smollm3", lists=("layer_types", "no_rope_layers")),
     **_rows("granite_swa", lists=("layer_types", "layer_rope_theta")),
-    **_rows("modernbert-decoder", writes=("attn.Wo", "mlp.Wo"), mixed=True, alone="first", **_TYPED),
-    **_rows("gpt_neo", writes=("attn.attention.out_proj", "mlp.c_proj"), layers="transformer.h",
+    **_rows("modernbert-decoder", residual_writers=("attn.Wo", "mlp.Wo"), mixed=True, fixed_layer="first",
+            **_TYPED),
+    **_rows("gpt_neo", residual_writers=("attn.attention.out_proj", "mlp.c_proj"), layers="transformer.h",
             depth_keys=("num_layers",), lists=("attention_types", "attention_layers"),
             buffers=("attn.attention.bias", "attn.attention.masked_bias")),
-    **_rows("mllama mllama_text_model", writes=(*_USUAL, "cross_attn.o_proj"), mixed=True,
+    **_rows("mllama mllama_text_model", residual_writers=(*_USUAL, "cross_attn.o_proj"), mixed=True,
             not_loaded=_NO_AUTO),
     # Norms behind the sublayers.
-    **_rows("gemma2 gemma3_text", gains=_NORM_AND_FFN, gain_offset=1.0, **_TYPED),
-    **_rows("gemma3", gains=_NORM_AND_FFN, gain_offset=1.0, **_TYPED, **_LANGUAGE),
-    **_rows("glm4", gains=_SELF_AND_MLP),
-    **_rows("olmo2 flex_olmo", gains=_NORM_AND_FFN),
-    **_rows("olmo3 exaone4", gains=_NORM_AND_FFN, **_TYPED),
+    **_rows("gemma2 gemma3_text", post_norms=_NORM_AND_FFN, gain_offset=1.0, **_TYPED),
+    **_rows("gemma3", post_norms=_NORM_AND_FFN, gain_offset=1.0, **_TYPED, **_LANGUAGE),
+    **_rows("glm4", post_norms=_SELF_AND_MLP),
+    **_rows("olmo2 flex_olmo", post_norms=_NORM_AND_FFN),
+    **_rows("olmo3 exaone4", post_norms=_NORM_AND_FFN, **_TYPED),
     **_rows("olmo_hybrid", only_zero=_SOME_NORMED, mixed=True, **_TYPED),
-    **_rows("hyperclovax", gains=("post_norm1", "post_norm2")),
-    **_rows("afmoe", gains=("post_attention_layernorm", "post_mlp_layernorm"), mixed=True, **_TYPED),
-    **_rows("kolibri1", gains=_SELF_AND_MLP, **_TYPED),
+    **_rows("hyperclovax", post_norms=("post_norm1", "post_norm2")),
+    **_rows("afmoe", post_norms=("post_attention_layernorm", "post_mlp_layernorm"), mixed=True, **_TYPED),
+    **_rows("kolibri1", post_norms=_SELF_AND_MLP, **_TYPED),
     **_rows("axk1", only_zero=_SOME_NORMED, lists=("mlp_layer_types",), mixed=True),
-    **_rows("lfm3", writes=_LFM2, gains=("post_operator_norm", "post_ffn_norm"), mixed=True, **_TYPED),
+    **_rows("lfm3", residual_writers=_LFM2, post_norms=("post_operator_norm", "post_ffn_norm"), mixed=True,
+            **_TYPED),
     # Per-layer embeddings, and keys and values that later layers read.
-    **_rows("gemma4_text", writes=_GEMMA4, gains=(*_NORM_AND_FFN, "post_per_layer_input_norm"),
-            multipliers=("layer_scalar",), widened=_PER_LAYER, mixed=True, **_TYPED),
-    **_rows("gemma4", writes=_GEMMA4, gains=(*_NORM_AND_FFN, "post_per_layer_input_norm"),
-            multipliers=("layer_scalar",), widened=_PER_LAYER, mixed=True, **_TYPED, **_LANGUAGE),
-    **_rows("gemma4_unified_text", gains=_NORM_AND_FFN, multipliers=("layer_scalar",), mixed=True, **_TYPED),
-    **_rows("gemma4_unified", gains=_NORM_AND_FFN, multipliers=("layer_scalar",), mixed=True, **_TYPED,
+    **_rows("gemma4_text", residual_writers=_GEMMA4, post_norms=(*_NORM_AND_FFN, "post_per_layer_input_norm"),
+            multipliers=("layer_scalar",), per_layer_tensors=_PER_LAYER, mixed=True, **_TYPED),
+    **_rows("gemma4", residual_writers=_GEMMA4, post_norms=(*_NORM_AND_FFN, "post_per_layer_input_norm"),
+            multipliers=("layer_scalar",), per_layer_tensors=_PER_LAYER, mixed=True, **_TYPED, **_LANGUAGE),
+    **_rows("gemma4_unified_text", post_norms=_NORM_AND_FFN, multipliers=("layer_scalar",), mixed=True,
+            **_TYPED),
+    **_rows("gemma4_unified", post_norms=_NORM_AND_FFN, multipliers=("layer_scalar",), mixed=True, **_TYPED,
             **_LANGUAGE),
-    **_rows("gemma3n_text", no_scale=_HYPER, widened=_PER_LAYER, mixed=True,
+    **_rows("gemma3n_text", no_scale=_HYPER, per_layer_tensors=_PER_LAYER, mixed=True,
             lists=("layer_types", "intermediate_size", "activation_sparsity_pattern")),
     # Mixtures of experts.
     **_rows("mixtral", buffers=_ROTARY),
-    **_rows("aria_text", writes=(*_USUAL, "mlp.experts.fc2")),
+    **_rows("aria_text", residual_writers=(*_USUAL, "mlp.experts.fc2")),
     **_rows(
         "deepseek_v2 deepseek_v3 glm4_moe granitemoe granitemoeshared hunyuan_v1_moe minimax_m2 olmoe phimoe"
         " qwen3_moe solar_open", mixed=True
@@ -164,53 +167,57 @@ FAMILIES: Mapping[str, Family] = {
     **_rows("glm_moe_dsa hy_v4", lists=("layer_types", "mlp_layer_types", "indexer_types"), mixed=True),
     **_rows("laguna", lists=("layer_types", "mlp_layer_types", "num_attention_heads_per_layer"), mixed=True),
     **_rows("llama4 llama4_text", lists=("layer_types", "no_rope_layers", "moe_layers"), mixed=True),
-    **_rows("jetmoe", writes=_JETMOE),
+    **_rows("jetmoe", residual_writers=_JETMOE),
     **_rows("longcat_flash", no_scale=_ZERO_EXPERTS, depth_keys=("num_layers",), mixed=True),
-    **_rows("dbrx", writes=("norm_attn_norm.attn.out_proj", "ffn.experts.mlp.w2"),
+    **_rows("dbrx", residual_writers=("norm_attn_norm.attn.out_proj", "ffn.experts.mlp.w2"),
             layers="transformer.blocks", depth_keys=("n_layers",)),
     # Linear attention, state spaces, convolutions; alone or among others.
-    **_rows("mamba mamba2 falcon_mamba", writes=_MIXER, layers="backbone.layers"),
+    **_rows("mamba mamba2 falcon_mamba", residual_writers=_MIXER, layers="backbone.layers"),
     **_rows("bamba falcon_h1", mixed=True),
     **_rows("jamba", mixed=True, periods=(("attn_layer_period", "attn_layer_offset"),
                                           ("expert_layer_period", "expert_layer_offset"))),
     **_rows("granitemoehybrid", mixed=True, **_TYPED),
     **_rows("qwen3_next qwen3_5 qwen3_5_text qwen3_5_moe qwen3_5_moe_text", gain_offset=1.0,
             plain_norms=("linear_attn.norm",), mixed=True, **_TYPED),
-    **_rows("qwen4_exp qwen4_exp_text", writes=(*_USUAL, "ple.value_proj"), gain_offset=1.0,
+    **_rows("qwen4_exp qwen4_exp_text", residual_writers=(*_USUAL, "ple.value_proj"), gain_offset=1.0,
             plain_norms=("linear_attn.norm",), mixed=True, **_TYPED),
     **_rows("kimi_linear", **_TWICE_TYPED),
-    **_rows("bailing_hybrid", writes=(*_USUAL, "attention.dense"), **_TWICE_TYPED),
-    **_rows("lfm2 lfm2_moe", writes=_LFM2, mixed=True, **_TYPED),
-    **_rows("nemotron_h", writes=_NEMOTRON_H, lists=("layers_block_type",), mixed=True),
-    **_rows("recurrent_gemma", writes=_LONG_GEMMA, gain_offset=1.0, lists=("block_types",), mixed=True),
-    **_rows("xlstm", writes=("mlstm_layer.out_proj", "ffn.proj_down"), layers="backbone.blocks",
+    **_rows("bailing_hybrid", residual_writers=(*_USUAL, "attention.dense"), **_TWICE_TYPED),
+    **_rows("lfm2 lfm2_moe", residual_writers=_LFM2, mixed=True, **_TYPED),
+    **_rows("nemotron_h", residual_writers=_NEMOTRON_H, lists=("layers_block_type",), mixed=True),
+    **_rows("recurrent_gemma", residual_writers=_LONG_GEMMA, gain_offset=1.0, lists=("block_types",),
+            mixed=True),
+    **_rows("xlstm", residual_writers=("mlstm_layer.out_proj", "ffn.proj_down"), layers="backbone.blocks",
             depth_keys=("num_hidden_layers", "num_blocks")),
-    **_rows("rwkv", writes=("attention.output", "feed_forward.value"), layers="rwkv.blocks", alone="first",
+    **_rows("rwkv", residual_writers=("attention.output", "feed_forward.value"), layers="rwkv.blocks",
+            fixed_layer="first",
             mixed=True, refusals=(("rescale_every", "its outputs are scaled by a layer's index"),)),
-    **_rows("zamba zamba2", writes=("mamba.out_proj", "mamba_decoder.mamba.out_proj"), mixed=True,
-            lists=("layers_block_type",), uncopied=("hybrid",)),
+    **_rows("zamba zamba2", residual_writers=("mamba.out_proj", "mamba_decoder.mamba.out_proj"), mixed=True,
+            lists=("layers_block_type",), shared_kinds=("hybrid",)),
     # As GPT-2, GPT-NeoX, GPT-J, BLOOM, OPT.
-    **_rows("gpt2 gpt-sw3 gpt_bigcode", writes=_GPT2, buffers=_GPT_BUFFERS, drawn_by_depth=True, **_GPT,
+    **_rows("gpt2 gpt-sw3 gpt_bigcode", residual_writers=_GPT2, buffers=_GPT_BUFFERS, drawn_by_depth=True,
+            **_GPT,
             refusals=(*_BY_LAYER_INDEX, ("pruned_heads", "heads are pruned by index"))),
-    **_rows("gpt_neox", writes=_NEOX, layers="gpt_neox.layers", buffers=_NEOX_BUFFERS),
-    **_rows("gpt_neox_japanese", writes=(*_NEOX, "attention.dense_bias"), layers="gpt_neox_japanese.layers",
-            alone="last", mixed=True),
-    **_rows("gptj codegen", writes=_GPTJ, buffers=_GPT_BUFFERS, **_GPT),
-    **_rows("bloom", writes=_BLOOM, refusals=_RESIDUAL_NORMED, **_GPT),
-    **_rows("falcon", writes=_BLOOM, refusals=_RESIDUAL_NORMED, layers="transformer.h"),
-    **_rows("mpt", writes=("attn.out_proj", "ffn.down_proj"), layers="transformer.blocks",
+    **_rows("gpt_neox", residual_writers=_NEOX, layers="gpt_neox.layers", buffers=_NEOX_BUFFERS),
+    **_rows("gpt_neox_japanese", residual_writers=(*_NEOX, "attention.dense_bias"),
+            layers="gpt_neox_japanese.layers",
+            fixed_layer="last", mixed=True),
+    **_rows("gptj codegen", residual_writers=_GPTJ, buffers=_GPT_BUFFERS, **_GPT),
+    **_rows("bloom", residual_writers=_BLOOM, refusals=_RESIDUAL_NORMED, **_GPT),
+    **_rows("falcon", residual_writers=_BLOOM, refusals=_RESIDUAL_NORMED, layers="transformer.h"),
+    **_rows("mpt", residual_writers=("attn.out_proj", "ffn.down_proj"), layers="transformer.blocks",
             depth_keys=("n_layers",)),
-    **_rows("ctrl", writes=("multi_head_attention.dense", "ffn.2"), **_GPT),
-    **_rows("opt", writes=_OPT, layers="model.decoder.layers"),
-    **_rows("xglm", writes=_OPT, depth_keys=("num_layers",)),
-    **_rows("biogpt", writes=_OPT, layers="biogpt.layers"),
-    **_rows("cpmant", writes=("self_att.self_attention.attention_out", "ffn.ffn.w_out"),
+    **_rows("ctrl", residual_writers=("multi_head_attention.dense", "ffn.2"), **_GPT),
+    **_rows("opt", residual_writers=_OPT, layers="model.decoder.layers"),
+    **_rows("xglm", residual_writers=_OPT, depth_keys=("num_layers",)),
+    **_rows("biogpt", residual_writers=_OPT, layers="biogpt.layers"),
+    **_rows("cpmant", residual_writers=("self_att.self_attention.attention_out", "ffn.ffn.w_out"),
             layers="cpmant.encoder.layers"),
-    **_rows("blenderbot mbart pegasus bigbird_pegasus whisper", writes=_OPT, **_DECODER),
-    **_rows("megatron-bert", writes=_BERT, layers="bert.encoder.layer"),
-    **_rows("roberta-prelayernorm", writes=_BERT, layers="roberta_prelayernorm.encoder.layer"),
-    **_rows("xlm-roberta-xl", writes=_BERT, layers="roberta.encoder.layer"),
-    **_rows("reformer", writes=("attention.output.dense", "feed_forward.output.dense"),
+    **_rows("blenderbot mbart pegasus bigbird_pegasus whisper", residual_writers=_OPT, **_DECODER),
+    **_rows("megatron-bert", residual_writers=_BERT, layers="bert.encoder.layer"),
+    **_rows("roberta-prelayernorm", residual_writers=_BERT, layers="roberta_prelayernorm.encoder.layer"),
+    **_rows("xlm-roberta-xl", residual_writers=_BERT, layers="roberta.encoder.layer"),
+    **_rows("reformer", residual_writers=("attention.output.dense", "feed_forward.output.dense"),
             layers="reformer.encoder.layers", lists=("attn_layers",), mixed=True),
     **_rows("doge", multipliers=("input_residual", "post_attention_residual")),
     # The stream passes a norm, or is mixed by the layer: a layer can be copied, but not be without effect.
@@ -229,7 +236,7 @@ FAMILIES: Mapping[str, Family] = {
             depth_keys=("num_decoder_layers", "num_encoder_layers")),
     **_rows("openai-gpt", no_scale=_POST_NORM, buffers=("attn.bias",), **_GPT),
     **_rows("xlnet", layers="transformer.layer", depth_keys=("n_layer",), no_scale=_POST_NORM),
-    **_rows("zaya", no_scale=_HYPER, mixed=True, alone="first", **_TYPED),
+    **_rows("zaya", no_scale=_HYPER, mixed=True, fixed_layer="first", **_TYPED),
     **_rows("deepseek_v4", no_scale=_HYPER, **_TWICE_TYPED),
     # Refused.
     **_rows("beam diffllama inkling2_text minimax", refused=_BY_INDEX),
@@ -266,12 +273,12 @@ def _told(family: Family) -> dict[str, str | bool]:
     elif family.no_scale:
         identity, reason = "no", family.no_scale
     else:
-        identity = "zero-output, zero-gain" if family.gains else "zero-output"
+        identity = "zero-output, zero-gain" if family.post_norms else "zero-output"
         reason = family.only_zero or "; ".join(f"not with {key}: {why}" for key, why in family.refusals)
-    if family.alone:
-        reason = "; ".join(filter(None, (reason, f"the {family.alone} layer stays alone")))
-    if family.uncopied:
-        reason = f"no copies of {', '.join(family.uncopied)} layers, which share their weights"
+    if family.fixed_layer:
+        reason = "; ".join(filter(None, (reason, f"the {family.fixed_layer} layer stays alone")))
+    if family.shared_kinds:
+        reason = f"no copies of {', '.join(family.shared_kinds)} layers, which share their weights"
     if family.periods:
         reason = "whole periods of layers only, where their kinds alternate"
     return {

@@ -20,7 +20,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     When it ends badly the folder is removed; what a killed run left beside `target` is removed by the next.
     Raises CheckpointError when `target` exists, before or after, or is in no place to write to.
     """
-    problems = taken(target)
+    problems = exists_problems(target)
     if problems:
         raise CheckpointError(*problems)
     aside = target.parent / f".{target.name}.tmp-{os.getpid()}"
@@ -38,7 +38,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         try:
             aside.rename(target)
         except OSError as error:
-            raise CheckpointError(*(taken(target) or [_unwritable(target, error)])) from None
+            raise CheckpointError(*(exists_problems(target) or [_unwritable(target, error)])) from None
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -56,10 +56,10 @@ def write_text(target: Path, text: str) -> None:
 def clear(target: Path) -> None:
     """Removes what killed runs left beside `target`; done first, it takes no room from the next run."""
     if target.parent.is_dir():
-        remove_left(target.parent, f".{glob.escape(target.name)}.tmp-*")
+        remove_stale(target.parent, f".{glob.escape(target.name)}.tmp-*")
 
 
-def taken(target: Path) -> list[Problem]:
+def exists_problems(target: Path) -> list[Problem]:
     """Whether something that must not be overwritten is at `target`."""
     if not os.path.lexists(target):
         return []
@@ -73,7 +73,7 @@ def _unwritable(target: Path, error: OSError) -> Problem:
     return Problem(str(target), f"a place that cannot be written to ({reason})", "a place to write to")
 
 
-def remove_left(folder: Path, pattern: str) -> None:
+def remove_stale(folder: Path, pattern: str) -> None:
     """Removes what killed processes of this machine left aside: names that match and end in `-<pid>`."""
     for left in folder.glob(pattern):  # of names: a pattern has them escaped
         if _alive(left.name.rpartition("-")[2]):
@@ -84,7 +84,7 @@ def remove_left(folder: Path, pattern: str) -> None:
             left.unlink(missing_ok=True)
 
 
-def no_room(target: Path, needed: int) -> list[Problem]:
+def disk_space_problems(target: Path, needed: int) -> list[Problem]:
     """Whether the file system of `target` has less than `needed` bytes free."""
     place = target.absolute()
     while not place.exists():

@@ -18,7 +18,7 @@ from typing import Any
 
 from tli.errors import ENOUGH, CheckpointError, Problem, Problems
 from tli.json_files import no_constant, unique
-from tli.terminal import shown
+from tli.terminal import formatted
 
 HEADER_LIMIT = 100_000_000  # bytes, as in the reference implementation
 BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8}
@@ -108,7 +108,7 @@ def read_header(file: Path) -> Shard:
                 continue
             wrong = _wrong_with(name, entry)
             if wrong is not None:
-                problems.add(Problem(f"{where}: {shown(name)}", *wrong))
+                problems.add(Problem(f"{where}: {formatted(name)}", *wrong))
                 if problems.count == ENOUGH:
                     break
                 continue
@@ -149,9 +149,9 @@ def _entries(text: bytes) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"byte {place} begins no entry")
         name = _DECODER.decode(found[1].decode("utf-8"))
         if len(found[2]) > (_METADATA_LIMIT if name == "__metadata__" else _ENTRY_LIMIT):
-            raise ValueError(f"{shown(name)} has {len(found[2])} bytes")
+            raise ValueError(f"{formatted(name)} has {len(found[2])} bytes")
         if name in names:
-            raise ValueError(f"{shown(name)} is in it twice")
+            raise ValueError(f"{formatted(name)} is in it twice")
         names.add(name)
         yield name, _DECODER.decode(found[2].decode("utf-8"))
         place, end = found.end(), found[3]
@@ -215,7 +215,7 @@ def _find_gaps(problems: Problems, tensors: list[TensorInfo], begin: int, size: 
     for tensor in tensors:
         if tensor.start != end:
             kind = "bytes that another tensor has too" if tensor.start < end else "unclaimed bytes before it"
-            place = f"{problems.where}: {shown(tensor.name)}"
+            place = f"{problems.where}: {formatted(tensor.name)}"
             problems.add(Problem(place, kind, "every byte in exactly one tensor"))
         end = max(end, tensor.end)
     if end < size and not problems.count:
@@ -235,4 +235,4 @@ def _no_header(where: str, head: bytes, size: int, length: int) -> Problem:
 
 
 def _short(value: Any) -> str:
-    return shown(value, 60)
+    return formatted(value, 60)

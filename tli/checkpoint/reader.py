@@ -15,7 +15,7 @@ from typing import Any
 from tli.checkpoint.header import Shard, TensorInfo, read_header
 from tli.errors import CheckpointError, Problem, Problems
 from tli.json_files import read_json, reason_of
-from tli.terminal import shown
+from tli.terminal import formatted
 
 __all__ = ["INDEX", "SINGLE", "Checkpoint", "Shard", "TensorInfo", "read_header", "read_index"]
 
@@ -85,7 +85,7 @@ def read_index(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(Problem(where, "no weight_map", "one that names the file of every tensor"))
     problems = Problems(where)
-    for name in dict.fromkeys(shown(name) for name in weight_map.values() if not _plain(name)):
+    for name in dict.fromkeys(formatted(name) for name in weight_map.values() if not _plain(name)):
         problems.add(Problem(where, f"{name} as a file", "a safetensors file beside it"))
     problems.require()
     return weight_map
@@ -102,7 +102,7 @@ def _compare(index: Path, weight_map: Mapping[str, str], shards: list[Shard]) ->
     found: dict[str, str] = {}
     for shard in shards:
         for tensor in shard.tensors:
-            place = f"{shard.file}: {shown(tensor.name)}"
+            place = f"{shard.file}: {formatted(tensor.name)}"
             if tensor.name in found:
                 problems.add(Problem(place, f"a tensor that is in {found[tensor.name]} too", "it once"))
             elif weight_map.get(tensor.name) != shard.file.name:
@@ -110,7 +110,7 @@ def _compare(index: Path, weight_map: Mapping[str, str], shards: list[Shard]) ->
             found[tensor.name] = shard.file.name
     for name, file in weight_map.items():
         if name not in found:
-            got = f"{shown(name)} in {file}, which lacks it"
+            got = f"{formatted(name)} in {file}, which lacks it"
             problems.add(Problem(str(index), got, "a tensor that is there"))
     problems.require()
 

@@ -63,7 +63,12 @@ def injection_of(options: argparse.Namespace) -> Injection:
     return injection
 
 
-_PLACING = ("k", "place", "layers", "sets")  # settings that say where layers go, as `after` does by itself
+_PLACING = (
+    "k",
+    "place",
+    "layers",
+    "least_important_sets",
+)  # settings that say where layers go, as `after` does by itself
 _SETTINGS = tuple(item.name for item in fields(Injection) if item.name != "experts")
 
 
@@ -147,8 +152,12 @@ def _injection_options(made: Parser) -> None:
     add("--place", help=f"tli: where in its set, {', '.join(PLACES)} (default {default.place})")
     add("--layers", metavar="A:B", help="tli, repeat: only layers A to B, from 0, B excluded")
     add("--after", metavar="N,N", help="tli: a new layer after each of these, instead of --k")
-    add("--sets", type=int, help="tli: only so many sets, those that change the hidden state least")
-    add("--text", help="text that --sets measures on: builtin:stdlib, files by name or glob")
+    add(
+        "--least-important-sets",
+        type=int,
+        help="tli: only so many sets, those that change the hidden state least",
+    )
+    add("--text", help="text that --least-important-sets measures on: builtin:stdlib, files by name or glob")
     add("--block", type=int, help="tli: layers injected together (default 1)")
     add("--m", type=int, help="dus: layers dropped from the end of one copy and the start of the other")
     add("--g", type=int, help=f"stack, repeat: how many times (default {default.g})")

@@ -53,8 +53,10 @@ def _plan(options: argparse.Namespace) -> int:
         atomic.write_text(options.save, json.dumps(decided.to_json(), indent=2, allow_nan=False) + "\n")
     value = decided.to_json()
     lines = [str(decided), f"new stack: {_stack(decided)}"]
-    if decided.change:
-        lines += [f"change of the hidden state: {' '.join(f'{change:.3f}' for change in decided.change)}"]
+    if decided.block_influence:
+        lines += [
+            f"change of the hidden state: {' '.join(f'{change:.3f}' for change in decided.block_influence)}"
+        ]
     if base and not decided.unchanged:
         price = cost(base, decided, sequence_length=1, batch_tokens=1)
         before = base.facts.parameters
@@ -69,7 +71,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _upscale(options: argparse.Namespace) -> int:
-    problems = atomic.taken(options.dst)
+    problems = atomic.exists_problems(options.dst)
     base = _tried(problems, lambda: _found(options, options.src))
     if options.plan:
         decided = _saved(options, problems)
@@ -188,12 +190,12 @@ def _decided(
         depth = None
     if injection:
         problems += [_option(problem) for problem in _settings_problems(injection, base, depth)]
-    change = None
-    if injection and injection.sets is not None and not problems:
-        change = _tried(problems, lambda: _change(options, base))
+    influence = None
+    if injection and injection.least_important_sets is not None and not problems:
+        influence = _tried(problems, lambda: _measured_influence(options, base))
     if problems or depth is None or injection is None:
         raise InputError(*problems)
-    return plan_for(injection, depth, change=change)
+    return plan_for(injection, depth, block_influence=influence)
 
 
 def _settings_problems(injection: Injection, base: Base | None, depth: int | None) -> list[Problem]:
@@ -213,10 +215,12 @@ def _option(problem: Problem) -> Problem:
     return dataclasses.replace(problem, where=f"--{OPTIONS.get(name, name)}".replace("_", "-"))
 
 
-def _change(options: argparse.Namespace, base: Base | None) -> tuple[float, ...]:
-    """How much each layer changes the hidden state, for --sets."""
+def _measured_influence(options: argparse.Namespace, base: Base | None) -> tuple[float, ...]:
+    """How much each layer changes the hidden state, for --least-important-sets."""
     if base is None:
-        raise InputError(Problem("--sets", "no model", "one to measure", "naming it in place of --depth"))
+        raise InputError(
+            Problem("--least-important-sets", "no model", "one to measure", "naming it in place of --depth")
+        )
     from tli.data.dataset import Source
     from tli.data.sources import name_problems
     from tli.growth.importance import measure

@@ -100,7 +100,7 @@ def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> N
         # What is no parameter is no weight either, but for the few that the stream is multiplied with.
         weight = _source(initial, name) in parameters or initial.family.is_multiplier(rest)
         if position is not None and position in initial.plan.injected and weight:
-            return initial.first_values(position, rest, read)
+            return initial.initialize(position, rest, read)
         source = {**buffers, **parameters}[_source(initial, name)].detach()
         axis = initial.family.axis_of_layers(name)
         return source.clone() if axis is None else widened(source, axis, initial.plan)

@@ -162,10 +162,10 @@ def _shared(
     config: Mapping[str, Any], family: Family, inside: list[dict[str, TensorInfo]]
 ) -> dict[int, dict[str, TensorInfo]]:
     """What runs in each layer of a kind that shares its weights, of which files hold one copy."""
-    kinds = config.get(family.lists[0]) if family.uncopied else None
+    kinds = config.get(family.lists[0]) if family.shared_kinds else None
     if not isinstance(kinds, list):
         return {}
-    same = [index for index, kind in enumerate(kinds[: len(inside)]) if kind in family.uncopied]
+    same = [index for index, kind in enumerate(kinds[: len(inside)]) if kind in family.shared_kinds]
     every = {name: tensor for index in same for name, tensor in inside[index].items()}
 
     def runs(name: str, rank: int) -> bool:

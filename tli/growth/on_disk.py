@@ -23,7 +23,7 @@ from tli.checkpoint.writer import Computed, Content, Output, Pieces, Progress, Z
 from tli.errors import CheckpointError, InputError, Problem
 from tli.growth.experts_on_disk import moe_outputs
 from tli.initializers.elementwise import Infos, first_pieces
-from tli.initializers.initial import Initial, Way
+from tli.initializers.initial import Initial, InitKind
 from tli.initializers.layers import layout_of, same_depth, split, widened_pieces
 from tli.models.base import Base, find
 from tli.models.lineage import lineage, write_lineage
@@ -58,7 +58,7 @@ def upscale_folder(
     beside = [base.folder / name for name in side_files(base.folder, code=code)]
     needed += sum(path.stat().st_size for path in beside) + _ROOM_TO_SPARE
     atomic.clear(dst)
-    problems = atomic.taken(dst) + atomic.no_room(dst, needed)
+    problems = atomic.exists_problems(dst) + atomic.disk_space_problems(dst, needed)
     if problems:
         raise CheckpointError(*problems)
     shards = base.checkpoint.shards
@@ -170,10 +170,10 @@ def _in_order(base: Base) -> Iterator[TensorInfo]:
 def _content(initial: Initial, position: int, rest: str, info: TensorInfo, infos: Infos) -> Content:
     """Where a tensor of a new layer comes from: `info` is its source layer's."""
     floating = info.dtype != "BOOL" and info.dtype[0] not in "IU"
-    way = initial.way(rest, floating=floating)
-    if way is Way.COPY:
+    kind = initial.init_kind(rest, floating=floating)
+    if kind is InitKind.COPY:
         return info
-    if way is Way.ZEROS:
+    if kind is InitKind.ZEROS:
         return Zeros()
     if info.dtype not in FLOATS:
         expected = f"one of {', '.join(FLOATS)}, as {initial.plan.injection.init} calculates with them"
@@ -184,4 +184,4 @@ def _content(initial: Initial, position: int, rest: str, info: TensorInfo, infos
     def read(layer: int, name: str) -> Tensor:
         return read_tensor(infos(layer, name))
 
-    return Computed(lambda: bytes_of(initial.first_values(position, rest, read)))
+    return Computed(lambda: bytes_of(initial.initialize(position, rest, read)))

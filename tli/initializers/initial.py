@@ -11,8 +11,8 @@ random    as the architecture starts its training: matrices from a normal distri
           config, gains one, biases zero
 
 A residual scale other than 1 and noise act on top of any of them. Which tensors of a layer are touched is
-known without torch (`way`), so the copy path never loads it. What is made number by number is described once
-(`steps`) and done twice: in memory with torch (`first_values`), on disk part by part with numpy
+known without torch (`init_kind`), so the copy path never loads it. What is made number by number is described
+once (`steps`) and done twice: in memory with torch (`initialize`), on disk part by part with numpy
 (`tli.initializers.elementwise`), with the same results. Aligned and predicted layers take torch in both.
 The arithmetic is done in float32 (float64 for float64 weights) and rounded once to the tensor's own type. A
 new layer between two that do not hold the same tensors cannot be made from both, and is refused before
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _BETWEEN = ("mean", "slerp", "aligned", "predicted")  # inits that make a layer from two
 
 
-class Way(Enum):
+class InitKind(Enum):
     """How one tensor of a new layer comes about."""
 
     COPY = "copy"
@@ -83,7 +83,7 @@ class Initial:
         normed = any(family.is_gain(name) for names in layout for name in names)
         initial = cls(plan, family, seed, float(deviation), normed)
         problems = scale_problems(plan.injection, family) if plan.injected else []
-        if plan.injected and initial.neighbourly:
+        if plan.injected and initial.uses_two_layers:
             ways: dict[str | None, Combine] = {
                 "slerp": slerp,
                 "aligned": Aligned(config, layout),
@@ -99,20 +99,20 @@ class Initial:
         return initial
 
     @property
-    def neighbourly(self) -> bool:
+    def uses_two_layers(self) -> bool:
         """Whether a new layer is made from two old ones."""
         injection = self.plan.injection
         return bool(self.plan.injected) and (injection.source == "both" or injection.init in _BETWEEN)
 
-    def way(self, name: str, *, floating: bool = True) -> Way:
+    def init_kind(self, name: str, *, floating: bool = True) -> InitKind:
         """How tensor `name` of a new layer (`mlp.down_proj.weight`) is made; integers are always copied."""
         if self.family.is_buffer(name) or not floating:
-            return Way.COPY
+            return InitKind.COPY
         injection = self.plan.injection
         if self._scaled(name) and injection.scale == 0:
-            return Way.COMPUTED if self.family.offset(name) else Way.ZEROS
-        made = self.neighbourly or injection.init == "random" or injection.noise > 0
-        return Way.COMPUTED if made or (self._scaled(name) and injection.scale != 1) else Way.COPY
+            return InitKind.COMPUTED if self.family.offset(name) else InitKind.ZEROS
+        made = self.uses_two_layers or injection.init == "random" or injection.noise > 0
+        return InitKind.COMPUTED if made or (self._scaled(name) and injection.scale != 1) else InitKind.COPY
 
     @property
     def elementwise(self) -> bool:
@@ -133,12 +133,12 @@ class Initial:
         )
         if injection.init == "random":
             return self._drawn(steps, position, name, dims)
-        if self.neighbourly:
+        if self.uses_two_layers:
             start = Start.ARC if self.combine is slerp else Start.MEAN
             return replace(steps, start=start, layers=self.plan.neighbours(position))
         return steps
 
-    def first_values(self, position: int, name: str, read: Read) -> Tensor:
+    def initialize(self, position: int, name: str, read: Read) -> Tensor:
         """Tensor `name` of the new layer at `position`; `read(layer, name)` gives a tensor of an old layer.
 
         Returns a new tensor of the shape, type and device of the old ones.
@@ -146,10 +146,10 @@ class Initial:
         import torch
 
         old = read(self.plan.sources[position], name)
-        way = self.way(name, floating=old.is_floating_point())
-        if way is Way.COPY:
+        kind = self.init_kind(name, floating=old.is_floating_point())
+        if kind is InitKind.COPY:
             return old.clone()
-        if way is Way.ZEROS:
+        if kind is InitKind.ZEROS:
             return torch.zeros_like(old)
         steps = self.steps(position, name, old.dim())
         value = self._started(position, name, old, read, steps)

@@ -22,7 +22,7 @@ from tli.models.fingerprint import fingerprint
 from tli.models.model_files import link_problems, side_files, size_problems
 from tli.models.references import ADAPTER, CONFIG, folder_problems
 from tli.places import expanded
-from tli.terminal import shown
+from tli.terminal import formatted
 
 BUILTIN = "builtin:"
 _BUILTINS = Path(__file__).parents[1] / "builtin"
@@ -230,7 +230,7 @@ def _layer_problems(config: dict[str, Any], checkpoint: Checkpoint) -> list[Prob
             if _POSITION.fullmatch(position):
                 layers.setdefault(int(position), set()).add(rest)
             else:
-                problems.add(Problem(f"{where}: {shown(name)}", "no number of a layer", "one, from 0"))
+                problems.add(Problem(f"{where}: {formatted(name)}", "no number of a layer", "one, from 0"))
     behind = section_of(config).get("num_nextn_predict_layers") or 0  # stored as layers behind the last
     written = any(family.writes_residual(rest) for names in layers.values() for rest in names)
     inside = sum(position < depth for position in layers)

@@ -14,7 +14,7 @@ from tli.architectures.config import depth_of, section_of
 from tli.architectures.table import FAMILIES
 from tli.errors import ENOUGH, Problem
 from tli.models.references import reference_problems
-from tli.terminal import shown, spelled
+from tli.terminal import formatted, formatted_bare
 
 HIDDEN = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
 VOCABULARY = ("vocab_size",)
@@ -40,7 +40,7 @@ def config_problems(config: Mapping[str, Any], where: str, *, allow_remote_code:
     sizes |= {names[0]: setting(inner, *names) for names in (HIDDEN, VOCABULARY)}
     for name, value in sizes.items():
         if not _count(value) or value < 1:
-            got = "nothing" if value is None else shown(value, 60)
+            got = "nothing" if value is None else formatted(value, 60)
             problems.append(Problem(f"{where}: {name}", got, "a whole number from 1"))
     problems += [*_kind_problems(inner, where), *_large_counts(config, where)]
     first: dict[str, Problem] = {}  # one problem a place
@@ -57,9 +57,9 @@ def _class_problems(config: Mapping[str, Any], where: str) -> Iterator[Problem]:
     if config.get("is_encoder_decoder"):
         yield Problem(f"{where}: is_encoder_decoder", "an encoder and decoder", "a causal language model")
     elif architectures is not None and not _texts(architectures):
-        yield Problem(f"{where}: architectures", shown(architectures, 60), "a list of names")
+        yield Problem(f"{where}: architectures", formatted(architectures, 60), "a list of names")
     elif architectures and not any(_causal(name, model_type) for name in architectures):
-        names = spelled(", ".join(architectures))
+        names = formatted_bare(", ".join(architectures))
         yield Problem(f"{where}: architectures", names, "a causal language model (...ForCausalLM)")
 
 
@@ -176,7 +176,7 @@ def _kind_problems(section: Mapping[str, Any], where: str) -> Iterator[Problem]:
         for key in keys.split():
             value = section.get(key)
             if value is not None and not right(value):
-                yield Problem(f"{where}: {key}", shown(value, 60), expected)
+                yield Problem(f"{where}: {key}", formatted(value, 60), expected)
 
 
 def _large_counts(config: Mapping[str, Any], where: str) -> Iterator[Problem]:
@@ -186,4 +186,6 @@ def _large_counts(config: Mapping[str, Any], where: str) -> Iterator[Problem]:
     for prefix, section in sections:
         for key, value in section.items():
             if _LISTED.search(key) and type(value) is int and abs(value) > MOST:
-                yield Problem(f"{where}: {spelled(prefix + key)}", shown(value, 60), f"at most {MOST:,}")
+                yield Problem(
+                    f"{where}: {formatted_bare(prefix + key)}", formatted(value, 60), f"at most {MOST:,}"
+                )

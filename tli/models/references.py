@@ -15,7 +15,7 @@ from typing import Any
 
 from tli.errors import ENOUGH, Problem
 from tli.json_files import read_json, reason_of
-from tli.terminal import shown, spelled
+from tli.terminal import formatted, formatted_bare
 
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
 # Those that transformers reads keys from which name classes, files or repositories.
@@ -111,7 +111,7 @@ def reference_problems(
                 problems.append(Problem(place, row.what, "none", "allowing remote code, if you trust it"))
         found = next(_existing(key, value), None) if file == TOKENIZER else None
         if found is not None:
-            problems.append(Problem(place, f"the path {shown(found)}", "a file beside it"))
+            problems.append(Problem(place, f"the path {formatted(found)}", "a file beside it"))
     return problems[:ENOUGH]
 
 
@@ -156,7 +156,7 @@ def _entries(config: Any) -> Iterator[tuple[str, str, Any]]:
         path, value = left.pop()
         if isinstance(value, Mapping):
             for key, inner in value.items():
-                dotted = spelled(f"{path}.{key}" if path else str(key))
+                dotted = formatted_bare(f"{path}.{key}" if path else str(key))
                 yield dotted, str(key), inner
                 if isinstance(inner, Mapping | list):
                     left.append((dotted, inner))

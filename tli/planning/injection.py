@@ -25,7 +25,7 @@ _USUAL_SCALE = {"identity": 0.0, "damped": 0.5}
 _USUAL_EXPERTS = 8
 # Which settings a method reads, besides those of first weights.
 _READ = {
-    "tli": ("k", "place", "layers", "after", "sets", "block"),
+    "tli": ("k", "place", "layers", "after", "least_important_sets", "block"),
     "dus": ("m",),
     "stack": ("g",),
     "repeat": ("layers", "g"),
@@ -50,7 +50,7 @@ class Injection:
     place     where in its set a new layer goes: end, start or middle
     layers    range `start:stop` of layers, from 0, the last one excluded; either end may be left out
     after     instead of `k`: the layers, as in `3,7`, that a new one follows
-    sets      only so many sets get a new layer: those whose layers change the hidden state least
+    least_important_sets  only so many sets get a new layer: those that change the hidden state least
     block     layers injected together, as one block: for stacks that repeat a pattern of several layers
     init      first weights of a new layer (`tli.initializers.initial`); null: identity for tli, else copy
     scale     residual scale: what a new layer adds to the stream is scaled by it. A number from 0 to 1, or
@@ -68,7 +68,7 @@ class Injection:
     place: str = "end"
     layers: str | None = None
     after: str | None = None
-    sets: int | None = None
+    least_important_sets: int | None = None
     block: int = 1
     m: int | None = None
     g: int = 2
@@ -99,7 +99,7 @@ class Injection:
         if self.method == "moe":
             unread["experts"] = _counted(self).resolved()
         if self.method != "tli" or self.after is not None:
-            unread |= {"k": None, "place": "end", "sets": None}
+            unread |= {"k": None, "place": "end", "least_important_sets": None}
             if self.method == "tli":
                 unread["layers"] = None
         del unread["method"]
@@ -123,7 +123,7 @@ class Injection:
         elif self.method != "moe":
             parts = [self.method]
         if self.method != "none":
-            told = {"m": self.m, "layers": self.layers, "sets": self.sets}
+            told = {"m": self.m, "layers": self.layers, "sets": self.least_important_sets}
             told |= {"g": self.g} if "g" in _READ[self.method] else {}
             told |= {"block": self.block} if self.block != 1 else {}
             parts += [f"{name}={value}" for name, value in told.items() if value is not None]
@@ -200,16 +200,23 @@ def _k_problems(k: object, depth: int | None, where: str) -> Iterator[Problem]:
 
 
 def _sets_problems(injection: Injection, depth: int | None, where: str) -> Iterator[Problem]:
-    count, k = injection.sets, injection.k
+    count, k = injection.least_important_sets, injection.k
     if count is None:
         return
     if not _whole(count) or count < 1:
-        yield Problem(f"{where}.sets", repr(count), "at least 1 set, or null for all of them", "1")
+        yield Problem(
+            f"{where}.least_important_sets", repr(count), "at least 1 set, or null for all of them", "1"
+        )
     elif depth is not None and _whole(k) and 1 <= k <= depth and _range_fits(injection.layers, depth):
         start, stop = read_range(injection.layers, depth)
         there = -(-(stop - start) // k)
         if count > there:
-            yield Problem(f"{where}.sets", str(count), f"at most {there}, the number of sets", str(there))
+            yield Problem(
+                f"{where}.least_important_sets",
+                str(count),
+                f"at most {there}, the number of sets",
+                str(there),
+            )
 
 
 def _after_problems(injection: Injection, depth: int | None, where: str) -> Iterator[Problem]:

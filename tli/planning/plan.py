@@ -24,8 +24,8 @@ _LAYERS = ("sources", "injected", "between")
 class Plan:
     """A decided injection. `sources[i]` is the old layer from which layer `i` of the new stack is made;
     `injected` holds the positions in the new stack of the layers that were not there before, and `between`
-    the two old layers that each of these stands between. `change` is how much every old layer changes the
-    hidden state, where that decided (`tli.growth.importance`).
+    the two old layers that each of these stands between. `block_influence` is how much every old layer
+    changes the hidden state, where that decided (`tli.growth.importance`).
     """
 
     depth: int
@@ -33,7 +33,7 @@ class Plan:
     sources: tuple[int, ...]
     injected: tuple[int, ...]
     between: tuple[tuple[int, int], ...]
-    change: tuple[float, ...] | None = None
+    block_influence: tuple[float, ...] | None = None
 
     @property
     def new_depth(self) -> int:
@@ -133,7 +133,7 @@ class Plan:
             "sources": list(self.sources),
             "injected": list(self.injected),
             "between": [list(pair) for pair in self.between],
-            "change": None if self.change is None else list(self.change),
+            "block_influence": None if self.block_influence is None else list(self.block_influence),
         }
 
     @classmethod
@@ -143,12 +143,16 @@ class Plan:
         if problems:
             raise PlanError(*problems)
         injection = Injection.from_json(value["injection"])
-        change = value["change"]
+        block_influence = value["block_influence"]
         problems = injection_problems(injection, None, f"{where}.injection")
-        problems += _depth_problems(value["depth"], where) + _change_problems(change, value["depth"], where)
+        problems += _depth_problems(value["depth"], where) + _block_influence_problems(
+            block_influence, value["depth"], where
+        )
         if problems:
             raise PlanError(*problems)
-        decided = plan_for(injection, value["depth"], change=change, where=f"{where}.injection")
+        decided = plan_for(
+            injection, value["depth"], block_influence=block_influence, where=f"{where}.injection"
+        )
         expected = decided.to_json()
         for name in _LAYERS:
             if value[name] != expected[name]:
@@ -171,24 +175,38 @@ def plan_for(
     injection: Injection,
     depth: int,
     *,
-    change: Sequence[float] | None = None,
+    block_influence: Sequence[float] | None = None,
     where: str = "injection",
 ) -> Plan:
-    """As `plan`, from settings. `change` has a number for each layer, and is needed where `sets` is given.
+    """As `plan`, from settings. `block_influence` has a number for each layer, and is needed for
+    `least_important_sets`.
 
     Raises PlanError with all problems, each placed under `where`.
     """
     problems = _depth_problems(depth) or injection_problems(injection, depth, where)
-    if not problems and injection.sets is not None and injection.method == "tli" and change is None:
+    if (
+        not problems
+        and injection.least_important_sets is not None
+        and injection.method == "tli"
+        and block_influence is None
+    ):
         expected = "the change of every layer too, measured on text (tli.growth.importance)"
-        problems.append(Problem(f"{where}.sets", str(injection.sets), expected))
-    if not problems and change is not None and not all(map(math.isfinite, change)):
+        problems.append(
+            Problem(f"{where}.least_important_sets", str(injection.least_important_sets), expected)
+        )
+    if not problems and block_influence is not None and not all(map(math.isfinite, block_influence)):
         got = "layers that change the hidden state by no finite number"
-        problems.append(Problem(f"{where}.sets", got, "finite ones", "a model whose weights are finite"))
+        problems.append(
+            Problem(f"{where}.least_important_sets", got, "finite ones", "a model whose weights are finite")
+        )
     if problems:
         raise PlanError(*problems)
     decided = injection.resolved()
-    measured = None if decided.sets is None or change is None else tuple(map(float, change))
+    measured = (
+        None
+        if decided.least_important_sets is None or block_influence is None
+        else tuple(map(float, block_influence))
+    )
     if decided.method == "tli":
         stack = injected_blocks(decided, depth, measured)
     else:
@@ -201,7 +219,7 @@ def plan_for(
         sources=tuple(source for source, _ in stack),
         injected=tuple(position for position, (_, pair) in enumerate(stack) if pair is not None),
         between=tuple(pair for _, pair in stack if pair is not None),
-        change=measured,
+        block_influence=measured,
     )
 
 
@@ -222,8 +240,10 @@ def _words(plan: Plan) -> str:
         return f"{new} ({init}) after {', '.join(map(str, read_list(injection.after)))}"
     where = {"end": "after", "start": "before", "middle": "amid"}[injection.place]
     sets = f"every {injection.k}" if injection.k != 1 else "each"
-    if injection.sets is not None:
-        sets = f"the {injection.sets} sets of {injection.k} that change the hidden state least"
+    if injection.least_important_sets is not None:
+        sets = (
+            f"the {injection.least_important_sets} sets of {injection.k} that change the hidden state least"
+        )
     text = f"{new} ({init}) {where} {sets}"
     if injection.layers is not None:
         text += f" of layers {injection.layers}"
@@ -236,7 +256,7 @@ def _form_problems(value: Mapping[str, Any], where: str) -> list[Problem]:
     """Whether a plan's JSON has the form that `to_json` gives it."""
     if not isinstance(value, dict):
         return [Problem(where, repr(value)[:80], "a plan as `tli plan --json` prints it")]
-    needed = ("depth", "injection", *_LAYERS, "change")
+    needed = ("depth", "injection", *_LAYERS, "block_influence")
     missing = [name for name in needed if name not in value]
     if missing:
         return [Problem(where, f"no {', '.join(missing)}", "a plan as `tli plan --json` prints it")]
@@ -266,10 +286,12 @@ def _depth_problems(depth: object, where: str = "") -> list[Problem]:
     return []
 
 
-def _change_problems(change: object, depth: object, where: str) -> list[Problem]:
-    numbers = isinstance(change, list) and all(
-        type(item) in (int, float) and abs(item) <= sys.float_info.max for item in change
+def _block_influence_problems(block_influence: object, depth: object, where: str) -> list[Problem]:
+    numbers = isinstance(block_influence, list) and all(
+        type(item) in (int, float) and abs(item) <= sys.float_info.max for item in block_influence
     )
-    if change is None or (numbers and len(change) == depth):  # type: ignore[arg-type]
+    if block_influence is None or (numbers and len(block_influence) == depth):  # type: ignore[arg-type]
         return []
-    return [Problem(f"{where}.change", repr(change), "a finite number for each layer, or null")]
+    return [
+        Problem(f"{where}.block_influence", repr(block_influence), "a finite number for each layer, or null")
+    ]

@@ -10,9 +10,9 @@ from tli.planning.injection import Injection, read_list, read_range
 Stack = list[tuple[int, tuple[int, int] | None]]
 
 
-def injected_blocks(injection: Injection, depth: int, change: Sequence[float] | None) -> Stack:
+def injected_blocks(injection: Injection, depth: int, block_influence: Sequence[float] | None) -> Stack:
     """TLI: behind some old layers a block of new ones."""
-    gaps = _gaps(injection, depth, change)
+    gaps = _gaps(injection, depth, block_influence)
     stack: Stack = _block(injection, depth, -1) if -1 in gaps else []
     for layer in range(depth):
         stack.append((layer, None))
@@ -21,16 +21,18 @@ def injected_blocks(injection: Injection, depth: int, change: Sequence[float] | 
     return stack
 
 
-def _gaps(injection: Injection, depth: int, change: Sequence[float] | None) -> set[int]:
+def _gaps(injection: Injection, depth: int, block_influence: Sequence[float] | None) -> set[int]:
     """The old layers that new ones follow; -1 for the place below the first."""
     if injection.after is not None:
         return set(read_list(injection.after))
     sets = sets_of(injection, depth)
-    if injection.sets is not None:
-        assert change is not None
+    if injection.least_important_sets is not None:
+        assert block_influence is not None
         # The mean, as the last set may be shorter; of equal ones the lower.
-        least = sorted(sets, key=lambda ends: (sum(change[slice(*ends)]) / (ends[1] - ends[0]), ends))
-        sets = least[: injection.sets]
+        least = sorted(
+            sets, key=lambda ends: (sum(block_influence[slice(*ends)]) / (ends[1] - ends[0]), ends)
+        )
+        sets = least[: injection.least_important_sets]
     return {_gap(injection.place, start, stop) for start, stop in sets}
 
 

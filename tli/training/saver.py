@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tli.checkpoint.atomic import no_room
+from tli.checkpoint.atomic import disk_space_problems
 from tli.training.state import State, copy_state, write_state
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Saver:
         self.wait()
         state = copy_state(training, self._owner)
         self._folder.mkdir(parents=True, exist_ok=True)
-        if no_room(self._folder, state.size):
+        if disk_space_problems(self._folder, state.size):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
         self._writing = self._thread.submit(self._write, state)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from tli.checkpoint.atomic import remove_left
+from tli.checkpoint.atomic import remove_stale
 from tli.checkpoint.header import read_header
 from tli.checkpoint.tensors import bytes_of
 from tli.errors import CheckpointError
@@ -78,7 +78,7 @@ def write_state(state: State, folder: Path) -> Path:
     Raises:
         OSError: it could not be written; the earlier ones are as they were.
     """
-    remove_left(folder, ".step-*.tmp-*")
+    remove_stale(folder, ".step-*.tmp-*")
     aside = folder / f".step-{state.step:08d}.tmp-{os.getpid()}"
     digest = hashlib.sha256()
     try:

@@ -3,4 +3,4 @@
 Promises: Ray carries out what the schedule hands it, and may be lost at any moment. Never decides what runs.
 """
 
-__all__ = ["head_node", "jobs_server", "packing", "searcher", "submit", "temp_dirs", "tuner", "watch"]
+__all__ = ["head_node", "jobs_server", "packing", "searcher", "stall_monitor", "submit", "temp_dirs", "tuner"]

@@ -17,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps.clock import awake
-from sweeps.driver.on_ray.watch import Watch
+from sweeps.driver.on_ray.stall_monitor import StallMonitor
 from sweeps.driver.schedule.agenda import Agenda, Idle
 from sweeps.records import METRIC, Assignment, Cause, Outcome, Point, State
 
@@ -26,7 +26,11 @@ class AgendaSearcher(Searcher):
     """Hands Tune the agenda's assignments, and the agenda the way they ended."""
 
     def __init__(
-        self, agenda: Agenda, shared: dict[str, Any], watch: Watch, hung: Callable[[Assignment], Path | None]
+        self,
+        agenda: Agenda,
+        shared: dict[str, Any],
+        watch: StallMonitor,
+        hung: Callable[[Assignment], Path | None],
     ) -> None:
         """Hand out the agenda's work.
 

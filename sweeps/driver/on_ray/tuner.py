@@ -24,8 +24,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.addresses import secret_name
 from sweeps.checks import machine
 from sweeps.checks.placement import Node, fitting, here, slots
+from sweeps.driver.on_ray.stall_monitor import StallMonitor
 from sweeps.driver.on_ray.temp_dirs import keep_rays_token, ray_folder
-from sweeps.driver.on_ray.watch import Watch
 from sweeps.environment import FOR_RAY, without_secrets
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.folders import Folders
@@ -33,7 +33,7 @@ from sweeps.records import METRIC, Assignment, Role
 from sweeps.spec import Spec
 from sweeps.wording import masked
 from sweeps.worker.execution import Execution, Worker
-from sweeps.worker.preemption import Notice
+from sweeps.worker.preemption import PreemptionFlag
 from sweeps.worker.watchdog import Bounds, hung
 
 # What the driver alone needs it imports where it is used: every worker imports this module.
@@ -50,13 +50,13 @@ class SlotTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial; this process is there for trials alone."""
         self._place = (ray.get_runtime_context().get_node_id(), os.getpid())
-        self._notice = Notice()
+        self._preemption = PreemptionFlag()
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
         self._execution.close()
-        if self._notice.given or self._execution.ruined:
+        if self._preemption.raised or self._execution.ruined:
             ray.actor.exit_actor()  # it was told to go, or lost its device: the trial is another worker's
         self._take(new_config)
         return True
@@ -67,7 +67,7 @@ class SlotTrainable(tune.Trainable):
             **{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])}
         )
         spec = _read(config["spec"])
-        worker = Worker(self._notice, Bounds(least=spec.retries.silence))
+        worker = Worker(self._preemption, Bounds(least=spec.retries.silence))
         self._execution = Execution(spec, assignment, worker)
 
     def step(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
     from sweeps.driver.on_ray.searcher import AgendaScheduler, AgendaSearcher
 
     # Twice what a worker's own watchdog allows, which knows more: it dumps the stacks.
-    watch = Watch(2 * spec.retries.silence, _kill_worker)
+    watch = StallMonitor(2 * spec.retries.silence, _kill_worker)
     folders = Folders(spec.root, spec.name)
     searcher = AgendaSearcher(
         agenda,
@@ -243,7 +243,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
 class Listening(tune.Callback):
     """Tells the watch each time that Tune comes round to the workers' reports."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: StallMonitor) -> None:
         """Tell it nothing yet."""
         self._watch = watch
 

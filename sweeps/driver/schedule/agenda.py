@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from sweeps.driver.schedule.retries import counted, in_words, retry
+from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
@@ -43,7 +43,7 @@ class Agenda:
         parallel: int,
         on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
-        recall: Callable[[Assignment], None] = lambda _assignment: None,
+        request_stop: Callable[[Assignment], None] = lambda _assignment: None,
     ) -> None:
         """Go on with what the ledger holds; trials that a dead driver left RUNNING come first.
 
@@ -61,8 +61,8 @@ class Agenda:
         self._parallel = parallel
         self._on_change = on_change
         self._on_end = on_end
-        self._recall = recall
-        self._recalled: set[int] = set()
+        self._request_stop = request_stop
+        self._stop_requested: set[int] = set()
         self._running: dict[int, Assignment] = {}
         self._last_point: dict[int, Point] = {}
         self._reconciled = time.monotonic()
@@ -79,7 +79,7 @@ class Agenda:
         if self.broken:
             return Idle.FINISHED
         self._spending.tick(searching=self.phase == "search")
-        self._recall_searched()
+        self._stop_searched()
         if len(self._running) >= self._parallel:
             if self._to_ask:
                 self.ledger.prepare()  # there is time now
@@ -113,7 +113,7 @@ class Agenda:
     def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
         """Take the end of an execution; one without a result may be put back in front, by its cause."""
         self._running.pop(number, None)
-        self._recalled.discard(number)
+        self._stop_requested.discard(number)
         last = self._last_point.pop(number, None)
         if outcome.fatal:
             self.broken = outcome.reason
@@ -145,21 +145,21 @@ class Agenda:
             if again is not None:
                 self.ledger.note_retry(number, attempt, counts, again.micro_batch_tokens)
                 return True
-            outcome = replace(outcome, reason=in_words(outcome.reason, outcome.cause, counts))
+            outcome = replace(outcome, reason=reason_with_counts(outcome.reason, outcome.cause, counts))
         self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
         return False
 
-    def _recall_searched(self) -> None:
+    def _stop_searched(self) -> None:
         """Once the budget is used up, whoever noticed, no trial of the search goes on to its next report."""
         if self._spending.used_up is None:
             return
         for number, running in self._running.items():
-            if number in self._recalled or number not in self._last_point:
+            if number in self._stop_requested or number not in self._last_point:
                 continue
             with suppress(StaleAttemptError, OSError):  # its next report ends it, then
                 if self._spending.stops(running, self._last_point[number]):
-                    self._recall(running)
-                    self._recalled.add(number)
+                    self._request_stop(running)
+                    self._stop_requested.add(number)
 
     # -- the order of work --------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Agenda:
         self._reconcile()
         while self._left_behind:
             number = self._left_behind.pop(0)
-            assignment = self.ledger.retake(number)
+            assignment = self.ledger.requeue(number)
             if assignment is not None:
                 return assignment
             self._ended(number)
@@ -182,7 +182,7 @@ class Agenda:
         if now - self._reconciled < _RECONCILED_EVERY:
             return
         self._reconciled = now
-        self.ledger.look_again()
+        self.ledger.refresh()
         known = {*self._running, *self._left_behind}
         orphans = {r.number for r in self.ledger.unfinished() if r.state is State.RUNNING} - known
         self._left_behind += sorted(orphans & self._orphans)

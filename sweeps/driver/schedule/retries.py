@@ -62,7 +62,7 @@ def _halved(spec: Spec, record: TrialRecord) -> int | None:
     return sequences // 2 * length if sequences > 1 else None
 
 
-def in_words(outcome_reason: str | None, cause: Cause, counts: Mapping[str, int]) -> str:
+def reason_with_counts(outcome_reason: str | None, cause: Cause, counts: Mapping[str, int]) -> str:
     """Why a trial has failed, with how often it was tried."""
     reason = outcome_reason or cause.value
     times = counts.get(cause, 1)

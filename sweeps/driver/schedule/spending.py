@@ -78,7 +78,7 @@ class Spending:
         limit = self.used_up
         if limit is None or running.role is not Role.SEARCH or last.step >= running.steps:
             return False
-        self._ledger.give_up(running.number, running.attempt, last, by=f"{_BY}{limit}")
+        self._ledger.mark_stopped(running.number, running.attempt, last, by=f"{_BY}{limit}")
         return True
 
     @property

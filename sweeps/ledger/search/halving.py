@@ -13,7 +13,7 @@ import optuna
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
-from sweeps.ledger.search.view import SeenStudy
+from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.trials import RUNG
 
 
@@ -43,7 +43,7 @@ class Halving(SuccessiveHalvingPruner):
             if math.isnan(loss):
                 return True
             study._storage.set_trial_system_attr(trial._trial_id, self._name(rung), loss)
-            losses = cast("SeenStudy", study).mirror.on_rung(self._name(rung))  # its own among them
+            losses = cast("SearchView", study).mirror.on_rung(self._name(rung))  # its own among them
             # The first ones go on if they are the best so far: a stopped trial cannot be taken up again.
             if loss > losses[max(0, len(losses) // self._factor - 1)]:
                 return True

@@ -28,7 +28,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.ledger.search.space import Space
-from sweeps.ledger.search.view import SeenStudy
+from sweeps.ledger.search.view import SearchView
 
 WINDOW = 500  # latest ended trials that the sampler looks at, and running ones, beside the best
 _BELOW = 25  # the most that TPE takes for good ones; these it gets however old they are
@@ -46,7 +46,7 @@ class Proposals:
 
     def __init__(
         self,
-        study: SeenStudy,
+        study: SearchView,
         space: Space,
         *,
         sampler: str,
@@ -70,17 +70,17 @@ class Proposals:
         self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
         self._tried: set[Hashable] = set()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
-        self._glances: dict[int, _Glance] = {}  # of those in the latest window, by number
+        self._summaries: dict[int, _TrialSummary] = {}  # of those in the latest window, by number
         self._read = 0  # of the mirror's list of them
-        self._ahead: _Ahead | None = None
+        self._prepared: _PreparedProposal | None = None
 
     def prepare(self, number: int) -> None:
         """Work out what `propose` will say of trial `number`, should one that runs end before any begins."""
         ended = len(self._mirror.ended)
-        if self._ahead is None or (self._ahead.number, self._ahead.ended) != (number, ended):
+        if self._prepared is None or (self._prepared.number, self._prepared.ended) != (number, ended):
             running = self._running(None)
             of = number, ended, _shown(running)
-            self._ahead = _Ahead(*of, self._work_out(number, {}, running, None))
+            self._prepared = _PreparedProposal(*of, self._work_out(number, {}, running, None))
 
     def propose(self, number: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """Parameters for trial `number`, or None when a finite space has nothing left that was not tried.
@@ -94,9 +94,9 @@ class Proposals:
         if fixed:
             return self._work_out(number, fixed, running, last)
         of = number, len(self._mirror.ended) - (last is not None), _shown(running)
-        if self._ahead is None or self._ahead.of != of:
-            self._ahead = _Ahead(*of, self._work_out(number, {}, running, last))
-        return self._ahead.params
+        if self._prepared is None or self._prepared.of != of:
+            self._prepared = _PreparedProposal(*of, self._work_out(number, {}, running, last))
+        return self._prepared.params
 
     def _work_out(
         self, number: int, fixed: Mapping[str, Any], running: list[FrozenTrial], last: FrozenTrial | None
@@ -141,27 +141,29 @@ class Proposals:
                 del self._best[_BELOW + 1 :]  # one of them may be the last
         self._read = len(ended)
 
-    def _window(self, running: list[FrozenTrial], last: FrozenTrial | None) -> SeenStudy:
+    def _window(self, running: list[FrozenTrial], last: FrozenTrial | None) -> SearchView:
         """The study, or where it is long the part of it that tells: the best, the latest, and what runs."""
         visible = self._mirror.visible()
         if len(self._mirror.ended) - (last is not None) <= WINDOW:
             stand_ins = {trial.number: trial for trial in running}
-            return SeenStudy(self._name, self._mirror, [stand_ins.get(t.number, t) for t in visible])
+            return SearchView(self._name, self._mirror, [stand_ins.get(t.number, t) for t in visible])
         past = None if last is None else last.number
         told = (trial for trial in reversed(visible) if trial.state in _TOLD and trial.number != past)
         latest_running = heapq.nlargest(WINDOW, running, key=lambda trial: trial.number)
         best = [entry[-1] for entry in self._best if entry[-1].number != past][:_BELOW]
         chosen = {trial.number: trial for trial in (*best, *itertools.islice(told, WINDOW), *latest_running)}
-        known, self._glances = self._glances, {}
+        known, self._summaries = self._summaries, {}
         for number in sorted(chosen):
-            glance, trial = known.get(number), chosen[number]
-            self._glances[number] = glance if glance is not None and glance.of is trial else _Glance(trial)
-        seen = cast("Iterable[FrozenTrial]", self._glances.values())
-        return SeenStudy(self._name, self._mirror, seen)
+            summary, trial = known.get(number), chosen[number]
+            self._summaries[number] = (
+                summary if summary is not None and summary.of is trial else _TrialSummary(trial)
+            )
+        seen = cast("Iterable[FrozenTrial]", self._summaries.values())
+        return SearchView(self._name, self._mirror, seen)
 
 
 @dataclass(frozen=True)
-class _Ahead:
+class _PreparedProposal:
     """A proposal, and what it was made from."""
 
     number: int
@@ -186,7 +188,7 @@ def _as_running(trial: FrozenTrial) -> FrozenTrial:
     return copied
 
 
-class _Glance:
+class _TrialSummary:
     """What TPE looks at of a trial, close together: it does so several times for each parameter it picks."""
 
     __slots__ = (
@@ -223,7 +225,7 @@ def _rank(trial: FrozenTrial) -> tuple[float, ...]:
 
 
 def _sample(
-    study: SeenStudy, space: Space, number: int, sampler: BaseSampler, fixed: Mapping[str, Any]
+    study: SearchView, space: Space, number: int, sampler: BaseSampler, fixed: Mapping[str, Any]
 ) -> dict[str, Any]:
     trial = _stand_in(number)
     params: dict[str, Any] = {}
@@ -233,7 +235,7 @@ def _sample(
 
 
 def _one(
-    study: SeenStudy, sampler: BaseSampler, trial: FrozenTrial, name: str, distribution: BaseDistribution
+    study: SearchView, sampler: BaseSampler, trial: FrozenTrial, name: str, distribution: BaseDistribution
 ) -> Any:
     if distribution.single():
         return distribution.to_external_repr(0.0) if _is_choice(distribution) else distribution.low  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
 from sweeps.ledger.search.halving import Halving, Hyperband
-from sweeps.ledger.search.view import SeenStudy
+from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.trials import AMOUNTS
 from sweeps.records import Point
 
@@ -83,7 +83,7 @@ class StoppingRule:
         # Of ended trials by number, once they were compared.
         self._curves: dict[int, Mapping[int, float]] = {}
 
-    def stops(self, study: SeenStudy, trial: FrozenTrial, reference: float | None) -> bool:
+    def stops(self, study: SearchView, trial: FrozenTrial, reference: float | None) -> bool:
         """Whether a trial that has just reported is to stop.
 
         Args:
@@ -104,11 +104,11 @@ class StoppingRule:
         return self._pruner.prune(study, stand_in)
 
 
-class _ByAmount(SeenStudy):
+class _ByAmount(SearchView):
     """A study whose ended trials have one loss: where they had spent as much as another has now."""
 
     def __init__(
-        self, study: SeenStudy, reference: float, now: int, curves: dict[int, Mapping[int, float]]
+        self, study: SearchView, reference: float, now: int, curves: dict[int, Mapping[int, float]]
     ) -> None:
         super().__init__(study.study_name, study.mirror)
         self._reference, self._now, self._curves = reference, now, curves

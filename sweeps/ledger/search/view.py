@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.ledger.store.mirror import Mirror
 
 
-class SeenStudy(optuna.Study):
+class SearchView(optuna.Study):
     """The trials that count for search."""
 
     def __init__(self, name: str, mirror: Mirror, only: Iterable[FrozenTrial] | None = None) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from sweeps.errors import LedgerHeldError
-from sweeps.ledger.store.retrying import in_words
+from sweeps.ledger.store.retrying import as_sweep_error
 
 SECONDS = 20.0  # of a lease
 RENEWED_EVERY = 5.0
@@ -190,7 +190,7 @@ def hold(engine: Engine, study_id: int, name: str) -> Iterator[Lease]:
         LedgerHeldError: another process drives the study.
         SweepError: the store cannot be used.
     """
-    with in_words():
+    with as_sweep_error():
         with engine.begin() as connection:
             connection.execute(text(_TABLE))
         lease = Lease(engine, study_id, _acquired(engine, study_id, name))

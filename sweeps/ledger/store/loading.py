@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Row, select
 
 from sweeps.errors import InputError, Problem, SpecError
-from sweeps.ledger.store.retrying import patient
+from sweeps.ledger.store.retrying import retry_while_unavailable
 
 # What a trial consists of, by the name that Optuna gives to it.
 _PARTS: dict[str, Any] = {
@@ -58,7 +58,7 @@ def legible(where: str) -> Iterator[None]:
         raise SpecError(Problem(where, got, "rows as Optuna writes them", remedy)) from error
 
 
-@patient
+@retry_while_unavailable
 def load(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
     """Every trial of a study, in the order of their numbers.
 
@@ -73,7 +73,7 @@ def load(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
     return [storage._build_frozen_trial_from_trial_model(_Trial(row, parts)) for row in trials]  # type: ignore[arg-type]
 
 
-@patient
+@retry_while_unavailable
 def unfinished(storage: RDBStorage, study_id: int) -> dict[int, str]:
     """The states of a study's trials that have not ended, by Optuna's id; nothing else of them is read."""
     table = models.TrialModel.__table__

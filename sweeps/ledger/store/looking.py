@@ -13,7 +13,7 @@ from sqlalchemy import NullPool, create_engine, inspect, select
 
 from sweeps import readonly_sqlite
 from sweeps.addresses import absolute, driven, file_of, server
-from sweeps.ledger.store.retrying import FileStorage, ServerStorage, in_words
+from sweeps.ledger.store.retrying import FileStorage, ServerStorage, as_sweep_error
 
 
 class LookedAtFile(FileStorage):
@@ -45,7 +45,7 @@ def look(url: str) -> BaseStorage | None:
         SweepError: it cannot be used.
     """
     url = driven(absolute(url))
-    with in_words():
+    with as_sweep_error():
         return get_storage(_storage(url, _identity(url))) if _made(url) else None
 
 

@@ -3,7 +3,7 @@
 A finished trial never changes, so it is read once. What an unfinished one holds is asked for again every
 time, unless this process holds the study's lease: then no other writes to the trials that run, and what
 was written here is what they hold. Trials that are enqueued are new numbers, and those are looked for
-before every question to the sampler; one that was ended from outside is found by `look_again`, or by the
+before every question to the sampler; one that was ended from outside is found by `refresh`, or by the
 first write to it.
 """
 
@@ -38,7 +38,7 @@ Fits = Callable[[Mapping[str, Any]], bool]
 class Mirror:
     """One study's trials. A trial given out is never changed afterwards: a write makes another object."""
 
-    def __init__(self, storage: BaseStorage, study_id: int, spec: Spec, identity: str, fits: Fits) -> None:
+    def __init__(self, storage: BaseStorage, study_id: int, spec: Spec, study_uuid: str, fits: Fits) -> None:
         """Read nothing yet.
 
         Args:
@@ -49,7 +49,7 @@ class Mirror:
             fits: whether the search space holds these parameters.
         """
         self.study_id = study_id
-        self.identity = identity
+        self.study_uuid = study_uuid
         self.exclusive = False  # whether this process holds the lease
         self.asked = 0  # trials that count against the budget
         # Beneath Optuna's own cache, which reads all that runs every time.
@@ -86,7 +86,7 @@ class Mirror:
         if not self.exclusive or self._stale or not self._trials:
             self.look()
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """As `look`, and find the trials that were ended, or taken, or are run, by another program."""
         standing = unfinished(self._store, self.study_id)
         for number, trial_id in self._open.items():
@@ -242,7 +242,7 @@ class Mirror:
         return self._changes
 
     def _marks(self, number: int) -> dict[str, Any]:
-        return {OURS: mark_of(self.identity, number)}
+        return {OURS: mark_of(self.study_uuid, number)}
 
     def _news(self) -> list[FrozenTrial]:
         """All trials the first time; later those that are new, and those that may have changed."""
@@ -273,7 +273,7 @@ class Mirror:
         number, known = trial.number, trial.number < len(self._trials)
         assert number <= len(self._trials), "numbers have no holes"
         before = self._records[number] if known else None
-        record = record_of(trial, self._spec, self.identity, before)
+        record = record_of(trial, self._spec, self.study_uuid, before)
         if known:
             self.asked -= self._records[number].budgeted
             self._trials[number], self._records[number] = trial, record

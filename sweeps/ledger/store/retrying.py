@@ -47,7 +47,7 @@ class FileStorage(RDBStorage):
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
+def as_sweep_error() -> Iterator[None]:
     """What a store says about its disk or its connection ends the command with a line.
 
     Raises:
@@ -61,7 +61,7 @@ def in_words() -> Iterator[None]:
         raise _unanswered(reason) from None
 
 
-def patient(call: Callable[..., Any]) -> Callable[..., Any]:
+def retry_while_unavailable(call: Callable[..., Any]) -> Callable[..., Any]:
     """A call of a storage that is repeated until the store answers, and was the same all along.
 
     Raises:
@@ -113,4 +113,4 @@ for _name in (
     "_get_trials",
 ):  # fmt: skip
     for _kind in (ServerStorage, FileStorage):
-        setattr(_kind, _name, patient(getattr(RDBStorage, _name)))
+        setattr(_kind, _name, retry_while_unavailable(getattr(RDBStorage, _name)))

@@ -19,11 +19,11 @@ from sqlalchemy import Engine
 from sweeps.addresses import absolute, driven, file_of
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.loading import legible
-from sweeps.ledger.store.retrying import FileStorage, ServerStorage, in_words
+from sweeps.ledger.store.retrying import FileStorage, ServerStorage, as_sweep_error
 from sweeps.spec import Spec, difference
 
 # Attributes of a study of ours.
-SPEC, IDENTITY, MATERIAL = "sweeps:spec", "sweeps:identity", "sweeps:material"
+SPEC, IDENTITY, INPUT_DIGESTS = "sweeps:spec", "sweeps:identity", "sweeps:material"
 FINISHED = "sweeps:finished"
 LAYERS = "sweeps:layers"  # of the base
 WALL = "sweeps:wall"  # seconds in which drivers searched
@@ -54,7 +54,7 @@ def _opened(url: str) -> BaseStorage:
         except (IntegrityError, OperationalError, ProgrammingError):
             # Two sweeps that make a new database at once meet at its tables; the second finds them made.
             time.sleep(wait)
-    with in_words():
+    with as_sweep_error():
         return get_storage(opened(url))
 
 
@@ -99,7 +99,7 @@ def refuse_foreign(storage: BaseStorage, name: str) -> None:
     for study in _studies(storage):
         if study.study_name != name or SPEC in study.user_attrs:
             continue
-        if set(study.user_attrs) - {IDENTITY, MATERIAL} or storage.get_n_trials(study._study_id):
+        if set(study.user_attrs) - {IDENTITY, INPUT_DIGESTS} or storage.get_n_trials(study._study_id):
             got = "a study that was not made by sweeps"
             raise SpecError(Problem(f"study {name!r}", got, "a name of its own", f"name: {name}-2"))
 
@@ -115,7 +115,7 @@ def unused_study(storage: BaseStorage, name: str) -> int:
         return int(storage.get_study_id_from_name(name))
 
 
-def make(storage: BaseStorage, spec: Spec, material: Mapping[str, str]) -> None:
+def make(storage: BaseStorage, spec: Spec, input_digests: Mapping[str, str]) -> None:
     """See that the study of this spec exists, and is this spec's.
 
     Args:
@@ -124,7 +124,7 @@ def make(storage: BaseStorage, spec: Spec, material: Mapping[str, str]) -> None:
         material: digests of what the spec only names.
 
     Raises:
-        SpecError: the study belongs to another spec, or to other material; every difference is shown.
+        SpecError: the study belongs to another spec, or to other inputs; every difference is shown.
     """
     stored = stored_spec(storage, spec.name)
     if stored is None:
@@ -133,31 +133,31 @@ def make(storage: BaseStorage, spec: Spec, material: Mapping[str, str]) -> None:
         storage.set_study_user_attr(study_id, IDENTITY, uuid.uuid4().hex)
     else:
         study_id = storage.get_study_id_from_name(spec.name)
-    known = storage.get_study_user_attrs(study_id).get(MATERIAL, {})
+    known = storage.get_study_user_attrs(study_id).get(INPUT_DIGESTS, {})
     problems = [
         *(spec_conflicts(stored, spec) if stored else ()),
-        *material_conflicts(spec.name, known, material),
+        *input_conflicts(spec.name, known, input_digests),
     ]
     if problems:
         raise SpecError(*problems)
-    if material and known != material:
-        storage.set_study_user_attr(study_id, MATERIAL, dict(material))
+    if input_digests and known != input_digests:
+        storage.set_study_user_attr(study_id, INPUT_DIGESTS, dict(input_digests))
     if stored is None or stored.to_json() != spec.to_json():
         # Last: a study without its spec is one that was killed while it was made, and is made again.
         storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))
 
 
-def material_conflicts(name: str, known: Mapping[str, str], material: Mapping[str, str]) -> list[Problem]:
+def input_conflicts(name: str, known: Mapping[str, str], now: Mapping[str, str]) -> list[Problem]:
     """What the spec names as before, and what is no longer the same."""
     return [
         Problem(
             f"study {name!r}",
-            f"another {what} than its trials had (digest {material[what][:12]}, theirs {known[what][:12]})",
+            f"another {what} than its trials had (digest {now[what][:12]}, theirs {known[what][:12]})",
             "the same base and text for every trial",
             f"name: {name}-2, or the old {what}",
         )
         for what in known
-        if material.get(what, known[what]) != known[what]
+        if now.get(what, known[what]) != known[what]
     ]
 
 

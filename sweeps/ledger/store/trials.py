@@ -61,12 +61,12 @@ def template(
     return trial
 
 
-def mark_of(identity: str, number: int) -> str:
+def mark_of(study_uuid: str, number: int) -> str:
     """The value of OURS on a trial of a study."""
-    return f"{identity}/{number}"
+    return f"{study_uuid}/{number}"
 
 
-def is_ours(trial: FrozenTrial, spec: Spec, identity: str, known: TrialRecord | None = None) -> bool:
+def is_ours(trial: FrozenTrial, spec: Spec, study_uuid: str, known: TrialRecord | None = None) -> bool:
     """Whether this sweep made a trial, or took it from the queue, and its marks can be read.
 
     Args:
@@ -76,7 +76,7 @@ def is_ours(trial: FrozenTrial, spec: Spec, identity: str, known: TrialRecord | 
         known: what was read of the same trial before; its settings are not read twice.
     """
     attributes = trial.user_attrs
-    if attributes.get(OURS) != mark_of(identity, trial.number):
+    if attributes.get(OURS) != mark_of(study_uuid, trial.number):
         return False
     if not all(fits(attributes[name]) for name, fits in _SHAPES.items() if name in attributes):
         return False
@@ -136,7 +136,7 @@ def _can_be_trained(settings: Mapping[str, Any], spec: Spec) -> bool:
     return True
 
 
-def assignment_of(trial: FrozenTrial, spec: Spec, identity: str) -> Assignment:
+def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment:
     """The current attempt at a trial, as it is handed out."""
     attributes = trial.user_attrs
     number, settings, steps = trial.number, attributes[SETTINGS], attributes[STEPS]
@@ -149,18 +149,20 @@ def assignment_of(trial: FrozenTrial, spec: Spec, identity: str) -> Assignment:
         steps=steps,
         report_steps=spec.report_steps(),
         micro_batch_tokens=attributes.get(MICRO_BATCH),
-        identity=identity,
-        owner=owner_of(identity, number, attributes[REQUEST], settings, steps),
+        study_uuid=study_uuid,
+        owner=owner_of(study_uuid, number, attributes[REQUEST], settings, steps),
         token=uuid.uuid4().hex,
     )
 
 
-def record_of(trial: FrozenTrial, spec: Spec, identity: str, known: TrialRecord | None = None) -> TrialRecord:
+def record_of(
+    trial: FrozenTrial, spec: Spec, study_uuid: str, known: TrialRecord | None = None
+) -> TrialRecord:
     """All that the ledger knows of a trial; one that was only enqueued has its spec's seed and steps.
 
     Of one that was not run here, no attribute is read.
     """
-    ours = is_ours(trial, spec, identity, known)
+    ours = is_ours(trial, spec, study_uuid, known)
     waiting = trial.state is TrialState.WAITING
     attributes = trial.user_attrs if ours else {}
     totals = attributes.get(TOTALS, {})

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Table, UniqueConstraint, delete, func, insert, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sweeps.ledger.store.retrying import patient
+from sweeps.ledger.store.retrying import retry_while_unavailable
 from sweeps.ledger.store.trials import RUNG
 
 _TRIALS, _STUDIES = models.TrialModel.__table__, models.StudyModel.__table__
@@ -49,7 +49,7 @@ class Changes:
         return any(parts) or self.state is not None
 
 
-@patient
+@retry_while_unavailable
 def create(
     storage: RDBStorage,
     study_id: int,
@@ -95,7 +95,7 @@ def create(
     return created
 
 
-@patient
+@retry_while_unavailable
 def claim(storage: RDBStorage, trial_id: int, marks: dict[str, Any]) -> bool:
     """Set a waiting trial running and put user attributes on it, both or neither; whether it was waiting.
 
@@ -117,7 +117,7 @@ def claim(storage: RDBStorage, trial_id: int, marks: dict[str, Any]) -> bool:
     return True
 
 
-@patient
+@retry_while_unavailable
 def write(storage: RDBStorage, trial_id: int, changes: Changes) -> None:
     """Make changes to a trial, all or none; making them twice is as making them once, but for an end.
 

@@ -29,7 +29,7 @@ class _Heard:
     floor: float  # seconds of silence that are allowed at least
 
 
-class Watch:
+class StallMonitor:
     """Which executions are silent for longer than the slowest pace of the sweep explains.
 
     The pace is learned: seconds a step between two measurements of any trial, held-out loss included. Before
