@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.wording import Fault, formatted, nearest
 from tli.places import means_null
+from tli.planning.injection import RENAMED
 
 _NAME = re.compile(r"\w+", re.ASCII)
 
@@ -76,7 +77,7 @@ def without_odd_names(values: Mapping[str, Any], section: str = "") -> tuple[dic
     return plain, faults
 
 
-def nearest_path(name: str, section: str, siblings: Iterable[str], catalogue: Catalogue) -> str | None:
+def nearest_path(name: str, section: str, siblings: Collection[str], catalogue: Catalogue) -> str | None:
     """The dotted path that a misplaced or misspelt name was meant for: misspelt, its own section first."""
     prefix = f"{section}." if section else ""
     leaves: dict[str, str] = {}
@@ -84,7 +85,7 @@ def nearest_path(name: str, section: str, siblings: Iterable[str], catalogue: Ca
         leaves.setdefault(path.rpartition(".")[2], path)
     if not section and name in leaves:  # `recipe.learning_rate=...` is meant for the trial's
         return leaves[name]
-    close = nearest(name, siblings)
+    close = RENAMED.get(name) if RENAMED.get(name) in siblings else nearest(name, siblings)
     if close:
         return prefix + close
     elsewhere = nearest(name.rpartition(".")[2], leaves)

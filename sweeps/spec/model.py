@@ -43,7 +43,7 @@ from sweeps.spec.settings import (
 from sweeps.spec.yaml_source import Source
 from sweeps.wording import Fault, formatted, masked
 from tli.places import expanded
-from tli.planning.injection import Injection
+from tli.planning.injection import Injection, with_new_names
 
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
 
@@ -184,7 +184,14 @@ class Spec(Settings):
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any], name: str = "spec.json") -> Self:
-        """The inverse of `to_json`, but for masked passwords. Raises SpecError."""
+        """The inverse of `to_json`, but for masked passwords; also of what an earlier version kept.
+
+        Raises:
+            SpecError: it is no spec, or one that cannot be run.
+        """
+        trial = plain.get("trial")
+        if isinstance(trial, dict) and isinstance(settings := trial.get("injection"), dict):
+            plain = {**plain, "trial": {**trial, "injection": with_new_names(settings)}}
         return cls.checked(Source(name, dict(plain)))
 
     def identity(self) -> dict[str, Any]:

@@ -395,3 +395,14 @@ def test_a_change_that_is_no_number_decides_nothing(change: float) -> None:
 def test_more_experts_than_can_be_listed() -> None:
     with pytest.raises(PlanError, match=r"count: got 1000000000; expected at most 65,536 experts"):
         plan_for(Injection(k=2, experts=Experts(10**9)), 4)
+
+
+def test_a_plan_of_an_earlier_version_is_read_under_todays_names() -> None:
+    decided = plan_for(Injection(k=2, least_important_sets=1), 4, block_influence=(0.4, 0.1, 0.2, 0.3))
+    kept = decided.to_json()
+    kept["change"] = kept.pop("block_influence")
+    kept["injection"]["sets"] = kept["injection"].pop("least_important_sets")
+    assert Plan.from_json(kept) == decided
+    both = {**kept, "injection": {**kept["injection"], "least_important_sets": 1}}
+    with pytest.raises(PlanError, match=r"plan\.injection: got .*sets"):
+        Plan.from_json(both)

@@ -11,7 +11,7 @@ from tli.cli.console import Parser
 from tli.errors import InputError, Problem
 from tli.models.lineage import FILE
 from tli.planning.experts import Experts
-from tli.planning.injection import IDENTITIES, INITS, METHODS, PLACES, RULES, SOURCES, Injection
+from tli.planning.injection import IDENTITIES, INITS, METHODS, PLACES, RENAMED, RULES, SOURCES, Injection
 
 _Commands = Any  # argparse names no type for what holds subcommands
 
@@ -143,6 +143,13 @@ def _families(commands: _Commands) -> Parser:
     return made
 
 
+class _Renamed(argparse.Action):
+    """An option of earlier versions: an error that names the one of today."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        parser.error(f"{self.option_strings[0]} is called --{RENAMED[self.dest].replace('_', '-')} now")
+
+
 def _injection_options(made: Parser) -> None:
     default, no_experts = Injection(), Experts()
     group = made.add_argument_group("layers")
@@ -157,6 +164,7 @@ def _injection_options(made: Parser) -> None:
         type=int,
         help="tli: only so many sets, those that change the hidden state least",
     )
+    add("--sets", action=_Renamed, help=argparse.SUPPRESS)
     add("--text", help="text that --least-important-sets measures on: builtin:stdlib, files by name or glob")
     add("--block", type=int, help="tli: layers injected together (default 1)")
     add("--m", type=int, help="dus: layers dropped from the end of one copy and the start of the other")

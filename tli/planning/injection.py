@@ -38,6 +38,17 @@ _RANGE = re.compile(r"\s*(\d{0,6})\s*:\s*(\d{0,6})\s*")
 _LIST = re.compile(r"\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*")
 
 
+RENAMED = {"sets": "least_important_sets"}  # what a setting was called in earlier versions
+
+
+def with_new_names(value: Mapping[str, Any], renamed: Mapping[str, str] = RENAMED) -> dict[str, Any]:
+    """A mapping that an earlier version wrote, under the names of this one."""
+    return {
+        renamed[name] if name in renamed and renamed[name] not in value else name: item
+        for name, item in value.items()
+    }
+
+
 @dataclass(frozen=True)
 class Injection:
     """How a model is grown. What a method does not read is left alone, so a sweep may search over methods.
@@ -81,7 +92,11 @@ class Injection:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Injection:
-        """The inverse of `asdict`; what is left out has its default. Raises TypeError for other names."""
+        """The inverse of `asdict`; what is left out has its default. Raises TypeError for other names.
+
+        Names of earlier versions are taken: kept plans, studies and lineages hold them.
+        """
+        value = with_new_names(value)
         return cls(**{**value, "experts": Experts(**value.get("experts", {}))})
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 from tli.errors import PlanError, Problem
 from tli.planning.experts import Experts
-from tli.planning.injection import Injection, injection_problems, read_list, read_range
+from tli.planning.injection import Injection, injection_problems, read_list, read_range, with_new_names
 from tli.planning.stack import injected_blocks, repeated, sets_of
 
 _MOST_LAYERS = 10_000  # no model has more, and a plan from outside must not fill the memory
@@ -139,6 +139,7 @@ class Plan:
     @classmethod
     def from_json(cls, value: Mapping[str, Any], where: str = "plan") -> Plan:
         """The inverse of `to_json`. Raises PlanError where the lists do not follow from the settings."""
+        value = _with_new_names(value)
         problems = _form_problems(value, where)
         if problems:
             raise PlanError(*problems)
@@ -250,6 +251,15 @@ def _words(plan: Plan) -> str:
     if plan.sets[-1] != injection.k:
         text += f"; the last set is shorter ({plan.sets[-1]} of {injection.k})"
     return text
+
+
+def _with_new_names(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A plan of an earlier version as this one writes it."""
+    if not isinstance(value, dict):
+        return value
+    value = with_new_names(value, {"change": "block_influence"})
+    settings = value.get("injection")
+    return {**value, "injection": with_new_names(settings)} if isinstance(settings, dict) else value
 
 
 def _form_problems(value: Mapping[str, Any], where: str) -> list[Problem]:
