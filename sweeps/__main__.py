@@ -1,4 +1,4 @@
-"""The command `sweeps`: check, plan, run, resume, look at, and take home a sweep."""
+"""The command `sweeps`: check, plan, run, resume, inspect and export a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of stores and servers without their secrets, and the names under which secrets are kept.
+"""Addresses of stores and servers, with and without their secrets; names under which secrets are kept.
 
 An address is read as both readers of it would, Python's `urlsplit` and SQLAlchemy's `make_url`, and what
 either takes for a password is hidden. Of a query only the keys are shown that are known to hold none.

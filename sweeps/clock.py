@@ -1,4 +1,4 @@
-"""A clock that stands while this process stands: stopped by a signal, or with its container or its machine.
+"""A clock that does not count the time in which this process, its container or its machine was stopped.
 
 Ctrl-Z, `docker pause` and a batch system that suspends a job stop a driver for hours, and the system's clocks
 go on. What is measured in them would take the stop for silence, for search, or for slow training.

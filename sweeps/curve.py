@@ -1,4 +1,4 @@
-"""A trial's curve on disk: one JSON line a measurement, appended by the worker, read by whoever shows it."""
+"""The learning curve of a trial on disk: one JSON line a measurement, appended by the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment that a program started here is given: ours, without the secrets that it has no use for."""
+"""Environment variables of child processes: ours, without secrets that they have no use for."""
 
 from __future__ import annotations
 

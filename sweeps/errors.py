@@ -37,4 +37,4 @@ class PreemptedError(SweepError):
 
 
 class StopRequestedError(SweepError):
-    """The driver wants no more of this trial, whose state nobody needs."""
+    """The driver asked this trial to stop; its state is not needed."""

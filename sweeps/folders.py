@@ -1,4 +1,4 @@
-"""Where everything of a sweep lies on disk, and how it gets there: whole, synced, and never through a link.
+"""The layout of a sweep's files on disk; writes that are whole, synced, and never through a link.
 
 A runs folder may have been received from a stranger. A link in it would lead what is written here, emptied
 or removed to a file of the user's: a sweep's folder, those below it, and the files in them are none.

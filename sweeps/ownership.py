@@ -1,4 +1,4 @@
-"""Whose a sweep's folder is, and whose a thing in it: by the study's identity, never by a name or number.
+"""Ownership of a sweep's folder and of the files in it, by the study's UUID, never by a name or number.
 
 A study can be deleted and its name taken again, restored from a backup, or made in another store; a folder
 can be copied or received. So the folder bears the identity of the study that writes in it, and each state,

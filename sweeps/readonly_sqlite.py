@@ -1,4 +1,4 @@
-"""SQLite files opened so that looking leaves no trace: no byte, no journal, no change of mode."""
+"""Read-only SQLite connections that leave no trace: no byte, no journal, no change of mode."""
 
 from __future__ import annotations
 

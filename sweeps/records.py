@@ -1,4 +1,4 @@
-"""The few shapes that travel between the rooms: what a trial is, what it reported, how it ended."""
+"""Data classes shared by all folders: a trial's record, assignment, point, outcome."""
 
 from __future__ import annotations
 

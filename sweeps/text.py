@@ -1,4 +1,4 @@
-"""Plain text on a page 80 columns wide: tables, labelled values, bullets, sizes."""
+"""Plain text 80 columns wide: tables, labelled values, bullets, sizes, losses, durations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How complaints about input are worded: values shown short and without secrets, and the nearest name."""
+"""The wording of problems: values formatted short and without secrets, and the nearest name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few errors a user can meet, and the one shape that every complaint about input has."""
+"""The errors of both packages, and the one form of every problem with input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACED = re.compile(r"(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)(?: (?P<path>.
 class Problem:
     """One mistake in what the user gave: where it is, what stands there, what belongs there, how to mend it.
 
-    `where` is a place a person can go to: a file, `file:line:column`, a dotted setting, an option.
+    `where` is a place to go to: a file, `file:line:column`, a dotted setting, an option.
     """
 
     where: str

@@ -1,4 +1,4 @@
-"""Reads a small file whole, but never more of it than was asked for, and JSON as other programs read it.
+"""Bounded, strict reading of JSON files: regular files only, no NaN, no duplicate names.
 
 Configurations, indexes, plans and specs come from outside. A device, a pipe or a file of any size in their
 place must not fill the memory or block: only regular files are opened, and at most the limit and one byte is

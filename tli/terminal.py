@@ -1,4 +1,4 @@
-"""Text for a terminal: foreign characters that would steer it are written as escapes."""
+"""Escapes text for a terminal: characters that would steer it are written out."""
 
 from __future__ import annotations
 

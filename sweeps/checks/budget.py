@@ -1,4 +1,4 @@
-"""What the search may spend beside its number of trials, what it has spent, and how far that takes it.
+"""The budget before a run: limits beside the number of trials, and how many trials each is enough for.
 
 Spent is what the control, the baseline and the searched trials trained, by the ledger, and the time in which
 a driver searched. Work that was lost and done again counts once; measuring counts as time alone. Replicates

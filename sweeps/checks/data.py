@@ -1,4 +1,4 @@
-"""The text of a sweep before it runs and after: whether it can be read, and whether there is enough of it."""
+"""Checks of a sweep's text: whether it can be read, and whether there is enough of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a sweep has room: the models that it keeps on the disk, all trials that run at once in memory."""
+"""Checks of room: models kept on the disk, and all trials that run at once in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many trials fit on nodes at once, counted as Ray places them: one node after the other.
+"""Trials that fit on a cluster at once, counted as Ray places them: one node after the other.
 
 Ray counts resources in ten-thousandths. A trial stands on one node, with all its CPUs; a share of a GPU is a
 share of one GPU, so what is left of two GPUs is not added up.

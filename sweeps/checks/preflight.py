@@ -1,4 +1,4 @@
-"""Checks that need more than the spec's text: base, text, machine, stores. Nothing is created by looking."""
+"""All checks before a run that need more than the spec: base, text, machine, stores. Read-only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes that the trials of a sweep may have: every depth in play, found by integer arithmetic."""
+"""The model sizes in a search: every depth that its trials may have, by integer arithmetic."""
 
 from __future__ import annotations
 

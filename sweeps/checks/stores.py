@@ -1,4 +1,4 @@
-"""Whether a store or a cluster can be reached, found without creating anything."""
+"""Checks that a store or a cluster can be reached, without creating anything."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _file_problems(file: Path, where: str, table: str | None, *, written: bool) 
     try:
         tables = _tables(file)
     except sqlite3.OperationalError:
-        return  # locked, say: whoever holds it is busy, and it will be waited for
+        return  # locked, say, by a driver that writes: it will be waited for
     except sqlite3.DatabaseError as error:
         yield Problem(where, f"{str(file)!r}, which is broken ({error})", "a SQLite file", "its last copy")
         return

@@ -1,4 +1,4 @@
-"""What in a spec can be run and is seldom meant: settings far from the usual, more work than a day holds."""
+"""Warnings for settings that can run and are seldom meant: unusual rates, more work than a day holds."""
 
 from __future__ import annotations
 

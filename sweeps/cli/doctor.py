@@ -1,4 +1,4 @@
-"""What `sweeps doctor` looks at: versions, the machine, the stores, the cluster. It changes nothing."""
+"""`sweeps doctor`: checks of versions, machine, stores and cluster. Read-only."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def examine(
     for name, look in looks:
         try:
             found = look()
-        except Exception as error:  # noqa: BLE001 - a doctor that dies of what it finds helps nobody
+        except Exception as error:  # noqa: BLE001 - one check that fails must not end the others
             found = Finding.note(name, f"could not be looked at: {masked(first_line(error))}")
         findings += found if isinstance(found, list) else [found]
     return findings

@@ -1,4 +1,4 @@
-"""What an examination finds, and how it is shown."""
+"""A finding of `sweeps doctor`: ok, wrong or a note, and how it is printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks at what a sweep talks to, the stores and the cluster, without changing anything there."""
+"""Health checks of the stores and the cluster. Read-only."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _server(name: str, url: str) -> Finding:
     except HTTPException as error:  # which may quote a piece of the address
         return Finding.note(name, f"{shown}: {type(error).__name__}", "its address")
     except (OSError, ValueError) as error:
-        return Finding.note(name, f"{shown}: nobody answers ({getattr(error, 'reason', error)})", remedy)
+        return Finding.note(name, f"{shown}: no answer ({getattr(error, 'reason', error)})", remedy)
 
 
 # Joining a cluster loads Ray, prints, and can wait for ever: all of that in a process of its own.
@@ -114,10 +114,10 @@ def cluster(address: str) -> Finding:
         return Finding.wrong("cluster", "an address with a user or a password in it", "HOST:PORT")
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "://" not in address:
-        try:  # Ray tries for minutes where nobody listens
+        try:  # Ray tries for minutes where no process listens
             socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
         except (OSError, OverflowError) as error:
-            return Finding.wrong("cluster", f"{address}: nobody answers ({error})", cluster_remedy(""))
+            return Finding.wrong("cluster", f"{address}: no answer ({error})", cluster_remedy(""))
     command = [sys.executable, "-c", _JOIN]
     try:
         asked = subprocess.run(

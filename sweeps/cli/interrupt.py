@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM stop a sweep, wherever it is in its work."""
+"""Ctrl-C and SIGTERM: stop a sweep at the next safe point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command is, and how one answers a program."""
+"""The type of a command, and its output as text or JSON."""
 
 from __future__ import annotations
 

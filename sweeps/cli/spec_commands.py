@@ -1,4 +1,4 @@
-"""Commands that read a spec: check it, say what it would cost, run it."""
+"""Commands that take a spec: validate, plan, run, submit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that read a sweep: look at it, compare it, take its winner home; and whether all is well."""
+"""Commands that take a sweep that was run: status, best, compare, export; and doctor."""
 
 from __future__ import annotations
 

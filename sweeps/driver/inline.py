@@ -16,7 +16,7 @@ _LOOKS_EVERY = 1.0  # seconds, while there is nothing to do
 def run_inline(agenda: Agenda, spec: Spec) -> None:
     """Carry the agenda out, to its end. `spec` has absolute paths."""
     while (assignment := agenda.next()) is not Idle.FINISHED:
-        if assignment is Idle.WAIT:  # for a trial that somebody else runs, or nobody
+        if assignment is Idle.WAIT:  # for a trial that another process runs, or none
             time.sleep(_LOOKS_EVERY)
             continue
         outcome = _carry_out(agenda, assignment, spec)

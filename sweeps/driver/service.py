@@ -1,4 +1,4 @@
-"""A sweep from its spec to its answer: check, take hold, run, select, hand over."""
+"""Runs a sweep from its spec to its answer: check, open the ledger, run trials, select, close."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` wait
 
 
 class Watcher(Protocol):
-    """Whoever looks on while a sweep runs."""
+    """Shows a sweep while it runs: the live table, plain lines, or nothing."""
 
     def update(self, records: Sequence[TrialRecord], phase: str) -> None:
         """Something changed."""
@@ -271,7 +271,7 @@ class _Tidying:
 
 
 class _Closing:
-    """The end of tracking: waits for what is on its way, but not when somebody wants the sweep to stop."""
+    """The end of tracking: waits for what is on its way, but not when the sweep is being stopped."""
 
     def __init__(self, tracker: Tracking, watcher: Watcher, name: str) -> None:
         self._tracker, self._watcher, self._name = tracker, watcher, name

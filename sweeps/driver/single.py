@@ -1,4 +1,4 @@
-"""Single trials outside a sweep: one for a debugger, one to time. The ledger is only read."""
+"""Runs single trials outside a sweep: one for a debugger, one to time. The ledger is only read."""
 
 from __future__ import annotations
 

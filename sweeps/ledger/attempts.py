@@ -1,4 +1,4 @@
-"""What is written of trials that run: what the current attempt reports, and how it ends."""
+"""Writes of running trials: the reports of the current attempt, and how it ends."""
 
 from __future__ import annotations
 

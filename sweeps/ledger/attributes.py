@@ -1,4 +1,4 @@
-"""What a study bears beside its trials: whose it is, what it was made of, what was spent, how it ended."""
+"""User attributes of a study: its UUID, the digests of its inputs, its spending, its completions."""
 
 from __future__ import annotations
 

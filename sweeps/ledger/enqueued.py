@@ -1,4 +1,4 @@
-"""Trials that were enqueued from outside: made complete, or ended with the reason why they cannot run."""
+"""Trials enqueued from outside: completed to full settings, or ended with the reason why they cannot run."""
 
 from __future__ import annotations
 

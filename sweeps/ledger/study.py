@@ -1,4 +1,4 @@
-"""One sweep's study, as its driver writes it and everybody reads it."""
+"""One sweep's study, written by its driver alone, read by any process."""
 
 from __future__ import annotations
 

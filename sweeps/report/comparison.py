@@ -1,4 +1,4 @@
-"""What a person reads of a comparison: its trials, their losses at equal cost, who is ahead by how much."""
+"""A comparison as text: its trials, their losses at equal cost, the lead and its interval."""
 
 from __future__ import annotations
 

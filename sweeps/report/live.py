@@ -1,4 +1,4 @@
-"""What a person looks at while a sweep runs: a live table on a terminal, plain lines everywhere else."""
+"""Live progress: a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Display:
             self._line(f"{f'{place}/{self._view.total}':>7}  {plain(record)}")
 
     def _line(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # whoever read this pipe may have gone
+        with contextlib.suppress(OSError, ValueError):  # the reader of this pipe may have gone
             self._stream.write(printable(text) + "\n")
             self._stream.flush()
 

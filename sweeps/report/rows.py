@@ -1,4 +1,4 @@
-"""How one trial reads in one row: the columns of the live table and the plain line of a finished trial."""
+"""One trial as a row: the columns of the live table, and the plain line of a finished trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads when a sweep has ended, or while it runs: plain text, aligned, 80 columns wide."""
+"""The summary of a sweep, ended or running: plain text, aligned, 80 columns wide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the seeds that were run say about those that were not: the bootstrap, paired over seeds.
+"""The bootstrap, paired over seeds: the chance of each finalist to be the best.
 
 Seeds are drawn again from those that were run, with replacement, the same draw for every configuration. Up to
 eight seeds every possible draw is counted, so nothing is left to chance; with more, draws are random under a

@@ -1,4 +1,4 @@
-"""What a reader should know before believing a verdict: what is missing, not shown, or went wrong."""
+"""Caveats of a verdict: what is missing, not shown, or went wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials of one sweep or several side by side, at equal steps, tokens, FLOPs and seconds of training.
+"""Compares trials of one sweep or several at equal steps, tokens, FLOPs and seconds of training.
 
 What is compared: the best trial of each sweep, or of each value of a setting, or the trials that were named;
 and always the control of each sweep. Their curves come from disk, the rest from the ledger.

@@ -1,4 +1,4 @@
-"""Held-out losses where trials have spent the same: steps, tokens, FLOPs or seconds of training.
+"""Held-out losses interpolated at equal cost: steps, tokens, FLOPs or seconds of training.
 
 Between two measurements of a curve its loss is taken to lie on the line; beyond the last one nothing is said.
 """

@@ -1,4 +1,4 @@
-"""Copies a trained model of a sweep out, with what is known of it."""
+"""Exports the trained model of a trial as a folder, with its lineage and verdict."""
 
 from __future__ import annotations
 

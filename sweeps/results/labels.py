@@ -1,4 +1,4 @@
-"""What tells a trial from the others in words: how its model was grown, and its learning rate."""
+"""Labels of a trial: how its model was grown, and its learning rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All sweeps whose results lie under one folder, those that cannot be read with the reason."""
+"""Lists the sweeps under a runs folder, those that cannot be read with the reason."""
 
 from __future__ import annotations
 

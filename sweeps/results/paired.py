@@ -1,4 +1,4 @@
-"""Two configurations compared seed by seed: the interval is that of the differences, not of the losses.
+"""Paired differences of two configurations over seeds, with their t intervals.
 
 Trials under the same seed train on the same batches in the same order, so most of what a seed does to a loss
 is the same on both sides and drops out of the difference.

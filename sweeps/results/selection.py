@@ -1,4 +1,4 @@
-"""From the ledger's records to one defensible answer: finalists, seed replicates, differences, a winner.
+"""Selection: finalists, seed replicates, differences and a winner from the ledger's records.
 
 The finalists are chosen by their first seed, which flatters that one loss a little; the replicates' do not.
 Where a search tries the original model too (method `none`), the best of those runs is the control: it is

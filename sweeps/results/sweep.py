@@ -1,4 +1,4 @@
-"""Sweeps that were run: found by name, looked at, and their models taken home."""
+"""A sweep that was run: found by name or spec, read, resumed."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def names_under(runs: Path) -> list[str]:
 
 
 def places(sweep: Sweep) -> dict[str, str]:
-    """Where everything of a sweep is, for a person; passwords masked."""
+    """Where everything of a sweep is, for display; passwords masked."""
     spec, root = sweep.spec.to_json(), sweep.folders.artifacts
     study = spec["storage"]["study"]
     tracking = spec["tracking"]

@@ -1,4 +1,4 @@
-"""Addresses of stores that a spec names: which of them no part of this project can open."""
+"""Checks of the stores' addresses in a spec: their form, before any is opened."""
 
 from __future__ import annotations
 

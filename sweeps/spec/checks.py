@@ -1,4 +1,4 @@
-"""What a schema cannot see: settings that contradict each other, and a search that cannot be walked."""
+"""Checks across settings that a schema cannot make: contradictions, and a search that cannot be walked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trials train the same model in the same way, however their settings were written.
+"""Equivalence of trials: which settings train the same model in the same way.
 
 A setting that has no effect tells no two trials apart: `k` beside a method that has no sets, first weights
 where no layer is new, another name for the same layers. What counts is what is built (the plan) and how it is

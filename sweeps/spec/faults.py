@@ -1,4 +1,4 @@
-"""From what a schema refuses to what a person can mend: one catalogue of settings, one wording for all."""
+"""Schema errors as problems with a remedy: one catalogue of settings, one wording for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searched settings that no trial reads: all of their values would train the same model again and again."""
+"""Searched settings without effect: all of their values would train the same model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges of the search, as a spec writes them: read one by one, with every mistake in each."""
+"""Search ranges as a spec writes them, parsed one by one with every mistake in each."""
 
 from __future__ import annotations
 

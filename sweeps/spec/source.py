@@ -1,4 +1,4 @@
-"""Finds the text of a spec, a file or a packaged one, and lays the command line's values over it."""
+"""Reads a spec, a file or a packaged one, and applies the command line's overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searched values put in the place of the baseline's: whether a trial would take them, and as what."""
+"""Applies searched values to the baseline's settings, and checks that a trial would take them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""YAML text to plain values, and the line and column of every one of them.
+"""A strict YAML reader: plain values, with the line and column of each.
 
 Stricter than PyYAML's own reading, because what it reads in silence costs a night on a cluster: `1e-4` is a
 number here, `no` and `1:30` are texts, a name given twice is refused, and so are tags, anchors, aliases and
-characters that nobody can see.
+invisible characters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tli.json_files import read_bounded
 
 LARGEST_FILE = 1_000_000  # bytes
 DEEPEST = 20  # levels of mappings and lists
-MOST_VALUES = 10_000  # a parser in Python reads no more than this in the time a person waits
+MOST_VALUES = 10_000  # a parser in Python reads no more than this in a second or two
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+(_[0-9]+)*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?")
@@ -45,7 +45,7 @@ class Source:
     origins: dict[str, str] = field(default_factory=dict)
 
     def where(self, path: str) -> str:
-        """A place a person can go to: `file:line:column path`, or the option that the value came from."""
+        """A place to go to: `file:line:column path`, or the option that the value came from."""
         known = path
         while known and known not in self.places and known not in self.origins:
             known = _parent(known)
@@ -197,7 +197,7 @@ class _Reader:
     def _value(self, event: yaml.Event, path: str, depth: int) -> Any:
         self.values += 1
         if self.values > MOST_VALUES:
-            self._add(event, f"more than {MOST_VALUES:,} values", "a spec that a person could have written")
+            self._add(event, f"more than {MOST_VALUES:,} values", "a spec as one is written by hand")
             raise _TooMuchError
         if depth > DEEPEST:
             self._add(event, f"more than {DEEPEST} levels of nesting", "at most three or four")

@@ -1,4 +1,4 @@
-"""The delivering process, `python -m sweeps.tracking`: the tracker starts it and says where to deliver."""
+"""The delivery process, `python -m sweeps.tracking`, which the tracker starts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def main() -> None:
     sys.stdout = sys.stderr = Masking(sys.stderr)
     with open(0, "rb", buffering=0, closefd=False) as pipe:  # unbuffered: what follows is for the delivery
         target = json.loads(pipe.readline())
-    # MLflow reads its switches from the environment alone; this process is its own, so nobody else sees them.
+    # MLflow reads its switches from the environment alone; this process is its own, so no other sees them.
     os.environ.update(QUIET)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.nice(5)  # training comes first

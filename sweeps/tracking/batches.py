@@ -1,4 +1,4 @@
-"""Events of the outbox as MLflow wants them: one batch of parameters, tags and metrics for each run."""
+"""Batches the outbox's events for MLflow: parameters, tags and metrics of each run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carries the outbox to MLflow, in order, in batches, as often as it takes, each thing once.
+"""Delivers the outbox to MLflow in order, in batches, with retries, each thing once.
 
 Delivering twice must be harmless, because a reply can be lost after the server has committed. So runs are
 looked for by their tag before they are created, metrics carry the time of their first writing (which is part
@@ -75,9 +75,9 @@ class Delivery:
     def _experiment(self, client: MlflowClient) -> tuple[str, str, bool]:
         """Name and id of this sweep's experiment, and whether it was made now.
 
-        NAME, or NAME-2, ... when that is deleted or not ours. A deleted experiment stays deleted: who removed
-        it did not want it back, and everything is still in the outbox, so the next name gets the whole sweep
-        and not only the rest of it. Whoever has all of it rebuilt does want it back, if there is no other.
+        NAME, or NAME-2, ... when that is deleted or not ours. A deleted experiment stays deleted, and
+        everything is still in the outbox, so the next name gets the whole sweep and not only the rest of it.
+        `sweeps sync`, which rebuilds all of it, does restore it, if there is no other.
         """
         study, study_uuid = self.target["study"], self.target["identity"]
         tags = {"sweeps.study": study, **({"sweeps.identity": study_uuid} if study_uuid else {})}
@@ -161,7 +161,7 @@ class Delivery:
         assert self.client is not None
         run = self._run_of(batch) or self._create(batch)
         if run.info.lifecycle_stage != "active":
-            return  # somebody deleted this run; it stays so
+            return  # deleted in MLflow by its user; it stays so
         run_id = run.info.run_id
         known, values = run.data.params, run.data.metrics
         params = [Param(key, value[:6000]) for key, value in batch.params.items() if key not in known]

@@ -1,4 +1,4 @@
-"""The pipe to the driver, as the delivery sees it: whether to go on, and until when."""
+"""The pipe from the driver to the delivery process: whether to go on, and until when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events of the tracking outbox: their kinds, and whether what was read back is one.
+"""The kinds of events in the tracking outbox, and their validation when they are read back.
 
 The file lies in a folder that a stranger may have written, and the delivering process trusts what it reads:
 an event that is not as the driver writes it is none, whatever else is in its line.

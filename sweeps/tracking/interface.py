@@ -1,4 +1,4 @@
-"""What a driver tells of a sweep as it goes, and the one who keeps nothing of it."""
+"""The tracker's interface, and the tracker that does nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tracking outbox: events on their way to the tracking server, kept on disk until they are delivered.
+"""The tracking outbox: a queue on disk of events that MLflow has yet to receive.
 
 `outbox.jsonl` in the sweep's folder is only ever appended to, by the driver. `outbox.sent` says how much of
 it has been delivered and where to; the delivering process alone writes it.

@@ -1,4 +1,4 @@
-"""Where tracking goes: what may stand under `tracking.uri`, and the address that MLflow is given for it."""
+"""Tracking addresses: what `tracking.uri` may be, and the URI that MLflow is given for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPECTED = '"sqlite", the address of a server (http://HOST:PORT) or of a databa
 
 
 def tracking_problems(uri: str, where: str = "tracking.uri") -> list[Problem]:
-    """What is wrong with the address as it is written; nobody is asked whether it answers.
+    """What is wrong with the address as it is written; no server is asked whether it answers.
 
     A server that does not answer is no problem of a run: what it missed is delivered when it is back.
     """

@@ -1,4 +1,4 @@
-"""What MLflow shows of a sweep, told from the ledger and the curves on disk; and rebuilt from them.
+"""Rebuilds a sweep in MLflow from the ledger and the curves on disk.
 
 Everything passes through the outbox, which drops what it knows, as when the sweep runs.
 """
@@ -145,7 +145,7 @@ def _show_trial(tracker: Tracking, sweep: Sweep, record: TrialRecord) -> set[int
 
 
 def _target(sweep: Sweep, uri: str | None) -> str:
-    """Where to deliver to, as a spec would have it, once it is known that somebody may take it."""
+    """Where to deliver to, as a spec would have it, once it is known to be usable."""
     spec = sweep.spec
     where = "--tracking" if uri is not None else spec.where("tracking.uri")
     written = uri if uri is not None else spec.tracking.uri if spec.tracking else None

@@ -1,4 +1,4 @@
-"""What the driver holds: methods that append to the outbox in microseconds, and the process that delivers it.
+"""The driver's tracker: appends to the outbox in microseconds, and runs the delivery process.
 
 The delivering process is one of its own because `import mlflow` and a first SQLite store cost some four
 seconds of processor time: a thread left the driver 37 % of its speed meanwhile, a process all of it.
@@ -34,7 +34,7 @@ class Tracker:
 
     `uri` is what the spec says under `tracking.uri`, `artifacts` the folder that "sqlite" means a file in.
     `study_uuid` names the study for ever (not only until another takes its name): an experiment that bears
-    another is left alone and NAME-2 is taken. `restore`: what somebody deleted in MLflow comes back.
+    another is left alone and NAME-2 is taken. `restore`: what was deleted in MLflow comes back.
     `problem` says what went wrong on this side, if any.
     """
 

@@ -1,4 +1,4 @@
-"""A trial as the tracker shows it: when it starts, and when it has ended."""
+"""A trial's run in MLflow: its tags when it starts, its end."""
 
 from __future__ import annotations
 

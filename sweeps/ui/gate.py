@@ -1,4 +1,4 @@
-"""Who may see a web page of ours: an ASGI application in front of another that lets through what may pass.
+"""Authorization of web pages: an ASGI application in front of another, with a token and an origin check.
 
 A port of this machine is open to every user of it, and to every page in a browser on it. So a request has
 to be made to a name of this machine (a foreign one that was made to point here is refused), by no page of

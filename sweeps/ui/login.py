@@ -1,4 +1,4 @@
-"""Where the views are served: addresses, names and ports of this machine."""
+"""Addresses, host names and ports at which the pages are served, and their token."""
 
 from __future__ import annotations
 

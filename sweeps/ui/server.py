@@ -1,4 +1,4 @@
-"""Two views of a sweep's stores in the browser: MLflow for curves, optuna-dashboard for the search."""
+"""`sweeps ui`: MLflow for curves and optuna-dashboard for the search, in the browser."""
 
 from __future__ import annotations
 

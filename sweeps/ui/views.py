@@ -1,4 +1,4 @@
-"""The program of one view, `python -m sweeps.ui.views`: MLflow or optuna-dashboard behind the gate.
+"""The process of one page, `python -m sweeps.ui.views`: MLflow or optuna-dashboard behind the gate.
 
 `sweeps ui` starts one for each page, hands it a socket that listens already and says by a pipe what to serve:
 an address may hold a password, and the token is one, which a process list would show.

@@ -1,4 +1,4 @@
-"""What an error in a trial means for the trial and the sweep: an outcome with its cause, and what helps."""
+"""Classifies an error in a trial: an outcome with its cause, and a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt at one trial, as a runner sees it: advanced from measurement to measurement, to an outcome."""
+"""One attempt at one trial as an iterator of points that ends in an outcome."""
 
 from __future__ import annotations
 

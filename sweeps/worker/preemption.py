@@ -1,4 +1,4 @@
-"""SIGTERM in a worker: the step that is under way ends, the training state is written, the trial moves on."""
+"""Preemption: on SIGTERM the step ends, the training state is written, the trial moves on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One trial in one process: upscale a copy of the warm base, train it, measure it, keep the result.
+"""Runs one trial: grows a copy of the cached base, trains it, measures it, keeps the result.
 
 Here the sweep meets `tli`; models and tokens are carried, never looked into. What stays in a process between
 trials is the slot: the base's weights, the token files, and what models grown alike lose before training.

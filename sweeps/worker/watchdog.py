@@ -1,4 +1,4 @@
-"""A trial that does not go on: its threads are written down and its process ends, so that it can run again.
+"""The worker's watchdog: dumps the threads of a trial that hangs, and ends its process.
 
 The timer is a thread of C (`faulthandler`) that needs neither the interpreter nor a lock: what hangs inside a
 kernel or a system call is ended as well. How long a piece of work may take is learned from those before it.

@@ -67,6 +67,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     # -- names and types --
     "unknown section": ("budget:", "budgets:", ["1:1 budget: got nothing; expected a mapping of trials, tokens, flops, gpu_hours, wall; try budget: {trials: 24}", f"10:1 budgets: got an unknown setting; expected one of {SECTIONS}; try budget"]),
     "unknown setting": ("tokens: 2048", "tokens: 2048, lrr: 3", [f"6:47 trial.recipe.lrr: got an unknown setting; expected one of {RECIPE}; try trial.recipe.learning_rate"]),
+    "renamed setting": ("k: 2, init: identity", "sets: 2, init: identity", [f"5:15 trial.injection.sets: got an unknown setting; expected one of {INJECTION}; try trial.injection.least_important_sets"]),
     "setting in the wrong section": ("budget:", "k: 4\nbudget:", [f"10:1 k: got an unknown setting; expected one of {SECTIONS}; try trial.injection.k"]),
     "missing data": ("data: {source: train.txt, heldout: test.txt, sequence_length: 32, eval_tokens: 256}\n", "", ["1:1 data: got nothing; expected a mapping of source, heldout, heldout_fraction, text_field, split, configuration, revision, heldout_split, heldout_configuration, heldout_revision, max_tokens, sequence_length, eval_tokens; try data: {source: builtin:stdlib}"]),
     "null section": ("{k: 2, init: identity}", "", [f"5:3 trial.injection: got null; expected a mapping of {INJECTION}; try deleting the line, or indenting its settings below it"]),

@@ -1,4 +1,4 @@
-"""The configuration of the deeper model: a new depth, and every per-layer setting moved with its layer."""
+"""The configuration of the grown model: a new depth, and per-layer settings moved with their layers."""
 
 from __future__ import annotations
 

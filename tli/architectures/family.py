@@ -1,4 +1,4 @@
-"""What has to be known of one architecture to inject layers into it."""
+"""`Family`: the facts of one architecture that layer injection needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a text may be for a model: how many positions it has, by the many names that these have."""
+"""The context length of a model, by the many names that configurations have for it."""
 
 from __future__ import annotations
 

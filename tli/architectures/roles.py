@@ -1,4 +1,4 @@
-"""Where attention heads and feed-forward neurons are in the tensors of a layer: facts by name, as data.
+"""Where attention heads and feed-forward neurons are in a layer's tensors: facts by name, as data.
 
 A layer is known by the names of its modules, so architectures that call them alike need one row together. Its
 tensors must all be accounted for: where one is strange, heads and neurons may mean something else too.

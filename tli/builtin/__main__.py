@@ -1,4 +1,4 @@
-"""Make the built-in base again: `python -m tli.builtin --out FOLDER`.
+"""Trains the built-in base again: `python -m tli.builtin --out FOLDER`.
 
 A Llama of 1.8 million parameters and its byte-level BPE tokenizer, trained on the training side of the
 built-in text. The rate rises and then stays constant to the end: a base whose rate had decayed would only

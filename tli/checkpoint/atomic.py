@@ -1,4 +1,4 @@
-"""Writes a folder so that it is there in full or not at all: aside, synced, renamed."""
+"""Atomic writes of files and folders: written aside, synced, renamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves ranges of bytes between files: shared where the file system can, else copied by the kernel.
+"""Copies byte ranges between files: shared blocks where the file system has them, else by the kernel.
 
 The disk is put to work while the copy goes on. A plain copy leaves all of it in the page cache, and the sync
 at its end then waits for all of it; here every piece is handed to the disk as soon as it is there.

@@ -37,7 +37,7 @@ def parser() -> Parser:
 def injection_of(options: argparse.Namespace) -> Injection:
     """The injection that the options describe.
 
-    Raises InputError for options that the method does not read: on a command line nobody means them.
+    Raises InputError for options that the method does not read: on a command line they are mistakes.
     """
     given = {name: value for name, value in vars(options).items() if name in _SETTINGS and value is not None}
     experts = {item.name: vars(options)[OPTIONS[f"experts.{item.name}"]] for item in fields(Experts)}

@@ -260,7 +260,7 @@ def _stack(decided: Plan) -> str:
 
 
 class _Progress:
-    """A bar with bytes, rate and time left; silent where nobody looks."""
+    """A bar with bytes, rate and time left; silent where standard error is no terminal."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()

@@ -1,4 +1,4 @@
-"""How a command reads its words and ends: exit codes, errors as lines or as JSON, a pipe that is closed."""
+"""Runs a command: parsing, exit codes, errors as lines or as JSON, closed pipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tokens a text has: counted where that is quick, estimated from its beginning where it is not."""
+"""Token counts of a text: exact where that is quick, else estimated from its beginning."""
 
 from __future__ import annotations
 

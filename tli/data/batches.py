@@ -1,4 +1,4 @@
-"""Text to tokens once, then seeded batches that are the same for every trial.
+"""Token files and seeded batches, the same for every trial.
 
 Both sides of the split are kept as flat token files. A batch is a pure function of (seed, step), so resuming
 needs no state and two trials that name the same seed see the same text in the same order.

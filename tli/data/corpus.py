@@ -1,4 +1,4 @@
-"""Where text comes from: the built-in text, files by glob, Hugging Face datasets; always as documents.
+"""Documents of a text source: the built-in text, files by glob, Hugging Face datasets.
 
 Nothing is held whole but one row, or one small file: a source may be larger than memory.
 """

@@ -1,4 +1,4 @@
-"""Hugging Face datasets as sources of text: saved in a folder, or on the hub at a commit."""
+"""Hugging Face datasets as text sources: saved in a folder, or on the hub at a commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text to token ids: in this process where there is little of it, in several where there is much.
+"""Encodes text to token ids, in this process or in several.
 
 What comes out is the same with any number of processes, in the order of what went in.
 """

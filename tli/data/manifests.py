@@ -1,4 +1,4 @@
-"""What lies beside a folder of token files: of which text they are, and at which commits."""
+"""Manifests of token files: the text they were made of, and its commits on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What text is trained on and what is held out."""
+"""`DataSettings`: what text is trained on, and what is held out."""
 
 from __future__ import annotations
 

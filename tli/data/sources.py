@@ -1,4 +1,4 @@
-"""What is wrong with sources of text, as far as their names, sizes and kinds tell; none is read."""
+"""Checks of text sources by name, size and kind, without reading them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which documents are trained on and which are held out, decided one by one: all are never in memory."""
+"""The split into training and held-out documents, decided document by document in a stream."""
 
 from __future__ import annotations
 

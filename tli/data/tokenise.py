@@ -1,4 +1,4 @@
-"""Sources to token files, in one stream: a little text in memory at a time, whatever there is of it."""
+"""Makes token files from text sources in one stream of bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the tokenizer beside a base is the base's own, tried on the beginning of the text."""
+"""Checks that the tokenizer beside a base is the base's own, on the beginning of the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How wide the scores of a layer's attention are, from the names and shapes of its tensors."""
+"""Widths of a layer's attention scores, from the names and shapes of its tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experts on disk: a dense model's tensors become those of its mixture; what is copied is not loaded."""
+"""Upcycles a dense checkpoint to a mixture of experts on disk; what is copied is not loaded."""
 
 from __future__ import annotations
 

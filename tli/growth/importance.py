@@ -1,4 +1,4 @@
-"""How much each layer changes the hidden state, measured on text: where a new layer disturbs least."""
+"""Block influence: how much each layer changes the hidden state, measured on text."""
 
 from __future__ import annotations
 

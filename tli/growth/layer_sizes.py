@@ -1,4 +1,4 @@
-"""What the layers of a checkpoint hold, and what a token is multiplied with in them, from headers alone.
+"""Parameters and matrix products of a checkpoint's layers, from headers alone.
 
 Weights in files have many names. What multiplies is found by what it is not: a bias, a table that is looked
 up, a convolution over a few neighbours, attention to what another model computed.

@@ -1,4 +1,4 @@
-"""Proof that a written folder is what its lineage says: from its bytes, and by loading and running it."""
+"""Verifies a grown folder against its lineage: byte by byte, and by running it."""
 
 from __future__ import annotations
 

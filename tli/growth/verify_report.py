@@ -1,4 +1,4 @@
-"""What a verification looks at, and what it found."""
+"""The report of a verification, and its subject."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mean of two layers after the upper one's heads and neurons are put into the order of the lower one's.
+"""Aligned mean: the upper layer's heads and neurons are permuted to match the lower's, then averaged.
 
 A layer computes the same whatever the order of its feed-forward neurons, of its groups of heads that share
 keys and values, and of the query heads within a group: as long as all that belongs to one moves together. So

@@ -1,4 +1,4 @@
-"""Which of one set belongs to which of another, each to one, so that the sum of likenesses is largest."""
+"""The linear assignment problem: exact for small ones, by auction for large ones."""
 
 from __future__ import annotations
 

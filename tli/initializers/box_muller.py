@@ -1,4 +1,4 @@
-"""Normal numbers from uniform ones by the transform of Box and Muller, as torch does it where there is AVX2.
+"""The Box-Muller transform, bit by bit as torch computes it where there is AVX2.
 
 Of 24-bit numbers, by the logarithm, sine and cosine of Cephes in float32 (avx_mathfun by Garberoglio), eight
 numbers side by side. The compiler made fused multiply-adds of them, which round once: here a product and a

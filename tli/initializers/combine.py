@@ -1,4 +1,4 @@
-"""Two old layers made into one, tensor by tensor: their mean, or the middle of the arc between them.
+"""Combines two layers tensor by tensor: mean, or slerp.
 
 `tli.initializers.align` and `tli.initializers.predict` are two more ways of the same form, which look at
 more than the one tensor.

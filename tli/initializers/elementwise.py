@@ -1,4 +1,4 @@
-"""The first weights of a new layer on disk, part by part: neither a whole tensor in memory, nor torch.
+"""First weights computed in parts on disk: no whole tensor in memory, no torch.
 
 `tli.initializers.initial` says by `Steps` how a tensor comes about, and does the same to models in memory
 with torch. The operations are the same ones in the same order, each rounded as IEEE 754 says, so both give

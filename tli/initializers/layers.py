@@ -1,4 +1,4 @@
-"""Tensors by their layers: which layer a name is in, what every layer has, and what has a part for each."""
+"""Tensors by layer: names within a layer, shapes, tensors with a part for each layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normal numbers as torch draws them on the CPU, part by part and without torch.
+"""Normal random numbers equal to torch's on the CPU, in parts and without torch.
 
 What `torch.empty(count).normal_(0, deviation, generator=torch.Generator().manual_seed(seed))` gives, to the
 last bit. torch draws by another way, and other last bits, where the processor lacks AVX2; this is always that

@@ -1,4 +1,4 @@
-"""The layer between two neighbours as the layers of the stack tell it: what lies between any two of them.
+"""Predicted layer: the layer between two neighbours, by regression over the other layers of the stack.
 
 As LESA (arXiv 2502.13794), each kind of matrix on its own: in a basis that all layers share, a map is fitted
 that gives layer l from layers l - 1 and l + 1, for every l that has both, and is then asked for the layer

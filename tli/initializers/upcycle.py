@@ -1,4 +1,4 @@
-"""Experts from dense feed-forward parts: the arithmetic, and its use on a model in memory (`upcycle`).
+"""Experts from dense feed-forward parts (sparse upcycling): the arithmetic, and `upcycle` in memory.
 
 Each expert starts as the dense part (sparse upcycling, arXiv 2212.05055) and the router is drawn. On top of
 that, for each expert apart: a share of its neurons is drawn anew, from a normal distribution of the mean and

@@ -1,4 +1,4 @@
-"""A name for the content of a base model: the same model has the same one, wherever it lies."""
+"""The fingerprint of a base model: a digest of its content, the same wherever it lies."""
 
 from __future__ import annotations
 

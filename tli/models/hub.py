@@ -1,4 +1,4 @@
-"""Downloads a model from the Hugging Face hub: weights and what belongs to them, at a recorded commit."""
+"""Downloads a model from the Hugging Face hub at a recorded commit, weights and what belongs to them."""
 
 from __future__ import annotations
 

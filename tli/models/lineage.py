@@ -1,4 +1,4 @@
-"""lineage.json: where the weights of a folder come from, written beside them."""
+"""lineage.json: the origin of a folder's weights, written beside them."""
 
 from __future__ import annotations
 

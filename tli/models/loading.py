@@ -1,4 +1,4 @@
-"""A base in memory: fp32 weights from safetensors, never remote code."""
+"""Loads a base in fp32 from safetensors, never with remote code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that belong to a model beside its weights: one list, for download, upscaling, export and proof.
+"""The files of a model beside its weights: one list for download, upscaling, export and verification.
 
 They are the tokenizer, chat templates, processors, generation settings and the licence. Not among them are
 weights and their index, which are found and written by themselves; weights of other formats and what speaks

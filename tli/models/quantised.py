@@ -1,4 +1,4 @@
-"""Quantised checkpoints: their layers can be copied, but not calculated with.
+"""Quantised checkpoints: their layers can be copied, but not computed with.
 
 Bytes are copied whatever they mean. Arithmetic on packed numbers, or on numbers whose scale lies in another
 tensor, would make numbers that mean nothing. A layer without effect can be had where the tensors that write

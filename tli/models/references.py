@@ -1,4 +1,4 @@
-"""Keys of a model's JSON files by which transformers is led to another file, to a repository or to code.
+"""Keys in a model's JSON files that lead transformers to another file, repository or code.
 
 What is checked, named by its fingerprint and upscaled must be what transformers loads. So a key that names
 other weights or another configuration is refused whatever the user allows, and one that brings code unless

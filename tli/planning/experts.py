@@ -46,7 +46,7 @@ class Experts:
         return self.drop == 0 and self.noise == 0
 
     def describe(self) -> str:
-        """A few words for a person."""
+        """A few words for display."""
         assert self.count is not None
         text = f"{self.count * self.granularity} experts, {self.top_k * self.granularity} a token"
         if self.granularity > 1:

@@ -113,7 +113,7 @@ class Plan:
         return Counter(self.sources)
 
     def describe(self) -> str:
-        """One sentence for a person."""
+        """One sentence for display."""
         if self.unchanged:
             return f"{self.depth} layers, none injected (the control)"
         experts = f"; {self.experts.describe()}" if self.experts else ""

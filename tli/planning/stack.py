@@ -1,4 +1,4 @@
-"""A stack of layers, from the bottom: what each is made from, and between which two a new one stands."""
+"""The order of a grown stack: the source of each layer, and the neighbours of each new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running out of memory: told from other errors, and what was held given back; a device that is lost."""
+"""Device faults: out of memory told from other errors, memory released, a lost device detected."""
 
 from __future__ import annotations
 

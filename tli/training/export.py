@@ -1,4 +1,4 @@
-"""A publishable folder: weights, config, tokenizer, and where it all came from. Whole or not there."""
+"""Writes a publishable model folder atomically: weights, config, tokenizer, lineage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: a generator of progress. To stop training, stop asking."""
+"""The training loop as a generator of progress; close it to stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEP, EVALUATION = "step", "evaluation"  # the kinds of work that a training is 
 
 
 def _nothing(_work: str) -> None:
-    """Nobody looks on."""
+    """The hook that does nothing."""
 
 
 @dataclass(frozen=True)

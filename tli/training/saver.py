@@ -1,4 +1,4 @@
-"""Training states written behind a training's back: a copy is made at once, a thread hashes and writes it."""
+"""Asynchronous checkpoint writer: a copy is made at once, a thread hashes and writes it."""
 
 from __future__ import annotations
 

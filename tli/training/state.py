@@ -1,4 +1,4 @@
-"""Training state on disk: written aside, synced, renamed; the name holds the digest of the content.
+"""Training states on disk: written atomically, named by the digest of their content.
 
 The previous state is kept until the next one is good, and one that was cut short or altered is passed over.
 A state bears its owner, a text that says what was trained, and is taken up for that owner alone: what else

@@ -23,7 +23,7 @@ def connect(address: str) -> JobSubmissionClient:
     """A client of the jobs server.
 
     Raises:
-        InputError: nobody answers there, something else does, or the token is missing or wrong.
+        InputError: no server answers there, another one does, or the token is missing or wrong.
     """
     url = (address if "://" in address else f"http://{address}").rstrip("/")
     if not url.startswith(("http://", "https://")):
@@ -60,7 +60,7 @@ def _check_answer(url: str) -> None:
         reason: object = type(error).__name__
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-    got = f"{masked(url)}, where nobody answers ({reason})"
+    got = f"{masked(url)}, where no server answers ({reason})"
     raise InputError(Problem("--address", got, "a Ray jobs server", _START))
 
 

@@ -1,4 +1,4 @@
-"""Whether a folder can be uploaded with a job: counted as Ray packs it, before anything is read or sent."""
+"""The size of a working directory as Ray packs it for a job, checked before it is uploaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Tune's searcher and scheduler, both nothing but the agenda in Ray's words.
+"""Ray Tune's searcher and scheduler as adapters of the agenda.
 
 Tune is a disposable executor: it holds no state that is needed again. Each Tune trial is one attempt at one
 trial of the ledger; retries, stopping and the order of work are decided by the agenda alone.

@@ -1,4 +1,4 @@
-"""Watches for workers that fell silent: frozen, cut off, or stuck where their own watchdog does not reach.
+"""Detects workers that stopped reporting: frozen, cut off, or stuck where their watchdog cannot act.
 
 Silence is measured in the time in which the driver listened. While it waits for its database, or is stopped
 itself, reports lie unread, and that says nothing of those who sent them.

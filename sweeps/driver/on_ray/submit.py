@@ -1,4 +1,4 @@
-"""Run a sweep as a job of a Ray cluster: `ray job submit` with the right arguments, and once only."""
+"""Submits a sweep as a Ray job, once: `ray job submit` with the right arguments."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _claim(
 ) -> tuple[str, bool]:
     """The id of the one job that runs this sweep, and whether we started it.
 
-    However many submit at once, the server takes an id once: whoever is refused finds the winner's job.
+    However many submit at once, the server takes an id once: a command that is refused finds the other's job.
     """
     wanted = submission_id or name
     refusal: Exception | None = None
@@ -251,7 +251,7 @@ def _follow(client: Any, job: str) -> int:
         try:
             asyncio.run(tail())
         except BrokenPipeError:
-            return INTERRUPTED  # whoever read along has gone; the job goes on
+            return INTERRUPTED  # the reader of the log is gone; the job goes on
         except (RuntimeError, OSError) as error:
             print(printable(f"(the log broke off: {_short(error)}; asking again)"))
         status = str(_told(client.get_job_info, job_id=job).status)

@@ -1,4 +1,4 @@
-"""Places for what a run needs on this machine alone: folders that belong to this user, and to no other."""
+"""Temporary folders on this machine that belong to this user alone."""
 
 from __future__ import annotations
 

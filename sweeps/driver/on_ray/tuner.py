@@ -212,7 +212,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
     at_once = slots(spec, nodes())
     # As many workers may start at once as there are slots; the agenda never hands out more than that.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
-    # Tune insists on a folder for snapshots that nobody will read.
+    # Tune insists on a folder for snapshots, which are never read.
     with tempfile.TemporaryDirectory(prefix="sweeps-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(SlotTrainable, resources),
@@ -259,8 +259,8 @@ class Listening(tune.Callback):
 class OwnNode(tune.Callback):
     """Ends the run when Ray has declared the driver's node dead, some seconds after its raylet died.
 
-    Tune takes the workers that died with it for lost and asks for new ones, which nobody will start. Other
-    nodes may come back; this one does not while its driver lives.
+    Tune takes the workers that died with it for lost and asks for new ones, which no machine will start.
+    Other nodes may come back; this one does not while its driver lives.
     """
 
     def __init__(self) -> None:

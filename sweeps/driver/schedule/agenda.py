@@ -1,4 +1,4 @@
-"""What runs next, whoever runs it: the control, the baseline, the search, then replicates of the finalists.
+"""The order of work, in process and on Ray: control, baseline, search, replicates of the finalists.
 
 Both runners (in process and on Ray) do nothing but carry out what the agenda hands them and tell it what
 came of it. Every decision is in the ledger before it acts, so that a restart goes on from there.
@@ -123,7 +123,7 @@ class Agenda:
         except StaleAttemptError:
             if not self.ledger.record(number).state.finished:
                 raise
-            again = False  # somebody ended it from outside, and that stands
+            again = False  # ended by another program, and that stands
         if again:
             self._left_behind.append(number)
             self._changed()
@@ -150,7 +150,7 @@ class Agenda:
         return False
 
     def _stop_searched(self) -> None:
-        """Once the budget is used up, whoever noticed, no trial of the search goes on to its next report."""
+        """Once the budget is used up, no trial of the search goes on to its next report."""
         if self._spending.used_up is None:
             return
         for number, running in self._running.items():

@@ -1,4 +1,4 @@
-"""What is done about an execution that ended without a result, by its cause and by how often it happened."""
+"""Retries: what follows an execution without a result, by its cause and by how often it happened."""
 
 from __future__ import annotations
 

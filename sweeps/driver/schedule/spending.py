@@ -1,4 +1,4 @@
-"""What a sweep's search has spent of its budget, kept up by its driver, and how it grows."""
+"""Accounting of a budget while a sweep runs, and how a budget grows when it goes on."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def raised(have: BudgetSettings, want: BudgetSettings) -> list[str]:
 
 
 def going_on(have: BudgetSettings, want: BudgetSettings) -> tuple[BudgetSettings, list[str]]:
-    """The budget that a study goes on with, and what a person should know about it.
+    """The budget that a study goes on with, and what the user should know about it.
 
     What was asked for is not taken back: the command that a sweep was started with may come again after it
     was given more. A limit that the study does not have yet is taken, for it is there to be kept.

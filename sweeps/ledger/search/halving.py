@@ -1,4 +1,4 @@
-"""Optuna's asynchronous successive halving and Hyperband, without a walk through all trials at every rung.
+"""Optuna's asynchronous successive halving and Hyperband in constant time a report.
 
 Decisions are Optuna's; only the losses on a rung are kept in order instead of being collected and sorted each
 time. For that, the names of rungs in the study tell Hyperband's brackets apart.

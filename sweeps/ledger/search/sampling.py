@@ -1,4 +1,4 @@
-"""What to try next: Optuna's samplers, asked by trial so that a restart asks the same again.
+"""Proposals by Optuna's samplers, seeded by trial so that a restart proposes the same.
 
 A sampler lives for one question. Its randomness comes from the study's seed and the trial's number alone, so
 a resumed sweep proposes what the uninterrupted one would have proposed from the same results.

@@ -89,7 +89,7 @@ class StoppingRule:
         Args:
             study: what the rule may see.
             trial: with all that it reported.
-            reference: what the baseline spends in all, where that counts; None while nobody knows, and then
+            reference: what the baseline spends in all, where that counts; None while it is unknown, and then
                 nothing is stopped.
         """
         if self.spent is None:

@@ -1,4 +1,4 @@
-"""A study as samplers and stopping rules may see it: without controls and replicates, and without the store.
+"""A study as samplers and stopping rules see it: without controls and replicates, in memory.
 
 They are Optuna's, and ask an `optuna.Study` for its trials, or the storage under it. Both are answered from
 what the ledger remembers; rungs, the only thing that they write, go to the store.

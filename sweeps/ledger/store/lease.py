@@ -1,4 +1,4 @@
-"""The lease on a study: one driver at a time, by the store's clock, and a number that fences off the others.
+"""The lease on a study: one driver at a time by the store's clock, with fencing numbers.
 
 Optuna's own heartbeat does not cover ask-and-tell, so liveness is ours: one row of a table beside Optuna's
 says who drives the study, until when, and under which fencing number, which every change of hands raises. The
@@ -60,7 +60,7 @@ class Row:
 
     @property
     def alive(self) -> bool:
-        """Whether somebody holds it, as far as this machine can know."""
+        """Whether a process holds it, as far as this machine can know."""
         return bool(self.owner) and self.expires > self.now and not _is_dead(self.owner)
 
     @property
@@ -202,7 +202,7 @@ def hold(engine: Engine, study_id: int, name: str) -> Iterator[Lease]:
 
 
 def standing(engine: Engine, study_id: int) -> Row | None:
-    """A study's lease, for those who only look; None when nobody ever drove it."""
+    """A study's lease, for reading; None when no process ever drove it."""
     try:
         with engine.connect() as connection:
             return _row(connection, study_id)
@@ -230,7 +230,7 @@ def _acquired(engine: Engine, study_id: int, name: str) -> int:
 
 
 def _taken(engine: Engine, study_id: int, found: Row | None) -> int | None:
-    """Take a lease that stands as found; None when somebody else was faster."""
+    """Take a lease that stands as found; None when another process was faster."""
     until = f"{_NOW[engine.dialect.name]} + :seconds"
     values = {"study": study_id, "owner": _ourselves(), "seconds": SECONDS}
     with suppress(IntegrityError), engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Trials read without Optuna, whose own way makes an object of every row: all at once in six statements.
+"""Bulk loading of trials in six SQL statements, where Optuna makes an object of every row.
 
 Ten thousand trials have a quarter of a million rows, and a resume waits for them.
 """

@@ -1,4 +1,4 @@
-"""A ledger's store opened for reading: nothing is made, upgraded or switched, and nothing can be written."""
+"""Read-only storage: nothing is created, upgraded, switched or written."""
 
 from __future__ import annotations
 

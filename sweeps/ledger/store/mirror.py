@@ -1,4 +1,4 @@
-"""The trials of a study, read and written here alone, and remembered so that no question reads all of them.
+"""An in-memory mirror of a study's trials: the one place that reads and writes them.
 
 A finished trial never changes, so it is read once. What an unfinished one holds is asked for again every
 time, unless this process holds the study's lease: then no other writes to the trials that run, and what

@@ -1,4 +1,4 @@
-"""A server that was restarted under us is asked again, and a store that cannot be used says so in a line.
+"""Optuna's storage with retries while a server restarts; errors of drivers as one line.
 
 Nothing that a store may have done already is done twice. Every call of Optuna's storage can be repeated: a
 value is set to what it was set to, an ending that stands is seen by the ledger, and the creation of a trial

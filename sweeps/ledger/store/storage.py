@@ -1,4 +1,4 @@
-"""The database of the ledger, and what is found in it before a study is opened."""
+"""Opens the ledger's database, and reads what is in it before a study is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trial of ours holds in Optuna's words, and how it reads in ours.
+"""Optuna's frozen trials to our records and assignments.
 
 A study is open to other programs: they add trials that are finished, ask for some, copy those of another
 sweep with all their attributes. A trial is ours if it bears this study's identity and its own number and all

@@ -1,4 +1,4 @@
-"""Trials written without Optuna, whose own way asks and commits row by row: an event is one transaction.
+"""Transactional writes of trials: all rows of an event in one transaction.
 
 What is decided at a report stands in the study with the report or not at all, and a new trial takes five
 statements instead of twenty-six.
@@ -125,7 +125,7 @@ def write(storage: RDBStorage, trial_id: int, changes: Changes) -> None:
         UpdateFinishedTrialError: it has ended.
     """
     with storage.engine.begin() as connection:
-        # First, even where the state stays: nobody else can end the trial until this is committed.
+        # First, even where the state stays: no other process can end the trial until this is committed.
         standing = update(_TRIALS).where(_TRIALS.c.trial_id == trial_id)
         standing = standing.where(_TRIALS.c.state.in_((TrialState.RUNNING, TrialState.WAITING)))
         if changes.state is None:
