@@ -326,6 +326,19 @@ def test_no_import_circles(named: Callable[[Path], str]) -> None:
     assert len(order) == len(graph)
 
 
+def test_modules_are_short_and_do_something() -> None:
+    """At most 300 lines; and none that only hands on what others define, but for what a folder offers."""
+    long = {name_of(path): lines for path in sources() if (lines := len(path.read_text().splitlines())) > 300}
+    assert long == {}
+    forwarding = [
+        name_of(path)
+        for path in sources()
+        if path.name not in ("__init__.py", "__main__.py")
+        and all(isinstance(node, ast.Import | ast.ImportFrom | ast.Expr) for node in tree(path).body)
+    ]
+    assert forwarding == []
+
+
 def test_importing_calls_nothing() -> None:
     """No bare call at the top of a module: no logging set-up, no registration, no probing of devices."""
     wrong = [
