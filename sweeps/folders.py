@@ -142,12 +142,18 @@ class Folders:
         """The folders of this sweep from its own to one in it."""
         return (place for place in (folder, *folder.parents) if place.is_relative_to(self.sweep))
 
-    def _links(self) -> list[Problem]:
-        """The sweep's folder and those of its trials, where they are links."""
+    def links(self) -> list[Problem]:
+        """The folders of this sweep, of its trials and of what all sweeps share, where they are links."""
         trials = self.sweep / "trials"
-        found = [place for place in (self.sweep, trials) if place.is_symlink()]
+        own = (self.sweep, trials)
+        shared = (self.tokens, self.artifacts / "mlartifacts")
+        found = [place for place in (*own, *shared) if place.is_symlink()]
         with suppress(OSError):
-            found += [] if found else sorted(Path(each) for each in os.scandir(trials) if each.is_symlink())
+            found += (
+                []
+                if set(found) & set(own)
+                else sorted(Path(each) for each in os.scandir(trials) if each.is_symlink())
+            )
         expected = "a folder of its own: what is written or removed in it would be so elsewhere"
         return [Problem(str(place), "a link", expected, "moving what it names here") for place in found]
 
@@ -158,10 +164,10 @@ class Folders:
         The lock goes with the process, however it ends.
 
         Raises:
-            SpecError: the sweep's folder, or a trial's, is a link, or the lock cannot be opened.
+            SpecError: a folder that would be written in is a link, or the lock cannot be opened.
             LedgerHeldError: another process drives it.
         """
-        if links := self._links():
+        if links := self.links():
             raise SpecError(*links)
         with os.fdopen(self._locked(), "r+b", buffering=0) as lock:
             lock.truncate(0)

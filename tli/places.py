@@ -25,6 +25,10 @@ def expanded(path: str | Path, where: str) -> Path:
     Raises:
         InputError: this system knows no such user, or no home folder.
     """
+    if not str(path).startswith("~"):
+        plain = Path(path)
+        # `./~name` means a folder of that name, and goes on meaning it without the `./` that a Path drops.
+        return Path.cwd() / plain if str(plain).startswith("~") else plain
     try:
         return Path(path).expanduser()
     except RuntimeError:

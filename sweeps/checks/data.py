@@ -60,6 +60,11 @@ class Text:
         if there is not None:
             yield from amount_notes(self._spec, there.train, there.heldout, about=not there.counted)
 
+    def heldout(self, base: Base) -> int | None:
+        """Tokens of the held-out side, counted or estimated; None where neither can be done."""
+        there = self._amounts(base)
+        return None if there is None else there.heldout
+
     def shortages(self, base: Base) -> Iterator[Problem]:
         """Sides that are shorter than one sequence, or than one batch; only where tokens could be counted."""
         there = self._amounts(base)

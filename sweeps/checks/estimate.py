@@ -74,7 +74,12 @@ class Estimate:
 
 
 def estimate(
-    spec: Spec, base: Base, *, flops_per_second: float | None = None, parallel: int | None = None
+    spec: Spec,
+    base: Base,
+    *,
+    flops_per_second: float | None = None,
+    parallel: int | None = None,
+    heldout: int | None = None,
 ) -> Estimate:
     """The cost of a sweep on a base that was found and fits the spec.
 
@@ -83,12 +88,12 @@ def estimate(
         base: its base model; only headers and configuration are read.
         flops_per_second: speed of one trial on its cpus and gpus, as measured in a few steps.
         parallel: trials at once; None takes what the spec allows and this machine has.
+        heldout: tokens of held-out text that are there, where that is known.
     """
     shapes = tuple(shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec)))
     at_once = parallel or slots(spec, [here()])
-    recipe, data = spec.trial.recipe, spec.data
-    windows = data.eval_tokens // data.sequence_length
-    measured = len(spec.report_steps()) * windows * data.sequence_length
+    recipe = spec.trial.recipe
+    measured = measured_tokens(spec, heldout)
     trial_tokens = spec.steps * recipe.batch_tokens
     trained = _work_of(shapes, [shape.cost.flops_per_token * trial_tokens for shape in shapes])
     worked = _work_of(shapes, [_work(spec, base, shape, trial_tokens, measured) for shape in shapes])
@@ -182,6 +187,20 @@ def expected_share(spec: Spec) -> float:
         share += alive * (rung - reached)
         alive, reached, rung = alive / factor, rung, rung * factor
     return share + alive * (1 - reached)
+
+
+def measured_tokens(spec: Spec, heldout: int | None = None) -> int:
+    """Held-out tokens that one whole trial is measured on, over all its measurements: whole sequences.
+
+    Args:
+        spec: a checked spec.
+        heldout: tokens of held-out text that are there; None where that is not known.
+    """
+    length = spec.data.sequence_length
+    windows = spec.data.eval_tokens // length
+    if heldout is not None:
+        windows = min(windows, max(heldout - 1, 0) // length)
+    return len(spec.report_steps()) * windows * length
 
 
 def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:

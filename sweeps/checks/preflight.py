@@ -12,6 +12,7 @@ from sweeps.checks.memory import room_problems
 from sweeps.checks.placement import here, slots
 from sweeps.checks.usual_values import habit_notes
 from sweeps.errors import InputError, Problem, SpecError
+from sweeps.folders import Folders
 from sweeps.spec import Spec
 from sweeps.wording import masked
 from tli.architectures.config import section_of
@@ -35,6 +36,7 @@ class Preflight:
     spec: Spec
     base: Base
     notes: tuple[str, ...]
+    heldout: int | None = None  # tokens of held-out text that are there, where that is known
 
 
 def check(
@@ -87,8 +89,9 @@ def check(
     if problems:
         raise SpecError(*problems)
     assert base is not None, "a base that was not found is a problem"
-    notes += [*habit_notes(spec, base, local=local), *text.notes(base)]
-    return Preflight(spec, base, (*notes, *_search_notes(spec), *_tracking_notes(spec)))
+    there = text.heldout(base)
+    notes += [*habit_notes(spec, base, local=local, heldout=there), *text.notes(base)]
+    return Preflight(spec, base, (*notes, *_search_notes(spec), *_tracking_notes(spec)), there)
 
 
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:
@@ -205,8 +208,9 @@ def _tracking_notes(spec: Spec) -> Iterator[str]:
 
 
 def _folder_problems(spec: Spec) -> Iterator[Problem]:
-    """Whether the artifacts folder is there or can be made."""
+    """Whether the artifacts folder is there or can be made, and leads nowhere else."""
     where = spec.where("storage.artifacts")
+    yield from Folders(spec.root, spec.name).links()
     folder = spec.root / spec.name
     there = machine.existing(folder)
     if not there.is_dir():

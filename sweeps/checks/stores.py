@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import socket
 import sqlite3
@@ -12,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sweeps import readonly_sqlite
-from sweeps.addresses import driven, file_of
+from sweeps.addresses import driven, file_of, url_of
 from sweeps.checks import machine
 from sweeps.errors import Problem, SpecError
 from sweeps.wording import formatted, masked
@@ -88,7 +89,12 @@ def sqlite(url: str, where: str, *, table: str | None = None, written: bool = Tr
         written: whether it is to be written to, and not only read.
     """
     file = file_of(url)
-    if file.is_dir():
+    if file.is_symlink():  # in a folder that was received, it would lead what is written to a file elsewhere
+        expected = "a file of its own: what is written to it would be so elsewhere"
+        yield Problem(
+            where, f"{str(file)!r}, a link", expected, f"moving what it names here, or {_target(file)}"
+        )
+    elif file.is_dir():
         yield Problem(where, f"{str(file)!r}, a folder", "a file for SQLite", str(file / "study.db"))
     elif file.is_file():
         yield from _file_problems(file, where, table, written=written)
@@ -100,6 +106,11 @@ def sqlite(url: str, where: str, *, table: str | None = None, written: bool = Tr
             yield Problem(
                 where, f"{str(file)!r} in {str(folder)!r}", "a file in a folder to write to", "another name"
             )
+
+
+def _target(link: Path) -> str:
+    """The address of the file that a link leads to."""
+    return url_of(Path(os.path.realpath(link)))
 
 
 def _file_problems(file: Path, where: str, table: str | None, *, written: bool) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.checks.estimate import Estimate, estimate
+from sweeps.checks.estimate import Estimate, estimate, measured_tokens
 from sweeps.checks.placement import here, slots
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced
@@ -28,20 +28,21 @@ _CORE_FLOPS, _GPU_FLOPS = 2e10, 2e13
 _LONG = 24 * 3600.0  # seconds
 
 
-def habit_notes(spec: Spec, base: Base, *, local: bool) -> Iterator[str]:
+def habit_notes(spec: Spec, base: Base, *, local: bool, heldout: int | None = None) -> Iterator[str]:
     """Remarks on a spec that has no problems; none of them keeps it from running.
 
     Args:
         spec: a spec that fits its base.
         base: its base; only headers and configuration are read.
         local: whether the trials run on this machine.
+        heldout: tokens of held-out text that are there, where that is known.
     """
     yield from _unusual(spec)
     yield from _without_effect(spec)
     yield from _unread(spec, base.facts.depth)
-    yield from _too_little(spec)
+    yield from _too_little(spec, heldout)
     if local:
-        yield from _long(spec, estimate(spec, base))
+        yield from _long(spec, estimate(spec, base, heldout=heldout))
 
 
 def _unusual(spec: Spec) -> Iterator[str]:
@@ -91,7 +92,7 @@ def _reads(method: str, name: str) -> bool:
     return name == "method" or (method != "none" and Injection(method).read_by_method(name))
 
 
-def _too_little(spec: Spec) -> Iterator[str]:
+def _too_little(spec: Spec, heldout: int | None) -> Iterator[str]:
     steps, data = spec.steps, spec.data
     if steps < _FEW_STEPS:
         tokens, batch = spec.trial.recipe.tokens, spec.trial.recipe.batch_tokens
@@ -99,7 +100,8 @@ def _too_little(spec: Spec) -> Iterator[str]:
     if data.eval_tokens < _FEW_TOKENS:
         rough = "a loss over so little text is rough; 8,192 and more are usual"
         yield f"data.eval_tokens is {data.eval_tokens:,}: {rough}"
-    measured = len(spec.report_steps()) * data.eval_tokens
+    # On no more than there is: where that is less, `sweeps.checks.data.amount_notes` says so.
+    measured = measured_tokens(spec, heldout)
     trained = steps * spec.trial.recipe.batch_tokens
     if measured > 6 * trained:  # forward only, a third of the work of training
         what = f"measured on {measured:,} tokens and trained on {trained:,}"

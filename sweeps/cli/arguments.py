@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tli.cli.console import Parser
+from tli.cli.console import Parser, path
 
 _Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 
@@ -77,19 +77,22 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
         )
     trial.add_argument("number", metavar="N", type=int, help="number of the trial")
     trial.add_argument(
-        "--out", metavar="DIR", type=Path, help="new folder for what it writes (default: trial-N)"
+        "--out", metavar="DIR", type=path, help="new folder for what it writes (default: trial-N)"
     )
     trial.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
     _runner(run, environment)
     for each in (validate, plan):
         each.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that is meant")
     for each in (validate, plan, run, trial):
-        each.add_argument("--json", action="store_true", help="answer in JSON")
+        lines = "print JSON, one object a line for each measurement" if each is trial else "answer in JSON"
+        each.add_argument("--json", action="store_true", help=lines)
     server = environment.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
     submit.add_argument(
         "--address", metavar="URL", default=server, help=f"of the jobs server (default: {server})"
     )
-    submit.add_argument("--working-dir", metavar="DIR", default=".", help="folder that the job is given")
+    submit.add_argument(
+        "--working-dir", metavar="DIR", type=path, default=Path(), help="folder that the job is given"
+    )
     submit.add_argument("--submission-id", metavar="ID", help="default: made from the sweep's name")
     submit.add_argument("--no-wait", action="store_true", help="do not follow the job's log")
 
@@ -123,7 +126,7 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     export = command(
         "export", "write the best trial's model as a folder", "sweeps export quickstart --out best/"
     )
-    export.add_argument("--out", metavar="DIR", type=Path, required=True, help="new folder")
+    export.add_argument("--out", metavar="DIR", type=path, required=True, help="new folder")
     export.add_argument("--trial", metavar="N", type=int, help="this trial instead of the best")
     ui = command("ui", "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
     ui.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 opens it to other machines")

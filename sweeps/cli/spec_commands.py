@@ -63,7 +63,7 @@ def _plan(options: argparse.Namespace) -> int:
 
         print("three training steps of the baseline, to know this machine ...", file=sys.stderr)
         speed = calibrate(spec)
-    plan = estimate(spec, checked.base, flops_per_second=speed)
+    plan = estimate(spec, checked.base, flops_per_second=speed, heldout=checked.heldout)
     if options.json:
         print_json(plan.to_json())
     else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sweeps.cli.output import Command, print_json, print_text
+from tli.terminal import printable
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -60,9 +62,10 @@ def _list(options: argparse.Namespace) -> int:
 def _best(options: argparse.Namespace) -> int:
     from sweeps.report.summary import best_text
 
-    verdict = _find(options).verdict
+    sweep = _find(options)
+    verdict, progress = sweep.verdict, _told_progress(sweep, options)
     if options.json:
-        print_json(verdict.to_json())
+        print_json({**verdict.to_json(), "progress": progress.to_json()})
     else:
         print_text(best_text(verdict))
     return 0 if verdict.best is not None else 1
@@ -85,9 +88,11 @@ def _export(options: argparse.Namespace) -> int:
 
     sweep = _find(options)
     number = export(sweep, options.out, number=options.trial)
+    progress = _told_progress(sweep, options)
     loss = next(record.value for record in sweep.records if record.number == number)
     if options.json:
-        print_json({"trial": number, "out": str(options.out), "heldout_loss": loss})
+        answer = {"trial": number, "out": str(options.out), "heldout_loss": loss}
+        print_json({**answer, "progress": progress.to_json()})
     else:
         print_text(f"trial {number} is in {options.out}; its held-out loss is {loss:.6f}")
         print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
@@ -95,7 +100,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from sweeps.results.sweep import server_problem
+    from sweeps.results.kept import unasked_tracking
     from sweeps.tracking import store_uri
     from sweeps.ui.login import Door
     from sweeps.ui.server import serve
@@ -104,8 +109,9 @@ def _ui(options: argparse.Namespace) -> int:
     root = sweep.folders.artifacts.absolute()
     tracking = sweep.spec.tracking
     uri = store_uri(tracking.uri, root) if tracking else None
-    if uri is not None and not uri.startswith("http") and (problem := server_problem(sweep, None)):
-        print(f"note: without MLflow; {problem}")
+    unasked = unasked_tracking(sweep.spec, None) if sweep.kept else None
+    if uri is not None and not uri.startswith("http") and unasked is not None:
+        print(f"note: without MLflow; {unasked}")
         uri = None
     names = [name.strip() for name in options.allowed_hosts.split(",") if name.strip()]
     return serve(
@@ -151,6 +157,16 @@ def _find(options: argparse.Namespace) -> Any:
     from sweeps.results.sweep import find
 
     return find(options.name, runs=options.runs, study=options.study)
+
+
+def _told_progress(sweep: Any, options: argparse.Namespace) -> Any:
+    """How far a sweep is; on standard error where its answer may change."""
+    from sweeps.results.unfinished import progress_of
+
+    progress = progress_of(sweep, options.name, options.runs)
+    if progress.note:
+        print(printable(f"note: {progress.note}"), file=sys.stderr)
+    return progress
 
 
 def _row(record: Any) -> dict[str, Any]:

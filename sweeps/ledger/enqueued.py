@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optuna.trial import TrialState
 
-from sweeps.ledger.search.sampling import Proposals
+from sweeps.ledger.search.sampling import Proposals, Turn
 from sweeps.ledger.store.mirror import Mirror
 from sweeps.ledger.store.trials import ATTEMPT, REASON, REQUEST, ROLE, SEED, SETTINGS, STEPS, attributes_of
 from sweeps.records import Role
@@ -28,7 +28,7 @@ def complete_enqueued(number: int, mirror: Mirror, proposals: Proposals, spec: S
         if not isinstance(fixed, dict):
             raise ValueError(f"fixed_params: {type(fixed).__name__}, not a mapping")  # noqa: TRY301, TRY004
         given = {**fixed, **trial.params}
-        params = proposals.propose(number, space.completed(given))
+        params = proposals.propose(Turn(number, mirror.asked), space.completed(given))
         if params is None:
             raise ValueError("nothing is left to try with these values")  # noqa: TRY301
         space.refuse_idle(given, params)

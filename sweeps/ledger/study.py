@@ -14,7 +14,7 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes
 from sweeps.ledger.enqueued import complete_enqueued
-from sweeps.ledger.search.sampling import Proposals
+from sweeps.ledger.search.sampling import Proposals, Turn
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.store.looking import look
@@ -204,7 +204,7 @@ class Ledger(Attempts):
         The driver asks `take_waiting` first, which sees what is new.
         """
         self._mirror.freshen()
-        params = self._proposals.propose(self._mirror.count)
+        params = self._proposals.propose(self._turn)
         if params is None:
             return None
         settings = self.spec.settings_for(params).model_dump()
@@ -212,7 +212,7 @@ class Ledger(Attempts):
 
     def prepare(self) -> None:
         """Work out what to `ask` for next while there is time for it: until a trial that runs ends."""
-        self._proposals.prepare(self._mirror.count)
+        self._proposals.prepare(self._turn)
 
     def take_waiting(self) -> Assignment | None:
         """The first trial that was enqueued from outside, if any.
@@ -249,6 +249,10 @@ class Ledger(Attempts):
         return self._assignment(number)
 
     # -- inside ------------------------------------------------------------------------------------
+
+    @property
+    def _turn(self) -> Turn:
+        return Turn(self._mirror.count, self._mirror.asked)
 
     def _settled(self, number: int) -> Assignment | None:
         """An enqueued trial that was taken, if it can be run."""

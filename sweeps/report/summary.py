@@ -12,6 +12,7 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.report.next_commands import next_commands
 from sweeps.results.paired import Candidate, Difference
 from sweeps.results.selection import Ending, Verdict, finalists
+from sweeps.results.unfinished import none_complete
 from sweeps.text import WIDTH, bullets, indented, join, pairs, section, table
 
 ENDINGS_SHOWN = 12
@@ -59,7 +60,7 @@ def summary_text(
 def best_text(verdict: Verdict) -> str:
     """The best configuration and what it is better than."""
     warnings = section("Caveats", bullets(verdict.warnings))
-    return join(_best(verdict) or ["No trial has finished yet."], _comparison(verdict), warnings)
+    return join(_best(verdict) or _none(verdict), _comparison(verdict), warnings)
 
 
 def status_text(records: Sequence[TrialRecord]) -> str:
@@ -118,6 +119,12 @@ def _headline(verdict: Verdict, name: str) -> str:
     others = sum(verdict.others.values())
     tail += f"; {_count(others, 'trial')} in the study not run here" if others else ""
     return f"Sweep {name}: {_count(sum(verdict.counts.values()), 'trial')}{detail}{tail}"
+
+
+def _none(verdict: Verdict) -> list[str]:
+    """In place of a best that there is not."""
+    reasons = " `sweeps status` has the reasons." if verdict.failed else ""
+    return textwrap.wrap(f"N{none_complete(verdict)[1:]}.{reasons}", WIDTH)
 
 
 def _ended(verdict: Verdict, ended: tuple[str, float] | None) -> list[str]:

@@ -17,6 +17,7 @@ from sweeps.results.equal_cost import Comparison, Curve, Entry, compared, finite
 from sweeps.results.labels import grown
 from sweeps.results.selection import control_of, verdict
 from sweeps.results.sweep import Sweep, find
+from sweeps.results.unfinished import none_complete, progress_of
 from sweeps.spec.equivalence import value_at
 from sweeps.spec.faults import nearest_setting, settings_below
 from sweeps.spec.model import CATALOGUE
@@ -92,8 +93,13 @@ def _entries(
         by = by or _usual(sweep)
         chosen = list(_best_of_each(sweep, records, by) if by else _best(sweep, records))
         if not chosen:
-            remedy = f"sweeps run {name}, or one of its trials, as {name}:1"
-            raise SpecError(Problem(name, "no complete trial yet", "a complete upscaled trial", remedy))
+            got, remedy = (
+                none_complete(sweep.verdict),
+                f"sweeps run {name}, or one of its trials, as {name}:1",
+            )
+            if sweep.verdict.failed:
+                remedy = f"`sweeps status {name}`, which has the reasons; or a trial of it, as {name}:1"
+            raise SpecError(Problem(name, got, "a complete upscaled trial", remedy))
     control = control_of(records)
     together = {record.number: record for record in (control, *chosen) if record is not None}
     return sweep, [_entry(sweep, record, records, by) for record in together.values()]
@@ -210,6 +216,8 @@ def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry]) -> Iterator[str]:
         records = [entry.record for entry in entries if entry.sweep == sweep.spec.name]
         if not any(record.original for record in records):
             yield f"{sweep.spec.name} has no complete control: nothing of it is compared with one"
+        if unfinished := progress_of(sweep, sweep.spec.name).note:
+            yield f"{sweep.spec.name}: {unfinished}"
         for record in records:
             yield from _of_one(sweep, record)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from sweeps.errors import Problem, SpecError
 from sweeps.records import State, TrialRecord
 from sweeps.results.sweep import Sweep
+from sweeps.results.unfinished import none_complete
 
 
 def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
@@ -22,10 +23,9 @@ def export(sweep: Sweep, out: Path, *, number: int | None = None) -> int:
     chosen = sweep.verdict.best if number is None else number
     records = {record.number: record for record in sweep.records}
     if chosen is None or chosen not in records:
-        got = "no complete trial yet" if chosen is None else f"trial {chosen}, which is not there"
-        raise SpecError(
-            Problem(f"sweep {sweep.spec.name}", got, "a complete trial", f"sweeps status {sweep.spec.name}")
-        )
+        got = none_complete(sweep.verdict) if chosen is None else f"trial {chosen}, which is not there"
+        remedy = f"sweeps status {sweep.spec.name}{', which has the reasons' * (chosen is None)}"
+        raise SpecError(Problem(f"sweep {sweep.spec.name}", got, "a complete trial", remedy))
     record = records[chosen]
     source = sweep.model_of(record)
     if source is None:

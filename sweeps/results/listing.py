@@ -11,7 +11,8 @@ from sweeps.checks import stores
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger import look
 from sweeps.records import TrialRecord
-from sweeps.results.sweep import find, is_plain_file, names_under
+from sweeps.results.kept import is_file
+from sweeps.results.sweep import find, names_under
 from sweeps.wording import masked
 
 
@@ -52,7 +53,7 @@ def sweeps_in(runs: Path) -> dict[str, Listed]:
 def _unreadable(file: Path) -> str | None:
     """Why the store of a folder's studies cannot be read; what is in it is listed by nothing else."""
     url = addresses.url_of(file)
-    if not is_plain_file(file):
+    if not is_file(file):
         return None
     problems = list(stores.store(url, str(file), table="studies", written=False))
     found = problems or study_problems(url, str(file))

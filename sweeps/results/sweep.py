@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from sweeps.folders import Folders
 from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ownership import is_set_aside
 from sweeps.records import TrialRecord
+from sweeps.results.kept import is_file, kept_file, kept_spec, unasked_study, unasked_tracking
 from sweeps.results.selection import Verdict, verdict
 from sweeps.spec import COMPARED, Spec, load_spec, packaged
 from sweeps.spec.address_checks import address_faults
@@ -23,12 +23,7 @@ from sweeps.spec.settings import StorageSettings, TrackingSettings
 from sweeps.wording import masked
 from tli.data.batches import token_counts
 from tli.errors import CheckpointError
-from tli.files import read_regular
 from tli.models.lineage import read_lineage
-
-_LARGEST = 1 << 20  # bytes of a kept spec
-_OWN_SPEC = "the sweep's own spec file as NAME"
-STUDY_URL = "--study postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
 class NoSweepError(SpecError):
@@ -104,7 +99,7 @@ def find(reference: str, *, runs: str | None = None, study: str | None = None) -
     """
     where = "--study" if study else None
     sweep = found(named(reference, runs=runs, study=study), reference, where=where)
-    return replace(sweep, kept=is_plain_file(_kept_file(reference, runs)))
+    return replace(sweep, kept=is_file(kept_file(reference, runs)))
 
 
 def named(reference: str, *, runs: str | None = None, study: str | None = None) -> Spec:
@@ -116,13 +111,12 @@ def named(reference: str, *, runs: str | None = None, study: str | None = None) 
             of its study.
     """
     root = Path(runs or "runs")
-    kept = _kept_file(reference, runs)
-    if is_plain_file(kept):
-        spec = _kept(kept, root)
-        if study is None and addresses.server(spec.study_url):
-            remedy = f"{STUDY_URL}, or {_OWN_SPEC}"
-            raise SpecError(_server_of_a_kept_spec(spec, "storage.study", spec.study_url, remedy))
-    elif is_plain_file(Path(reference)) or reference in packaged():
+    kept = kept_file(reference, runs)
+    if is_file(kept):
+        spec = kept_spec(kept, root)
+        if study is None and (unasked := unasked_study(spec)):
+            raise SpecError(unasked)
+    elif is_file(Path(reference)) or reference in packaged():
         spec = load_spec(reference, runs=runs)
     elif root.exists() and not root.is_dir():
         raise SpecError(Problem("--runs", f"{str(root)!r}, a file", "the folder of all results"))
@@ -211,10 +205,10 @@ def resumed(
     """
     given = _tracked(named(reference, runs=runs, study=study), tracking)
     sweep = found(given, reference, where="--study" if study else None)
-    sweep = replace(sweep, kept=tracking is None and is_plain_file(_kept_file(reference, runs)))
+    sweep = replace(sweep, kept=tracking is None and is_file(kept_file(reference, runs)))
     problems = spec_conflicts(sweep.ledger.spec, given)
     uri = given.tracking_uri
-    if unasked := server_problem(sweep):
+    if sweep.kept and (unasked := unasked_tracking(sweep.spec)):
         problems.append(unasked)
     elif uri is not None and addresses.without_masks(uri) != uri:
         got = f"{masked(uri)!r}, without its password"
@@ -247,56 +241,6 @@ def places(sweep: Sweep) -> dict[str, str]:
     if tracking is not None:
         shown["MLflow"] = str(root / "mlflow.db") if tracking["uri"] == "sqlite" else tracking["uri"]
     return shown
-
-
-def server_problem(sweep: Sweep, option: str | None = "--tracking URI") -> Problem | None:
-    """Why no login may be sent to the MLflow of a sweep: it is a server that only a kept spec names.
-
-    Args:
-        sweep: found by its name or by its spec.
-        option: with which a command takes the address instead.
-    """
-    uri = sweep.spec.tracking_uri
-    if not sweep.kept or uri is None or not addresses.server(uri):
-        return None
-    remedy = f"{option}, or {_OWN_SPEC}" if option else _OWN_SPEC
-    return _server_of_a_kept_spec(sweep.spec, "tracking.uri", uri, remedy)
-
-
-def _server_of_a_kept_spec(spec: Spec, path: str, url: str, remedy: str) -> Problem:
-    """A folder of results can come from elsewhere; passwords of the environment go where the user says."""
-    got = f"{masked(url)!r}, a server named by the kept spec alone"
-    expected = "its address from you, as a login may be sent to it"
-    return Problem(spec.where(path), got, expected, remedy)
-
-
-def _kept_file(reference: str, runs: str | None) -> Path:
-    return Path(runs or "runs") / reference / "spec.json"
-
-
-def _kept(file: Path, root: Path) -> Spec:
-    """The spec beside its results, with the folder that it is in now."""
-    try:
-        values = json.loads(read_regular(file, _LARGEST))
-        got = "" if isinstance(values, dict) else "no mapping"
-    except (OSError, ValueError, RecursionError) as error:
-        got = f"a file that cannot be read ({' '.join(str(error).split())[:200]})"
-    if got:
-        raise SpecError(Problem(str(file), got, "a spec as it was run", "`sweeps run` with its YAML"))
-    spec = Spec.from_json(values, name=str(file))
-    if spec.name != file.parent.name:
-        got = f"the sweep {spec.name!r} in a folder of another name"
-        raise SpecError(Problem(str(file), got, f"the folder {spec.name!r}", "renaming the folder"))
-    storage = spec.storage.model_copy(update={"artifacts": str(root.absolute())})
-    return spec.model_copy(update={"storage": storage})
-
-
-def is_plain_file(path: Path) -> bool:
-    """Whether a path is a file, where its name may be of any length or form."""
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be looked into
-        return False
 
 
 def _known(root: Path) -> str:

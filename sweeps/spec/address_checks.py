@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from sweeps.errors import InputError
+from sweeps.spec.checks import _homeless
 from sweeps.spec.settings import (
     StorageSettings,
     TrackingSettings,
@@ -20,6 +21,9 @@ def address_faults(storage: StorageSettings, tracking: TrackingSettings | None) 
     study = "sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
     if not _is_store(storage.study, ("sqlite", "postgresql")):
         yield Fault("storage.study", _none(storage.study), study, _address_remedy(storage.study))
+    yield from _homeless("storage.study", storage.study)
+    if tracking is not None:
+        yield from _homeless("tracking.uri", tracking.uri)
     try:
         expanded(storage.artifacts, "storage.artifacts")
     except InputError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from sweeps.addresses import holds_secret
-from sweeps.errors import Problem
+from sweeps.addresses import file_of, holds_secret, url_of
+from sweeps.errors import InputError, Problem
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import (
@@ -20,6 +20,7 @@ from sweeps.spec.settings import (
     TrialSettings,
 )
 from sweeps.wording import Fault, formatted, masked, nearest
+from tli.places import expanded
 from tli.planning.injection import injection_problems
 from tli.training.recipe import recipe_problems
 
@@ -145,6 +146,19 @@ def stopping_faults(stopping: StoppingSettings) -> Iterator[Fault]:
     if stopping.rule in ("asha", "hyperband") and stopping.keep > 0.5:
         expected = f"at most 0.5 with {stopping.rule}, which keeps one half, one third, ..."
         yield Fault("stopping.keep", formatted(stopping.keep), expected, "0.5", ("stopping.rule",))
+
+
+def _homeless(path: str, address: str) -> Iterator[Fault]:
+    """A `~` in an address would be the name of a folder: only paths have it replaced."""
+    if not address.startswith("sqlite") or not file_of(address).as_posix().startswith("~"):
+        return
+    try:
+        remedy = url_of(expanded(file_of(address), path))
+    except InputError:
+        remedy = "sqlite:////FOLDER/FILE"
+    yield Fault(
+        path, formatted(address), "a file by its whole path, as no ~ is replaced in an address", remedy
+    )
 
 
 def secret_faults(base: BaseSettings, data: DataSettings) -> Iterator[Fault]:

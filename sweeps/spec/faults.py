@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sweeps.spec.meant import alias, as_section, in_units, switched_off
 from sweeps.wording import Fault, formatted, nearest
 from tli.places import means_null
 from tli.planning.injection import RENAMED
@@ -34,7 +35,7 @@ def schema_fault(error: Mapping[str, Any], catalogue: Catalogue) -> Fault:
     """One error of the schema (`type`, `loc`, `input` as pydantic gives them) as a fault."""
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return unknown_setting(path, catalogue)
+        return unknown_setting(path, catalogue, error["input"])
     setting = catalogue.get(path) or catalogue[path.rpartition(".")[0]]
     if error["type"] == "missing":
         leaf = f"{path.rpartition('.')[2]}: "
@@ -46,14 +47,27 @@ def schema_fault(error: Mapping[str, Any], catalogue: Catalogue) -> Fault:
         if isinstance(value, str) and not _wants_text(setting)
         else formatted(value)
     )
-    return Fault(path, got, setting.expected, _remedy(value, setting))
+    names = {name: each.names for name, each in settings_below(catalogue, f"{path}.").items()}
+    meant = switched_off(path, value) or as_section(path, value, names)
+    return Fault(path, got, setting.expected, meant or _remedy(path, value, setting))
 
 
-def unknown_setting(path: str, catalogue: Catalogue) -> Fault:
-    """The fault of a name that means nothing, with the path that was probably meant."""
+def unknown_setting(path: str, catalogue: Catalogue, value: Any = None) -> Fault:
+    """The fault of a name that means nothing, with the path that was probably meant.
+
+    Args:
+        path: of the name.
+        catalogue: all settings.
+        value: what was given there; of a section that means one setting, that setting is told.
+    """
     section, _, name = path.rpartition(".")
     siblings = [other.rpartition(".")[2] for other in catalogue if other.rpartition(".")[0] == section]
     meant = nearest_path(name, section, siblings, catalogue)
+    elsewhere = meant is not None and meant.rpartition(".")[0] != section
+    if elsewhere and isinstance(value, Mapping) and len(value) == 1 and catalogue[str(meant)].section:
+        meant = nearest_setting(f"{meant}.{next(iter(value))}", catalogue) or meant
+    elif meant is not None and (off := switched_off(meant, value)):
+        meant = f"{meant}: {off}"
     return Fault(path, "an unknown setting", f"one of {', '.join(siblings)}", meant or "deleting it")
 
 
@@ -83,9 +97,13 @@ def nearest_path(name: str, section: str, siblings: Collection[str], catalogue: 
     leaves: dict[str, str] = {}
     for path in catalogue:
         leaves.setdefault(path.rpartition(".")[2], path)
-    if not section and name in leaves:  # `recipe.learning_rate=...` is meant for the trial's
+    if not section and name in leaves:  # `recipe: ...` is meant for the trial's
         return leaves[name]
-    close = RENAMED.get(name) if RENAMED.get(name) in siblings else nearest(name, siblings)
+    if RENAMED.get(name) in siblings:
+        return f"{prefix}{RENAMED[name]}"
+    if other := alias(name, leaves):
+        return f"{prefix}{other}" if other in siblings else leaves[other]
+    close = nearest(name, siblings)
     if close:
         return prefix + close
     elsewhere = nearest(name.rpartition(".")[2], leaves)
@@ -141,7 +159,9 @@ def _wants_text(setting: Setting) -> bool:
     return bool(setting.names) or isinstance(setting.example, str)
 
 
-def _remedy(value: Any, setting: Setting) -> str:
+def _remedy(path: str, value: Any, setting: Setting) -> str:
+    if number := in_units(path, value, setting.expected):
+        return number
     if setting.optional and isinstance(value, str) and means_null(value):
         return "null"
     if setting.names:

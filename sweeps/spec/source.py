@@ -24,11 +24,11 @@ def packaged() -> tuple[str, ...]:
     return tuple(sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml")))
 
 
-def read_spec(reference: str, overrides: Sequence[str], runs: str | None) -> Source:
-    """The values of a spec with the command line's over them.
+def read_spec(reference: str, overrides: Sequence[str], runs: str | None) -> tuple[Source, list[Problem]]:
+    """The values of a spec with the command line's over them, and the options that cannot be laid over it.
 
     Raises:
-        SpecError: no such spec, text that cannot be read, or options that cannot be laid over it.
+        SpecError: no such spec, or text that cannot be read.
     """
     source = _found(reference)
     problems: list[Problem] = []
@@ -39,9 +39,7 @@ def read_spec(reference: str, overrides: Sequence[str], runs: str | None) -> Sou
             problems += error.problems
     if runs is not None:
         _put(source, ["storage", "artifacts"], runs, f"--runs {masked(runs)}")
-    if problems:
-        raise SpecError(*problems)
-    return source
+    return source, problems
 
 
 def _found(reference: str) -> Source:
@@ -130,4 +128,11 @@ def load_spec(reference: str, *, overrides: Sequence[str] = (), runs: str | None
     Raises:
         SpecError: with all problems found, each at its line and column or its option.
     """
-    return Spec.checked(read_spec(reference, overrides, runs))
+    source, problems = read_spec(reference, overrides, runs)
+    try:
+        spec = Spec.checked(source)
+    except SpecError as error:
+        raise SpecError(*problems, *error.problems) from None
+    if problems:
+        raise SpecError(*problems)
+    return spec

@@ -17,8 +17,9 @@ from sweeps.curve import CURVE, measurements
 from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.ownership import claimed, refuse_others
 from sweeps.records import Point, Role, State, TrialRecord
+from sweeps.results.kept import unasked_tracking
 from sweeps.results.selection import Verdict
-from sweeps.results.sweep import Sweep, server_problem
+from sweeps.results.sweep import Sweep
 from sweeps.tracking import LOG, Tracker, Tracking, store_uri, tracking_problems
 from sweeps.tracking.outbox import forget_sent
 from sweeps.tracking.trial_runs import show, show_end
@@ -151,7 +152,7 @@ def _target(sweep: Sweep, uri: str | None) -> str:
     written = uri if uri is not None else spec.tracking.uri if spec.tracking else None
     if written is None:
         raise SpecError(Problem(where, "tracking: null", "an MLflow to deliver to", "--tracking sqlite"))
-    if uri is None and (unasked := server_problem(sweep)):
+    if uri is None and sweep.kept and (unasked := unasked_tracking(spec)):
         raise SpecError(unasked)
     if problems := tracking_problems(written, where):
         raise SpecError(*problems)

@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.ledger.search import sampling
-from sweeps.ledger.search.sampling import Proposals
+from sweeps.ledger.search.sampling import Proposals, Turn
 from sweeps.ledger.search.space import Dimension, Space
 from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.mirror import Mirror
@@ -94,7 +94,7 @@ def picks(function: str, trials: int, seed: int, window: int) -> list[float]:
     sampling.WINDOW = window
     proposals = Proposals(SearchView(function, cast("Mirror", memory)), space, sampler="tpe", seed=seed)
     for number in range(trials):
-        params = proposals.propose(number)
+        params = proposals.propose(Turn(number, number))
         assert params is not None
         value = value_of(params)
         trial = create_trial(

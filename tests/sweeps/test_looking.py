@@ -64,7 +64,7 @@ def place(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tree(folder: Path) -> dict[str, tuple[int, bytes | None]]:
     """Every file and folder below a folder: when it was last changed, and what is in it."""
     return {
-        str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        str(path): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
         for path in (folder, *folder.rglob("*"))
     }
 
@@ -148,10 +148,14 @@ def test_a_look_sees_what_a_driver_writes_meanwhile(tmp_path: Path) -> None:
 # -- stores that are not ours -------------------------------------------------------------------------------------
 
 
-def planted(place: Path, study: str) -> None:
+def planted(place: Path, study: str | None = None, *, tracking: str | None = None) -> None:
+    """Have the kept spec name another study, or another MLflow."""
     kept = place / "runs/tiny/spec.json"
     values = json.loads(kept.read_text())
-    values["storage"]["study"] = study
+    if study is not None:
+        values["storage"]["study"] = study
+    if tracking is not None:
+        values["tracking"] = {"uri": tracking}
     kept.write_text(json.dumps(values))
 
 
@@ -183,6 +187,78 @@ def test_a_planted_spec_that_names_the_file_of_another_program(
     assert main(["doctor", "--study", "sqlite:///foreign.db"]) in (0, 1)
     assert tree(place) == before
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["new.db", "runs/../new.db", "theirs.db"])
+def test_a_planted_spec_makes_no_store_outside_its_folder(
+    file: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is there is not written to either: it may be an MLflow of the user's."""
+    with contextlib.closing(sqlite3.connect(place / "theirs.db")) as theirs:
+        theirs.execute("CREATE TABLE experiments (id)")
+    monkeypatch.setattr("sweeps.ui.server.serve", lambda _, tracking, **__: 0 if tracking is None else 9)
+    for uri in (f"sqlite:///{file}", f"sqlite:///{place / file}"):
+        planted(place, tracking=uri)
+        before = tree(place)
+        for words in (["sync", "tiny"], ["resume", "tiny", "--runner", "inline"]):
+            assert main(words) == 2
+            said = capsys.readouterr().err
+            assert "tracking.uri: got" in said
+            assert "that the kept spec alone names" in said
+            assert "--tracking URI" in said
+        assert main(["ui", "tiny"]) == 0
+        assert "note: without MLflow" in capsys.readouterr().out
+        for words in (
+            ["status", "tiny"],
+            ["best", "tiny"],
+            ["list"],
+            ["trial", "tiny", "99", "--out", "../x"],
+        ):
+            main(words)
+        assert tree(place) == before
+
+
+@pytest.mark.parametrize("name", ["study.db", "mlflow.db"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_store_that_is_a_link_is_not_followed(
+    name: str, there: bool, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away, link = place / "away.db", place / "runs" / name
+    if there and link.exists():
+        shutil.move(link, away)
+    elif there:
+        away.touch()
+    link.unlink(missing_ok=True)
+    link.symlink_to(away)
+    before = tree(place)
+    tracked = ["--set", "tracking.uri=sqlite"]
+    commands = [["run", "tiny.yaml", "--runner", "inline", *tracked], ["validate", "tiny.yaml", *tracked]]
+    commands += [["sync", "tiny", "--tracking", "sqlite"]]
+    commands += [[word, "tiny"] for word in ("status", "best", "compare", "ui")] if name == "study.db" else []
+    for words in commands:
+        assert main(words) == 2, words
+        said = capsys.readouterr().err
+        assert f"{name}'" in said or words[0] not in ("run", "validate")
+        assert "a link" in said or not there
+    assert main(["list"]) == 0
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("name", ["tokens", "mlartifacts", "tiny", "tiny/trials"])
+def test_a_folder_that_is_a_link_is_found_before_anything_runs(
+    name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = place / "runs" / name
+    if link.exists():
+        shutil.move(link, place / "away")
+    else:
+        (place / "away").mkdir()
+    link.symlink_to(place / "away")
+    before = tree(place)
+    for command in ("validate", "plan", "run"):
+        assert main([command, "tiny.yaml"]) == 2
+        assert f"runs/{name}: got a link" in capsys.readouterr().err
+    assert tree(place) == before
 
 
 def test_a_planted_spec_that_names_a_pipe_or_a_device(

@@ -71,7 +71,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "setting in the wrong section": ("budget:", "k: 4\nbudget:", [f"10:1 k: got an unknown setting; expected one of {SECTIONS}; try trial.injection.k"]),
     "missing data": ("data: {source: train.txt, heldout: test.txt, sequence_length: 32, eval_tokens: 256}\n", "", ["1:1 data: got nothing; expected a mapping of source, heldout, heldout_fraction, text_field, split, configuration, revision, heldout_split, heldout_configuration, heldout_revision, max_tokens, sequence_length, eval_tokens; try data: {source: builtin:stdlib}"]),
     "null section": ("{k: 2, init: identity}", "", [f"5:3 trial.injection: got null; expected a mapping of {INJECTION}; try deleting the line, or indenting its settings below it"]),
-    "number for a section": ("{trials: 6}", "6", ["10:1 budget: got 6; expected a mapping of trials, tokens, flops, gpu_hours, wall; try {trials: 24}"]),
+    "number for a section": ("{trials: 6}", "6", ["10:1 budget: got 6; expected a mapping of trials, tokens, flops, gpu_hours, wall; try {trials: 6}"]),
     "text for a number": ("tokens: 2048", 'tokens: "2048"', ["6:33 trial.recipe.tokens: got the text '2048'; expected a whole number of at least 1; try 100000"]),
     "fraction for a whole number": ("k: 2", "k: 2.5", ["5:15 trial.injection.k: got 2.5; expected a whole number of at least 1 (layers per injected layer); try 4"]),
     "boolean for a whole number": ("seeds: 2", "seeds: true", ["12:21 finalists.seeds: got true; expected a whole number of at least 1; try 3"]),
@@ -273,7 +273,7 @@ def test_too_large_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         ("budget.trials=x", ": got the text 'x'; expected a whole number of at least 2 (the control and the baseline come first); try 24"),
         ("budget.trial=40", ": got an unknown setting; expected one of trials, tokens, flops, gpu_hours, wall; try budget.trials"),
-        ("recipe.learning_rate=1e-3", ": got an unknown setting; expected one of name, base, data, trial, search, objective, sampler, budget, stopping, finalists, resources, retries, storage, tracking; try trial.recipe"),
+        ("recipe.learning_rate=1e-3", ": got an unknown setting; expected one of name, base, data, trial, search, objective, sampler, budget, stopping, finalists, resources, retries, storage, tracking; try trial.recipe.learning_rate"),
         ("budget.trials", ": got no dotted path and value; expected dotted.path=value; try --set budget.trials=40"),
         ("name.x=1", ": got a path through name, which holds one value; expected a path to a setting"),
         ("finalists={top: 0}", " finalists.top: got 0; expected a whole number of at least 1; try 3"),
@@ -283,6 +283,65 @@ def test_too_large_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> No
 )  # fmt: skip
 def test_set(option: str, line: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(place, capsys, GOOD, "--set", option) == [f"--set {option}{line}"]
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("recipe.lr=1", "trial.recipe.learning_rate"),
+        ("lr=1", "trial.recipe.learning_rate"),
+        ("trial.lr=1", "trial.recipe.learning_rate"),
+        ("injection.k=2", "trial.injection.k"),
+        ("recipe={learning_rate: 1}", "trial.recipe.learning_rate"),
+        ("recipe={learning_rate: 1, tokens: 9}", "trial.recipe"),
+        ("trial.recipe.batch_size=8", "trial.recipe.batch_tokens"),
+        ("batch_size=8", "trial.recipe.batch_tokens"),
+        ("data.seq_len=8", "data.sequence_length"),
+        ("mlflow=http://h", "tracking.uri"),
+        ("finalists.seed=2", "finalists.seeds"),
+        ("stopping=null", "{rule: none}"),
+        ("stopping=none", "{rule: none}"),
+        ("stopping=false", "{rule: none}"),
+        ("trial.stopping=null", "stopping: {rule: none}"),
+        ("finalists=null", "{top: 1, seeds: 1}"),
+        ("retries=null", "{lost: 0, hung: 0, error: 0}"),
+        ("stopping=median", "{rule: median}"),
+        ("stopping=medain", "{rule: median}"),
+        ("sampler=random", "{name: random}"),
+        ("budget=8", "{trials: 8}"),
+        ("tracking=http://h:5", "{uri: http://h:5}"),
+        ("tracking=http://u:PW77@h", "{uri: http://u:***@h}"),
+        ("storage=postgresql://h/d", "{study: postgresql://h/d}"),
+        ("storage=elsewhere", "{artifacts: elsewhere}"),
+        ("base=some/model", "{model: some/model}"),
+        ("budget.wall=1h", "3600"),
+        ("budget.wall=90 min", "5400"),
+        ("budget.wall=1.5h", "5400"),
+        ("budget.wall=1x", "null"),
+        ("budget.gpu_hours=30m", "0.5"),
+        ("budget.tokens=5M", "5000000"),
+        ("budget.trials=1k", "1000"),
+    ],
+)
+def test_the_remedy_is_what_to_type(
+    option: str, remedy: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = refused(place, capsys, GOOD, "--set", option)
+    assert line.rpartition("; try ")[2] == remedy
+    assert "PW77" not in line
+
+
+def test_options_that_cannot_be_laid_over_hide_no_other_mistake(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["budget.trials", "name.x=1", "budget.wall=1h"]
+    lines = refused(place, capsys, GOOD.replace("k: 2", "k: 0"), *(w for o in options for w in ("--set", o)))
+    assert [line.partition(": got")[0] for line in lines] == [
+        "--set budget.trials",
+        "--set name.x=1",
+        "spec.yaml:5:15 trial.injection.k",
+        "--set budget.wall=1h",
+    ]
 
 
 ONE_RANGE = GOOD.replace(f"  {K}\n", "")
@@ -354,10 +413,39 @@ def test_an_error_answers_programs_too(place: Path, capsys: pytest.CaptureFixtur
     assert [first[name] for name in ("file", "line", "column", "path", "got", "try")] == ["spec.yaml", 5, 15, "trial.injection.k", "0", "4"]  # fmt: skip
     assert (second["file"], second["path"], second["got"]) == (None, "--set budget.trials=x", "the text 'x'")
     assert answer["error"].splitlines() == [line.removeprefix("error: ") for line in told.splitlines()]
-    for command, problems in ((["status", "nothing-here", "--json"], 1), (["best", "--json"], 0)):
+    for command, problems in ((["status", "nothing-here", "--json"], 1), (["best", "--json"], 1)):
         with contextlib.suppress(SystemExit):
             assert main(command) == 2
         assert len(json.loads(capsys.readouterr().out)["problems"]) == problems
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "export tiny --out {}",
+        "trial spec.yaml 1 --out {}",
+        "submit spec.yaml --working-dir {}",
+        "run spec.yaml --runs {}",
+        "list --runs {}",
+        "validate spec.yaml --set storage.artifacts={}",
+        "validate spec.yaml --set base.model={}",
+        "validate spec.yaml --set data.source={}.txt",
+        "validate spec.yaml --set storage.study=sqlite:///{}",
+        "validate spec.yaml --set tracking.uri=sqlite:///{}",
+        "validate spec.yaml --set tracking.uri=sqlite:///~/x",
+    ],
+)
+def test_the_home_folder_of_no_user_is_no_folder(
+    words: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "spec.yaml").write_text(GOOD)
+    before = sorted(place.rglob("*"))
+    with contextlib.suppress(SystemExit):
+        assert main(words.format("~nobody-of-this-name/x").split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --")
+    assert "~" in line
+    assert sorted(place.rglob("*")) == before
 
 
 def test_runs_option_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,12 +127,17 @@ def test_what_cannot_be_trained_is_refused(
 def test_a_tokenizer_of_another_model_is_refused(
     model_type: str, tiny_model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from safetensors.torch import load_file, save_file
+
     path = written(tmp_path, model_type, tiny_model("llama"))
     config = tmp_path / "base" / "config.json"
     values = json.loads(config.read_text())
     section = values.get("text_config", values)
     section["vocab_size"] = 60
     config.write_text(json.dumps(values))
+    weights = tmp_path / "base" / "model.safetensors"
+    tensors = {name: t[:60].clone() if t.shape[0] == 257 else t for name, t in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
     assert vocabulary(find(str(tmp_path / "base"))) == 60
     before = sorted(tmp_path.rglob("*"))
     for command in ("validate", "run"):

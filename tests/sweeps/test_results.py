@@ -21,7 +21,9 @@ from sweeps.checks import stores
 from sweeps.driver.service import run
 from sweeps.driver.single import assignment_of
 from sweeps.errors import SpecError
+from sweeps.folders import Folders
 from sweeps.ledger import Ledger
+from sweeps.records import State
 from sweeps.results.listing import sweeps_in
 from sweeps.results.sweep import NoSweepError, find, found, named, resumed
 from sweeps.spec import load_spec
@@ -358,6 +360,62 @@ def test_a_spec_that_was_not_run(place: Path) -> None:
     with pytest.raises(NoSweepError, match=r"other: got no study at "):
         found(named("tiny.yaml", runs="nowhere"))
     assert not (place / "nowhere").exists()
+
+
+def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
+    """What a command that ends well answers in JSON, and what it notes."""
+    assert main([*words, "--json"]) == 0
+    told = capsys.readouterr()
+    return json.loads(told.out), told.err
+
+
+def test_answers_before_the_end_say_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, words in enumerate((["best", "tiny"], ["export", "tiny", "--out", "a"])):
+        answer, notes = said(words, capsys)
+        assert notes == ""
+        assert answer["progress"]["finished"] is True, number
+    sweep = find("tiny")
+    with Ledger.driven(sweep.spec.study_url, with_more_trials(sweep.ledger.spec, 9), {}):
+        answer, notes = said(["best", "tiny"], capsys)
+        assert "4 of 9 trials have ended; process" in notes
+        assert answer["progress"]["go_on"] is None
+    for words in (["best", "tiny"], ["export", "tiny", "--out", "b"], ["best", "tiny", "--runs", "runs"]):
+        answer, notes = said(words, capsys)
+        command = "sweeps resume tiny" + " --runs runs" * ("--runs" in words)
+        assert f"4 of 9 trials have ended; `{command}` goes on" in notes
+        assert len(notes.splitlines()) == 1
+        assert answer["progress"] | {"driver": None} == {
+            "finished": False,
+            "ended": 4,
+            "budget": 9,
+            "replicates_ended": answer["progress"]["replicates_ended"],
+            "driver": None,
+            "go_on": command,
+        }
+    assert main(["compare", "tiny"]) == 0
+    assert "4 of 9" in capsys.readouterr().out
+
+
+def with_more_trials(spec: Any, trials: int) -> Any:
+    return spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": trials})})
+
+
+def test_a_sweep_whose_trials_all_failed(write_spec: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = load_spec(str(write_spec()))
+    spec.root.mkdir()
+    ledger = Ledger.open(spec.study_url, spec)
+    for _ in range(2):
+        assignment = ledger.ask()
+        assert assignment is not None
+        ledger.tell(assignment.number, assignment.attempt, State.FAIL, reason="no memory")
+    Folders(spec.root, spec.name).write_spec(spec.to_json())
+    runs = ["--runs", str(spec.root)]
+    for words in (["compare", "tiny"], ["export", "tiny", "--out", "x"], ["best", "tiny"]):
+        assert main([*words, *runs]) in (1, 2)
+        told = "".join(capsys.readouterr())
+        assert "all 2 failed" in told
+        assert "sweeps status" in told
+        assert " yet" not in told
 
 
 # -- what is taken home -------------------------------------------------------------------------------------------

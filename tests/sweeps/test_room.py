@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from sweeps.checks import machine
-from sweeps.checks.estimate import estimate
+from sweeps.checks.estimate import estimate, measured_tokens
 from sweeps.checks.memory import room_problems
+from sweeps.checks.preflight import check
 from sweeps.checks.usual_values import habit_notes
 from sweeps.errors import Problem
 from sweeps.spec import Spec, load_spec
@@ -101,6 +102,28 @@ def test_those_on_one_gpu_share_its_memory(
 def test_what_is_packaged_is_usual(name: str) -> None:
     spec = load_spec(name)
     assert list(habit_notes(spec, find(spec.base.model), local=True)) == []
+
+
+def test_no_more_is_measured_on_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two notes about the held-out text say the same of it, and the estimate counts that."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("".join(f"{n} bottles of beer on the wall.\n" for n in range(900)))
+    given = ["data.source=text.txt", "data.eval_tokens=60000000", "data.sequence_length=64"]
+    checked = check(load_spec("quickstart", overrides=given))
+    there = checked.heldout
+    assert there is not None
+    assert there < 60_000
+    marks = len(checked.spec.report_steps())
+    whole = (there - 1) // 64 * 64
+    assert measured_tokens(checked.spec, there) == marks * whole
+    assert measured_tokens(checked.spec) == marks * (60_000_000 // 64 * 64)
+    assert any(f"{there:,} tokens are there, and data.eval_tokens asks" in note for note in checked.notes)
+    assert not any(f"{marks * 60_000_000:,}" in note for note in checked.notes)
+    measuring = [note for note in checked.notes if "measured on" in note and "trained on" in note]
+    assert all(f"measured on {marks * whole:,} tokens" in note for note in measuring)
+    little, much = (estimate(checked.spec, checked.base, heldout=given) for given in (there, None))
+    assert little.eval_tokens == marks * whole
+    assert little.at_most.flops < much.at_most.flops
 
 
 @pytest.mark.parametrize(

@@ -132,10 +132,41 @@ def test_a_proposal_that_does_not_fit_any_more_is_not_used(url: str, spec: Spec)
             ledger.report(number, 1, [point(0, 5.0), point(4, 3.0)])
             ledger.tell(number, 1, State.COMPLETE)
         anew = sampling.Proposals(ledger._seen, ledger.space, sampler="tpe", seed=spec.sampler.seed)
-        first = anew.propose(12)
+        first = anew.propose(sampling.Turn(12, 12))
         asked = ledger.ask()
         assert asked is not None
         assert ledger.record(12).params == first
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_trials_of_other_programs_shift_no_draw(sampler: str, write_spec: Any) -> None:
+    """They take numbers in the study; what the sampler learns nothing from changes nothing that it proposes."""
+
+    def proposals(name: str, lifetimes: list[int], added_before: list[int]) -> list[dict[str, Any]]:
+        named = load_spec(str(write_spec(name)), overrides=[f"sampler.name={sampler}"])
+        url, told = named.study_url, 0
+        for until in lifetimes:
+            with Ledger.driven(url, named) as ledger:
+                study = optuna.load_study(study_name=named.name, storage=open_storage(url))
+                for turn in range(told, until):
+                    if turn in added_before:
+                        study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
+                    if turn == 5:
+                        study.enqueue_trial({"injection.k": 4})
+                    ledger.refresh()
+                    asked = ledger.take_waiting() or ledger.ask()
+                    assert asked is not None
+                    points = [point(0, 5.0), point(4, 4.0 + math.sin(7 * turn))]
+                    ledger.report(asked.number, 1, points)
+                    ledger.tell(asked.number, 1, State.PRUNED if turn % 3 else State.COMPLETE)
+            told = until
+        records = Ledger.read(url, named.name).trials()
+        return [dict(record.params) for record in records if record.ours]
+
+    straight = proposals("alone", [16], [])
+    assert straight[5]["injection.k"] == 4
+    assert straight == proposals("among", [16], [0, 1, 5, 6, 12])
+    assert straight == proposals("resumed", [6, 7, 16], [1, 5, 6, 12])
 
 
 def test_a_resumed_driver_asks_the_same_in_a_long_study(
@@ -182,7 +213,7 @@ def _see_enough(driven: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def picks() -> list[dict[str, Any] | None]:
         proposals = sampling.Proposals(driven._seen, driven.space, sampler="tpe", seed=0)
-        return [proposals.propose(number) for number in range(40, 60)]
+        return [proposals.propose(sampling.Turn(number, number)) for number in range(40, 60)]
 
     glanced = picks()
     monkeypatch.setattr(sampling, "_Glance", _Whole)

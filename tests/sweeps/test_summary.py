@@ -176,12 +176,22 @@ def test_one_seed_shows_differences_without_an_interval() -> None:
 
 def test_without_a_finished_trial_there_is_nothing_to_export() -> None:
     records = [record(0, Role.BASELINE, State.RUNNING, 4, {0: 3.8})]
-    assert best_text(verdict(records)).startswith("No trial has finished yet.\n")
+    assert best_text(verdict(records)).startswith("No complete trial yet.\n")
     page = summary_text(verdict(records), records, name="s", places={})
     assert "sweeps export" not in page
     assert "Where" not in page
     assert "  go on           sweeps resume s\n" in page
     assert page.endswith("  search on       sweeps resume s --trials 2")
+
+
+def test_trials_that_all_failed_are_not_awaited() -> None:
+    failed = [record(n, Role.SEARCH, State.FAIL, 2, {0: 3.8}, reason="no memory") for n in (1, 2)]
+    text = best_text(verdict(failed))
+    assert text.startswith("No complete trial: all 2 failed. `sweeps status` has the reasons.")
+    stopped = record(3, Role.SEARCH, State.PRUNED, 2, {0: 3.8})
+    assert "2 failed, 1 stopped early" in best_text(verdict([*failed, stopped]))
+    running = record(4, Role.SEARCH, State.RUNNING, 2, {0: 3.8})
+    assert best_text(verdict([*failed, running])).startswith("No complete trial yet.")
 
 
 def test_long_lists_of_endings_end_with_how_many_more() -> None:

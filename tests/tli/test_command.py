@@ -285,10 +285,65 @@ def test_an_error_answers_programs_too(tli: Outcome) -> None:
     assert (code, json.loads(out)["problems"]) == (2, [problem])
     assert told.startswith("error: --m: got 2")
     code, out, _ = tli("plan", "--kk", "--json")
-    assert (code, json.loads(out)) == (
-        2,
-        {"error": "unrecognized arguments: --kk; try tli -h", "problems": []},
+    assert (code, json.loads(out)["error"]) == (2, "unrecognized arguments: --kk; try tli -h")
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "got", "expected"),
+    [
+        ("plan --kk", "--kk", "words that this command does not know", "its options"),
+        ("plan --k x", "--k", "'x'", "a whole number"),
+        ("plan --noise x", "--noise", "'x'", "a number"),
+        ("upscale m", "DST", "nothing", "a value for each"),
+        ("plna", "COMMAND", "'plna'", "one of 'plan', 'upscale', 'verify', 'inspect', 'families'"),
+        ("plan --k", "--k", "expected one argument", "what its help says"),
+    ],
+)
+def test_words_that_are_no_command_are_problems_too(
+    words: str, place: str, got: str, expected: str, tli: Outcome
+) -> None:
+    code, out, _ = tli(*words.split(), "--json")
+    (problem,) = json.loads(out)["problems"]
+    known = (
+        re.sub(r"(?<=[ (])(\w+)(?=,|$)", r"'\1'", problem["expected"]) if "one of" in expected else expected
     )
+    assert (code, problem["path"], problem["got"].strip("'"), problem["expected"]) in (
+        (2, place, got.strip("'"), expected),
+        (2, place, got.strip("'"), known.replace("'", "")),  # Python 3.12 and later quote no choices
+    )
+    assert problem["try"].startswith("tli ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "upscale builtin:tiny-llama {} --k 4",
+        "upscale builtin:tiny-llama x --plan {}",
+        "plan builtin:tiny-llama --save {}",
+        "verify {}",
+        "verify x --base {}",
+        "inspect {}",
+    ],
+)
+def test_the_home_folder_of_no_user_is_no_folder(
+    words: str, tli: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "--base" in words:
+        tli("upscale", "builtin:tiny-llama", "x", "--k", "4")
+    before = list(tmp_path.iterdir())
+    code, _, told = tli(*words.format("~nobody-of-this-name/x").split())
+    assert code == 2
+    assert told.count("'~nobody-of-this-name' is no home folder here; expected a path; try ./~nobody-of") == 1
+    assert list(tmp_path.iterdir()) == before
+
+
+def test_a_home_folder_that_no_shell_has_replaced(
+    tli: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tli("plan", "--depth", "8", "--save=~/plan.json")[0] == 0
+    assert (tmp_path / "plan.json").is_file()
 
 
 def test_a_closed_pipe_a_full_disk_and_a_terminal_of_ascii() -> None:

@@ -22,6 +22,8 @@ def test_a_home_folder_that_is_there_and_one_that_is_not(
     assert problem.where == "storage.artifacts"
     assert "'~nobody-of-this-name'" in problem.got
     assert problem.remedy.startswith("./~nobody-of-this-name/x")
+    named = expanded("./~nobody-of-this-name/x", "x")  # as the remedy says, also when it is read once more
+    assert expanded(named, "x") == Path.cwd() / "~nobody-of-this-name/x"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tli.architectures.family import Family
 from tli.architectures.per_layer import Value, kind_problems, moved_by, short, spell_out_steps
-from tli.architectures.table import refusals
+from tli.architectures.table import FAMILIES, refusals
 from tli.errors import CheckpointError, FamilyError, PlanError, Problem
 from tli.json_files import read_json, reason_of
 from tli.planning.plan import Plan
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 SECTION = "text_config"  # where a configuration of several models keeps that of its language model
+# Keys by which `get_text_config` of transformers takes a part of any configuration for the language model's.
+TAKEN_FOR_SECTIONS = (SECTION, "decoder", "generator", "text_encoder")
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
@@ -65,10 +67,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def section_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a config.json that describes the language model: all of it, or one section."""
-    inner = config.get(SECTION)
-    if isinstance(inner, dict) and not any(isinstance(config.get(key), int) for key in DEPTH_KEYS):
+    inner, model_type = config.get(SECTION), config.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    # Older files of such a model (fuyu) have the settings at the top as well, where transformers reads none.
+    sectioned = family is not None and family.sectioned
+    if isinstance(inner, dict) and (sectioned or not any(_whole(config.get(key)) for key in DEPTH_KEYS)):
         return inner
     return config
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int)
 
 
 def depth_of(config: Mapping[str, Any], family: Family | None = None) -> Any:

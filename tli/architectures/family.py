@@ -24,6 +24,7 @@ class Family:
     plain_norms       norms of a layer whose gain is stored as it is even so
     multipliers       tensors that the stream itself is multiplied with, one where nothing is to change
     layers            the list of layers in the module tree
+    sectioned         the language model's configuration is the section `text_config` of the whole
     depth_keys        keys of the configuration that hold the number of layers
     lists             keys of the configuration with an entry for each layer, which a file may leave out
     lists_vary_with   left-out lists have equal entries while this key is false; None: they vary
@@ -49,6 +50,7 @@ class Family:
     plain_norms: tuple[str, ...] = ()
     multipliers: tuple[str, ...] = ()
     layers: str = "model.layers"
+    sectioned: bool = False
     depth_keys: tuple[str, ...] = ("num_hidden_layers",)
     lists: tuple[str, ...] = ()
     lists_vary_with: str | None = None

@@ -74,6 +74,10 @@ _STACKS = "it runs several stacks of layers, so K does not say where a new layer
 _NO_AUTO = "AutoModelForCausalLM does not load what a model of this type saves"
 _ELSEWHERE = "its layers read what another model computed"
 
+_SECTIONED = (
+    *("dots3_note", "emu3", "fuyu", "gemma3", "gemma4", "gemma4_unified", "got_ocr2", "llama4", "mllama"),
+    *("moss_transcribe_diarize", "qwen3_5", "qwen3_5_moe", "qwen4_exp"),
+)
 _PER_LAYER = (("embed_tokens_per_layer.weight", 1), ("per_layer_model_projection.weight", 0))
 _BY_LAYER_INDEX = (("scale_attn_by_inverse_layer_idx", _BY_INDEX),)
 _RESIDUAL_NORMED = (("apply_residual_connection_post_layernorm", _POST_NORM),)
@@ -88,7 +92,7 @@ _LANGUAGE = {"layers": "model.language_model.layers"}
 
 def _rows(types: str, **facts: Any) -> dict[str, Family]:
     facts.setdefault("residual_writers", () if facts.get("no_scale") or facts.get("refused") else _USUAL)
-    return {model_type: Family(model_type, **facts) for model_type in types.split()}
+    return {name: Family(name, sectioned=name in _SECTIONED, **facts) for name in types.split()}
 
 
 FAMILIES: Mapping[str, Family] = {

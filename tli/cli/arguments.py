@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-from tli.cli.console import Parser
+from tli.cli.console import Parser, path
 from tli.errors import InputError, Problem
 from tli.models.lineage import FILE
 from tli.planning.experts import Experts
@@ -92,7 +91,7 @@ def _plan(commands: _Commands) -> Parser:
     made.add_argument("--depth", type=int, help="number of layers, instead of a model")
     _injection_options(made)
     _model_options(made)
-    made.add_argument("--save", type=Path, metavar="FILE", help="write the plan there, for upscale --plan")
+    made.add_argument("--save", type=path, metavar="FILE", help="write the plan there, for upscale --plan")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
@@ -105,8 +104,8 @@ def _upscale(commands: _Commands) -> Parser:
     text = "write the grown model of SRC to the new folder DST, without loading it"
     made = _command(commands, "upscale", text, example)
     made.add_argument("src", metavar="SRC", help="a folder, a hub id or builtin:tiny-llama")
-    made.add_argument("dst", metavar="DST", type=Path, help="a folder that does not exist yet")
-    made.add_argument("--plan", type=Path, metavar="FILE", help="a saved plan, instead of the options below")
+    made.add_argument("dst", metavar="DST", type=path, help="a folder that does not exist yet")
+    made.add_argument("--plan", type=path, metavar="FILE", help="a saved plan, instead of the options below")
     _injection_options(made)
     _model_options(made)
     made.add_argument("--seed", type=int, default=0, help="of all that is drawn (default 0)")
@@ -117,7 +116,7 @@ def _upscale(commands: _Commands) -> Parser:
 def _verify(commands: _Commands) -> Parser:
     text = f"prove that a written folder is what its {FILE} says; exit code 1 when it is not"
     made = _command(commands, "verify", text, "  tli verify deeper/ && echo proven")
-    made.add_argument("folder", metavar="FOLDER", type=Path, help="a folder that `tli upscale` wrote")
+    made.add_argument("folder", metavar="FOLDER", type=path, help="a folder that `tli upscale` wrote")
     made.add_argument("--base", help=f"the base model, when it is not where {FILE} says")
     made.add_argument("--no-load", action="store_true", help="compare bytes only; do not run the model")
     _model_options(made)

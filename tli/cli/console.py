@@ -7,23 +7,38 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 from tli.errors import InputError, Problem, TliError
+from tli.places import expanded
 from tli.terminal import printable
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
+_NAMED = re.compile(r"argument (?P<option>[^:]+): (?P<said>.+)", re.DOTALL)
+_INVALID = re.compile(
+    r"invalid (?P<kind>[\w.]+) value: (?P<got>.+)"
+    r"|invalid choice: (?P<word>.+?) \(choose from (?P<choices>.+)\)",
+    re.DOTALL,
+)
+_SHAPED = "; expected "
+_LACKING = "the following arguments are required: "
+_UNKNOWN = "unrecognized arguments: "
+_KINDS = {"int": "a whole number", "float": "a number"}
+
+
 class UsageError(SystemExit):
     """Words that are no command of ours; already printed."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, problem: Problem) -> None:
         super().__init__(BAD_INPUT)
-        self.message = message
+        self.message, self.problem = message, problem
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,9 +50,24 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: always.
         """
-        told = f"{message}; try {self.prog} -h"
-        sys.stderr.write(f"error: {told}\n")
-        raise UsageError(told)
+        problem = _problem_of(message, f"{self.prog} -h")
+        told = str(problem) if _SHAPED in message else f"{message}; try {self.prog} -h"
+        sys.stderr.write(f"{printable(f'error: {told}')}\n")
+        raise UsageError(told, problem)
+
+
+def path(text: str) -> Path:
+    """The type of an option that names a file or folder: `~` is replaced, also where no shell has done it.
+
+    Raises:
+        argparse.ArgumentTypeError: it begins with the home folder of a user that this system does not know.
+    """
+    try:
+        return expanded(text, "")
+    except InputError as error:
+        (problem,) = error.problems
+        told = f"got {problem.got}; expected {problem.expected}; try {problem.remedy}"
+        raise argparse.ArgumentTypeError(told) from None
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -50,8 +80,29 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
         return parser.parse_args(arguments)
     except UsageError as error:
         if "--json" in (sys.argv[1:] if arguments is None else arguments):
-            _print_json(error.message, ())
+            _print_json(error.message, (error.problem,))
         raise
+
+
+def _problem_of(message: str, usage: str) -> Problem:
+    """What argparse says of a command line, in the shape of every other mistake."""
+    named = _NAMED.fullmatch(message)
+    where, said = (named["option"], named["said"]) if named else ("command line", message)
+    if _SHAPED in said:  # as `path` says it
+        got, _, rest = said.removeprefix("got ").partition(_SHAPED)
+        expected, _, remedy = rest.partition("; try ")
+        return Problem(where, got, expected, remedy)
+    if said.startswith(_LACKING):
+        return Problem(said.removeprefix(_LACKING), "nothing", "a value for each", usage)
+    if said.startswith(_UNKNOWN):
+        got = "words that this command does not know"
+        return Problem(said.removeprefix(_UNKNOWN), got, "its options", usage)
+    if invalid := _INVALID.fullmatch(said):
+        if invalid["choices"]:
+            return Problem(where, invalid["word"], f"one of {invalid['choices']}", usage)
+        kind = invalid["kind"]
+        return Problem(where, invalid["got"], _KINDS.get(kind, f"a value of {kind}"), usage)
+    return Problem(where, said, "what its help says", usage)
 
 
 def run_command(

@@ -21,6 +21,7 @@ from tli.models.config_checks import HIDDEN, VOCABULARY, config_problems, settin
 from tli.models.fingerprint import fingerprint
 from tli.models.model_files import link_problems, side_files, size_problems
 from tli.models.references import ADAPTER, CONFIG, folder_problems
+from tli.models.stored_shapes import shape_problems
 from tli.places import expanded
 from tli.terminal import formatted
 
@@ -195,6 +196,7 @@ def _folder_problems(folder: Path, *, allow_remote_code: bool) -> list[Problem]:
         problems += link_problems(folder, [shard.file.name for shard in checkpoint.shards])
         if not problems:
             problems += _layer_problems(config, checkpoint)
+            problems += shape_problems(config, checkpoint, str(folder / CONFIG))
     return problems
 
 

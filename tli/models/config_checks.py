@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tli.architectures.config import depth_of, section_of
+from tli.architectures.config import SECTION, TAKEN_FOR_SECTIONS, depth_of, section_of
+from tli.architectures.family import Family
 from tli.architectures.table import FAMILIES
 from tli.errors import ENOUGH, Problem
+from tli.models.known_names import name_problems
 from tli.models.references import reference_problems
 from tli.terminal import formatted, formatted_bare
 
@@ -22,6 +24,9 @@ LARGEST = 2**31 - 1  # of a size or count
 MOST = 100_000  # of what transformers makes lists of: layers, labels, stages
 _LISTED = re.compile(r"^(num|n)_.*(layer|label|block|stage)|layers$|depth$")
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "WithLMHeadModel", "GenerationDecoder")
+
+
+_FROM_TOP = ("fuyu",)  # whose class makes a missing section of the settings at the top; others take defaults
 
 
 def setting(config: Mapping[str, Any], *names: str) -> Any:
@@ -42,11 +47,27 @@ def config_problems(config: Mapping[str, Any], where: str, *, allow_remote_code:
         if not _count(value) or value < 1:
             got = "nothing" if value is None else formatted(value, 60)
             problems.append(Problem(f"{where}: {name}", got, "a whole number from 1"))
-    problems += [*_kind_problems(inner, where), *_large_counts(config, where)]
+    problems += [*_section_problems(config, family, where), *_kind_problems(inner, where)]
+    problems += [*name_problems(inner, where), *_large_counts(config, where)]
     first: dict[str, Problem] = {}  # one problem a place
     for problem in problems:
         first.setdefault(problem.where, problem)
     return list(first.values())[:ENOUGH]
+
+
+def _section_problems(config: Mapping[str, Any], family: Family | None, where: str) -> Iterator[Problem]:
+    """Sections that transformers takes for the language model's configuration, where the model has none."""
+    if family is None or family.refused:
+        return
+    for key in TAKEN_FOR_SECTIONS:
+        if config.get(key) is not None and not (family.sectioned and key == SECTION):
+            got = f"a section, which transformers would read instead of the settings of a {family.model_type}"
+            yield Problem(f"{where}: {key}", got, "none", f"leaving {key} out")
+    inner = config.get(SECTION)
+    left_out = inner is None and family.model_type in _FROM_TOP
+    if family.sectioned and not left_out and not isinstance(inner, dict):
+        got = "nothing" if inner is None else formatted(inner, 60)
+        yield Problem(f"{where}: {SECTION}", got, f"the language model's settings, of a {family.model_type}")
 
 
 def _class_problems(config: Mapping[str, Any], where: str) -> Iterator[Problem]:

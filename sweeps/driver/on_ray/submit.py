@@ -51,7 +51,7 @@ def submit(
     *,
     address: str,
     runs: Path,
-    working_dir: str = ".",
+    working_dir: str | Path = ".",
     submission_id: str | None = None,
     wait: bool = True,
     extra_args: Sequence[str] = (),

@@ -1,7 +1,8 @@
 """Proposals by Optuna's samplers, seeded by trial so that a restart proposes the same.
 
-A sampler lives for one question. Its randomness comes from the study's seed and the trial's number alone, so
-a resumed sweep proposes what the uninterrupted one would have proposed from the same results.
+A sampler lives for one question. Its randomness comes from the study's seed and from how many trials of its
+own the sweep had asked for. So a resumed sweep proposes what the uninterrupted one would have proposed from
+the same results, and what other programs add to the study shifts no draw.
 
 The trial that ended last counts as one that still runs. So the next proposal hangs on nothing that is not
 known while all slots are taken, and is worked out then: a free slot waits for no sampler. What that costs in
@@ -20,7 +21,7 @@ import random
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -39,6 +40,13 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=8, constant_liar=True),
     "random": lambda seed: RandomSampler(seed=seed),
 }
+
+
+class Turn(NamedTuple):
+    """Which trial is asked for."""
+
+    number: int  # in the study
+    own: int  # so many of its own did the sweep ask for before; with the study's seed, all the randomness
 
 
 class Proposals:
@@ -74,32 +82,32 @@ class Proposals:
         self._read = 0  # of the mirror's list of them
         self._prepared: _PreparedProposal | None = None
 
-    def prepare(self, number: int) -> None:
-        """Work out what `propose` will say of trial `number`, should one that runs end before any begins."""
+    def prepare(self, turn: Turn) -> None:
+        """Work out what `propose` will say of it, should one that runs end before any begins."""
         ended = len(self._mirror.ended)
-        if self._prepared is None or (self._prepared.number, self._prepared.ended) != (number, ended):
+        if self._prepared is None or (self._prepared.turn, self._prepared.ended) != (turn, ended):
             running = self._running(None)
-            of = number, ended, _shown(running)
-            self._prepared = _PreparedProposal(*of, self._work_out(number, {}, running, None))
+            of = turn, ended, _shown(running)
+            self._prepared = _PreparedProposal(*of, self._work_out(turn, {}, running, None))
 
-    def propose(self, number: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """Parameters for trial `number`, or None when a finite space has nothing left that was not tried.
+    def propose(self, turn: Turn, fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Parameters for a trial, or None when a finite space has nothing left that was not tried.
 
         Args:
-            number: the trial's number; with the study's seed, all the randomness there is.
+            turn: which trial that is.
             fixed: values that were chosen elsewhere; a wholly fixed proposal may repeat a tried one.
         """
         last = self._mirror.ended_last
         running = self._running(last)
         if fixed:
-            return self._work_out(number, fixed, running, last)
-        of = number, len(self._mirror.ended) - (last is not None), _shown(running)
+            return self._work_out(turn, fixed, running, last)
+        of = turn, len(self._mirror.ended) - (last is not None), _shown(running)
         if self._prepared is None or self._prepared.of != of:
-            self._prepared = _PreparedProposal(*of, self._work_out(number, {}, running, last))
+            self._prepared = _PreparedProposal(*of, self._work_out(turn, {}, running, last))
         return self._prepared.params
 
     def _work_out(
-        self, number: int, fixed: Mapping[str, Any], running: list[FrozenTrial], last: FrozenTrial | None
+        self, turn: Turn, fixed: Mapping[str, Any], running: list[FrozenTrial], last: FrozenTrial | None
     ) -> dict[str, Any] | None:
         """A proposal from what is told of all but the trial `last`, which is among `running`."""
         space = self.space
@@ -110,12 +118,13 @@ class Proposals:
             ours = (trial for trial in running if self._mirror.is_ours(trial.number))
             tried = self._tried | {self._trained(trial.params) for trial in ours}
         for draw in range(_DRAWS):
-            params = _sample(study, space, number, self._sampler(_seed(self._seed, number, draw)), fixed)
+            sampler = self._sampler(_seed(self._seed, turn.own, draw))
+            params = _sample(study, space, turn.number, sampler, fixed)
             if not tried or self._trained(params) not in tried or set(params) <= set(fixed):
                 return params
         left = [p for p in space.grid() if all(p.get(name) == fixed[name] for name in fixed)]
         left = [params for params in left if self._trained(params) not in tried]
-        chance = random.Random(_seed(self._seed, number, _DRAWS))  # noqa: S311 - no secret
+        chance = random.Random(_seed(self._seed, turn.own, _DRAWS))  # noqa: S311 - no secret
         return chance.choice(left) if left else None
 
     def _trained(self, params: Mapping[str, Any]) -> Hashable:
@@ -166,15 +175,15 @@ class Proposals:
 class _PreparedProposal:
     """A proposal, and what it was made from."""
 
-    number: int
+    turn: Turn
     ended: int  # so many trials were told of
     running: frozenset[tuple[int, int]]  # their numbers, and how many parameters each had
     params: dict[str, Any] | None
 
     @property
-    def of(self) -> tuple[int, int, frozenset[tuple[int, int]]]:
+    def of(self) -> tuple[Turn, int, frozenset[tuple[int, int]]]:
         """All that a proposal hangs on: what has ended never changes, and a parameter is never another."""
-        return self.number, self.ended, self.running
+        return self.turn, self.ended, self.running
 
 
 def _shown(running: Iterable[FrozenTrial]) -> frozenset[tuple[int, int]]:
