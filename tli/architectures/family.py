@@ -34,6 +34,8 @@ class Family:
     shared_kinds      kinds of layers, by the first of `lists`, that share weights, so they cannot be copied
     mixed             layers are of several kinds, with other tensors each
     buffers           in a layer of older files, but not weights: copied whatever the init
+    deviation         standard deviation of freshly drawn matrices where the configuration names none; None
+                      where the class calculates it
     drawn_by_depth    the initialiser divides the deviation of `residual_writers` by sqrt(2 * depth)
     no_scale          why the residual scale cannot be chosen: None, or the reason why only copies will do
     only_zero         why the scale can only be 0 or 1
@@ -60,6 +62,7 @@ class Family:
     shared_kinds: tuple[str, ...] = ()
     mixed: bool = False
     buffers: tuple[str, ...] = ()
+    deviation: float | None = 0.02
     drawn_by_depth: bool = False
     no_scale: str | None = None
     only_zero: str | None = None

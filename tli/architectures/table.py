@@ -97,15 +97,17 @@ def _rows(types: str, **facts: Any) -> dict[str, Family]:
 
 FAMILIES: Mapping[str, Family] = {
     # As llama: every layer alike.
-    **_rows("llama mistral stablelm minicpm3", buffers=_ROTARY),
+    **_rows("llama mistral stablelm", buffers=_ROTARY),
+    **_rows("minicpm3", buffers=_ROTARY, deviation=0.1),
     **_rows(
         "apertus arcee bitnet cohere cwm ernie4_5 glm granite helium"
-        " hunyuan_v1_dense internlm3 iquestcoder jais2 ministral3 nemotron olmo phi3 phi4_multimodal"
-        " seed_oss youtu"
+        " hunyuan_v1_dense internlm3 iquestcoder jais2 ministral3 olmo phi3 phi4_multimodal seed_oss"
     ),
+    **_rows("nemotron", deviation=0.0134),
+    **_rows("youtu", deviation=None),
     **_rows("emu3 emu3_text_model", not_loaded=_NO_AUTO),
     **_rows("gemma", gain_offset=1.0),
-    **_rows("starcoder2", residual_writers=("self_attn.o_proj", "mlp.c_proj")),
+    **_rows("starcoder2", residual_writers=("self_attn.o_proj", "mlp.c_proj"), deviation=0.018042),
     **_rows("phi", residual_writers=("self_attn.dense", "mlp.fc2"), buffers=_ROTARY),
     **_rows("nanochat", residual_writers=("self_attn.o_proj", "mlp.fc2")),
     **_rows("moshi", residual_writers=("self_attn.o_proj.linear", "mlp.fc2")),
@@ -136,7 +138,7 @@ FAMILIES: Mapping[str, Family] = {
     **_rows("olmo_hybrid", only_zero=_SOME_NORMED, mixed=True, **_TYPED),
     **_rows("hyperclovax", post_norms=("post_norm1", "post_norm2")),
     **_rows("afmoe", post_norms=("post_attention_layernorm", "post_mlp_layernorm"), mixed=True, **_TYPED),
-    **_rows("kolibri1", post_norms=_SELF_AND_MLP, **_TYPED),
+    **_rows("kolibri1", post_norms=(*_SELF_AND_MLP, "post_attn_norm", "post_ffn_norm"), **_TYPED),
     **_rows("axk1", only_zero=_SOME_NORMED, lists=("mlp_layer_types",), mixed=True),
     **_rows("lfm3", residual_writers=_LFM2, post_norms=("post_operator_norm", "post_ffn_norm"), mixed=True,
             **_TYPED),
@@ -160,7 +162,8 @@ FAMILIES: Mapping[str, Family] = {
     ),
     **_rows("granitemoe_swa", lists=("layer_types", "layer_rope_theta"), mixed=True),
     **_rows("ernie4_5_moe", periods=(("moe_layer_interval", None),), mixed=True),
-    **_rows("glm4_moe_lite hy_v3", lists=("mlp_layer_types",), mixed=True),
+    **_rows("glm4_moe_lite", lists=("mlp_layer_types",), mixed=True),
+    **_rows("hy_v3", lists=("mlp_layer_types",), mixed=True, deviation=0.006),
     **_rows("qwen2_moe", mixed=True, **_WINDOWED),
     **_rows("dots1 flint", mixed=True, **_TYPED),
     **_rows(
@@ -168,15 +171,16 @@ FAMILIES: Mapping[str, Family] = {
         " mimo_v2_flash", **_TWICE_TYPED
     ),
     **_rows("minimax_m3_vl_text", gain_offset=1.0, **_TWICE_TYPED),
-    **_rows("glm_moe_dsa hy_v4", lists=("layer_types", "mlp_layer_types", "indexer_types"), mixed=True),
+    **_rows("glm_moe_dsa", lists=("layer_types", "mlp_layer_types", "indexer_types"), mixed=True),
+    **_rows("hy_v4", lists=("layer_types", "mlp_layer_types", "indexer_types"), mixed=True, deviation=0.006),
     **_rows("laguna", lists=("layer_types", "mlp_layer_types", "num_attention_heads_per_layer"), mixed=True),
     **_rows("llama4 llama4_text", lists=("layer_types", "no_rope_layers", "moe_layers"), mixed=True),
-    **_rows("jetmoe", residual_writers=_JETMOE),
+    **_rows("jetmoe", residual_writers=_JETMOE, deviation=0.01),
     **_rows("longcat_flash", no_scale=_ZERO_EXPERTS, depth_keys=("num_layers",), mixed=True),
     **_rows("dbrx", residual_writers=("norm_attn_norm.attn.out_proj", "ffn.experts.mlp.w2"),
             layers="transformer.blocks", depth_keys=("n_layers",)),
     # Linear attention, state spaces, convolutions; alone or among others.
-    **_rows("mamba mamba2 falcon_mamba", residual_writers=_MIXER, layers="backbone.layers"),
+    **_rows("mamba mamba2 falcon_mamba", residual_writers=_MIXER, layers="backbone.layers", deviation=0.1),
     **_rows("bamba falcon_h1", mixed=True),
     **_rows("jamba", mixed=True, periods=(("attn_layer_period", "attn_layer_offset"),
                                           ("expert_layer_period", "expert_layer_offset"))),
@@ -216,7 +220,7 @@ FAMILIES: Mapping[str, Family] = {
     **_rows("xglm", residual_writers=_OPT, depth_keys=("num_layers",)),
     **_rows("biogpt", residual_writers=_OPT, layers="biogpt.layers"),
     **_rows("cpmant", residual_writers=("self_att.self_attention.attention_out", "ffn.ffn.w_out"),
-            layers="cpmant.encoder.layers"),
+            layers="cpmant.encoder.layers", deviation=1.0),
     **_rows("blenderbot mbart pegasus bigbird_pegasus whisper", residual_writers=_OPT, **_DECODER),
     **_rows("megatron-bert", residual_writers=_BERT, layers="bert.encoder.layer"),
     **_rows("roberta-prelayernorm", residual_writers=_BERT, layers="roberta_prelayernorm.encoder.layer"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from tli.architectures.config import deepen
 from tli.architectures.mixtures import dense_type, require_mixture
 from tli.architectures.table import family_of
-from tli.initializers.combine import Read
+from tli.growth.stored import StoredLayers
 from tli.initializers.initial import Initial
 from tli.initializers.layers import layout_of, place, same_depth, split, widened
 from tli.initializers.upcycle import expert_parameters, upcycle
@@ -65,10 +65,10 @@ def _deepened(model: PreTrainedModel, plan: Plan, seed: int) -> PreTrainedModel:
     with torch.device("meta"), no_init_weights():
         grown = type(model)(config)
     inner = config.get_text_config(decoder=True).to_dict()
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
-    initial = Initial.of(plan, family, inner, seed, layout_of(shapes, family.layers, family, plan))
+    stored = StoredLayers.of(model, family, plan)
+    initial = Initial.of(plan, family, inner, seed, layout_of(stored.shapes, family))
     with torch.no_grad():
-        _fill(grown, model, initial)
+        _fill(grown, model, initial, stored)
     if model.can_generate():
         grown.generation_config = copy.deepcopy(model.generation_config)
     grown.name_or_path = model.name_or_path
@@ -87,29 +87,30 @@ def _model_depth(model: PreTrainedModel) -> int:
     return len(cast("nn.ModuleList", model.get_submodule(family.layers)))
 
 
-def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> None:
+def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial, stored: StoredLayers) -> None:
     """Puts copies of the tensors of `model` into the empty `grown`, and first weights into its new layers."""
     from torch import nn
 
+    plan, layers = initial.plan, initial.family.layers
     parameters = dict(model.named_parameters(remove_duplicate=False))
     buffers = dict(model.named_buffers(remove_duplicate=False))
-    read = _reader({**buffers, **parameters}, initial.family.layers)
+    new = {
+        f"{layers}.{position}.{name}": tensor
+        for position in sorted(plan.injected)
+        for name, tensor in _first_weights(initial, stored, position).items()
+    }
 
     def made_of(name: str) -> Tensor:
-        position, rest = split(initial.family.layers, name)
-        # What is no parameter is no weight either, but for the few that the stream is multiplied with.
-        weight = _source(initial, name) in parameters or initial.family.is_multiplier(rest)
-        if position is not None and position in initial.plan.injected and weight:
-            return initial.initialize(position, rest, read)
+        if name in new:
+            return new[name]
         source = {**buffers, **parameters}[_source(initial, name)].detach()
         axis = initial.family.axis_of_layers(name)
-        return source.clone() if axis is None else widened(source, axis, initial.plan)
+        return source.clone() if axis is None else widened(source, axis, plan)
 
     made: dict[int, nn.Parameter] = {}  # by the identity of the source, so that tied weights stay tied
     for name, _ in list(grown.named_parameters(remove_duplicate=False)):
-        position, _ = split(initial.family.layers, name)
-        if position is not None and position in initial.plan.injected:
-            parameter = nn.Parameter(made_of(name))
+        if name in new:
+            parameter = nn.Parameter(new[name])
         else:
             source = id(parameters[_source(initial, name)])
             if source not in made:
@@ -122,10 +123,14 @@ def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial) -> N
         module._buffers[leaf] = made_of(name)
 
 
+def _first_weights(initial: Initial, stored: StoredLayers, position: int) -> Mapping[str, Tensor]:
+    """All tensors of the new layer at `position` by their names in it, made as files hold them."""
+    tensors, parts = stored.empty_like(initial.plan.sources[position])
+    for name, part in parts.items():
+        part.copy_(initial.initialize(position, name, stored.read))
+    return tensors
+
+
 def _source(initial: Initial, name: str) -> str:
     position, rest = split(initial.family.layers, name)
     return name if position is None else f"{initial.family.layers}.{initial.plan.sources[position]}.{rest}"
-
-
-def _reader(parameters: Mapping[str, nn.Parameter], layers: str) -> Read:
-    return lambda layer, name: parameters[f"{layers}.{layer}.{name}"].detach()

@@ -123,9 +123,12 @@ def _planned_layers(base: Base, plan: Plan, seed: int) -> list[Output]:
         return [Output(info.name, info.dtype, info.shape, info) for info in _in_order(base)]
     family = family_of(base.config["model_type"])
     prefix = family.stored_layers(tensors, plan.depth)
-    shapes = {name: info.shape for name, info in tensors.items()}
-    layout = layout_of(shapes, prefix, family, plan)
-    initial = Initial.of(plan, family, section_of(base.config), seed, layout)
+    shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(plan.depth)]
+    for info in tensors.values():
+        layer, rest = split(prefix, info.name)
+        if layer is not None and layer < plan.depth:
+            shapes[layer][rest] = info.shape
+    initial = Initial.of(plan, family, section_of(base.config), seed, layout_of(shapes, family))
     positions: dict[int, list[int]] = {}
     for position, source in enumerate(plan.sources):
         positions.setdefault(source, []).append(position)

@@ -10,6 +10,8 @@ predicted what the other layers tell of the layer between two (`tli.initializers
 random    as the architecture starts its training: matrices from a normal distribution of the deviation in the
           config, gains one, biases zero
 
+A tensor is one of the model's files, under its name there, in memory as well (`tli.growth.stored`).
+
 A residual scale other than 1 and noise act on top of any of them. Which tensors of a layer are touched is
 known without torch (`init_kind`), so the copy path never loads it. What is made number by number is described
 once (`steps`) and done twice: in memory with torch (`initialize`), on disk part by part with numpy
@@ -76,13 +78,18 @@ class Initial:
     def of(cls, plan: Plan, family: Family, config: Mapping[str, Any], seed: int, layout: Layout) -> Initial:
         """With what `config` (as in config.json) and the weights of every old layer say.
 
-        The deviation is 0.02, as in transformers, where the config names none. Raises FamilyError where the
-        layers cannot be combined, or scaled, as the plan wants it.
+        The deviation is that of the class in transformers where the config names none. Raises FamilyError
+        where the layers cannot be combined, scaled or drawn as the plan wants it.
         """
-        deviation = config.get("initializer_range") or config.get("init_std") or 0.02
+        named = config.get("initializer_range") or config.get("init_std")
+        deviation = named or family.deviation or 0.0
         normed = any(family.is_gain(name) for names in layout for name in names)
         initial = cls(plan, family, seed, float(deviation), normed)
         problems = scale_problems(plan.injection, family) if plan.injected else []
+        if plan.injected and plan.injection.init == "random" and deviation == 0:
+            got = f"none, and {family.model_type} calculates it from other settings"
+            expected = "the standard deviation that random weights are drawn with"
+            problems.append(Problem("config.json: initializer_range", got, expected))
         if plan.injected and initial.uses_two_layers:
             ways: dict[str | None, Combine] = {
                 "slerp": slerp,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,14 +28,9 @@ def split(layers: str, name: str) -> tuple[int | None, str]:
     return int(position), rest
 
 
-def layout_of(shapes: Mapping[str, tuple[int, ...]], prefix: str, family: Family, plan: Plan) -> Layout:
-    """The shapes of the weights of every old layer by their names in it, from those of all tensors."""
-    layout: list[dict[str, tuple[int, ...]]] = [{} for _ in range(plan.depth)]
-    for name, shape in shapes.items():
-        layer, rest = split(prefix, name)
-        if layer is not None and layer < plan.depth and not family.is_buffer(rest):
-            layout[layer][rest] = shape
-    return layout
+def layout_of(layers: Sequence[Mapping[str, tuple[int, ...]]], family: Family) -> Layout:
+    """The shapes of the weights of every old layer by their names in it, from those of all its tensors."""
+    return [{name: shape for name, shape in layer.items() if not family.is_buffer(name)} for layer in layers]
 
 
 def widened(tensor: Tensor, axis: int, plan: Plan) -> Tensor:
