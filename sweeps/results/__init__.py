@@ -9,9 +9,11 @@ __all__ = [
     "compare",
     "equal_cost",
     "export",
+    "kept",
     "labels",
     "listing",
     "paired",
     "selection",
     "sweep",
+    "unfinished",
 ]

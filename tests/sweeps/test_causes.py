@@ -129,7 +129,7 @@ def full_at(monkeypatch: pytest.MonkeyPatch, room: str, name: str) -> None:
 
 def test_a_curve_on_a_full_disk(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folders(spec.root, spec.name).trial(1)
-    full_at(monkeypatch, "sweeps.trial", "curve.jsonl")
+    full_at(monkeypatch, "sweeps.curve", "curve.jsonl")
     outcome = ended(spec).outcome
     assert outcome is not None
     assert (outcome.state, outcome.fatal) == (State.FAIL, True)
@@ -137,7 +137,7 @@ def test_a_curve_on_a_full_disk(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(sweeps.worker.trial, "CHECKPOINT_SECONDS", 0.0)
     folders = Folders(spec.root, spec.name)
     full_at(monkeypatch, "tli.training.state", ".step-00000004.tmp-")
     assignment = assignment_of(spec, 1)
@@ -151,8 +151,8 @@ def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: 
 
 
 def test_no_room_for_a_state(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("tli.training.saver.no_room", lambda *_: [Problem("here", "too little", "more")])
+    monkeypatch.setattr(sweeps.worker.trial, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("tli.training.saver.disk_space_problems", lambda *_: [Problem("here", "too little", "more")])
     outcome = ended(spec).outcome
     assert outcome is not None
     checkpoints = Folders(spec.root, spec.name).checkpoints(1)

@@ -480,7 +480,7 @@ def test_a_fault_of_ours_is_told_without_what_it_quotes(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("could not open postgresql://me:it's s3cret\x1b[2J@host/db")
 
-    monkeypatch.setattr("sweeps.results.sweep.find", broken)
+    monkeypatch.setattr("sweeps.results.listing.find", broken)
     assert main(["status", "tiny"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("Traceback")

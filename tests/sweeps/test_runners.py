@@ -142,7 +142,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
     from sweeps.driver.single import assignment_of
     from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 
-    monkeypatch.setattr(sweeps.trial, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(sweeps.worker.trial, "CHECKPOINT_SECONDS", 0.0)
     spec = for_workers(load_spec(str(write_spec())))
     slot, assignment = WorkerContext(spec), assignment_of(spec, 1)
     alone, stopped = (Folders(spec.root / name, spec.name) for name in ("alone", "stopped"))

@@ -216,7 +216,7 @@ def _see_enough(driven: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
         return [proposals.propose(sampling.Turn(number, number)) for number in range(40, 60)]
 
     glanced = picks()
-    monkeypatch.setattr(sampling, "_Glance", _Whole)
+    monkeypatch.setattr(sampling, "_TrialSummary", _Whole)
     assert glanced == picks()
 
 

@@ -9,9 +9,11 @@ __all__ = [
     "config_checks",
     "fingerprint",
     "hub",
+    "known_names",
     "lineage",
     "loading",
     "model_files",
     "quantised",
     "references",
+    "stored_shapes",
 ]

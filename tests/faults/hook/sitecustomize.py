@@ -255,7 +255,7 @@ ROLE = role()
 if PLACE.is_dir() and ROLE in ("driver", "worker"):
     patches |= {
         "torch.optim.optimizer": for_steps,
-        "sweeps.trial": for_trials,
+        "sweeps.worker.trial": for_trials,
         "tli.training.saver": for_states,
     }
     if ROLE == "driver":
