@@ -12,10 +12,11 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweeps.errors import LedgerHeldError, Problem, SpecError
 from sweeps.records import Assignment
@@ -199,7 +200,7 @@ class Folders:
                     return lock
             os.close(lock)
 
-    def write_spec(self, spec: dict) -> None:
+    def write_spec(self, spec: Mapping[str, Any]) -> None:
         """Keep the spec beside its results.
 
         Raises:

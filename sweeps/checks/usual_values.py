@@ -10,7 +10,7 @@ from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced
 from sweeps.text import duration
 from tli.models.base import Base
-from tli.planning.injection import Injection
+from tli.planning.injection import Injection, Method
 
 # By dotted path: below and above what a value is remarked on, and what is usual.
 _USUAL = {
@@ -87,7 +87,7 @@ def _unread(spec: Spec, depth: int) -> Iterator[str]:
             yield f"search.{path} changes no trial: beside the other settings it has no effect"
 
 
-def _reads(method: str, name: str) -> bool:
+def _reads(method: Method, name: str) -> bool:
     """Whether a setting has an effect; the original model has no first weights, and no experts."""
     return name == "method" or (method != "none" and Injection(method).read_by_method(name))
 

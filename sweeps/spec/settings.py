@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -12,8 +12,24 @@ from sweeps.spec.ranges import LARGEST_INT
 from tli.data import settings
 from tli.places import means_null
 from tli.planning.experts import Experts
-from tli.planning.injection import IDENTITIES, INITS, METHODS, PLACES, SOURCES, Injection
-from tli.training.recipe import PRECISIONS, SCHEDULES, TRAINED, Recipe
+from tli.planning.injection import (
+    IDENTITIES,
+    INITS,
+    METHODS,
+    PLACES,
+    SOURCES,
+    Identity,
+    Init,
+    Injection,
+    Method,
+    Origin,
+    Place,
+)
+from tli.training.recipe import PRECISIONS, SCHEDULES, TRAINED, Precision, Recipe, Schedule, Trained
+
+Sampler = Literal["tpe", "random"]
+Amount = Literal["steps", "tokens", "flops", "seconds"]
+StoppingRule = Literal["asha", "hyperband", "median", "none"]
 
 
 def setting(expected: str, default: Any = ..., *, example: Any = None, **limits: Any) -> Any:
@@ -111,9 +127,9 @@ class ExpertSettings(Settings):
 class InjectionSettings(Settings):
     """How the model is grown; the fields of `tli.planning.injection.Injection`."""
 
-    method: str = name_of(METHODS, Injection.method)
+    method: Method = name_of(METHODS, Injection.method)
     k: int | None = setting("a whole number of at least 1 (layers per injected layer)", Injection.k, ge=1)
-    place: str = name_of(PLACES, Injection.place)
+    place: Place = name_of(PLACES, Injection.place)
     layers: str | None = setting("a range of layers, as in '4:8', or null for all", None)
     after: str | None = setting("layers that a new one follows, as in '3,7', or null", None)
     least_important_sets: int | None = setting(
@@ -122,12 +138,12 @@ class InjectionSettings(Settings):
     block: int = setting("a whole number of at least 1 (layers)", Injection.block, ge=1)
     m: int | None = setting("a whole number of at least 0 (layers dropped), or null", None, ge=0)
     g: int = setting("a whole number of at least 2 (times)", Injection.g, ge=2)
-    init: str | None = name_of(INITS, None)
+    init: Init | None = name_of(INITS, None)
     # Its two types and their limits are judged by `tli`, in one message.
     scale: Any = setting("a residual scale between 0 and 1, or null", None, example=0.5)
-    source: str = name_of(SOURCES, Injection.source)
+    source: Origin = name_of(SOURCES, Injection.source)
     noise: float = setting("a number of at least 0", Injection.noise, ge=0)
-    identity: str = name_of(IDENTITIES, Injection.identity)
+    identity: Identity = name_of(IDENTITIES, Injection.identity)
     experts: ExpertSettings = section(ExpertSettings)
 
     @field_validator("scale", mode="before")
@@ -149,11 +165,11 @@ class RecipeSettings(Settings):
         "a whole number of at least 1, or null for the whole batch", Recipe.micro_batch_tokens, ge=1
     )
     warmup: float = setting("a share of the steps, from 0 to below 1", Recipe.warmup, ge=0, lt=1)
-    schedule: str = name_of(SCHEDULES, Recipe.schedule)
+    schedule: Schedule = name_of(SCHEDULES, Recipe.schedule)
     weight_decay: float = setting("a finite number of at least 0", Recipe.weight_decay, ge=0)
     clip: float | None = setting("a finite number above 0, or null", Recipe.clip, gt=0)
-    train: str = name_of(TRAINED, Recipe.train)
-    precision: str = name_of(PRECISIONS, Recipe.precision)
+    train: Trained = name_of(TRAINED, Recipe.train)
+    precision: Precision = name_of(PRECISIONS, Recipe.precision)
 
 
 class TrialSettings(Settings):
@@ -175,14 +191,14 @@ class TrialSettings(Settings):
 class ObjectiveSettings(Settings):
     """What is minimised, and where trials are made equal."""
 
-    metric: str = name_of(("eval_loss",), "eval_loss")
-    at: str = name_of(("tokens",), "tokens")
+    metric: Literal["eval_loss"] = name_of(("eval_loss",), "eval_loss")
+    at: Literal["tokens"] = name_of(("tokens",), "tokens")
 
 
 class SamplerSettings(Settings):
     """What proposes the next trial."""
 
-    name: str = name_of(("tpe", "random"), "tpe")
+    name: Sampler = name_of(get_args(Sampler), "tpe")
     seed: int = setting("a whole number from 0 to 4294967295", 0, ge=0, lt=2**32)
 
 
@@ -215,8 +231,8 @@ LIMITS = tuple(name for name in BudgetSettings.model_fields if name != "trials")
 class StoppingSettings(Settings):
     """When a trial is given up: none before `grace` of its steps; about `keep` pass each rung."""
 
-    rule: str = name_of(("asha", "hyperband", "median", "none"), "asha")
-    on: str = name_of(("steps", "tokens", "flops", "seconds"), "steps")  # what trials are compared at
+    rule: StoppingRule = name_of(get_args(StoppingRule), "asha")
+    on: Amount = name_of(get_args(Amount), "steps")  # what trials are compared at
     grace: float = setting("a share of the steps between 0 and 1", 0.2, gt=0, lt=1)
     keep: float = setting("a share of the trials between 0 and 1", 0.33, gt=0, lt=1)
 

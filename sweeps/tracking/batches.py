@@ -76,7 +76,7 @@ def _metrics(event: Event) -> Iterator[Metric]:
 
 def _first_time(event: Event) -> float:
     times = [point["time"] for point in event["evals"]] + [when for _, _, when in event["train"]]
-    return min(times)
+    return float(min(times))
 
 
 def milliseconds(seconds: float) -> int:

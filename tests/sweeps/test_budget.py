@@ -147,7 +147,9 @@ def test_hours_in_which_the_driver_was_stopped_are_not_searched(
     limited: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("sweeps.driver.schedule.spending.awake", lambda: Awake(longest=10.0, clock=lambda: now[0]))
+    monkeypatch.setattr(
+        "sweeps.driver.schedule.spending.awake", lambda: Awake(longest=10.0, clock=lambda: now[0])
+    )
     agenda = agenda_of(limited("budget.wall=100"))
     first = taken(agenda)
     now[0] += 36_000  # Ctrl-Z, and fg in the morning

@@ -152,7 +152,9 @@ def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: 
 
 def test_no_room_for_a_state(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps.worker.trial, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("tli.training.saver.disk_space_problems", lambda *_: [Problem("here", "too little", "more")])
+    monkeypatch.setattr(
+        "tli.training.saver.disk_space_problems", lambda *_: [Problem("here", "too little", "more")]
+    )
     outcome = ended(spec).outcome
     assert outcome is not None
     checkpoints = Folders(spec.root, spec.name).checkpoints(1)

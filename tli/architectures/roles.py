@@ -97,9 +97,10 @@ class Side:
     def units(self, tensor: Tensor) -> Iterator[tuple[Unit, Tensor]]:
         """The parts of a tensor, each as a matrix with a row for a unit."""
         moved = tensor.movedim(self.axis, 0)
-        for part, count, piece in zip(
-            self.parts, self.counts, moved.split([n * self.width for n in self.counts]), strict=True
-        ):
+        import torch
+
+        pieces = torch.split(moved, [n * self.width for n in self.counts])
+        for part, count, piece in zip(self.parts, self.counts, pieces, strict=True):
             yield part, piece.reshape(count, -1)
 
     def ordered(self, tensor: Tensor, orders: Orders) -> Tensor:

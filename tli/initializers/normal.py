@@ -82,7 +82,8 @@ class Rough:
         out = np.empty(chosen.size, np.float32)
         transform(chosen.reshape(-1), out, Room(chosen.size // 2))
         cosines, sines = out.reshape(-1, 2, half).swapaxes(0, 1).reshape(2, -1)[:, : len(places)]
-        return np.where(within < half, cosines, sines) + np.float32(0)
+        drawn: np.ndarray = np.where(within < half, cosines, sines) + np.float32(0)
+        return drawn
 
 
 def rough_normals(seed: int, count: int) -> Iterator[Rough]:

@@ -114,7 +114,8 @@ def _basis(name: str, layers: list[int], read: Read) -> Tensor | None:
         sample = matrix[:, :: -(-matrix.shape[1] // _SAMPLED)]
         total = sample @ sample.T if total is None else total.addmm_(sample, sample.T)
     assert total is not None, "there are layers to learn from"
-    return torch.linalg.eigh(total).eigenvectors[:, -_DIRECTIONS:].contiguous()
+    vectors: Tensor = torch.linalg.eigh(total).eigenvectors
+    return vectors[:, -_DIRECTIONS:].contiguous()
 
 
 def _map(basis: Tensor | None, name: str, layers: list[int], read: Read) -> Tensor:
@@ -134,7 +135,8 @@ def _map(basis: Tensor | None, name: str, layers: list[int], read: Read) -> Tens
     if not ridge > 0 or not ridge.isfinite():  # nothing but zeros, or numbers that are none
         return torch.zeros(products.shape)
     squares.diagonal().add_(ridge)
-    return torch.linalg.solve(squares, products.T).T.float().contiguous()
+    solved: Tensor = torch.linalg.solve(squares, products.T)
+    return solved.T.float().contiguous()
 
 
 def _triples(

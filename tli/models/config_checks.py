@@ -132,7 +132,7 @@ def _runs(value: Any) -> bool:
         return False
     if not all(_texts(kinds) and _count(times) for kinds, times in value):
         return False
-    return sum(len(kinds) * times for kinds, times in value) <= MOST
+    return bool(sum(len(kinds) * times for kinds, times in value) <= MOST)
 
 
 def _mapping(value: Any) -> bool:

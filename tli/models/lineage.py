@@ -52,7 +52,7 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(Problem(str(folder), f"no {FILE}", expected))
     try:
-        value = read_json(path, _LARGEST)
+        value: dict[str, Any] = read_json(path, _LARGEST)
     except (OSError, ValueError) as error:
         reason = f"no JSON ({reason_of(error)})"
         raise CheckpointError(Problem(str(path), reason, expected)) from None

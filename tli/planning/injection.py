@@ -7,20 +7,26 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard, get_args
 
 from tli.errors import Problem
 from tli.planning.experts import Experts, expert_problems
 
-METHODS = ("tli", "dus", "stack", "repeat", "moe", "none")
-INITS = ("copy", "identity", "damped", "mean", "slerp", "aligned", "predicted", "random")
-PLACES = ("end", "start", "middle")
-SOURCES = ("previous", "next", "both")
-RULES = ("1/n", "1/sqrt(n)")  # residual scales that follow from how often a layer stands in the new stack
-IDENTITIES = ("zero-output", "zero-gain")
+Method = Literal["tli", "dus", "stack", "repeat", "moe", "none"]
+Init = Literal["copy", "identity", "damped", "mean", "slerp", "aligned", "predicted", "random"]
+Place = Literal["end", "start", "middle"]
+Origin = Literal["previous", "next", "both"]
+Rule = Literal["1/n", "1/sqrt(n)"]  # residual scales by how often a layer stands in the new stack
+Identity = Literal["zero-output", "zero-gain"]
+METHODS: tuple[Method, ...] = get_args(Method)
+INITS: tuple[Init, ...] = get_args(Init)
+PLACES: tuple[Place, ...] = get_args(Place)
+SOURCES: tuple[Origin, ...] = get_args(Origin)
+RULES: tuple[Rule, ...] = get_args(Rule)
+IDENTITIES: tuple[Identity, ...] = get_args(Identity)
 
 # The first weights that the papers of a method use, where the user names none.
-_USUAL_INIT = {"tli": "identity", "dus": "copy", "stack": "copy", "repeat": "copy"}
+_USUAL_INIT: dict[str, Init] = {"tli": "identity", "dus": "copy", "stack": "copy", "repeat": "copy"}
 _USUAL_SCALE = {"identity": 0.0, "damped": 0.5}
 _USUAL_EXPERTS = 8
 # Which settings a method reads, besides those of first weights.
@@ -74,20 +80,20 @@ class Injection:
     experts   the feed-forward parts become experts after the layers were injected, when it has a count
     """
 
-    method: str = "tli"
+    method: Method = "tli"
     k: int | None = 4
-    place: str = "end"
+    place: Place = "end"
     layers: str | None = None
     after: str | None = None
     least_important_sets: int | None = None
     block: int = 1
     m: int | None = None
     g: int = 2
-    init: str | None = None
-    scale: float | str | None = None
-    source: str = "previous"
+    init: Init | None = None
+    scale: float | Rule | None = None
+    source: Origin = "previous"
     noise: float = 0.0
-    identity: str = "zero-output"
+    identity: Identity = "zero-output"
     experts: Experts = field(default_factory=Experts)
 
     @classmethod

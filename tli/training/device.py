@@ -33,7 +33,7 @@ def device_answers() -> bool:
     """
     import torch
 
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # torch's
         return True
     try:
         torch.cuda.synchronize()
@@ -47,5 +47,5 @@ def release() -> None:
     import torch
 
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # torch's
         torch.cuda.empty_cache()

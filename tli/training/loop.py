@@ -156,9 +156,9 @@ class Training:
             group["lr"] = group["peak"] * share
         rows = torch.from_numpy(self.batches[self.step]).to(next(self.model.parameters()).device)
         total = 0.0
-        for part in rows.split(self._micro_batch // self.batches.sequence_length):
+        for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):
             loss = token_losses(self.model, part, self.recipe.precision).mean() * (len(part) / len(rows))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call] # torch's
             total += float(loss.detach())
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from tli.errors import Problem
 
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-SCHEDULES = ("linear", "cosine", "constant")
-TRAINED = ("all", "injected")
-PRECISIONS = ("fp32", "bf16")
+Schedule = Literal["linear", "cosine", "constant"]
+Trained = Literal["all", "injected"]
+Precision = Literal["fp32", "bf16"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+TRAINED: tuple[Trained, ...] = get_args(Trained)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,11 @@ class Recipe:
     batch_tokens: int = 2048
     micro_batch_tokens: int | None = None
     warmup: float = 0.1
-    schedule: str = "linear"
+    schedule: Schedule = "linear"
     weight_decay: float = 0.0
     clip: float | None = 1.0
-    train: str = "all"
-    precision: str = "fp32"
+    train: Trained = "all"
+    precision: Precision = "fp32"
 
     @property
     def steps(self) -> int:

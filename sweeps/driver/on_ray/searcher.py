@@ -22,7 +22,7 @@ from sweeps.driver.schedule.agenda import Agenda, Idle
 from sweeps.records import METRIC, Assignment, Cause, Outcome, Point, State
 
 
-class AgendaSearcher(Searcher):
+class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
     """Hands Tune the agenda's assignments, and the agenda the way they ended."""
 
     def __init__(
@@ -113,7 +113,7 @@ class AgendaSearcher(Searcher):
         """Nothing: the ledger is the memory."""
 
 
-class AgendaScheduler(FIFOScheduler):
+class AgendaScheduler(FIFOScheduler):  # type: ignore[misc] # Ray is untyped
     """Asks the agenda, after every report, whether to go on."""
 
     def __init__(self, searcher: AgendaSearcher, slots: int) -> None:
@@ -146,7 +146,7 @@ class AgendaScheduler(FIFOScheduler):
     ) -> str:
         """Stop or go on."""
         stop = self._searcher.report(trial.trial_id, result)
-        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_complete(
         self,

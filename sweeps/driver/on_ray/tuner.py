@@ -44,7 +44,7 @@ _KILL_SECONDS = 60.0  # for a process to start on the worker's node and do it
 _LOOKED_EVERY = 2.0  # seconds between two looks at the driver's own node
 
 
-class SlotTrainable(tune.Trainable):
+class SlotTrainable(tune.Trainable):  # type: ignore[misc] # Ray is untyped
     """A worker's slot in Tune's words. The process stays; `reset_config` is the next trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -240,7 +240,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
             watch.stop()
 
 
-class Listening(tune.Callback):
+class Listening(tune.Callback):  # type: ignore[misc] # Ray is untyped
     """Tells the watch each time that Tune comes round to the workers' reports."""
 
     def __init__(self, watch: StallMonitor) -> None:
@@ -256,7 +256,7 @@ class Listening(tune.Callback):
         self._watch.listens()
 
 
-class OwnNode(tune.Callback):
+class OwnNode(tune.Callback):  # type: ignore[misc] # Ray is untyped
     """Ends the run when Ray has declared the driver's node dead, some seconds after its raylet died.
 
     Tune takes the workers that died with it for lost and asks for new ones, which no machine will start.

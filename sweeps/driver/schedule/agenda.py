@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
@@ -249,7 +250,7 @@ class Agenda:
         self._on_change(self.records(), self.phase)
 
 
-def control_settings(baseline: dict) -> dict:
+def control_settings(baseline: Mapping[str, Any]) -> dict[str, Any]:
     """The baseline without injection: the original model, all of it trained on the same tokens."""
     injection = {**baseline["injection"], "method": "none"}
     return {**baseline, "injection": injection, "recipe": {**baseline["recipe"], "train": "all"}}

@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import ParamSpec, TypeVar, cast
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
@@ -20,6 +20,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sweeps.clock import awake
 from sweeps.errors import SweepError
 from sweeps.wording import masked
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
 _LONGEST_WAIT = 2.0
 # What a server says, in part, that answers and will not have us: waiting mends none of it.
@@ -61,21 +64,22 @@ def as_sweep_error() -> Iterator[None]:
         raise _unanswered(reason) from None
 
 
-def retry_while_unavailable(call: Callable[..., Any]) -> Callable[..., Any]:
-    """A call of a storage that is repeated until the store answers, and was the same all along.
+def retry_while_unavailable(call: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """A call of a storage, its first argument, repeated until the store answers, and was the same all along.
 
     Raises:
         SweepError: it has not, for the storage's `patience`.
     """
 
     @functools.wraps(call)
-    def ask(storage: ServerStorage | FileStorage, *given: Any, **named: Any) -> Any:
+    def ask(*given: Given.args, **named: Given.kwargs) -> Answer:
+        storage = cast("ServerStorage | FileStorage", given[0])
         clock, wait = awake(), 0.1  # a driver that was stopped meanwhile has not waited
         started = clock()
         while True:
             seen = storage.seen()
             try:
-                answer = call(storage, *given, **named)
+                answer = call(*given, **named)
                 if seen is None or storage.seen() in (None, seen):
                     return answer
             except (StorageInternalError, DBAPIError) as error:
