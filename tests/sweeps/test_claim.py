@@ -110,8 +110,8 @@ def test_two_stores_over_one_folder_get_their_own_back(write_spec: Any, silent: 
 
 
 def test_an_owner_is_a_study_a_trial_and_all_that_was_trained() -> None:
-    given: dict[str, Any] = {"identity": "a", "number": 1, "request": "r", "settings": {"x": 1}, "steps": 4}
-    others = [{"identity": "b"}, {"number": 2}, {"request": "s"}, {"settings": {"x": 2}}, {"steps": 5}]
+    given: dict[str, Any] = {"study_uuid": "a", "number": 1, "request": "r", "settings": {"x": 1}, "steps": 4}
+    others = [{"study_uuid": "b"}, {"number": 2}, {"request": "s"}, {"settings": {"x": 2}}, {"steps": 5}]
     owners = {owner_of(**{**given, **other}) for other in [{}, *others]}
     assert len(owners) == 1 + len(others)
     assert owner_of(**given).startswith("a/1/")
@@ -240,7 +240,7 @@ def test_what_is_replaced_is_the_link_and_not_its_target(tmp_path: Path) -> None
     assignment = Assignment("a", 3, 1, Role.SEARCH, {}, 1, (1,), token="t")
     folders.make(folders.trial(3))
     aside = f".spec.json.tmp-{os.getpid()}"
-    for link in (folders.spec, folders.sweep / aside, folders.recalled(3, 1)):
+    for link in (folders.spec, folders.sweep / aside, folders.stop_request(3, 1)):
         link.symlink_to(home / "file")
     folders.write_spec({"name": "a"})
     folders.request_stop(assignment)
