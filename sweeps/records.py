@@ -125,28 +125,79 @@ class Assignment:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """All that the ledger knows of one trial."""
+    """All that the ledger knows of one trial.
+
+    Attributes
+    ----------
+    number : int
+        Of the trial in its study, from 0.
+    role : Role
+        Why it exists: control, baseline, search, replicate, or not run here.
+    state : State
+        WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
+    params : mapping
+        What was searched, by dotted path; empty for the control.
+    settings : mapping
+        The whole ``trial:`` section it ran with.
+    seed : int
+        Of its batches and of all that is drawn.
+    steps : int
+        Optimizer steps of its budget.
+    losses : mapping of int to float
+        Held-out loss by step, nats per token.
+    value : float or None
+        The objective, of COMPLETE trials only.
+    reason : str or None
+        Why it was stopped or failed.
+    replicate_of : int or None
+        The trial whose settings it has, under another seed.
+    attempt : int
+        The number of its execution, from 1.
+    retries : mapping of str to int
+        Ends without a result, by cause.
+    micro_batch_tokens : int or None
+        In place of the recipe's, once the device's memory was too small.
+    seconds : float or None
+        Of training steps.
+    tokens : int or None
+        Trained on so far.
+    flops : float or None
+        Spent on that.
+    started, finished : float or None
+        Wall clock, seconds since the epoch.
+    request : str or None
+        The key under which this sweep made or took it.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> control, baseline = sweeps.find("mine").records[:2]
+    >>> str(control.role), baseline.settings["injection"]["k"]
+    ('control', 2)
+    >>> baseline.loss == baseline.losses[baseline.steps] == baseline.value
+    True
+    """
 
     number: int
     role: Role
     state: State
-    params: Mapping[str, Any]  # what was searched, by dotted path; empty for the control
-    settings: Mapping[str, Any]  # the whole `trial:` section it ran with
+    params: Mapping[str, Any]
+    settings: Mapping[str, Any]
     seed: int
-    steps: int  # of its budget
-    losses: Mapping[int, float] = field(default_factory=dict)  # held-out loss by step
-    value: float | None = None  # the objective, of COMPLETE trials only
-    reason: str | None = None  # why it was stopped or failed
+    steps: int
+    losses: Mapping[int, float] = field(default_factory=dict)
+    value: float | None = None
+    reason: str | None = None
     replicate_of: int | None = None
     attempt: int = 1
-    retries: Mapping[str, int] = field(default_factory=dict)  # ends without a result, by cause
-    micro_batch_tokens: int | None = None  # in place of the recipe's
-    seconds: float | None = None  # of training
+    retries: Mapping[str, int] = field(default_factory=dict)
+    micro_batch_tokens: int | None = None
+    seconds: float | None = None
     tokens: int | None = None
     flops: float | None = None
-    started: float | None = None  # wall clock, seconds since the epoch
+    started: float | None = None
     finished: float | None = None
-    request: str | None = None  # the key under which this sweep made or took it
+    request: str | None = None
 
     @property
     def ours(self) -> bool:

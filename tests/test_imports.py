@@ -45,7 +45,6 @@ TLI = {
         "tli/checkpoint",
         "tli/architectures",
         "tli/models",
-        "tli/data",
         "tli/growth",
     },
     "tli/builtin": {"tli/models", "tli/data", "tli/training"},
@@ -108,6 +107,7 @@ ONLY_IN = {
     "optuna_dashboard": {"sweeps/ui"},
     "uvicorn": {"sweeps/ui"},
     "starlette": {"sweeps/ui"},
+    "pandas": {"sweeps/results"},
     "pydantic": {"sweeps/spec"},
     "yaml": {"sweeps/spec"},
     "rich": {"sweeps/report"},
@@ -158,6 +158,7 @@ class Import:
         return self.module.partition(".")[0]
 
 
+@cache
 def sources() -> list[Path]:
     return sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
 

@@ -95,13 +95,12 @@ def test_what_is_shown_of_tli_and_of_a_spec_of_ones_own(checkout: Path) -> None:
     """The parts that need no sweep; the whole README is the slow test."""
     shown = snippets()
     (commands,) = (block for language, block in shown if language == "sh" and block.startswith("tli "))
-    (library,) = (
-        block for language, block in shown if language == "python" and "tli.growth.in_memory" in block
-    )
+    (library,) = (block for language, block in shown if language == "python" and "tli.upscale" in block)
     (sweeps,) = (block for language, block in shown if language == "sh" and "mine.yaml" in block)
     quick = "\n".join(line for line in commands.splitlines() if not line.startswith("tli verify"))
     run("sh", f"export PATH={Path(sys.prefix) / 'bin'}:$PATH\n{quick}")
-    run("python", f"{library}\nassert deeper.config.num_hidden_layers == 13")
+    without = "\n".join(line for line in library.splitlines() if "quickstart" not in line)
+    run("python", f"{without}\nassert deeper.config.num_hidden_layers == 13")
     own = [line for line in sweeps.splitlines() if re.match(r"sed|sweeps validate", line)]
     assert len(own) == 2
     done = run("sh", "\n".join([f"export PATH={Path(sys.prefix) / 'bin'}:$PATH", *own]))

@@ -228,7 +228,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
         return {canonicalize_name(Requirement(line).name) for each in lists for line in each}
 
     core = names(project["dependencies"], extras[EXTRA])
-    declared = {"tli": core, "sweeps": core | names(extras["sweeps"])}
+    declared = {"tli": core, "sweeps": core | names(extras["sweeps"], extras["dataframe"])}
     called = {"yaml": "pyyaml"}
     imported = {
         (package, top)

@@ -16,7 +16,14 @@ _PLACED = re.compile(r"(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)(?: (?P<path>.
 class Problem:
     """One mistake in what the user gave: where it is, what stands there, what belongs there, how to mend it.
 
-    `where` is a place to go to: a file, `file:line:column`, a dotted setting, an option.
+    Attributes
+    ----------
+    where : str
+        A place to go to: a file, `file:line:column`, a dotted setting, an option.
+    got, expected : str
+        What stands there, and what belongs there.
+    remedy : str
+        What to try; empty where nothing is known.
     """
 
     where: str
@@ -47,7 +54,24 @@ class TliError(Exception):
 
 
 class InputError(TliError, ValueError):
-    """The user's mistake: all problems found, one a line. Commands end with exit code 2 and no traceback."""
+    """The user's mistake, with all problems found, one a line; a ``ValueError``, too.
+
+    Commands end with exit code 2 and no traceback.
+
+    Attributes
+    ----------
+    problems : tuple of Problem
+        Each with ``where``, ``got``, ``expected`` and ``remedy``, all texts; the last may be empty.
+
+    Examples
+    --------
+    >>> import tli
+    >>> try:
+    ...     tli.plan(8, k=9, init="idenity")
+    ... except tli.InputError as error:
+    ...     [(problem.where, problem.remedy) for problem in error.problems]
+    [('injection.init', 'identity'), ('injection.k', '8')]
+    """
 
     def __init__(self, *problems: Problem) -> None:
         assert problems, "an InputError names at least one problem"

@@ -24,7 +24,7 @@ from tli.growth.on_disk import growth_problems
 from tli.models import base as bases
 from tli.models.base import Base
 from tli.models.quantised import training_problems
-from tli.planning.injection import injection_problems
+from tli.planning.checks import injection_problems
 
 _TOKEN_BYTES = 4  # of a token file, at most
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from sweeps.spec import Range, Spec
 from tli.growth.cost import Cost, cost
 from tli.models.base import Base
-from tli.planning.injection import METHODS, Injection, injection_problems
+from tli.planning.checks import injection_problems
+from tli.planning.injection import METHODS, Injection
 from tli.planning.plan import Plan, plan_for
 
 T = TypeVar("T")

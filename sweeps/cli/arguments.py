@@ -108,6 +108,17 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     status = command("status", "show every trial of a sweep", "sweeps status quickstart")
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")
     best = command("best", "show the best configuration and what it is better than", "sweeps best quickstart")
+    results = command(
+        "results",
+        "print every trial, or every measurement, for a program or a spreadsheet",
+        "sweeps results quickstart --csv > trials.csv\n  sweeps results quickstart --curves --json",
+    )
+    results.add_argument(
+        "--csv",
+        action="store_true",
+        help="RFC 4180, empty where missing; a text that a spreadsheet would run begins with an apostrophe",
+    )
+    results.add_argument("--curves", action="store_true", help="one row a held-out measurement, not a trial")
     compare = command(
         "compare",
         "compare trials at equal steps, tokens, FLOPs and seconds",
@@ -148,11 +159,11 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
     )
     resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
-    for each in (resume, status, best, export, ui, sync):
+    for each in (resume, status, best, results, export, ui, sync):
         each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
-    for each in (resume, status, best, compare, export, ui, sync, doctor):
+    for each in (resume, status, best, results, compare, export, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, compare, export, sync, doctor):
+    for each in (resume, status, listed, best, results, compare, export, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 

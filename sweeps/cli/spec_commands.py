@@ -74,13 +74,15 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    extend = options.extend or any(text.startswith("budget.") for text in options.set or ())
+    from sweeps.spec.source import name_budget
+
+    extend = options.extend or name_budget(options.set or ())
     # With settings of the command line over it, the file alone means another sweep.
     return _run_spec(_spec(options), options, None if options.set else options.spec, extend=extend)
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from sweeps.results.sweep import resumed
+    from sweeps.results.finding import resumed
     from sweeps.spec import LIMITS
 
     given = {name: getattr(options, name) for name in ("trials", *LIMITS)}
@@ -177,7 +179,7 @@ def _trial(options: argparse.Namespace) -> int:
 
 def _spec_or_sweep(options: argparse.Namespace) -> Spec:
     """A spec with the command line's settings over it; without any, the name of a sweep will do too."""
-    from sweeps.results.sweep import named
+    from sweeps.results.finding import named
     from sweeps.spec import load_spec
 
     if options.set:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.cli.output import Command, print_json, print_text
+from tli.errors import InputError, Problem
 from tli.terminal import printable
 
 
@@ -71,6 +72,23 @@ def _best(options: argparse.Namespace) -> int:
     return 0 if verdict.best is not None else 1
 
 
+def _results(options: argparse.Namespace) -> int:
+    from sweeps.report.delimited import csv_text
+    from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, plain
+
+    if options.csv == options.json:
+        got = "both --csv and --json" if options.csv else "neither --csv nor --json"
+        raise InputError(Problem("results", got, "one of them", f"sweeps results {options.name} --csv"))
+    sweep = _find(options)
+    rows = [plain(row) for row in (sweep.curve_rows() if options.curves else sweep.rows())]
+    if options.json:
+        print_json({"name": sweep.spec.name, "curves" if options.curves else "trials": rows})
+    else:
+        columns = rows[0] if rows else CURVE_COLUMNS if options.curves else TRIAL_COLUMNS
+        print(csv_text(rows, list(columns)), end="")
+    return 0
+
+
 def _compare(options: argparse.Namespace) -> int:
     from sweeps.report.comparison import comparison_text
     from sweeps.results.compare import compare
@@ -84,10 +102,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from sweeps.results.export import export
-
     sweep = _find(options)
-    number = export(sweep, options.out, number=options.trial)
+    number = sweep.export(options.out, trial=options.trial)
     progress = _told_progress(sweep, options)
     loss = next(record.value for record in sweep.records if record.number == number)
     if options.json:
@@ -154,7 +170,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _find(options: argparse.Namespace) -> Any:
-    from sweeps.results.sweep import find
+    from sweeps.results.finding import find
 
     return find(options.name, runs=options.runs, study=options.study)
 
@@ -179,6 +195,7 @@ OF_SWEEPS: Mapping[str, Command] = {
     "status": _status,
     "list": _list,
     "best": _best,
+    "results": _results,
     "compare": _compare,
     "export": _export,
     "ui": _ui,

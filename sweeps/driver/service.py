@@ -2,67 +2,94 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Literal, get_args
 
 from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.schedule.spending import going_on, raised
-from sweeps.errors import Problem, SweepError
+from sweeps.driver.tokenising import Tokenising
+from sweeps.driver.watchers import Quiet, Watcher
+from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ownership import claimed
 from sweeps.records import Role, TrialRecord
 from sweeps.results.selection import control_of, finalists
 from sweeps.results.sweep import Sweep
-from sweeps.spec import Spec
+from sweeps.spec import Spec, load_spec
+from sweeps.spec.source import Overrides, name_budget
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
-from sweeps.wording import formatted, masked
+from sweeps.wording import formatted, nearest
 from sweeps.worker.trial import for_workers
-
-if TYPE_CHECKING:
-    from tli.data.tokenise import Progress
-    from tli.models.base import Base
 
 _COMPARED_WITH = (Role.CONTROL, Role.BASELINE)  # whose models are kept as the finalists' are
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
 
 
-class Watcher(Protocol):
-    """Shows a sweep while it runs: the live table, plain lines, or nothing."""
-
-    def update(self, records: Sequence[TrialRecord], phase: str) -> None:
-        """Something changed."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should know."""
-
-    def progress(self, what: str, amount: str, share: float | None) -> None:
-        """Work before the first trial goes on: how much is done, and which share of it if that is known."""
+Runner = Literal["ray", "inline"]
 
 
 def run(
-    spec: Spec, watcher: Watcher, *, runner: str = "ray", address: str | None = None, extend: bool = False
+    spec: Spec | str | os.PathLike[str],
+    watcher: Watcher | None = None,
+    *,
+    overrides: Overrides = (),
+    runs: str | os.PathLike[str] | None = None,
+    runner: Runner = "ray",
+    address: str | None = None,
+    extend: bool = False,
 ) -> Sweep:
-    """Run a sweep, or what is left of it, to the end.
+    """Run a sweep, or what is left of it, to the end; the same call again goes on where it was stopped.
 
-    Args:
-        spec: what to run; its study decides whether this is a beginning or a resume.
-        watcher: told of every change.
-        runner: `ray`, or `inline` for one trial at a time in this process.
-        address: of a Ray cluster; None starts one on this machine.
-        extend: allow a larger budget than the study has.
+    As the command `sweeps run`. A study that exists already is gone on with where its spec is the same, and
+    refused where it is another.
 
-    Raises:
-        InputError: whatever is wrong, before anything is reserved or written.
-        LedgerHeldError: another process drives this sweep.
-        KeyboardInterrupt: stopped by hand; the same command goes on.
+    Parameters
+    ----------
+    spec : Spec, str or path-like
+        A spec, a YAML file, or the name of a packaged one.
+    watcher : Watcher, optional
+        Sees every change. Where left out nothing is printed; notes go to the logger ``sweeps`` at INFO.
+    overrides, runs : optional
+        Settings over those of the file, and the folder of all results, as for `load_spec`; none beside a
+        `Spec`. A budget among them extends the study's.
+    runner : {"ray", "inline"}
+        ``inline`` runs one trial at a time in this process.
+    address : str, optional
+        Of a Ray cluster; where left out, one is started on this machine.
+    extend : bool, default False
+        Allow a larger budget than the study has.
+
+    Returns
+    -------
+    Sweep
+        With its answer, its trials and its models.
+
+    Raises
+    ------
+    InputError
+        With every problem, before anything is reserved or written.
+    LedgerHeldError
+        Another process drives this sweep.
+    KeyboardInterrupt
+        Stopped by hand; nothing is lost.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> sweep = sweeps.run("mine.yaml", runner="inline")
+    >>> sweep.ledger.finished
+    True
     """
     from sweeps.checks.preflight import check
 
+    watcher = Quiet() if watcher is None else watcher
+    extend = extend or name_budget(overrides)
+    spec = _read(spec, overrides, runs, runner)
     at_once = 1 if runner == "inline" else None
     checked = check(
         spec, cluster=address, at_once=at_once, study=lambda given: study_problems(given, extend=extend)
@@ -77,7 +104,7 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(folders.driver_lock())
         working = for_workers(spec, checked.base.revision)
-        text = stack.enter_context(_Tokenising(working, checked.base, watcher))
+        text = stack.enter_context(Tokenising(working, checked.base, watcher))
         cluster = stack.enter_context(ExitStack())
         parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
         # Made while the cluster started; text that will not do ends it here.
@@ -118,6 +145,37 @@ def run(
 
 
 # -- inside ---------------------------------------------------------------------------------------
+
+
+def _read(
+    spec: Spec | str | os.PathLike[str],
+    overrides: Overrides,
+    runs: str | os.PathLike[str] | None,
+    runner: str,
+) -> Spec:
+    """The spec itself, or what stands under its name; problems of how it is run go with those in it."""
+    problems, runners = [], get_args(Runner)
+    if runner not in runners:
+        problems.append(
+            Problem("runner", repr(runner), f"one of {', '.join(runners)}", nearest(runner, runners) or "")
+        )
+    if isinstance(spec, Spec):
+        given = {"overrides": overrides or None, "runs": runs}
+        expected = "none beside a Spec, which has all settings"
+        problems += [
+            Problem(name, formatted(str(value)), expected, f"sweeps.load_spec with {name}")
+            for name, value in given.items()
+            if value is not None
+        ]
+    else:
+        try:
+            spec = load_spec(spec, overrides=overrides, runs=runs)
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(*problems)
+    assert isinstance(spec, Spec), "one that could not be read is a problem"
+    return spec
 
 
 def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
@@ -161,54 +219,6 @@ def _stored(spec: Spec) -> Spec | None:
         return None
     refuse_foreign(storage, spec.name)
     return stored_spec(storage, spec.name)
-
-
-class _Tokenising:
-    """The token files, made in a thread while the cluster starts; not finished where the sweep is stopped."""
-
-    def __init__(self, spec: Spec, base: Base, watcher: Watcher) -> None:
-        """Begin: spec with absolute paths."""
-        self._spec, self._base, self._watcher = spec, base, watcher
-        self._stopped = False
-        self._thread = ThreadPoolExecutor(1)
-        self._made = self._thread.submit(self._make)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped = True
-        self._thread.shutdown()
-
-    def digest(self) -> str:
-        """What tells the text from another, once it is made."""
-        return self._made.result()
-
-    def _make(self) -> str:
-        """Make the token files, if they are not there, and see that they hold a batch and a held-out window.
-
-        Here and not in a worker, so that text that will not do ends the command before it is in the ledger.
-        """
-        from tli.data.batches import open_tokens, tokens_ready
-
-        spec, data = self._spec, self._spec.data.to_tli()
-        cache = Folders(spec.root, spec.name).tokens
-        if not tokens_ready(data, self._base, cache):
-            self._watcher.note(f"tokenising {masked(data.source)}, once")
-        tokens = open_tokens(data, self._base, cache, on_progress=self._show)
-        tokens.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
-        batch = spec.trial.recipe.batch_tokens
-        tokens.batches(sequence_length=data.sequence_length, batch_tokens=batch, seed=spec.trial.seed)
-        return tokens.digest
-
-    def _show(self, now: Progress) -> None:
-        if self._stopped:
-            raise _StoppedError
-        self._watcher.progress("tokenising", f"{now.tokens:,} tokens", now.share)
-
-
-class _StoppedError(Exception):
-    """Ends the making of token files that are not waited for any more."""
 
 
 class _cluster:  # noqa: N801 - used as a context manager only

@@ -10,7 +10,7 @@ from sweeps.driver.schedule.agenda import control_settings
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
-from sweeps.results.sweep import NoSweepError, found
+from sweeps.results.finding import NoSweepError, found
 from sweeps.spec import Spec
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 

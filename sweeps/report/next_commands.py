@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from sweeps.records import Role, State
-from sweeps.results.selection import Verdict
+from sweeps.results.verdict import Verdict
 
 
 def next_commands(

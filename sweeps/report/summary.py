@@ -11,8 +11,8 @@ from typing import Any
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.next_commands import next_commands
 from sweeps.results.paired import Candidate, Difference
-from sweeps.results.selection import Ending, Verdict, finalists
-from sweeps.results.unfinished import none_complete
+from sweeps.results.selection import finalists
+from sweeps.results.verdict import Ending, Verdict, none_complete
 from sweeps.text import WIDTH, bullets, indented, join, pairs, section, table
 
 ENDINGS_SHOWN = 12

@@ -6,6 +6,7 @@ and always the control of each sweep. Their curves come from disk, the rest from
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.records import State, TrialRecord
 from sweeps.results.equal_cost import Comparison, Curve, Entry, compared, finite_part
+from sweeps.results.finding import find
 from sweeps.results.labels import grown
 from sweeps.results.selection import control_of, verdict
-from sweeps.results.sweep import Sweep, find
-from sweeps.results.unfinished import none_complete, progress_of
+from sweeps.results.sweep import Sweep
+from sweeps.results.unfinished import progress_of
+from sweeps.results.verdict import none_complete
 from sweeps.spec.equivalence import value_at
 from sweeps.spec.faults import nearest_setting, settings_below
 from sweeps.spec.model import CATALOGUE
@@ -32,25 +35,51 @@ _ONE_TRIAL = re.compile(r"(?P<sweep>.+):(?P<number>\d{1,9})")
 
 
 def compare(
-    references: Sequence[str], *, by: str | None = None, runs: str | None = None, study: str | None = None
+    references: Sequence[str | os.PathLike[str]] | str,
+    *,
+    by: str | None = None,
+    runs: str | os.PathLike[str] | None = None,
+    study: str | None = None,
 ) -> Comparison:
-    """Put trials side by side.
+    """Put trials side by side, at equal steps, tokens, FLOPs and seconds of training.
 
-    Args:
-        references: sweeps by name or spec file, or one trial of one, as `quickstart:7`.
-        by: dotted path of a setting: the best trial of each of its values, in place of the one best. By
-            default what the sweep has finalists of each value of, or its method where that is searched.
-        runs: the artifacts folder; `runs` by default.
-        study: the store of all studies, where it is not the one that each spec was kept with.
+    Parameters
+    ----------
+    references : sequence of str or path-like
+        Sweeps by name or spec file, or one trial of one, as ``quickstart:7``.
+    by : str, optional
+        Dotted path of a setting: the best trial of each of its values, in place of the one best. Where left
+        out, what the sweep has finalists of each value of, or its method where that is searched.
+    runs : str or path-like, optional
+        The artifacts folder; ``runs`` where left out.
+    study : str, optional
+        The store of all studies, where it is not the one that each spec was kept with.
 
-    Raises:
-        SpecError: a sweep or trial that is not there, has no curve yet, or whose losses are not comparable.
+    Returns
+    -------
+    Comparison
+        Losses (nats per token) of each entry at equal amounts, with differences from its control.
+
+    Raises
+    ------
+    InputError
+        A sweep or trial that is not there, has no curve yet, or whose losses are not comparable.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> comparison = sweeps.compare(["mine"])
+    >>> "mine" in str(comparison.to_json())
+    True
     """
+    given = [references] if isinstance(references, str) else [os.fspath(each) for each in references]
+    if not given:
+        raise SpecError(Problem("references", "no sweep", "one or more", '["quickstart"]'))
     _refuse_unknown(by)
     picked: dict[str, Entry] = {}
     sweeps: dict[str, Sweep] = {}
     problems: list[Problem] = []
-    for reference in references:
+    for reference in given:
         try:
             sweep, found = _entries(reference, by, runs, study)
         except SpecError as error:
@@ -80,7 +109,7 @@ def _refuse_unknown(by: str | None) -> None:
 
 
 def _entries(
-    reference: str, by: str | None, runs: str | None, study: str | None
+    reference: str, by: str | None, runs: str | os.PathLike[str] | None, study: str | None
 ) -> tuple[Sweep, list[Entry]]:
     """The sweep of a reference, and what of it is compared: its control, and what was asked for."""
     one = None if Path(reference).is_file() else _ONE_TRIAL.fullmatch(reference)

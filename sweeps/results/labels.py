@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweeps.records import Role, TrialRecord
-from tli.planning.injection import Injection, injection_problems
+from tli.planning.checks import injection_problems
+from tli.planning.injection import Injection
 
 
 def configuration(record: TrialRecord) -> str:

@@ -11,8 +11,8 @@ from sweeps.checks import stores
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger import look
 from sweeps.records import TrialRecord
+from sweeps.results.finding import find, names_under
 from sweeps.results.kept import is_file
-from sweeps.results.sweep import find, names_under
 from sweeps.wording import masked
 
 

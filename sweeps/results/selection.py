@@ -7,18 +7,17 @@ what upscaling is compared with, and never a finalist.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.bootstrap import chances
 from sweeps.results.caveats import caveats
 from sweeps.results.paired import Candidate, Difference, difference
+from sweeps.results.verdict import Ending, Verdict
 from sweeps.spec.equivalence import key, value_at
 
 __all__ = [
@@ -31,56 +30,6 @@ __all__ = [
     "replicates_due",
     "verdict",
 ]
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How one trial ended that is not simply complete."""
-
-    number: int
-    role: Role
-    step: int
-    steps: int
-    loss: float | None
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer of a sweep so far. `best` is what `sweeps best` shows and `sweeps export` hands over."""
-
-    finalists: tuple[Candidate, ...]  # the winner first
-    control: Candidate | None
-    baseline: Candidate | None
-    best: int | None  # the cheapest of the winner and those tied with it
-    winner: int | None  # lowest mean loss over the seeds that the finalists share
-    tied: tuple[int, ...]  # finalists whose difference from the winner is not settled
-    counts: Mapping[str, int]  # by state, of trials that this sweep runs; replicates left out
-    replicates: Mapping[str, int]  # by state
-    others: Mapping[str, int]  # by state, of trials that were not run here
-    stopped: tuple[Ending, ...]
-    failed: tuple[Ending, ...]  # replicates too
-    warnings: tuple[str, ...]  # what to know before believing it
-
-    @property
-    def chosen(self) -> Candidate | None:
-        """The contender that `best` names."""
-        return next((finalist for finalist in self.finalists if finalist.number == self.best), None)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; never a NaN."""
-        candidates = {
-            "finalists": [_candidate_json(finalist) for finalist in self.finalists],
-            "control": _candidate_json(self.control) if self.control else None,
-            "baseline": _candidate_json(self.baseline) if self.baseline else None,
-        }
-        plain = asdict(replace(self, finalists=(), control=None, baseline=None))
-        value: dict[str, Any] = json.loads(json.dumps(plain | candidates, allow_nan=False, default=str))
-        return value
-
-
-def _candidate_json(candidate: Candidate) -> dict[str, Any]:
-    return {**asdict(candidate), "mean": candidate.mean}
 
 
 def finalists(

@@ -1,51 +1,78 @@
-"""A sweep that was run: found by name or spec, read, resumed."""
+"""A sweep that can be looked at: its trials, its answer, and where everything of it lies."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from sweeps import addresses
-from sweeps.checks import stores
 from sweeps.checks.data import amount_notes
+from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
-from sweeps.ownership import is_set_aside
-from sweeps.records import TrialRecord
-from sweeps.results.kept import is_file, kept_file, kept_spec, unasked_study, unasked_tracking
-from sweeps.results.selection import Verdict, verdict
-from sweeps.spec import COMPARED, Spec, load_spec, packaged
-from sweeps.spec.address_checks import address_faults
-from sweeps.spec.settings import StorageSettings, TrackingSettings
-from sweeps.wording import masked
+from sweeps.ledger import Ledger
+from sweeps.records import State, TrialRecord
+from sweeps.results.selection import verdict
+from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
+from sweeps.results.verdict import Verdict, none_complete
+from sweeps.spec import Spec
 from tli.data.batches import token_counts
 from tli.errors import CheckpointError
 from tli.models.lineage import read_lineage
+from tli.places import expanded
 
-
-class NoSweepError(SpecError):
-    """Nothing was run under this name, or not here."""
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that can be looked at: its spec, its places, its ledger."""
+    """A sweep that can be looked at: its trials, its answer, its models. Got by `run` and `find`.
+
+    Attributes
+    ----------
+    spec : Spec
+        What it compares, from its study, and what it runs on now.
+    folders : Folders
+        Where everything of it lies on disk.
+    ledger : Ledger
+        Its Optuna study, read when it is asked.
+    kept : bool
+        Whether the spec is the one that lay beside the results, which others may have made.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> sweep = sweeps.find("mine")
+    >>> sweep.spec.name, sweep.records[0].role.value
+    ('mine', 'control')
+    """
 
     spec: Spec
     folders: Folders
     ledger: Ledger
-    kept: bool = False  # whether the spec is the one that lay beside the results, which others may have made
+    kept: bool = False
 
     @property
     def records(self) -> list[TrialRecord]:
-        """Every trial."""
+        """Every trial in the study, by number; those that other programs added, too."""
         return self.ledger.trials()
 
     def model_of(self, record: TrialRecord) -> Path | None:
-        """The folder of the model that a trial trained; None where none was kept, or another's was."""
+        """Where the model lies that a trial trained.
+
+        Parameters
+        ----------
+        record : TrialRecord
+            Of this sweep.
+
+        Returns
+        -------
+        Path or None
+            Its folder; None where none was kept, or another's was.
+        """
         folder = self.folders.model_dir(record.number, record.attempt)
         try:
             kept = read_lineage(folder)
@@ -58,8 +85,151 @@ class Sweep:
         """The answer so far."""
         return self.answer(self.records)
 
+    def export(self, out: str | os.PathLike[str], *, trial: int | None = None) -> int:
+        """Copy the best trial's model, or a trial's, to a new folder that plain transformers loads.
+
+        Parameters
+        ----------
+        out : str or path-like
+            Where the model goes; it must not exist yet.
+        trial : int, optional
+            This trial instead of the best.
+
+        Returns
+        -------
+        int
+            The number of the trial.
+
+        Raises
+        ------
+        InputError
+            The trial does not exist, did not complete, or its weights were not kept or are not those that
+            were written; or `out` exists.
+        """
+        from tli.training.export import copy_model
+
+        out, records = expanded(os.fspath(out), "out"), {record.number: record for record in self.records}
+        answer = self.answer(list(records.values()))
+        chosen = answer.best if trial is None else trial
+        if chosen is None or chosen not in records:
+            name = self.spec.name
+            got = none_complete(answer) if chosen is None else f"trial {chosen}, which is not there"
+            remedy = f"sweeps status {name}{', which has the reasons' * (chosen is None)}"
+            raise SpecError(Problem(f"sweep {name}", got, "a complete trial", remedy))
+        record = records[chosen]
+        source = self.model_of(record)
+        if source is None:
+            raise SpecError(_no_weights(self, records, chosen, out))
+        facts = {
+            "heldout_loss": record.value,
+            "initial_loss": record.initial_loss,
+            "verdict": answer.to_json(),
+        }
+        copy_model(source, out, lineage=facts)
+        return chosen
+
+    def rows(self) -> list[Row]:
+        """What `to_dataframe` shows, without pandas.
+
+        Returns
+        -------
+        list of dict
+            One a trial, all with the same keys: numbers, texts, and moments in UTC; None where missing.
+        """
+        records = self.records
+        return trial_rows(records, self.answer(records))
+
+    def curve_rows(self) -> list[Row]:
+        """What `curves` shows, without pandas.
+
+        Returns
+        -------
+        list of dict
+            One a measurement, all with the same keys.
+        """
+        records = self.records
+        found = {
+            record.number: read_curve(self.folders.trial(record.number) / CURVE, self.ledger.owner(record))
+            for record in records
+            if record.ours
+        }
+        return curve_rows(records, found)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Every trial, one row each, by number.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns, in this order; what a trial does not have is missing:
+
+            - ``number``, ``role`` (control, baseline, search, replicate, or not run here) and ``state``
+              (WAITING, RUNNING, COMPLETE, PRUNED for one that was stopped early, FAIL)
+            - ``loss``, the latest held-out loss, at ``step``, and ``initial_loss``, before the first step;
+              nats per token
+            - ``finalist``; ``rank``, from 1, its place among the finalists by mean over seeds; ``best``,
+              whether it is the one that `export` hands over
+            - ``replicate_of``, the number of the trial whose settings it has, and ``seed``
+            - ``step`` of ``steps``: optimizer steps with a measurement, and in the budget
+            - ``tokens``, ``flops`` and ``seconds`` of training so far; steps alone, without evaluation
+            - ``attempt``, from 1; ``started`` and ``finished``, in UTC; ``reason`` of an early end
+            - its settings by dotted path, as ``injection.k`` and ``recipe.learning_rate``
+
+        Raises
+        ------
+        InputError
+            pandas is not installed.
+
+        Examples
+        --------
+        >>> import sweeps
+        >>> table = sweeps.find("mine").to_dataframe()
+        >>> list(table.columns[:4])
+        ['number', 'role', 'state', 'loss']
+        >>> bool((table["injection.k"] >= 1).all())
+        True
+        """
+        return frame(self.rows(), TRIAL_COLUMNS)
+
+    def curves(self) -> pd.DataFrame:
+        """Every held-out measurement of every trial, one row each, by trial and step.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``trial`` and ``step`` (0: before training); ``tokens``, ``flops`` and ``seconds`` of training up
+            to there; ``eval_loss``, held out, and ``train_loss``, the mean over the steps since the
+            measurement before, in nats per token; ``time`` of the measurement, in UTC. A measurement whose
+            curve is no longer on disk has its loss alone.
+
+        Raises
+        ------
+        InputError
+            pandas is not installed.
+
+        Examples
+        --------
+        >>> import sweeps
+        >>> curves = sweeps.find("mine").curves()
+        >>> last = curves.groupby("trial").last()
+        >>> bool((last["tokens"] > 0).all())
+        True
+        """
+        return frame(self.curve_rows(), CURVE_COLUMNS)
+
     def answer(self, records: Sequence[TrialRecord]) -> Verdict:
-        """The answer if these were all trials, as they were at some time."""
+        """The answer if these were all trials, as they were at some time.
+
+        Parameters
+        ----------
+        records : sequence of TrialRecord
+            Of this sweep.
+
+        Returns
+        -------
+        Verdict
+            As `verdict` gives it for all trials.
+        """
         wanted = self.spec.finalists
         found = verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per, depth=self.ledger.depth)
         return replace(found, warnings=(*found.warnings, *self._text_notes()))
@@ -82,152 +252,6 @@ class Sweep:
         )
 
 
-def find(reference: str, *, runs: str | None = None, study: str | None = None) -> Sweep:
-    """A sweep that was run: by its name under the runs folder, or by its spec file.
-
-    What is compared, and the budget, come from the study; what it runs on (stores, folders, resources) from
-    what was named here, as that may have moved since.
-
-    Args:
-        reference: a name, or a spec file.
-        runs: the artifacts folder; `runs` by default.
-        study: the study's URL, where it is not the one that the spec was kept with.
-
-    Raises:
-        NoSweepError: there is no such sweep.
-        SpecError: it cannot be read.
-    """
-    where = "--study" if study else None
-    sweep = found(named(reference, runs=runs, study=study), reference, where=where)
-    return replace(sweep, kept=is_file(kept_file(reference, runs)))
-
-
-def named(reference: str, *, runs: str | None = None, study: str | None = None) -> Spec:
-    """The spec that a name or a file stands for: as it was kept beside its results, or as it is written.
-
-    Raises:
-        NoSweepError: there is neither.
-        SpecError: it cannot be read, one of the options cannot be used, or only a kept spec names the server
-            of its study.
-    """
-    root = Path(runs or "runs")
-    kept = kept_file(reference, runs)
-    if is_file(kept):
-        spec = kept_spec(kept, root)
-        if study is None and (unasked := unasked_study(spec)):
-            raise SpecError(unasked)
-    elif is_file(Path(reference)) or reference in packaged():
-        spec = load_spec(reference, runs=runs)
-    elif root.exists() and not root.is_dir():
-        raise SpecError(Problem("--runs", f"{str(root)!r}, a file", "the folder of all results"))
-    else:
-        raise NoSweepError(Problem(reference or "NAME", f"no sweep in {root}", _known(root), "sweeps list"))
-    if study is None:
-        return spec
-    storage = spec.storage.model_copy(update={"study": study})
-    fault = next(address_faults(storage, None), None)
-    if fault is not None:
-        raise SpecError(Problem("--study", fault.got, fault.expected, fault.remedy))
-    return spec.model_copy(update={"storage": storage})
-
-
-def _tracked(spec: Spec, uri: str | None) -> Spec:
-    if uri is None:
-        return spec
-    if addresses.without_masks(uri) != uri:
-        got = f"{uri!r}, without its password"
-        raise SpecError(Problem("--tracking", got, "the whole address", "--tracking with the whole address"))
-    tracking = TrackingSettings(uri=uri)
-    fault = next(address_faults(StorageSettings(), tracking), None)
-    if fault is not None:
-        raise SpecError(Problem("--tracking", fault.got, fault.expected, fault.remedy))
-    return spec.model_copy(update={"tracking": tracking})
-
-
-def found(spec: Spec, reference: str | None = None, *, where: str | None = None) -> Sweep:
-    """The sweep of a spec that names its stores.
-
-    Args:
-        spec: of the sweep.
-        reference: what the user calls it; its name when left out.
-        where: the option that the study's address came from; its place in the spec when left out.
-
-    Raises:
-        NoSweepError: it was not run.
-        SpecError: its study cannot be read.
-    """
-    url, where = spec.study_url, where or spec.where("storage.study")
-    run = f"sweeps run {reference or spec.name}"
-    if not addresses.may_exist(url):
-        raise NoSweepError(
-            Problem(spec.name, f"no study at {addresses.file_of(url)}", "a sweep that was run", run)
-        )
-    if (
-        addresses.without_masks(url) != url
-    ):  # copied from a message: PostgreSQL's client may have the password
-        url = addresses.without_masks(url)
-        storage = spec.storage.model_copy(update={"study": url})
-        spec = spec.model_copy(update={"storage": storage})
-    if problems := list(stores.store(url, where, table="studies", written=False)):
-        raise SpecError(*problems)
-    with stores.readable(url, where):
-        store = look(url)
-        if store is None or stored_spec(store, spec.name) is None:
-            if store is not None:
-                refuse_foreign(store, spec.name)
-            got = f"no study of this name in {masked(url)}"
-            raise NoSweepError(Problem(spec.name, got, "a sweep that was run", run))
-        ledger = Ledger.read(url, spec.name)
-    carried = {field: getattr(ledger.spec, field) for field in (*COMPARED, "budget")}
-    return Sweep(spec.model_copy(update=carried), Folders(spec.root, spec.name), ledger)
-
-
-def resumed(
-    reference: str,
-    *,
-    runs: str | None = None,
-    study: str | None = None,
-    tracking: str | None = None,
-    budget: Mapping[str, float] = MappingProxyType({}),
-) -> Spec:
-    """The spec with which a sweep that was run goes on.
-
-    Args:
-        reference: a name, or a spec file.
-        runs: the artifacts folder; `runs` by default.
-        study: the study's URL, where it is not the one that the spec was kept with.
-        tracking: MLflow's address, likewise.
-        budget: its settings that are raised.
-
-    Raises:
-        SpecError: there is no such sweep, its study has another spec than the file, or an address that it
-            needs was kept without its password.
-    """
-    given = _tracked(named(reference, runs=runs, study=study), tracking)
-    sweep = found(given, reference, where="--study" if study else None)
-    sweep = replace(sweep, kept=tracking is None and is_file(kept_file(reference, runs)))
-    problems = spec_conflicts(sweep.ledger.spec, given)
-    uri = given.tracking_uri
-    if sweep.kept and (unasked := unasked_tracking(sweep.spec)):
-        problems.append(unasked)
-    elif uri is not None and addresses.without_masks(uri) != uri:
-        got = f"{masked(uri)!r}, without its password"
-        problems.append(Problem(given.where("tracking.uri"), got, "the whole address", "--tracking URI"))
-    if problems:
-        raise SpecError(*problems)
-    if not budget:
-        return sweep.spec
-    wanted = {**sweep.spec.to_json(), "budget": {**sweep.spec.budget.to_json(), **budget}}
-    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in budget.items())
-    return sweep.spec.model_copy(update={"budget": Spec.from_json(wanted, name=f"{words}:").budget})
-
-
-def names_under(runs: Path) -> list[str]:
-    """The names of the sweeps under a folder, without what was set aside from them."""
-    names = [kept.parent.name for kept in runs.glob("*/spec.json")]
-    return sorted(name for name in names if not is_set_aside(name))
-
-
 def places(sweep: Sweep) -> dict[str, str]:
     """Where everything of a sweep is, for display; passwords masked."""
     spec, root = sweep.spec.to_json(), sweep.folders.artifacts
@@ -243,6 +267,18 @@ def places(sweep: Sweep) -> dict[str, str]:
     return shown
 
 
-def _known(root: Path) -> str:
-    names = names_under(root)
-    return f"one of {', '.join(names)}" if names else "a sweep that was run"
+def _no_weights(sweep: Sweep, records: Mapping[int, TrialRecord], chosen: int, out: Path) -> Problem:
+    held = [str(number) for number, record in records.items() if record.ours and sweep.model_of(record)]
+    state, where = records[chosen].state, f"trial {chosen}"
+    if not records[chosen].ours:
+        got, again = "one that was not run here", f"sweeps status {sweep.spec.name}"
+        return Problem(where, got, f"a trial of this sweep: {', '.join(held) or 'none is kept'}", again)
+    if not state.finished:
+        got, again = f"one that is {state.value.lower()}", f"`sweeps status {sweep.spec.name}`, and waiting"
+        return Problem(where, got, "a complete trial", again)
+    words = {State.PRUNED: "one that was stopped early", State.FAIL: "one that failed"}
+    final = sweep.folders.model_dir(chosen, records[chosen].attempt)
+    lost = "were not kept" if not final.exists() else "in its folder are another study's, or another trial's"
+    got = words.get(state, f"one whose weights {lost}")
+    kept = f"one of the trials that were kept: {', '.join(held) or 'none'}"
+    return Problem(where, got, kept, f"sweeps trial {sweep.spec.name} {chosen} --out {out}, to train it here")

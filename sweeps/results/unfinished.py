@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeps.records import State
-from sweeps.results.selection import Verdict
 
 if TYPE_CHECKING:
     from sweeps.results.sweep import Sweep
@@ -58,17 +57,6 @@ def progress_of(sweep: Sweep, reference: str, runs: str | None = None) -> Progre
         driver=driver,
         go_on=None if finished or driver else command,
     )
-
-
-def none_complete(verdict: Verdict) -> str:
-    """Why a verdict names no best: no trial has ended yet, or how those ended that have."""
-    counts = verdict.counts
-    words = {State.FAIL: "failed", State.PRUNED: "stopped early"}
-    ended = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
-    if counts[State.RUNNING] or counts[State.WAITING] or not ended:
-        return "no complete trial yet"
-    only = sum(counts.values()) == counts[State.FAIL]
-    return f"no complete trial: all {ended[0]}" if only else f"no complete upscaled trial: {', '.join(ended)}"
 
 
 def _ended(counts: Any) -> int:

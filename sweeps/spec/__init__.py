@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.spec.model import COMPARED, Spec, difference
+    from sweeps.spec.differences import difference
+    from sweeps.spec.model import COMPARED, Spec
     from sweeps.spec.ranges import Range
     from sweeps.spec.settings import LIMITS, BudgetSettings, TrialSettings
     from sweeps.spec.source import load_spec, packaged
@@ -31,7 +32,7 @@ __all__ = [
 _MODULES = {
     "COMPARED": "model",
     "Spec": "model",
-    "difference": "model",
+    "difference": "differences",
     "Range": "ranges",
     "LIMITS": "settings",
     "BudgetSettings": "settings",

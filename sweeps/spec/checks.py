@@ -21,7 +21,7 @@ from sweeps.spec.settings import (
 )
 from sweeps.wording import Fault, formatted, masked, nearest
 from tli.places import expanded
-from tli.planning.injection import injection_problems
+from tli.planning.checks import injection_problems
 from tli.training.recipe import recipe_problems
 
 RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders

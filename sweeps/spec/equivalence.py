@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 from tli.errors import InputError
-from tli.planning.injection import Injection, injection_problems
+from tli.planning.checks import injection_problems
+from tli.planning.injection import Injection
 from tli.planning.plan import plan_for
 from tli.training.recipe import Recipe
 

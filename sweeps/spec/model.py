@@ -7,112 +7,78 @@ which may change between two runs of the same command.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from sweeps.addresses import masked_address, url_of
 from sweeps.errors import Problem, SpecError
 from sweeps.spec import address_checks, checks, values
 from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_names
+from sweeps.spec.fields import SpecFields
 from sweeps.spec.ineffective import unread_faults
 from sweeps.spec.ranges import Range, read_range
-from sweeps.spec.settings import (
-    BaseSettings,
-    BudgetSettings,
-    DataSettings,
-    FinalistSettings,
-    ObjectiveSettings,
-    ResourceSettings,
-    RetrySettings,
-    SamplerSettings,
-    Settings,
-    StoppingSettings,
-    StorageSettings,
-    TrackingSettings,
-    TrialSettings,
-    catalogue_of,
-    section,
-    setting,
-)
+from sweeps.spec.settings import catalogue_of
 from sweeps.spec.yaml_source import Source
-from sweeps.wording import Fault, formatted, masked
+from sweeps.wording import Fault
 from tli.places import expanded
-from tli.planning.injection import Injection, with_new_names
+from tli.planning.injection import with_new_names
 
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
 
 
-class Spec(Settings):
-    """One sweep, whole and checked. Made by `load_spec` or `Spec.from_json`."""
+class Spec(SpecFields):
+    """One sweep, whole and checked. Made by `load_spec` or `Spec.from_json`.
 
-    name: str = setting(
-        "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or a digit",
-        example="my-sweep",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-    )
-    base: BaseSettings = section(BaseSettings, {"model": "builtin:tiny-llama"})
-    data: DataSettings = section(DataSettings, {"source": "builtin:stdlib"})
-    trial: TrialSettings = section(TrialSettings)
-    search: dict[str, Range] = Field(
-        {}, description="a mapping from dotted paths in trial to ranges", examples=[None]
-    )
-    objective: ObjectiveSettings = section(ObjectiveSettings)
-    sampler: SamplerSettings = section(SamplerSettings)
-    budget: BudgetSettings = section(BudgetSettings, {"trials": 24})
-    stopping: StoppingSettings = section(StoppingSettings)
-    finalists: FinalistSettings = section(FinalistSettings)
-    resources: ResourceSettings = section(ResourceSettings)
-    retries: RetrySettings = section(RetrySettings)
-    storage: StorageSettings = section(StorageSettings)
-    tracking: TrackingSettings | None = section(TrackingSettings)
+    Attributes
+    ----------
+    name : str
+        Of the sweep, its study and its folder.
+    base, data : settings
+        The model that is upscaled, and the text.
+    trial : settings
+        The baseline, complete: ``injection``, ``recipe`` and ``seed``.
+    search : dict of str to Range
+        Ranges by dotted path in ``trial``.
+    objective, sampler, budget, stopping, finalists : settings
+        What is minimised, what proposes trials, and what ends the search, a trial, and the answer.
+    resources, retries, storage, tracking : settings
+        What a trial gets, how often it is tried again, and where results are kept; tracking may be None.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> spec = sweeps.load_spec("mine.yaml")
+    >>> spec.trial.injection.k, spec.steps
+    (2, 8)
+    >>> sweeps.Spec.from_json(spec.to_json()) == spec
+    True
+    """
 
     _source: Source | None = PrivateAttr(None)
 
     def where(self, path: str) -> str:
-        """Where a dotted path was written, for messages: `file:line:column path` as far as it is known."""
+        """Where a setting was written, for messages.
+
+        Parameters
+        ----------
+        path : str
+            Dotted, from the root.
+
+        Returns
+        -------
+        str
+            ``file:line:column path`` as far as it is known.
+        """
         return self._source.where(path) if self._source else path
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Spec) and self.__dict__ == other.__dict__  # not where it was written
 
     __hash__ = None  # type: ignore[assignment]
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of every trial."""
-        return self.trial.to_recipe().steps
-
-    @property
-    def grace_step(self) -> int:
-        """The first step at which the stopping rule may give a trial up."""
-        return max(1, math.ceil(self.stopping.grace * self.steps))
-
-    @property
-    def replicates(self) -> int:
-        """Most runs on top of the budget: finalists, control and baseline under further seeds."""
-        return (self.most_finalists + 2) * (self.finalists.seeds - 1)
-
-    @property
-    def most_finalists(self) -> int:
-        """As many as there may be, of all values together; the original model is none."""
-        per, top = self.finalists.per, self.finalists.top
-        if per is None:
-            return top
-        method = self.search.get("injection.method")
-        methods = set(method.ends if method else (self.trial.injection.method,)) - {"none"}
-        section, _, name = per.partition(".")
-        # Of methods that do not read the setting, the best are a group of their own.
-        idle = section == "injection" and not all(
-            Injection(each).read_by_method(name.partition(".")[0]) for each in methods
-        )
-        values = methods if per == "injection.method" else self.search[per].ends
-        return top * (len(values) + idle)
 
     @property
     def hash(self) -> str:
@@ -138,42 +104,15 @@ class Spec(Settings):
     def _store(self, address: str, file: str) -> str:
         return url_of(self.root / file) if address == "sqlite" else address
 
-    def report_steps(self) -> tuple[int, ...]:
-        """Steps at which the held-out loss is measured, in order.
-
-        0, the powers of two, the stopping rule's grace and the last step; further ones evenly in between
-        wherever a fifth of the budget would pass without a measurement. Evaluation costs about a third of
-        training per token, so there are no more than that.
-        """
-        steps = self.steps
-        marks = {0, self.grace_step, steps}
-        marks.update(2**power for power in range(steps.bit_length()) if 2**power <= steps)
-        widest = max(1, math.ceil(steps / 5))
-        ordered = sorted(marks)
-        for low, high in itertools.pairwise(ordered):
-            parts = math.ceil((high - low) / widest)
-            marks.update(low + round((high - low) * part / parts) for part in range(1, parts))
-        return tuple(sorted(marks))
-
-    def value(self, path: str) -> Any:
-        """The baseline's value at a dotted path in `trial`."""
-        found: Any = self.trial
-        for part in path.split("."):
-            found = getattr(found, part)
-        return found
-
-    def settings_for(self, params: Mapping[str, Any]) -> TrialSettings:
-        """The baseline with dotted paths replaced.
-
-        Raises:
-            SpecError: a path that is no trial setting, or a value that no trial can run with.
-        """
-        return values.settings_for(self.trial, params)
-
     def to_json(self) -> dict[str, Any]:
         """The whole spec as plain JSON values, as it is kept and shown: `***` is where a secret stands.
 
         Only the addresses of the two stores may hold one, see `checks.secret_faults`.
+
+        Returns
+        -------
+        dict
+            With every setting, defaults too.
         """
         plain = self.model_dump(exclude={"search"})
         plain["search"] = {path: wanted.to_json() for path, wanted in self.search.items()}
@@ -186,8 +125,22 @@ class Spec(Settings):
     def from_json(cls, plain: Mapping[str, Any], name: str = "spec.json") -> Self:
         """The inverse of `to_json`, but for masked passwords; also of what an earlier version kept.
 
-        Raises:
-            SpecError: it is no spec, or one that cannot be run.
+        Parameters
+        ----------
+        plain : mapping
+            As `to_json` gives it; what is left out has its default.
+        name : str, default "spec.json"
+            What the messages name as their place.
+
+        Returns
+        -------
+        Spec
+            Whole and checked.
+
+        Raises
+        ------
+        InputError
+            With all problems.
         """
         trial = plain.get("trial")
         if isinstance(trial, dict) and isinstance(settings := trial.get("injection"), dict):
@@ -195,7 +148,13 @@ class Spec(Settings):
         return cls.checked(Source(name, dict(plain)))
 
     def identity(self) -> dict[str, Any]:
-        """All that makes results comparable, and nothing of what they are run on."""
+        """All that makes results comparable, and nothing of what they are run on.
+
+        Returns
+        -------
+        dict
+            As plain JSON values; its digest is `hash`.
+        """
         plain = self.to_json()
         return {name: plain[name] for name in COMPARED}
 
@@ -206,7 +165,23 @@ class Spec(Settings):
 
     @classmethod
     def checked(cls, source: Source) -> Self:
-        """A spec from plain values. Raises one SpecError with every fault, in the order of the file."""
+        """A spec from what was read of a file.
+
+        Parameters
+        ----------
+        source : Source
+            Values, and where each was written.
+
+        Returns
+        -------
+        Spec
+            Whole and checked.
+
+        Raises
+        ------
+        InputError
+            With every fault, in the order of the file.
+        """
         named, odd = without_odd_names(source.values)
         plain, faults, broken = _with_ranges(named)
         faults += odd
@@ -230,31 +205,6 @@ class Spec(Settings):
 
 
 CATALOGUE = catalogue_of(Spec)
-
-
-def difference(old: Spec, new: Spec) -> list[str]:
-    """What keeps two specs from sharing a study: lines `path: old -> new`, none where results compare."""
-    before, after = (dict(_flat(spec.identity())) for spec in (old, new))
-    paths = [*before, *(path for path in after if path not in before)]
-    lines = [(path, before.get(path, "nothing"), after.get(path, "nothing")) for path in paths]
-    return [f"{path}: {one} -> {other}" for path, one, other in lines if one != other]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in settings.items():
-        # A range is one thing: its form and its ends say nothing apart.
-        if isinstance(value, Mapping) and not prefix.startswith("search."):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", _inline(value)
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {_inline(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_inline(each) for each in value) + "]"
-    return masked(value) if isinstance(value, str) else formatted(value)
 
 
 def _with_ranges(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault], list[str]]:

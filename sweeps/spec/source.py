@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +17,7 @@ from sweeps.spec.ranges import KINDS
 from sweeps.spec.yaml_source import Source, parse_value, read_bytes, read_file
 from sweeps.wording import holds_any, masked
 
+Overrides = Mapping[str, Any] | Sequence[str] | str
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -117,18 +120,43 @@ def _put(source: Source, keys: Sequence[str], value: Any, option: str) -> None:
     source.origins[path] = option
 
 
-def load_spec(reference: str, *, overrides: Sequence[str] = (), runs: str | None = None) -> Spec:
+def load_spec(
+    reference: str | os.PathLike[str],
+    *,
+    overrides: Overrides = (),
+    runs: str | os.PathLike[str] | None = None,
+) -> Spec:
     """Read and check a spec: a YAML file, or the name of a packaged one.
 
-    Args:
-        reference: a path, or a name such as `quickstart`.
-        overrides: `dotted.path=value` as given to `--set`; the value is YAML.
-        runs: folder of the artifacts, as given to `--runs`; None keeps the spec's.
+    Parameters
+    ----------
+    reference : str or path-like
+        A file, or a name such as ``quickstart``.
+    overrides : mapping, or sequence of str
+        Settings over those of the file: a mapping of dotted paths to values, or ``dotted.path=value`` as the
+        option ``--set`` takes it.
+    runs : str or path-like, optional
+        Folder of the artifacts, as the option ``--runs``; where left out, the spec's.
 
-    Raises:
-        SpecError: with all problems found, each at its line and column or its option.
+    Returns
+    -------
+    Spec
+        Whole and checked; its base, its text and its stores were not looked at.
+
+    Raises
+    ------
+    InputError
+        With all problems, each at its line and column or its option.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> spec = sweeps.load_spec("quickstart", overrides={"budget.trials": 40})
+    >>> spec.name, spec.budget.trials
+    ('quickstart', 40)
     """
-    source, problems = read_spec(reference, overrides, runs)
+    runs = None if runs is None else os.fspath(runs)
+    source, problems = read_spec(os.fspath(reference), as_options(overrides), runs)
     try:
         spec = Spec.checked(source)
     except SpecError as error:
@@ -136,3 +164,33 @@ def load_spec(reference: str, *, overrides: Sequence[str] = (), runs: str | None
     if problems:
         raise SpecError(*problems)
     return spec
+
+
+def as_options(overrides: Overrides) -> list[str]:
+    """Overrides as the option `--set` takes them, `dotted.path=value`.
+
+    Raises:
+        SpecError: a value of a mapping that YAML has no form of.
+    """
+    if isinstance(overrides, str):
+        return [overrides]
+    problems, options = [], list[str]()
+    if not isinstance(overrides, Mapping):
+        wrong = [each for each in overrides if not isinstance(each, str)]
+        expected = "texts as 'budget.trials=40', or a mapping"
+        problems = [Problem("overrides", repr(each)[:80], expected) for each in wrong]
+        options, overrides = list(overrides), {}
+    for path, value in overrides.items():
+        try:
+            options.append(f"{path}={json.dumps(value, ensure_ascii=False)}")
+        except (TypeError, ValueError):
+            got = f"a value of type {type(value).__name__}"
+            problems.append(Problem(f"overrides: {path}", got, "a number, a text, true, false or null"))
+    if problems:
+        raise SpecError(*problems)
+    return options
+
+
+def name_budget(overrides: Overrides) -> bool:
+    """Whether a setting of the budget is among them: then a larger one than a study has is wanted."""
+    return any(option.lstrip().startswith("budget.") for option in as_options(overrides))

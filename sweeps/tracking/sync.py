@@ -18,8 +18,8 @@ from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.ownership import claimed, refuse_others
 from sweeps.records import Point, Role, State, TrialRecord
 from sweeps.results.kept import unasked_tracking
-from sweeps.results.selection import Verdict
 from sweeps.results.sweep import Sweep
+from sweeps.results.verdict import Verdict
 from sweeps.tracking import LOG, Tracker, Tracking, store_uri, tracking_problems
 from sweeps.tracking.outbox import forget_sent
 from sweeps.tracking.trial_runs import show, show_end

@@ -53,7 +53,7 @@ class WorkerContext:
         self.spec = spec
         self.data = DataSettings(**spec.data.to_json())
         self.base = find(spec.base.model, revision=spec.base.revision, where="base.model")
-        self.model = load_model(self.base.folder, "cuda" if spec.resources.gpus else "cpu")
+        self.model = load_model(self.base, "cuda" if spec.resources.gpus else "cpu")
         self.depth = self.base.facts.depth
         self.tokens = open_tokens(self.data, self.base, Folders(spec.root, spec.name).tokens)
         self.heldout = self.tokens.heldout_windows(

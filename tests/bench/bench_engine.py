@@ -140,7 +140,7 @@ def _plain(spec: Any, folder: Path) -> Side:
 
 def _ours(name: str, changes: list[str], spec: Any) -> Side:
     from sweeps.curve import CURVE, read_curve
-    from sweeps.results.sweep import find
+    from sweeps.results.finding import find
 
     options = [word for change in changes for word in ("--set", change)]
     wall, watched = _timed([sys.executable, "-m", "sweeps", "run", name, *options], Path("ours.log"))

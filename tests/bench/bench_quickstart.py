@@ -36,7 +36,7 @@ def main() -> int:
 
 def _report(spec: str, folder: Path, started: float, wall: float, peak: int) -> None:
     from sweeps.records import Role, State
-    from sweeps.results.sweep import find
+    from sweeps.results.finding import find
 
     sweep = find(spec, runs=str(folder / "runs"))
     records = sweep.records

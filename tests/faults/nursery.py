@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 LOADED = (
-    "sweeps.driver.service", "sweeps.results.sweep", "sweeps.checks.preflight", "sweeps.ledger", "sweeps.driver.inline", "sweeps.worker.trial",
+    "sweeps.driver.service", "sweeps.results.finding", "sweeps.checks.preflight", "sweeps.ledger", "sweeps.driver.inline", "sweeps.worker.trial",
     "sweeps.report.live", "sweeps.report.summary", "sweeps.tracking", "sqlalchemy.dialects.sqlite", "tli.training.loop",
     "tli.growth.on_disk", "tli.models.loading", "tli.training.saver", "tli.training.export", "transformers.models.llama.modeling_llama",
     "optuna.samplers", "optuna.pruners", "psycopg", "sqlalchemy.dialects.postgresql.psycopg",

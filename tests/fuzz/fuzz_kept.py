@@ -30,8 +30,9 @@ from sweeps.records import Assignment, Role
 from sweeps.report.rows import plain
 from sweeps.report.summary import list_text, status_text, summary_text
 from sweeps.results.compare import _named_trial
+from sweeps.results.finding import named
 from sweeps.results.listing import sweeps_in
-from sweeps.results.sweep import Sweep, named
+from sweeps.results.sweep import Sweep
 from sweeps.tracking.batches import batches
 from sweeps.tracking.outbox import EVENTS, SENT, Outbox, read_events, read_sent
 from sweeps.worker.watchdog import hung

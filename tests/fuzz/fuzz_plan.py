@@ -14,17 +14,9 @@ from typing import Any
 
 from tests.fuzz.command import command
 from tli.errors import PlanError
+from tli.planning.checks import injection_problems
 from tli.planning.experts import Experts
-from tli.planning.injection import (
-    IDENTITIES,
-    INITS,
-    METHODS,
-    PLACES,
-    RULES,
-    SOURCES,
-    Injection,
-    injection_problems,
-)
+from tli.planning.injection import IDENTITIES, INITS, METHODS, PLACES, RULES, SOURCES, Injection
 from tli.planning.plan import Plan, plan_for
 
 _NASTY: list[Any] = [

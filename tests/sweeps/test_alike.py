@@ -18,7 +18,8 @@ from sweeps.spec.equivalence import key, replaced, value_at
 from tests.sweeps.conftest import agenda_of
 from tli.growth.in_memory import grow
 from tli.models.loading import load_model
-from tli.planning.injection import Injection, injection_problems
+from tli.planning.checks import injection_problems
+from tli.planning.injection import Injection
 from tli.planning.plan import plan_for
 
 DEPTH = 4

@@ -23,8 +23,9 @@ from sweeps.ledger import Ledger
 from sweeps.ownership import MARK, claimed, is_set_aside, owner_of, refuse_others, study_uuid_in
 from sweeps.records import Assignment, Point, Role
 from sweeps.results.export import export
+from sweeps.results.finding import find
 from sweeps.results.listing import sweeps_in
-from sweeps.results.sweep import Sweep, find
+from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, load_spec
 from sweeps.tracking.outbox import Outbox, open_lock, read_events
 from sweeps.worker.trial import for_workers
@@ -100,12 +101,12 @@ def test_two_stores_over_one_folder_get_their_own_back(write_spec: Any, silent: 
     shutil.rmtree(kept)
     shutil.copytree(back.folders.model_dir(0, 1), kept)
     with pytest.raises(SpecError, match="another trial's"):
-        export(back, tmp_path / "out", number=1)
+        export(back, tmp_path / "out", trial=1)
     lineage = json.loads((kept / "lineage.json").read_text())
     del lineage["owner"]
     (kept / "lineage.json").write_text(json.dumps(lineage))
     with pytest.raises(SpecError):
-        export(back, tmp_path / "out", number=1)
+        export(back, tmp_path / "out", trial=1)
     assert not (tmp_path / "out").exists()
 
 

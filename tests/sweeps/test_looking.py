@@ -25,8 +25,8 @@ from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.ledger import look, open_storage
 from sweeps.ledger.store.storage import engine_of
+from sweeps.results.finding import find
 from sweeps.results.listing import sweeps_in
-from sweeps.results.sweep import find
 from sweeps.spec import load_spec
 from tests.sweeps.conftest import SPEC, Silent, copied
 

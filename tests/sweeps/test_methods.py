@@ -60,7 +60,7 @@ def test_a_sweep_over_methods(write_spec: Any, tiny_model: Any, silent: Any, tmp
         number = found[name].number
         if not (sweep.folders.model_dir(number, 1) / "lineage.json").is_file():
             continue  # models are kept of those that may be asked for
-        export(sweep, out, number=number)
+        export(sweep, out, trial=number)
         assert verify_folder(out, find(str(tiny_model("mistral")))).ok
         loaded = AutoModelForCausalLM.from_pretrained(out)
         with torch.no_grad():

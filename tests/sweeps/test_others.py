@@ -126,7 +126,7 @@ def test_what_is_shown_of_trials_from_elsewhere(
     assert told == [0, 1]
     assert not set(planted.values()) & set(_ranking(sweep.verdict, records))
     with pytest.raises(SpecError, match="not run here"):
-        export(sweep, tmp_path / "out", number=number)
+        export(sweep, tmp_path / "out", trial=number)
     with pytest.raises(SpecError, match="not run here"):
         assignment_of(spec, number)
     monkeypatch.setattr("sweeps.results.compare.find", lambda *_, **__: sweep)

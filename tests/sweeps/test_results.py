@@ -24,8 +24,8 @@ from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.records import State
+from sweeps.results.finding import NoSweepError, find, found, named, resumed
 from sweeps.results.listing import sweeps_in
-from sweeps.results.sweep import NoSweepError, find, found, named, resumed
 from sweeps.spec import load_spec
 from tests.sweeps.conftest import SPEC, Silent, copied
 
@@ -480,7 +480,7 @@ def test_a_fault_of_ours_is_told_without_what_it_quotes(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("could not open postgresql://me:it's s3cret\x1b[2J@host/db")
 
-    monkeypatch.setattr("sweeps.results.listing.find", broken)
+    monkeypatch.setattr("sweeps.results.finding.find", broken)
     assert main(["status", "tiny"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("Traceback")

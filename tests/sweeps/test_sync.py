@@ -25,7 +25,8 @@ from sweeps.driver.service import _Closing, run
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.records import Point, State
-from sweeps.results.sweep import Sweep, find
+from sweeps.results.finding import find
+from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
 from sweeps.tracking import Tracker
 from sweeps.tracking.outbox import EVENTS, SENT, Outbox

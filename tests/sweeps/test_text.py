@@ -17,7 +17,7 @@ import pytest
 from sweeps.__main__ import main
 from sweeps.driver.service import run
 from sweeps.errors import SpecError
-from sweeps.results.sweep import find
+from sweeps.results.finding import find
 from sweeps.spec import load_spec
 from sweeps.worker.trial import WorkerContext, for_workers
 from tests.bench.processes import descendants

@@ -183,7 +183,7 @@ def test_what_is_exported_is_of_the_accepted_attempt(write_spec: Any, silent: An
     (stray / "lineage.json").write_text("{}")
     torn = stray.with_name(".final-3.tmp-1")  # of an attempt that was killed while it wrote
     torn.mkdir()
-    export(sweep, tmp_path / "out", number=1)
+    export(sweep, tmp_path / "out", trial=1)
     assert json.loads((tmp_path / "out" / "lineage.json").read_text())["attempt"] == 1
     run(load_spec(str(write_spec(trials=2))), silent, runner="inline")
     assert not stray.exists()

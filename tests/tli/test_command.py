@@ -215,7 +215,7 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
     assert code == 2
     assert error.splitlines()[-1] == (
         f"error: {out}/lineage.json: base: got '{base}', which cannot be used from here;"
-        " expected the base model; try --base"
+        " expected the base model; try --base FOLDER"
     )
     assert tli("verify", out, "--no-load", "--base", tiny_model("llama"))[0] == 0
 
@@ -231,11 +231,11 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
         (["plan", "--depth", "8", "--init", "idenity"], ["--init: got 'idenity'; expected one of copy, identity, damped, mean, slerp, aligned, predicted, random; try identity"]),
         (["plan", "--depth", "8", "--method", "tly"], ["--method: got 'tly'; expected one of tli, dus, stack, repeat, moe, none; try tli"]),
         (["plan", "--depth", "8", "--m", "2", "--g", "3"], ["--m: got 2; expected none, as the method tli does not read it; try --method dus", "--g: got 3; expected none, as the method tli does not read it; try --method stack"]),
-        (["plan", "--depth", "8", "--k", "2", "--after", "3", "--layers", "0:4"], ["--k: got 2; expected none beside --after, which names every place; try one of them", "--layers: got 0:4; expected none beside --after, which names every place; try one of them"]),
+        (["plan", "--depth", "8", "--k", "2", "--after", "3", "--layers", "0:4"], ["--k: got 2; expected none beside after, which names every place; try one of them", "--layers: got 0:4; expected none beside after, which names every place; try one of them"]),
         (["plan", "--depth", "8", "--sets", "1"], ["--sets is called --least-important-sets now; try tli plan -h"]),
-        (["plan", "--depth", "8", "--least-important-sets", "1"], ["--least-important-sets: got no model; expected one to measure; try naming it in place of --depth"]),
+        (["plan", "--depth", "8", "--least-important-sets", "1"], ["--least-important-sets: got no model; expected one to measure; try naming it"]),
         (["plan", "--depth", "8", "--experts", "1", "--expert-noise", "-1"], ["--experts: got 1; expected at least 2 experts, or null for none; try 8", "--expert-noise: got -1.0; expected a number of at least 0; try 1"]),
-        (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got --k too; expected a plan, or options for one", "none.json: got no JSON (No such file or directory); expected a plan; try tli plan --save"]),
+        (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got k too; expected a plan, or settings for one", "none.json: got no JSON (No such file or directory); expected a plan; try tli plan --save"]),
         (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; try tli -h"]),
         (["families", "qwen33"], ["model_type: got 'qwen33'; expected one that `tli families` lists; try qwen3"]),
         (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect, families); try tli -h"]),

@@ -98,7 +98,7 @@ def test_an_encoder_of_a_slow_tokenizer_travels_by_its_folder(tiny_model: Callab
 KILLED = """
 import sys
 from pathlib import Path
-from tli import encode
+from tli.data import encode
 from tli.models.base import find
 from tli.data.batches import DataSettings, open_tokens
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tli.errors import InputError
 from tli.models.loading import load_model
 from tli.training.evaluate import Evaluation, evaluate, token_losses
 
@@ -71,3 +72,25 @@ def test_readings_of_a_loss() -> None:
     found = Evaluation(loss=2 * math.log(2), tokens=10)
     assert found.perplexity == pytest.approx(4)
     assert found.bits_per_byte(4.0) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.zeros((4,), int),
+        np.zeros((0, 9), int),
+        np.zeros((2, 1), int),
+        np.zeros((2, 9)),
+        np.full((2, 9), 10_000),
+        np.full((2, 9), -1),
+    ],
+)
+def test_windows_that_are_none_of_this_model_are_refused(tiny_model: Tiny, given: np.ndarray) -> None:
+    with pytest.raises(InputError) as caught:
+        evaluate(load_model(tiny_model("llama")), given)
+    assert [problem.where for problem in caught.value.problems] == ["windows"]
+
+
+def test_windows_may_be_a_tensor(tiny_model: Tiny) -> None:
+    ids, model = np.arange(34).reshape(2, 17), load_model(tiny_model("llama"))
+    assert evaluate(model, torch.from_numpy(ids)) == evaluate(model, ids)

@@ -165,7 +165,7 @@ def test_killed_in_the_middle_leaves_no_folder_and_the_next_run_tidies_up(
     written: Path, tmp_path: Path
 ) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom tli import export\n"
+        "import sys, time\nfrom pathlib import Path\nfrom tli.training import export\n"
         "def slow(folder, lineage):\n"
         "    print('written', flush=True)\n"
         "    time.sleep(60)\n"

@@ -19,8 +19,9 @@ from tli.architectures.mixtures import (
     require_mixture,
 )
 from tli.errors import FamilyError, InputError, PlanError
+from tli.planning.checks import injection_problems
 from tli.planning.experts import Experts, expert_problems
-from tli.planning.injection import Injection, injection_problems
+from tli.planning.injection import Injection
 from tli.planning.plan import Plan, plan
 
 # What a config.json says at the least; the rest is left to the class.

@@ -4,14 +4,17 @@ import json
 import math
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tli.errors import PlanError
+from tli.planning.checks import injection_problems
 from tli.planning.experts import Experts
-from tli.planning.injection import INITS, METHODS, PLACES, RULES, SOURCES, Injection, injection_problems
+from tli.planning.injection import INITS, METHODS, PLACES, RULES, SOURCES, Injection
+from tli.planning.keywords import InjectionKeywords
 from tli.planning.plan import Plan, plan, plan_for
 
 depths = st.integers(1, 100)
@@ -324,8 +327,8 @@ def test_residual_scales_by_rule_count_the_sources_layers() -> None:
 
 
 def test_settings_that_say_the_same_are_equal() -> None:
-    same = plan(8, 4, m=3, g=5, experts=Experts(top_k=1), scale=0.3, source="next", init="mean")
-    assert same == plan(8, 4, scale=0.3, init="mean")
+    unread = Injection(m=3, g=5, experts=Experts(top_k=1), scale=0.3, source="next", init="mean")
+    assert plan_for(unread, 8) == plan(8, 4, scale=0.3, init="mean")
     assert plan(8, 4, init="copy", scale=0.3) == plan(8, 4, init="copy")
     assert plan(8, 4) == plan(8, 4, init="identity")
 
@@ -369,7 +372,27 @@ def test_a_depth_that_is_none_is_refused(depth: int) -> None:
 
 
 def test_the_control_does_not_read_k() -> None:
-    assert plan(8, 99, method="none").new_depth == 8
+    assert plan_for(Injection("none", k=99), 8).new_depth == 8
+
+
+def test_a_keyword_that_is_not_read_or_not_known_is_refused() -> None:
+    with pytest.raises(PlanError) as caught:
+        plan(8, 4, method="dus", m=2, g=3, inti="copy", experts=8)  # type: ignore[call-arg, arg-type]
+    told = {problem.where: problem.remedy for problem in caught.value.problems}
+    assert told == {
+        "injection.inti": "init",
+        "injection.experts": "tli.Experts(count=8)",
+        "injection.k": "method=tli",
+        "injection.g": "method=stack",
+    }
+    with pytest.raises(PlanError) as caught:
+        plan(8, 2, after="3")
+    assert [problem.where for problem in caught.value.problems] == ["injection.k"]
+
+
+def test_keywords_are_the_fields_of_an_injection() -> None:
+    assert get_type_hints(InjectionKeywords) == get_type_hints(Injection)
+    assert plan(8) == plan(8, 4)
 
 
 def test_planning_needs_no_torch() -> None:

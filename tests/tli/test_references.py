@@ -186,7 +186,7 @@ class TestSameFiles:
         """Nothing else of the project stands between: plain transformers loads them."""
         self.other(folder, "other.safetensors")
         put(folder / CONFIG, "transformers_weights", "other.safetensors")
-        loaded = load_model(folder).state_dict()
+        loaded = load_model(Base("x", folder)).state_dict()  # not checked again
         name, tensor = next(iter(Base("x", folder).checkpoint.tensors.items()))
         assert not torch.equal(loaded[name], read_tensor(tensor)), "so it has to be refused"
         assert refused(folder) == ["config.json: transformers_weights"]

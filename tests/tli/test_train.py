@@ -202,3 +202,17 @@ def test_what_diverges_is_told_of_and_weights_stay_finite(tiny_model: Tiny) -> N
     fresh.model.load_state_dict(made.model.state_dict())
     with pytest.raises(DivergedError, match="held-out loss is nan at step 0"):
         run(fresh, 0)
+
+
+def test_a_recipe_that_does_not_fit_is_refused_at_once(tiny_model: Tiny) -> None:
+    model, batches = load_model(tiny_model("llama")), Batches(np.arange(105) % 8, 8, 4, 0)
+    with pytest.raises(InputError) as caught:
+        Training(model, recipe(learning_rate=-1.0, batch_tokens=12, train="injected"), batches, HELDOUT)
+    assert [problem.where for problem in caught.value.problems] == [
+        "recipe.learning_rate",
+        "recipe.batch_tokens",
+        "recipe.train",
+    ]
+    with pytest.raises(InputError) as caught:
+        Training(model, recipe(batch_tokens=16), batches, HELDOUT)
+    assert caught.value.problems[0].remedy == "32"

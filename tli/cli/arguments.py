@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
-from typing import Any
+import re
+from dataclasses import fields, replace
+from typing import Any, cast
 
 from tli.cli.console import Parser, path
-from tli.errors import InputError, Problem
+from tli.errors import Problem
+from tli.growth.folders import PlanKeywords
 from tli.models.lineage import FILE
 from tli.planning.experts import Experts
 from tli.planning.injection import IDENTITIES, INITS, METHODS, PLACES, RENAMED, RULES, SOURCES, Injection
@@ -33,42 +35,40 @@ def parser() -> Parser:
     return made
 
 
-def injection_of(options: argparse.Namespace) -> Injection:
-    """The injection that the options describe.
-
-    Raises InputError for options that the method does not read: on a command line they are mistakes.
-    """
-    given = {name: value for name, value in vars(options).items() if name in _SETTINGS and value is not None}
-    experts = {item.name: vars(options)[OPTIONS[f"experts.{item.name}"]] for item in fields(Experts)}
+def settings_of(options: argparse.Namespace) -> PlanKeywords:
+    """What was given of the settings of a plan, as `tli.upscale` takes them."""
+    told = vars(options)
+    given: dict[str, Any] = {name: told[name] for name in _SETTINGS if told[name] is not None}
+    experts = {item.name: told[OPTIONS[f"experts.{item.name}"]] for item in fields(Experts)}
     experts = {name: value for name, value in experts.items() if value is not None}
-    injection = Injection(**given, experts=Experts(**experts))
-    problems = []
-    if injection.method == "tli" and injection.after is not None:
-        problems += [
-            Problem(
-                f"--{name}", str(given[name]), "none beside --after, which names every place", "one of them"
-            )
-            for name in _PLACING
-            if name in given
-        ]
-    if injection.method in METHODS:
-        for name, value in given.items():
-            if not injection.read_by_method(name):
-                readers = [method for method in METHODS if Injection(method).read_by_method(name)]
-                expected = f"none, as the method {injection.method} does not read it"
-                problems.append(Problem(f"--{name}", str(value), expected, f"--method {readers[0]}"))
-    if problems:
-        raise InputError(*problems)
-    return injection
+    if experts:
+        given["experts"] = Experts(**experts)
+    return cast("PlanKeywords", given)
 
 
-_PLACING = (
-    "k",
-    "place",
-    "layers",
-    "least_important_sets",
-)  # settings that say where layers go, as `after` does by itself
-_SETTINGS = tuple(item.name for item in fields(Injection) if item.name != "experts")
+def as_option(problem: Problem, *renamed: str) -> Problem:
+    """A problem as `tli` has it, placed at its option; so is a remedy that names a setting.
+
+    Args:
+        problem: with a setting of an injection, or of anything else.
+        renamed: further places that are options of the same name.
+    """
+    where, remedy = problem.where, problem.remedy
+    if where.startswith("injection."):
+        where = _option(where.removeprefix("injection."))
+    elif where in renamed:
+        where = _option(where)
+    if assigned := _ASSIGNED.fullmatch(remedy):
+        remedy = f"{_option(assigned[1])} {assigned[2]}"
+    return replace(problem, where=where, remedy=remedy)
+
+
+def _option(setting: str) -> str:
+    return f"--{OPTIONS.get(setting, setting)}".replace("_", "-")
+
+
+_ASSIGNED = re.compile(r"(\w+)=(\w+)")  # as `method=dus` in a remedy
+_SETTINGS = (*(item.name for item in fields(Injection) if item.name != "experts"), "text")
 
 
 def _command(commands: _Commands, name: str, text: str, example: str) -> Parser:

@@ -7,6 +7,7 @@ __all__ = [
     "attention_sizes",
     "cost",
     "experts_on_disk",
+    "folders",
     "importance",
     "in_memory",
     "layer_sizes",

@@ -97,4 +97,4 @@ def measure(
     if not count:
         raise DataError(Problem(where, f"{len(ids)} tokens", f"at least {length}, one sequence", "more text"))
     tokens = torch.tensor(ids[: count * length]).reshape(count, length)
-    return layer_changes(model if model is not None else load_model(base.folder), tokens)
+    return layer_changes(model if model is not None else load_model(base), tokens)

@@ -21,12 +21,38 @@ if TYPE_CHECKING:
 
 
 def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedModel:
-    """A new model of the new depth: same type, device and mode, every parameter trainable; and of the same
-    class, or with experts of the matching one (`tli.architectures.mixtures`).
+    """Make a deeper model of one in memory; the given one is left as it is and shares no storage with it.
 
-    `model` is left as it is and shares no storage with the new one. Costs one copy of the weights: nothing is
-    initialised that is then overwritten. `seed` is of all that is drawn. Raises FamilyError for an
-    architecture or a stack that cannot be upscaled so, and PlanError for a plan of another depth.
+    Costs one copy of the weights: nothing is initialised that is then overwritten.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A causal language model.
+    plan : Plan
+        For its number of layers.
+    seed : int, default 0
+        Of all that is drawn: same seed, same weights, and the same as `upscale` writes.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        Of the new depth, same type, device and mode, every parameter trainable; of the same class, or with
+        experts of the matching one (`tli.architectures.mixtures`).
+
+    Raises
+    ------
+    InputError
+        An architecture or a stack that cannot be upscaled so (`FamilyError`), or a plan of another depth
+        (`PlanError`).
+
+    Examples
+    --------
+    >>> import tli
+    >>> model = tli.load_model("my-model/")
+    >>> deeper = tli.grow(model, tli.plan(model.config.num_hidden_layers, k=1, init="copy"))
+    >>> deeper.config.num_hidden_layers
+    8
     """
     if plan.unchanged:
         return _copied(model, plan)

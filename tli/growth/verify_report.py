@@ -12,7 +12,17 @@ from tli.planning.plan import Plan
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `detail` says what was found, or the first difference."""
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    name : str
+        What: base, depth, experts, beside, tensors, finite, and what running shows.
+    ok : bool
+        Whether it is as it should be.
+    detail : str
+        What was found, or the first difference.
+    """
 
     name: str
     ok: bool
@@ -21,7 +31,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of a folder, in the order they were made."""
+    """All checks of a folder, in the order they were made; true where all of them are well.
+
+    Attributes
+    ----------
+    folder : str
+        What was verified.
+    checks : tuple of Check
+        A check that could not be made is one that is not well.
+    """
 
     folder: str
     checks: tuple[Check, ...]
@@ -30,6 +48,9 @@ class Report:
     def ok(self) -> bool:
         """Whether everything is as it should be."""
         return all(check.ok for check in self.checks)
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -111,12 +111,43 @@ def vocabulary_of(config: Mapping[str, Any]) -> Any:
 
 
 def find(
-    model: str, *, revision: str | None = None, allow_remote_code: bool = False, where: str = "model"
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    allow_remote_code: bool = False,
+    where: str = "model",
 ) -> Base:
-    """The base model that `model` names, checked from its headers; downloaded first when it is a hub id.
+    """Find a model and check it from its headers; one of the hub is downloaded first.
 
-    Raises CheckpointError with all problems. A folder comes before a hub id of the same name.
+    Parameters
+    ----------
+    model : str or path-like
+        A folder, a hub id, or ``builtin:tiny-llama``. A folder comes before a hub id of the same name.
+    revision : str, optional
+        Branch, tag or commit of a hub id.
+    allow_remote_code : bool, default False
+        Accept a model whose configuration asks for code of its own; it is not run here.
+    where : str, default "model"
+        What the messages name as the place of `model`.
+
+    Returns
+    -------
+    Base
+        Its folder, configuration and headers; no weight was read.
+
+    Raises
+    ------
+    InputError
+        With every problem: nothing there, pickles, broken headers, code, layers that are missing.
+
+    Examples
+    --------
+    >>> import tli
+    >>> base = tli.find("builtin:tiny-llama")
+    >>> base.facts.depth, base.facts.hidden_size
+    (8, 128)
     """
+    model = os.fspath(model)
     folder = expanded(model, where)
     if model.startswith(BUILTIN):
         folder = _BUILTINS / model.removeprefix(BUILTIN)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tli.errors import CheckpointError, Problem
+from tli.models.base import Base, find
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,13 +27,49 @@ def quieten(threads: int | None = None) -> None:
         torch.set_num_threads(threads)
 
 
-def load_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
-    """The causal language model of a folder, in fp32, in eval mode.
+def load_model(
+    model: str | os.PathLike[str] | Base,
+    device: str = "cpu",
+    *,
+    revision: str | None = None,
+    allow_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a causal language model in float32, in eval mode; from safetensors, and without code of its own.
 
-    Args:
-        folder: a checked folder (`tli.models.base.find`).
-        device: a torch device.
+    Parameters
+    ----------
+    model : str, path-like or Base
+        A folder, a hub id, ``builtin:tiny-llama``, or what `find` found, which is not checked again.
+    device : str, default "cpu"
+        A torch device.
+    revision : str, optional
+        Branch, tag or commit of a hub id.
+    allow_remote_code : bool, default False
+        Accept a model that brings code; it is not run.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        Its parameters are float32, 4 bytes each.
+
+    Raises
+    ------
+    InputError
+        What `find` refuses.
+
+    Examples
+    --------
+    >>> import tli
+    >>> model = tli.load_model("my-model/")
+    >>> str(model.dtype), model.training
+    ('torch.float32', False)
     """
+    if not isinstance(model, Base):
+        model = find(model, revision=revision, allow_remote_code=allow_remote_code)
+    return _loaded(model.folder, device)
+
+
+def _loaded(folder: Path, device: str) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -4,4 +4,4 @@ Promises: a plan that was made can be carried out for its depth, and its JSON gi
 problems come all at once, as PlanError. Never reads a weight, a configuration or a file.
 """
 
-__all__ = ["experts", "injection", "plan", "stack"]
+__all__ = ["checks", "described", "experts", "injection", "keywords", "plan", "stack"]

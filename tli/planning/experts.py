@@ -13,17 +13,36 @@ MOST = 65_536  # experts of a layer: each of them is a few tensors that are list
 
 @dataclass(frozen=True)
 class Experts:
-    """Sparse upcycling (arXiv 2212.05055): every feed-forward part becomes experts behind a new router.
+    """Sparse upcycling [1]_: every feed-forward part becomes experts behind a new router.
 
-    count         experts of a layer, before they are cut finer; null: the model stays dense
-    top_k         experts that a token goes through, before they are cut finer
-    router_scale  deviation of the router's first weights, relative to the model's initialiser. With 0 all
-                  tie, so equal experts stay equal for ever and parts of experts are not chosen together:
-                  then it is refused
-    drop          share of each expert's neurons that are drawn anew (drop-upcycling, arXiv 2502.19261)
-    noise         deviation of normal noise on the experts' matrices, relative to that of each matrix
-    granularity   parts that each expert is cut into along its neurons; top_k grows with it, so that as much
-                  is computed (virtual groups, arXiv 2410.07524)
+    Attributes
+    ----------
+    count : int, optional
+        Experts of a layer, before they are cut finer; where left out, the model stays dense.
+    top_k : int
+        Experts that a token goes through, before they are cut finer.
+    router_scale : float
+        Deviation of the router's first weights, relative to the model's initialiser. With 0 all tie, so equal
+        experts stay equal for ever and parts of experts are not chosen together: then it is refused.
+    drop : float
+        Share of each expert's neurons that are drawn anew, from 0 to 1 (drop-upcycling [2]_).
+    noise : float
+        Deviation of normal noise on the experts' matrices, relative to that of each matrix.
+    granularity : int
+        Parts that each expert is cut into along its neurons; top_k grows with it, so that as much is computed
+        (virtual groups [3]_).
+
+    References
+    ----------
+    .. [1] Sparse Upcycling. arXiv 2212.05055.
+    .. [2] Drop-Upcycling. arXiv 2502.19261.
+    .. [3] Upcycling Large Language Models into Mixture of Experts. arXiv 2410.07524.
+
+    Examples
+    --------
+    >>> import tli
+    >>> print(tli.plan(8, method="moe", experts=tli.Experts(4, top_k=1)))
+    8 layers, none injected; 4 experts, 1 a token
     """
 
     count: int | None = None
@@ -34,7 +53,13 @@ class Experts:
     granularity: int = 1
 
     def resolved(self) -> Experts:
-        """The same with defaults for all that a dense model does not read."""
+        """The same with defaults for all that a dense model does not read.
+
+        Returns
+        -------
+        Experts
+            Equal where two users mean the same.
+        """
         if self.count is None:
             return Experts()
         scale, drop, noise = float(self.router_scale), float(self.drop), float(self.noise)
@@ -46,7 +71,13 @@ class Experts:
         return self.drop == 0 and self.noise == 0
 
     def describe(self) -> str:
-        """A few words for display."""
+        """A few words, as ``8 experts, 2 a token``.
+
+        Returns
+        -------
+        str
+            Of experts that have a count.
+        """
         assert self.count is not None
         text = f"{self.count * self.granularity} experts, {self.top_k * self.granularity} a token"
         if self.granularity > 1:

@@ -1,16 +1,13 @@
-"""How a model is grown, as a user writes it, and everything that can be wrong with that. No torch."""
+"""How a model is grown, as a user writes it. No torch."""
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, Literal, get_args
 
-from tli.errors import Problem
-from tli.planning.experts import Experts, expert_problems
+from tli.planning.experts import Experts
 
 Method = Literal["tli", "dus", "stack", "repeat", "moe", "none"]
 Init = Literal["copy", "identity", "damped", "mean", "slerp", "aligned", "predicted", "random"]
@@ -39,9 +36,8 @@ _READ = {
     "none": (),
 }
 _WEIGHTS = ("init", "scale", "source", "noise", "identity")
-_MOST_TIMES = 100
-_RANGE = re.compile(r"\s*(\d{0,6})\s*:\s*(\d{0,6})\s*")
-_LIST = re.compile(r"\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*")
+RANGE = re.compile(r"\s*(\d{0,6})\s*:\s*(\d{0,6})\s*")
+LIST = re.compile(r"\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*")
 
 
 RENAMED = {"sets": "least_important_sets"}  # what a setting was called in earlier versions
@@ -59,25 +55,58 @@ def with_new_names(value: Mapping[str, Any], renamed: Mapping[str, str] = RENAME
 class Injection:
     """How a model is grown. What a method does not read is left alone, so a sweep may search over methods.
 
-    method    tli: a new layer into every set of `k` layers. dus: two copies of the stack, the last `m` layers
-              of the first and the first `m` of the second dropped (arXiv 2312.15166). stack: the whole stack
-              `g` times (arXiv 2405.15319). repeat: each layer of the range `layers` `g` times in a row.
-              moe: no new layers, but experts. none: the model as it is (the control).
-    k         layers in a set; it need not divide the depth, the last set may be shorter
-    place     where in its set a new layer goes: end, start or middle
-    layers    range `start:stop` of layers, from 0, the last one excluded; either end may be left out
-    after     instead of `k`: the layers, as in `3,7`, that a new one follows
-    least_important_sets  only so many sets get a new layer: those that change the hidden state least
-    block     layers injected together, as one block: for stacks that repeat a pattern of several layers
-    init      first weights of a new layer (`tli.initializers.initial`); null: identity for tli, else copy
-    scale     residual scale: what a new layer adds to the stream is scaled by it. A number from 0 to 1, or
-              1/n or 1/sqrt(n), where the layer's source stands n times in the new stack. copy and identity
-              are its ends and do not read it; null: 0.5 for damped, 1 for the others
-    source    old layer that copy, identity and damped start from: previous, next, or the mean of both
-    noise     deviation of normal noise on the matrices of a new layer, relative to that of each matrix
-    identity  how identity is reached where a norm follows a sublayer: zero-output zeroes what is normed,
-              zero-gain the gain of the norm. Elsewhere both are the same
-    experts   the feed-forward parts become experts after the layers were injected, when it has a count
+    Attributes
+    ----------
+    method : {"tli", "dus", "stack", "repeat", "moe", "none"}
+        tli: a new layer into every set of `k` layers. dus: two copies of the stack, the last `m` layers of
+        the first and the first `m` of the second dropped [1]_. stack: the whole stack `g` times [2]_.
+        repeat: each layer of the range `layers` `g` times in a row. moe: no new layers, but experts. none:
+        the model as it is (the control).
+    k : int
+        Layers in a set; it need not divide the depth, the last set may be shorter.
+    place : {"end", "start", "middle"}
+        Where in its set a new layer goes.
+    layers : str, optional
+        Range ``start:stop`` of layers, from 0, the last one excluded; either end may be left out.
+    after : str, optional
+        Instead of `k`: the layers, as in ``3,7``, that a new one follows.
+    sets : int, optional
+        Only so many sets get a new layer: those whose layers change the hidden state least.
+    block : int
+        Layers injected together, as one block: for stacks that repeat a pattern of several layers.
+    m : int, optional
+        dus: layers dropped from the end of one copy and from the start of the other.
+    g : int
+        stack, repeat: how many times.
+    init : str, optional
+        First weights of a new layer: copy, identity, damped, mean, slerp, aligned, predicted or random
+        (`tli.initializers.initial`). Where left out, identity for tli and copy for the others.
+    scale : float or str, optional
+        Residual scale: what a new layer adds to the stream is scaled by it. A number from 0 to 1, or
+        ``1/n`` or ``1/sqrt(n)``, where the layer's source stands n times in the new stack. copy and identity
+        are its ends and do not read it; where left out, 0.5 for damped and 1 for the others.
+    source : {"previous", "next", "both"}
+        Old layer that copy, identity and damped start from; both: the mean of the two.
+    noise : float
+        Deviation of normal noise on the matrices of a new layer, relative to that of each matrix.
+    identity : {"zero-output", "zero-gain"}
+        How identity is reached where a norm follows a sublayer: zero-output zeroes what is normed, zero-gain
+        the gain of the norm. Elsewhere both are the same.
+    experts : Experts
+        The feed-forward parts become experts after the layers were injected, when it has a count.
+
+    References
+    ----------
+    .. [1] SOLAR 10.7B: depth up-scaling. arXiv 2312.15166.
+    .. [2] Stacking Your Transformers. arXiv 2405.15319.
+
+    Examples
+    --------
+    >>> import tli
+    >>> tli.Injection(k=2).resolved().init
+    'identity'
+    >>> tli.Injection("dus", m=8).resolved().label
+    'dus m=8'
     """
 
     method: Method = "tli"
@@ -98,9 +127,22 @@ class Injection:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Injection:
-        """The inverse of `asdict`; what is left out has its default. Raises TypeError for other names.
+        """The inverse of `dataclasses.asdict`; names of earlier versions, which kept files hold, are taken.
 
-        Names of earlier versions are taken: kept plans, studies and lineages hold them.
+        Parameters
+        ----------
+        value : mapping
+            Fields by name; what is left out has its default.
+
+        Returns
+        -------
+        Injection
+            Not yet checked: `plan` does.
+
+        Raises
+        ------
+        TypeError
+            Other names.
         """
         value = with_new_names(value)
         return cls(**{**value, "experts": Experts(**value.get("experts", {}))})
@@ -113,12 +155,17 @@ class Injection:
     def resolved(self) -> Injection:
         """The same with nothing left to a default that depends on another setting, and with defaults where
         the method reads nothing: what two users mean the same by is equal.
+
+        Returns
+        -------
+        Injection
+            A plan has one of these.
         """
         read = (*_READ[self.method], *(_WEIGHTS if self.deepens else ()))
         unread = {item.name: _DEFAULT[item.name] for item in fields(self) if item.name not in read}
         unread["experts"] = self.experts.resolved() if self.method != "none" else Experts()
         if self.method == "moe":
-            unread["experts"] = _counted(self).resolved()
+            unread["experts"] = counted(self).resolved()
         if self.method != "tli" or self.after is not None:
             unread |= {"k": None, "place": "end", "least_important_sets": None}
             if self.method == "tli":
@@ -153,11 +200,22 @@ class Injection:
         return " ".join(parts)
 
     def read_by_method(self, name: str) -> bool:
-        """Whether a method reads a setting; `experts` and what is about first weights are read by all."""
+        """Whether a method reads a setting; `experts` and what is about first weights are read by all.
+
+        Parameters
+        ----------
+        name : str
+            Of a field.
+
+        Returns
+        -------
+        bool
+            False for an unknown method.
+        """
         return name in ("method", "experts", *_WEIGHTS, *_READ.get(self.method, ()))
 
 
-def _counted(injection: Injection) -> Experts:
+def counted(injection: Injection) -> Experts:
     """The experts, with the usual number where the method is of experts and names none."""
     experts = injection.experts
     usual = injection.method == "moe" and experts.count is None
@@ -171,7 +229,7 @@ def read_range(text: str | None, depth: int) -> tuple[int, int]:
     """`start:stop` within a stack of `depth` layers; all of it for None."""
     if text is None:
         return 0, depth
-    match = _RANGE.fullmatch(text)
+    match = RANGE.fullmatch(text)
     assert match, "a range that is none is a problem, and problems were raised"
     return int(match[1] or 0), int(match[2] or depth)
 
@@ -179,135 +237,3 @@ def read_range(text: str | None, depth: int) -> tuple[int, int]:
 def read_list(text: str) -> list[int]:
     """`3,7` as numbers."""
     return [int(part) for part in text.split(",")]
-
-
-def injection_problems(injection: Injection, depth: int | None, where: str = "injection") -> list[Problem]:
-    """Everything wrong with the settings; what depends on the model is skipped while `depth` is None."""
-    problems = [*_name_problems(injection, where)]
-    method = injection.method
-    if method == "tli" and injection.after is None:
-        problems += _k_problems(injection.k, depth, where)
-        problems += _sets_problems(injection, depth, where)
-    if method == "tli":
-        problems += _after_problems(injection, depth, where)
-        problems += _block_problems(injection.block, depth, where)
-    if method == "repeat" or (method == "tli" and injection.after is None):
-        problems += _range_problems(injection.layers, depth, where)
-    if method in ("stack", "repeat") and (not _whole(injection.g) or not 2 <= injection.g <= _MOST_TIMES):
-        problems.append(Problem(f"{where}.g", repr(injection.g), f"2 to {_MOST_TIMES} times", "2"))
-    if method == "dus":
-        problems += _m_problems(injection.m, depth, where)
-    problems += _weight_problems(injection, where)
-    return problems + expert_problems(_counted(injection), f"{where}.experts")
-
-
-def _name_problems(injection: Injection, where: str) -> Iterator[Problem]:
-    known = {"method": METHODS, "init": INITS, "place": PLACES, "source": SOURCES, "identity": IDENTITIES}
-    for name, names in known.items():
-        value = getattr(injection, name)
-        if value not in names and not (name == "init" and value is None):
-            near = next(iter(difflib.get_close_matches(str(value), names, n=1)), "")
-            yield Problem(f"{where}.{name}", repr(value), f"one of {', '.join(names)}", near)
-
-
-def _k_problems(k: object, depth: int | None, where: str) -> Iterator[Problem]:
-    if not _whole(k):
-        yield Problem(f"{where}.k", repr(k), "a whole number of layers per set", "4")
-    elif k < 1:
-        yield Problem(f"{where}.k", str(k), "at least 1 layer per set", "1")
-    elif depth is not None and k > depth:
-        expected = f"at most {depth}, the model's number of layers"
-        yield Problem(f"{where}.k", str(k), expected, str(depth))
-
-
-def _sets_problems(injection: Injection, depth: int | None, where: str) -> Iterator[Problem]:
-    count, k = injection.least_important_sets, injection.k
-    if count is None:
-        return
-    if not _whole(count) or count < 1:
-        yield Problem(
-            f"{where}.least_important_sets", repr(count), "at least 1 set, or null for all of them", "1"
-        )
-    elif depth is not None and _whole(k) and 1 <= k <= depth and _range_fits(injection.layers, depth):
-        start, stop = read_range(injection.layers, depth)
-        there = -(-(stop - start) // k)
-        if count > there:
-            yield Problem(
-                f"{where}.least_important_sets",
-                str(count),
-                f"at most {there}, the number of sets",
-                str(there),
-            )
-
-
-def _after_problems(injection: Injection, depth: int | None, where: str) -> Iterator[Problem]:
-    text, expected = injection.after, "layers from 0, each once, in order, as in '3,7'"
-    if text is None:
-        return
-    if not isinstance(text, str) or not _LIST.fullmatch(text):
-        yield Problem(f"{where}.after", repr(text), expected, "3,7")
-        return
-    layers = read_list(text)
-    if layers != sorted(set(layers)):
-        remedy = ",".join(map(str, sorted(set(layers))))
-        yield Problem(f"{where}.after", repr(text), expected, remedy)
-    elif depth is not None and layers[-1] >= depth:
-        last = f"at most {depth - 1}, the model's last layer"
-        yield Problem(f"{where}.after", str(layers[-1]), last, str(depth - 1))
-
-
-def _block_problems(block: object, depth: int | None, where: str) -> Iterator[Problem]:
-    if not _whole(block) or block < 1:
-        yield Problem(f"{where}.block", repr(block), "at least 1 layer", "1")
-    elif depth is not None and block > depth:
-        expected = f"at most {depth}, the model's number of layers"
-        yield Problem(f"{where}.block", str(block), expected, str(depth))
-
-
-def _range_problems(text: object, depth: int | None, where: str) -> Iterator[Problem]:
-    if text is None:
-        return
-    expected = "a range of layers from 0, the last one excluded, as in '4:8'"
-    if not isinstance(text, str) or not _RANGE.fullmatch(text):
-        yield Problem(f"{where}.layers", repr(text), expected, "4:8")
-    elif depth is not None and not _range_fits(text, depth):
-        yield Problem(f"{where}.layers", repr(text), f"{expected}, within 0:{depth}", f"{depth // 2}:{depth}")
-    elif (
-        depth is None
-        and (match := _RANGE.fullmatch(text))
-        and match[2]
-        and int(match[1] or 0) >= int(match[2])
-    ):
-        yield Problem(f"{where}.layers", repr(text), expected, "4:8")
-
-
-def _range_fits(text: str | None, depth: int) -> bool:
-    if text is not None and (not isinstance(text, str) or not _RANGE.fullmatch(text)):
-        return False
-    start, stop = read_range(text, depth)
-    return 0 <= start < stop <= depth
-
-
-def _m_problems(m: object, depth: int | None, where: str) -> Iterator[Problem]:
-    if not _whole(m) or m < 0:
-        yield Problem(f"{where}.m", repr(m), "a whole number of layers to drop from each copy", "1")
-    elif depth is not None and 2 * m >= depth:
-        expected = f"below {depth / 2:g}, half the model's layers, or nothing is gained"
-        yield Problem(f"{where}.m", str(m), expected, str(depth // 4))
-
-
-def _weight_problems(injection: Injection, where: str) -> Iterator[Problem]:
-    scale, noise = injection.scale, injection.noise
-    if scale is not None and scale not in RULES and not (_number(scale) and 0 <= scale <= 1):
-        expected = f"a residual scale between 0 and 1, or {' or '.join(RULES)}"
-        yield Problem(f"{where}.scale", repr(scale), expected, "0.5")
-    if not _number(noise) or noise < 0:
-        yield Problem(f"{where}.noise", repr(noise), "a deviation of at least 0", "0.01")
-
-
-def _whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,33 +3,59 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 from tli.errors import PlanError, Problem
+from tli.planning.checks import (
+    LAYERS,
+    depth_problems,
+    form_problems,
+    influence_problems,
+    injection_problems,
+    with_todays_names,
+)
+from tli.planning.described import injection_in_words
 from tli.planning.experts import Experts
-from tli.planning.injection import Injection, injection_problems, read_list, read_range, with_new_names
+from tli.planning.injection import Injection
+from tli.planning.keywords import KeywordsBesideK, injection_from
 from tli.planning.stack import injected_blocks, repeated, sets_of
 
-_MOST_LAYERS = 10_000  # no model has more, and a plan from outside must not fill the memory
 _MADE_OF_TWO = ("mean", "slerp", "aligned", "predicted")  # inits of a new layer from the two beside it
-_LAYERS = ("sources", "injected", "between")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A decided injection. `sources[i]` is the old layer from which layer `i` of the new stack is made;
-    `injected` holds the positions in the new stack of the layers that were not there before, and `between`
-    the two old layers that each of these stands between. `block_influence` is how much every old layer
-    changes the hidden state, where that decided (`tli.growth.importance`).
+    """A decided injection: which old layer each layer of the deeper model is made of.
+
+    Attributes
+    ----------
+    depth : int
+        Layers of the model.
+    injection : Injection
+        The settings it follows from, resolved.
+    sources : tuple of int
+        For each layer of the new stack, the old layer from which it is made; shape [new_depth].
+    injected : tuple of int
+        Positions in the new stack of the layers that were not there before.
+    between : tuple of (int, int)
+        For each of these, the two old layers that it stands between.
+    block_influence : tuple of float, optional
+        How much every old layer changes the hidden state, where that decided (`tli.growth.importance`).
+
+    Examples
+    --------
+    >>> import tli
+    >>> plan = tli.plan(4, k=2, init="mean")
+    >>> plan.new_depth, plan.injected, plan.preserves
+    (6, (2, 5), False)
     """
 
     depth: int
-    injection: Injection  # resolved
+    injection: Injection
     sources: tuple[int, ...]
     injected: tuple[int, ...]
     between: tuple[tuple[int, int], ...]
@@ -68,11 +94,32 @@ class Plan:
 
         At either end there is none on one side, so there it is the outer two: with one layer alone, `mean`
         would be the same model as `copy` and a sweep would try it twice. A single layer has only itself.
+
+        Parameters
+        ----------
+        position : int
+            One of `injected`.
+
+        Returns
+        -------
+        tuple of (int, int)
+            Old layers, the lower first.
         """
         return self._neighbours[position]
 
     def scale(self, position: int) -> float:
-        """Residual scale of the injected layer at `position`."""
+        """Residual scale of an injected layer.
+
+        Parameters
+        ----------
+        position : int
+            One of `injected`.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+        """
         scale = self.injection.scale
         times = self._times[self.sources[position]]
         if isinstance(scale, str):
@@ -113,19 +160,32 @@ class Plan:
         return Counter(self.sources)
 
     def describe(self) -> str:
-        """One sentence for display."""
+        """The plan in one sentence, as `str` gives it.
+
+        Returns
+        -------
+        str
+            As ``8 -> 10 layers: one new layer (identity) after every 4``.
+        """
         if self.unchanged:
             return f"{self.depth} layers, none injected (the control)"
         experts = f"; {self.experts.describe()}" if self.experts else ""
         if not self.injected:
             return f"{self.depth} layers, none injected{experts}"
-        return f"{self.depth} -> {self.new_depth} layers: {_words(self)}{experts}"
+        words = injection_in_words(self.injection, self.depth, self.sets)
+        return f"{self.depth} -> {self.new_depth} layers: {words}{experts}"
 
     def __str__(self) -> str:
         return self.describe()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; `from_json` takes it back."""
+        """The plan as plain JSON values; `from_json` takes it back.
+
+        Returns
+        -------
+        dict
+            What ``tli plan --save`` writes.
+        """
         return {
             "depth": self.depth,
             "new_depth": self.new_depth,
@@ -138,15 +198,33 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], where: str = "plan") -> Plan:
-        """The inverse of `to_json`. Raises PlanError where the lists do not follow from the settings."""
-        value = _with_new_names(value)
-        problems = _form_problems(value, where)
+        """The inverse of `to_json`, also of a plan that an earlier version wrote.
+
+        Parameters
+        ----------
+        value : mapping
+            Plain JSON values.
+        where : str, default "plan"
+            What the messages name as their place.
+
+        Returns
+        -------
+        Plan
+            Of the settings in it.
+
+        Raises
+        ------
+        InputError
+            Another form, or lists that do not follow from the settings.
+        """
+        value = with_todays_names(value)
+        problems = form_problems(value, where)
         if problems:
             raise PlanError(*problems)
         injection = Injection.from_json(value["injection"])
         block_influence = value["block_influence"]
         problems = injection_problems(injection, None, f"{where}.injection")
-        problems += _depth_problems(value["depth"], where) + _block_influence_problems(
+        problems += depth_problems(value["depth"], where) + influence_problems(
             block_influence, value["depth"], where
         )
         if problems:
@@ -155,7 +233,7 @@ class Plan:
             injection, value["depth"], block_influence=block_influence, where=f"{where}.injection"
         )
         expected = decided.to_json()
-        for name in _LAYERS:
+        for name in LAYERS:
             if value[name] != expected[name]:
                 told = f"{expected[name]}, as its depth and settings say"
                 problems.append(Problem(f"{where}.{name}", repr(value[name]), told))
@@ -164,12 +242,37 @@ class Plan:
         return decided
 
 
-def plan(depth: int, k: int | None = None, **settings: Any) -> Plan:
-    """Plan for a model of `depth` layers: `plan(8, 4).sources == (0, 1, 2, 3, 3, 4, 5, 6, 7, 7)`.
+def plan(depth: int, k: int | None = None, **settings: Unpack[KeywordsBesideK]) -> Plan:
+    """Decide which layer of a deeper model comes from where; no weights are read.
 
-    `settings` are the other fields of `Injection`. Raises PlanError with all problems.
+    Parameters
+    ----------
+    depth : int
+        Number of layers of the model.
+    k : int, optional
+        Layers in a set that gets a new one; 4 where a method reads it and it is left out.
+    **settings
+        The other fields of `Injection`, as in ``method="dus", m=8``.
+
+    Returns
+    -------
+    Plan
+        For `grow` and `upscale`.
+
+    Raises
+    ------
+    InputError
+        With every problem: unknown names, settings that the method does not read, values that do not fit.
+
+    Examples
+    --------
+    >>> import tli
+    >>> plan = tli.plan(8, k=4)
+    >>> plan.sources
+    (0, 1, 2, 3, 3, 4, 5, 6, 7, 7)
     """
-    return plan_for(Injection(k=k, **settings), depth)
+    given: dict[str, Any] = {**settings} if k is None else {"k": k, **settings}
+    return plan_for(injection_from(given), depth)
 
 
 def plan_for(
@@ -181,10 +284,9 @@ def plan_for(
 ) -> Plan:
     """As `plan`, from settings. `block_influence` has a number for each layer, and is needed for
     `least_important_sets`.
-
     Raises PlanError with all problems, each placed under `where`.
     """
-    problems = _depth_problems(depth) or injection_problems(injection, depth, where)
+    problems = depth_problems(depth) or injection_problems(injection, depth, where)
     if (
         not problems
         and injection.least_important_sets is not None
@@ -222,86 +324,3 @@ def plan_for(
         between=tuple(pair for _, pair in stack if pair is not None),
         block_influence=measured,
     )
-
-
-def _words(plan: Plan) -> str:
-    injection = plan.injection
-    init = injection.init
-    if injection.method == "dus":
-        m = injection.m
-        cut = f"without the last {m} of the first and the first {m} of the second"
-        return f"two copies of the stack ({init}), {cut}"
-    if injection.method == "stack":
-        return f"the whole stack {injection.g} times ({init})"
-    if injection.method == "repeat":
-        start, stop = read_range(injection.layers, plan.depth)
-        return f"each of layers {start} to {stop - 1} {injection.g} times ({init})"
-    new = "one new layer" if injection.block == 1 else f"a block of {injection.block} new layers"
-    if injection.after is not None:
-        return f"{new} ({init}) after {', '.join(map(str, read_list(injection.after)))}"
-    where = {"end": "after", "start": "before", "middle": "amid"}[injection.place]
-    sets = f"every {injection.k}" if injection.k != 1 else "each"
-    if injection.least_important_sets is not None:
-        sets = (
-            f"the {injection.least_important_sets} sets of {injection.k} that change the hidden state least"
-        )
-    text = f"{new} ({init}) {where} {sets}"
-    if injection.layers is not None:
-        text += f" of layers {injection.layers}"
-    if plan.sets[-1] != injection.k:
-        text += f"; the last set is shorter ({plan.sets[-1]} of {injection.k})"
-    return text
-
-
-def _with_new_names(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A plan of an earlier version as this one writes it."""
-    if not isinstance(value, dict):
-        return value
-    value = with_new_names(value, {"change": "block_influence"})
-    settings = value.get("injection")
-    return {**value, "injection": with_new_names(settings)} if isinstance(settings, dict) else value
-
-
-def _form_problems(value: Mapping[str, Any], where: str) -> list[Problem]:
-    """Whether a plan's JSON has the form that `to_json` gives it."""
-    if not isinstance(value, dict):
-        return [Problem(where, repr(value)[:80], "a plan as `tli plan --json` prints it")]
-    needed = ("depth", "injection", *_LAYERS, "block_influence")
-    missing = [name for name in needed if name not in value]
-    if missing:
-        return [Problem(where, f"no {', '.join(missing)}", "a plan as `tli plan --json` prints it")]
-    problems = []
-    settings = value["injection"]
-    for place, given, kind in (
-        (f"{where}.injection", settings, Injection),
-        (
-            f"{where}.injection.experts",
-            settings.get("experts") if isinstance(settings, dict) else None,
-            Experts,
-        ),
-    ):
-        names = [item.name for item in fields(kind)]
-        if not isinstance(given, dict) or set(given) != set(names):
-            got = ", ".join(given) if isinstance(given, dict) else repr(given)
-            problems.append(Problem(place, got or "nothing", f"a mapping of {', '.join(names)}"))
-    return problems
-
-
-def _depth_problems(depth: object, where: str = "") -> list[Problem]:
-    place = f"{where}.depth" if where else "depth"
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-        return [Problem(place, repr(depth), "a model of at least 1 layer")]
-    if depth > _MOST_LAYERS:
-        return [Problem(place, repr(depth), f"a model of at most {_MOST_LAYERS} layers")]
-    return []
-
-
-def _block_influence_problems(block_influence: object, depth: object, where: str) -> list[Problem]:
-    numbers = isinstance(block_influence, list) and all(
-        type(item) in (int, float) and abs(item) <= sys.float_info.max for item in block_influence
-    )
-    if block_influence is None or (numbers and len(block_influence) == depth):  # type: ignore[arg-type]
-        return []
-    return [
-        Problem(f"{where}.block_influence", repr(block_influence), "a finite number for each layer, or null")
-    ]

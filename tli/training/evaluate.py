@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tli.errors import DataError, Problem
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -16,7 +18,15 @@ TOKENS_AT_ONCE = 4096  # bounds the memory that logits take
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Held-out loss in nats per token, over so many predicted tokens."""
+    """What `evaluate` measured.
+
+    Attributes
+    ----------
+    loss : float
+        Mean cross-entropy, nats per token.
+    tokens : int
+        How many were predicted.
+    """
 
     loss: float
     tokens: int
@@ -51,18 +61,46 @@ def token_losses(model: PreTrainedModel, windows: torch.Tensor, precision: str =
     )
 
 
-def evaluate(model: PreTrainedModel, windows: np.ndarray, *, at_once: int = TOKENS_AT_ONCE) -> Evaluation:
-    """Mean held-out loss of a model, at the precision of its weights however it was trained: losses of
-    different recipes compare, and a written model has the loss that was measured.
+def evaluate(
+    model: PreTrainedModel, windows: np.ndarray | torch.Tensor, *, at_once: int = TOKENS_AT_ONCE
+) -> Evaluation:
+    """Measure the mean loss of a model on token ids.
 
-    Args:
-        model: any causal language model; its mode (train or eval) is kept.
-        windows: token ids, shape [windows, sequence_length + 1].
-        at_once: most tokens that go through the model together, but for one window at least; changes the
-            memory that is needed, and the loss by no more than rounding.
+    At the precision of its weights, however it was trained: losses of different recipes compare, and a
+    written model has the loss that was measured.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Any causal language model; its mode (train or eval) is kept.
+    windows : array or tensor of int
+        Token ids, shape [windows, sequence_length + 1]: each but the first of a window is predicted.
+    at_once : int, default 4096
+        Most tokens that go through the model together, but for one window at least; changes the memory that
+        is needed, and the loss by no more than rounding.
+
+    Returns
+    -------
+    Evaluation
+        ``loss`` in nats per token, over ``tokens`` predicted ones.
+
+    Raises
+    ------
+    InputError
+        Windows of another shape, no whole numbers, or no ids of the model's vocabulary.
+
+    Examples
+    --------
+    >>> import numpy, tli
+    >>> model = tli.load_model("my-model/")
+    >>> windows = numpy.arange(34).reshape(2, 17)
+    >>> found = tli.evaluate(model, windows)
+    >>> found.tokens, found.loss > 0
+    (32, True)
     """
     import torch
 
+    _refuse_others(windows, model.get_input_embeddings().num_embeddings)
     rows = max(1, at_once // (windows.shape[1] - 1))
     device = next(model.parameters()).device
     was_training = model.training
@@ -70,8 +108,22 @@ def evaluate(model: PreTrainedModel, windows: np.ndarray, *, at_once: int = TOKE
     total = 0.0
     with torch.no_grad():
         for start in range(0, len(windows), rows):
-            part = torch.from_numpy(windows[start : start + rows]).to(device)
+            part = torch.as_tensor(windows[start : start + rows]).to(device)
             total += float(token_losses(model, part).double().sum())
     model.train(was_training)
     count = windows.shape[0] * (windows.shape[1] - 1)
     return Evaluation(total / count, count)
+
+
+def _refuse_others(windows: np.ndarray | torch.Tensor, vocabulary: int) -> None:
+    """Raises DataError for windows that are none."""
+    shape = tuple(windows.shape)
+    whole = str(windows.dtype).rpartition(".")[2].lstrip("u").startswith("int")
+    got = "" if whole else f"numbers of type {windows.dtype}"
+    if len(shape) != 2 or shape[0] < 1 or shape[1] < 2:
+        got = f"shape {list(shape)}"
+    if not got and not (int(windows.min()) >= 0 and int(windows.max()) < vocabulary):
+        got = f"ids from {int(windows.min())} to {int(windows.max())}"
+    if got:
+        expected = f"ids from 0 to {vocabulary - 1} of shape [windows, sequence_length + 1]"
+        raise DataError(Problem("windows", got, expected, "ids of this model's tokenizer"))

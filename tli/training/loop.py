@@ -14,7 +14,7 @@ import torch
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError, Problem
 from tli.training.evaluate import TOKENS_AT_ONCE, evaluate, token_losses
-from tli.training.recipe import Recipe, optimizer
+from tli.training.recipe import Recipe, optimizer, recipe_problems
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,12 +46,56 @@ class Progress:
 class Training:
     """A model under a recipe: everything that a checkpoint has to hold, and the loop over it.
 
-    Attributes:
-        step: optimizer steps made so far.
-        seconds: time spent in them.
-        measured: the last step at which the held-out loss was measured; None before the first time.
-        initial_loss: held-out loss before the first step, nats per token; None where it is not known.
-        unreported: train losses by step since the last measurement.
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Trained in place.
+    recipe : Recipe
+        How.
+    batches : tli.data.batches.Batches
+        What is trained on; batch ``step`` is used at that step.
+    heldout : array of int
+        Token ids that are evaluated on, shape [windows, sequence_length + 1].
+    injected : set of str
+        Names of the injected layers' parameters (`tli.growth.in_memory.injected_parameters`).
+    seed : int, default 0
+        Of whatever the model draws while it trains (dropout), from the process's generators: one training at
+        a time in a process.
+    initial_loss : float, optional
+        The held-out loss of this very model on this text, which is not measured again then.
+
+    Attributes
+    ----------
+    model, recipe, batches, heldout
+        As given.
+    optimizer : torch.optim.AdamW
+        With a group for each rate and decay.
+    step : int
+        Optimizer steps made so far.
+    seconds : float
+        Time spent in them.
+    measured : int or None
+        The last step at which the held-out loss was measured; None before the first time.
+    initial_loss : float or None
+        Held-out loss before the first step, nats per token; None where it is not known.
+    unreported : list of (int, float)
+        Train losses by step since the last measurement.
+
+    Raises
+    ------
+    InputError
+        A recipe that cannot be run, batches of another size, or no injected layers where only they train.
+
+    Examples
+    --------
+    >>> import numpy, tli
+    >>> from tli.data.batches import Batches
+    >>> model = tli.load_model("my-model/")
+    >>> ids = numpy.arange(1000) % 100
+    >>> recipe = tli.Recipe(tokens=128, batch_tokens=64)
+    >>> training = tli.Training(model, recipe, Batches(ids, 16, rows=4, seed=0), ids[:34].reshape(2, 17))
+    >>> [progress.step for progress in training.run([0, 2])]
+    [0, 2]
     """
 
     def __init__(
@@ -65,21 +109,16 @@ class Training:
         seed: int = 0,
         initial_loss: float | None = None,
     ) -> None:
-        """Put a model under a recipe.
-
-        Args:
-            model: trained in place.
-            recipe: a recipe without problems.
-            batches: what is trained on; batch `step` is used at `step`.
-            heldout: token ids that are evaluated on, shape [windows, sequence_length + 1].
-            injected: names of the injected layers' parameters.
-            seed: of whatever the model draws while it trains (dropout), from the process's generators: one
-                training at a time in a process.
-            initial_loss: the held-out loss of this very model on this text, which is not measured again then.
-        """
-        torch.manual_seed(seed)
+        problems = recipe_problems(recipe, batches.sequence_length)
+        size = batches.rows * batches.sequence_length
+        if not problems and size != recipe.batch_tokens:
+            got = f"{recipe.batch_tokens} tokens"
+            problems.append(Problem("recipe.batch_tokens", got, f"{size}, as the batches have", str(size)))
         if recipe.train == "injected" and not injected:
-            raise InputError(Problem("recipe.train", "'injected'", "a model with injected layers", "all"))
+            problems.append(Problem("recipe.train", "'injected'", "a model with injected layers", "all"))
+        if problems:
+            raise InputError(*problems)
+        torch.manual_seed(seed)
         self.model = model
         self.recipe = recipe
         self.batches = batches
@@ -94,16 +133,26 @@ class Training:
     def run(
         self, report_steps: Sequence[int], on_work: Callable[[str], None] = _nothing
     ) -> Iterator[Progress]:
-        """Train to the last of the given steps, yielding progress at each; those behind are skipped.
+        """Train to the last of the given steps, yielding progress at each; close the iterator to stop.
 
-        Args:
-            report_steps: where the held-out loss is measured.
-            on_work: called before each piece of work with its kind, STEP or EVALUATION. The training is whole
-                then: its state may be saved, and what is raised ends it without harm.
+        Parameters
+        ----------
+        report_steps : sequence of int
+            Where the held-out loss is measured; those that were passed already are skipped.
+        on_work : callable, optional
+            Called before each piece of work with its kind, ``step`` or ``evaluation``. The training is whole
+            then: its state may be saved, and what is raised ends it without harm.
 
-        Raises:
-            DivergedError: a loss or the gradient's norm is not finite, or the held-out loss is far above what
-                a model has that knows nothing.
+        Yields
+        ------
+        Progress
+            ``step``, ``tokens``, ``seconds``, ``eval_loss`` and ``train_loss`` by step, in nats per token.
+
+        Raises
+        ------
+        DivergedError
+            A loss or the gradient's norm is not finite, or the held-out loss is far above what a model has
+            that knows nothing.
         """
         self.model.train()
         for target in sorted(set(report_steps)):

@@ -26,18 +26,37 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 class Recipe:
     """A complete training recipe.
 
-    Attributes:
-        learning_rate: peak rate of AdamW for the original layers (and the injected ones, unless given).
-        injected_learning_rate: peak rate for the injected layers; None is the same rate.
-        tokens: the budget, in predicted tokens; rounded up to whole batches.
-        batch_tokens: tokens of one optimizer step.
-        micro_batch_tokens: tokens of one forward pass; None is the whole batch. The batch stays the same.
-        warmup: share of the steps in which the rate rises.
-        schedule: how the rate falls to zero by the budget: linear, cosine, or constant (it does not).
-        weight_decay: of matrices; vectors (norms, biases) are never decayed.
-        clip: largest global norm of the gradient; None does not clip.
-        train: all parameters, or the injected layers alone.
-        precision: fp32, or bf16 autocast over fp32 weights.
+    Attributes
+    ----------
+    learning_rate : float
+        Peak rate of AdamW for the original layers (and the injected ones, unless given).
+    injected_learning_rate : float, optional
+        Peak rate for the injected layers; where left out, the same.
+    tokens : int
+        The budget, in predicted tokens; rounded up to whole batches.
+    batch_tokens : int
+        Tokens of one optimizer step, a multiple of the sequence length.
+    micro_batch_tokens : int, optional
+        Tokens of one forward pass; where left out, the whole batch. The batch stays the same.
+    warmup : float
+        Share of the steps in which the rate rises, from 0 to below 1.
+    schedule : {"linear", "cosine", "constant"}
+        How the rate falls to zero by the budget; constant: it does not.
+    weight_decay : float
+        Of matrices; vectors (norms, biases) are never decayed.
+    clip : float, optional
+        Largest global norm of the gradient; None does not clip.
+    train : {"all", "injected"}
+        All parameters, or the injected layers alone.
+    precision : {"fp32", "bf16"}
+        bf16 is autocast over fp32 weights.
+
+    Examples
+    --------
+    >>> import tli
+    >>> recipe = tli.Recipe(tokens=10_000, batch_tokens=1024, warmup=0.2)
+    >>> recipe.steps, recipe.rate(0), recipe.rate(2)
+    (10, 0.5, 1.0)
     """
 
     learning_rate: float = 1e-3
@@ -58,7 +77,18 @@ class Recipe:
         return math.ceil(self.tokens / self.batch_tokens)
 
     def rate(self, step: int) -> float:
-        """Share of the peak rate at one step, counted from 0."""
+        """Share of the peak rate at one step.
+
+        Parameters
+        ----------
+        step : int
+            Counted from 0.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+        """
         warm = math.ceil(self.warmup * self.steps)
         if step < warm:
             return (step + 1) / warm

@@ -1,0 +1,201 @@
+"""Sweeps that were run, found by their name under the runs folder or by their spec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from sweeps import addresses
+from sweeps.checks import stores
+from sweeps.errors import Problem, SpecError
+from sweeps.folders import Folders
+from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.ownership import is_set_aside
+from sweeps.results.kept import is_file, kept_file, kept_spec, unasked_study, unasked_tracking
+from sweeps.results.sweep import Sweep
+from sweeps.spec import COMPARED, Spec, load_spec, packaged
+from sweeps.spec.address_checks import address_faults
+from sweeps.spec.settings import StorageSettings, TrackingSettings
+from sweeps.wording import masked
+from tli.places import expanded
+
+
+class NoSweepError(SpecError):
+    """Nothing was run under this name, or not here."""
+
+
+def find(
+    reference: str | os.PathLike[str],
+    *,
+    runs: str | os.PathLike[str] | None = None,
+    study: str | None = None,
+) -> Sweep:
+    """Find a sweep that was run: by its name under the runs folder, or by its spec file.
+
+    What is compared, and the budget, come from the study; what it runs on (stores, folders, resources) from
+    what was named here, as that may have moved since.
+
+    Parameters
+    ----------
+    reference : str or path-like
+        A name, or a spec file.
+    runs : str or path-like, optional
+        The artifacts folder; ``runs`` where left out.
+    study : str, optional
+        The study's URL, where it is not the one that the spec was kept with.
+
+    Returns
+    -------
+    Sweep
+        As it stands; a sweep that runs can be asked again.
+
+    Raises
+    ------
+    InputError
+        There is no such sweep (`NoSweepError`), or it cannot be read.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> sweep = sweeps.find("mine")
+    >>> sweep.verdict.best is None
+    False
+    """
+    reference, runs = os.fspath(reference), None if runs is None else str(expanded(os.fspath(runs), "runs"))
+    where = "--study" if study else None
+    sweep = found(named(reference, runs=runs, study=study), reference, where=where)
+    return replace(sweep, kept=is_file(kept_file(reference, runs)))
+
+
+def named(reference: str, *, runs: str | None = None, study: str | None = None) -> Spec:
+    """The spec that a name or a file stands for: as it was kept beside its results, or as it is written.
+
+    Raises:
+        NoSweepError: there is neither.
+        SpecError: it cannot be read, one of the options cannot be used, or only a kept spec names the server
+            of its study.
+    """
+    root = Path(runs or "runs")
+    kept = kept_file(reference, runs)
+    if is_file(kept):
+        spec = kept_spec(kept, root)
+        if study is None and (unasked := unasked_study(spec)):
+            raise SpecError(unasked)
+    elif is_file(Path(reference)) or reference in packaged():
+        spec = load_spec(reference, runs=runs)
+    elif root.exists() and not root.is_dir():
+        raise SpecError(Problem("--runs", f"{str(root)!r}, a file", "the folder of all results"))
+    else:
+        raise NoSweepError(Problem(reference or "NAME", f"no sweep in {root}", _known(root), "sweeps list"))
+    if study is None:
+        return spec
+    storage = spec.storage.model_copy(update={"study": study})
+    fault = next(address_faults(storage, None), None)
+    if fault is not None:
+        raise SpecError(Problem("--study", fault.got, fault.expected, fault.remedy))
+    return spec.model_copy(update={"storage": storage})
+
+
+def _tracked(spec: Spec, uri: str | None) -> Spec:
+    if uri is None:
+        return spec
+    if addresses.without_masks(uri) != uri:
+        got = f"{uri!r}, without its password"
+        raise SpecError(Problem("--tracking", got, "the whole address", "--tracking with the whole address"))
+    tracking = TrackingSettings(uri=uri)
+    fault = next(address_faults(StorageSettings(), tracking), None)
+    if fault is not None:
+        raise SpecError(Problem("--tracking", fault.got, fault.expected, fault.remedy))
+    return spec.model_copy(update={"tracking": tracking})
+
+
+def found(spec: Spec, reference: str | None = None, *, where: str | None = None) -> Sweep:
+    """The sweep of a spec that names its stores.
+
+    Args:
+        spec: of the sweep.
+        reference: what the user calls it; its name when left out.
+        where: the option that the study's address came from; its place in the spec when left out.
+
+    Raises:
+        NoSweepError: it was not run.
+        SpecError: its study cannot be read.
+    """
+    url, where = spec.study_url, where or spec.where("storage.study")
+    run = f"sweeps run {reference or spec.name}"
+    if not addresses.may_exist(url):
+        raise NoSweepError(
+            Problem(spec.name, f"no study at {addresses.file_of(url)}", "a sweep that was run", run)
+        )
+    if (
+        addresses.without_masks(url) != url
+    ):  # copied from a message: PostgreSQL's client may have the password
+        url = addresses.without_masks(url)
+        storage = spec.storage.model_copy(update={"study": url})
+        spec = spec.model_copy(update={"storage": storage})
+    if problems := list(stores.store(url, where, table="studies", written=False)):
+        raise SpecError(*problems)
+    with stores.readable(url, where):
+        store = look(url)
+        if store is None or stored_spec(store, spec.name) is None:
+            if store is not None:
+                refuse_foreign(store, spec.name)
+            got = f"no study of this name in {masked(url)}"
+            raise NoSweepError(Problem(spec.name, got, "a sweep that was run", run))
+        ledger = Ledger.read(url, spec.name)
+    carried = {field: getattr(ledger.spec, field) for field in (*COMPARED, "budget")}
+    return Sweep(spec.model_copy(update=carried), Folders(spec.root, spec.name), ledger)
+
+
+def resumed(
+    reference: str,
+    *,
+    runs: str | None = None,
+    study: str | None = None,
+    tracking: str | None = None,
+    budget: Mapping[str, float] = MappingProxyType({}),
+) -> Spec:
+    """The spec with which a sweep that was run goes on.
+
+    Args:
+        reference: a name, or a spec file.
+        runs: the artifacts folder; `runs` by default.
+        study: the study's URL, where it is not the one that the spec was kept with.
+        tracking: MLflow's address, likewise.
+        budget: its settings that are raised.
+
+    Raises:
+        SpecError: there is no such sweep, its study has another spec than the file, or an address that it
+            needs was kept without its password.
+    """
+    given = _tracked(named(reference, runs=runs, study=study), tracking)
+    sweep = found(given, reference, where="--study" if study else None)
+    sweep = replace(sweep, kept=tracking is None and is_file(kept_file(reference, runs)))
+    problems = spec_conflicts(sweep.ledger.spec, given)
+    uri = given.tracking_uri
+    if sweep.kept and (unasked := unasked_tracking(sweep.spec)):
+        problems.append(unasked)
+    elif uri is not None and addresses.without_masks(uri) != uri:
+        got = f"{masked(uri)!r}, without its password"
+        problems.append(Problem(given.where("tracking.uri"), got, "the whole address", "--tracking URI"))
+    if problems:
+        raise SpecError(*problems)
+    if not budget:
+        return sweep.spec
+    wanted = {**sweep.spec.to_json(), "budget": {**sweep.spec.budget.to_json(), **budget}}
+    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in budget.items())
+    return sweep.spec.model_copy(update={"budget": Spec.from_json(wanted, name=f"{words}:").budget})
+
+
+def names_under(runs: Path) -> list[str]:
+    """The names of the sweeps under a folder, without what was set aside from them."""
+    names = [kept.parent.name for kept in runs.glob("*/spec.json")]
+    return sorted(name for name in names if not is_set_aside(name))
+
+
+def _known(root: Path) -> str:
+    names = names_under(root)
+    return f"one of {', '.join(names)}" if names else "a sweep that was run"

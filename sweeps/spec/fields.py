@@ -1,0 +1,147 @@
+"""The sections of a spec together, and the amounts that follow from them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from sweeps.spec import values
+from sweeps.spec.ranges import Range
+from sweeps.spec.settings import (
+    BaseSettings,
+    BudgetSettings,
+    DataSettings,
+    FinalistSettings,
+    ObjectiveSettings,
+    ResourceSettings,
+    RetrySettings,
+    SamplerSettings,
+    Settings,
+    StoppingSettings,
+    StorageSettings,
+    TrackingSettings,
+    TrialSettings,
+    section,
+    setting,
+)
+from tli.planning.injection import Injection
+
+
+class SpecFields(Settings):
+    """What a user writes of one sweep, section by section; `Spec` is the whole."""
+
+    name: str = setting(
+        "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or a digit",
+        example="my-sweep",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+    )
+    base: BaseSettings = section(BaseSettings, {"model": "builtin:tiny-llama"})
+    data: DataSettings = section(DataSettings, {"source": "builtin:stdlib"})
+    trial: TrialSettings = section(TrialSettings)
+    search: dict[str, Range] = Field(
+        {}, description="a mapping from dotted paths in trial to ranges", examples=[None]
+    )
+    objective: ObjectiveSettings = section(ObjectiveSettings)
+    sampler: SamplerSettings = section(SamplerSettings)
+    budget: BudgetSettings = section(BudgetSettings, {"trials": 24})
+    stopping: StoppingSettings = section(StoppingSettings)
+    finalists: FinalistSettings = section(FinalistSettings)
+    resources: ResourceSettings = section(ResourceSettings)
+    retries: RetrySettings = section(RetrySettings)
+    storage: StorageSettings = section(StorageSettings)
+    tracking: TrackingSettings | None = section(TrackingSettings)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of every trial."""
+        return self.trial.to_recipe().steps
+
+    @property
+    def grace_step(self) -> int:
+        """The first step at which the stopping rule may give a trial up."""
+        return max(1, math.ceil(self.stopping.grace * self.steps))
+
+    @property
+    def replicates(self) -> int:
+        """Most runs on top of the budget: finalists, control and baseline under further seeds."""
+        return (self.most_finalists + 2) * (self.finalists.seeds - 1)
+
+    @property
+    def most_finalists(self) -> int:
+        """As many as there may be, of all values together; the original model is none."""
+        per, top = self.finalists.per, self.finalists.top
+        if per is None:
+            return top
+        method = self.search.get("injection.method")
+        methods = set(method.ends if method else (self.trial.injection.method,)) - {"none"}
+        section, _, name = per.partition(".")
+        # Of methods that do not read the setting, the best are a group of their own.
+        idle = section == "injection" and not all(
+            Injection(each).read_by_method(name.partition(".")[0]) for each in methods
+        )
+        values = methods if per == "injection.method" else self.search[per].ends
+        return top * (len(values) + idle)
+
+    def report_steps(self) -> tuple[int, ...]:
+        """Steps at which the held-out loss is measured, in order.
+
+        0, the powers of two, the stopping rule's grace and the last step; further ones evenly in between
+        wherever a fifth of the budget would pass without a measurement. Evaluation costs about a third of
+        training per token, so there are no more than that.
+
+        Returns
+        -------
+        tuple of int
+            From 0 to `steps`.
+        """
+        steps = self.steps
+        marks = {0, self.grace_step, steps}
+        marks.update(2**power for power in range(steps.bit_length()) if 2**power <= steps)
+        widest = max(1, math.ceil(steps / 5))
+        ordered = sorted(marks)
+        for low, high in itertools.pairwise(ordered):
+            parts = math.ceil((high - low) / widest)
+            marks.update(low + round((high - low) * part / parts) for part in range(1, parts))
+        return tuple(sorted(marks))
+
+    def value(self, path: str) -> Any:
+        """The baseline's value of a setting.
+
+        Parameters
+        ----------
+        path : str
+            Dotted, in ``trial``.
+
+        Returns
+        -------
+        object
+            A plain value or a section.
+        """
+        found: Any = self.trial
+        for part in path.split("."):
+            found = getattr(found, part)
+        return found
+
+    def settings_for(self, params: Mapping[str, Any]) -> TrialSettings:
+        """The baseline with some settings replaced.
+
+        Parameters
+        ----------
+        params : mapping
+            Values by dotted path in ``trial``.
+
+        Returns
+        -------
+        TrialSettings
+            Whole and checked.
+
+        Raises
+        ------
+        InputError
+            A path that is no trial setting, or a value that no trial can run with.
+        """
+        return values.settings_for(self.trial, params)
