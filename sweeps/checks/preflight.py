@@ -17,7 +17,7 @@ from sweeps.spec import Spec
 from sweeps.wording import masked
 from tli.architectures.config import section_of
 from tli.architectures.lengths import length_problems
-from tli.architectures.table import family_of, loading_problems, refusals
+from tli.architectures.lookup import family_of, loading_problems, refusals
 from tli.data.tokenizer_check import tokenizer_problems
 from tli.growth.attention_sizes import scans
 from tli.growth.on_disk import growth_problems

@@ -17,11 +17,11 @@ from pydantic import PrivateAttr, ValidationError
 from sweeps.addresses import masked_address, url_of
 from sweeps.errors import Problem, SpecError
 from sweeps.spec import address_checks, checks, values
+from sweeps.spec.catalogue import catalogue_of
 from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_names
 from sweeps.spec.fields import SpecFields
 from sweeps.spec.ineffective import unread_faults
 from sweeps.spec.ranges import Range, read_range
-from sweeps.spec.settings import catalogue_of
 from sweeps.spec.yaml_source import Source
 from sweeps.wording import Fault
 from tli.places import expanded

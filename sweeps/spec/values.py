@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeps.errors import Problem, SpecError
+from sweeps.spec.catalogue import catalogue_of
 from sweeps.spec.checks import trial_faults
 from sweeps.spec.faults import Catalogue, nearest_setting, schema_fault, settings_below
 from sweeps.spec.ranges import Range
-from sweeps.spec.settings import TrialSettings, catalogue_of
+from sweeps.spec.settings import TrialSettings
 from sweeps.wording import Fault, formatted, nearest
 
 _TRIAL = catalogue_of(TrialSettings)

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests.conftest import TINY
+from tli.architectures.lookup import family_of
 from tli.architectures.roles import ROLES, Orders, Side, sides
-from tli.architectures.table import family_of
 from tli.errors import FamilyError
 from tli.growth.in_memory import grow
 from tli.growth.on_disk import upscale_folder

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tli.architectures.table import family_of
+from tli.architectures.lookup import family_of
 from tli.errors import FamilyError
 from tli.growth.in_memory import grow
 from tli.growth.on_disk import upscale_folder

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from tests.tli.registry import model_types, rows, tiny, tiny_config
-from tli.architectures.table import FAMILIES, family_of
+from tli.architectures.lookup import family_of
+from tli.architectures.table import FAMILIES
 from tli.checkpoint.reader import Checkpoint
 from tli.errors import FamilyError
 from tli.growth.in_memory import grow, injected_parameters

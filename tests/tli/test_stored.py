@@ -19,7 +19,8 @@ from transformers.utils import logging
 from tests.tli.registry import rows, tiny_config
 from tests.tli.test_registry import GROWN, base_of, planned
 from tli.architectures.family import Family
-from tli.architectures.table import FAMILIES, family_of
+from tli.architectures.lookup import family_of
+from tli.architectures.table import FAMILIES
 from tli.errors import FamilyError, InputError
 from tli.growth.in_memory import grow
 from tli.growth.on_disk import upscale_folder

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tli.architectures.table import family_of
+from tli.architectures.lookup import family_of
 from tli.errors import FamilyError, PlanError
 from tli.growth.in_memory import grow, injected_parameters
 from tli.planning.injection import INITS

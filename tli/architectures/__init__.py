@@ -4,4 +4,4 @@ Promises: one row an architecture, and `family_of` finds it or says why there is
 for one model outside its row.
 """
 
-__all__ = ["config", "family", "lengths", "mixtures", "per_layer", "roles", "table"]
+__all__ = ["config", "family", "lengths", "lookup", "mixtures", "per_layer", "roles", "table"]

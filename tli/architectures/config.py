@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli.architectures.family import Family
+from tli.architectures.lookup import refusals
 from tli.architectures.per_layer import Value, kind_problems, moved_by, short, spell_out_steps
-from tli.architectures.table import FAMILIES, refusals
+from tli.architectures.table import FAMILIES
 from tli.errors import CheckpointError, FamilyError, PlanError, Problem
 from tli.json_files import read_json, reason_of
 from tli.planning.plan import Plan

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tli.architectures.config import section_of
-from tli.architectures.table import FAMILIES, family_of, refusals, table
+from tli.architectures.lookup import family_of, refusals, table
+from tli.architectures.table import FAMILIES
 from tli.checkpoint import atomic
 from tli.cli.arguments import as_option, parser, settings_of
 from tli.cli.console import FAILED, parse, run_command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tli.architectures.table import family_of, loading_problems
+from tli.architectures.lookup import family_of, loading_problems
 from tli.data.dataset import Source
 from tli.data.encode import Encoder
 from tli.data.split import always_trained

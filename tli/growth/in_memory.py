@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from tli.architectures.config import deepen
+from tli.architectures.lookup import family_of
 from tli.architectures.mixtures import dense_type, require_mixture
-from tli.architectures.table import family_of
 from tli.growth.stored import StoredLayers
 from tli.initializers.initial import Initial
 from tli.initializers.layers import layout_of, place, same_depth, split, widened

@@ -13,7 +13,7 @@ from typing import Any
 
 from tli.architectures.config import section_of
 from tli.architectures.family import Family
-from tli.architectures.table import family_of
+from tli.architectures.lookup import family_of
 from tli.checkpoint.header import TensorInfo
 from tli.growth.attention_sizes import ATTENTION, DISTANCES, HEADS, attention_width
 from tli.models.base import Base

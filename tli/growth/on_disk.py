@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli.architectures.config import deepen_json, section_of
+from tli.architectures.lookup import family_of
 from tli.architectures.mixtures import moe_config, require_mixture
-from tli.architectures.table import family_of
 from tli.checkpoint import atomic
 from tli.checkpoint.header import FLOATS, TensorInfo
 from tli.checkpoint.reader import SINGLE

@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tli.architectures.lookup import family_of
 from tli.architectures.mixtures import DENSE, FUSED, Mixture, dropped, inner_size, moe_config, require_mixture
-from tli.architectures.table import family_of
 from tli.errors import CheckpointError, FamilyError, Problem
 from tli.initializers.layers import place
 from tli.initializers.normal import normal_tensor, normals

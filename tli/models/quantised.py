@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tli.architectures.config import SECTION, section_of
-from tli.architectures.table import family_of
+from tli.architectures.lookup import family_of
 from tli.checkpoint.header import FLOATS, TensorInfo
 from tli.errors import Problem
 from tli.models.base import Base

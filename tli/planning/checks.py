@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeGuard
 
@@ -76,12 +76,19 @@ def _sets_problems(injection: Injection, depth: int | None, where: str) -> Itera
     if count is None:
         return
     if not _whole(count) or count < 1:
-        yield Problem(f"{where}.sets", repr(count), "at least 1 set, or null for all of them", "1")
+        yield Problem(
+            f"{where}.least_important_sets", repr(count), "at least 1 set, or null for all of them", "1"
+        )
     elif depth is not None and _whole(k) and 1 <= k <= depth and _range_fits(injection.layers, depth):
         start, stop = read_range(injection.layers, depth)
         there = -(-(stop - start) // k)
         if count > there:
-            yield Problem(f"{where}.sets", str(count), f"at most {there}, the number of sets", str(there))
+            yield Problem(
+                f"{where}.least_important_sets",
+                str(count),
+                f"at most {there}, the number of sets",
+                str(there),
+            )
 
 
 def _after_problems(injection: Injection, depth: int | None, where: str) -> Iterator[Problem]:
@@ -209,3 +216,26 @@ def influence_problems(influence: object, depth: object, where: str) -> list[Pro
     if influence is None or (numbers and len(influence) == depth):  # type: ignore[arg-type]
         return []
     return [Problem(f"{where}.block_influence", repr(influence), "a finite number for each layer, or null")]
+
+
+def measurement_problems(
+    injection: Injection, influence: Sequence[float] | None, where: str
+) -> list[Problem]:
+    """Whether the least important sets can be told: every layer was measured, and with finite numbers."""
+    count, place = injection.least_important_sets, f"{where}.least_important_sets"
+    if count is not None and injection.method == "tli" and influence is None:
+        expected = "the change of every layer too, measured on text (tli.growth.importance)"
+        return [Problem(place, str(count), expected)]
+    if influence is not None and not all(map(math.isfinite, influence)):
+        got = "layers that change the hidden state by no finite number"
+        return [Problem(place, got, "finite ones", "a model whose weights are finite")]
+    return []
+
+
+def list_problems(value: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> list[Problem]:
+    """Lists of a plan's JSON that do not follow from its depth and settings."""
+    return [
+        Problem(f"{where}.{name}", repr(value[name]), f"{expected[name]}, as its depth and settings say")
+        for name in LAYERS
+        if value[name] != expected[name]
+    ]

@@ -70,7 +70,7 @@ class Injection:
         Range ``start:stop`` of layers, from 0, the last one excluded; either end may be left out.
     after : str, optional
         Instead of `k`: the layers, as in ``3,7``, that a new one follows.
-    sets : int, optional
+    least_important_sets : int, optional
         Only so many sets get a new layer: those whose layers change the hidden state least.
     block : int
         Layers injected together, as one block: for stacks that repeat a pattern of several layers.

@@ -9,32 +9,28 @@ from typing import Any, TypedDict
 
 from tli.errors import PlanError, Problem
 from tli.planning.experts import Experts
-from tli.planning.injection import METHODS, Injection
+from tli.planning.injection import METHODS, Identity, Init, Injection, Method, Origin, Place, Rule
 
-_PLACING = (
-    "k",
-    "place",
-    "layers",
-    "least_important_sets",
-)  # settings that say where layers go, as `after` does by itself
+# Settings that say where layers go, as `after` does by itself.
+_PLACING = ("k", "place", "layers", "least_important_sets")
 
 
 class KeywordsBesideK(TypedDict, total=False):
     """The fields of `Injection` but for `k`, each of which may be left out."""
 
-    method: str
-    place: str
+    method: Method
+    place: Place
     layers: str | None
     after: str | None
     least_important_sets: int | None
     block: int
     m: int | None
     g: int
-    init: str | None
-    scale: float | str | None
-    source: str
+    init: Init | None
+    scale: float | Rule | None
+    source: Origin
     noise: float
-    identity: str
+    identity: Identity
     experts: Experts
 
 

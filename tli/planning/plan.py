@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Unpack
 
-from tli.errors import PlanError, Problem
+from tli.errors import PlanError
 from tli.planning.checks import (
-    LAYERS,
     depth_problems,
     form_problems,
     influence_problems,
     injection_problems,
+    list_problems,
+    measurement_problems,
     with_todays_names,
 )
 from tli.planning.described import injection_in_words
 from tli.planning.experts import Experts
 from tli.planning.injection import Injection
 from tli.planning.keywords import KeywordsBesideK, injection_from
-from tli.planning.stack import injected_blocks, repeated, sets_of
+from tli.planning.stack import sets_of, stack_of
 
 _MADE_OF_TWO = ("mean", "slerp", "aligned", "predicted")  # inits of a new layer from the two beside it
 
@@ -232,12 +232,7 @@ class Plan:
         decided = plan_for(
             injection, value["depth"], block_influence=block_influence, where=f"{where}.injection"
         )
-        expected = decided.to_json()
-        for name in LAYERS:
-            if value[name] != expected[name]:
-                told = f"{expected[name]}, as its depth and settings say"
-                problems.append(Problem(f"{where}.{name}", repr(value[name]), told))
-        if problems:
+        if problems := list_problems(value, decided.to_json(), where):
             raise PlanError(*problems)
         return decided
 
@@ -284,24 +279,11 @@ def plan_for(
 ) -> Plan:
     """As `plan`, from settings. `block_influence` has a number for each layer, and is needed for
     `least_important_sets`.
+
     Raises PlanError with all problems, each placed under `where`.
     """
     problems = depth_problems(depth) or injection_problems(injection, depth, where)
-    if (
-        not problems
-        and injection.least_important_sets is not None
-        and injection.method == "tli"
-        and block_influence is None
-    ):
-        expected = "the change of every layer too, measured on text (tli.growth.importance)"
-        problems.append(
-            Problem(f"{where}.least_important_sets", str(injection.least_important_sets), expected)
-        )
-    if not problems and block_influence is not None and not all(map(math.isfinite, block_influence)):
-        got = "layers that change the hidden state by no finite number"
-        problems.append(
-            Problem(f"{where}.least_important_sets", got, "finite ones", "a model whose weights are finite")
-        )
+    problems = problems or measurement_problems(injection, block_influence, where)
     if problems:
         raise PlanError(*problems)
     decided = injection.resolved()
@@ -310,12 +292,7 @@ def plan_for(
         if decided.least_important_sets is None or block_influence is None
         else tuple(map(float, block_influence))
     )
-    if decided.method == "tli":
-        stack = injected_blocks(decided, depth, measured)
-    else:
-        stack = (
-            [(source, None) for source in range(depth)] if not decided.deepens else repeated(decided, depth)
-        )
+    stack = stack_of(decided, depth, measured)
     return Plan(
         depth,
         decided,

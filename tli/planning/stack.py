@@ -10,7 +10,16 @@ from tli.planning.injection import Injection, read_list, read_range
 Stack = list[tuple[int, tuple[int, int] | None]]
 
 
-def injected_blocks(injection: Injection, depth: int, block_influence: Sequence[float] | None) -> Stack:
+def stack_of(injection: Injection, depth: int, block_influence: Sequence[float] | None) -> Stack:
+    """The stack that a resolved injection gives a model of `depth` layers."""
+    if injection.method == "tli":
+        return _injected_blocks(injection, depth, block_influence)
+    if injection.deepens:
+        return _repeated(injection, depth)
+    return [(source, None) for source in range(depth)]
+
+
+def _injected_blocks(injection: Injection, depth: int, block_influence: Sequence[float] | None) -> Stack:
     """TLI: behind some old layers a block of new ones."""
     gaps = _gaps(injection, depth, block_influence)
     stack: Stack = _block(injection, depth, -1) if -1 in gaps else []
@@ -58,7 +67,7 @@ def _block(injection: Injection, depth: int, gap: int) -> Stack:
     return [(first + i, _between(below + i, above + i, depth, size)) for i in range(size)]
 
 
-def repeated(injection: Injection, depth: int) -> Stack:
+def _repeated(injection: Injection, depth: int) -> Stack:
     """DUS, stack and repeat: a layer that was there before is new."""
     if injection.method == "dus":
         assert injection.m is not None
