@@ -20,7 +20,7 @@ $(shell rm -f $(STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test faults lint types lock clean
+.PHONY: help install sweep test faults compat lint types lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /: /' | awk -F': ' '{ printf "make %-9s %s\n", $$1, $$2 }'
@@ -35,6 +35,9 @@ test: $(STAMP) ## run the tests
 
 faults: $(STAMP) ## kill a sweep's processes in every way, SEEDS times each, and see that nothing is lost
 	@OMP_NUM_THREADS=1 $(RUN) -m tests.faults --seeds $(SEEDS) --jobs $(JOBS)
+
+compat: $(STAMP) ## run the tests of what hangs on private parts of Optuna and Ray under the oldest and newest of each
+	@OMP_NUM_THREADS=1 $(RUN) -m tests.compat $(ARGS)
 
 lint: $(STAMP) ## check style and format
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -102,7 +102,7 @@ ENTRIES = {"tli/__init__.py", "tli/__main__.py", "sweeps/__init__.py", "sweeps/_
 ONLY_IN = {
     "ray": {"sweeps/driver/on_ray"},
     "optuna": {"sweeps/ledger", "sweeps/ledger/store", "sweeps/ledger/search"},
-    "sqlalchemy": {"sweeps/ledger/store", "sweeps/checks", "sweeps/cli"},
+    "sqlalchemy": {"sweeps/ledger/store", "sweeps/checks"},
     "mlflow": {"sweeps/tracking", "sweeps/ui"},
     "optuna_dashboard": {"sweeps/ui"},
     "uvicorn": {"sweeps/ui"},

@@ -170,6 +170,28 @@ def postgres(url: str, where: str) -> Iterator[Problem]:
         yield Problem(where, got, "a PostgreSQL database that can be opened", remedy)
 
 
+def has_table(url: str, table: str, *, patience: float) -> bool:
+    """Whether the database of a server holds a table.
+
+    Args:
+        url: of the store, as SQLAlchemy reads it.
+        table: its name.
+        patience: seconds for a PostgreSQL server to let us in.
+
+    Raises:
+        Exception: it cannot be asked; every driver has errors of its own.
+    """
+    from sqlalchemy import create_engine, inspect
+
+    waits = {"connect_timeout": int(patience)} if url.startswith("postgresql") else {}
+    engine = create_engine(driven(url), connect_args=waits)
+    try:
+        with engine.connect() as connection:
+            return inspect(connection).has_table(table)
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def readable(url: str, where: str) -> Iterator[None]:
     """Turn what a store's drivers raise while it is read into one problem at `where`.

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import readonly_sqlite
-from sweeps.addresses import driven, file_of, may_exist, without_masks, without_userinfo
+from sweeps.addresses import file_of, may_exist, without_masks, without_userinfo
+from sweeps.checks import stores
 from sweeps.cli.findings import Finding, first_line
 from sweeps.driver.on_ray.head_node import cluster_remedy
 from sweeps.environment import FOR_RAY, for_child
 from sweeps.errors import InputError
-from sweeps.results.listing import study_problems
 from sweeps.wording import masked
 
 _PATIENCE = 5.0  # seconds for a store to answer
@@ -35,14 +35,8 @@ def store(name: str, url: str, table: str) -> Finding:
         return _file(name, file_of(url), table)
     if url.startswith(("http://", "https://")):
         return _server(name, url)
-    from sqlalchemy import create_engine, inspect
-
-    seconds = {"connect_timeout": int(_PATIENCE)} if url.startswith("postgresql") else {}
     try:
-        engine = create_engine(driven(url), connect_args=seconds)
-        with engine.connect() as connection:
-            made = inspect(connection).has_table(table)
-        engine.dispose()
+        made = stores.has_table(url, table, patience=_PATIENCE)
     except Exception as error:  # noqa: BLE001 - every driver has errors of its own
         said = masked(first_line(error))
         return Finding.wrong(name, f"{shown}: {said}", "the address, and whether it runs")
@@ -55,6 +49,8 @@ def study(url: str) -> Finding:
     found = store("study", url, "studies")
     if not found.ok or not may_exist(url):
         return found
+    from sweeps.results.listing import study_problems  # which loads Optuna
+
     if problems := study_problems(url, found.name):
         return Finding.wrong(found.name, problems[0].got, problems[0].remedy)
     return found
@@ -144,14 +140,14 @@ def cluster(address: str) -> Finding:
 
 def _jobs_server(url: str) -> Finding:
     """The jobs server says which Ray it runs; asked by Ray's own client, which knows about tokens."""
-    from sweeps.driver.on_ray.jobs_server import connect
+    from sweeps.driver.on_ray.jobs_server import connect, ray_version
 
     try:
         client = connect(url)
     except InputError as error:
         first = error.problems[0]
         return Finding.wrong("cluster", f"got {first.got}; expected {first.expected}", first.remedy)
-    here, there = metadata.version("ray"), client._server_ray_version or "unknown"
+    here, there = metadata.version("ray"), ray_version(client) or "unknown"
     url = masked(url)
     if here != there:
         return Finding.wrong(

@@ -6,7 +6,17 @@ from optuna.trial import TrialState
 
 from sweeps.ledger.search.sampling import Proposals, Turn
 from sweeps.ledger.store.mirror import Mirror
-from sweeps.ledger.store.trials import ATTEMPT, REASON, REQUEST, ROLE, SEED, SETTINGS, STEPS, attributes_of
+from sweeps.ledger.store.trials import (
+    ATTEMPT,
+    REASON,
+    REQUEST,
+    ROLE,
+    SEED,
+    SETTINGS,
+    STEPS,
+    attributes_of,
+    enqueued_values,
+)
 from sweeps.records import Role
 from sweeps.spec import Spec
 
@@ -24,7 +34,7 @@ def complete_enqueued(number: int, mirror: Mirror, proposals: Proposals, spec: S
     """
     trial, space = mirror.trial(number), proposals.space
     try:
-        fixed = trial.system_attrs.get("fixed_params", {})
+        fixed = enqueued_values(trial)
         if not isinstance(fixed, dict):
             raise ValueError(f"fixed_params: {type(fixed).__name__}, not a mapping")  # noqa: TRY301, TRY004
         given = {**fixed, **trial.params}

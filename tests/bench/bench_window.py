@@ -24,6 +24,8 @@ from sweeps.ledger.search.sampling import Proposals, Turn
 from sweeps.ledger.search.space import Dimension, Space
 from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.mirror import Mirror
+from sweeps.ledger.store.trials import END
+from sweeps.ledger.store.visible import VisibleTrials
 from tests.bench.landscape import true_loss
 
 Function = Callable[[Mapping[str, Any]], float]
@@ -77,13 +79,20 @@ class _Trials:
     study_id = 0
 
     def __init__(self) -> None:
-        self.ended: list[FrozenTrial] = []
+        self.visible = VisibleTrials(lambda _params: True)
 
-    def visible(self) -> list[FrozenTrial]:
-        return self.ended
+    def freshen(self) -> None:
+        """All there is was added here."""
 
     def running(self) -> list[FrozenTrial]:
         return []
+
+    def is_ours(self, _number: int) -> bool:
+        return True
+
+    def add(self, trial: FrozenTrial) -> None:
+        self.visible.trials[trial.number] = trial
+        self.visible.take_end(trial, ours=True)
 
 
 def picks(function: str, trials: int, seed: int, window: int) -> list[float]:
@@ -98,11 +107,15 @@ def picks(function: str, trials: int, seed: int, window: int) -> list[float]:
         assert params is not None
         value = value_of(params)
         trial = create_trial(
-            state=TrialState.COMPLETE, value=value, params=params, distributions=space.distributions(params)
+            state=TrialState.COMPLETE,
+            value=value,
+            params=params,
+            distributions=space.distributions(params),
+            user_attrs={END: number + 1},
         )
         trial.number = number
-        memory.ended.append(trial)
-    return [cast("float", trial.value) for trial in memory.ended]
+        memory.add(trial)
+    return [cast("float", trial.value) for trial in memory.visible.ended]
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 
+from sweeps.addresses import driven
 from sweeps.cli import doctor, health
 from sweeps.cli.doctor import Finding, examine, text
 
@@ -169,6 +171,17 @@ def test_a_database_nobody_answers_at_is_wrong_and_its_password_is_not_shown(tmp
     assert found.ok is False
     assert "postgresql+psycopg2://me:***@127.0.0.1:1/x" in found.detail
     assert "hunter2" not in json.dumps(found.to_json())
+
+
+@pytest.mark.postgres
+def test_a_database_on_a_server_is_in_use_once_it_has_its_table(postgres_url: str) -> None:
+    for state in ("empty so far", "in use"):
+        found = health.store("study", postgres_url, "of_the_doctor")
+        assert (found.ok, found.detail.rpartition(", ")[-1]) == (True, state)
+        engine = sqlalchemy.create_engine(driven(postgres_url))
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS of_the_doctor (number INTEGER)")
+        engine.dispose()
 
 
 def test_an_address_that_nothing_understands_is_told_and_not_raised(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_it_is_what_the_store_holds_whatever_was_done(driven: Ledger, url: str, 
         assert driven._mirror.records() == fresh.trials()
         assert driven._mirror._trials == fresh._mirror._trials
         assert driven.asked == fresh.asked
-        assert driven._mirror.ended_last == fresh._mirror.ended_last
-        assert list(driven._mirror.visible()) == list(fresh._mirror.visible())
+        assert driven._mirror.visible.ended_last == fresh._mirror.visible.ended_last
+        assert list(driven._mirror.visible.trials.items()) == list(fresh._mirror.visible.trials.items())
 
 
 def _do(ledger: Ledger, record: Any, action: str, chance: random.Random) -> None:
@@ -153,7 +153,7 @@ def test_an_event_that_cannot_be_written_has_not_been(driven: Ledger, url: str, 
     def cut_short() -> None:
         with held.event(0):
             held.set_loss(2, 4.0)
-            held.set_system_attribute(held.trial(0)._trial_id, "completed_rung_0", 4.0)
+            held.set_rung(0, "completed_rung_0", 4.0)
             held.set_attribute("sweeps:stopped", {"step": 2})
             assert list(held.on_rung("completed_rung_0")) == [4.0]
             raise ZeroDivisionError

@@ -140,11 +140,12 @@ def test_the_sampler_learns_and_the_stopping_rule_does_not(spec: Spec) -> None:
         ended(agenda, taken(agenda))
     planted = plant(spec)
     mirror = Ledger.read(spec.study_url, spec.name)._mirror
-    seen = {trial.number for trial in mirror.visible()}
+    mirror.freshen()
+    seen = set(mirror.visible.trials)
     assert planted["finished"] in seen
     assert planted["out of range"] not in seen
     assert not set(planted.values()) & {trial.number for trial in mirror.compared()}
-    assert not set(planted.values()) & {trial.number for trial in mirror.complete}
+    assert not set(planted.values()) & {trial.number for trial in mirror.visible.complete}
     assert 0.001 not in mirror.on_rung("completed_rung_0")
 
 

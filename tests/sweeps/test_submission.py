@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 pytest.importorskip("ray")
 
 import sweeps
+from sweeps.cli import health
 from sweeps.driver.on_ray import jobs_server, packing
 from sweeps.driver.on_ray import submit as room
 from sweeps.driver.on_ray.jobs_server import connect
@@ -116,6 +118,14 @@ def test_servers_that_are_no_open_jobs_server(answering: Any, status: int, text:
     assert f"--address: got {address}" in problem(caught)
     assert got in problem(caught)
     assert len(caught.value.problems) == 1
+
+
+def test_a_jobs_server_of_another_ray(answering: Any) -> None:
+    address = answering(200, '{"version": "4", "ray_version": "2.9.9"}')
+    assert jobs_server.ray_version(connect(address)) == "2.9.9"
+    found = health.cluster(address)
+    assert found.ok is False
+    assert found.detail == f"{address}: Ray 2.9.9, and {metadata.version('ray')} here"
 
 
 @pytest.mark.parametrize(("working_dir", "where"), [("missing", "--working-dir"), ("other", "SPEC")])
@@ -235,7 +245,7 @@ def test_a_folder_that_is_too_large_is_refused_before_it_is_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Jobs()
-    monkeypatch.setattr(jobs_server, "connect", lambda _: server)
+    monkeypatch.setattr(room, "connect", lambda _: server)
     (tmp_path / "s.yaml").write_text(
         (Path(sweeps.__file__).parent / "specs/quickstart-small.yaml").read_text()
     )
@@ -315,7 +325,7 @@ def test_a_runs_folder_is_left_out_whatever_it_is_called(name: str, tmp_path: Pa
 def test_words_are_quoted_for_the_shell_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Jobs()
     server.get_address = lambda: "http://head:8265"  # type: ignore[attr-defined]
-    monkeypatch.setattr(jobs_server, "connect", lambda _: server)
+    monkeypatch.setattr(room, "connect", lambda _: server)
     spec = tmp_path / "my spec.yaml"
     spec.write_text((Path(sweeps.__file__).parent / "specs" / "quickstart-small.yaml").read_text())
     code = submit(

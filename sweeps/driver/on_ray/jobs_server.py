@@ -45,6 +45,13 @@ def connect(address: str) -> JobSubmissionClient:
         ) from None
 
 
+def ray_version(client: JobSubmissionClient) -> str | None:
+    """The version of Ray that the jobs server of a client runs; None where it did not say."""
+    # Ray asks for it as a client connects, holds it against its own minimum, and keeps it to itself.
+    version: str | None = client._server_ray_version
+    return version
+
+
 _START = "cluster/local.sh start, or the address of your cluster's dashboard"
 
 

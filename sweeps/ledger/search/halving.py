@@ -10,14 +10,15 @@ import math
 from typing import cast
 
 import optuna
-from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from sweeps.ledger.search.view import SearchView
+from sweeps.ledger.store.internals import Brackets
 from sweeps.ledger.store.trials import RUNG
 
 
-class Halving(SuccessiveHalvingPruner):
+class Halving(BasePruner):
     """Stops a trial at a rung where it is not in the best 1/`reduction_factor` of those that reached it."""
 
     def __init__(self, *, min_resource: int, reduction_factor: int, among: str = "") -> None:
@@ -28,7 +29,6 @@ class Halving(SuccessiveHalvingPruner):
             reduction_factor: of the trials on a rung, the best of so many go on.
             among: begins the names of rungs whose trials are compared with each other alone.
         """
-        super().__init__(min_resource=min_resource, reduction_factor=reduction_factor)
         self._first, self._factor, self._among = min_resource, reduction_factor, among
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -36,14 +36,15 @@ class Halving(SuccessiveHalvingPruner):
         step = trial.last_step
         if step is None:
             return False
+        mirror = cast("SearchView", study).mirror
         loss, rung = trial.intermediate_values[step], 0
         while self._name(rung) in trial.system_attrs:
             rung += 1
         while step >= self._first * self._factor**rung:
             if math.isnan(loss):
                 return True
-            study._storage.set_trial_system_attr(trial._trial_id, self._name(rung), loss)
-            losses = cast("SearchView", study).mirror.on_rung(self._name(rung))  # its own among them
+            mirror.set_rung(trial.number, self._name(rung), loss)
+            losses = mirror.on_rung(self._name(rung))  # its own among them
             # The first ones go on if they are the best so far: a stopped trial cannot be taken up again.
             if loss > losses[max(0, len(losses) // self._factor - 1)]:
                 return True
@@ -54,22 +55,23 @@ class Halving(SuccessiveHalvingPruner):
         return f"{RUNG}{self._among}{rung}"
 
 
-class Hyperband(HyperbandPruner):
+class Hyperband(BasePruner):
     """Successive halving in brackets: the later ones let their trials on for longer before they compare."""
 
     def __init__(self, *, min_resource: int, max_resource: int, reduction_factor: int) -> None:
         """As Optuna's, which also decides by a trial's number which bracket it is in."""
-        super().__init__(min_resource, max_resource, reduction_factor)
-        self._try_initialization(cast("optuna.Study", None))  # asked only where max_resource is unknown
-        self._brackets = [
+        self._brackets = Brackets(
+            min_resource=min_resource, max_resource=max_resource, reduction_factor=reduction_factor
+        )
+        self._halvings = [
             Halving(
                 min_resource=min_resource * reduction_factor**bracket,
                 reduction_factor=reduction_factor,
                 among=f"{bracket}.",
             )
-            for bracket in range(len(self._pruners))
+            for bracket in range(len(self._brackets))
         ]
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether its bracket's halving stops a trial that has just reported."""
-        return self._brackets[self._get_bracket_id(study, trial)].prune(study, trial)
+        return self._halvings[self._brackets.of(study, trial)].prune(study, trial)

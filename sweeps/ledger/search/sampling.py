@@ -79,12 +79,12 @@ class Proposals:
         self._tried: set[Hashable] = set()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
         self._summaries: dict[int, _TrialSummary] = {}  # of those in the latest window, by number
-        self._read = 0  # of the mirror's list of them
+        self._read = 0  # of the list of visible ones
         self._prepared: _PreparedProposal | None = None
 
     def prepare(self, turn: Turn) -> None:
         """Work out what `propose` will say of it, should one that runs end before any begins."""
-        ended = len(self._mirror.ended)
+        ended = len(self._mirror.visible.ended)
         if self._prepared is None or (self._prepared.turn, self._prepared.ended) != (turn, ended):
             running = self._running(None)
             of = turn, ended, _shown(running)
@@ -97,11 +97,11 @@ class Proposals:
             turn: which trial that is.
             fixed: values that were chosen elsewhere; a wholly fixed proposal may repeat a tried one.
         """
-        last = self._mirror.ended_last
+        last = self._mirror.visible.ended_last
         running = self._running(last)
         if fixed:
             return self._work_out(turn, fixed, running, last)
-        of = turn, len(self._mirror.ended) - (last is not None), _shown(running)
+        of = turn, len(self._mirror.visible.ended) - (last is not None), _shown(running)
         if self._prepared is None or self._prepared.of != of:
             self._prepared = _PreparedProposal(*of, self._work_out(turn, {}, running, last))
         return self._prepared.params
@@ -140,7 +140,7 @@ class Proposals:
 
     def _read_on(self) -> None:
         """Take in what has ended since the last question."""
-        ended = self._mirror.ended
+        ended = self._mirror.visible.ended
         for trial in ended[self._read :]:
             # The result of another program's trial is none of this sweep.
             if self.space.finite and self._mirror.is_ours(trial.number):
@@ -152,8 +152,9 @@ class Proposals:
 
     def _window(self, running: list[FrozenTrial], last: FrozenTrial | None) -> SearchView:
         """The study, or where it is long the part of it that tells: the best, the latest, and what runs."""
-        visible = self._mirror.visible()
-        if len(self._mirror.ended) - (last is not None) <= WINDOW:
+        self._mirror.freshen()
+        visible = self._mirror.visible.trials.values()  # what was not run here, too
+        if len(self._mirror.visible.ended) - (last is not None) <= WINDOW:
             stand_ins = {trial.number: trial for trial in running}
             return SearchView(self._name, self._mirror, [stand_ins.get(t.number, t) for t in visible])
         past = None if last is None else last.number

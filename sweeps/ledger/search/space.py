@@ -15,6 +15,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from sweeps.ledger.store.internals import in_range
+
 if TYPE_CHECKING:
     from sweeps.spec import Range, Spec
 
@@ -163,7 +165,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
         return False
     if isinstance(distribution, IntDistribution) and value != int(value):
         return False
-    return bool(distribution._contains(distribution.to_internal_repr(value)))
+    return in_range(distribution, value)
 
 
 def _as_held(distribution: BaseDistribution, value: Any) -> Any:

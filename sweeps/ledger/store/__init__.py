@@ -4,4 +4,15 @@ Promises: an event of a trial is one write, all or none, and a driver without th
 parts of Optuna are used here alone.
 """
 
-__all__ = ["lease", "loading", "looking", "mirror", "retrying", "storage", "trials", "writing"]
+__all__ = [
+    "internals",
+    "lease",
+    "loading",
+    "looking",
+    "mirror",
+    "retrying",
+    "storage",
+    "trials",
+    "visible",
+    "writing",
+]

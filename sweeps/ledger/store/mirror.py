@@ -9,12 +9,9 @@ first write to it.
 
 from __future__ import annotations
 
-import bisect
 import copy
 import json
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Reversible, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -27,12 +24,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger.store import writing
 from sweeps.ledger.store.loading import legible, load, unfinished
-from sweeps.ledger.store.trials import END, HIDDEN, OURS, REQUEST, RUNG, mark_of, record_of
+from sweeps.ledger.store.trials import END, OURS, REQUEST, mark_of, record_of
+from sweeps.ledger.store.visible import Fits, VisibleTrials
 from sweeps.ledger.store.writing import Changes
-from sweeps.records import Role, TrialRecord
+from sweeps.records import TrialRecord
 from sweeps.spec import Spec
-
-Fits = Callable[[Mapping[str, Any]], bool]
 
 
 class Mirror:
@@ -52,18 +48,12 @@ class Mirror:
         self.study_uuid = study_uuid
         self.exclusive = False  # whether this process holds the lease
         self.asked = 0  # trials that count against the budget
+        self.visible = VisibleTrials(fits)  # to the search; what is new is not in it before `freshen`
         # Beneath Optuna's own cache, which reads all that runs every time.
         self._store: RDBStorage = storage._backend  # type: ignore[attr-defined]
         self._spec = spec
-        self._fits = fits
         self._trials: list[FrozenTrial] = []  # by number
         self._records: list[TrialRecord] = []
-        self._visible: dict[int, FrozenTrial] = {}  # to the sampler; by number
-        self.ended: list[FrozenTrial] = []  # of the visible ones, in the order in which that was learned
-        self.ended_last: FrozenTrial | None = None  # of ours among them, by what the study says
-        self.complete: list[FrozenTrial] = []  # of ours among the visible ones, by number
-        self._ends = 0  # of trials that a driver ended
-        self._rungs: defaultdict[str, list[float]] = defaultdict(list)  # losses of visible ones, in order
         self._open: dict[int, int] = {}  # ids of unfinished trials by number
         self._stale: set[int] = set()  # ids of trials to be read again
         self._changes: Changes | None = None  # of the event that is on
@@ -128,22 +118,18 @@ class Mirror:
     def on_rung(self, name: str) -> Sequence[float]:
         """The losses on a rung of a stopping rule, the lowest first."""
         self.freshen()
-        return self._rungs[name]
+        return self.visible.on_rung(name)
 
     def running(self) -> list[FrozenTrial]:
         """Those of the visible ones that run, in no order."""
         self.freshen()
-        open_ones = (self._visible.get(number) for number in self._open)
+        open_ones = (self.visible.trials.get(number) for number in self._open)
         return [trial for trial in open_ones if trial is not None and trial.state is TrialState.RUNNING]
-
-    def visible(self) -> Reversible[FrozenTrial]:
-        """What the sampler may see, in the order of numbers; it learns from what was not run here, too."""
-        self.freshen()
-        return self._visible.values()
 
     def compared(self) -> list[FrozenTrial]:
         """What the stopping rule may see, in the order of numbers."""
-        return [trial for trial in self.visible() if self._records[trial.number].ours]
+        self.freshen()
+        return [trial for trial in self.visible.trials.values() if self._records[trial.number].ours]
 
     def is_ours(self, number: int) -> bool:
         """Whether this sweep runs a trial that was read, ran it, or will."""
@@ -213,11 +199,11 @@ class Mirror:
         self._pending.user_attrs[name] = plain
         self._change(user_attrs={**self._changed.user_attrs, name: plain})
 
-    def set_system_attribute(self, trial_id: int, name: str, value: Any) -> None:
-        """A system attribute of the event's trial, by Optuna's id: pruners keep their rungs there."""
-        assert trial_id == self._changed._trial_id, "an event is of one trial"
-        self._pending.system_attrs[name] = value
-        self._change(system_attrs={**self._changed.system_attrs, name: value})
+    def set_rung(self, number: int, name: str, loss: float) -> None:
+        """The loss with which the event's trial, of this number, has reached a rung of a stopping rule."""
+        assert number == self._changing, "an event is of one trial"
+        self._pending.system_attrs[name] = loss  # where Optuna's own pruners keep their rungs
+        self._change(system_attrs={**self._changed.system_attrs, name: loss})
 
     def set_param(self, name: str, value: Any, distribution: BaseDistribution) -> None:
         """A parameter that the event's trial, an enqueued one, did not have."""
@@ -228,7 +214,7 @@ class Mirror:
 
     def end(self, state: TrialState, value: float | None = None) -> None:
         """The last state of the event's trial, and its value if it has one; remembered once it is written."""
-        self.set_attribute(END, self._ends + 1)
+        self.set_attribute(END, self.visible.next_end)
         self._pending.state, self._pending.value, self._pending.ended = state, value, datetime.now()  # noqa: DTZ005 - Optuna keeps local time
 
     # -- inside ----------------------------------------------------------------------------------------
@@ -281,41 +267,8 @@ class Mirror:
             self._trials.append(trial)
             self._records.append(record)
         self.asked += record.budgeted
-        if self._is_visible(trial, record):
-            if record.role is not Role.OTHER:
-                self._take_rungs(self._visible.get(number), trial)
-            self._visible[number] = trial
-        else:
-            self._visible.pop(number, None)
+        self.visible.take(trial, record)
         if not trial.state.is_finished():
             self._open[number] = trial._trial_id
         elif self._open.pop(number, None) is not None or not known:
-            self._take_end(trial)
-
-    def _is_visible(self, trial: FrozenTrial, record: TrialRecord) -> bool:
-        """Whether the sampler may see a trial; of those not run here, one that it could have proposed."""
-        if record.ours:
-            return HIDDEN not in trial.user_attrs
-        return self._fits(trial.params) and not (trial.values and any(map(math.isnan, trial.values)))
-
-    def _take_rungs(self, before: FrozenTrial | None, trial: FrozenTrial) -> None:
-        then, now = before.system_attrs if before else {}, trial.system_attrs
-        for name in then.keys() ^ now.keys():
-            if name.startswith(RUNG) and name in now:
-                bisect.insort(self._rungs[name], now[name])
-            elif name.startswith(RUNG):  # it could not be written
-                self._rungs[name].remove(then[name])
-
-    def _take_end(self, trial: FrozenTrial) -> None:
-        ours = self.is_ours(trial.number)
-        end = trial.user_attrs.get(END, 0) if ours else 0  # 0: it was ended from outside
-        self._ends = max(self._ends, end)
-        if trial.number not in self._visible:
-            return
-        self.ended.append(trial)
-        if not ours:
-            return
-        if end > (self.ended_last.user_attrs[END] if self.ended_last else 0):
-            self.ended_last = trial
-        if trial.state is TrialState.COMPLETE:
-            bisect.insort(self.complete, trial, key=lambda each: each.number)
+            self.visible.take_end(trial, ours=record.ours)

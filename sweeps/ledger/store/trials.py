@@ -66,6 +66,11 @@ def mark_of(study_uuid: str, number: int) -> str:
     return f"{study_uuid}/{number}"
 
 
+def enqueued_values(trial: FrozenTrial) -> Any:
+    """What `Study.enqueue_trial` was given, parameters by name; other programs may write anything."""
+    return trial.system_attrs.get("fixed_params", {})
+
+
 def is_ours(trial: FrozenTrial, spec: Spec, study_uuid: str, known: TrialRecord | None = None) -> bool:
     """Whether this sweep made a trial, or took it from the queue, and its marks can be read.
 
@@ -167,7 +172,7 @@ def record_of(
     attributes = trial.user_attrs if ours else {}
     totals = attributes.get(TOTALS, {})
     complete = trial.state is TrialState.COMPLETE
-    fixed = trial.system_attrs.get("fixed_params")
+    fixed = enqueued_values(trial)
     return TrialRecord(
         number=trial.number,
         role=Role(attributes.get(ROLE, Role.SEARCH.value)) if ours or waiting else Role.OTHER,
