@@ -112,6 +112,12 @@ def is_set_aside(name: str, sweep: str | None = None) -> bool:
     return match is not None and sweep in (None, match[1])
 
 
+def names_under(runs: Path) -> list[str]:
+    """The names of the sweeps under a folder, without what was set aside from them."""
+    names = [kept.parent.name for kept in runs.glob("*/spec.json")]
+    return sorted(name for name in names if not is_set_aside(name))
+
+
 def _entries(folders: Folders) -> list[Path]:
     """What a study has written in the sweep's folder."""
     return [each for each in folders.sweep.iterdir() if each.name != LOCK] if folders.sweep.is_dir() else []

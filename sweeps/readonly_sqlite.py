@@ -13,6 +13,7 @@ from urllib.parse import quote
 _TRIES = 20
 _CAME_OR_WENT = ("SQLITE_CANTOPEN", "SQLITE_READONLY")  # a driver that started or ended between look and open
 _AHEAD = 2  # what byte 18 of a file says that is written ahead (WAL)
+_INDEX_HEADER = 96  # bytes: two copies, each with the count of commits
 Mark = tuple[int, int, int]
 
 
@@ -61,6 +62,26 @@ def mark(file: Path) -> Mark | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def version(file: Path) -> tuple[object, ...] | None:
+    """What is different once a file holds something else, be it protected or not; None: not known.
+
+    A writer that works ahead of the file counts its commits in the index beside it, where SQLite's readers
+    look for them.
+    """
+    ahead, shared = (file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))
+    found: list[object] = []
+    try:
+        for each in (file, ahead):
+            stat = each.stat() if each.exists() else None
+            found.append(stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        if shared.exists():
+            with shared.open("rb", buffering=0) as index:
+                found.append(index.read(_INDEX_HEADER))
+    except OSError:
+        return None
+    return tuple(found)
 
 
 def _opened(file: Path, options: str, patience: float) -> sqlite3.Connection:

@@ -13,5 +13,6 @@ __all__ = [
     "preflight",
     "shapes",
     "stores",
+    "text_amounts",
     "usual_values",
 ]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from sweeps.checks.text_amounts import amount_notes
 from sweeps.errors import InputError, Problem
 from sweeps.folders import Folders
 from sweeps.spec import Spec
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from tli.models.base import Base
 
 _MOST_FILES = 50  # of a source, whose first row is looked at
-_PASSES = 1.05  # over the training text by one trial, above which it is worth a word
 
 
 class Text:
@@ -95,30 +95,6 @@ class Text:
     def _where(self, setting: str) -> str:
         known = setting.removeprefix("data.") in self._spec.data.to_json()
         return self._spec.where(setting) if known else setting
-
-
-def amount_notes(spec: Spec, train: int, heldout: int, *, about: bool = False) -> Iterator[str]:
-    """What to know where there is less text than the spec makes of it.
-
-    Args:
-        spec: of the sweep.
-        train: tokens of the training side.
-        heldout: tokens of the held-out side.
-        about: whether these are estimates.
-    """
-    some, data, tokens = "about " if about else "", spec.data, spec.trial.recipe.tokens
-    wanted = max(1, data.eval_tokens // data.sequence_length)
-    if (heldout - 1) // data.sequence_length < wanted:
-        yield (
-            f"held-out text: {some}{heldout:,} tokens are there, and data.eval_tokens asks for "
-            f"{data.eval_tokens:,}; every loss is measured on those alone, and is the less certain for it"
-        )
-    passes = tokens / max(train, 1)
-    if passes > _PASSES:
-        yield (
-            f"training text: {some}{train:,} tokens are there, and every trial takes {tokens:,}: "
-            f"{some}{passes:,.1f} passes over it"
-        )
 
 
 def _first_rows(source: Source) -> Iterator[Problem]:

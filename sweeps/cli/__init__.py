@@ -1,4 +1,4 @@
-"""What `sweeps` can be told to do, each command a function of its options.
+"""What `sweeps` does: each command a function of its options.
 
 They import what they use when they are called: `sweeps --help` and a mistake are answered at once.
 """

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from tli.cli.console import Parser, path
+from sweeps.cli import completion
+from tli.cli.console import Parser, add_general_options, path
 
 _Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 
 
-def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def parser(environment: Mapping[str, str]) -> Parser:
     """The parser of the whole command; the name of the subcommand is in `command`.
 
     Args:
@@ -23,9 +25,12 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         description="Find the best way to grow a language model deeper, by a sweep that can be resumed.",
         epilog="Start here:\n  sweeps plan quickstart      what it would cost\n"
         "  sweeps run quickstart       run it; the same command again goes on where it stopped\n"
-        "  sweeps export quickstart --out best/",
+        "  sweeps export quickstart --out best/\n\n"
+        "Completion in the shell:\n"
+        '  eval "$(register-python-argcomplete sweeps tli)"',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_general_options(made)
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(name: str, text: str, example: str) -> argparse.ArgumentParser:
@@ -39,6 +44,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         runs = environment.get("SWEEPS_RUNS")
         usual, threads = Path(runs or "runs"), environment.get("OMP_NUM_THREADS")
         added.set_defaults(command=name, usual_runs=usual, threads=threads)
+        add_general_options(added, below=True)
         shown = f"folder of all results (default: {runs or 'runs, or what the spec says'})"
         added.add_argument("--runs", metavar="DIR", default=runs, help=shown)
         return added
@@ -71,10 +77,14 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
         "sweeps submit quickstart --address http://head:8265",
     )
     for each in (validate, plan, run, trial, submit):
-        each.add_argument("spec", metavar="SPEC", help="a YAML file, or a packaged spec such as quickstart")
-        each.add_argument(
+        spec = each.add_argument(
+            "spec", metavar="SPEC", help="a YAML file, or a packaged spec such as quickstart"
+        )
+        _completed(spec, completion.specs)
+        override = each.add_argument(
             "--set", metavar="PATH=VALUE", action="append", help="override one setting; repeatable"
         )
+        _completed(override, completion.settings)
     trial.add_argument("number", metavar="N", type=int, help="number of the trial")
     trial.add_argument(
         "--out", metavar="DIR", type=path, help="new folder for what it writes (default: trial-N)"
@@ -126,14 +136,16 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         "  sweeps compare quickstart --by injection.k\n"
         "  sweeps compare quickstart:7 quickstart:9",
     )
-    compare.add_argument(
-        "names", metavar="NAME[:N]", nargs="+", help="a sweep by its name or spec file, or its trial N"
+    compared = compare.add_argument(
+        "names", metavar="NAME[:N]", nargs="*", help="a sweep by its name or spec file, or its trial N"
     )
-    compare.add_argument(
+    _completed(compared, completion.sweeps)
+    by = compare.add_argument(
         "--by",
         metavar="PATH",
         help="the best trial of each value of this setting (default: of each method, where that is searched)",
     )
+    _completed(by, completion.trial_settings)
     export = command(
         "export", "write the best trial's model as a folder", "sweeps export quickstart --out best/"
     )
@@ -160,11 +172,18 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     )
     resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
     for each in (resume, status, best, results, export, ui, sync):
-        each.add_argument("name", metavar="NAME", help="the sweep's name, or its spec file")
+        shown = "the sweep's name, or its spec file; may be left out where there is one sweep"
+        _completed(each.add_argument("name", metavar="NAME", nargs="?", help=shown), completion.sweeps)
     for each in (resume, status, best, results, compare, export, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
     for each in (resume, status, listed, best, results, compare, export, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def _completed(action: argparse.Action, completer: completion.Completer) -> None:
+    """Have the shell complete an argument by this."""
+    named: Any = action  # argcomplete looks for an attribute that argparse does not know
+    named.completer = completer
 
 
 def _runner(each: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.output import Command, print_json, print_text, strict_json
+from sweeps.cli import documents
+from sweeps.cli.output import Command, note, print_json, print_line, print_notes, print_text, step
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -25,7 +28,9 @@ _AMONG_WORDS = (
 def _spec(options: argparse.Namespace) -> Spec:
     from sweeps.spec import load_spec
 
-    return load_spec(options.spec, overrides=options.set or (), runs=options.runs)
+    spec = load_spec(options.spec, overrides=options.set or (), runs=options.runs)
+    step(f"spec {options.spec} read: sweep {spec.name!r}, hash {spec.hash[:12]}, study in {spec.study_url}")
+    return spec
 
 
 def _validate(options: argparse.Namespace) -> int:
@@ -35,13 +40,13 @@ def _validate(options: argparse.Namespace) -> int:
     spec = _spec(options)
     checked = check(spec, cluster=options.address, study=_study_problems)
     if options.json:
-        print_json({"valid": True, "spec": spec.to_json(), "hash": spec.hash, "notes": list(checked.notes)})
+        shown = {"spec": spec.to_json(), "hash": spec.hash, "notes": list(checked.notes)}
+        print_json({"sweep": spec.name, "valid": True, **shown})
     else:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
         print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
-        for note in checked.notes:
-            print_text(f"note: {note}")
+        print_notes(checked.notes, options)
     return 0
 
 
@@ -61,15 +66,14 @@ def _plan(options: argparse.Namespace) -> int:
     if options.calibrate:
         from sweeps.driver.single import calibrate
 
-        print("three training steps of the baseline, to know this machine ...", file=sys.stderr)
+        note("three training steps of the baseline, to know this machine ...")
         speed = calibrate(spec)
     plan = estimate(spec, checked.base, flops_per_second=speed, heldout=checked.heldout)
     if options.json:
-        print_json(plan.to_json())
+        print_json(documents.planned(plan, checked.notes))
     else:
         print_text(plan.text())
-        for note in checked.notes:
-            print_text(f"note: {note}")
+        print_notes(checked.notes, options)
     return 0
 
 
@@ -103,15 +107,20 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
 
     given = [*(getattr(options, "set", None) or ()), getattr(options, "study", None) or ""]
     if any(masked(text) != text for text in given):
-        print(f"note: {_AMONG_WORDS}", file=sys.stderr)
+        note(_AMONG_WORDS)
 
     def due(records: Sequence[TrialRecord]) -> int:
         chosen = spec.finalists
         return len(replicates_due(records, chosen.top, chosen.seeds, chosen.per))
 
+    where = options.address or "this machine"
+    step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")
     total = spec.budget.trials + spec.replicates
-    stream = sys.stderr if options.json else sys.stdout
-    with terminated_as_interrupted() as terminated:
+    with ExitStack() as stack:
+        stream = sys.stderr if options.json else sys.stdout
+        if options.quiet:
+            stream = stack.enter_context(Path(os.devnull).open("w"))
+        terminated = stack.enter_context(terminated_as_interrupted())
         try:
             with Display(spec.name, total, stream, due=due) as display:
                 sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
@@ -122,8 +131,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
                 print_json({"error": f"stopped; {again}", "problems": []})
             return TERMINATED if terminated else STOPPED
     if options.json:
-        answer = {"verdict": sweep.verdict.to_json(), "ended_by": sweep.ended_by, "places": places(sweep)}
-        print_json({"name": spec.name, **answer})
+        print_json(documents.ran(sweep, places(sweep)))
     else:
         elsewhere = spec.root.absolute() != options.usual_runs.absolute()
         print_text(
@@ -167,10 +175,11 @@ def _trial(options: argparse.Namespace) -> int:
     if not above.is_dir() or not machine.writable(above):
         raise InputError(Problem("--out", f"{out} in {above}", "a folder in one to write to", "another name"))
     where = "--study" if options.study else None
-    for points in run_one(_spec_or_sweep(options), options.number, out, where=where):
+    spec = _spec_or_sweep(options)
+    for points in run_one(spec, options.number, out, where=where):
         for point in points:
             if options.json:
-                print(strict_json(point.to_json()), flush=True)
+                print_line(documents.measured(spec.name, options.number, point))
             else:
                 speed = f"{point.tokens_per_second:,.0f} tokens/s" if point.step else "before training"
                 print(f"step {point.step:>6}  held-out loss {point.eval_loss:.6f}  {speed}", flush=True)

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.cli.output import Command, print_json, print_text
+from sweeps.cli import documents
+from sweeps.cli.output import Command, note, print_json, print_notes, print_text
 from tli.errors import InputError, Problem
-from tli.terminal import printable
 
 
 def _status(options: argparse.Namespace) -> int:
     from sweeps.checks.budget import spent_in_words
-    from sweeps.driver.schedule.spending import Spending
+    from sweeps.driver.schedule.spending import spent
     from sweeps.report.summary import status_text
 
     sweep = _find(options)
-    spent = Spending(sweep.ledger).spent
+    amounts = spent(sweep.ledger)
     if options.json:
-        print_json(
-            {
-                "name": sweep.spec.name,
-                "finished": sweep.ledger.finished,
-                "driver": sweep.ledger.driver,
-                "spent": spent,
-                "trials": [_row(r) for r in sweep.records],
-            }
-        )
+        print_json(documents.status(sweep, amounts))
     else:
         driver = sweep.ledger.driver
         print_text(f"Driven by {driver}." if driver else "No process drives it now.")
         if limits := sweep.ledger.spec.budget.limits:
-            print_text(f"The search has spent {spent_in_words(spent, limits)}.")
+            print_text(f"The search has spent {spent_in_words(amounts, limits)}.")
         print_text(status_text(sweep.records))
     return 0
 
@@ -46,14 +37,7 @@ def _list(options: argparse.Namespace) -> int:
     listed = sweeps_in(Path(options.runs or "runs"))
     unread = {name: each.reason for name, each in listed.items() if each.reason is not None}
     if options.json:
-        print_json(
-            {
-                name: {"unreadable": each.reason}
-                if name in unread
-                else {"trials": sum(record.ours for record in each.records), "finished": each.finished}
-                for name, each in listed.items()
-            }
-        )
+        print_json(documents.listed(listed))
     else:
         read = {name: each.records for name, each in listed.items() if name not in unread}
         print_text(list_text(read, unread))
@@ -66,7 +50,7 @@ def _best(options: argparse.Namespace) -> int:
     sweep = _find(options)
     verdict, progress = sweep.verdict, _told_progress(sweep, options)
     if options.json:
-        print_json({**verdict.to_json(), "progress": progress.to_json()})
+        print_json(documents.best(sweep.spec.name, verdict, progress))
     else:
         print_text(best_text(verdict))
     return 0 if verdict.best is not None else 1
@@ -82,7 +66,7 @@ def _results(options: argparse.Namespace) -> int:
     sweep = _find(options)
     rows = [plain(row) for row in (sweep.curve_rows() if options.curves else sweep.rows())]
     if options.json:
-        print_json({"name": sweep.spec.name, "curves" if options.curves else "trials": rows})
+        print_json(documents.results(sweep.spec.name, rows, curves=options.curves))
     else:
         columns = rows[0] if rows else CURVE_COLUMNS if options.curves else TRIAL_COLUMNS
         print(csv_text(rows, list(columns)), end="")
@@ -95,7 +79,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     found = compare(options.names, by=options.by, runs=options.runs, study=options.study)
     if options.json:
-        print_json(found.to_json())
+        print_json(documents.compared(found))
     else:
         print_text(comparison_text(found))
     return 0
@@ -107,8 +91,7 @@ def _export(options: argparse.Namespace) -> int:
     progress = _told_progress(sweep, options)
     loss = next(record.value for record in sweep.records if record.number == number)
     if options.json:
-        answer = {"trial": number, "out": str(options.out), "heldout_loss": loss}
-        print_json({**answer, "progress": progress.to_json()})
+        print_json(documents.exported(sweep.spec.name, number, options.out, loss, progress))
     else:
         print_text(f"trial {number} is in {options.out}; its held-out loss is {loss:.6f}")
         print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
@@ -127,7 +110,7 @@ def _ui(options: argparse.Namespace) -> int:
     uri = store_uri(tracking.uri, root) if tracking else None
     unasked = unasked_tracking(sweep.spec, None) if sweep.kept else None
     if uri is not None and not uri.startswith("http") and unasked is not None:
-        print(f"note: without MLflow; {unasked}")
+        print_notes([f"without MLflow; {unasked}"], options)
         uri = None
     names = [name.strip() for name in options.allowed_hosts.split(",") if name.strip()]
     return serve(
@@ -142,14 +125,16 @@ def _ui(options: argparse.Namespace) -> int:
 def _sync(options: argparse.Namespace) -> int:
     from sweeps.tracking.sync import sync
 
-    synced = sync(_find(options), options.tracking)
+    sweep = _find(options)
+    synced = sync(sweep, options.tracking)
     if options.json:
-        print_json(synced.to_json())
+        print_json(documents.synced(sweep.spec.name, synced))
     else:
         print_text(f"{synced.uri} shows all of {synced.trials} trials, {synced.points:,} measurements")
         if synced.lost:
             numbers = ", ".join(map(str, synced.lost))
-            print_text(f"note: not whole on disk, so not rebuilt in full: the curves of trials {numbers}")
+            lost = f"not whole on disk, so not rebuilt in full: the curves of trials {numbers}"
+            print_notes([lost], options)
     return 0
 
 
@@ -163,7 +148,7 @@ def _doctor(options: argparse.Namespace) -> int:
         threads=options.threads,
     )
     if options.json:
-        print_json([finding.to_json() for finding in findings])
+        print_json({"findings": [finding.to_json() for finding in findings]})
     else:
         print_text(text(findings))
     return 1 if any(finding.ok is False for finding in findings) else 0
@@ -181,14 +166,8 @@ def _told_progress(sweep: Any, options: argparse.Namespace) -> Any:
 
     progress = progress_of(sweep, options.name, options.runs)
     if progress.note:
-        print(printable(f"note: {progress.note}"), file=sys.stderr)
+        note(progress.note)
     return progress
-
-
-def _row(record: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(record), "step": record.step, "loss": record.loss}
 
 
 OF_SWEEPS: Mapping[str, Command] = {

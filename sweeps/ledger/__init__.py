@@ -3,13 +3,47 @@
 It is the one authority. Plain Optuna opens it, and shows every trial with its state, parameters and
 intermediate values; a trial enqueued there is run at the next resume. Everything that Optuna has no place for
 stands in user attributes whose names begin with `sweeps:`. What is asked next and what is stopped early are
-Optuna's samplers and pruners, asked here over what the study holds.
+Optuna's samplers and pruners, asked here over what the study holds. What is named here is imported when it
+is used: importing Optuna takes longer than a command that reads a file.
 """
 
 from __future__ import annotations
 
-from sweeps.ledger.store.looking import look
-from sweeps.ledger.store.storage import open_storage, refuse_foreign, spec_conflicts, stored_spec
-from sweeps.ledger.study import Ledger
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Ledger", "look", "open_storage", "refuse_foreign", "spec_conflicts", "stored_spec"]
+if TYPE_CHECKING:
+    from sweeps.ledger.reading import LedgerView, is_readable, read_file
+    from sweeps.ledger.store.looking import look
+    from sweeps.ledger.store.storage import open_storage, refuse_foreign, spec_conflicts, stored_spec
+    from sweeps.ledger.study import Ledger
+
+__all__ = [
+    "Ledger",
+    "LedgerView",
+    "is_readable",
+    "look",
+    "open_storage",
+    "read_file",
+    "refuse_foreign",
+    "spec_conflicts",
+    "stored_spec",
+]
+
+_MODULES = {
+    "Ledger": "study",
+    "LedgerView": "reading",
+    "is_readable": "reading",
+    "look": "store.looking",
+    "open_storage": "store.storage",
+    "read_file": "reading",
+    "refuse_foreign": "store.storage",
+    "spec_conflicts": "store.storage",
+    "stored_spec": "store.storage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
-
-from optuna.storages import BaseStorage
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.errors import Problem, SpecError
-from sweeps.ledger.search.stopping import REFERENCE
-from sweeps.ledger.store.loading import legible
-from sweeps.ledger.store.storage import FINISHED, IDENTITY, INPUT_DIGESTS, LAYERS, WALL
-from sweeps.records import SweepCompletion
+from sweeps.ledger.store.marks import FINISHED, IDENTITY, INPUT_DIGESTS, LAYERS, REFERENCE, WALL
+from sweeps.records import State, SweepCompletion, TrialRecord
+from sweeps.spec import LIMITS, Spec
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 Value = TypeVar("Value")
 
 
-class StudyAttributes:
-    """User attributes of one study; its driver writes them, fenced like all that it writes."""
+class StudyFacts:
+    """What a study bears, read anew at every question."""
 
-    def __init__(self, storage: BaseStorage, study_id: int, name: str) -> None:
-        """Read nothing yet."""
-        self._storage, self._study_id, self._name = storage, study_id, name
+    def __init__(self, read: Callable[[], Mapping[str, Any]], name: str) -> None:
+        """Read nothing yet.
+
+        Args:
+            read: the user attributes of the study as they are now.
+            name: of the study.
+        """
+        self._attributes, self._name = read, name
 
     @property
     def study_uuid(self) -> str:
@@ -40,39 +45,24 @@ class StudyAttributes:
         """Layers of the base of all its trials, as far as they are known."""
         return self._read(LAYERS, _count, None)
 
-    def note_layers(self, layers: int) -> None:
-        """Write down how many layers the base has; saying it again is harmless."""
-        if self.layers != layers:
-            self._set(LAYERS, layers)
-
     @property
     def completions(self) -> list[SweepCompletion]:
         """Each time that the agenda of a budget was carried out, the first one first."""
         return self._read(FINISHED, _completions, [])
-
-    def record_completion(self, now: SweepCompletion) -> None:
-        """The agenda of a budget is carried out; saying it again is harmless."""
-        before = self.completions
-        if not before or replace(before[-1], time=now.time) != now:
-            self._set(FINISHED, [asdict(each) for each in (*before, now)])
 
     @property
     def wall(self) -> float:
         """Seconds in which drivers searched."""
         return self._read(WALL, _amount, 0.0)
 
-    def note_wall(self, seconds: float) -> None:
-        """Write down for how long drivers have searched."""
-        self._set(WALL, seconds)
-
     @property
     def reference(self) -> float | None:
         """What the whole baseline spends of what the stopping rule compares trials at; None until known."""
         return self._read(REFERENCE, _amount, None)
 
-    def note_reference(self, amount: float) -> None:
-        """Write down what the whole baseline spends."""
-        self._set(REFERENCE, amount)
+    def all(self) -> Mapping[str, Any]:
+        """Every user attribute of the study, as it is written."""
+        return self._attributes()
 
     def _read(self, name: str, read: Callable[[Any], Value], *without: Value) -> Value:
         """One attribute, or what stands for it where there is none.
@@ -80,8 +70,7 @@ class StudyAttributes:
         Raises:
             SpecError: it is not what this program writes.
         """
-        with legible(f"study {self._name!r}"):
-            attributes = self._storage.get_study_user_attrs(self._study_id)
+        attributes = self._attributes()
         if name not in attributes and without:
             return without[0]
         try:
@@ -91,8 +80,58 @@ class StudyAttributes:
             expected, remedy = "what sweeps writes", "the last copy of the store"
             raise SpecError(Problem(f"study {self._name!r}", got, expected, remedy)) from None
 
+
+class StudyAttributes(StudyFacts):
+    """User attributes of one study; its driver writes them, fenced like all that it writes."""
+
+    def __init__(self, storage: BaseStorage, study_id: int, name: str) -> None:
+        """Read nothing yet."""
+        super().__init__(self._stored, name)
+        self._storage, self._study_id = storage, study_id
+
+    def note_layers(self, layers: int) -> None:
+        """Write down how many layers the base has; saying it again is harmless."""
+        if self.layers != layers:
+            self._set(LAYERS, layers)
+
+    def record_completion(self, now: SweepCompletion) -> None:
+        """The agenda of a budget is carried out; saying it again is harmless."""
+        before = self.completions
+        if not before or replace(before[-1], time=now.time) != now:
+            self._set(FINISHED, [asdict(each) for each in (*before, now)])
+
+    def note_wall(self, seconds: float) -> None:
+        """Write down for how long drivers have searched."""
+        self._set(WALL, seconds)
+
+    def note_reference(self, amount: float) -> None:
+        """Write down what the whole baseline spends."""
+        self._set(REFERENCE, amount)
+
+    def _stored(self) -> Mapping[str, Any]:
+        from sweeps.ledger.store.loading import legible
+
+        with legible(f"study {self._name!r}"):
+            return self._storage.get_study_user_attrs(self._study_id)
+
     def _set(self, name: str, value: Any) -> None:
         self._storage.set_study_user_attr(self._study_id, name, value)
+
+
+def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord]) -> bool:
+    """Whether running a sweep again would find nothing to do.
+
+    Args:
+        spec: as the study was last run.
+        study: what it bears.
+        unfinished: its trials that have not ended.
+    """
+    last = next(iter(study.completions[::-1]), None)
+    if last is None or last.budget != spec.budget.to_json():
+        return False
+    # What is enqueued waits for more of what was used up.
+    over = (State.WAITING,) if last.ended_by in LIMITS else ()
+    return all(record.state in over for record in unfinished)
 
 
 def _identity(value: Any) -> str:

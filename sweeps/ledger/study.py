@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
-from sweeps.ledger.attributes import StudyAttributes
+from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
 from sweeps.ledger.search.sampling import Proposals, Turn
 from sweeps.ledger.search.space import Space
@@ -42,7 +42,7 @@ from sweeps.ledger.store.trials import (
 )
 from sweeps.ownership import owner_of
 from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
-from sweeps.spec import LIMITS, Spec
+from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced
 
 
@@ -132,12 +132,7 @@ class Ledger(Attempts):
     @property
     def finished(self) -> bool:
         """Whether running the sweep again would find nothing to do."""
-        last = next(iter(self.study.completions[::-1]), None)
-        if last is None or last.budget != self.spec.budget.to_json():
-            return False
-        # What is enqueued waits for more of what was used up.
-        over = (State.WAITING,) if last.ended_by in LIMITS else ()
-        return all(record.state in over for record in self.unfinished())
+        return nothing_left(self.spec, self.study, self.unfinished())
 
     @property
     def driver(self) -> str | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from sweeps import addresses
 from sweeps.checks import stores
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
-from sweeps.ownership import is_set_aside
+from sweeps.ledger.reading import read_file
+from sweeps.ownership import names_under
 from sweeps.results.kept import is_file, kept_file, kept_spec, unasked_study, unasked_tracking
 from sweeps.results.sweep import Sweep
 from sweeps.spec import COMPARED, Spec, load_spec, packaged
@@ -21,6 +23,11 @@ from sweeps.spec.address_checks import address_faults
 from sweeps.spec.settings import StorageSettings, TrackingSettings
 from sweeps.wording import masked
 from tli.places import expanded
+
+if TYPE_CHECKING:
+    from sweeps.ledger import LedgerView
+
+_LOG = logging.getLogger(__name__)
 
 
 class NoSweepError(SpecError):
@@ -81,6 +88,7 @@ def named(reference: str, *, runs: str | None = None, study: str | None = None) 
     root = Path(runs or "runs")
     kept = kept_file(reference, runs)
     if is_file(kept):
+        _LOG.debug("spec kept in %s", kept)
         spec = kept_spec(kept, root)
         if study is None and (unasked := unasked_study(spec)):
             raise SpecError(unasked)
@@ -139,15 +147,25 @@ def found(spec: Spec, reference: str | None = None, *, where: str | None = None)
     if problems := list(stores.store(url, where, table="studies", written=False)):
         raise SpecError(*problems)
     with stores.readable(url, where):
-        store = look(url)
-        if store is None or stored_spec(store, spec.name) is None:
-            if store is not None:
-                refuse_foreign(store, spec.name)
-            got = f"no study of this name in {masked(url)}"
-            raise NoSweepError(Problem(spec.name, got, "a sweep that was run", run))
-        ledger = Ledger.read(url, spec.name)
+        ledger: LedgerView | None = read_file(url, spec.name)
+        way = "by Optuna" if ledger is None else "by SQL"
+        _LOG.debug("study %r in %s, read %s", spec.name, masked(url), way)
+        ledger = ledger or _by_optuna(url, spec, run)
     carried = {field: getattr(ledger.spec, field) for field in (*COMPARED, "budget")}
     return Sweep(spec.model_copy(update=carried), Folders(spec.root, spec.name), ledger)
+
+
+def _by_optuna(url: str, spec: Spec, run: str) -> LedgerView:
+    """The study of a spec, read by Optuna; where there is none, NoSweepError names the command to run."""
+    from sweeps.ledger import Ledger, look, refuse_foreign, stored_spec
+
+    store = look(url)
+    if store is None or stored_spec(store, spec.name) is None:
+        if store is not None:
+            refuse_foreign(store, spec.name)
+        got = f"no study of this name in {masked(url)}"
+        raise NoSweepError(Problem(spec.name, got, "a sweep that was run", run))
+    return Ledger.read(url, spec.name)
 
 
 def resumed(
@@ -174,6 +192,8 @@ def resumed(
     given = _tracked(named(reference, runs=runs, study=study), tracking)
     sweep = found(given, reference, where="--study" if study else None)
     sweep = replace(sweep, kept=tracking is None and is_file(kept_file(reference, runs)))
+    from sweeps.ledger import spec_conflicts
+
     problems = spec_conflicts(sweep.ledger.spec, given)
     uri = given.tracking_uri
     if sweep.kept and (unasked := unasked_tracking(sweep.spec)):
@@ -188,12 +208,6 @@ def resumed(
     wanted = {**sweep.spec.to_json(), "budget": {**sweep.spec.budget.to_json(), **budget}}
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in budget.items())
     return sweep.spec.model_copy(update={"budget": Spec.from_json(wanted, name=f"{words}:").budget})
-
-
-def names_under(runs: Path) -> list[str]:
-    """The names of the sweeps under a folder, without what was set aside from them."""
-    names = [kept.parent.name for kept in runs.glob("*/spec.json")]
-    return sorted(name for name in names if not is_set_aside(name))
 
 
 def _known(root: Path) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from sweeps import addresses
 from sweeps.checks import stores
 from sweeps.errors import Problem, SpecError
-from sweeps.ledger import look
+from sweeps.ledger.reading import is_readable
+from sweeps.ownership import names_under
 from sweeps.records import TrialRecord
-from sweeps.results.finding import find, names_under
+from sweeps.results.finding import find
 from sweeps.results.kept import is_file
 from sweeps.wording import masked
 
@@ -56,12 +57,14 @@ def _unreadable(file: Path) -> str | None:
     if not is_file(file):
         return None
     problems = list(stores.store(url, str(file), table="studies", written=False))
-    found = problems or study_problems(url, str(file))
+    found = problems or (() if is_readable(url) else study_problems(url, str(file)))
     return _reason(found) if found else None
 
 
 def study_problems(url: str, where: str) -> Sequence[Problem]:
     """Why a store that is there cannot be read by this Optuna; none where it can."""
+    from sweeps.ledger import look
+
     try:
         with stores.readable(url, where):
             look(url)

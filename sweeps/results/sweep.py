@@ -8,23 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.checks.data import amount_notes
+from sweeps.checks.text_amounts import amount_notes
 from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger
 from sweeps.records import State, TrialRecord
 from sweeps.results.selection import verdict
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
-from tli.data.batches import token_counts
+from tli.data.manifests import token_counts
 from tli.errors import CheckpointError
 from tli.models.lineage import read_lineage
 from tli.places import expanded
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sweeps.ledger import LedgerView
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Sweep:
 
     spec: Spec
     folders: Folders
-    ledger: Ledger
+    ledger: LedgerView
     kept: bool = False
 
     @property

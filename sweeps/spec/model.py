@@ -22,7 +22,7 @@ from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_na
 from sweeps.spec.fields import SpecFields
 from sweeps.spec.ineffective import unread_faults
 from sweeps.spec.ranges import Range, read_range
-from sweeps.spec.yaml_source import Source
+from sweeps.spec.written import Source
 from sweeps.wording import Fault
 from tli.places import expanded
 from tli.planning.injection import with_new_names

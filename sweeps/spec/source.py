@@ -14,7 +14,8 @@ from sweeps.addresses import MASK, secret_name
 from sweeps.errors import Problem, SpecError
 from sweeps.spec.model import Spec
 from sweeps.spec.ranges import KINDS
-from sweeps.spec.yaml_source import Source, parse_value, read_bytes, read_file
+from sweeps.spec.written import Source
+from sweeps.spec.yaml_source import parse_value, read_bytes, read_file
 from sweeps.wording import holds_any, masked
 
 Overrides = Mapping[str, Any] | Sequence[str] | str

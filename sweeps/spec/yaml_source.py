@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sweeps.errors import Problem, SpecError
+from sweeps.spec.written import Source
 from sweeps.wording import formatted, masked
 from tli.json_files import read_bounded
 
@@ -29,39 +29,6 @@ _FLOAT = re.compile(r"[-+]?([0-9]+(_[0-9]+)*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
 _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 _MOST_DIGITS = 100
-
-
-@dataclass
-class Source:
-    """Plain values and where each dotted path of them was written.
-
-    `places` holds line and column from 1 of the name of a setting, or of an item of a list. `origins` holds
-    the command-line option for the paths that came from one.
-    """
-
-    name: str
-    values: dict[str, Any] = field(repr=False)  # secrets may stand in them
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-
-    def where(self, path: str) -> str:
-        """A place to go to: `file:line:column path`, or the option that the value came from."""
-        known = path
-        while known and known not in self.places and known not in self.origins:
-            known = _parent(known)
-        if known in self.origins:
-            option = self.origins[known]
-            return option if known == path else f"{option} {path}"
-        if not self.places:
-            return f"{self.name} {path}".rstrip()
-        line, column = self.places.get(known, (1, 1))
-        return f"{self.name}:{line}:{column} {path}".rstrip()
-
-    def order(self, path: str) -> tuple[int, int]:
-        """A sort key that follows the file from top to bottom, options last."""
-        while path and path not in self.places and path not in self.origins:
-            path = _parent(path)
-        return (1 << 30, 0) if path in self.origins else self.places.get(path, (0, 0))
 
 
 def read_file(path: Path, name: str | None = None) -> Source:
@@ -125,10 +92,6 @@ def parse_value(text: str, where: str) -> Any:
         problems = (Problem(where, each.got, each.expected, each.remedy) for each in reader.problems)
         raise SpecError(*problems)
     return value
-
-
-def _parent(path: str) -> str:
-    return path[: max(path.rfind("."), path.rfind("["), 0)]
 
 
 def _unseen(text: str, name: str) -> Iterator[Problem]:

@@ -39,7 +39,8 @@ from sweeps.worker.watchdog import hung
 from tests.fuzz.command import command
 from tests.fuzz.fuzz_header import _bit, _bytes, _tokens, _twice, _values
 from tests.fuzz.kept_world import World, point
-from tli.data.batches import Tokens, _manifest
+from tli.data.batches import Tokens
+from tli.data.manifests import manifest_of
 from tli.errors import InputError
 from tli.models.lineage import read_lineage
 from tli.planning.plan import Plan
@@ -294,7 +295,7 @@ def tokens(world: World, source: random.Random) -> bool:
     good = {"settings": {}, "dtype": "uint16", "digest": "d", "train_tokens": 32, "heldout_tokens": 32}
     text = json.dumps({**good, "heldout_bytes": 100}).encode()
     (folder / "manifest.json").write_bytes(mutated(source, text))
-    if _manifest(folder) is None:
+    if manifest_of(folder) is None:
         return False
     found = Tokens(folder)
     assert found.train.nbytes == found.heldout.nbytes == 64

@@ -113,16 +113,16 @@ def test_the_table_of_methods(methods: Sweep, capsys: pytest.CaptureFixture[str]
     verdict = methods.verdict
     assert verdict.control is not None
     candidates = {c.number: c for c in (verdict.control, *verdict.finalists)}
-    assert [trial["number"] for trial in found["trials"]] == list(candidates)  # the control first
+    assert [trial["trial"] for trial in found["trials"]] == list(candidates)  # the control first
     base = verdict.control.initial_loss
     assert found["base_loss"] == pytest.approx(base)
     assert found["seeds"] == [0, 1]
     sizes = {}
     for trial in found["trials"]:
-        candidate = candidates[trial["number"]]
+        candidate = candidates[trial["trial"]]
         assert trial["losses"]["8"] == pytest.approx(candidate.mean)
-        assert found["equal"]["steps"]["losses"][trial["trial"]] == pytest.approx(candidate.mean)
-        assert found["equal"]["tokens"]["losses"][trial["trial"]] == pytest.approx(candidate.mean)
+        assert found["equal"]["steps"]["losses"][trial["reference"]] == pytest.approx(candidate.mean)
+        assert found["equal"]["tokens"]["losses"][trial["reference"]] == pytest.approx(candidate.mean)
         sizes[trial["what"]] = trial["parameters"]
         if trial["what"] in ("control", "tli K=2 identity", "moe 8 experts"):  # they are the base, at first
             assert set(trial["reached_base_loss"].values()) == {0}
@@ -155,7 +155,7 @@ def test_the_best_of_each_value_of_another_setting(
     assert best["what"].endswith(" schedule=linear")
     assert main(compared(methods, "methods:1", "methods:1", "--json")) == 0
     named = json.loads(capsys.readouterr().out)["trials"]
-    assert [trial["number"] for trial in named] == [control["number"], 1]
+    assert [trial["trial"] for trial in named] == [control["trial"], 1]
 
 
 def test_mistakes_are_told_together(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,14 +180,18 @@ def test_looking_at_a_sweep(killed_and_resumed: dict[str, Any]) -> None:
     assert [t["state"] for t in status["trials"]] == [t.state.name for t in after]
     best = json.loads(sweeps("best", "tiny", "--json", cwd=root).stdout)
     assert after[best["best"]].state.name == "COMPLETE"
-    assert best["control"]["number"] == 0
+    assert best["control"]["trial"] == 0
     shown = sweeps("best", "tiny", cwd=root)
     assert f"Best: trial {best['best']}" in shown.stdout
     plan = json.loads(sweeps("plan", "tiny.yaml", "--json", "--calibrate", cwd=root).stdout)
     assert plan["flops_per_second"] > 0
     assert [shape["cost"]["depth"] for shape in plan["shapes"]] == [4, 8, 6, 5]
     healthy = sweeps("doctor", "--json", cwd=root)
-    assert {finding["name"] for finding in json.loads(healthy.stdout)} >= {"python", "study", "disk"}
+    assert {finding["name"] for finding in json.loads(healthy.stdout)["findings"]} >= {
+        "python",
+        "study",
+        "disk",
+    }
 
 
 def test_one_trial_again_for_a_debugger_gives_the_same_losses(killed_and_resumed: dict[str, Any]) -> None:
@@ -234,7 +238,7 @@ def test_two_sweeps_share_a_database_and_a_driver_is_alone(
     roles = Counter(t.user_attrs["sweeps:role"] for t in trials(url, "other"))
     assert sum(n for role, n in roles.items() if role != "replicate") == TRIALS
     listed = sweeps("list", "--json", cwd=root)
-    assert set(json.loads(listed.stdout)) == {"tiny", "other"}
+    assert {row["sweep"] for row in json.loads(listed.stdout)["sweeps"]} == {"tiny", "other"}
 
 
 def test_a_changed_spec_is_refused_with_the_difference(killed_and_resumed: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -26,3 +27,9 @@ def test_what_to_install(words: list[str]) -> None:
     assert done.stderr == (
         "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'\n"
     )
+
+
+def test_a_program_is_answered_too() -> None:
+    words = [sys.executable, "-c", PROGRAM, "list", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["error"]) == (2, done.stderr.strip())

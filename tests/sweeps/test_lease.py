@@ -14,7 +14,7 @@ import pytest
 
 from sweeps.errors import LedgerHeldError
 from sweeps.ledger import Ledger, open_storage, study
-from sweeps.ledger.store import lease
+from sweeps.ledger.store import holder, lease
 from sweeps.ledger.store.storage import engine_of
 from sweeps.records import Point, State
 from sweeps.spec import Spec
@@ -42,7 +42,7 @@ def _drive(url: str, plain: dict, events: Any, *, pid_lies: bool = False) -> Non
     """Drive the sweep in a process of its own: one trial, then a report for every word that comes."""
     _quicken()
     if pid_lies:  # as a driver of another machine, whose death nobody here can see
-        lease._place = lambda: None  # type: ignore[assignment]
+        holder._place = lambda: None  # type: ignore[assignment]
     try:
         with Ledger.driven(url, Spec.from_json(plain)) as ledger:
             assignment = ledger.ask()

@@ -413,7 +413,11 @@ def test_an_error_answers_programs_too(place: Path, capsys: pytest.CaptureFixtur
     assert [first[name] for name in ("file", "line", "column", "path", "got", "try")] == ["spec.yaml", 5, 15, "trial.injection.k", "0", "4"]  # fmt: skip
     assert (second["file"], second["path"], second["got"]) == (None, "--set budget.trials=x", "the text 'x'")
     assert answer["error"].splitlines() == [line.removeprefix("error: ") for line in told.splitlines()]
-    for command, problems in ((["status", "nothing-here", "--json"], 1), (["best", "--json"], 1)):
+    for command, problems in (
+        (["status", "nothing-here", "--json"], 1),
+        (["best", "nothing-here", "--json"], 1),
+        (["best", "--jsno", "--json"], 1),
+    ):
         with contextlib.suppress(SystemExit):
             assert main(command) == 2
         assert len(json.loads(capsys.readouterr().out)["problems"]) == problems

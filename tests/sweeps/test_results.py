@@ -331,11 +331,11 @@ def test_list_shows_what_it_cannot_read(place: Path, capsys: pytest.CaptureFixtu
     assert broken.startswith("  broken: got a file that cannot be read (")
     assert renamed == "  renamed: got the sweep 'tiny' in a folder of another name; try renaming the folder"
     assert main(["list", "--json"]) == 0
-    as_json = json.loads(capsys.readouterr().out)
-    assert as_json["tiny"] == {"trials": 6, "finished": True}
-    assert as_json["renamed"] == {
-        "unreadable": "the sweep 'tiny' in a folder of another name; try renaming the folder"
-    }
+    as_json = {row["sweep"]: row for row in json.loads(capsys.readouterr().out)["sweeps"]}
+    read, unread = as_json["tiny"], as_json["renamed"]
+    assert (read["trial_count"], read["finished"], read["unreadable"]) == (6, True, None)
+    assert unread["unreadable"] == "the sweep 'tiny' in a folder of another name; try renaming the folder"
+    assert unread["trial_count"] is unread["finished"] is None
 
 
 def test_runs_that_is_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

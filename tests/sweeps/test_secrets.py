@@ -20,7 +20,6 @@ from sweeps import environment
 from sweeps.__main__ import main
 from sweeps.addresses import masked_address, secret_name, without_userinfo
 from sweeps.driver import service
-from sweeps.driver.on_ray import submit
 from sweeps.errors import SpecError
 from sweeps.spec import Spec, load_spec
 from sweeps.tracking import Tracker
@@ -360,7 +359,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return str(job["submission_id"])
 
     server.submit_job = submit_job
-    monkeypatch.setattr(submit, "connect", lambda _: server)
+    monkeypatch.setattr("sweeps.driver.on_ray.submit.connect", lambda _: server)
     return server
 
 

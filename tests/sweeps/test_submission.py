@@ -245,7 +245,7 @@ def test_a_folder_that_is_too_large_is_refused_before_it_is_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Jobs()
-    monkeypatch.setattr(room, "connect", lambda _: server)
+    monkeypatch.setattr("sweeps.driver.on_ray.submit.connect", lambda _: server)
     (tmp_path / "s.yaml").write_text(
         (Path(sweeps.__file__).parent / "specs/quickstart-small.yaml").read_text()
     )
@@ -325,7 +325,7 @@ def test_a_runs_folder_is_left_out_whatever_it_is_called(name: str, tmp_path: Pa
 def test_words_are_quoted_for_the_shell_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Jobs()
     server.get_address = lambda: "http://head:8265"  # type: ignore[attr-defined]
-    monkeypatch.setattr(room, "connect", lambda _: server)
+    monkeypatch.setattr("sweeps.driver.on_ray.submit.connect", lambda _: server)
     spec = tmp_path / "my spec.yaml"
     spec.write_text((Path(sweeps.__file__).parent / "specs" / "quickstart-small.yaml").read_text())
     code = submit(

@@ -182,7 +182,8 @@ def test_families_are_listed(tli: Outcome) -> None:
     assert re.fullmatch(r"\d+ architectures: \d+ can be grown, \d+ of them by identity", lines[-1])
     assert len(lines) == 3 + int(lines[-1].split()[0])
     rows = {
-        row["model_type"]: row for row in json.loads(tli("families", "llama", "bert", "xlm", "--json")[1])
+        row["model_type"]: row
+        for row in json.loads(tli("families", "llama", "bert", "xlm", "--json")[1])["architectures"]
     }
     assert rows["llama"] == {"model_type": "llama", "grows": True, "identity": "zero-output", "reason": ""}
     assert (rows["bert"]["grows"], rows["bert"]["identity"]) == (True, "no")
@@ -236,9 +237,9 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
         (["plan", "--depth", "8", "--least-important-sets", "1"], ["--least-important-sets: got no model; expected one to measure; try naming it"]),
         (["plan", "--depth", "8", "--experts", "1", "--expert-noise", "-1"], ["--experts: got 1; expected at least 2 experts, or null for none; try 8", "--expert-noise: got -1.0; expected a number of at least 0; try 1"]),
         (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got k too; expected a plan, or settings for one", "none.json: got no JSON (No such file or directory); expected a plan; try tli plan --save"]),
-        (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; try tli -h"]),
+        (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; did you mean --k?; try tli -h"]),
         (["families", "qwen33"], ["model_type: got 'qwen33'; expected one that `tli families` lists; try qwen3"]),
-        (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect, families); try tli -h"]),
+        (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect, families); did you mean plan?; try tli -h"]),
         ([], ["the following arguments are required: COMMAND; try tli -h"]),
         (["inspect", "./nowhere"], ["model: got './nowhere', which does not exist; expected a folder, a hub id or the built-in model; try builtin:tiny-llama"]),
         (["verify", "./nowhere"], ["nowhere: got no lineage.json; expected a folder written by `tli upscale`, with its lineage.json"]),
@@ -285,7 +286,10 @@ def test_an_error_answers_programs_too(tli: Outcome) -> None:
     assert (code, json.loads(out)["problems"]) == (2, [problem])
     assert told.startswith("error: --m: got 2")
     code, out, _ = tli("plan", "--kk", "--json")
-    assert (code, json.loads(out)["error"]) == (2, "unrecognized arguments: --kk; try tli -h")
+    assert (code, json.loads(out)["error"]) == (
+        2,
+        "unrecognized arguments: --kk; did you mean --k?; try tli -h",
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 from dataclasses import fields, replace
 from typing import Any, cast
 
-from tli.cli.console import Parser, path
+from tli.cli.console import Parser, add_general_options, path
 from tli.errors import Problem
 from tli.growth.folders import PlanKeywords
 from tli.models.lineage import FILE
@@ -26,9 +26,11 @@ def parser() -> Parser:
     made = Parser(
         prog="tli",
         description="Grow a pretrained causal language model deeper by injecting layers.",
-        epilog="example:\n  tli upscale builtin:tiny-llama deeper/ --k 4 --init identity --verify",
+        epilog="example:\n  tli upscale builtin:tiny-llama deeper/ --k 4 --init identity --verify\n\n"
+        'completion in the shell:\n  eval "$(register-python-argcomplete sweeps tli)"',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_general_options(made)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_plan, _upscale, _verify, _inspect, _families):
         add(commands)
@@ -77,9 +79,9 @@ def _command(commands: _Commands, name: str, text: str, example: str) -> Parser:
         help=text,
         description=text[0].upper() + text[1:] + ".",
         epilog=f"example:\n{example}",
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_general_options(made, below=True)
     return made
 
 

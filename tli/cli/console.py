@@ -9,16 +9,18 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tli.errors import InputError, Problem, TliError
 from tli.places import expanded
 from tli.terminal import printable
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+SCHEMA = 1  # of all that is answered in JSON; raised when a key goes, or means something else
+DISTRIBUTION = "tli-sweeps"
 
 
 _NAMED = re.compile(r"argument (?P<option>[^:]+): (?P<said>.+)", re.DOTALL)
@@ -42,7 +44,10 @@ class UsageError(SystemExit):
 
 
 class Parser(argparse.ArgumentParser):
-    """Ends a mistyped command as every other mistake ends."""
+    """Ends a mistyped command as every other mistake ends; every option is spelled out."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **given})
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake in one line, without the usage.
@@ -54,6 +59,34 @@ class Parser(argparse.ArgumentParser):
         told = str(problem) if _SHAPED in message else f"{message}; try {self.prog} -h"
         sys.stderr.write(f"{printable(f'error: {told}')}\n")
         raise UsageError(told, problem)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The options; what none of the parsers knows is refused with what may have been meant.
+
+        Raises:
+            UsageError: there is something.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        options, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            known = self._options_of(getattr(options, "command", None))
+            near = [f"did you mean {_nearest(each, known)}?" for each in unknown if _nearest(each, known)]
+            self.error("; ".join([f"unrecognized arguments: {' '.join(unknown)}", *near]))
+        return options
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = list(action.choices or ())
+        if action.choices is None or value in choices:
+            return
+        near = _nearest(str(value), map(str, choices))
+        said = f"invalid choice: {value!r} (choose from {', '.join(map(str, choices))})"
+        raise argparse.ArgumentError(action, f"{said}; did you mean {near}?" if near else said)
+
+    def _options_of(self, command: str | None) -> list[str]:
+        """The options of a subcommand, and those that stand before it."""
+        of_commands = (each for each in self._actions if isinstance(each, argparse._SubParsersAction))
+        parsers = [self, *(each.choices[command] for each in of_commands if command in each.choices)]
+        return [name for parser in parsers for name in parser._option_string_actions]
 
 
 def path(text: str) -> Path:
@@ -70,18 +103,100 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(told) from None
 
 
-def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of one command; None reads those of the process.
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    """What was meant by a word that is mistyped, if that can be known."""
+    from difflib import get_close_matches
+
+    word, equals, _ = word.partition("=")
+    known = list(known)
+    near = [each for each in known if len(word) > 3 and each.startswith(word)]
+    found = near if len(near) == 1 else get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"{found[0]}{equals}..." if found and equals else (found[0] if found else None)
+
+
+class _Version(argparse.Action):
+    """Prints the version; it is looked up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002 - argparse's
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import platform
+        from importlib import metadata
+
+        try:
+            version = metadata.version(DISTRIBUTION)
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        print(f"{DISTRIBUTION} {version} (Python {platform.python_version()})")
+        parser.exit()
+
+
+def add_general_options(parser: argparse.ArgumentParser, *, below: bool = False) -> None:
+    """The options of every command.
+
+    Args:
+        parser: to add them to.
+        below: whether it is a subcommand's, which leaves alone what was said before its name.
+    """
+    default: Any = argparse.SUPPRESS if below else False
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=default,
+        help="say what is done, and where errors arise",
+    )
+    loudness.add_argument(
+        "-q", "--quiet", action="store_true", default=default, help="print the result and errors alone"
+    )
+    if not below:
+        parser.add_argument("--version", action=_Version, help="print the version")
+
+
+def parse(parser: Parser, arguments: Sequence[str] | None, *, completing: bool = False) -> argparse.Namespace:
+    """The options of one command, with the log set up as they say; None reads those of the process.
+
+    Args:
+        parser: of the whole command.
+        arguments: the words after the command's name.
+        completing: whether the shell asks what may follow, which ends the process with the answer.
 
     Raises:
         UsageError: with `--json` among the words, the mistake stands on standard output as well.
     """
+    if completing:
+        import argcomplete
+
+        argcomplete.autocomplete(parser, always_complete_options=False)
     try:
-        return parser.parse_args(arguments)
+        options: argparse.Namespace = parser.parse_args(arguments)
+        if options.verbose and options.quiet:
+            parser.error("argument -q/--quiet: not allowed with argument -v/--verbose")
     except UsageError as error:
         if "--json" in (sys.argv[1:] if arguments is None else arguments):
-            _print_json(error.message, (error.problem,))
+            print_error(error.message, (error.problem,))
         raise
+    from tli.cli.verbosity import level_of, set_up
+
+    set_up(level_of(options))
+    return options
+
+
+def print_text(text: str) -> None:
+    """Text on standard output; names and reasons in it may come from elsewhere."""
+    print(printable(text))
+
+
+def document(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program is answered: the version of its form, then what it says."""
+    return {"schema": SCHEMA, **value}
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON document on standard output, for `--json`."""
+    print(json.dumps(document(value), indent=1, allow_nan=False))
 
 
 def _problem_of(message: str, usage: str) -> Problem:
@@ -121,7 +236,7 @@ def run_command(
     """
     _replace_what_cannot_be_encoded()
     try:
-        code = command()
+        code = _traced(command, hide)
         sys.stdout.flush()
         return code
     except InputError as error:
@@ -147,14 +262,34 @@ def run_command(
             _drop_output()
     print(printable("\n".join(lines)), file=sys.stderr)
     if as_json:
-        _print_json(text, problems)
+        print_error(text, problems)
     return code
 
 
-def _print_json(error: str, problems: Sequence[Problem]) -> None:
+def _traced(command: Callable[[], int], hide: Callable[[str], str]) -> int:
+    """Run a command; where an error arose that ends it is in the log, for `--verbose`."""
     try:
-        value = {"error": error, "problems": [problem.to_json() for problem in problems]}
-        print(json.dumps(value, indent=1, allow_nan=False), flush=True)
+        return command()
+    except Exception:
+        import logging
+        import traceback
+
+        log = logging.getLogger(__name__)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s", hide(traceback.format_exc().rstrip()))
+        raise
+
+
+def print_error(error: str, problems: Sequence[Problem] = ()) -> None:
+    """An error as a JSON document on standard output, as far as that takes it.
+
+    Args:
+        error: its text.
+        problems: with the input, where it is one.
+    """
+    try:
+        print_json({"error": error, "problems": [problem.to_json() for problem in problems]})
+        sys.stdout.flush()
     except OSError:  # whatever stopped the command may have taken its output too; the exit code stays
         _drop_output()
 

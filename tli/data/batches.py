@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tli.data import corpus
-from tli.data.manifests import manifest_of, manifests
+from tli.data.manifests import manifest_of
 from tli.data.settings import DataSettings
 from tli.data.sources import source_problems
 from tli.data.tokenise import OnProgress, build, vocabulary
@@ -121,12 +121,6 @@ def ready_counts(settings: DataSettings, base: Base, cache: Path) -> tuple[int, 
     """Tokens of the training and of the held-out side, if the token files of pinned settings are there."""
     manifest = manifest_of(cache / _cache_key(settings, base))
     return None if manifest is None else (manifest["train_tokens"], manifest["heldout_tokens"])
-
-
-def token_counts(cache: Path, digest: str) -> tuple[int, int] | None:
-    """Tokens of the training and of the held-out side, if token files of this digest are in the cache."""
-    known = (manifest for manifest in manifests(cache) if manifest["digest"] == digest)
-    return next(((each["train_tokens"], each["heldout_tokens"]) for each in known), None)
 
 
 def open_tokens(

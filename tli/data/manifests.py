@@ -66,3 +66,9 @@ def on_the_hub(source: Source) -> bool:
     name = source.name
     local = name.startswith("builtin:") or matching_files(name) or source.folder or corpus.names_files(name)
     return not local and may_be_on_the_hub(name)
+
+
+def token_counts(cache: Path, digest: str) -> tuple[int, int] | None:
+    """Tokens of the training and of the held-out side, if token files of this digest are in the cache."""
+    known = (manifest for manifest in manifests(cache) if manifest["digest"] == digest)
+    return next(((each["train_tokens"], each["heldout_tokens"]) for each in known), None)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from functools import cache
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tli.errors import CheckpointError, Problem
 from tli.json_files import read_json, reason_of
-from tli.models.base import Base
-from tli.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from tli.models.base import Base
+    from tli.planning.plan import Plan
 
 FILE = "lineage.json"
 FORMAT = 1
@@ -79,6 +79,9 @@ def write_lineage(folder: Path, value: Mapping[str, Any]) -> None:
 @cache
 def versions() -> dict[str, str]:
     """Of Python and the packages that make the numbers; none of them is imported for it."""
+    import platform
+    from importlib import metadata
+
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -158,8 +158,10 @@ def _join(address: str) -> None:
 def _init(**given: Any) -> None:
     _hide_secrets()
     before = signal.getsignal(signal.SIGTERM)
+    verbose = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
+    level = logging.INFO if verbose else logging.ERROR
     try:
-        ray.init(**given, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
+        ray.init(**given, logging_level=level, log_to_driver=verbose, configure_logging=True)
     except SystemExit:  # Ray's own handler of SIGTERM was in place when it came
         signal.signal(signal.SIGTERM, before)
         signal.raise_signal(signal.SIGTERM)

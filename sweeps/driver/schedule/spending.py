@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweeps.checks.budget import amount
@@ -11,7 +11,7 @@ from sweeps.records import Assignment, Point, Role, State, TrialRecord
 from sweeps.spec import BudgetSettings
 
 if TYPE_CHECKING:
-    from sweeps.ledger import Ledger
+    from sweeps.ledger import Ledger, LedgerView
 
 
 _WALL_KEPT_EVERY = 5.0  # seconds; so much a killed driver forgets
@@ -41,9 +41,8 @@ class Spending:
         self._gpus = ledger.spec.resources.gpus
         self._of: dict[int, Mapping[str, float]] = {}  # of each trial, up to its last report
         self._sums = dict(_NOTHING)
-        for record in ledger.trials():
-            if record.ours and record.role is not Role.REPLICATE:
-                self._count(record.number, _totals(record))
+        for number, totals in _of_search(ledger):
+            self._count(number, totals)
         self._wall = self._kept = ledger.study.wall
         self._since: float | None = None
 
@@ -84,12 +83,7 @@ class Spending:
     @property
     def spent(self) -> dict[str, float]:
         """By limit."""
-        return {
-            "tokens": self._sums["tokens"],
-            "flops": self._sums["flops"],
-            "gpu_hours": self._sums["seconds"] * self._gpus / 3600,
-            "wall": self._wall,
-        }
+        return _by_limit(self._sums, self._gpus, self._wall)
 
     @property
     def used_up(self) -> str | None:
@@ -113,6 +107,30 @@ class Spending:
         for name in self._sums:
             self._sums[name] += totals[name] - before[name]
         self._of[number] = totals
+
+
+def spent(ledger: LedgerView) -> dict[str, float]:
+    """What a sweep's search has spent by its study: tokens, FLOPs, GPU-hours, and seconds under `wall`."""
+    sums = dict(_NOTHING)
+    for _, totals in _of_search(ledger):
+        for name in sums:
+            sums[name] += totals[name]
+    return _by_limit(sums, ledger.spec.resources.gpus, ledger.study.wall)
+
+
+def _of_search(ledger: LedgerView) -> Iterator[tuple[int, Mapping[str, float]]]:
+    for record in ledger.trials():
+        if record.ours and record.role is not Role.REPLICATE:
+            yield record.number, _totals(record)
+
+
+def _by_limit(sums: Mapping[str, float], gpus: float, wall: float) -> dict[str, float]:
+    return {
+        "tokens": sums["tokens"],
+        "flops": sums["flops"],
+        "gpu_hours": sums["seconds"] * gpus / 3600,
+        "wall": wall,
+    }
 
 
 def _totals(record: TrialRecord) -> dict[str, float]:

@@ -23,7 +23,6 @@ from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.trials import AMOUNTS
 from sweeps.records import Point
 
-REFERENCE = "sweeps:reference"  # of the study: what the baseline spends in all
 _UNITS = 1000  # that the reference is divided into, as pruners count in whole numbers
 
 # What trials are compared at, by name: what a point has spent of it; None where steps tell.

@@ -5,12 +5,15 @@ parts of Optuna are used here alone.
 """
 
 __all__ = [
+    "holder",
     "internals",
     "lease",
     "loading",
     "looking",
+    "marks",
     "mirror",
     "retrying",
+    "rows",
     "storage",
     "trials",
     "visible",

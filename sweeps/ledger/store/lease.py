@@ -10,21 +10,17 @@ lost, is refused.
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from sweeps.errors import LedgerHeldError
+from sweeps.ledger.store.holder import NOW, Row, query, this_process
 from sweeps.ledger.store.retrying import as_sweep_error
 
 SECONDS = 20.0  # of a lease
@@ -33,10 +29,6 @@ RENEWED_EVERY = 5.0
 _TABLE = """CREATE TABLE IF NOT EXISTS sweeps_lease (
     study_id INTEGER PRIMARY KEY, fence INTEGER NOT NULL, owner TEXT NOT NULL,
     expires DOUBLE PRECISION NOT NULL, request TEXT NOT NULL)"""
-_NOW = {
-    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
-    "postgresql": "EXTRACT(EPOCH FROM clock_timestamp())",
-}  # seconds since the epoch; never the driver's own clock, which may be another one or be moved
 _WRITES = ("INSERT", "UPDATE", "DELETE")
 _GIVING_BACK = 1.0  # seconds
 _WAITS_LESS = {
@@ -47,27 +39,6 @@ _WAITS_LESS = {
 
 class AskedTwiceError(Exception):
     """A new trial with this key is in the study: only the reply to its creation was lost."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A study's lease as it stands; times are seconds of the store's clock."""
-
-    fence: int
-    owner: str  # JSON; empty once it was given back
-    expires: float
-    now: float
-
-    @property
-    def alive(self) -> bool:
-        """Whether a process holds it, as far as this machine can know."""
-        return bool(self.owner) and self.expires > self.now and not _is_dead(self.owner)
-
-    @property
-    def holder(self) -> str:
-        """Who, in words."""
-        known = json.loads(self.owner or "{}")
-        return f"process {known.get('pid', '?')} on {known.get('host', 'a machine that is not known')}"
 
 
 class Lease:
@@ -124,7 +95,7 @@ class Lease:
     def _renew(self) -> None:
         """A store that does not answer is asked again; a lease that was taken is left."""
         statement = text(
-            f"UPDATE sweeps_lease SET expires = {_NOW[self._engine.dialect.name]} + :seconds "  # noqa: S608
+            f"UPDATE sweeps_lease SET expires = {NOW[self._engine.dialect.name]} + :seconds "  # noqa: S608
             "WHERE study_id = :study AND fence = :fence"
         )
         while not self._ended.wait(RENEWED_EVERY):
@@ -231,8 +202,8 @@ def _acquired(engine: Engine, study_id: int, name: str) -> int:
 
 def _taken(engine: Engine, study_id: int, found: Row | None) -> int | None:
     """Take a lease that stands as found; None when another process was faster."""
-    until = f"{_NOW[engine.dialect.name]} + :seconds"
-    values = {"study": study_id, "owner": _ourselves(), "seconds": SECONDS}
+    until = f"{NOW[engine.dialect.name]} + :seconds"
+    values = {"study": study_id, "owner": this_process(), "seconds": SECONDS}
     with suppress(IntegrityError), engine.begin() as connection:
         if found is None:
             insert = f"INSERT INTO sweeps_lease VALUES (:study, 1, :owner, {until}, '')"  # noqa: S608
@@ -248,38 +219,5 @@ def _taken(engine: Engine, study_id: int, found: Row | None) -> int | None:
 
 
 def _row(connection: Connection, study_id: int) -> Row | None:
-    now = _NOW[connection.dialect.name]
-    select = f"SELECT fence, owner, expires, {now} FROM sweeps_lease WHERE study_id = :study"  # noqa: S608
-    found = connection.execute(text(select), {"study": study_id}).one_or_none()
+    found = connection.execute(text(query(connection.dialect.name)), {"study": study_id}).one_or_none()
     return Row(int(found[0]), found[1], float(found[2]), float(found[3])) if found else None
-
-
-def _ourselves() -> str:
-    return json.dumps(
-        {"host": socket.gethostname(), "pid": os.getpid(), "place": _place(), "born": _born(os.getpid())}
-    )
-
-
-def _is_dead(owner: str) -> bool:
-    """Whether the owner is a process of this machine that has ended; one of another may be alive."""
-    known = json.loads(owner)
-    here = known.get("place") is not None and known["place"] == _place()
-    return here and _born(known["pid"]) != known["born"]
-
-
-def _place() -> str | None:
-    """What tells the processes that we can see from others: this boot and this namespace of process ids."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return None
-
-
-def _born(pid: int) -> str | None:
-    """When a process was started, in ticks since the boot: an id alone may belong to another one by now."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]  # a zombie has ended

@@ -19,14 +19,9 @@ from sqlalchemy import Engine
 from sweeps.addresses import absolute, driven, file_of
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.loading import legible
+from sweeps.ledger.store.marks import IDENTITY, INPUT_DIGESTS, SPEC
 from sweeps.ledger.store.retrying import FileStorage, ServerStorage, as_sweep_error
 from sweeps.spec import Spec, difference
-
-# Attributes of a study of ours.
-SPEC, IDENTITY, INPUT_DIGESTS = "sweeps:spec", "sweeps:identity", "sweeps:material"
-FINISHED = "sweeps:finished"
-LAYERS = "sweeps:layers"  # of the base
-WALL = "sweeps:wall"  # seconds in which drivers searched
 
 
 def open_storage(url: str) -> BaseStorage:

@@ -11,14 +11,17 @@ import json
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
-
+from sweeps.ledger.store.rows import TrialRows
 from sweeps.ownership import owner_of
 from sweeps.records import Assignment, Role, State, TrialRecord
-from sweeps.spec import Spec
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+    from sweeps.spec import Spec
 
 # Attributes of a trial of ours.
 OURS = "sweeps:trial"  # the study's identity and the trial's number: a copy elsewhere bears another's
@@ -51,6 +54,8 @@ def template(
     params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], attributes: Mapping[str, Any]
 ) -> FrozenTrial:
     """A trial as it is created: RUNNING since now."""
+    from optuna.trial import TrialState, create_trial
+
     trial = create_trial(
         state=TrialState.RUNNING,
         params=dict(params),
@@ -66,12 +71,14 @@ def mark_of(study_uuid: str, number: int) -> str:
     return f"{study_uuid}/{number}"
 
 
-def enqueued_values(trial: FrozenTrial) -> Any:
+def enqueued_values(trial: FrozenTrial | TrialRows) -> Any:
     """What `Study.enqueue_trial` was given, parameters by name; other programs may write anything."""
     return trial.system_attrs.get("fixed_params", {})
 
 
-def is_ours(trial: FrozenTrial, spec: Spec, study_uuid: str, known: TrialRecord | None = None) -> bool:
+def is_ours(
+    trial: FrozenTrial | TrialRows, spec: Spec, study_uuid: str, known: TrialRecord | None = None
+) -> bool:
     """Whether this sweep made a trial, or took it from the queue, and its marks can be read.
 
     Args:
@@ -90,7 +97,7 @@ def is_ours(trial: FrozenTrial, spec: Spec, study_uuid: str, known: TrialRecord 
         as_before = known is not None and known.ours and known.settings is settings
         return attributes.keys() >= _NEEDED and (as_before or _can_be_trained(settings, spec))
     # It is being taken from the queue, or has ended there because it cannot be run.
-    return not trial.state.is_finished() or ROLE in attributes
+    return not State(trial.state.name).finished or ROLE in attributes
 
 
 def _is_whole(value: Any) -> bool:
@@ -161,22 +168,23 @@ def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment
 
 
 def record_of(
-    trial: FrozenTrial, spec: Spec, study_uuid: str, known: TrialRecord | None = None
+    trial: FrozenTrial | TrialRows, spec: Spec, study_uuid: str, known: TrialRecord | None = None
 ) -> TrialRecord:
     """All that the ledger knows of a trial; one that was only enqueued has its spec's seed and steps.
 
     Of one that was not run here, no attribute is read.
     """
     ours = is_ours(trial, spec, study_uuid, known)
-    waiting = trial.state is TrialState.WAITING
+    state = State(trial.state.name)
+    waiting = state is State.WAITING
     attributes = trial.user_attrs if ours else {}
     totals = attributes.get(TOTALS, {})
-    complete = trial.state is TrialState.COMPLETE
+    complete = state is State.COMPLETE
     fixed = enqueued_values(trial)
     return TrialRecord(
         number=trial.number,
         role=Role(attributes.get(ROLE, Role.SEARCH.value)) if ours or waiting else Role.OTHER,
-        state=State(trial.state.name),
+        state=state,
         params=trial.params or (fixed if isinstance(fixed, dict) else {}),
         settings=attributes.get(SETTINGS, {}),
         seed=attributes.get(SEED, spec.trial.seed),
@@ -184,7 +192,7 @@ def record_of(
         losses=trial.intermediate_values,
         value=trial.value if complete else None,
         # One that was written right before a kill says nothing of the attempt after it.
-        reason=attributes.get(REASON) if trial.state in (TrialState.FAIL, TrialState.PRUNED) else None,
+        reason=attributes.get(REASON) if state in (State.FAIL, State.PRUNED) else None,
         replicate_of=attributes.get(REPLICATE_OF),
         attempt=attributes.get(ATTEMPT, 1),
         retries=attributes.get(RETRIES, {}),

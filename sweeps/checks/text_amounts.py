@@ -1,0 +1,33 @@
+"""How far the text goes: what to know where there is less of it than the spec makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sweeps.spec import Spec
+
+_PASSES = 1.05  # over the training text by one trial, above which it is worth a word
+
+
+def amount_notes(spec: Spec, train: int, heldout: int, *, about: bool = False) -> Iterator[str]:
+    """What to know where there is less text than the spec makes of it.
+
+    Args:
+        spec: of the sweep.
+        train: tokens of the training side.
+        heldout: tokens of the held-out side.
+        about: whether these are estimates.
+    """
+    some, data, tokens = "about " if about else "", spec.data, spec.trial.recipe.tokens
+    wanted = max(1, data.eval_tokens // data.sequence_length)
+    if (heldout - 1) // data.sequence_length < wanted:
+        yield (
+            f"held-out text: {some}{heldout:,} tokens are there, and data.eval_tokens asks for "
+            f"{data.eval_tokens:,}; every loss is measured on those alone, and is the less certain for it"
+        )
+    passes = tokens / max(train, 1)
+    if passes > _PASSES:
+        yield (
+            f"training text: {some}{train:,} tokens are there, and every trial takes {tokens:,}: "
+            f"{some}{passes:,.1f} passes over it"
+        )

@@ -1,0 +1,57 @@
+"""What the shell may complete: specs, sweeps and settings by name. Reads names of files alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Completer = Callable[..., list[str]]
+_TRIAL = "trial."
+
+
+def specs(prefix: str, **_: Any) -> list[str]:
+    """The packaged specs, and the YAML files and folders that a path may go on with."""
+    from importlib import resources
+
+    folder = resources.files("sweeps") / "specs"
+    packaged = [each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml")]
+    return [*packaged, *_files(prefix)]
+
+
+def sweeps(prefix: str, *, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """The sweeps under the folder of all results, and files that a spec may be in."""
+    from sweeps.ownership import names_under
+
+    runs = Path(parsed_args.runs or "runs").expanduser()
+    return [*names_under(runs), *_files(prefix)]
+
+
+def settings(**_: Any) -> list[str]:
+    """Dotted paths of a spec's settings, for `--set`."""
+    from sweeps.cli.setting_paths import PATHS
+
+    return [f"{path}=" for path in PATHS]
+
+
+def trial_settings(**_: Any) -> list[str]:
+    """Dotted paths of a trial's settings, for `--by`."""
+    from sweeps.cli.setting_paths import PATHS
+
+    return [path.removeprefix(_TRIAL) for path in PATHS if path.startswith(_TRIAL)]
+
+
+def _files(prefix: str) -> Iterator[str]:
+    folder, _, start = prefix.rpartition("/")
+    place = Path(folder or ("/" if prefix.startswith("/") else ".")).expanduser()
+    try:
+        found = sorted(place.iterdir())
+    except OSError:
+        return
+    for path in found:
+        if path.name.startswith(start) and (path.name[:1] != "." or start):
+            if path.is_dir():
+                yield f"{folder}/{path.name}/" if "/" in prefix else f"{path.name}/"
+            elif path.suffix in (".yaml", ".yml"):
+                yield f"{folder}/{path.name}" if "/" in prefix else path.name

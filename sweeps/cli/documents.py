@@ -1,0 +1,118 @@
+"""What each command answers in JSON, under the same names everywhere; docs/reference/json.md has them all.
+
+`sweep` is the name of a sweep, `trial` the number of a trial, `trials` a list of those,
+`trial_count` how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sweeps.checks.estimate import Estimate
+    from sweeps.records import Point, TrialRecord
+    from sweeps.results.equal_cost import Comparison
+    from sweeps.results.listing import Listed
+    from sweeps.results.sweep import Sweep
+    from sweeps.results.unfinished import Progress
+    from sweeps.results.verdict import Verdict
+    from sweeps.tracking.sync import Synced
+
+
+def listed(found: Mapping[str, Listed]) -> dict[str, Any]:
+    """Of `sweeps list`."""
+    return {
+        "sweeps": [
+            {
+                "sweep": name,
+                "trial_count": None if each.reason else sum(record.ours for record in each.records),
+                "finished": None if each.reason else each.finished,
+                "unreadable": each.reason,
+            }
+            for name, each in found.items()
+        ]
+    }
+
+
+def status(sweep: Sweep, spent: Mapping[str, float]) -> dict[str, Any]:
+    """Of `sweeps status`."""
+    ledger = sweep.ledger
+    return {
+        "sweep": sweep.spec.name,
+        "finished": ledger.finished,
+        "driver": ledger.driver,
+        "spent": dict(spent),
+        "trials": [_trial(record) for record in sweep.records],
+    }
+
+
+def best(name: str, verdict: Verdict, progress: Progress) -> dict[str, Any]:
+    """Of `sweeps best`: the answer, and how far the sweep is."""
+    return {**_verdict(name, verdict), "progress": progress.to_json()}
+
+
+def exported(name: str, trial: int, out: Path, loss: float | None, progress: Progress) -> dict[str, Any]:
+    """Of `sweeps export`."""
+    answer = {"sweep": name, "trial": trial, "out": str(out), "heldout_loss": loss}
+    return {**answer, "progress": progress.to_json()}
+
+
+def results(name: str, rows: Sequence[Mapping[str, Any]], *, curves: bool) -> dict[str, Any]:
+    """Of `sweeps results`: a row a trial, or a row a measurement."""
+    if curves:
+        return {"sweep": name, "curves": list(rows)}
+    return {"sweep": name, "trials": [_numbered(row) for row in rows]}
+
+
+def _verdict(name: str, verdict: Verdict) -> dict[str, Any]:
+    found = verdict.to_json()
+    for key in ("finalists", "stopped", "failed"):
+        found[key] = [_numbered(each) for each in found[key]]
+    for key in ("control", "baseline"):
+        found[key] = _numbered(found[key]) if found[key] else None
+    return {"sweep": name, **found}
+
+
+def ran(sweep: Sweep, places: Mapping[str, str]) -> dict[str, Any]:
+    """Of `sweeps run` and `sweeps resume`."""
+    answer = _verdict(sweep.spec.name, sweep.verdict)
+    name = answer.pop("sweep")
+    return {"sweep": name, "verdict": answer, "ended_by": sweep.ended_by, "places": dict(places)}
+
+
+def compared(found: Comparison) -> dict[str, Any]:
+    """Of `sweeps compare`."""
+    value = found.to_json()
+    rows = [{"reference": row["trial"], **_numbered(row)} for row in value["trials"]]
+    return {**value, "trials": rows}
+
+
+def planned(plan: Estimate, notes: Sequence[str]) -> dict[str, Any]:
+    """Of `sweeps plan`."""
+    value = plan.to_json()
+    name, count = value.pop("name"), value.pop("trials")
+    return {"sweep": name, "trial_count": count, **value, "notes": list(notes)}
+
+
+def measured(name: str, number: int, point: Point) -> dict[str, Any]:
+    """One line of `sweeps trial`."""
+    return {"sweep": name, "trial": number, **point.to_json()}
+
+
+def synced(name: str, found: Synced) -> dict[str, Any]:
+    """Of `sweeps sync`."""
+    counts = {"trial_count": found.trials, "point_count": found.points}
+    return {"sweep": name, "uri": found.uri, **counts, "lost": list(found.lost)}
+
+
+def _trial(record: TrialRecord) -> dict[str, Any]:
+    return {**_numbered(asdict(record)), "step": record.step, "loss": record.loss}
+
+
+def _numbered(row: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in row.items() if key not in ("number", "trial")}
+    return {"trial": row["number"], **rest}

@@ -1,0 +1,9 @@
+"""Names of the user attributes that a study of this program bears."""
+
+SPEC = "sweeps:spec"  # JSON, as it was last run
+IDENTITY = "sweeps:identity"  # tells it from another study that takes its name later
+INPUT_DIGESTS = "sweeps:material"  # digests of what the spec only names
+FINISHED = "sweeps:finished"
+LAYERS = "sweeps:layers"  # of the base
+WALL = "sweeps:wall"  # seconds in which drivers searched
+REFERENCE = "sweeps:reference"  # what the baseline spends in all
