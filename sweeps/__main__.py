@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from sweeps.cli import COMMANDS
 from sweeps.cli.arguments import parser
 from sweeps.cli.names import fill_in
-from tli.cli.console import BAD_INPUT, FAILED, parse, print_error, run_command
+from tli.cli.console import parse, print_error, run_command
+from tli.cli.usage import BAD_INPUT, FAILED
 
 MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
 

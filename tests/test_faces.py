@@ -237,9 +237,14 @@ def test_overrides_are_a_mapping_or_what_the_option_takes(here: Path) -> None:
 
 
 def test_a_run_without_a_watcher_is_silent_and_goes_on(
-    ran: sweeps.Sweep, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ran: sweeps.Sweep,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trials = len(ran.records)
+    trials, log = len(ran.records), logging.getLogger("sweeps")
+    monkeypatch.setattr(log, "handlers", [])  # a command of an earlier test may have set them
+    monkeypatch.setattr(log, "propagate", True)
     capfd.readouterr()
     with caplog.at_level(logging.INFO, logger="sweeps"):
         again = sweeps.run("mine.yaml", runner="inline", overrides={"budget.trials": 5})
@@ -251,14 +256,14 @@ def test_the_data_frame_has_every_trial_and_setting(ran: sweeps.Sweep) -> None:
     table, records, verdict = ran.to_dataframe(), ran.records, ran.verdict
     assert list(table.columns[: len(TRIAL_COLUMNS)]) == list(TRIAL_COLUMNS)
     assert {"injection.k", "injection.experts.count", "recipe.learning_rate"} <= set(table.columns)
-    assert list(table["number"]) == sorted(record.number for record in records)
+    assert list(table["trial"]) == sorted(record.number for record in records)
     for row, record in zip(table.to_dict("records"), records, strict=True):
         assert row["injection.k"] == record.settings["injection"]["k"]
         assert row["loss"] == record.loss
         assert row["started"].timestamp() == pytest.approx(record.started, abs=1e-5)
         assert row["started"].utcoffset().total_seconds() == 0
-    assert table.loc[table["best"], "number"].tolist() == [verdict.best]
-    ranked = table[table["finalist"]].sort_values("rank")["number"].tolist()
+    assert table.loc[table["best"], "trial"].tolist() == [verdict.best]
+    ranked = table[table["finalist"]].sort_values("rank")["trial"].tolist()
     assert ranked == [finalist.number for finalist in verdict.finalists]
     assert str(table["injection.k"].dtype) == str(table["replicate_of"].dtype) == "Int64"
 
@@ -297,7 +302,7 @@ def test_results_print_the_same_rows(ran: sweeps.Sweep, capsys: pytest.CaptureFi
     read = list(csv.DictReader(io.StringIO(text)))
     assert main(["results", "mine", "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
-    assert value["name"] == "mine"
+    assert value["sweep"] == "mine"
     assert [list(row) for row in value["trials"]] == [list(read[0])] * len(read)
     for row, told, record in zip(read, value["trials"], ran.records, strict=True):
         assert float(row["loss"]) == told["loss"] == record.loss

@@ -63,9 +63,7 @@ def exported(name: str, trial: int, out: Path, loss: float | None, progress: Pro
 
 def results(name: str, rows: Sequence[Mapping[str, Any]], *, curves: bool) -> dict[str, Any]:
     """Of `sweeps results`: a row a trial, or a row a measurement."""
-    if curves:
-        return {"sweep": name, "curves": list(rows)}
-    return {"sweep": name, "trials": [_numbered(row) for row in rows]}
+    return {"sweep": name, "curves" if curves else "trials": list(rows)}
 
 
 def _verdict(name: str, verdict: Verdict) -> dict[str, Any]:

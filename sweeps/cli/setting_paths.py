@@ -25,7 +25,7 @@ PATHS = (
     "trial.injection.place",
     "trial.injection.layers",
     "trial.injection.after",
-    "trial.injection.sets",
+    "trial.injection.least_important_sets",
     "trial.injection.block",
     "trial.injection.m",
     "trial.injection.g",

@@ -18,7 +18,7 @@ from sweeps.ledger.reading import read_file
 from sweeps.ownership import names_under
 from sweeps.results.kept import is_file, kept_file, kept_spec, unasked_study, unasked_tracking
 from sweeps.results.sweep import Sweep
-from sweeps.spec import COMPARED, Spec, load_spec, packaged
+from sweeps.spec import COMPARED, Spec
 from sweeps.spec.address_checks import address_faults
 from sweeps.spec.settings import StorageSettings, TrackingSettings
 from sweeps.wording import masked
@@ -92,12 +92,8 @@ def named(reference: str, *, runs: str | None = None, study: str | None = None) 
         spec = kept_spec(kept, root)
         if study is None and (unasked := unasked_study(spec)):
             raise SpecError(unasked)
-    elif is_file(Path(reference)) or reference in packaged():
-        spec = load_spec(reference, runs=runs)
-    elif root.exists() and not root.is_dir():
-        raise SpecError(Problem("--runs", f"{str(root)!r}, a file", "the folder of all results"))
     else:
-        raise NoSweepError(Problem(reference or "NAME", f"no sweep in {root}", _known(root), "sweeps list"))
+        spec = _written(reference, runs)
     if study is None:
         return spec
     storage = spec.storage.model_copy(update={"study": study})
@@ -105,6 +101,18 @@ def named(reference: str, *, runs: str | None = None, study: str | None = None) 
     if fault is not None:
         raise SpecError(Problem("--study", fault.got, fault.expected, fault.remedy))
     return spec.model_copy(update={"storage": storage})
+
+
+def _written(reference: str, runs: str | None) -> Spec:
+    """The spec of a file, or a packaged one; YAML is imported for these alone."""
+    from sweeps.spec import load_spec, packaged
+
+    root = Path(runs or "runs")
+    if is_file(Path(reference)) or reference in packaged():
+        return load_spec(reference, runs=runs)
+    if root.exists() and not root.is_dir():
+        raise SpecError(Problem("--runs", f"{str(root)!r}, a file", "the folder of all results"))
+    raise NoSweepError(Problem(reference or "NAME", f"no sweep in {root}", _known(root), "sweeps list"))
 
 
 def _tracked(spec: Spec, uri: str | None) -> Spec:

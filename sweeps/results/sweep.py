@@ -164,7 +164,7 @@ class Sweep:
         pandas.DataFrame
             Columns, in this order; what a trial does not have is missing:
 
-            - ``number``, ``role`` (control, baseline, search, replicate, or not run here) and ``state``
+            - ``trial``, ``role`` (control, baseline, search, replicate, or not run here) and ``state``
               (WAITING, RUNNING, COMPLETE, PRUNED for one that was stopped early, FAIL)
             - ``loss``, the latest held-out loss, at ``step``, and ``initial_loss``, before the first step;
               nats per token
@@ -186,7 +186,7 @@ class Sweep:
         >>> import sweeps
         >>> table = sweeps.find("mine").to_dataframe()
         >>> list(table.columns[:4])
-        ['number', 'role', 'state', 'loss']
+        ['trial', 'role', 'state', 'loss']
         >>> bool((table["injection.k"] >= 1).all())
         True
         """

@@ -19,7 +19,7 @@ Row = dict[str, Any]  # of numbers, texts, true and false, None where missing, a
 _MOMENT = "datetime64[us, UTC]"
 # What every trial has, in this order, with the type that it has in a data frame; None: text.
 TRIAL_COLUMNS: Mapping[str, str | None] = {
-    "number": "int64",
+    "trial": "int64",
     "role": None,
     "state": None,
     "loss": "float64",

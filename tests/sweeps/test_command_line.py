@@ -207,7 +207,7 @@ def test_a_traceback_shows_no_secret(place: Path, capsys: pytest.CaptureFixture[
 def test_tli_says_more_and_less(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["upscale", "model", "grown", "--k", "2"]
     assert tli([*words, "-v"]) == 0
-    assert "writing grown: 4 -> 6 layers" in capsys.readouterr().err
+    assert "growing model into grown" in capsys.readouterr().err
     shutil.rmtree("grown")
     assert tli(["-q", *words]) == 0
     assert capsys.readouterr() == ("", "")
@@ -260,7 +260,9 @@ def test_what_was_meant_is_said(
     out, err = capsys.readouterr()
     assert f"did you mean {meant}?" in err
     answer = json.loads(out)
-    assert answer == {"schema": 1, "error": err.removeprefix("error: ").rstrip("\n"), "problems": []}
+    (problem,) = answer.pop("problems")
+    assert problem["try"] == meant
+    assert answer == {"schema": 1, "error": err.removeprefix("error: ").rstrip("\n")}
 
 
 def test_a_fault_of_ours_answers_programs_too(
@@ -269,7 +271,7 @@ def test_a_fault_of_ours_answers_programs_too(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("could not open postgresql://me:s3cret@host/db")
 
-    monkeypatch.setattr("sweeps.results.sweep.find", broken)
+    monkeypatch.setattr("sweeps.results.finding.find", broken)
     assert main(["status", "tiny", "--json"]) == 1
     out, err = capsys.readouterr()
     error = "RuntimeError: could not open postgresql://me:***@host/db"
@@ -375,6 +377,8 @@ def test_every_document_is_as_it_is_written_down(
         "sweeps list": answered(capsys, "list", "--json"),
         "sweeps best": answered(capsys, "best", "--json"),
         "sweeps compare": answered(capsys, "compare", "--json"),
+        "sweeps results": answered(capsys, "results", "--json"),
+        "sweeps results --curves": answered(capsys, "results", "--curves", "--json"),
         "sweeps export": answered(capsys, "export", "--out", "grown", "--json"),
         "sweeps sync": {"schema": 1, **documents.synced("tiny", Synced("sqlite:///mlflow.db", 4, 15, (1,)))},
         "an error": answered(capsys, "status", "nothing", "--json", code=2),
@@ -407,7 +411,7 @@ def test_every_document_is_as_it_is_written_down(
     assert {each["trial"] for each in found["sweeps status"]["trials"]} >= {found["sweeps best"]["best"]}
     assert {answer["sweep"] for answer in found.values() if "sweep" in answer} == {"tiny"}
     assert set(found["sweeps run"]["verdict"]) == documented("sweeps best") - {"schema", "sweep"} - {
-        each for each in documented("sweeps best") if "[]" in each
+        each for each in documented("sweeps best") if "[]" in each or each.startswith("progress")
     }
 
 

@@ -17,7 +17,7 @@ from sweeps.errors import SpecError
 from sweeps.ledger import Ledger, is_readable, read_file
 from sweeps.ledger.reading import FileLedger
 from sweeps.ledger.store.rows import read_study
-from sweeps.results.sweep import find
+from sweeps.results.finding import find
 from sweeps.spec import load_spec
 from tests.sweeps.conftest import SPEC, Silent
 

@@ -4,4 +4,13 @@ Promises: bad input ends with exit code 2, all problems at once, before anything
 the other folders do.
 """
 
-__all__ = ["arguments", "commands", "console", "model_commands", "models", "plan_commands", "verbosity"]
+__all__ = [
+    "arguments",
+    "commands",
+    "console",
+    "model_commands",
+    "models",
+    "plan_commands",
+    "usage",
+    "verbosity",
+]

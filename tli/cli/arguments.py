@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import fields, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tli.cli.console import Parser, add_general_options, path
 from tli.errors import Problem
-from tli.growth.folders import PlanKeywords
 from tli.models.lineage import FILE
 from tli.planning.experts import Experts
 from tli.planning.injection import IDENTITIES, INITS, METHODS, PLACES, RENAMED, RULES, SOURCES, Injection
+
+if TYPE_CHECKING:
+    from tli.growth.folders import PlanKeywords
 
 _Commands = Any  # argparse names no type for what holds subcommands
 

@@ -7,40 +7,19 @@ import errno
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tli.cli.usage import BAD_INPUT, FAILED, INTERRUPTED, SHAPED, UsageError, problem_of
 from tli.errors import InputError, Problem, TliError
 from tli.places import expanded
 from tli.terminal import printable
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 SCHEMA = 1  # of all that is answered in JSON; raised when a key goes, or means something else
 DISTRIBUTION = "tli-sweeps"
-
-
-_NAMED = re.compile(r"argument (?P<option>[^:]+): (?P<said>.+)", re.DOTALL)
-_INVALID = re.compile(
-    r"invalid (?P<kind>[\w.]+) value: (?P<got>.+)"
-    r"|invalid choice: (?P<word>.+?) \(choose from (?P<choices>.+)\)",
-    re.DOTALL,
-)
-_SHAPED = "; expected "
-_LACKING = "the following arguments are required: "
-_UNKNOWN = "unrecognized arguments: "
-_KINDS = {"int": "a whole number", "float": "a number"}
-
-
-class UsageError(SystemExit):
-    """Words that are no command of ours; already printed."""
-
-    def __init__(self, message: str, problem: Problem) -> None:
-        super().__init__(BAD_INPUT)
-        self.message, self.problem = message, problem
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,8 +34,8 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: always.
         """
-        problem = _problem_of(message, f"{self.prog} -h")
-        told = str(problem) if _SHAPED in message else f"{message}; try {self.prog} -h"
+        problem = problem_of(message, f"{self.prog} -h")
+        told = str(problem) if SHAPED in message else f"{message}; try {self.prog} -h"
         sys.stderr.write(f"{printable(f'error: {told}')}\n")
         raise UsageError(told, problem)
 
@@ -197,27 +176,6 @@ def document(value: Mapping[str, Any]) -> dict[str, Any]:
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON document on standard output, for `--json`."""
     print(json.dumps(document(value), indent=1, allow_nan=False))
-
-
-def _problem_of(message: str, usage: str) -> Problem:
-    """What argparse says of a command line, in the shape of every other mistake."""
-    named = _NAMED.fullmatch(message)
-    where, said = (named["option"], named["said"]) if named else ("command line", message)
-    if _SHAPED in said:  # as `path` says it
-        got, _, rest = said.removeprefix("got ").partition(_SHAPED)
-        expected, _, remedy = rest.partition("; try ")
-        return Problem(where, got, expected, remedy)
-    if said.startswith(_LACKING):
-        return Problem(said.removeprefix(_LACKING), "nothing", "a value for each", usage)
-    if said.startswith(_UNKNOWN):
-        got = "words that this command does not know"
-        return Problem(said.removeprefix(_UNKNOWN), got, "its options", usage)
-    if invalid := _INVALID.fullmatch(said):
-        if invalid["choices"]:
-            return Problem(where, invalid["word"], f"one of {invalid['choices']}", usage)
-        kind = invalid["kind"]
-        return Problem(where, invalid["got"], _KINDS.get(kind, f"a value of {kind}"), usage)
-    return Problem(where, said, "what its help says", usage)
 
 
 def run_command(

@@ -10,7 +10,8 @@ from typing import TypeVar
 from tli.architectures.config import section_of
 from tli.architectures.lookup import family_of, refusals
 from tli.cli.arguments import as_option
-from tli.cli.console import FAILED, print_json
+from tli.cli.console import print_json
+from tli.cli.usage import FAILED
 from tli.errors import InputError, Problem
 from tli.growth.folders import tried
 from tli.growth.verify_report import Report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 
@@ -21,13 +22,21 @@ def set_up(level: int) -> None:
     Args:
         level: `QUIET`: errors alone. `USUAL`: notes, too. `VERBOSE`: what is done, and when.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(_Formatter())
     for name in _PACKAGES:
         log = logging.getLogger(name)
         log.handlers[:] = [handler]  # a second command in one process takes the first one's place
         log.propagate = False
         log.setLevel(level)
+
+
+class _StandardError(logging.Handler):
+    """Prints to what standard error is now: a program that calls a command may have replaced it since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # closed by its reader, who wants no more
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 class _Formatter(logging.Formatter):

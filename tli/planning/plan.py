@@ -224,9 +224,8 @@ class Plan:
         injection = Injection.from_json(value["injection"])
         block_influence = value["block_influence"]
         problems = injection_problems(injection, None, f"{where}.injection")
-        problems += depth_problems(value["depth"], where) + influence_problems(
-            block_influence, value["depth"], where
-        )
+        problems += depth_problems(value["depth"], where)
+        problems += influence_problems(block_influence, value["depth"], where)
         if problems:
             raise PlanError(*problems)
         decided = plan_for(
@@ -287,11 +286,8 @@ def plan_for(
     if problems:
         raise PlanError(*problems)
     decided = injection.resolved()
-    measured = (
-        None
-        if decided.least_important_sets is None or block_influence is None
-        else tuple(map(float, block_influence))
-    )
+    read = decided.least_important_sets is not None and block_influence is not None
+    measured = tuple(map(float, block_influence or ())) if read else None
     stack = stack_of(decided, depth, measured)
     return Plan(
         depth,
