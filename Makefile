@@ -20,7 +20,7 @@ $(shell rm -f $(STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test faults compat lint types lock clean
+.PHONY: help install sweep test faults compat lint types docs lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /: /' | awk -F': ' '{ printf "make %-9s %s\n", $$1, $$2 }'
@@ -45,10 +45,13 @@ lint: $(STAMP) ## check style and format
 types: $(STAMP) ## check types
 	@$(RUN) -m mypy
 
+docs: $(STAMP) ## build the documentation into build/site, warnings as errors; ARGS=serve shows it as you write
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs $(or $(ARGS),build)
+
 lock: ## make requirements.lock anew from the ranges in pyproject.toml
 	@$(find_python) && "$$python" -m venv --clear build/lock
 	@echo "resolving (minutes)"
-	@build/lock/bin/python -m pip install --quiet --upgrade pip setuptools "torch==$(TORCH)" ".[sweeps,data,dataframe,dev]"
+	@build/lock/bin/python -m pip install --quiet --upgrade pip setuptools "torch==$(TORCH)" ".[sweeps,data,dataframe,dev,docs]"
 	@{ sed -n '/^#/p' requirements.lock; \
 	  build/lock/bin/python -m pip freeze --all --exclude tli-sweeps | sed $(portable) | LC_ALL=C sort -f; \
 	} > build/lock/requirements.lock && mv build/lock/requirements.lock requirements.lock

@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from docs.generate_reference import pages
 from sweeps.cli.arguments import parser as sweeps_parser
 from tli.cli.arguments import parser as tli_parser
 from tli.data.dataset import EXTRA
@@ -22,7 +23,7 @@ from tli.data.dataset import EXTRA
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path
-    for place in ("*.md", "cluster/**/*.md", "dashboards/**/*.md", "tests/**/*.md")
+    for place in ("*.md", "cluster/**/*.md", "dashboards/**/*.md", "docs/**/*.md", "tests/**/*.md")
     for path in ROOT.glob(place)
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -123,7 +124,9 @@ def test_help_teaches_with_an_example(program: str) -> None:
 def test_links_point_at_files_that_exist(path: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
     local = [link for link in links if not re.match(r"[a-z]+:", link)]
-    assert [link for link in local if not (path.parent / link).exists()] == []
+    made = {ROOT / "docs" / page for page in pages()}  # when the documentation is built
+    missing = [link for link in local if not (path.parent / link).exists()]
+    assert [link for link in missing if (path.parent / link).resolve() not in made] == []
 
 
 def test_the_readme_is_a_front_door() -> None:
@@ -157,7 +160,7 @@ def test_the_file_tree_has_every_room_and_no_other(package: str) -> None:
 
 
 def test_the_file_tree_has_every_folder() -> None:
-    top = {"tli/", "sweeps/", "cluster/", "dashboards/", "tests/", "tests/bench/"}
+    top = {"tli/", "sweeps/", "cluster/", "dashboards/", "docs/", "tests/", "tests/bench/"}
     assert set(tree()) == top
     assert [folder for folder in top if not (ROOT / folder).is_dir()] == []
 

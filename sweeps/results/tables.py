@@ -65,6 +65,7 @@ def trial_rows(records: Sequence[TrialRecord], verdict: Verdict) -> list[Row]:
     rows = []
     for record in ordered:
         row = {
+            "trial": record.number,
             "role": str(record.role),
             "state": str(record.state),
             "finalist": record.number in ranks,

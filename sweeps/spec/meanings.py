@@ -1,0 +1,162 @@
+"""What every key of a spec means, by its dotted path: the text of the reference in the documentation.
+
+What may stand there is said beside the field in `sweeps.spec.settings`; the two are joined by
+`docs/generate_reference.py`, and a test holds that every key has its meaning here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_TOP = {
+    "name": "Name of the sweep: of its study in the store, and of its folder under `storage.artifacts`.",
+    "base": "The pretrained model that is grown.",
+    "data": "The text that trials are trained on, and the held-out text that they are measured on.",
+    "trial": "One complete trial. As written it is the baseline, which runs first.",
+    "search": "What is varied: dotted paths in `trial`, each with a range. See [ranges](#ranges).",
+    "objective": "What is minimised, and at what trials are made equal.",
+    "sampler": "What proposes the settings of the next trial.",
+    "budget": "When the search ends: at the first limit that is used up. Control and baseline count; "
+    "replicates of finalists come on top.",
+    "stopping": "Which trials are stopped early, and when.",
+    "finalists": "Which trials run again under further seeds, so that differences get intervals.",
+    "resources": "What one trial gets, and how many trials run at once.",
+    "retries": "How often a trial that ended without a result runs again, from its last checkpoint.",
+    "storage": "Where the study and the files of the sweep are kept.",
+    "tracking": "Where MLflow is; `tracking: null` sends nothing to MLflow.",
+}
+
+_BASE = {
+    "model": "The model: an id on the Hugging Face hub, a folder with safetensors, or the packaged base.",
+    "revision": "Commit, tag or branch on the hub. Pin a commit where results have to be comparable later.",
+}
+
+_DATA = {
+    "source": "Training text: files (txt, jsonl, parquet) by name or glob, a dataset of the Hugging Face "
+    "hub, or the text of Python's own standard library.",
+    "heldout": "Held-out text from another place. Without it a share of the source's documents is held out, "
+    "chosen by a hash of their text.",
+    "heldout_fraction": "Share of the documents that is held out where `heldout` is null.",
+    "text_field": "Column or JSON key that holds the text.",
+    "split": "Split of a dataset.",
+    "configuration": "Configuration (subset) of a dataset.",
+    "revision": "Commit, tag or branch of a dataset on the hub.",
+    "heldout_split": "Split of the held-out dataset; null: `split`.",
+    "heldout_configuration": "Configuration of the held-out dataset; null: that of `source`, if it is the "
+    "same dataset.",
+    "heldout_revision": "Commit, tag or branch of the held-out dataset; null: that of `source`, if it is the "
+    "same dataset.",
+    "max_tokens": "Training tokens after which no more text is read.",
+    "sequence_length": "Tokens of one training sequence: what the model sees at once.",
+    "eval_tokens": "Held-out tokens of every measurement, the same ones each time.",
+}
+
+_INJECTION = {
+    "method": "How the model is grown: a layer into every set of K (`tli`), depth up-scaling (`dus`), the "
+    "whole stack again (`stack`), each layer again (`repeat`), experts alone (`moe`), or the model as it "
+    "is (`none`).",
+    "k": "`tli`: layers in a set; each set gets one new layer. Need not divide the depth, the last set may "
+    "be shorter.",
+    "place": "`tli`: where in its set a new layer goes.",
+    "layers": "`tli`, `repeat`: the range of layers that is grown, counted from 0, the last one excluded.",
+    "after": "`tli`, instead of `k`: the layers that a new one follows.",
+    "sets": "`tli`: only so many sets get a new layer, those whose layers change the hidden state least "
+    "(block influence).",
+    "block": "`tli`: layers injected together, for stacks that repeat a pattern of several layers.",
+    "m": "`dus`: layers dropped from the end of the first copy and from the start of the second.",
+    "g": "`stack`: how often the whole stack stands; `repeat`: how often each layer does.",
+    "init": "First weights of a new layer; null: `identity` for `tli`, `copy` for the others.",
+    "scale": "Residual scale: what a new layer adds to the residual stream is multiplied by it. A number "
+    "from 0 to 1, or `1/n` or `1/sqrt(n)`, where the layer's source stands n times in the new stack; "
+    "null: 0.5 for `damped`, 1 for the others. `copy` and `identity` do not read it.",
+    "source": "Old layer that `copy`, `identity` and `damped` start from: the previous, the next, or the "
+    "mean of both.",
+    "noise": "Standard deviation of normal noise on the matrices of a new layer, relative to that of each "
+    "matrix.",
+    "identity": "How `identity` is reached where a norm follows a sublayer: zero what is normed, or zero the "
+    "gain of the norm. Elsewhere both are the same.",
+    "experts": "Feed-forward parts become experts, after layers were injected, when `count` is given.",
+}
+
+_EXPERTS = {
+    "count": "Experts of a layer, before they are cut finer; null: the model stays dense (`moe`: 8).",
+    "top_k": "Experts that a token goes through, before they are cut finer.",
+    "router_scale": "Standard deviation of the router's first weights, relative to the model's initializer.",
+    "drop": "Share of each expert's neurons that is drawn anew (drop-upcycling).",
+    "noise": "Standard deviation of normal noise on the experts' matrices, relative to that of each matrix.",
+    "granularity": "Parts that each expert is cut into along its neurons; `top_k` grows with it.",
+}
+
+_RECIPE = {
+    "learning_rate": "Peak learning rate of AdamW.",
+    "injected_learning_rate": "Peak learning rate of the injected layers; null: `learning_rate`.",
+    "tokens": "Training budget of one trial in predicted tokens, rounded up to whole batches.",
+    "batch_tokens": "Tokens of one optimizer step.",
+    "micro_batch_tokens": "Tokens of one forward pass (gradient accumulation). The batch stays the same.",
+    "warmup": "Share of the steps in which the learning rate rises.",
+    "schedule": "How the learning rate falls to zero by the end of the budget; `constant`: it does not.",
+    "weight_decay": "Weight decay of matrices; norms and biases are never decayed.",
+    "clip": "Largest global norm of the gradient; null does not clip.",
+    "train": "Which parameters move: all, or those of the injected layers alone.",
+    "precision": "`fp32`, or `bf16` autocast over fp32 weights.",
+}
+
+_TRIAL = {
+    "injection": "How the model is grown.",
+    "recipe": "How the grown model is trained.",
+    "seed": "Seed of the order of batches and of all weights that are drawn.",
+}
+
+_REST = {
+    "objective.metric": "Held-out loss in nats per token.",
+    "objective.at": "Trials are compared after the same number of training tokens.",
+    "sampler.name": "`tpe`: Optuna's tree-structured Parzen estimator; `random`: independent draws, and "
+    "over a finite space each configuration once.",
+    "sampler.seed": "Seed of the sampler.",
+    "budget.trials": "Trials in all, control and baseline included.",
+    "budget.tokens": "Training tokens of all trials together.",
+    "budget.flops": "Training FLOPs of all trials together.",
+    "budget.gpu_hours": "Hours of training steps, times the GPUs that a trial has.",
+    "budget.wall": "Seconds in which a driver searched, over all its runs.",
+    "stopping.rule": "`asha`: asynchronous successive halving; `hyperband`; `median`: below the median of "
+    "the others; `none`: whole curves.",
+    "stopping.on": "What trials are compared at: equal steps, tokens, FLOPs or seconds.",
+    "stopping.grace": "Share of the steps before which no trial is stopped.",
+    "stopping.keep": "Share of the trials that passes each rung, to the nearest 1/n; `median` keeps half.",
+    "finalists.top": "How many of the best trials run again; with `per`, so many of each value.",
+    "finalists.seeds": "Seeds of each finalist, of the control and of the baseline in all; the first run "
+    "counts.",
+    "finalists.per": "A searched path with choices, such as `injection.method`: each of its values has "
+    "finalists of its own.",
+    "resources.cpus": "CPU cores of one trial.",
+    "resources.gpus": "GPUs of one trial: 0, 1, or a share of one.",
+    "resources.parallel": "Trials at once; null: as many as fit.",
+    "retries.lost": "Times that a trial runs again after its worker process died at one place.",
+    "retries.hung": "Times that a trial runs again after it made no progress and was ended.",
+    "retries.error": "Times that a trial runs again after an error of its own.",
+    "retries.halve_micro_batch": "Whether a trial that ran out of device memory goes on with half the micro "
+    "batch.",
+    "retries.silence": "Seconds without a step that are always allowed before a trial counts as hung.",
+    "storage.study": "The store of the Optuna study: a SQLite file under `artifacts`, or an address.",
+    "storage.artifacts": "Folder of curves, checkpoints and models; the option `--runs` goes before it.",
+    "tracking.uri": "MLflow: a SQLite file under `storage.artifacts`, or the address of a server.",
+}
+
+
+def _under(prefix: str, meanings: Mapping[str, str]) -> dict[str, str]:
+    return {f"{prefix}.{name}": meaning for name, meaning in meanings.items()}
+
+
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        **_TOP,
+        **_under("base", _BASE),
+        **_under("data", _DATA),
+        **_under("trial", _TRIAL),
+        **_under("trial.injection", _INJECTION),
+        **_under("trial.injection.experts", _EXPERTS),
+        **_under("trial.recipe", _RECIPE),
+        **_REST,
+    }
+)
