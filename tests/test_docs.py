@@ -10,9 +10,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import sweeps
+import tli
 from docs.generate_reference import command_page, pages, spec_page
 from docs.self_contained import outside
 from sweeps.records import Role, State, TrialRecord
@@ -91,6 +94,13 @@ def test_the_reference_has_every_command_option_and_example(program: str) -> Non
         assert all(len(line) <= 80 for line in next(blocks(part, "text")).splitlines())
         example = sub.epilog.splitlines()[1].strip()
         assert example in part
+
+
+@pytest.mark.parametrize("package", [tli, sweeps], ids=lambda package: package.__name__)
+def test_the_library_reference_has_every_name_of_the_face(package: ModuleType) -> None:
+    page = text_of(f"reference/{package.__name__}-library.md")
+    shown = re.findall(rf"^::: {package.__name__}\.(\w+)$", page, re.MULTILINE)
+    assert set(shown) == set(package.__all__) - {"__version__"}
 
 
 def test_generated_pages_are_in_the_navigation_and_not_in_the_repository() -> None:
