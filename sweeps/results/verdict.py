@@ -43,7 +43,7 @@ class Verdict:
     winner : int or None
         Number of the one with the lowest mean loss over the seeds that the finalists share.
     tied : tuple of int
-        Finalists whose difference from the winner is not settled.
+        Finalists whose difference from the winner is not significant.
     counts : mapping of str to int
         Trials that this sweep runs, by state; replicates left out.
     replicates : mapping of str to int

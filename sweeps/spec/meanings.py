@@ -61,8 +61,8 @@ _INJECTION = {
     "place": "`tli`: where in its set a new layer goes.",
     "layers": "`tli`, `repeat`: the range of layers that is grown, counted from 0, the last one excluded.",
     "after": "`tli`, instead of `k`: the layers that a new one follows.",
-    "sets": "`tli`: only so many sets get a new layer, those whose layers change the hidden state least "
-    "(block influence).",
+    "least_important_sets": "`tli`: only so many sets get a new layer, those whose layers change "
+    "the hidden state least (block influence).",
     "block": "`tli`: layers injected together, for stacks that repeat a pattern of several layers.",
     "m": "`dus`: layers dropped from the end of the first copy and from the start of the second.",
     "g": "`stack`: how often the whole stack stands; `repeat`: how often each layer does.",
