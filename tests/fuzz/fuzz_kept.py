@@ -308,7 +308,7 @@ def marks(world: World, source: random.Random) -> bool:
     folders.make(folders.trial(1))
     mark = mutated(source, b'{"study": "kept", "identity": "i"}')
     (folders.sweep / MARK).write_bytes(mark)
-    folders.recalled(1, 1).write_bytes(mutated(source, b'"token"'))
+    folders.stop_request(1, 1).write_bytes(mutated(source, b'"token"'))
     folders.hung(1, 1).write_bytes(mutated(source, b'"token"\n"stacks"'))
     (folders.sweep / "driver.lock").write_bytes(mark)
     folders.stop_requested(assignment)

@@ -102,7 +102,7 @@ Held-out loss at equal cost
   ended first              all      all    trial 0   trial 0
 
 Ahead
-           lowest                next                               by  settled
+           lowest                next                               by  significant
   steps     3  tli K=4 identity   0  control           0.1000 ± 0.0050  yes
   tokens    3  tli K=4 identity   0  control           0.1000 ± 0.0050  yes
   FLOPs     0  control            3  tli K=4 identity  0.0200 ± 0.0050  yes
@@ -115,10 +115,10 @@ Spent to reach the base's own loss, 3.8000
   12  dus m=1 copy         10   1,000  1.50e+03     15.0
 
 *: the lowest. Each column is read where the first curve ends, on the lines
-between measurements. ±: 95 % t intervals, paired by seed; significant: without 0.
-0: has the base's loss from the start. FLOPs and seconds are those of training.
-Costlier models are met there before their learning rate has fallen, which
-counts against them; seconds depend on what else the machine did.
+between measurements. ±: 95 % t intervals, paired by seed; significant: without
+0. 0: has the base's loss from the start. FLOPs and seconds are those of
+training. Costlier models are met there before their learning rate has fallen,
+which counts against them; seconds depend on what else the machine did.
 
 Caveats
   - something else

@@ -1,4 +1,4 @@
-"""Submitting before there is a cluster: what is uploaded, what is asked for, and what is told when nobody answers.
+"""Submitting before there is a cluster: what is uploaded, what is asked for, and what is told when no server answers.
 
 The way through a real cluster with a token is tested with `ray start` elsewhere.
 """
@@ -41,7 +41,7 @@ def test_nobody_there_is_said_at_once() -> None:
             connect(address)
     assert time.monotonic() - began < 5
     assert problem(caught) == (
-        f"--address: got {address}, where nobody answers ([Errno 111] Connection refused); expected a Ray jobs "
+        f"--address: got {address}, where no server answers ([Errno 111] Connection refused); expected a Ray jobs "
         "server; try cluster/local.sh start, or the address of your cluster's dashboard"
     )
 
@@ -54,7 +54,7 @@ def test_a_server_that_accepts_and_says_nothing_is_not_waited_for_long(
         silent.bind(("127.0.0.1", 0))
         silent.listen(4)
         began = time.monotonic()
-        with pytest.raises(InputError, match="where nobody answers"):
+        with pytest.raises(InputError, match="where no server answers"):
             connect(f"127.0.0.1:{silent.getsockname()[1]}")
         assert time.monotonic() - began < 5
 

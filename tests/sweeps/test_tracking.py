@@ -109,9 +109,9 @@ def told(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(Tracker, "_deliver", lambda _: None)
 
-    def make(study: str, *, folder: str = "sweep", identity: str | None = None) -> SimpleNamespace:
+    def make(study: str, *, folder: str = "sweep", study_uuid: str | None = None) -> SimpleNamespace:
         tracker = Tracker(
-            store.uri, study=study, folder=tmp_path / folder, artifacts=tmp_path, study_uuid=identity
+            store.uri, study=study, folder=tmp_path / folder, artifacts=tmp_path, study_uuid=study_uuid
         )
 
         def drain() -> None:

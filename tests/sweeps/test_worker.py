@@ -33,7 +33,7 @@ PROGRAM = """
 import ctypes, json, sys, time
 import tli.training.loop
 from sweeps.worker.execution import Execution, Worker
-from sweeps.worker.preemption import Notice
+from sweeps.worker.preemption import PreemptionFlag
 from sweeps.records import Assignment, Role
 from sweeps.spec import Spec
 from sweeps.worker.watchdog import Bounds
@@ -50,7 +50,7 @@ def advance(self):
     return inner(self)
 
 tli.training.loop.Training._advance = advance
-execution = Execution(Spec.from_json(spec), assignment, Worker(Notice(), Bounds(first=60.0, least=least)))
+execution = Execution(Spec.from_json(spec), assignment, Worker(PreemptionFlag(), Bounds(first=60.0, least=least)))
 while True:
     reply = execution.advance()
     print("measured", [point.step for point in reply.points], flush=True)
@@ -119,7 +119,7 @@ def test_told_to_go_it_goes_after_a_checkpoint(spec: Spec) -> None:
     # It goes on between two measurements as if nothing had been: losses and weights to the last bit.
     alone = Folders(spec.root / "alone", spec.name)
     assert losses_of(spec, folders) == losses_of(spec, alone)
-    weights = [place.final(1, 2) / "model.safetensors" for place in (folders, alone)]
+    weights = [place.model_dir(1, 2) / "model.safetensors" for place in (folders, alone)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 

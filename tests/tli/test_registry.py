@@ -126,7 +126,7 @@ def test_identity(model_type: str, tmp_path: Path) -> None:
     find(str(tmp_path / "base"))  # its headers and configuration pass the checks
     upscale_folder(Base("base", tmp_path / "base"), tmp_path / "folder", decided)
     same_folders(tmp_path / "folder", tmp_path / "grown")
-    if FAMILIES[model_type].gains:
+    if FAMILIES[model_type].post_norms:
         by_gain = grow(base, planned(base, model_type, "identity", identity="zero-gain"))
         assert torch.equal(logits(by_gain), expected)
     if "no_bfloat16" not in rows().get(model_type, {}):

@@ -78,7 +78,11 @@ def compare_all(model_type: str, folder: Path, *without: str) -> set[str]:
     base = base_of(model_type)
     base.save_pretrained(folder / "base")
     model, grown = loaded(folder / "base", base), set()
-    gains = {"zero-gain": {"init": "identity", "identity": "zero-gain"}} if FAMILIES[model_type].gains else {}
+    gains = (
+        {"zero-gain": {"init": "identity", "identity": "zero-gain"}}
+        if FAMILIES[model_type].post_norms
+        else {}
+    )
     for number, (name, settings) in enumerate({**WAYS, **gains}.items()):
         if name in without:
             continue
@@ -103,7 +107,7 @@ def test_a_folder_and_the_model_loaded_from_it_grow_alike(model_type: str, tmp_p
 def test_every_type_grows_alike(model_type: str, tmp_path: Path) -> None:
     grown = compare_all(model_type, tmp_path)
     assert "random" in grown
-    assert "zero-gain" in grown or not FAMILIES[model_type].gains
+    assert "zero-gain" in grown or not FAMILIES[model_type].post_norms
 
 
 def test_a_file_in_which_experts_are_joined_grows_alike_too(tmp_path: Path) -> None:
