@@ -20,6 +20,7 @@ from sweeps.ownership import owner_of
 from sweeps.readonly_sqlite import version
 from sweeps.records import TrialRecord
 from sweeps.spec import Spec
+from sweeps.spec.renamed import first_settings
 
 if TYPE_CHECKING:
     from sweeps.ledger.study import Ledger
@@ -94,7 +95,9 @@ class FileLedger:
 
     def owner(self, record: TrialRecord) -> str:
         """What the states, the curve and the models of a trial bear."""
-        return owner_of(self._identity, record.number, record.request, record.settings, record.steps)
+        return owner_of(
+            self._identity, record.number, record.request, first_settings(record.settings), record.steps
+        )
 
     # -- inside ----------------------------------------------------------------------------------------
 

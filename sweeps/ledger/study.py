@@ -44,6 +44,7 @@ from sweeps.ownership import owner_of
 from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced
+from sweeps.spec.renamed import first_settings
 
 
 class Ledger(Attempts):
@@ -175,7 +176,9 @@ class Ledger(Attempts):
     def owner(self, record: TrialRecord) -> str:
         """What the states, the curve and the models of a trial bear."""
         study_uuid = self._mirror.study_uuid
-        return owner_of(study_uuid, record.number, record.request, record.settings, record.steps)
+        return owner_of(
+            study_uuid, record.number, record.request, first_settings(record.settings), record.steps
+        )
 
     def start(
         self,

@@ -22,10 +22,10 @@ from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_na
 from sweeps.spec.fields import SpecFields
 from sweeps.spec.ineffective import unread_faults
 from sweeps.spec.ranges import Range, read_range
+from sweeps.spec.renamed import todays_spec
 from sweeps.spec.written import Source
 from sweeps.wording import Fault
 from tli.places import expanded
-from tli.planning.injection import with_new_names
 
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
 
@@ -142,10 +142,7 @@ class Spec(SpecFields):
         InputError
             With all problems.
         """
-        trial = plain.get("trial")
-        if isinstance(trial, dict) and isinstance(settings := trial.get("injection"), dict):
-            plain = {**plain, "trial": {**trial, "injection": with_new_names(settings)}}
-        return cls.checked(Source(name, dict(plain)))
+        return cls.checked(Source(name, todays_spec(plain)))
 
     def identity(self) -> dict[str, Any]:
         """All that makes results comparable, and nothing of what they are run on.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.ledger.store.rows import TrialRows
 from sweeps.ownership import owner_of
 from sweeps.records import Assignment, Role, State, TrialRecord
+from sweeps.spec.renamed import first_settings, todays_paths, todays_settings
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -73,7 +74,8 @@ def mark_of(study_uuid: str, number: int) -> str:
 
 def enqueued_values(trial: FrozenTrial | TrialRows) -> Any:
     """What `Study.enqueue_trial` was given, parameters by name; other programs may write anything."""
-    return trial.system_attrs.get("fixed_params", {})
+    given = trial.system_attrs.get("fixed_params", {})
+    return todays_paths(given) if isinstance(given, dict) else given
 
 
 def is_ours(
@@ -93,7 +95,7 @@ def is_ours(
     if not all(fits(attributes[name]) for name, fits in _SHAPES.items() if name in attributes):
         return False
     if SETTINGS in attributes:
-        settings = attributes[SETTINGS]
+        settings = todays_settings(attributes[SETTINGS])
         as_before = known is not None and known.ours and known.settings is settings
         return attributes.keys() >= _NEEDED and (as_before or _can_be_trained(settings, spec))
     # It is being taken from the queue, or has ended there because it cannot be run.
@@ -151,7 +153,7 @@ def _can_be_trained(settings: Mapping[str, Any], spec: Spec) -> bool:
 def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment:
     """The current attempt at a trial, as it is handed out."""
     attributes = trial.user_attrs
-    number, settings, steps = trial.number, attributes[SETTINGS], attributes[STEPS]
+    number, settings, steps = trial.number, todays_settings(attributes[SETTINGS]), attributes[STEPS]
     return Assignment(
         study=spec.name,
         number=number,
@@ -162,7 +164,7 @@ def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment
         report_steps=spec.report_steps(),
         micro_batch_tokens=attributes.get(MICRO_BATCH),
         study_uuid=study_uuid,
-        owner=owner_of(study_uuid, number, attributes[REQUEST], settings, steps),
+        owner=owner_of(study_uuid, number, attributes[REQUEST], first_settings(settings), steps),
         token=uuid.uuid4().hex,
     )
 
@@ -185,8 +187,8 @@ def record_of(
         number=trial.number,
         role=Role(attributes.get(ROLE, Role.SEARCH.value)) if ours or waiting else Role.OTHER,
         state=state,
-        params=trial.params or (fixed if isinstance(fixed, dict) else {}),
-        settings=attributes.get(SETTINGS, {}),
+        params=todays_paths(trial.params) or (fixed if isinstance(fixed, dict) else {}),
+        settings=todays_settings(attributes.get(SETTINGS, {})),
         seed=attributes.get(SEED, spec.trial.seed),
         steps=attributes.get(STEPS, spec.steps),
         losses=trial.intermediate_values,
