@@ -95,7 +95,7 @@ def compare(
     if problems:
         raise SpecError(*dict.fromkeys(problems))
     entries = list(picked.values())
-    return compared(entries, list(_doubts(list(sweeps.values()), entries)))
+    return compared(entries, list(_doubts(list(sweeps.values()), entries, by)))
 
 
 # -- inside ---------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def _plural(what: str) -> str:
     return {"base": "bases", "text": "texts", "data.sequence_length": "lengths"}.get(what, "held-out batches")
 
 
-def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry]) -> Iterator[str]:
+def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry], by: str | None) -> Iterator[str]:
     """What to know before believing a comparison, one sentence each."""
     yield from _unlike(sweeps)
     for sweep in sweeps:
@@ -247,8 +247,19 @@ def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry]) -> Iterator[str]:
             yield f"{sweep.spec.name} has no complete control: nothing of it is compared with one"
         if unfinished := progress_of(sweep, sweep.spec.name).note:
             yield f"{sweep.spec.name}: {unfinished}"
+        yield from _left_out(sweep, by)
         for record in records:
             yield from _of_one(sweep, record)
+
+
+def _left_out(sweep: Sweep, by: str | None) -> Iterator[str]:
+    """Values of the setting compared by of which no trial was trained to its end."""
+    if by is None:
+        return
+    tried = [record for record in sweep.records if record.ours and record.settings and not record.original]
+    complete = {repr(value_at(record.settings, by)) for record in tried if record.value is not None}
+    if missing := sorted({repr(value_at(record.settings, by)) for record in tried} - complete):
+        yield f"{sweep.spec.name}: no trial with {by} {', '.join(missing)} is complete, so none is compared"
 
 
 def _unlike(sweeps: Sequence[Sweep]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -201,3 +202,23 @@ def test_sweeps_over_another_text_are_refused_and_others_compared(
         "try comparing each with its own control: sweeps best"
     )
     assert problems[1].startswith("elsewhere: got data.eval_tokens 128; expected 64, as methods has: ")
+
+
+def test_a_value_without_a_complete_trial_is_named(
+    methods: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeps.results import compare as module
+
+    every = module.compare(["methods"], by="injection.method", runs=str(methods.folders.artifacts))
+    assert not any("no trial with" in warning for warning in every.warnings)
+    records = [
+        replace(record, state=State.PRUNED, value=None)
+        if record.settings.get("injection", {}).get("method") == "dus"
+        else record
+        for record in methods.records
+    ]
+    monkeypatch.setattr(Sweep, "records", property(lambda _: records))
+    found = module.compare(["methods"], by="injection.method", runs=str(methods.folders.artifacts))
+    assert [each for each in found.warnings if "no trial with" in each] == [
+        "methods: no trial with injection.method 'dus' is complete, so none is compared"
+    ]
