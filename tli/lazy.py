@@ -13,23 +13,24 @@ def lazy(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any]
     """The `__getattr__` and the `__dir__` of a package whose names lie in modules of its folders.
 
     Args:
-        package: its name.
-        modules: by name, the module that has it. `__version__`, of the distribution, is added.
+        package: its name; one that is in no other has the distribution's `__version__`, too.
+        modules: by name, the module that has it.
     """
+    offered = [*modules, "__version__"] if "." not in package else [*modules]
 
     def getattr_(name: str) -> Any:
-        if name == "__version__":
+        if name == "__version__" and name in offered:
             return _version()
         if name in modules:
             return getattr(import_module(modules[name]), name)
         import difflib
 
-        near = difflib.get_close_matches(name, [*modules, "__version__"], n=1)
+        near = difflib.get_close_matches(name, offered, n=1)
         meant = f"; did you mean {near[0]!r}?" if near and not name.startswith("__") else ""
         raise AttributeError(f"module {package!r} has no attribute {name!r}{meant}")
 
     def dir_() -> list[str]:
-        return sorted([*modules, "__version__", "__doc__", "__name__", "__path__"])
+        return sorted([*offered, "__doc__", "__name__", "__path__"])
 
     return getattr_, dir_
 

@@ -9,8 +9,9 @@ is used: importing Optuna takes longer than a command that reads a file.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tli.lazy import lazy
 
 if TYPE_CHECKING:
     from sweeps.ledger.reading import LedgerView, is_readable, read_file
@@ -30,20 +31,18 @@ __all__ = [
     "stored_spec",
 ]
 
-_MODULES = {
-    "Ledger": "study",
-    "LedgerView": "reading",
-    "is_readable": "reading",
-    "look": "store.looking",
-    "open_storage": "store.storage",
-    "read_file": "reading",
-    "refuse_foreign": "store.storage",
-    "spec_conflicts": "store.storage",
-    "stored_spec": "store.storage",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "Ledger": "sweeps.ledger.study",
+            "LedgerView": "sweeps.ledger.reading",
+            "is_readable": "sweeps.ledger.reading",
+            "look": "sweeps.ledger.store.looking",
+            "open_storage": "sweeps.ledger.store.storage",
+            "read_file": "sweeps.ledger.reading",
+            "refuse_foreign": "sweeps.ledger.store.storage",
+            "spec_conflicts": "sweeps.ledger.store.storage",
+            "stored_spec": "sweeps.ledger.store.storage",
+        },
+    )

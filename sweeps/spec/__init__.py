@@ -7,8 +7,9 @@ does. Imported when it is used: pydantic and YAML take longer than a command tha
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tli.lazy import lazy
 
 if TYPE_CHECKING:
     from sweeps.spec.differences import difference
@@ -29,20 +30,18 @@ __all__ = [
     "packaged",
 ]
 
-_MODULES = {
-    "COMPARED": "model",
-    "Spec": "model",
-    "difference": "differences",
-    "Range": "ranges",
-    "LIMITS": "settings",
-    "BudgetSettings": "settings",
-    "TrialSettings": "settings",
-    "load_spec": "source",
-    "packaged": "source",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "COMPARED": "sweeps.spec.model",
+            "Spec": "sweeps.spec.model",
+            "difference": "sweeps.spec.differences",
+            "Range": "sweeps.spec.ranges",
+            "LIMITS": "sweeps.spec.settings",
+            "BudgetSettings": "sweeps.spec.settings",
+            "TrialSettings": "sweeps.spec.settings",
+            "load_spec": "sweeps.spec.source",
+            "packaged": "sweeps.spec.source",
+        },
+    )
