@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sweeps.driver.schedule.agenda import Agenda
+from sweeps.driver.service import run
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment
 from sweeps.spec import Spec, load_spec
@@ -103,6 +104,15 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield server.get_uri()
     with contextlib.suppress(Exception):
         server.cleanup()
+
+
+def ran_in(root: Path, model: Path, *, trials: int) -> None:
+    """Run the sweep `tiny` of `root / "tiny.yaml"`, with its results under `root / "runs"`."""
+    text = root / "text.txt"
+    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
+    given = {"model": model, "text": text, "trials": trials, "study": "sqlite"}
+    (root / "tiny.yaml").write_text(SPEC.format(name="tiny", runs="runs", tracking="null", **given))
+    run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")
 
 
 def agenda_of(spec: Spec, parallel: int = 2, **more: Any) -> Agenda:

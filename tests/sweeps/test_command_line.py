@@ -19,11 +19,9 @@ import pytest
 from sweeps.__main__ import main
 from sweeps.cli import documents
 from sweeps.cli.setting_paths import PATHS
-from sweeps.driver.service import run
-from sweeps.spec import load_spec
 from sweeps.spec.model import CATALOGUE
 from sweeps.tracking.sync import Synced
-from tests.sweeps.conftest import SPEC, Silent, copied
+from tests.sweeps.conftest import copied, ran_in
 from tli.cli import verbosity
 from tli.cli.commands import main as tli
 
@@ -47,11 +45,7 @@ HEAVY = {
 def ran(tmp_path_factory: pytest.TempPathFactory, save_model: Any) -> Path:
     """A folder with `tiny.yaml` and its sweep under `runs`. Shared: copy it."""
     root = tmp_path_factory.mktemp("command")
-    text = root / "text.txt"
-    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
-    given = {"model": save_model(root / "model"), "text": text, "trials": 4, "study": "sqlite"}
-    (root / "tiny.yaml").write_text(SPEC.format(name="tiny", runs="runs", tracking="null", **given))
-    run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")
+    ran_in(root, save_model(root / "model"), trials=4)
     return root
 
 

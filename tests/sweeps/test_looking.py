@@ -21,14 +21,13 @@ from sweeps import addresses, readonly_sqlite
 from sweeps.__main__ import main
 from sweeps.checks import stores
 from sweeps.cli.doctor import examine
-from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.ledger import look, open_storage
 from sweeps.ledger.store.storage import engine_of
 from sweeps.results.finding import find
 from sweeps.results.listing import sweeps_in
 from sweeps.spec import load_spec
-from tests.sweeps.conftest import SPEC, Silent, copied
+from tests.sweeps.conftest import copied, ran_in
 
 COMMANDS = {
     "list": (["list"], 0),
@@ -47,11 +46,7 @@ COMMANDS = {
 def ran(tmp_path_factory: pytest.TempPathFactory, save_model: Any) -> Path:
     """A folder with `tiny.yaml` and its sweep under `runs`. Shared: copy it."""
     root = tmp_path_factory.mktemp("looked-at")
-    text = root / "text.txt"
-    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
-    given = {"model": save_model(root / "model"), "text": text, "trials": 3, "study": "sqlite"}
-    (root / "tiny.yaml").write_text(SPEC.format(name="tiny", runs="runs", tracking="null", **given))
-    run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")
+    ran_in(root, save_model(root / "model"), trials=3)
     return root
 
 

@@ -12,25 +12,19 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.ledger import Ledger, is_readable, read_file
 from sweeps.ledger.reading import FileLedger
 from sweeps.ledger.store.rows import read_study
 from sweeps.results.finding import find
-from sweeps.spec import load_spec
-from tests.sweeps.conftest import SPEC, Silent
+from tests.sweeps.conftest import ran_in
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, save_model: Any) -> Path:
     """The folder `runs` of a sweep `tiny` that has ended, with trials that other programs added. Shared: copy it."""
     root = tmp_path_factory.mktemp("read")
-    text = root / "text.txt"
-    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
-    given = {"model": save_model(root / "model"), "text": text, "trials": 4, "study": "sqlite"}
-    (root / "tiny.yaml").write_text(SPEC.format(name="tiny", runs="runs", tracking="null", **given))
-    run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")
+    ran_in(root, save_model(root / "model"), trials=4)
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{root}/runs/study.db")
     study.enqueue_trial({"injection.k": 2, "recipe.learning_rate": 1e-3}, user_attrs={"by": "hand"})
     for values, state in (
