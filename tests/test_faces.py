@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import doctest
+import importlib
 import inspect
 import io
 import json
@@ -97,6 +98,14 @@ def test_importing_a_face_is_cheap(package: str) -> None:
     ]
     assert min(float(each[0]) for each in told) < 0.1
     assert [each[1:] for each in told] == [[]] * 3
+
+
+@pytest.mark.parametrize("package", ["tli", "sweeps", "sweeps.spec", "sweeps.ledger"])
+def test_no_name_that_is_offered_late_is_a_module_of_the_package(package: str) -> None:
+    """Importing that module would put it in the name's place."""
+    folder = ROOT / package.replace(".", "/")
+    modules = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert set(importlib.import_module(package).__all__) & modules == set()
 
 
 def test_a_mistyped_name_is_answered_with_the_near_one() -> None:

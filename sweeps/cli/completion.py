@@ -13,11 +13,9 @@ _TRIAL = "trial."
 
 def specs(prefix: str, **_: Any) -> list[str]:
     """The packaged specs, and the YAML files and folders that a path may go on with."""
-    from importlib import resources
+    from sweeps.spec.packaged_specs import packaged
 
-    folder = resources.files("sweeps") / "specs"
-    packaged = [each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml")]
-    return [*packaged, *_files(prefix)]
+    return [*packaged(), *_files(prefix)]
 
 
 def sweeps(prefix: str, *, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
@@ -30,16 +28,20 @@ def sweeps(prefix: str, *, parsed_args: argparse.Namespace, **_: Any) -> list[st
 
 def settings(**_: Any) -> list[str]:
     """Dotted paths of a spec's settings, for `--set`."""
-    from sweeps.cli.setting_paths import PATHS
-
-    return [f"{path}=" for path in PATHS]
+    return [f"{path}=" for path in setting_paths()]
 
 
 def trial_settings(**_: Any) -> list[str]:
     """Dotted paths of a trial's settings, for `--by`."""
-    from sweeps.cli.setting_paths import PATHS
+    return [path.removeprefix(_TRIAL) for path in setting_paths() if path.startswith(_TRIAL)]
 
-    return [path.removeprefix(_TRIAL) for path in PATHS if path.startswith(_TRIAL)]
+
+def setting_paths() -> list[str]:
+    """The dotted paths of a spec's settings; the models, which have them too, take long to import."""
+    from sweeps.spec.meanings import MEANINGS
+
+    sections = {path.rpartition(".")[0] for path in MEANINGS} | {"search"}
+    return [path for path in MEANINGS if path not in sections]
 
 
 def _files(prefix: str) -> Iterator[str]:

@@ -14,9 +14,10 @@ from tli.lazy import lazy
 if TYPE_CHECKING:
     from sweeps.spec.differences import difference
     from sweeps.spec.model import COMPARED, Spec
+    from sweeps.spec.packaged_specs import packaged
     from sweeps.spec.ranges import Range
     from sweeps.spec.settings import LIMITS, BudgetSettings, TrialSettings
-    from sweeps.spec.source import load_spec, packaged
+    from sweeps.spec.source import load_spec
 
 __all__ = [
     "COMPARED",
@@ -42,6 +43,6 @@ if not TYPE_CHECKING:
             "BudgetSettings": "sweeps.spec.settings",
             "TrialSettings": "sweeps.spec.settings",
             "load_spec": "sweeps.spec.source",
-            "packaged": "sweeps.spec.source",
+            "packaged": "sweeps.spec.packaged_specs",
         },
     )

@@ -6,13 +6,13 @@ import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from sweeps.addresses import MASK, secret_name
 from sweeps.errors import Problem, SpecError
 from sweeps.spec.model import Spec
+from sweeps.spec.packaged_specs import packaged, packaged_text
 from sweeps.spec.ranges import KINDS
 from sweeps.spec.written import Source
 from sweeps.spec.yaml_source import parse_value, read_bytes, read_file
@@ -20,12 +20,6 @@ from sweeps.wording import holds_any, masked
 
 Overrides = Mapping[str, Any] | Sequence[str] | str
 _SUFFIXES = (".yaml", ".yml")
-
-
-def packaged() -> tuple[str, ...]:
-    """Names of the specs that come with the package."""
-    folder = resources.files("sweeps") / "specs"
-    return tuple(sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml")))
 
 
 def read_spec(reference: str, overrides: Sequence[str], runs: str | None) -> tuple[Source, list[Problem]]:
@@ -49,7 +43,7 @@ def read_spec(reference: str, overrides: Sequence[str], runs: str | None) -> tup
 def _found(reference: str) -> Source:
     path = Path(reference)
     if reference in packaged() and not path.is_file():
-        text = (resources.files("sweeps") / "specs" / f"{reference}.yaml").read_bytes()
+        text = packaged_text(reference)
         return read_bytes(text, f"{reference}.yaml")
     if path.exists():
         return read_file(path, reference)

@@ -18,7 +18,7 @@ import pytest
 
 from sweeps.__main__ import main
 from sweeps.cli import documents
-from sweeps.cli.setting_paths import PATHS
+from sweeps.cli.completion import setting_paths
 from sweeps.spec.model import CATALOGUE
 from sweeps.tracking.sync import Synced
 from tests.sweeps.conftest import copied, ran_in
@@ -331,7 +331,7 @@ def test_the_shell_completes(line: str, offered: set[str], place: Path) -> None:
 
 
 def test_the_settings_that_are_completed_are_those_of_the_spec() -> None:
-    assert set(PATHS) == {path for path, each in CATALOGUE.items() if not each.section}
+    assert set(setting_paths()) == {path for path, each in CATALOGUE.items() if not each.section}
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------------
