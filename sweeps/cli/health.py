@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import sqlite3
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from sweeps import readonly_sqlite
 from sweeps.addresses import file_of, may_exist, without_masks, without_userinfo
 from sweeps.checks import stores
 from sweeps.cli.findings import Finding, first_line
-from sweeps.driver.on_ray.head_node import cluster_remedy
-from sweeps.environment import FOR_RAY, for_child
+from sweeps.driver.on_ray.head_node import cluster_remedy, joined
 from sweeps.errors import InputError
 from sweeps.wording import masked
 
 _PATIENCE = 5.0  # seconds for a store to answer
-_CLUSTER_PATIENCE = 60.0  # to load Ray and join
 
 
 def store(name: str, url: str, table: str) -> Finding:
@@ -88,20 +82,6 @@ def _server(name: str, url: str) -> Finding:
         return Finding.note(name, f"{shown}: no answer ({getattr(error, 'reason', error)})", remedy)
 
 
-# Joining a cluster loads Ray, prints, and can wait for ever: all of that in a process of its own.
-_JOIN = """
-import json, sys, ray
-try:
-    ray.init(address=sys.stdin.readline().strip(), log_to_driver=False, logging_level="ERROR")
-except BaseException as error:
-    answer = {"error": " ".join(str(error).split()) or type(error).__name__}
-else:
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    answer = {"nodes": len(alive), "resources": ray.cluster_resources(), "ray": ray.__version__}
-print("ANSWER " + json.dumps(answer), flush=True)
-"""
-
-
 def cluster(address: str) -> Finding:
     """Whether a cluster answers and runs the same Ray; HOST:PORT, or the URL of its jobs server."""
     if "://" in address and not address.startswith("ray://"):
@@ -114,22 +94,9 @@ def cluster(address: str) -> Finding:
             socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
         except (OSError, OverflowError) as error:
             return Finding.wrong("cluster", f"{address}: no answer ({error})", cluster_remedy(""))
-    command = [sys.executable, "-c", _JOIN]
-    try:
-        asked = subprocess.run(
-            command,
-            input=f"{address}\n",
-            env=for_child(*FOR_RAY),
-            capture_output=True,
-            text=True,
-            timeout=_CLUSTER_PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    answer = joined(address)
+    if answer is None:
         return Finding.wrong("cluster", f"{address} does not answer", "ray status on its head node")
-    answers = [line for line in asked.stdout.splitlines() if line.startswith("ANSWER ")]
-    last = answers[-1].removeprefix("ANSWER ") if answers else '{"error": "Ray gave up"}'
-    answer: dict[str, Any] = json.loads(last)
     if "error" in answer:
         said = masked(str(answer["error"]))[:300]
         return Finding.wrong("cluster", f"{address}: {said}", cluster_remedy(said))

@@ -20,6 +20,7 @@ import sqlalchemy
 from sweeps.addresses import driven
 from sweeps.cli import doctor, health
 from sweeps.cli.doctor import Finding, examine, text
+from sweeps.driver.on_ray import head_node
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -240,17 +241,17 @@ def test_a_cluster_nobody_answers_at_is_wrong_at_once(tmp_path: Path) -> None:
 )
 def test_what_to_do_about_a_cluster(monkeypatch: pytest.MonkeyPatch, error: str, remedy: str) -> None:
     monkeypatch.setattr(
-        health, "_JOIN", f"print('noise'); print('ANSWER ' + {json.dumps({'error': error})!r})"
+        head_node, "_JOIN", f"print('noise'); print('ANSWER ' + {json.dumps({'error': error})!r})"
     )
     assert health.cluster("auto") == Finding("cluster", ok=False, detail=f"auto: {error}", remedy=remedy)
 
 
 def test_a_cluster_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_JOIN", "import time; time.sleep(60)")
-    monkeypatch.setattr(health, "_CLUSTER_PATIENCE", 0.5)
+    monkeypatch.setattr(head_node, "_JOIN", "import time; time.sleep(60)")
+    monkeypatch.setattr(head_node, "_CLUSTER_PATIENCE", 0.5)
     assert health.cluster("auto").detail == "auto does not answer"
-    monkeypatch.setattr(health, "_JOIN", "raise SystemExit(3)")
-    monkeypatch.setattr(health, "_CLUSTER_PATIENCE", 20.0)
+    monkeypatch.setattr(head_node, "_JOIN", "raise SystemExit(3)")
+    monkeypatch.setattr(head_node, "_CLUSTER_PATIENCE", 20.0)
     assert health.cluster("auto").detail == "auto: Ray gave up"
 
 
