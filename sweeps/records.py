@@ -14,7 +14,8 @@ METRIC = "eval_loss"  # what trials are compared by, in nats per token
 class Role(StrEnum):
     """Why a trial exists. The stopping rule sees BASELINE and SEARCH trials, the sampler OTHER ones too."""
 
-    CONTROL = "control"  # the original model, trained on as it is for the same tokens
+    CONTROL = "control"  # the original model, trained on as it is for the same tokens; one a learning rate
+    MATCHED = "matched control"  # the original model, trained on with the FLOPs of a grown one
     BASELINE = "baseline"  # the spec's `trial:` as written
     SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
@@ -150,7 +151,11 @@ class TrialRecord:
     reason : str or None
         Why it was stopped or failed.
     replicate_of : int or None
-        The trial whose settings it has, under another seed.
+        The trial whose settings it has, under another seed; of a matched control, the trial whose FLOPs it
+        spends.
+    test_loss : float or None
+        Loss on the test text after the last step, nats per token; measured of replicates and matched controls
+        alone, under seeds that chose nothing.
     attempt : int
         The number of its execution, from 1.
     retries : mapping of str to int
@@ -198,6 +203,7 @@ class TrialRecord:
     started: float | None = None
     finished: float | None = None
     request: str | None = None
+    test_loss: float | None = None
 
     @property
     def ours(self) -> bool:
