@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from statistics import fmean
 from typing import Any
 
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
@@ -153,9 +154,9 @@ class TrialRecord:
     replicate_of : int or None
         The trial whose settings it has, under another seed; of a matched control, the trial whose FLOPs it
         spends.
-    test_loss : float or None
-        Loss on the test text after the last step, nats per token; measured of replicates and matched controls
-        alone, under seeds that chose nothing.
+    test_losses : tuple of float
+        Losses on equal blocks of the test text after the last step, nats per token; of replicates and matched
+        controls alone, whose seeds chose nothing.
     attempt : int
         The number of its execution, from 1.
     retries : mapping of str to int
@@ -203,7 +204,12 @@ class TrialRecord:
     started: float | None = None
     finished: float | None = None
     request: str | None = None
-    test_loss: float | None = None
+    test_losses: tuple[float, ...] = ()
+
+    @property
+    def test_loss(self) -> float | None:
+        """Loss on the test text after the last step, nats per token; None where it was not measured."""
+        return fmean(self.test_losses) if self.test_losses else None
 
     @property
     def ours(self) -> bool:
