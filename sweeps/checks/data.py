@@ -74,6 +74,7 @@ class Text:
         side = "data.source" if data.heldout is None else "data.heldout"
         for where, tokens, needed, what in (
             (side, there.heldout, data.sequence_length + 1, "held-out tokens, one sequence"),
+            (side, there.test, data.sequence_length + 1, "test tokens, one sequence"),
             ("data.source", there.train, batch + 1, "training tokens, one batch"),
         ):
             if tokens < needed:
@@ -85,7 +86,7 @@ class Text:
 
         if self._found is None:
             counts = ready_counts(self._pinned, base, self._cache)
-            self._found = (Amounts(*counts, counted=True) if counts else amounts(self._pinned, base),)
+            self._found = (Amounts(**counts, counted=True) if counts else amounts(self._pinned, base),)
         return self._found[0]
 
     @cached_property

@@ -37,7 +37,7 @@ class Tokenising:
         return self._made.result()
 
     def _make(self) -> str:
-        """Make the token files, if they are not there, and see that they hold a batch and a held-out window.
+        """Make the token files, if they are not there, and see that each side is long enough.
 
         Here and not in a worker, so that text that will not do ends the command before it is in the ledger.
         """
@@ -49,6 +49,7 @@ class Tokenising:
             self._watcher.note(f"tokenising {masked(data.source)}, once")
         tokens = open_tokens(data, self._base, cache, on_progress=self._show)
         tokens.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
+        tokens.test_windows(sequence_length=data.sequence_length, test_tokens=data.test_tokens)
         batch = spec.trial.recipe.batch_tokens
         tokens.batches(sequence_length=data.sequence_length, batch_tokens=batch, seed=spec.trial.seed)
         return tokens.digest

@@ -238,7 +238,9 @@ class Sweep:
     def _text_notes(self) -> Iterator[str]:
         """Where there was less text than the spec makes of it; nothing where the token files are gone."""
         counts = token_counts(self.folders.tokens, self.ledger.study.input_digests.get("text", ""))
-        return amount_notes(self.spec, *counts) if counts is not None else iter(())
+        if counts is None:
+            return iter(())
+        return amount_notes(self.spec, counts["train"], counts["heldout"])
 
     @property
     def ended_by(self) -> str | None:

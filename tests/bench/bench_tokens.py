@@ -96,7 +96,7 @@ def tli(options: argparse.Namespace) -> dict[str, Any]:
     settings = DataSettings(source=str(options.folder / "text.jsonl"))
     made = open_tokens(settings, base, options.folder / "tokens", workers=options.processes)
     seconds = time.monotonic() - started
-    total = len(made.train) + len(made.heldout)
+    total = len(made.train) + len(made.heldout) + len(made.test)
     documents = sum(1 for _ in (options.folder / "text.jsonl").open("rb"))
     size = sum(file.stat().st_size for file in made.folder.glob("*.bin"))
     return {"tokens": total, "text_tokens": total - documents, "seconds": seconds, "bytes": size}

@@ -41,6 +41,7 @@ from tests.fuzz.fuzz_header import _bit, _bytes, _tokens, _twice, _values
 from tests.fuzz.kept_world import World, point
 from tli.data.batches import Tokens
 from tli.data.manifests import manifest_of
+from tli.data.sides import SIDES
 from tli.errors import InputError
 from tli.models.lineage import read_lineage
 from tli.planning.plan import Plan
@@ -290,15 +291,15 @@ def tokens(world: World, source: random.Random) -> bool:
     """The manifest beside token files."""
     folder = world.home / "tokens"
     folder.mkdir(exist_ok=True)
-    for side in ("train", "heldout"):
+    for side in SIDES:
         (folder / f"{side}.bin").write_bytes(bytes(64))
-    good = {"settings": {}, "dtype": "uint16", "digest": "d", "train_tokens": 32, "heldout_tokens": 32}
+    good = {"settings": {}, "dtype": "uint16", "digest": "d", **{f"{side}_tokens": 32 for side in SIDES}}
     text = json.dumps({**good, "heldout_bytes": 100}).encode()
     (folder / "manifest.json").write_bytes(mutated(source, text))
     if manifest_of(folder) is None:
         return False
     found = Tokens(folder)
-    assert found.train.nbytes == found.heldout.nbytes == 64
+    assert found.train.nbytes == found.heldout.nbytes == found.test.nbytes == 64
     return True
 
 

@@ -21,8 +21,9 @@ from tli.data.batches import Batches, Tokens, open_tokens, tokens_ready
 from tli.data.corpus import Document
 from tli.data.encode import Encoder
 from tli.data.settings import DataSettings
+from tli.data.sides import SIDES
 from tli.data.sources import source_problems
-from tli.data.split import two_sides
+from tli.data.split import three_sides
 from tli.errors import CheckpointError, DataError, InputError
 from tli.models.base import Base, find
 from tli.models.loading import load_tokenizer
@@ -74,9 +75,9 @@ def texts(ids: np.ndarray, base: Base) -> list[str]:
 def test_tokens_are_the_text(base: Base, tmp_path: Path) -> None:
     written = [f"document {number} é" for number in range(40)]
     tokens = open_tokens(data(write(tmp_path / "a.jsonl", written)), base, tmp_path / "cache")
-    train, heldout = texts(tokens.train, base), texts(tokens.heldout, base)
-    assert sorted(train + heldout) == sorted(written)
-    assert len(heldout) == 2
+    train, heldout, test = (texts(ids, base) for ids in (tokens.train, tokens.heldout, tokens.test))
+    assert sorted(train + heldout + test) == sorted(written)
+    assert (len(heldout), len(test)) == (1, 1)
     size = sum(len(text.encode()) for text in heldout)
     assert tokens.bytes_per_token == size / len(tokens.heldout)
     assert tokens.train.dtype == np.uint16
@@ -98,10 +99,10 @@ def test_tokens_are_what_transformers_gives(base: Base, own: Path) -> None:
     assert Encoder(load_tokenizer(own), own, "uint16").ids(written) == expected
 
 
-def test_the_digest_is_of_both_sides(base: Base, tmp_path: Path) -> None:
+def test_the_digest_is_of_all_sides(base: Base, tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", "abcdefgh")
     tokens = open_tokens(data(source), base, tmp_path / "cache")
-    content = (tokens.folder / "train.bin").read_bytes() + (tokens.folder / "heldout.bin").read_bytes()
+    content = b"".join((tokens.folder / f"{side}.bin").read_bytes() for side in SIDES)
     assert tokens.digest == hashlib.sha256(content).hexdigest()
     # The same text elsewhere, under another name, and read in other batches, has the same one.
     shutil.copy(source, tmp_path / "b.jsonl")
@@ -149,13 +150,13 @@ def test_token_files_that_are_not_whole_are_made_again(
 ) -> None:
     settings, cache = data(write(tmp_path / "a.jsonl", "abcdefgh")), tmp_path / "cache"
     tokens = open_tokens(settings, base, cache)
-    before = [np.array(side) for side in (tokens.train, tokens.heldout)]
+    before = [np.array(side) for side in (tokens.train, tokens.heldout, tokens.test)]
     harm(tokens.folder)
     assert not tokens_ready(settings, base, cache)
     again = open_tokens(settings, base, cache)
     assert again.folder == tokens.folder
     assert again.digest == tokens.digest
-    for old, new in zip(before, (again.train, again.heldout), strict=True):
+    for old, new in zip(before, (again.train, again.heldout, again.test), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
@@ -193,7 +194,8 @@ def test_a_dataset_folder_that_changes_is_tokenised_again(base: Base, tmp_path: 
         datasets.Dataset.from_dict({"text": list(letters)}).save_to_disk(str(folder))
         seen.append(open_tokens(data(folder), base, cache))
     assert seen[0].folder != seen[1].folder
-    assert sorted(texts(seen[1].train, base) + texts(seen[1].heldout, base)) == list("abcdefgi")
+    found = [text for ids in (seen[1].train, seen[1].heldout, seen[1].test) for text in texts(ids, base)]
+    assert sorted(found) == list("abcdefgi")
     assert open_tokens(data(folder), base, cache).folder == seen[1].folder
 
 
@@ -255,7 +257,9 @@ def test_ids_above_16_bits_are_kept(save_model: Save, tmp_path: Path) -> None:
     tokenizer = json.loads((model / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"]["a"] = 69_999
     (model / "tokenizer.json").write_text(json.dumps(tokenizer))
-    tokens = open_tokens(data(write(tmp_path / "a.jsonl", "abab")), find(str(model)), tmp_path / "cache")
+    tokens = open_tokens(
+        data(write(tmp_path / "a.jsonl", ["aa", "bb"] * 2)), find(str(model)), tmp_path / "cache"
+    )
     assert max(tokens.train.max(), tokens.heldout.max()) == 69_999
 
 
@@ -265,19 +269,20 @@ def test_a_tokenizer_without_a_model_is_enough(own: Path, tmp_path: Path) -> Non
         path.unlink()
     base = Base("new", own)
     tokens = open_tokens(data(write(tmp_path / "a.jsonl", "abcdefgh")), base, tmp_path / "cache")
-    assert len(tokens.train) == 14
+    assert [len(ids) for ids in (tokens.train, tokens.heldout, tokens.test)] == [12, 2, 2]
 
 
 # -- the split ------------------------------------------------------------------------------------------------
 
 
 def split(docs: list[Document], fraction: float) -> tuple[list[Document], list[Document]]:
-    sides = list(two_sides(lambda: docs, fraction))
-    return [doc for heldout, doc in sides if not heldout], [doc for heldout, doc in sides if heldout]
+    sides = list(three_sides(lambda: docs, fraction))
+    train = [doc for side, doc in sides if side == "train"]
+    return train, [doc for side, doc in sides if side == "heldout" or (side == "test" and not doc.start)]
 
 
 @given(
-    st.lists(st.text("ab", min_size=1, max_size=3), min_size=2, max_size=30),
+    st.lists(st.text("ab", min_size=2, max_size=3), min_size=2, max_size=30),
     st.floats(0.01, 0.9),
     st.randoms(use_true_random=False),
 )
@@ -316,7 +321,8 @@ def test_a_single_document_is_cut_and_its_end_held_out(base: Base, tmp_path: Pat
     (tmp_path / "a.txt").write_text(text)
     tokens = open_tokens(data(tmp_path / "a.txt", heldout_fraction=0.2), base, tmp_path / "cache")
     assert texts(tokens.train, base) == [text[:80]]
-    assert texts(tokens.heldout, base) == [text[80:]]
+    assert texts(tokens.heldout, base) == [text[80:90]]
+    assert texts(tokens.test, base) == [text[90:]]
 
 
 def test_documents_that_are_all_the_same(base: Base, tmp_path: Path) -> None:
@@ -337,10 +343,10 @@ def test_nothing_but_blanks(base: Base, tmp_path: Path) -> None:
 
 def test_held_out_text_of_its_own(base: Base, tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", ["one", "two", "two"])
-    heldout = write(tmp_path / "heldout.jsonl", ["three"])
+    heldout = write(tmp_path / "heldout.jsonl", ["three", "four"])
     tokens = open_tokens(data(train, heldout=str(heldout)), base, tmp_path / "cache")
     assert texts(tokens.train, base) == ["one", "two", "two"]
-    assert texts(tokens.heldout, base) == ["three"]
+    assert sorted(texts(tokens.heldout, base) + texts(tokens.test, base)) == ["four", "three"]
 
 
 def test_a_document_on_both_sides_is_refused(base: Base, tmp_path: Path) -> None:
@@ -396,7 +402,7 @@ def test_text_too_short_for_a_batch() -> None:
 
 
 def test_held_out_windows_are_spread_and_do_not_overlap(base: Base, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("".join(chr(33 + number % 90) for number in range(400)))
+    (tmp_path / "a.txt").write_text("".join(chr(33 + number % 90) for number in range(800)))
     tokens: Tokens = open_tokens(data(tmp_path / "a.txt", heldout_fraction=0.5), base, tmp_path / "cache")
     assert len(tokens.heldout) == 201
     every = tokens.heldout_windows(sequence_length=8, eval_tokens=10**6)
@@ -430,16 +436,18 @@ def test_a_limit_ends_the_training_side(base: Base, tmp_path: Path, monkeypatch:
     assert some.folder != whole.folder
     np.testing.assert_array_equal(some.train, whole.train[:3001])
     # Of the held-out side as much as goes with that, of the same documents.
-    assert len(some.heldout) >= 3001 * 0.05 / 0.95
-    assert len(some.heldout) < len(whole.heldout) / 2
+    assert len(some.heldout) + len(some.test) >= 3001 * 0.05 / 0.95
+    assert len(some.heldout) + len(some.test) < len(whole.heldout) * 1.2
     np.testing.assert_array_equal(some.heldout, whole.heldout[: len(some.heldout)])
+    np.testing.assert_array_equal(some.test, whole.test[: len(some.test)])
     assert len(read) < 400 + 200, "the rest was not read a second time"
     # More than there is changes nothing; held-out text of its own is read whole.
     more = open_tokens(data(source, max_tokens=10**9), base, tmp_path / "cache")
     assert more.digest == whole.digest
     own = write(tmp_path / "own.jsonl", ["held out", "too"])
     held = open_tokens(data(source, heldout=str(own), max_tokens=3001), base, tmp_path / "cache")
-    assert (len(held.train), texts(held.heldout, base)) == (3001, ["held out", "too"])
+    assert len(held.train) == 3001
+    assert sorted(texts(held.heldout, base) + texts(held.test, base)) == ["held out", "too"]
 
 
 def test_processes_make_the_token_files_of_one(
@@ -449,7 +457,7 @@ def test_processes_make_the_token_files_of_one(
     monkeypatch.setattr("tli.data.encode._ALONE", 2)
     settings = data(many(tmp_path / "a.jsonl"), max_tokens=9000)
     alone, several = (open_tokens(settings, base, tmp_path / str(n), workers=n) for n in (1, 2))
-    for name in ("train.bin", "heldout.bin", "manifest.json"):
+    for name in ("train.bin", "heldout.bin", "test.bin", "manifest.json"):
         assert (alone.folder / name).read_bytes() == (several.folder / name).read_bytes()
 
 
@@ -460,7 +468,7 @@ def test_progress_is_told_and_may_end_the_work(
     monkeypatch.setattr(tokenise, "_OFTEN", 0.0)
     settings, told = data(many(tmp_path / "a.jsonl")), []
     made = open_tokens(settings, base, tmp_path / "cache", on_progress=told.append)
-    assert told[-1].tokens == len(made.train) + len(made.heldout)
+    assert told[-1].tokens == len(made.train) + len(made.heldout) + len(made.test)
     shares = [each.share for each in told]
     assert shares == sorted(shares)
     assert shares[0] == 0.0
@@ -497,7 +505,7 @@ def test_a_small_text_is_counted_as_its_token_files_will_be(
     assert found.counted
     assert found.train == len(made.train)
     if given.max_tokens is None:
-        assert found.heldout == len(made.heldout)
+        assert (found.heldout, found.test) == (len(made.heldout), len(made.test))
 
 
 def test_a_larger_text_is_estimated(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -508,5 +516,5 @@ def test_a_larger_text_is_estimated(base: Base, tmp_path: Path, monkeypatch: pyt
     assert found is not None
     assert not found.counted
     assert found.train == pytest.approx(len(made.train), rel=0.2)
-    assert found.heldout == pytest.approx(len(made.heldout), rel=0.3)
+    assert found.heldout + found.test == pytest.approx(len(made.heldout) + len(made.test), rel=0.3)
     assert amounts(replace(given, source="owner/name"), base) is None

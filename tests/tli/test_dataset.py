@@ -37,7 +37,7 @@ def tokens(name, **settings):
     settings = DataSettings(**{"source": "team/text", "configuration": "en", **settings})
     try:
         made = open_tokens(settings, base, cache)
-        answers[name] = [made.folder.name, settings.pinned(cache).revision, len(made.train) + len(made.heldout)]
+        answers[name] = [made.folder.name, settings.pinned(cache).revision, len(made.train) + len(made.heldout) + len(made.test)]
     except InputError as error:
         answers[name] = [f"{problem.where}: {problem.got}" for problem in error.problems]
 """

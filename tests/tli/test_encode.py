@@ -16,6 +16,7 @@ from tests.bench.processes import descendants
 from tli.data import encode
 from tli.data.corpus import Document, stdlib_documents
 from tli.data.encode import Encoder, encoded, groups
+from tli.data.sides import SIDES, Side
 from tli.models.base import _BUILTINS
 from tli.models.loading import load_tokenizer
 
@@ -28,18 +29,18 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def docs() -> list[tuple[bool, Document]]:
+def docs() -> list[tuple[Side, Document]]:
     found = [doc for doc, _ in zip(stdlib_documents(heldout=False), range(40), strict=False)]
-    return [(number % 3 == 0, doc) for number, doc in enumerate(found)]
+    return [(SIDES[number % 3], doc) for number, doc in enumerate(found)]
 
 
-def made(encoder: Encoder, docs: list[tuple[bool, Document]], workers: int) -> tuple[bytes, bytes]:
+def made(encoder: Encoder, docs: list[tuple[Side, Document]], workers: int) -> list[bytes]:
     parts = list(encoded(groups(docs), encoder, workers))
-    return b"".join(part.train for part in parts), b"".join(part.heldout for part in parts)
+    return [b"".join(part.ids[side] for part in parts) for side in SIDES]
 
 
 def test_pieces_of_a_long_document_have_the_tokens_of_the_whole(
-    encoder: Encoder, docs: list[tuple[bool, Document]], monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, docs: list[tuple[Side, Document]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = made(encoder, docs, 1)
     monkeypatch.setattr(encode, "LONGEST", 5000)
@@ -50,18 +51,18 @@ def test_pieces_of_a_long_document_have_the_tokens_of_the_whole(
     assert "".join(piece.text for piece in pieces) == "".join(doc.text for _, doc in docs)
     assert made(encoder, docs, 1) == whole
     ends = np.frombuffer(whole[0], np.uint16) == encoder._end
-    assert ends.sum() == sum(not heldout for heldout, _ in docs)
+    assert ends.sum() == sum(side == "train" for side, _ in docs)
 
 
 def test_text_without_words_is_cut_too() -> None:
     document = Document("x", "é" * (2 * encode.LONGEST + 5))
-    (group,) = [list(encode._pieces(False, document))]
+    (group,) = [list(encode._pieces("train", document))]
     assert [len(piece.text) for piece in group] == [encode.LONGEST, encode.LONGEST, 5]
     assert [(piece.first, piece.last) for piece in group] == [(True, False), (False, False), (False, True)]
 
 
 def test_processes_give_the_bytes_of_one(
-    encoder: Encoder, docs: list[tuple[bool, Document]], monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, docs: list[tuple[Side, Document]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = made(encoder, docs, 1)
     monkeypatch.setattr(encode, "_ALONE", 1)
@@ -71,7 +72,7 @@ def test_processes_give_the_bytes_of_one(
 
 
 def test_workers_that_die_are_stood_in_for(
-    encoder: Encoder, docs: list[tuple[bool, Document]], monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, docs: list[tuple[Side, Document]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As below a script without a guard, whose workers would start workers."""
     whole = made(encoder, docs, 1)

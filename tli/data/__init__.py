@@ -1,7 +1,8 @@
 """Text to tokens, in a stream and by several processes; token files to seeded batches.
 
 Promises: the same settings give the same token files, one seed the same batches in the same order, and memory
-does not grow with the text. Never trains on a document that is held out.
+does not grow with the text. Never trains on a document that is
+held out or test text.
 """
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "encode",
     "manifests",
     "settings",
+    "sides",
     "sources",
     "split",
     "tokenise",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tli.data import corpus
 from tli.data.dataset import Source
 from tli.data.encode import groups
+from tli.data.sides import SIDES, Side
 from tli.data.split import stretches
 from tli.errors import InputError
 from tli.models.base import Base
@@ -24,10 +25,11 @@ _CONFIGURATION = ("tokenizer_config.json", "special_tokens_map.json")
 
 @dataclass(frozen=True)
 class Amounts:
-    """Tokens of both sides; `counted`: exactly, as they will be in the token files."""
+    """Tokens of each side; `counted`: exactly, as they will be in the token files."""
 
     train: int
     heldout: int
+    test: int
     counted: bool
 
 
@@ -64,21 +66,22 @@ def _bytes(source: Source, *, heldout: bool) -> float | None:
 
 
 def _counted(settings: DataSettings, tokenizer: _Tokenizer) -> Amounts:
-    tokens = {False: 0, True: 0}
+    tokens: dict[Side, int] = dict.fromkeys(SIDES, 0)
     for stretch in stretches(settings, compare=False):
         for group in groups(stretch.documents):
             counts = tokenizer.counts([piece.text for piece in group])
             for piece, count in zip(group, counts, strict=True):
                 ends = tokenizer.ends and piece.last and (count or not piece.first)
-                tokens[piece.heldout] += count + bool(ends)
-    train = min(tokens[False], settings.max_tokens or tokens[False])
-    return Amounts(train, tokens[True], counted=True)
+                tokens[piece.side] += count + bool(ends)
+    train = min(tokens["train"], settings.max_tokens or tokens["train"])
+    return Amounts(train, tokens["heldout"], tokens["test"], counted=True)
 
 
-def _capped(settings: DataSettings, train: float, heldout: float, *, mixed: bool = False) -> Amounts:
+def _capped(settings: DataSettings, train: float, untrained: float, *, mixed: bool = False) -> Amounts:
     """Estimates, with as much left out as `max_tokens` leaves unread."""
     read = min(1.0, settings.max_tokens / train) if settings.max_tokens and train else 1.0
-    return Amounts(round(train * read), round(heldout * (read if mixed else 1.0)), counted=False)
+    half = round(untrained * (read if mixed else 1.0) / 2)
+    return Amounts(round(train * read), half, half, counted=False)
 
 
 class _Tokenizer:

@@ -1,6 +1,6 @@
 """Token files and seeded batches, the same for every trial.
 
-Both sides of the split are kept as flat token files. A batch is a pure function of (seed, step), so resuming
+Each side of the split is kept as a flat token file. A batch is a pure function of (seed, step), so resuming
 needs no state and two trials that name the same seed see the same text in the same order.
 """
 
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tli.data import corpus
-from tli.data.manifests import manifest_of
+from tli.data.manifests import manifest_of, tokens_of
 from tli.data.settings import DataSettings
+from tli.data.sides import SIDES, Side
 from tli.data.sources import source_problems
 from tli.data.tokenise import OnProgress, build, vocabulary
 from tli.errors import DataError, Problem
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tli.models.base import Base
 
 
-_FORMAT = b"tokens 4"  # of the token files; another one makes them anew
+_FORMAT = b"tokens 5"  # of the token files; another one makes them anew
 
 
 class Tokens:
@@ -42,8 +43,9 @@ class Tokens:
     Attributes:
         train: token ids of the training side, shape [tokens].
         heldout: token ids of the held-out side, shape [tokens].
+        test: token ids of the test side, shape [tokens].
         bytes_per_token: UTF-8 bytes of a held-out token on average, for bits per byte.
-        digest: SHA-256 of both sides, in hex: the same text under the same tokenizer, wherever it lies.
+        digest: SHA-256 of all sides, in hex: the same text under the same tokenizer, wherever it lies.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,8 +56,9 @@ class Tokens:
         if manifest is None:
             raise DataError(Problem(str(folder), "token files that are not whole", "those of one text"))
         dtype = np.dtype(manifest["dtype"])
-        self.train: np.ndarray = np.memmap(folder / "train.bin", dtype=dtype, mode="r")
-        self.heldout: np.ndarray = np.memmap(folder / "heldout.bin", dtype=dtype, mode="r")
+        self.train, self.heldout, self.test = (
+            np.memmap(folder / f"{side}.bin", dtype=dtype, mode="r") for side in SIDES
+        )
         self.bytes_per_token: float = manifest["heldout_bytes"] / max(1, len(self.heldout))
         self.digest: str = manifest["digest"]
 
@@ -73,14 +76,26 @@ class Tokens:
         Raises:
             DataError: the held-out side is shorter than one window.
         """
-        import numpy as np
+        return _windows(self.heldout, sequence_length, eval_tokens)
 
-        available = (len(self.heldout) - 1) // sequence_length
-        if available < 1:
-            raise DataError(_too_short("data.heldout", len(self.heldout), sequence_length + 1))
-        count = min(max(1, eval_tokens // sequence_length), available)
-        starts = np.linspace(0, available - 1, count).astype(np.int64) * sequence_length
-        return np.stack([self.heldout[s : s + sequence_length + 1] for s in starts]).astype(np.int64)
+    def test_windows(self, *, sequence_length: int, test_tokens: int) -> np.ndarray:
+        """Windows spread evenly over the test side, shape [windows, sequence_length + 1].
+
+        Raises:
+            DataError: the test side is shorter than one window.
+        """
+        return _windows(self.test, sequence_length, test_tokens)
+
+
+def _windows(ids: np.ndarray, sequence_length: int, tokens: int) -> np.ndarray:
+    import numpy as np
+
+    available = (len(ids) - 1) // sequence_length
+    if available < 1:
+        raise DataError(_too_short("data.heldout", len(ids), sequence_length + 1))
+    count = min(max(1, tokens // sequence_length), available)
+    starts = np.linspace(0, available - 1, count).astype(np.int64) * sequence_length
+    return np.stack([ids[s : s + sequence_length + 1] for s in starts]).astype(np.int64)
 
 
 class Batches:
@@ -117,10 +132,10 @@ def tokens_ready(settings: DataSettings, base: Base, cache: Path) -> bool:
     return ready_counts(settings.pinned(cache), base, cache) is not None
 
 
-def ready_counts(settings: DataSettings, base: Base, cache: Path) -> tuple[int, int] | None:
-    """Tokens of the training and of the held-out side, if the token files of pinned settings are there."""
+def ready_counts(settings: DataSettings, base: Base, cache: Path) -> dict[Side, int] | None:
+    """Tokens of each side, if the token files of pinned settings are there."""
     manifest = manifest_of(cache / _cache_key(settings, base))
-    return None if manifest is None else (manifest["train_tokens"], manifest["heldout_tokens"])
+    return None if manifest is None else tokens_of(manifest)
 
 
 def open_tokens(
@@ -144,7 +159,7 @@ def open_tokens(
         workers: processes that make them; None for as many as this process may use cores.
 
     Raises:
-        DataError: a source is missing, empty, unreadable, or the same text is on both sides.
+        DataError: a source is missing, empty, unreadable, or the same text is trained on and held out.
         CheckpointError: the base has no tokenizer, or one that is not the model's.
     """
     if problems := source_problems(settings):
@@ -167,7 +182,9 @@ def open_tokens(
 def _cache_key(settings: DataSettings, base: Base) -> str:
     """The name of the token files of pinned settings."""
     digest = hashlib.sha256(_FORMAT)
-    what = asdict(replace(settings, sequence_length=0, eval_tokens=0))  # of batches, not of token files
+    what = asdict(
+        replace(settings, sequence_length=0, eval_tokens=0, test_tokens=0)
+    )  # of batches, not of token files
     for source in settings.sources:
         field = source.where.rpartition(".")[2]
         digest.update(f"{field}\n".encode())

@@ -11,7 +11,7 @@ import re
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tli.data.corpus import Document
+from tli.data.sides import SIDES, Side
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,14 +38,14 @@ class Piece:
     """Text that is tokenised by itself: a document, or a part of a long one.
 
     Attributes:
-        heldout: which side it is on.
+        side: that it is on.
         text: of at most `LONGEST` characters.
         first: whether its document begins with it.
         last: whether its document ends with it.
         size: as that of `Document`.
     """
 
-    heldout: bool
+    side: Side
     text: str
     first: bool = True
     last: bool = True
@@ -56,14 +57,13 @@ class Encoded:
     """Token ids of some pieces: of each side as bytes, ready to be appended to its file.
 
     Attributes:
-        train, heldout: little-endian ids of the encoder's width.
+        ids: of each side, little-endian ids of the encoder's width.
         largest: the largest id.
         heldout_bytes: UTF-8 bytes of the held-out text.
         size: the pieces' together.
     """
 
-    train: bytes
-    heldout: bytes
+    ids: Mapping[Side, bytes]
     largest: int
     heldout_bytes: int
     size: float
@@ -125,7 +125,7 @@ class Encoder:
         """The ids of pieces; a document without any gets no end of text either."""
         import numpy as np
 
-        made = {False: bytearray(), True: bytearray()}
+        made: dict[Side, bytearray] = {side: bytearray() for side in SIDES}
         largest, size, heldout_bytes = -1, 0.0, 0
         texts = [piece.text for piece in pieces]
         for piece, ids in zip(pieces, self.ids(texts, threads=threads), strict=True):
@@ -134,18 +134,19 @@ class Encoder:
             if ids:
                 row = np.asarray(ids, dtype=np.int64)
                 largest = max(largest, int(row.max()))
-                made[piece.heldout] += row.astype(self._dtype).tobytes()
+                made[piece.side] += row.astype(self._dtype).tobytes()
             size += piece.size
-            heldout_bytes += len(piece.text.encode()) if piece.heldout else 0
-        return Encoded(bytes(made[False]), bytes(made[True]), largest, heldout_bytes, size)
+            heldout_bytes += len(piece.text.encode()) if piece.side == "heldout" else 0
+        whole = {side: bytes(content) for side, content in made.items()}
+        return Encoded(whole, largest, heldout_bytes, size)
 
 
-def groups(documents: Iterable[tuple[bool, Document]]) -> Iterator[list[Piece]]:
+def groups(documents: Iterable[tuple[Side, Document]]) -> Iterator[list[Piece]]:
     """Documents, each with its side, as pieces in groups of about a million characters."""
     group: list[Piece] = []
     held = 0
-    for heldout, document in documents:
-        for piece in _pieces(heldout, document):
+    for side, document in documents:
+        for piece in _pieces(side, document):
             group.append(piece)
             held += len(piece.text)
             if held >= _GROUP:
@@ -155,7 +156,7 @@ def groups(documents: Iterable[tuple[bool, Document]]) -> Iterator[list[Piece]]:
         yield group
 
 
-def _pieces(heldout: bool, document: Document) -> Iterator[Piece]:  # noqa: FBT001
+def _pieces(side: Side, document: Document) -> Iterator[Piece]:
     """A document, or the parts of a long one; where it is cut depends on its text alone."""
     held, first = "", True
     for chunk in document.chunks():
@@ -163,9 +164,9 @@ def _pieces(heldout: bool, document: Document) -> Iterator[Piece]:  # noqa: FBT0
         while len(held) > LONGEST:
             cut = _cut(held)
             part, held = held[:cut], held[cut:]
-            yield Piece(heldout, part, first=first, last=False, size=_share(document, part))
+            yield Piece(side, part, first=first, last=False, size=_share(document, part))
             first = False
-    yield Piece(heldout, held, first=first, size=document.size if first else _share(document, held))
+    yield Piece(side, held, first=first, size=document.size if first else _share(document, held))
 
 
 def _share(document: Document, part: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from tli.data import corpus
 from tli.data.corpus import matching_files
 from tli.data.dataset import Source, commit, may_be_on_the_hub
+from tli.data.sides import SIDES, Side
 from tli.errors import DataError, Problem
 from tli.files import read_regular
 
@@ -47,11 +49,11 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads(read_regular(folder / "manifest.json", _LARGEST))
         width = WIDTHS[manifest["dtype"]]
-        counts = [manifest[name] for name in ("train_tokens", "heldout_tokens", "heldout_bytes")]
+        counts = [*tokens_of(manifest).values(), manifest["heldout_bytes"]]
         sound = all(type(each) is int and each >= 0 for each in counts)
         sound = sound and isinstance(manifest["digest"], str)
         sound = sound and all(isinstance(known["name"], str) for known in manifest["sources"])
-        files = [(folder / f"{side}.bin").lstat() for side in ("train", "heldout")]
+        files = [(folder / f"{side}.bin").lstat() for side in SIDES]
         whole = all(
             stat.S_ISREG(file.st_mode) and file.st_size == count * width
             for file, count in zip(files, counts, strict=False)
@@ -68,7 +70,12 @@ def on_the_hub(source: Source) -> bool:
     return not local and may_be_on_the_hub(name)
 
 
-def token_counts(cache: Path, digest: str) -> tuple[int, int] | None:
-    """Tokens of the training and of the held-out side, if token files of this digest are in the cache."""
+def tokens_of(manifest: Mapping[str, Any]) -> dict[Side, int]:
+    """Tokens of each side of the token files that a manifest speaks of."""
+    return {side: manifest[f"{side}_tokens"] for side in SIDES}
+
+
+def token_counts(cache: Path, digest: str) -> dict[Side, int] | None:
+    """Tokens of each side, if token files of this digest are in the cache."""
     known = (manifest for manifest in manifests(cache) if manifest["digest"] == digest)
-    return next(((each["train_tokens"], each["heldout_tokens"]) for each in known), None)
+    return next((tokens_of(each) for each in known), None)

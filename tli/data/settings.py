@@ -1,4 +1,4 @@
-"""`DataSettings`: what text is trained on, and what is held out."""
+"""`DataSettings`: what text is trained on, what is held out, and what is test text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tli.data.manifests import pinned_commit
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What text is trained on and what is held out.
+    """What text is trained on and what is not.
 
-    Without `heldout`, a fixed share of the documents is held out, chosen by a hash of their text; a source
-    of one single document is cut, and its end is held out.
+    Without `heldout`, a fixed share of the documents is not trained on, chosen by a hash of their text; a
+    source of one single document is cut, and its end is that. Of what is not trained on one half is held out:
+    losses on it choose. The other half is test text, for what is claimed of what was chosen.
 
     Split, configuration and revision are those of a Hugging Face dataset. Where those of `heldout` are left
     out, they are those of `source` if it is the same dataset; of another one the same split, the only
@@ -35,6 +36,7 @@ class DataSettings:
     max_tokens: int | None = None
     sequence_length: int = 128
     eval_tokens: int = 16_384
+    test_tokens: int = 65_536
 
     @property
     def train_source(self) -> Source:

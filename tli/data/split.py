@@ -1,4 +1,7 @@
-"""The split into training and held-out documents, decided document by document in a stream."""
+"""The split into training, held-out and test documents, decided document by document in a stream.
+
+What is chosen on held-out text is claimed on test text, which is as large and shares no document with it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 from tli.data import corpus
 from tli.data.corpus import Document
 from tli.data.dataset import Source
+from tli.data.sides import Side
 from tli.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -29,17 +33,17 @@ Watched = Callable[[Iterator[Document]], Iterator[Document]]
 
 @dataclass(frozen=True)
 class Stretch:
-    """Documents to be tokenised in this order, each with whether it is held out.
+    """Documents to be tokenised in this order, each with its side.
 
-    `heldout`: which side all of them are on; None where both come from one source.
+    `trained`: whether all of them are trained on, or none; None where all sides come from one source.
     """
 
-    documents: Iterator[tuple[bool, Document]]
-    heldout: bool | None
+    documents: Iterator[tuple[Side, Document]]
+    trained: bool | None
 
 
 def stretches(settings: DataSettings, watched: Watched = iter, *, compare: bool = True) -> list[Stretch]:
-    """The text of both sides, in the order in which it is read.
+    """The text of all sides, in the order in which it is read.
 
     Args:
         settings: what text.
@@ -59,26 +63,27 @@ def stretches(settings: DataSettings, watched: Watched = iter, *, compare: bool 
 
     if heldout is None and source.name != corpus.STDLIB:
         documents = partial(read, source, side=False)
-        return [Stretch(two_sides(documents, settings.heldout_fraction), None)]
+        return [Stretch(three_sides(documents, settings.heldout_fraction), None)]
     trained, held = read(source, side=False), partial(read, heldout or source, side=True)
     if heldout is not None and compare:
         trained = _apart(trained, held)
     return [
-        Stretch(((False, document) for document in trained), heldout=False),
-        Stretch(((True, document) for document in held()), heldout=True),
+        Stretch((("train", document) for document in trained), trained=True),
+        Stretch(_halves(held), trained=False),
     ]
 
 
-def two_sides(documents: Documents, fraction: float) -> Iterator[tuple[bool, Document]]:
-    """All documents in their order, each with whether it is held out.
+def three_sides(documents: Documents, fraction: float) -> Iterator[tuple[Side, Document]]:
+    """All documents in their order, each with its side.
 
-    No text is on both sides, and which side it is on does not depend on the order of documents. The smallest
-    hashes are held out: as many as make up the share where there are at most `MOST` different texts; of more,
-    those below the share. The documents are read twice, or their beginning is: first for their hashes.
+    No text is on two sides, and which side it is on does not depend on the order of documents. The smallest
+    hashes are not trained on: as many as make up the share, and two at least, where there are at most `MOST`
+    different texts; of more, those below the share. The smaller half of these is test text. The documents, or
+    the first of them, are read twice: first for their hashes.
 
     Args:
-        documents: reads them; of one single document the end is held out.
-        fraction: the share that is held out.
+        documents: reads them; of one single document the end is held out, and the end of that is test text.
+        fraction: the share that is held out or test text.
 
     Raises:
         DataError: many documents, all of the same text.
@@ -87,13 +92,49 @@ def two_sides(documents: Documents, fraction: float) -> Iterator[tuple[bool, Doc
     if draws is not None and draws.total() == 1:
         (document,) = documents()
         length = sum(map(len, document.chunks()))
-        cut = length - int(length * fraction)
-        yield False, replace(document, stop=cut)
-        yield True, replace(document, start=cut, size=0.0)
+        cut = length - max(min(2, length - 1), int(length * fraction))
+        yield "train", replace(document, stop=cut)
+        yield from _half(replace(document, start=cut, size=0.0), 0.0, None)
         return
-    boundary = _boundary(draws, fraction)
+    boundary = _boundary(draws, fraction, least=2)  # one held out, one of test text
+    if draws is not None:
+        draws = Counter({draw: count for draw, count in draws.items() if draw <= boundary})
+    middle = _middle(draws, boundary)
     for document in documents():
-        yield _draw(document) <= boundary, document
+        draw = _draw(document)
+        if draw > boundary:
+            yield "train", document
+        else:
+            yield from _half(document, draw, middle)
+
+
+def _halves(documents: Documents) -> Iterator[tuple[Side, Document]]:
+    """Text that is not trained on: half of its documents held out, half of them test text."""
+    middle = _middle(_draws(documents()), 1.0)
+    for document in documents():
+        yield from _half(document, _draw(document), middle)
+
+
+def _middle(draws: Counter[float] | None, largest: float) -> float | None:
+    """The largest number of the test side; None for a single text, which is cut in two.
+
+    Args:
+        draws: of all documents that are not trained on; None where there are more than `MOST`.
+        largest: that they may have drawn.
+    """
+    if draws is None:
+        return largest / 2
+    return _boundary(draws, 0.5) if len(draws) > 1 else None
+
+
+def _half(document: Document, draw: float, middle: float | None) -> Iterator[tuple[Side, Document]]:
+    """A document that is not trained on, on its side or cut in two."""
+    if middle is not None:
+        yield ("test" if draw <= middle else "heldout"), document
+        return
+    cut = document.start + sum(map(len, document.chunks())) // 2
+    yield "heldout", replace(document, stop=cut)
+    yield "test", replace(document, start=cut, size=0.0)
 
 
 def always_trained(source: Source) -> Iterator[Document]:
@@ -108,8 +149,8 @@ def always_trained(source: Source) -> Iterator[Document]:
     if draws is not None and len(draws) == 1 < draws.total():
         yield from corpus.documents(source)  # cannot be split at all
         return
-    for held, document in two_sides(lambda: corpus.documents(source), 0.5):
-        if not held:
+    for side, document in three_sides(lambda: corpus.documents(source), 0.5):
+        if side == "train":
             yield document
 
 
@@ -128,8 +169,8 @@ def _draws(documents: Iterable[Document]) -> Counter[float] | None:
     return drawn
 
 
-def _boundary(draws: Counter[float] | None, fraction: float) -> float:
-    """The largest number of the held-out side."""
+def _boundary(draws: Counter[float] | None, fraction: float, least: int = 1) -> float:
+    """The largest number of the smallest ones that make up a share, or `least` where there are more texts."""
     if draws is None:
         return fraction
     if not draws:
@@ -138,7 +179,7 @@ def _boundary(draws: Counter[float] | None, fraction: float) -> float:
     if len(ranked) == 1:
         got = f"{draws.total()} documents that are all the same"
         raise DataError(Problem("data.source", got, "documents that differ", "data.heldout: TEXT OF ITS OWN"))
-    left = max(1, round(draws.total() * fraction))
+    left = max(least if len(ranked) > least else 1, round(draws.total() * fraction))
     for draw in ranked[:-1]:
         left -= draws[draw]
         if left <= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from tli.checkpoint.atomic import new_folder
 from tli.data.corpus import Document, extent
 from tli.data.dataset import reason
 from tli.data.encode import Encoded, Encoder, encoded, groups, processes
+from tli.data.sides import SIDES, Side
 from tli.data.split import Stretch, stretches
 from tli.errors import CheckpointError, DataError, Problem
 from tli.models.base import vocabulary_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tli.data.settings import DataSettings
     from tli.models.base import Base
 
-_PLACES = {"train": "data.source", "heldout": "data.heldout"}
+_PLACES: Mapping[Side, str] = {"train": "data.source", "heldout": "data.heldout", "test": "data.heldout"}
 _OFTEN = 0.2  # seconds between two calls of `on_progress`
 
 
@@ -46,7 +47,7 @@ def build(
     on_progress: OnProgress = lambda _progress: None,
     workers: int | None = None,
 ) -> None:
-    """Write train.bin, heldout.bin (flat token ids) and manifest.json into a folder that becomes `folder`.
+    """Write a file of flat token ids for each side and manifest.json into a folder that becomes `folder`.
 
     Args:
         settings: what text.
@@ -81,7 +82,7 @@ def build(
                         if sides.enough(stretch):
                             break
             tokens = sides.tokens
-        empty = [_PLACES[side] for side, count in tokens.items() if count == 0]
+        empty = dict.fromkeys(_PLACES[side] for side, count in tokens.items() if count == 0)
         if empty:
             raise DataError(*(Problem(place, "no text", "text", "another source") for place in empty))
         manifest = {
@@ -114,9 +115,9 @@ def foreign_tokenizer(base: Base, largest: int, known: int) -> Problem:
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 of both sides, the training side first."""
+    """SHA-256 of all sides, the training side first."""
     digest = hashlib.sha256()
-    for side in _PLACES:
+    for side in SIDES:
         with (folder / f"{side}.bin").open("rb") as file:
             while part := file.read(2**20):
                 digest.update(part)
@@ -124,15 +125,15 @@ def _digest(folder: Path) -> str:
 
 
 class _Sides:
-    """The two token files while they are written."""
+    """The token files while they are written."""
 
     def __init__(self, folder: Path, width: int, settings: DataSettings) -> None:
         self._width, self._most = width, settings.max_tokens
         share = settings.heldout_fraction
-        # Of both sides as much is read as would be read without the limit, in proportion.
-        self._least_heldout = (self._most or 0) * share / (1 - share)
-        self._files: dict[str, BinaryIO] = {side: (folder / f"{side}.bin").open("wb") for side in _PLACES}
-        self.tokens = dict.fromkeys(_PLACES, 0)
+        # Of all sides as much is read as would be read without the limit, in proportion.
+        self._least_untrained = (self._most or 0) * share / (1 - share)
+        self._files: dict[Side, BinaryIO] = {side: (folder / f"{side}.bin").open("wb") for side in SIDES}
+        self.tokens = dict.fromkeys(SIDES, 0)
         self.heldout_bytes = 0
 
     def __enter__(self) -> Self:
@@ -144,10 +145,10 @@ class _Sides:
 
     def add(self, made: Encoded) -> None:
         """Write what was made; of the training side no more than is wanted."""
-        train = made.train
-        if self._most is not None:
-            train = train[: max(0, self._most - self.tokens["train"]) * self._width]
-        for side, content in (("train", train), ("heldout", made.heldout)):
+        for side, ids in made.ids.items():
+            limited = side == "train" and self._most is not None
+            left = max(0, (self._most or 0) - self.tokens["train"]) * self._width
+            content = ids[:left] if limited else ids
             try:
                 self._files[side].write(content)
             except OSError as error:
@@ -159,9 +160,10 @@ class _Sides:
         """Whether the rest of a stretch need not be read: the training side is full."""
         if self._most is None or self.tokens["train"] < self._most:
             return False
-        if stretch.heldout is None:
-            return self.tokens["heldout"] >= max(1, self._least_heldout)
-        return not stretch.heldout
+        if stretch.trained is None:
+            untrained = self.tokens["heldout"], self.tokens["test"]
+            return min(untrained) >= 1 and sum(untrained) >= self._least_untrained
+        return stretch.trained
 
 
 class _Watch:
