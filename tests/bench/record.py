@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-import math
 import multiprocessing
 import subprocess
 import sys
