@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import math
 import multiprocessing
 import subprocess
 import sys
@@ -56,18 +57,19 @@ class Grid:
     base: str | None = "builtin:tiny-llama"
 
     def cells(self) -> list[dict[str, Any]]:
-        """What to run; the control first, then with the tokens that each K's FLOPs would pay for."""
+        """What to run: seed by seed, the middle rates first, so that half of a table is of use, too.
+
+        At the end of a seed come controls with the tokens that each K's FLOPs would pay for.
+        """
         found = []
+        middle_first = sorted(self.rates, key=lambda rate: abs(math.log(rate / 1e-3)))
         for seed in self.seeds:
-            found += [_cell(rate, seed) for rate in self.rates]
-            found += [
-                _cell(rate, seed, k=k, init=init, scale=scale)
-                for k in _KS
-                for init, scale in self.inits
-                for rate in self.rates
-            ]
-            middle = self.rates[len(self.rates) // 3 : len(self.rates) - len(self.rates) // 3]
-            found += [_cell(rate, seed, matched=k) for k in _KS for rate in middle]
+            for rate in middle_first:
+                found.append(_cell(rate, seed))
+                found += [
+                    _cell(rate, seed, k=k, init=init, scale=scale) for init, scale in self.inits for k in _KS
+                ]
+            found += [_cell(rate, seed, matched=k) for k in _KS for rate in middle_first[:3]]
         return found
 
 
@@ -194,9 +196,9 @@ def recorded_cells(path: Path) -> list[dict[str, Any]]:
 
 
 def pack(name: str, folder: Path, hardware: str) -> Path:
-    """Write a whole grid, compressed."""
+    """Write what there is of a grid, compressed."""
     grid, known = GRIDS[name], {key(cell): cell for cell in recorded_cells(folder / f"{name}.jsonl")}
-    cells = [known[key(cell)] for cell in grid.cells()]
+    cells = [known[key(cell)] for cell in grid.cells() if key(cell) in known]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     )
@@ -211,6 +213,7 @@ def pack(name: str, folder: Path, hardware: str) -> Path:
         "tokens": grid.steps * _BATCH,
         "batch_tokens": _BATCH,
         "steps": grid.steps,
+        "whole": len(cells) == len(grid.cells()),
         "measured": [*range(0, grid.steps, grid.every), grid.steps],
         "control_flops_per_token": control["flops_per_token"],
         "cells": cells,
