@@ -21,9 +21,9 @@ PLACE = ROOT / "build" / "compat"
 # By package: the tests of the folder that may use its private parts, and of what stands right upon it.
 FILES = {
     "optuna": (
-        "ledger", "mirror", "lease", "sampling", "stopping", "others", "patience", "looking", "claim", "agenda",
+        "ledger", "mirror", "lease", "sampling", "stopping", "others", "retrying", "looking", "ownership", "agenda",
     ),
-    "ray": ("tuner", "placing", "runners", "submission", "jobs", "cluster_checks", "scratch", "secrets"),
+    "ray": ("tuner", "placing", "runners", "submission", "jobs", "cluster_checks", "temp_dirs", "secrets"),
 }  # fmt: skip
 ALL = ("-m", "not gpu")  # the slow ones too: some alone look at a cluster that runs
 _NAMED = 12  # failures of one version
