@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from tli.architectures.mixtures import moe_problems
+from tli.argument_types import FLAG, MODEL_NAME, PATH, STRING, require_types
 from tli.checkpoint import atomic
 from tli.checkpoint.writer import Progress
 from tli.errors import InputError, PlanError, Problem
@@ -116,6 +117,12 @@ def upscale(
     >>> tli.find(grown).facts.depth
     5
     """
+    require_types(
+        model=(model, MODEL_NAME),
+        folder=(folder, PATH),
+        revision=(revision, STRING.optional),
+        allow_remote_code=(allow_remote_code, FLAG),
+    )
     target = expanded(os.fspath(folder), "folder")
     problems = atomic.exists_problems(target)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -177,6 +184,13 @@ def verify(
     >>> [check.name for check in report.checks][:3]
     ['base', 'depth', 'beside']
     """
+    require_types(
+        folder=(folder, PATH),
+        base=(base, MODEL_NAME.optional),
+        load=(load, FLAG),
+        revision=(revision, STRING.optional),
+        allow_remote_code=(allow_remote_code, FLAG),
+    )
     place = expanded(os.fspath(folder), "folder")
     told = read_lineage(place)["base"]
     if base is None and revision is None:

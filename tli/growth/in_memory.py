@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from tli.architectures.config import deepen
 from tli.architectures.lookup import family_of
 from tli.architectures.mixtures import dense_type, require_mixture
+from tli.argument_types import WHOLE, instance_of, require_types
 from tli.growth.stored import StoredLayers
 from tli.initializers.initial import Initial
 from tli.initializers.layers import layout_of, place, same_depth, split, widened
@@ -44,7 +45,7 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
     ------
     InputError
         An architecture or a stack that cannot be upscaled so (`FamilyError`), or a plan of another depth
-        (`PlanError`).
+        (`PlanError`), or what is no model or no plan.
 
     Examples
     --------
@@ -54,6 +55,13 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
     >>> deeper.config.num_hidden_layers
     8
     """
+    from transformers import PreTrainedModel
+
+    require_types(
+        model=(model, instance_of(PreTrainedModel, "a model of transformers", 'tli.load_model("my-model/")')),
+        plan=(plan, instance_of(Plan, "a tli.Plan", "tli.plan(model.config.num_hidden_layers, k=4)")),
+        seed=(seed, WHOLE),
+    )
     if plan.unchanged:
         return _copied(model, plan)
     if plan.experts is None:

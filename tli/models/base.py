@@ -14,6 +14,7 @@ from typing import Any
 from tli.architectures.config import depth_of, read_config, section_of
 from tli.architectures.lengths import context_of
 from tli.architectures.table import FAMILIES
+from tli.argument_types import FLAG, MODEL_NAME, STRING, require_types
 from tli.checkpoint.header import BITS, TensorInfo
 from tli.checkpoint.reader import INDEX, SINGLE, Checkpoint
 from tli.errors import CheckpointError, InputError, Problem, Problems
@@ -147,6 +148,11 @@ def find(
     >>> base.facts.depth, base.facts.hidden_size
     (8, 128)
     """
+    require_types(
+        **{where: (model, MODEL_NAME)},
+        revision=(revision, STRING.optional),
+        allow_remote_code=(allow_remote_code, FLAG),
+    )
     model = os.fspath(model)
     folder = expanded(model, where)
     if model.startswith(BUILTIN):

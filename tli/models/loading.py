@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tli.errors import CheckpointError, Problem
+from tli.argument_types import STRING, require_types
+from tli.errors import CheckpointError, InputError, Problem
 from tli.models.base import Base, find
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def load_model(
     model : str, path-like or Base
         A folder, a hub id, ``builtin:tiny-llama``, or what `find` found, which is not checked again.
     device : str, default "cpu"
-        A torch device.
+        A torch device, as ``cuda`` or ``cuda:1``.
     revision : str, optional
         Branch, tag or commit of a hub id.
     allow_remote_code : bool, default False
@@ -55,7 +56,7 @@ def load_model(
     Raises
     ------
     InputError
-        What `find` refuses.
+        What `find` refuses, or no device of torch.
 
     Examples
     --------
@@ -64,9 +65,21 @@ def load_model(
     >>> str(model.dtype), model.training
     ('torch.float32', False)
     """
+    require_types(device=(device, STRING))
+    _require_device(device)
     if not isinstance(model, Base):
         model = find(model, revision=revision, allow_remote_code=allow_remote_code)
     return _loaded(model.folder, device)
+
+
+def _require_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.device(name)
+    except RuntimeError:
+        expected = "a device of torch, as cpu, cuda or cuda:1"
+        raise InputError(Problem("device", repr(name), expected, "cpu")) from None
 
 
 def _loaded(folder: Path, device: str) -> PreTrainedModel:

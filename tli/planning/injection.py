@@ -55,6 +55,8 @@ def with_new_names(value: Mapping[str, Any], renamed: Mapping[str, str] = RENAME
 class Injection:
     """How a model is grown. What a method does not read is left alone, so a sweep may search over methods.
 
+    Its values are judged by what uses them (`plan`, `upscale`, a spec), with all other problems at once.
+
     Attributes
     ----------
     method : {"tli", "dus", "stack", "repeat", "moe", "none"}

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from tli.errors import PlanError, Problem
 from tli.planning.experts import Experts
-from tli.planning.injection import METHODS, Identity, Init, Injection, Method, Origin, Place, Rule
+from tli.planning.injection import METHODS, RENAMED, Identity, Init, Injection, Method, Origin, Place, Rule
 
 # Settings that say where layers go, as `after` does by itself.
 _PLACING = ("k", "place", "layers", "least_important_sets")
@@ -55,6 +55,10 @@ def injection_from(settings: Mapping[str, Any], where: str = "injection") -> Inj
     if not isinstance(known.get("experts", Experts()), Experts):
         got = repr(known.pop("experts"))
         problems.append(Problem(f"{where}.experts", got, "tli.Experts", "tli.Experts(count=8)"))
+    if isinstance(whole := known.pop("k", None), Injection):
+        problems.append(_spelled_out(whole, where))
+    elif "k" in settings:
+        known["k"] = whole
     injection = Injection(**known)
     problems += _unread(injection, known, where)
     if problems:
@@ -63,8 +67,22 @@ def injection_from(settings: Mapping[str, Any], where: str = "injection") -> Inj
 
 
 def _unknown(name: str, names: list[str], where: str) -> Problem:
+    if name in RENAMED:
+        return Problem(
+            f"{where}.{name}",
+            "a name of earlier versions",
+            f"{RENAMED[name]}, as it is called now",
+            RENAMED[name],
+        )
     near = next(iter(difflib.get_close_matches(name, names, n=1)), "")
     return Problem(f"{where}.{name}", "no setting of this name", f"one of {', '.join(names)}", near)
+
+
+def _spelled_out(injection: Injection, where: str) -> Problem:
+    """A whole injection in the place of its first field, with what it says by name."""
+    usual = vars(Injection())
+    words = ", ".join(f"{name}={value!r}" for name, value in vars(injection).items() if value != usual[name])
+    return Problem(f"{where}.k", "a tli.Injection", "its fields, each by name", words or "k=4")
 
 
 def _unread(injection: Injection, given: Mapping[str, Any], where: str) -> Iterator[Problem]:

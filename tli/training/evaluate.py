@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+WINDOWS = Kind("ids, as an array or tensor", attributes=("shape", "dtype", "min", "max"))
 TOKENS_AT_ONCE = 4096  # bounds the memory that logits take
 
 
@@ -87,7 +89,7 @@ def evaluate(
     Raises
     ------
     InputError
-        Windows of another shape, no whole numbers, or no ids of the model's vocabulary.
+        No model, windows of another shape, no whole numbers, or no ids of the model's vocabulary.
 
     Examples
     --------
@@ -100,6 +102,12 @@ def evaluate(
     """
     import torch
 
+    expected = "a model of transformers"
+    require_types(
+        model=(model, instance_of(torch.nn.Module, expected, 'tli.load_model("my-model/")')),
+        windows=(windows, WINDOWS),
+        at_once=(at_once, WHOLE),
+    )
     _refuse_others(windows, model.get_input_embeddings().num_embeddings)
     rows = max(1, at_once // (windows.shape[1] - 1))
     device = next(model.parameters()).device

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError, Problem
-from tli.training.evaluate import TOKENS_AT_ONCE, evaluate, token_losses
+from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate, token_losses
 from tli.training.recipe import Recipe, optimizer, recipe_problems
 
 if TYPE_CHECKING:
@@ -109,6 +110,15 @@ class Training:
         seed: int = 0,
         initial_loss: float | None = None,
     ) -> None:
+        expected = "a model of transformers"
+        require_types(
+            model=(model, instance_of(torch.nn.Module, expected, 'tli.load_model("my-model/")')),
+            recipe=(recipe, instance_of(Recipe, "a tli.Recipe", "tli.Recipe(tokens=100_000)")),
+            batches=(batches, instance_of(Batches, "tli.data.batches.Batches")),
+            heldout=(heldout, WINDOWS),
+            injected=(injected, Kind("a set of parameters' names", types=(AbstractSet,))),
+            seed=(seed, WHOLE),
+        )
         problems = recipe_problems(recipe, batches.sequence_length)
         size = batches.rows * batches.sequence_length
         if not problems and size != recipe.batch_tokens:

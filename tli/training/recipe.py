@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, get_args
 
-from tli.errors import Problem
+from tli.argument_types import NUMBER, STRING, WHOLE, Kind, type_problems
+from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -22,9 +23,22 @@ TRAINED: tuple[Trained, ...] = get_args(Trained)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
+# By the annotation of a field; names are judged beside the other values.
+_KINDS: dict[str, Kind] = {
+    "float": NUMBER,
+    "float | None": NUMBER.optional,
+    "int": WHOLE,
+    "int | None": WHOLE.optional,
+    "Schedule": STRING,
+    "Trained": STRING,
+    "Precision": STRING,
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """A complete training recipe.
+    """A complete training recipe. Values of another type are refused when it is made; whether it can be run
+    depends on the text's sequence length, so `Training` says that, with all problems at once.
 
     Attributes
     ----------
@@ -51,6 +65,11 @@ class Recipe:
     precision : {"fp32", "bf16"}
         bf16 is autocast over fp32 weights.
 
+    Raises
+    ------
+    InputError
+        A value of another type, all of them at once.
+
     Examples
     --------
     >>> import tli
@@ -70,6 +89,11 @@ class Recipe:
     clip: float | None = 1.0
     train: Trained = "all"
     precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        given = {item.name: (getattr(self, item.name), _KINDS[str(item.type)]) for item in fields(self)}
+        if problems := type_problems(given, "recipe."):
+            raise InputError(*problems)
 
     @property
     def steps(self) -> int:
