@@ -15,8 +15,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "InputError",
+    "LedgerHeldError",
     "Spec",
+    "SpecError",
     "Sweep",
+    "SweepError",
     "TrialRecord",
     "Verdict",
     "__version__",
@@ -29,6 +33,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from sweeps.driver.service import run
+    from sweeps.errors import InputError, LedgerHeldError, SpecError, SweepError
     from sweeps.records import TrialRecord
     from sweeps.results.compare import compare
     from sweeps.results.export import export
@@ -45,8 +50,12 @@ else:  # hidden from type checkers, which would believe that every name is there
     __getattr__, __dir__ = lazy(
         __name__,
         {
+            "InputError": "sweeps.errors",
+            "LedgerHeldError": "sweeps.errors",
             "Spec": "sweeps.spec.model",
+            "SpecError": "sweeps.errors",
             "Sweep": "sweeps.results.sweep",
+            "SweepError": "sweeps.errors",
             "TrialRecord": "sweeps.records",
             "Verdict": "sweeps.results.verdict",
             "compare": "sweeps.results.compare",

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from sweeps.cli import COMMANDS
-from sweeps.cli.arguments import parser
+from sweeps.cli.arguments import as_option, parser
 from sweeps.cli.names import fill_in
 from tli.cli.console import parse, print_error, run_command
 from tli.cli.usage import BAD_INPUT, FAILED
+from tli.errors import InputError
 
 MISSING_EXTRA = "sweeps: the parts that run sweeps are not installed; pip install 'tli-sweeps[sweeps]'"
 
@@ -44,7 +45,10 @@ def _run(options: argparse.Namespace) -> int:
         options.runs = str(expanded(options.runs, "--runs"))
     options.usual_runs = expanded(options.usual_runs, "--runs")
     fill_in(options)
-    return COMMANDS[options.command](options)
+    try:
+        return COMMANDS[options.command](options)
+    except InputError as error:
+        raise type(error)(*(as_option(problem, options) for problem in error.problems)) from error
 
 
 def _bug(error: Exception, *, as_json: bool) -> int:

@@ -17,15 +17,45 @@ __all__ = [
 
 
 class SweepError(TliError):
-    """Anything the sweep service raises on purpose that is not bad input."""
+    """Anything the sweep service raises on purpose that is not bad input.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> try:
+    ...     sweep = sweeps.run("mine.yaml", runner="inline")
+    ... except sweeps.SweepError as error:
+    ...     print(f"the same call again goes on, once this is mended: {error}")
+    """
 
 
 class SpecError(InputError):
-    """A spec that cannot be run, with every problem in it."""
+    """A spec that cannot be run, or a sweep that is not there; an `InputError` with every problem in it.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> try:
+    ...     sweeps.load_spec("mine.yaml", overrides={"budget.trails": 8})
+    ... except sweeps.SpecError as error:
+    ...     [(problem.where, problem.remedy) for problem in error.problems]
+    [('--set budget.trails=8', 'budget.trials')]
+    """
 
 
 class LedgerHeldError(SweepError):
-    """Another driver is working on this study."""
+    """Another process drives this sweep; it can be read meanwhile.
+
+    Examples
+    --------
+    >>> import sweeps
+    >>> try:
+    ...     sweep = sweeps.run("mine.yaml", runner="inline")
+    ... except sweeps.LedgerHeldError:
+    ...     sweep = sweeps.find("mine")
+    >>> sweep.spec.name
+    'mine'
+    """
 
 
 class StaleAttemptError(SweepError):

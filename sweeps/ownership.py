@@ -59,7 +59,7 @@ def refuse_others(folders: Folders, study_uuid: str) -> None:
     """
     if study_uuid_in(folders.sweep) != study_uuid and _entries(folders):
         got = "what another study of this name wrote"
-        remedy = "--runs with this study's folder, or `sweeps run`, which sets the other's aside"
+        remedy = "--runs with this study's folder (runs=), or `sweeps run`, which sets the other's aside"
         raise SpecError(Problem(str(folders.sweep), got, "the folder of this study", remedy))
 
 

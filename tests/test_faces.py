@@ -30,8 +30,11 @@ from tli.cli.commands import main as tli_main
 from tli.errors import InputError
 
 ROOT = Path(__file__).parent.parent
-TLI = "plan grow upscale verify find load_model evaluate Plan Injection Experts Recipe Training InputError __version__"
-SWEEPS = "run load_spec find compare export Spec Sweep Verdict TrialRecord __version__"
+TLI = "plan grow upscale verify find load_model evaluate Plan Injection Experts Recipe Training InputError DivergedError __version__"
+SWEEPS = (
+    "run load_spec find compare export Spec Sweep Verdict TrialRecord InputError SpecError SweepError "
+    "LedgerHeldError __version__"
+)
 HEAVY = {"torch", "transformers", "numpy", "pydantic", "yaml", "optuna", "ray", "mlflow", "pandas"}
 PROGRAM = """
 import tli
@@ -44,6 +47,7 @@ sweep = sweeps.run("mine.yaml")
 print(sweep.verdict.best, sweep.to_dataframe().head())
 sweep.export("best/")
 """
+_STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 FACES = [(module, name) for module in (tli, sweeps) for name in module.__all__ if name != "__version__"]
 
 
@@ -358,7 +362,7 @@ def test_every_docstring_has_its_sections(module: Any, name: str) -> None:
             assert wanted <= set(found.get("Attributes", ())), title
             continue
         given = [
-            ("**" if each.kind is each.VAR_KEYWORD else "") + each.name
+            _STARS.get(each.kind, "") + each.name
             for each in inspect.signature(thing).parameters.values()
             if each.name not in ("self", "cls")
         ]

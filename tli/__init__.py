@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "DivergedError",
     "Experts",
     "Injection",
     "InputError",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tli.errors import InputError
+    from tli.errors import DivergedError, InputError
     from tli.growth.folders import upscale, verify
     from tli.growth.in_memory import grow
     from tli.models.base import find
@@ -58,6 +59,7 @@ else:  # hidden from type checkers, which would believe that every name is there
     __getattr__, __dir__ = lazy(
         __name__,
         {
+            "DivergedError": "tli.errors",
             "Experts": "tli.planning.experts",
             "Injection": "tli.planning.injection",
             "InputError": "tli.errors",

@@ -123,7 +123,22 @@ class DataError(InputError):
 
 
 class DivergedError(TliError):
-    """A loss or a gradient that is no longer finite: training cannot go on."""
+    """A loss or gradient that is not finite, or a held-out loss from which training does not come back.
+
+    Examples
+    --------
+    >>> import numpy, tli
+    >>> from tli.data.batches import Batches
+    >>> ids = numpy.arange(1000) % 100
+    >>> recipe = tli.Recipe(learning_rate=1e6, tokens=640, batch_tokens=64, clip=None)
+    >>> batches, heldout = Batches(ids, 16, rows=4, seed=0), ids[:34].reshape(2, 17)
+    >>> training = tli.Training(tli.load_model("my-model/"), recipe, batches, heldout)
+    >>> try:
+    ...     losses = [progress.eval_loss for progress in training.run([10])]
+    ... except tli.DivergedError:
+    ...     print(f"diverged, with a rate of {recipe.learning_rate:g}")
+    diverged, with a rate of 1e+06
+    """
 
 
 class VerificationError(TliError):

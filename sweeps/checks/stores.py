@@ -41,7 +41,7 @@ def _silence(host: str, port: int) -> str | None:
         return f"{host}:{port}: {reason}"
 
 
-def cluster(address: str, where: str = "--address") -> Iterator[Problem]:
+def cluster(address: str, where: str = "address") -> Iterator[Problem]:
     """What stands against joining a Ray cluster at an address, as far as its port can tell."""
     if address in _NEARBY:
         return

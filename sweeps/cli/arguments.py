@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sweeps.cli import completion
 from tli.cli.console import Parser, add_general_options, path
+from tli.errors import Problem
 
+_ARGUMENTS = frozenset({"address", "by", "runs", "study", "tracking"})  # that are called so in the library
 _Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 
 
@@ -52,6 +55,13 @@ def parser(environment: Mapping[str, str]) -> Parser:
     _spec_commands(command, environment)
     _sweep_commands(command, environment)
     return made
+
+
+def as_option(problem: Problem, options: argparse.Namespace) -> Problem:
+    """A problem of the library, placed at the option that gave the argument."""
+    if problem.where in _ARGUMENTS and getattr(options, problem.where, None) is not None:
+        return replace(problem, where=f"--{problem.where}")
+    return problem
 
 
 def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:

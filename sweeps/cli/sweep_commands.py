@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 from sweeps.cli import documents
@@ -15,7 +17,7 @@ from tli.errors import InputError, Problem
 def _status(options: argparse.Namespace) -> int:
     from sweeps.checks.budget import spent_in_words
     from sweeps.driver.schedule.spending import spent
-    from sweeps.report.summary import status_text
+    from sweeps.report.status import status_text
 
     sweep = _find(options)
     amounts = spent(sweep.ledger)
@@ -26,12 +28,13 @@ def _status(options: argparse.Namespace) -> int:
         print_text(f"Driven by {driver}." if driver else "No process drives it now.")
         if limits := sweep.ledger.spec.budget.limits:
             print_text(f"The search has spent {spent_in_words(amounts, limits)}.")
-        print_text(status_text(sweep.records))
+        width = get_terminal_size().columns if sys.stdout.isatty() else None
+        print_text(status_text(sweep.records, driven=driver is not None, width=width))
     return 0
 
 
 def _list(options: argparse.Namespace) -> int:
-    from sweeps.report.summary import list_text
+    from sweeps.report.status import Line, list_text
     from sweeps.results.listing import sweeps_in
 
     listed = sweeps_in(Path(options.runs or "runs"))
@@ -39,7 +42,8 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print_json(documents.listed(listed))
     else:
-        read = {name: each.records for name, each in listed.items() if name not in unread}
+        found = ((name, each) for name, each in listed.items() if name not in unread)
+        read = {name: Line(each.records, each.driver is not None) for name, each in found}
         print_text(list_text(read, unread))
     return 0
 

@@ -5,32 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Literal, get_args
 
+from sweeps.driver.run_arguments import Runner, argument_problems, read
 from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.schedule.spending import going_on, raised
 from sweeps.driver.tokenising import Tokenising
 from sweeps.driver.watchers import Quiet, Watcher
-from sweeps.errors import Problem, SpecError, SweepError
+from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ownership import claimed
 from sweeps.records import Role, TrialRecord
 from sweeps.results.selection import control_of, finalists
 from sweeps.results.sweep import Sweep
-from sweeps.spec import Spec, load_spec
+from sweeps.spec import Spec
 from sweeps.spec.source import Overrides, name_budget
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
-from sweeps.wording import formatted, nearest
+from sweeps.wording import formatted
 from sweeps.worker.trial import for_workers
 
 _COMPARED_WITH = (Role.CONTROL, Role.BASELINE)  # whose models are kept as the finalists' are
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
-
-
-Runner = Literal["ray", "inline"]
 
 
 def run(
@@ -75,6 +72,8 @@ def run(
         With every problem, before anything is reserved or written.
     LedgerHeldError
         Another process drives this sweep.
+    SweepError
+        No trial can run, or a store does not answer; the text says why.
     KeyboardInterrupt
         Stopped by hand; nothing is lost.
 
@@ -87,9 +86,10 @@ def run(
     """
     from sweeps.checks.preflight import check
 
+    problems = argument_problems(watcher, runner, address, extend)
+    spec = read(spec, overrides, runs, problems)
     watcher = Quiet() if watcher is None else watcher
     extend = extend or name_budget(overrides)
-    spec = _read(spec, overrides, runs, runner)
     at_once = 1 if runner == "inline" else None
     checked = check(
         spec, cluster=address, at_once=at_once, study=lambda given: study_problems(given, extend=extend)
@@ -147,37 +147,6 @@ def run(
 # -- inside ---------------------------------------------------------------------------------------
 
 
-def _read(
-    spec: Spec | str | os.PathLike[str],
-    overrides: Overrides,
-    runs: str | os.PathLike[str] | None,
-    runner: str,
-) -> Spec:
-    """The spec itself, or what stands under its name; problems of how it is run go with those in it."""
-    problems, runners = [], get_args(Runner)
-    if runner not in runners:
-        problems.append(
-            Problem("runner", repr(runner), f"one of {', '.join(runners)}", nearest(runner, runners) or "")
-        )
-    if isinstance(spec, Spec):
-        given = {"overrides": overrides or None, "runs": runs}
-        expected = "none beside a Spec, which has all settings"
-        problems += [
-            Problem(name, formatted(str(value)), expected, f"sweeps.load_spec with {name}")
-            for name, value in given.items()
-            if value is not None
-        ]
-    else:
-        try:
-            spec = load_spec(spec, overrides=overrides, runs=runs)
-        except SpecError as error:
-            problems += error.problems
-    if problems:
-        raise SpecError(*problems)
-    assert isinstance(spec, Spec), "one that could not be read is a problem"
-    return spec
-
-
 def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
     """Why a study that exists already cannot go on with this spec; nothing is made by looking.
 
@@ -192,7 +161,9 @@ def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
     have, want = stored.budget.to_json(), spec.budget.to_json()
     for name in () if extend else raised(stored.budget, spec.budget):
         got, ours = formatted(want[name]), f"{formatted(have[name])}, the study's own"
-        problems.append(Problem(f"budget.{name}", got, ours, f"--extend, or --set budget.{name}={got}"))
+        problems.append(
+            Problem(f"budget.{name}", got, ours, f"--extend (extend=True), or --set budget.{name}={got}")
+        )
     return problems
 
 

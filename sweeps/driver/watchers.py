@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sweeps.records import TrialRecord
+from tli.argument_types import Kind
+
+WATCHER = Kind("a watcher with update, note and progress", attributes=("update", "note", "progress"))
 
 
 class Watcher(Protocol):

@@ -4,4 +4,4 @@ Promises: what comes from elsewhere cannot steer a terminal; plain lines where t
 anything.
 """
 
-__all__ = ["comparison", "delimited", "live", "next_commands", "rows", "summary"]
+__all__ = ["comparison", "delimited", "live", "next_commands", "rows", "status", "summary"]

@@ -10,12 +10,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.records import State, TrialRecord
 from sweeps.results.equal_cost import Comparison, Curve, Entry, compared, finite_part
-from sweeps.results.finding import find
+from sweeps.results.finding import SWEEP_NAME, find
 from sweeps.results.labels import grown
 from sweeps.results.selection import control_of, verdict
 from sweeps.results.sweep import Sweep
@@ -25,6 +26,7 @@ from sweeps.spec.equivalence import value_at
 from sweeps.spec.faults import nearest_setting, settings_below
 from sweeps.spec.model import CATALOGUE
 from sweeps.wording import formatted
+from tli.argument_types import PATH, STRING, require_types, type_problems
 from tli.errors import CheckpointError
 from tli.models.base import Base
 
@@ -35,8 +37,7 @@ _ONE_TRIAL = re.compile(r"(?P<sweep>.+):(?P<number>\d{1,9})")
 
 
 def compare(
-    references: Sequence[str | os.PathLike[str]] | str,
-    *,
+    *references: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     by: str | None = None,
     runs: str | os.PathLike[str] | None = None,
     study: str | None = None,
@@ -45,7 +46,7 @@ def compare(
 
     Parameters
     ----------
-    references : sequence of str or path-like
+    *references : str, path-like, or a sequence of them
         Sweeps by name or spec file, or one trial of one, as ``quickstart:7``.
     by : str, optional
         Dotted path of a setting: the best trial of each of its values, in place of the one best. Where left
@@ -68,13 +69,14 @@ def compare(
     Examples
     --------
     >>> import sweeps
-    >>> comparison = sweeps.compare(["mine"])
+    >>> comparison = sweeps.compare("mine", "mine:1")
     >>> "mine" in str(comparison.to_json())
     True
     """
-    given = [references] if isinstance(references, str) else [os.fspath(each) for each in references]
+    given = _named(references)
+    require_types(by=(by, STRING.optional), runs=(runs, PATH.optional), study=(study, STRING.optional))
     if not given:
-        raise SpecError(Problem("references", "no sweep", "one or more", '["quickstart"]'))
+        raise SpecError(Problem("references", "no sweep", "one or more", '"quickstart"'))
     _refuse_unknown(by)
     picked: dict[str, Entry] = {}
     sweeps: dict[str, Sweep] = {}
@@ -101,11 +103,19 @@ def compare(
 # -- inside ---------------------------------------------------------------------------------------
 
 
+def _named(references: Sequence[Any]) -> list[str]:
+    """The names among arguments, each one or a list of them."""
+    names = [name for each in references for name in (each if isinstance(each, list | tuple) else [each])]
+    if problems := type_problems({f"references[{n}]": (name, SWEEP_NAME) for n, name in enumerate(names)}):
+        raise SpecError(*problems)
+    return [os.fspath(name) for name in names]
+
+
 def _refuse_unknown(by: str | None) -> None:
     known = settings_below(CATALOGUE, "trial.")
     if by is not None and by not in known:
         remedy = (nearest_setting(f"trial.{by}", CATALOGUE) or "").removeprefix("trial.")
-        raise SpecError(Problem("--by", formatted(by), "a dotted path in trial", remedy))
+        raise SpecError(Problem("by", formatted(by), "a dotted path in trial", remedy))
 
 
 def _entries(
@@ -122,10 +132,8 @@ def _entries(
         by = by or _usual(sweep)
         chosen = list(_best_of_each(sweep, records, by) if by else _best(sweep, records))
         if not chosen:
-            got, remedy = (
-                none_complete(sweep.verdict),
-                f"sweeps run {name}, or one of its trials, as {name}:1",
-            )
+            got = none_complete(sweep.verdict)
+            remedy = f"sweeps run {name}, or one of its trials, as {name}:1"
             if sweep.verdict.failed:
                 remedy = f"`sweeps status {name}`, which has the reasons; or a trial of it, as {name}:1"
             raise SpecError(Problem(name, got, "a complete upscaled trial", remedy))
@@ -183,8 +191,8 @@ def _curve(sweep: Sweep, record: TrialRecord) -> Curve:
     curve = finite_part([point for point in points if point.step in record.losses])
     if len(curve) < 2:
         got = "no measurement of it after its first step" if file.exists() else f"no curve at {str(file)!r}"
-        where = f"{sweep.spec.name}:{record.number}"
-        raise SpecError(Problem(where, got, "a curve of two points or more", "another trial, or --runs DIR"))
+        where, remedy = f"{sweep.spec.name}:{record.number}", "another trial, or --runs DIR (runs=DIR)"
+        raise SpecError(Problem(where, got, "a curve of two points or more", remedy))
     return curve
 
 

@@ -6,6 +6,7 @@ import os
 
 from sweeps.results.finding import find
 from sweeps.results.sweep import Sweep
+from tli.argument_types import Kind, require_types
 
 
 def export(
@@ -46,5 +47,7 @@ def export(
     >>> number == sweeps.find("mine").verdict.best
     True
     """
+    expected = "a Sweep, a sweep's name, or its spec file"
+    require_types(sweep=(sweep, Kind(expected, '"quickstart"', (Sweep, str, os.PathLike))))
     found = sweep if isinstance(sweep, Sweep) else find(sweep, runs=runs, study=study)
     return found.export(out, trial=trial)

@@ -22,12 +22,16 @@ from sweeps.spec import COMPARED, Spec
 from sweeps.spec.address_checks import address_faults
 from sweeps.spec.settings import StorageSettings, TrackingSettings
 from sweeps.wording import masked
+from tli.argument_types import PATH, STRING, Kind, require_types
 from tli.places import expanded
 
 if TYPE_CHECKING:
     from sweeps.ledger import LedgerView
 
 _LOG = logging.getLogger(__name__)
+
+
+SWEEP_NAME = Kind("a sweep's name, or its spec file", '"quickstart"', (str, os.PathLike))
 
 
 class NoSweepError(SpecError):
@@ -71,8 +75,11 @@ def find(
     >>> sweep.verdict.best is None
     False
     """
+    require_types(
+        reference=(reference, SWEEP_NAME), runs=(runs, PATH.optional), study=(study, STRING.optional)
+    )
     reference, runs = os.fspath(reference), None if runs is None else str(expanded(os.fspath(runs), "runs"))
-    where = "--study" if study else None
+    where = "study" if study else None
     sweep = found(named(reference, runs=runs, study=study), reference, where=where)
     return replace(sweep, kept=is_file(kept_file(reference, runs)))
 
@@ -99,7 +106,7 @@ def named(reference: str, *, runs: str | None = None, study: str | None = None) 
     storage = spec.storage.model_copy(update={"study": study})
     fault = next(address_faults(storage, None), None)
     if fault is not None:
-        raise SpecError(Problem("--study", fault.got, fault.expected, fault.remedy))
+        raise SpecError(Problem("study", fault.got, fault.expected, fault.remedy))
     return spec.model_copy(update={"storage": storage})
 
 
@@ -111,7 +118,7 @@ def _written(reference: str, runs: str | None) -> Spec:
     if is_file(Path(reference)) or reference in packaged():
         return load_spec(reference, runs=runs)
     if root.exists() and not root.is_dir():
-        raise SpecError(Problem("--runs", f"{str(root)!r}, a file", "the folder of all results"))
+        raise SpecError(Problem("runs", f"{str(root)!r}, a file", "the folder of all results"))
     raise NoSweepError(Problem(reference or "NAME", f"no sweep in {root}", _known(root), "sweeps list"))
 
 
@@ -120,11 +127,11 @@ def _tracked(spec: Spec, uri: str | None) -> Spec:
         return spec
     if addresses.without_masks(uri) != uri:
         got = f"{uri!r}, without its password"
-        raise SpecError(Problem("--tracking", got, "the whole address", "--tracking with the whole address"))
+        raise SpecError(Problem("tracking", got, "the whole address", "--tracking with the whole address"))
     tracking = TrackingSettings(uri=uri)
     fault = next(address_faults(StorageSettings(), tracking), None)
     if fault is not None:
-        raise SpecError(Problem("--tracking", fault.got, fault.expected, fault.remedy))
+        raise SpecError(Problem("tracking", fault.got, fault.expected, fault.remedy))
     return spec.model_copy(update={"tracking": tracking})
 
 
@@ -198,7 +205,7 @@ def resumed(
             needs was kept without its password.
     """
     given = _tracked(named(reference, runs=runs, study=study), tracking)
-    sweep = found(given, reference, where="--study" if study else None)
+    sweep = found(given, reference, where="study" if study else None)
     sweep = replace(sweep, kept=tracking is None and is_file(kept_file(reference, runs)))
     from sweeps.ledger import spec_conflicts
 

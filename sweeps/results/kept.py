@@ -17,7 +17,7 @@ from tli.files import read_regular
 
 _LARGEST = 1 << 20  # bytes of a kept spec
 _OWN_SPEC = "the sweep's own spec file as NAME"
-_STUDY_URL = "--study postgresql://USER:PASSWORD@HOST/DATABASE"
+_STUDY_URL = "--study postgresql://USER:PASSWORD@HOST/DATABASE (study=)"
 
 
 def kept_file(reference: str, runs: str | None) -> Path:

@@ -23,6 +23,7 @@ class Listed:
 
     records: Sequence[TrialRecord] = ()
     finished: bool = False
+    driver: str | None = None  # the process that drives it now
     reason: str | None = None
 
 
@@ -33,13 +34,13 @@ def sweeps_in(runs: Path) -> dict[str, Listed]:
         SpecError: the folder is none.
     """
     if runs.exists() and not runs.is_dir():
-        raise SpecError(Problem("--runs", f"{str(runs)!r}, a file", "the folder of all results"))
+        raise SpecError(Problem("runs", f"{str(runs)!r}, a file", "the folder of all results"))
     listed = {}
     for name in names_under(runs):
         try:
             sweep = find(name, runs=str(runs))
             with stores.readable(sweep.spec.study_url, name):
-                listed[name] = Listed(sweep.records, sweep.ledger.finished)
+                listed[name] = Listed(sweep.records, sweep.ledger.finished, sweep.ledger.driver)
         except SpecError as error:
             listed[name] = Listed(reason=_reason(error.problems))
         except Exception as error:  # noqa: BLE001 - one that cannot be read hides no other

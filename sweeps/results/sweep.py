@@ -17,6 +17,7 @@ from sweeps.results.selection import verdict
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
+from tli.argument_types import PATH, WHOLE, require_types
 from tli.data.manifests import token_counts
 from tli.errors import CheckpointError
 from tli.models.lineage import read_lineage
@@ -109,6 +110,7 @@ class Sweep:
         """
         from tli.training.export import copy_model
 
+        require_types(out=(out, PATH), trial=(trial, WHOLE.optional))
         out, records = expanded(os.fspath(out), "out"), {record.number: record for record in self.records}
         answer = self.answer(list(records.values()))
         chosen = answer.best if trial is None else trial

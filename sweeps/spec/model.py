@@ -25,6 +25,7 @@ from sweeps.spec.ranges import Range, read_range
 from sweeps.spec.renamed import todays_spec
 from sweeps.spec.written import Source
 from sweeps.wording import Fault
+from tli.argument_types import Kind, require_types
 from tli.places import expanded
 
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
@@ -59,6 +60,10 @@ class Spec(SpecFields):
     """
 
     _source: Source | None = PrivateAttr(None)
+
+    def __init__(self, **settings: Any) -> None:
+        made = type(self).from_json(settings, name="Spec")
+        self.__setstate__(made.__getstate__())
 
     def where(self, path: str) -> str:
         """Where a setting was written, for messages.
@@ -142,6 +147,7 @@ class Spec(SpecFields):
         InputError
             With all problems.
         """
+        require_types(plain=(plain, Kind("a mapping of settings", types=(Mapping,))))
         return cls.checked(Source(name, todays_spec(plain)))
 
     def identity(self) -> dict[str, Any]:
@@ -159,6 +165,11 @@ class Spec(SpecFields):
         return f"Spec({json.dumps(self.to_json(), ensure_ascii=False)})"
 
     __str__ = __repr__
+
+    @classmethod
+    def _of(cls, validated: SpecFields) -> Self:
+        """A spec of sections that are sound one by one; not yet checked as a whole."""
+        return cls.model_construct(**dict(validated))
 
     @classmethod
     def checked(cls, source: Source) -> Self:
@@ -185,13 +196,13 @@ class Spec(SpecFields):
         searched = list(named["search"]) if isinstance(named.get("search"), dict) else []
         faults += checks.path_faults(searched, CATALOGUE)
         try:
-            spec = cls.model_validate(plain)
+            spec = cls._of(SpecFields.model_validate(plain))
         except ValidationError as error:
             wrong = [schema_fault(each, CATALOGUE) for each in error.errors()]
             faults += wrong
             broken += [fault.path for fault in wrong]
             # The rest is judged as if these were mended.
-            spec = cls.model_validate(repaired(plain, broken, CATALOGUE))
+            spec = cls._of(SpecFields.model_validate(repaired(plain, broken, CATALOGUE)))
         faults += untouched(_faults(spec, written=len(searched)), broken)
         if faults:
             ordered = sorted(faults, key=lambda fault: source.order(fault.path))

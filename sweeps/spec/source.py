@@ -17,8 +17,11 @@ from sweeps.spec.ranges import KINDS
 from sweeps.spec.written import Source
 from sweeps.spec.yaml_source import parse_value, read_bytes, read_file
 from sweeps.wording import holds_any, masked
+from tli.argument_types import PATH, Kind, require_types
 
 Overrides = Mapping[str, Any] | Sequence[str] | str
+_REFERENCE = Kind("a YAML file, or the name of a packaged spec", '"quickstart"', (str, os.PathLike))
+_OVERRIDES = Kind("a mapping of dotted paths to values", '{"budget.trials": 40}', (Mapping, Sequence))
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -150,6 +153,9 @@ def load_spec(
     >>> spec.name, spec.budget.trials
     ('quickstart', 40)
     """
+    require_types(
+        reference=(reference, _REFERENCE), overrides=(overrides, _OVERRIDES), runs=(runs, PATH.optional)
+    )
     runs = None if runs is None else os.fspath(runs)
     source, problems = read_spec(os.fspath(reference), as_options(overrides), runs)
     try:

@@ -219,7 +219,8 @@ def test_what_is_enqueued_waits_for_more_and_holds_up_nothing(write_spec: Any, s
 
     more = load_spec(path, overrides=["budget.tokens=null"])
     with pytest.raises(
-        ValueError, match=r"budget.tokens: got null; expected 1536, the study's own; try --extend, or --set"
+        ValueError,
+        match=r"budget.tokens: got null; expected 1536, the study's own; try --extend \(extend=True\), or --set",
     ):
         run(more, silent, runner="inline")
     whole = run(more, silent, runner="inline", extend=True)

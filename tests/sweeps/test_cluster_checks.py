@@ -65,7 +65,7 @@ def free_port() -> int:
 )  # fmt: skip
 def test_addresses_of_no_cluster(address: str, said: str) -> None:
     (problem,) = stores.cluster(address)
-    assert str(problem).startswith(f"--address: {said}")
+    assert str(problem).startswith(f"address: {said}")
 
 
 def test_what_listens_or_is_found_by_ray_is_no_problem(silent_port: int) -> None:

@@ -122,7 +122,9 @@ def test_running_again_does_nothing_and_more_budget_goes_on(write_spec: Any, sil
     again = run(load_spec(path), silent, runner="inline")
     assert [(r.number, r.state, dict(r.losses), r.finished) for r in again.records] == before
     more = load_spec(path, overrides=["budget.trials=6"])
-    with pytest.raises(ValueError, match=r"budget.trials: got 6; expected 4, the study's own; try --extend"):
+    with pytest.raises(
+        ValueError, match=r"budget.trials: got 6; expected 4, the study's own; try --extend \(extend=True\)"
+    ):
         run(more, silent, runner="inline")
     extended = run(more, silent, runner="inline", extend=True)
     assert [(r.number, r.state, dict(r.losses), r.finished) for r in extended.records][
