@@ -19,11 +19,11 @@ def specs(prefix: str, **_: Any) -> list[str]:
 
 
 def sweeps(prefix: str, *, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """The sweeps under the folder of all results, and files that a spec may be in."""
+    """The sweeps under the folder of all results; files that a spec may be in where no sweep is meant."""
     from sweeps.ownership import names_under
 
     runs = Path(parsed_args.runs or "runs").expanduser()
-    return [*names_under(runs), *_files(prefix)]
+    return [name for name in names_under(runs) if name.startswith(prefix)] or [*_files(prefix)]
 
 
 def settings(**_: Any) -> list[str]:

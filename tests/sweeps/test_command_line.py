@@ -22,8 +22,10 @@ from sweeps.cli.completion import setting_paths
 from sweeps.spec.model import CATALOGUE
 from sweeps.tracking.sync import Synced
 from tests.sweeps.conftest import copied, ran_in
+from tli.architectures.table import FAMILIES
 from tli.cli import verbosity
 from tli.cli.commands import main as tli
+from tli.planning.injection import INITS
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs/reference/json.md").read_text(encoding="utf-8")
@@ -311,7 +313,10 @@ def completed(line: str, where: Path) -> tuple[set[str], float]:
     ("line", "offered"),
     [
         ("sweeps exp", {"export"}),
-        ("sweeps best ", {"tiny", "tiny.yaml", "runs/", "model/"}),
+        ("sweeps best ", {"tiny"}),
+        ("sweeps best ti", {"tiny"}),
+        ("sweeps best tiny.", {"tiny.yaml"}),
+        ("sweeps status m", {"model/"}),
         ("sweeps best --js", {"--json"}),
         ("sweeps -v best --js", {"--json"}),
         ("sweeps run qui", {"quickstart", "quickstart-small"}),
@@ -321,6 +326,9 @@ def completed(line: str, where: Path) -> tuple[set[str], float]:
         ("sweeps compare tiny --by injection.experts.c", {"injection.experts.count"}),
         ("tli ver", {"verify"}),
         ("tli plan --router", {"--router-scale"}),
+        ("tli plan --depth 8 --init ", set(INITS)),
+        ("tli upscale a b --method re", {"repeat"}),
+        ("tli families qwen3_5", {name for name in FAMILIES if name.startswith("qwen3_5")}),
     ],
 )
 def test_the_shell_completes(line: str, offered: set[str], place: Path) -> None:

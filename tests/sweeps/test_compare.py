@@ -174,7 +174,7 @@ def test_mistakes_are_told_together(methods: Sweep, capsys: pytest.CaptureFixtur
         (problem,) = refused(capsys, compared(methods, "methods:1"))
     finally:
         aside.rename(curve)
-    expected = "expected a curve of two points or more; try another trial, or --runs DIR"
+    expected = "expected a curve of two points or more; try another trial, or --runs DIR (runs=DIR)"
     assert problem == f"methods:1: got no curve at '{curve}'; {expected}"
 
 

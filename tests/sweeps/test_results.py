@@ -213,7 +213,7 @@ def test_no_password_goes_to_a_server_that_a_kept_spec_alone_names(
         assert refused(LOOKS[look], capsys) == (
             f"runs/tiny/spec.json storage.study: got '{url}', a server named by the kept spec alone; "
             "expected its address from you, as a login may be sent to it; try --study "
-            "postgresql://USER:PASSWORD@HOST/DATABASE, or the sweep's own spec file as NAME"
+            "postgresql://USER:PASSWORD@HOST/DATABASE (study=), or the sweep's own spec file as NAME"
         )
         assert main(["list"]) == 0
         assert "a server named by the kept spec alone" in capsys.readouterr().out

@@ -175,6 +175,12 @@ def test_sets_are_measured(tli: Outcome, tiny_model: Tiny, tmp_path: Path) -> No
     )
 
 
+def test_the_titles_stand_above_their_columns(tli: Outcome) -> None:
+    for words in (("families", "llama"), ("families",)):
+        title, row = tli(*words)[1].splitlines()[:2]
+        assert row[title.index("grows") :].split()[0] in ("yes", "no")
+
+
 def test_families_are_listed(tli: Outcome) -> None:
     code, printed, _ = tli("families")
     lines = printed.splitlines()
@@ -237,7 +243,7 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
         (["plan", "--depth", "8", "--least-important-sets", "1"], ["--least-important-sets: got no model; expected one to measure; try naming it"]),
         (["plan", "--depth", "8", "--experts", "1", "--expert-noise", "-1"], ["--experts: got 1; expected at least 2 experts, or null for none; try 8", "--expert-noise: got -1.0; expected a number of at least 0; try 1"]),
         (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got k too; expected a plan, or settings for one", "none.json: got no JSON (No such file or directory); expected a plan; try tli plan --save"]),
-        (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; did you mean --k?; try tli -h"]),
+        (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; did you mean --k?; try tli plan -h"]),
         (["families", "qwen33"], ["model_type: got 'qwen33'; expected one that `tli families` lists; try qwen3"]),
         (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect, families); did you mean plan?; try tli -h"]),
         ([], ["the following arguments are required: COMMAND; try tli -h"]),
@@ -288,7 +294,7 @@ def test_an_error_answers_programs_too(tli: Outcome) -> None:
     code, out, _ = tli("plan", "--kk", "--json")
     assert (code, json.loads(out)["error"]) == (
         2,
-        "unrecognized arguments: --kk; did you mean --k?; try tli -h",
+        "unrecognized arguments: --kk; did you mean --k?; try tli plan -h",
     )
 
 

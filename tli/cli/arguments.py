@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from tli.cli.console import Parser, add_general_options, path
@@ -41,9 +43,9 @@ def parser() -> Parser:
 
 def settings_of(options: argparse.Namespace) -> PlanKeywords:
     """What was given of the settings of a plan, as `tli.upscale` takes them."""
-    told = vars(options)
-    given: dict[str, Any] = {name: told[name] for name in _SETTINGS if told[name] is not None}
-    experts = {item.name: told[OPTIONS[f"experts.{item.name}"]] for item in fields(Experts)}
+    values = vars(options)
+    given: dict[str, Any] = {name: values[name] for name in _SETTINGS if values[name] is not None}
+    experts = {item.name: values[OPTIONS[f"experts.{item.name}"]] for item in fields(Experts)}
     experts = {name: value for name, value in experts.items() if value is not None}
     if experts:
         given["experts"] = Experts(**experts)
@@ -141,7 +143,8 @@ def _inspect(commands: _Commands) -> Parser:
 def _families(commands: _Commands) -> Parser:
     text = "list the architectures, and which injections they allow"
     made = _command(commands, "families", text, "  tli families qwen3 gemma2\n  tli families --json")
-    made.add_argument("model_type", nargs="*", help="as in config.json; all of them when none is named")
+    shown = "as in config.json; all of them when none is named"
+    _completed(made.add_argument("model_type", nargs="*", help=shown), _model_types)
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
@@ -157,9 +160,14 @@ def _injection_options(made: Parser) -> None:
     default, no_experts = Injection(), Experts()
     group = made.add_argument_group("layers")
     add = group.add_argument
-    add("--method", help=f"{', '.join(METHODS)} (default {default.method}; none: the unchanged control)")
+    named = partial(_one_of, group)
+    named(
+        "--method",
+        METHODS,
+        help=f"{', '.join(METHODS)} (default {default.method}; none: the unchanged control)",
+    )
     add("--k", type=int, help=f"tli: layers in a set that gets a new one (default {default.k})")
-    add("--place", help=f"tli: where in its set, {', '.join(PLACES)} (default {default.place})")
+    named("--place", PLACES, help=f"tli: where in its set, {', '.join(PLACES)} (default {default.place})")
     add("--layers", metavar="A:B", help="tli, repeat: only layers A to B, from 0, B excluded")
     add("--after", metavar="N,N", help="tli: a new layer after each of these, instead of --k")
     add(
@@ -174,11 +182,12 @@ def _injection_options(made: Parser) -> None:
     add("--g", type=int, help=f"stack, repeat: how many times (default {default.g})")
     group = made.add_argument_group("first weights of new layers")
     add = group.add_argument
-    add("--init", help=f"{', '.join(INITS)} (default identity for tli, copy for the others)")
+    named = partial(_one_of, group)
+    named("--init", INITS, help=f"{', '.join(INITS)} (default identity for tli, copy for the others)")
     add("--scale", type=_scale, help=f"residual scale, from 0 to 1, or {' or '.join(RULES)}")
-    add("--source", help=f"what copy, identity, damped start from: {', '.join(SOURCES)} (layers)")
+    named("--source", SOURCES, help=f"what copy, identity, damped start from: {', '.join(SOURCES)} (layers)")
     add("--noise", type=float, help="deviation of noise on top, relative to each matrix's own")
-    add("--identity", help=f"{' or '.join(IDENTITIES)}, where a norm follows a sublayer")
+    named("--identity", IDENTITIES, help=f"{' or '.join(IDENTITIES)}, where a norm follows a sublayer")
     group = made.add_argument_group("experts (mixture of experts, after the layers)")
     add = group.add_argument
     add("--experts", type=int, help="feed-forward parts become so many experts (8 for --method moe)")
@@ -191,6 +200,22 @@ def _injection_options(made: Parser) -> None:
     add("--drop", type=float, help="share of each expert's neurons that are drawn anew (default 0)")
     add("--expert-noise", type=float, help="deviation of noise on experts, relative (default 0)")
     add("--granularity", type=int, help="parts that each expert is cut into (default 1)")
+
+
+def _one_of(group: argparse._ArgumentGroup, option: str, names: Sequence[str], **given: Any) -> None:
+    """An option that the shell completes; another name is refused with all other problems, not here."""
+    _completed(group.add_argument(option, **given), lambda **_: list(names))
+
+
+def _completed(action: argparse.Action, completer: Callable[..., list[str]]) -> None:
+    named: Any = action  # argcomplete looks for an attribute that argparse does not know
+    named.completer = completer
+
+
+def _model_types(**_: Any) -> list[str]:
+    from tli.architectures.table import FAMILIES
+
+    return [*FAMILIES]
 
 
 def _scale(text: str) -> float | str:

@@ -48,9 +48,10 @@ class Parser(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         options, unknown = self.parse_known_args(words, namespace)
         if unknown:
-            known = self._options_of(getattr(options, "command", None))
+            command = getattr(options, "command", None)
+            known = self._options_of(command)
             near = [f"did you mean {_nearest(each, known)}?" for each in unknown if _nearest(each, known)]
-            self.error("; ".join([f"unrecognized arguments: {' '.join(unknown)}", *near]))
+            self.of(command).error("; ".join([f"unrecognized arguments: {' '.join(unknown)}", *near]))
         return options
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -63,9 +64,12 @@ class Parser(argparse.ArgumentParser):
 
     def _options_of(self, command: str | None) -> list[str]:
         """The options of a subcommand, and those that stand before it."""
+        return [name for parser in (self, self.of(command)) for name in parser._option_string_actions]
+
+    def of(self, command: str | None) -> argparse.ArgumentParser:
+        """The parser of a subcommand, whose mistakes name its own help; this one where there is none."""
         of_commands = (each for each in self._actions if isinstance(each, argparse._SubParsersAction))
-        parsers = [self, *(each.choices[command] for each in of_commands if command in each.choices)]
-        return [name for parser in parsers for name in parser._option_string_actions]
+        return next((each.choices[command] for each in of_commands if command in each.choices), self)
 
 
 def path(text: str) -> Path:
@@ -152,7 +156,7 @@ def parse(parser: Parser, arguments: Sequence[str] | None, *, completing: bool =
     try:
         options: argparse.Namespace = parser.parse_args(arguments)
         if options.verbose and options.quiet:
-            parser.error("argument -q/--quiet: not allowed with argument -v/--verbose")
+            parser.of(options.command).error("argument -q/--quiet: not allowed with argument -v/--verbose")
     except UsageError as error:
         if "--json" in (sys.argv[1:] if arguments is None else arguments):
             print_error(error.message, (error.problem,))

@@ -71,8 +71,9 @@ def _families(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"architectures": rows})
         return 0
-    width = max(len(str(row["model_type"])) for row in rows)
-    print(f"{'architecture':{width}}  grows  {'identity':22}  notes")
+    title = "architecture"
+    width = max(len(title), *(len(str(row["model_type"])) for row in rows))
+    print(f"{title:{width}}  grows  {'identity':22}  notes")
     for row in rows:
         grows = "yes" if row["grows"] else "no"
         print(f"{row['model_type']:{width}}  {grows:5}  {row['identity']:22}  {row['reason']}".rstrip())
