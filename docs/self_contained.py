@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("mkdocs.hooks.self_contained")  # its warnings are errors of a strict build
 _SCRIPT, _COPY = "https://unpkg.com/iframe-worker/shim", "javascripts/iframe-worker.js"
+_FROM_ROOT = re.compile(r"""((?:href|src)=["']?)/(?!/)([^"'\s>]*)""")
 _LOADED = re.compile(
     r"""<(?:script|link|img|iframe|source|video)\b[^>]*?(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)"""
 )
@@ -31,7 +32,16 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa:
 
 def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:  # noqa: ARG001
     """As `on_post_page`, of pages that have no Markdown, such as 404.html; an event of MkDocs."""
-    return output_content.replace(_SCRIPT, _COPY)
+    output = output_content.replace(_SCRIPT, _COPY)
+    return beside(output) if template_name == "404.html" else output
+
+
+def beside(html: str) -> str:
+    """A page of the site's own folder with its links from there, not from the server's root: the site may lie
+    deeper.
+    """
+    html = re.sub(r'"base": ?"/"', '"base": "."', html.replace('href="/"', 'href="index.html"'))
+    return _FROM_ROOT.sub(r"\1\2", html)
 
 
 def on_post_build(config: MkDocsConfig) -> None:

@@ -17,7 +17,7 @@ import pytest
 import sweeps
 import tli
 from docs.generate_reference import command_page, pages, spec_page
-from docs.self_contained import outside
+from docs.self_contained import beside, outside
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.summary import best_text
 from sweeps.results.selection import verdict
@@ -99,7 +99,7 @@ def test_the_reference_has_every_command_option_and_example(program: str) -> Non
 @pytest.mark.parametrize("package", [tli, sweeps], ids=lambda package: package.__name__)
 def test_the_library_reference_has_every_name_of_the_face(package: ModuleType) -> None:
     page = text_of(f"reference/{package.__name__}-library.md")
-    shown = re.findall(rf"^::: {package.__name__}\.(\w+)$", page, re.MULTILINE)
+    shown = re.findall(rf"^::: (?:{package.__name__}|tli\.errors)\.(\w+)$", page, re.MULTILINE)
     assert set(shown) == set(package.__all__) - {"__version__"}
 
 
@@ -197,6 +197,16 @@ def test_what_pages_load_from_elsewhere_is_found() -> None:
         "https://x.example/a.js",
         "//x.example/i.png",
     ]
+
+
+def test_the_page_of_missing_pages_links_beside_itself() -> None:
+    """MkDocs has its links begin at the server's root, where the site need not lie."""
+    page = '<link href="/assets/a.css"><a href=/words.html><script src="/s.js"></script><a href="/">{"base": "/"}'
+    kept = '<a href="https://x.example/a">, <a href="//x.example/b">, <a href="answer.html"> and/or 1/2'
+    assert beside(page + kept) == (
+        '<link href="assets/a.css"><a href=words.html><script src="s.js"></script><a href="index.html">{"base": "."}'
+        + kept
+    )
 
 
 @pytest.mark.slow

@@ -265,6 +265,13 @@ def test_a_run_without_a_watcher_is_silent_and_goes_on(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_sweep_prints_as_a_line_with_its_answer(ran: sweeps.Sweep) -> None:
+    best = next(record for record in ran.records if record.number == ran.verdict.best)
+    told = f"Sweep mine, finished, {len(ran.records)} trials: trial {best.number} is the best"
+    assert str(ran) == f"{told}, held-out loss {best.value:.4f}"
+    assert repr(ran) == f"<Sweep 'mine' in {str(ran.folders.sweep)!r}>"
+
+
 def test_the_data_frame_has_every_trial_and_setting(ran: sweeps.Sweep) -> None:
     table, records, verdict = ran.to_dataframe(), ran.records, ran.verdict
     assert list(table.columns[: len(TRIAL_COLUMNS)]) == list(TRIAL_COLUMNS)

@@ -17,6 +17,7 @@ from sweeps.results.selection import verdict
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
+from sweeps.text import loss
 from tli.argument_types import PATH, WHOLE, require_types
 from tli.data.manifests import token_counts
 from tli.errors import CheckpointError
@@ -56,6 +57,16 @@ class Sweep:
     folders: Folders
     ledger: LedgerView
     kept: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.spec.name!r} in {str(self.folders.sweep)!r}>"
+
+    def __str__(self) -> str:
+        records = self.records
+        answer, state = self.answer(records), "finished" if self.ledger.finished else "not finished"
+        best = next((record for record in records if record.number == answer.best), None)
+        words = f"trial {best.number} is the best, held-out loss {loss(best.value)}" if best else ""
+        return f"Sweep {self.spec.name}, {state}, {len(records)} trials: {words or none_complete(answer)}"
 
     @property
     def records(self) -> list[TrialRecord]:
