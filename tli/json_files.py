@@ -65,8 +65,8 @@ def read_json(path: Path, limit: int = CONFIG_LIMIT) -> Any:
 
 def reason_of(error: Exception) -> str:
     """Why a file could not be read, in one line of at most 200 characters."""
-    told = error.strerror if isinstance(error, OSError) else None
-    return " ".join((told or str(error) or type(error).__name__).split())[:200]
+    said = error.strerror if isinstance(error, OSError) else None
+    return " ".join((said or str(error) or type(error).__name__).split())[:200]
 
 
 def _finite(digits: str) -> float:

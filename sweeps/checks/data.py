@@ -56,26 +56,26 @@ class Text:
             if on_the_hub(asked) and asked.revision != found.revision:
                 name = "revision" if asked.where == "data.source" else "heldout_revision"
                 yield f"{asked.name} is at {found.revision} on the hub; data.{name} with that keeps it there"
-        there = self._amounts(base)
-        if there is not None:
-            yield from amount_notes(self._spec, there.train, there.heldout, about=not there.counted)
+        amounts = self._amounts(base)
+        if amounts is not None:
+            yield from amount_notes(self._spec, amounts.train, amounts.heldout, about=not amounts.counted)
 
     def heldout(self, base: Base) -> int | None:
         """Tokens of the held-out side, counted or estimated; None where neither can be done."""
-        there = self._amounts(base)
-        return None if there is None else there.heldout
+        amounts = self._amounts(base)
+        return None if amounts is None else amounts.heldout
 
     def shortages(self, base: Base) -> Iterator[Problem]:
         """Sides that are shorter than one sequence, or than one batch; only where tokens could be counted."""
-        there = self._amounts(base)
-        if there is None or not there.counted:
+        amounts = self._amounts(base)
+        if amounts is None or not amounts.counted:
             return
         data, batch = self._spec.data, self._spec.trial.recipe.batch_tokens
         side = "data.source" if data.heldout is None else "data.heldout"
         for where, tokens, needed, what in (
-            (side, there.heldout, data.sequence_length + 1, "held-out tokens, one sequence"),
-            (side, there.test, data.sequence_length + 1, "test tokens, one sequence"),
-            ("data.source", there.train, batch + 1, "training tokens, one batch"),
+            (side, amounts.heldout, data.sequence_length + 1, "held-out tokens, one sequence"),
+            (side, amounts.test, data.sequence_length + 1, "test tokens, one sequence"),
+            ("data.source", amounts.train, batch + 1, "training tokens, one batch"),
         ):
             if tokens < needed:
                 got = f"{tokens:,} tokens of {what.partition(' ')[0]} text"

@@ -89,9 +89,9 @@ def check(
     if problems:
         raise SpecError(*problems)
     assert base is not None, "a base that was not found is a problem"
-    there = text.heldout(base)
-    notes += [*habit_notes(spec, base, local=local, heldout=there), *text.notes(base)]
-    return Preflight(spec, base, (*notes, *_search_notes(spec), *_tracking_notes(spec)), there)
+    heldout = text.heldout(base)
+    notes += [*habit_notes(spec, base, local=local, heldout=heldout), *text.notes(base)]
+    return Preflight(spec, base, (*notes, *_search_notes(spec), *_tracking_notes(spec)), heldout)
 
 
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:
@@ -151,13 +151,13 @@ def _growth_problems(spec: Spec, base: Base) -> Iterator[Problem]:
     wanted = spec.search.get("injection.init")
     choices = wanted.choice if wanted is not None and wanted.choice else ()
     inits = [replace(own, init=init) for init in choices]
-    told = set()
+    seen = set()
     for injection in (own, *shapes.searched_shapes(spec), *inits):
         if injection_problems(injection, base.facts.depth):
             continue  # a combination of ranges that no trial runs with
         for problem in growth_problems(base, shapes.plan_of(injection, base.facts.depth)):
-            if problem not in told:
-                told.add(problem)
+            if problem not in seen:
+                seen.add(problem)
                 section = "trial" if injection == own else "search"
                 setting = problem.where.startswith("injection.")
                 place = spec.where(f"{section}.{problem.where}") if setting else problem.where
@@ -212,12 +212,12 @@ def _folder_problems(spec: Spec) -> Iterator[Problem]:
     where = spec.where("storage.artifacts")
     yield from Folders(spec.root, spec.name).links()
     folder = spec.root / spec.name
-    there = machine.existing(folder)
-    if not there.is_dir():
-        yield Problem(where, f"{str(there)!r}, a file", "a folder", "another folder")
-    elif not machine.writable(there):
+    place = machine.existing(folder)
+    if not place.is_dir():
+        yield Problem(where, f"{str(place)!r}, a file", "a folder", "another folder")
+    elif not machine.writable(place):
         yield Problem(
-            where, f"{str(there)!r}, which cannot be written to", "a folder to write to", "another folder"
+            where, f"{str(place)!r}, which cannot be written to", "a folder to write to", "another folder"
         )
 
 

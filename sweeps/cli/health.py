@@ -114,10 +114,10 @@ def _jobs_server(url: str) -> Finding:
     except InputError as error:
         first = error.problems[0]
         return Finding.wrong("cluster", f"got {first.got}; expected {first.expected}", first.remedy)
-    here, there = metadata.version("ray"), ray_version(client) or "unknown"
+    own, found = metadata.version("ray"), ray_version(client) or "unknown"
     url = masked(url)
-    if here != there:
+    if own != found:
         return Finding.wrong(
-            "cluster", f"{url}: Ray {there}, and {here} here", cluster_remedy("version mismatch")
+            "cluster", f"{url}: Ray {found}, and {own} here", cluster_remedy("version mismatch")
         )
-    return Finding.good("cluster", f"{url}: Ray {there}, as here")
+    return Finding.good("cluster", f"{url}: Ray {found}, as here")

@@ -59,16 +59,16 @@ def assignment_of(spec: Spec, number: int, where: str | None = None) -> Assignme
     """
     try:
         spec, records = (sweep := found(spec, where=where)).spec, sweep.records
-        there = f"sweeps status {spec.name}"
+        remedy = f"sweeps status {spec.name}"
     except NoSweepError:  # the first two trials of every sweep are known before it runs
         records = []
-        there = f"`sweeps run` first; before it 0 is the control of {spec.name}, and 1 its baseline"
+        remedy = f"`sweeps run` first; before it 0 is the control of {spec.name}, and 1 its baseline"
     planned = {record.number: (record.role, dict(record.settings)) for record in records}
     if not planned:
         baseline = spec.trial.model_dump()
         planned = {0: (Role.CONTROL, control_settings(baseline)), 1: (Role.BASELINE, baseline)}
     if number not in planned:
-        raise SpecError(Problem("N", str(number), f"one of 0 to {max(planned)}", there))
+        raise SpecError(Problem("N", str(number), f"one of 0 to {max(planned)}", remedy))
     role, settings = planned[number]
     if role is Role.OTHER:
         got = f"{number}, which was not run here: another program added it to the study"

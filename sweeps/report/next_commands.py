@@ -40,5 +40,5 @@ def next_commands(
     failed = next((ending for ending in verdict.failed if ending.role is not Role.REPLICATE), None)
     if failed is not None:
         commands["debug a failure"] = f"sweeps trial {spec or name} {failed.number}"
-    there = f" --runs {shlex.quote(runs)}" if runs else ""
-    return {what: f"{command}{there}" for what, command in commands.items()}
+    runs_option = f" --runs {shlex.quote(runs)}" if runs else ""
+    return {what: f"{command}{runs_option}" for what, command in commands.items()}

@@ -180,8 +180,8 @@ def _entry(sweep: Sweep, record: TrialRecord, records: Sequence[TrialRecord], by
     replicates = [r for r in records if r.replicate_of == record.number and r.state is State.COMPLETE]
     curves = {each.seed: _curve(sweep, each) for each in (record, *replicates)}
     plain = by is None or by in _SHOWN or record.original
-    told = "" if plain else f"{str(by).rpartition('.')[2]}={value_at(record.settings, str(by))}"
-    return Entry(sweep.spec.name, record, curves, _parameters(sweep, record), told)
+    chosen_value = "" if plain else f"{str(by).rpartition('.')[2]}={value_at(record.settings, str(by))}"
+    return Entry(sweep.spec.name, record, curves, _parameters(sweep, record), chosen_value)
 
 
 def _curve(sweep: Sweep, record: TrialRecord) -> Curve:

@@ -23,12 +23,12 @@ def grown(record: TrialRecord) -> str:
 
 def _injection(record: TrialRecord) -> Injection | None:
     """What a trial injects, resolved; None for the control, and for settings that no trial could run with."""
-    told: Mapping[str, Any] = record.settings.get("injection", {})
+    settings: Mapping[str, Any] = record.settings.get("injection", {})
     try:
-        injection = Injection.from_json(told)
+        injection = Injection.from_json(settings)
     except TypeError:
         return None
-    if record.role is Role.CONTROL or not told or injection_problems(injection, None):
+    if record.role is Role.CONTROL or not settings or injection_problems(injection, None):
         return None
     return injection.resolved() if injection.method != "none" else None
 

@@ -167,8 +167,8 @@ class Delivery:
         params = [Param(key, value[:6000]) for key, value in batch.params.items() if key not in known]
         # A parameter cannot be changed in MLflow. One that was (an extended budget) is shown as a tag.
         changed = {f"now.{k}": v for k, v in batch.params.items() if k in known and known[k] != v[:6000]}
-        told = {**batch.tags, **changed, **self._parent_tag(run, batch.number)}
-        tags = [RunTag(key, value[:5000]) for key, value in told.items()]
+        tags_now = {**batch.tags, **changed, **self._parent_tag(run, batch.number)}
+        tags = [RunTag(key, value[:5000]) for key, value in tags_now.items()]
         scalars = [each for key, each in batch.scalars.items() if values.get(key) != each.value]
         for some in _pieces(params, 100):
             self.client.log_batch(run_id, params=some)

@@ -196,8 +196,8 @@ class Outbox:
 
 
 def _content(event: Mapping[str, Any]) -> str:
-    told = {key: value for key, value in event.items() if key != "time"}
-    return json.dumps(told, sort_keys=True)
+    content = {key: value for key, value in event.items() if key != "time"}
+    return json.dumps(content, sort_keys=True)
 
 
 def read_events(path: Path, offset: int = 0, limit: int | None = None) -> Iterator[tuple[Event | None, int]]:

@@ -138,11 +138,11 @@ def _show_trial(tracker: Tracking, sweep: Sweep, record: TrialRecord) -> set[int
     """Tell all of a trial; the steps whose measurements are on disk."""
     show(tracker, record)
     curve = sweep.folders.trial(record.number) / CURVE
-    told = _told(record, measurements(curve, sweep.ledger.owner(record)))
-    tracker.points(record.number, record.attempt, told)
+    points = _told(record, measurements(curve, sweep.ledger.owner(record)))
+    tracker.points(record.number, record.attempt, points)
     if record.state.finished:
         show_end(tracker, record)
-    return {point.step for point in told}
+    return {point.step for point in points}
 
 
 def _target(sweep: Sweep, uri: str | None) -> str:

@@ -98,9 +98,9 @@ class Tracker:
 
     def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
         """The sweep's run is over; its best loss stands at the number of trials that it was the best of."""
-        status, told = str(State.COMPLETE), [list(each) for each in objectives]
+        status, values = str(State.COMPLETE), [list(each) for each in objectives]
         shown = {"sweeps.state": status, **_given(tags)}
-        self._append(lambda box: box.put("end", when=when, status=status, tags=shown, objectives=told))
+        self._append(lambda box: box.put("end", when=when, status=status, tags=shown, objectives=values))
 
     def rank(self, numbers: Sequence[int]) -> None:
         """Tag the trials 1, 2, ... in this order."""

@@ -118,7 +118,7 @@ class Program:
                 start_new_session=True,
                 pass_fds=[at.fileno()],
             )
-            told = {
+            settings = {
                 "view": self.name,
                 "store": self._store,
                 "socket": at.fileno(),
@@ -127,7 +127,7 @@ class Program:
             }
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended; what it said is shown
-            self._process.stdin.write(json.dumps(told).encode() + b"\n")
+            self._process.stdin.write(json.dumps(settings).encode() + b"\n")
             self._process.stdin.flush()
         return self
 

@@ -103,12 +103,12 @@ class Family:
 
     def stored_layers(self, names: Iterable[str], depth: int) -> str:
         """Where the layers are in the names of a file: files differ from the module tree, and each other."""
-        there: dict[str, set[int]] = {}
+        positions: dict[str, set[int]] = {}
         for name in names:
             match = _LAYER.match(name)
             if match:
-                there.setdefault(match[1], set()).add(int(match[2]))
-        fits = [prefix for prefix, numbers in there.items() if sum(n < depth for n in numbers) == depth]
+                positions.setdefault(match[1], set()).add(int(match[2]))
+        fits = [prefix for prefix, numbers in positions.items() if sum(n < depth for n in numbers) == depth]
         if self.layers in fits:
             return self.layers
         best = [prefix for prefix in fits if not _TOWERS.search(prefix)] or fits

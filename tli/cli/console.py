@@ -35,9 +35,9 @@ class Parser(argparse.ArgumentParser):
             UsageError: always.
         """
         problem = problem_of(message, f"{self.prog} -h")
-        told = str(problem) if SHAPED in message else f"{message}; try {self.prog} -h"
-        sys.stderr.write(f"{printable(f'error: {told}')}\n")
-        raise UsageError(told, problem)
+        text = str(problem) if SHAPED in message else f"{message}; try {self.prog} -h"
+        sys.stderr.write(f"{printable(f'error: {text}')}\n")
+        raise UsageError(text, problem)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The options; what none of the parsers knows is refused with what may have been meant.
@@ -82,8 +82,8 @@ def path(text: str) -> Path:
         return expanded(text, "")
     except InputError as error:
         (problem,) = error.problems
-        told = f"got {problem.got}; expected {problem.expected}; try {problem.remedy}"
-        raise argparse.ArgumentTypeError(told) from None
+        words = f"got {problem.got}; expected {problem.expected}; try {problem.remedy}"
+        raise argparse.ArgumentTypeError(words) from None
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:

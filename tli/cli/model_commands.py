@@ -40,8 +40,8 @@ def _inspect(options: argparse.Namespace) -> int:
     value |= {"bytes": base.checkpoint.nbytes, "files": len(base.checkpoint.shards)}
     value["upscaling"] = "; ".join(map(str, obstacles(base))) or "yes"
     if (base.folder / FILE).is_file():
-        told = read_lineage(base.folder)
-        value["lineage"] = f"{told['base']['name']}, {Plan.from_json(told['plan'])}"
+        lineage = read_lineage(base.folder)
+        value["lineage"] = f"{lineage['base']['name']}, {Plan.from_json(lineage['plan'])}"
     if options.fingerprint:
         value["fingerprint"] = base.fingerprint
     if options.json:

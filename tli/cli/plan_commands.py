@@ -118,9 +118,9 @@ class _Progress:
         seconds = max(time.monotonic() - self.started, 1e-3)
         left = (total - done) * seconds / max(done, 1)
         bar = "#" * (30 * done // max(total, 1))
-        told = f"[{bar:30}] {done / 1e6:,.1f} of {total / 1e6:,.1f} MB, {done / 1e6 / seconds:,.0f} MB/s"
-        told += "\033[K\n" if done == total else f", {left:.0f} s left\033[K"
-        print(f"\r{told}", end="", file=sys.stderr, flush=True)
+        line = f"[{bar:30}] {done / 1e6:,.1f} of {total / 1e6:,.1f} MB, {done / 1e6 / seconds:,.0f} MB/s"
+        line += "\033[K\n" if done == total else f", {left:.0f} s left\033[K"
+        print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
 
 def _megabytes(base: Base, folder: Path) -> str:

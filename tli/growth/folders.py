@@ -192,17 +192,17 @@ def verify(
         allow_remote_code=(allow_remote_code, FLAG),
     )
     place = expanded(os.fspath(folder), "folder")
-    told = read_lineage(place)["base"]
+    recorded = read_lineage(place)["base"]
     if base is None and revision is None:
-        revision = told["revision"]
+        revision = recorded["revision"]
     try:
         found = find(
-            told["name"] if base is None else base, revision=revision, allow_remote_code=allow_remote_code
+            recorded["name"] if base is None else base, revision=revision, allow_remote_code=allow_remote_code
         )
     except InputError as error:
         if base is not None:
             raise
-        got = f"{told['name']!r}, which cannot be used from here"
+        got = f"{recorded['name']!r}, which cannot be used from here"
         elsewhere = Problem(f"{place / FILE}: base", got, "the base model", "base=FOLDER")
         raise InputError(*error.problems, elsewhere) from None
     return verify_folder(place, found, load=load)

@@ -66,7 +66,7 @@ def upscale_folder(
     single = shards[0].file.name == SINGLE
     # The fingerprint reads parts of the source; beside the copy, which waits for the disk, it costs no time.
     with atomic.new_folder(dst) as folder, ThreadPoolExecutor(1) as executor:
-        told = executor.submit(lineage, base, plan, seed=seed)
+        written = executor.submit(lineage, base, plan, seed=seed)
         write_shards(
             folder,
             outputs,
@@ -77,7 +77,7 @@ def upscale_folder(
         copy_side_files(base.folder, folder, code=code)
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
-        write_lineage(folder, told.result())
+        write_lineage(folder, written.result())
 
 
 def growth_problems(base: Base, plan: Plan) -> list[Problem]:

@@ -34,9 +34,9 @@ def verify_folder(folder: Path, base: Base, *, load: bool = True) -> Report:
     float32, one after the other. A model that was trained after the upscaling is checked for all that
     training keeps. Raises InputError when there is no model or no lineage to check.
     """
-    told = read_lineage(folder)
-    plan = Plan.from_json(told["plan"], f"{folder}: lineage.json: plan")
-    subject = Subject(find(str(folder)), base, plan, told)
+    lineage = read_lineage(folder)
+    plan = Plan.from_json(lineage["plan"], f"{folder}: lineage.json: plan")
+    subject = Subject(find(str(folder)), base, plan, lineage)
     checks = [_base, _depth, _beside, _tensors, _finite]
     if load:
         checks += [runs]
@@ -87,9 +87,9 @@ def _beside(subject: Subject) -> Iterator[Check]:
     base, written = subject.base.folder, subject.written.folder
     names = side_files(base, code=brings_code(base, subject.base.config))
     for name in names:
-        there = (written / name).is_file()
-        if not there or not filecmp.cmp(base / name, written / name, shallow=False):
-            detail = f"{name} {'differs from the base' if there else 'is missing'}"
+        exists = (written / name).is_file()
+        if not exists or not filecmp.cmp(base / name, written / name, shallow=False):
+            detail = f"{name} {'differs from the base' if exists else 'is missing'}"
             yield Check("beside", ok=False, detail=detail)
             return
     yield Check("beside", ok=True, detail=f"{len(names)} files as in the base: {', '.join(names)}")

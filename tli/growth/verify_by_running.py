@@ -83,7 +83,7 @@ def _loaded(folder: Path) -> tuple[PreTrainedModel, list[str]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model, told = AutoModelForCausalLM.from_pretrained(
+    model, report = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
         use_safetensors=True,
@@ -96,8 +96,8 @@ def _loaded(folder: Path) -> tuple[PreTrainedModel, list[str]]:
         for parameter in model.parameters():
             # Mapped files are aligned in another way at another depth, and sums would round otherwise.
             parameter.data = parameter.data.clone()
-    mismatched = {name if isinstance(name, str) else name[0] for name in told["mismatched_keys"]}
-    return model.eval(), sorted(mismatched | set(told["missing_keys"]))
+    mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
+    return model.eval(), sorted(mismatched | set(report["missing_keys"]))
 
 
 def _prompt(base: Base) -> Tensor:
@@ -112,12 +112,12 @@ def _prompt(base: Base) -> Tensor:
 def _ties(model: PreTrainedModel) -> Check:
     """Whether head and embedding are one tensor exactly when the configuration says so."""
     config = model.config.get_text_config(decoder=True)
-    told = bool(getattr(config, "tie_word_embeddings", False))
+    wanted = bool(getattr(config, "tie_word_embeddings", False))
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     tied = head is not None and head.weight is embedding.weight
     said = {True: "one tensor", False: "two tensors"}
     return Check(
-        "ties", tied == told, f"head and embedding are {said[tied]}, the configuration says {said[told]}"
+        "ties", tied == wanted, f"head and embedding are {said[tied]}, the configuration says {said[wanted]}"
     )
 
 

@@ -42,8 +42,8 @@ class Aligned:
 
     def problems(self, sources: set[int]) -> list[Problem]:
         """The reason why it is not known what heads and neurons are in layers that new ones are made from."""
-        told = (sides(self._config, self._layout[source]) for source in sorted(sources))
-        reason = next((found for found in told if isinstance(found, str)), None)
+        answers = (sides(self._config, self._layout[source]) for source in sorted(sources))
+        reason = next((found for found in answers if isinstance(found, str)), None)
         if reason is None:
             return []
         return [Problem("injection.init", f"aligned ({reason})", "an init that looks at no heads", "mean")]

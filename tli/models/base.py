@@ -97,9 +97,9 @@ def _stored_twice(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) 
 
     A configuration may ask for ties that its architecture does not make, so the first bytes decide.
     """
-    told = section_of(config).get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    tied = section_of(config).get("tie_word_embeddings", config.get("tie_word_embeddings"))
     head = next((tensor for name, tensor in tensors.items() if _HEAD.search(name)), None)
-    if head is None or told is False:
+    if head is None or tied is False:
         return 0
     alike = (t for t in tensors.values() if t is not head and (t.dtype, t.shape) == (head.dtype, head.shape))
     first = next(head.pieces(_COMPARED), b"")
@@ -275,14 +275,14 @@ def _layer_problems(config: dict[str, Any], checkpoint: Checkpoint) -> list[Prob
     inside = sum(position < depth for position in layers)
     whole = inside == depth and max(layers, default=0) < depth + behind
     if not whole or not (written or family.no_scale or family.refused):
-        there = f"{len(layers)} layers" if layers and written else f"no layers under {family.layers}"
-        problems.add(Problem(where, there, f"{depth!r}, as config.json: {family.depth_keys[0]} says"))
+        got = f"{len(layers)} layers" if layers and written else f"no layers under {family.layers}"
+        problems.add(Problem(where, got, f"{depth!r}, as config.json: {family.depth_keys[0]} says"))
     elif not family.mixed:
         every = set().union(*layers.values())
         for number, names in sorted(layers.items()):
             if names != every:
                 got = f"no {', '.join(sorted(every - names))}"
                 problems.add(Problem(f"{where}: {prefix}{number}", got, "what other layers have"))
-    told: list[Problem] = []
-    _collected(problems.require, told)
-    return told
+    shown: list[Problem] = []
+    _collected(problems.require, shown)
+    return shown

@@ -64,14 +64,14 @@ def _listed(model: str, revision: str | None) -> tuple[str, list[str]] | None:
     from huggingface_hub import HfApi, errors
 
     try:
-        told = HfApi().model_info(model, revision=revision, timeout=10)
+        info = HfApi().model_info(model, revision=revision, timeout=10)
     except errors.HfHubHTTPError as error:
         if error.response.status_code < 500:
             raise
         return None
     except (errors.OfflineModeIsEnabled, errors.HTTPError):  # type: ignore[attr-defined]
         return None
-    return (told.sha, [file.rfilename for file in told.siblings or ()]) if told.sha else None
+    return (info.sha, [file.rfilename for file in info.siblings or ()]) if info.sha else None
 
 
 def _refused(model: str, revision: str | None, error: Exception, where: str, instead: str) -> Problem:

@@ -101,11 +101,11 @@ def name_problems(section: Mapping[str, Any], where: str) -> Iterator[Problem]:
 def _rotations(section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Kinds of rotary embeddings, with their places: for all layers, or for each kind of layer."""
     for key in _ROTATION_KEYS:
-        told = section.get(key)
-        if not isinstance(told, Mapping):
+        part = section.get(key)
+        if not isinstance(part, Mapping):
             continue
-        of_kinds = ((kind, value) for kind, value in told.items() if isinstance(value, Mapping))
-        for place, settings in {key: told, **{f"{key}.{formatted_bare(k)}": v for k, v in of_kinds}}.items():
+        of_kinds = ((kind, value) for kind, value in part.items() if isinstance(value, Mapping))
+        for place, settings in {key: part, **{f"{key}.{formatted_bare(k)}": v for k, v in of_kinds}}.items():
             name = next((each for each in ("rope_type", "type") if settings.get(each) is not None), None)
             if name is not None:
                 yield f"{place}.{name}", settings[name]

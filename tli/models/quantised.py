@@ -26,10 +26,10 @@ _ZERO_IS_ZERO = (*FLOATS, "F8_E4M3", "F8_E5M2")
 
 def method_of(config: Mapping[str, Any]) -> str | None:
     """How the weights of a configuration are quantised (gptq, awq, fp8, ...); None for those that are not."""
-    told = config.get(_KEY) or section_of(config).get(_KEY)
-    if not told:
+    settings = config.get(_KEY) or section_of(config).get(_KEY)
+    if not settings:
         return None
-    return str(told.get("quant_method", "quantised")) if isinstance(told, dict) else "quantised"
+    return str(settings.get("quant_method", "quantised")) if isinstance(settings, dict) else "quantised"
 
 
 def training_problems(base: Base) -> list[Problem]:

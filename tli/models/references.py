@@ -144,8 +144,8 @@ def adapter_beside(where: str) -> Problem:
 def brings_code(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether a checked folder names code of its own, so that its Python files belong to the model."""
     others = [folder / name for name in READ if name != CONFIG]
-    told = [config, *(read_json(path) for path in others if path.is_file())]
-    found = (entry for value in told for entry in _entries(value))
+    contents = [config, *(read_json(path) for path in others if path.is_file())]
+    found = (entry for value in contents for entry in _entries(value))
     return any(key in ("auto_map", "custom_pipelines") and value for _, key, value in found)
 
 

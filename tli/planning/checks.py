@@ -81,13 +81,13 @@ def _sets_problems(injection: Injection, depth: int | None, where: str) -> Itera
         )
     elif depth is not None and _whole(k) and 1 <= k <= depth and _range_fits(injection.layers, depth):
         start, stop = read_range(injection.layers, depth)
-        there = -(-(stop - start) // k)
-        if count > there:
+        possible = -(-(stop - start) // k)
+        if count > possible:
             yield Problem(
                 f"{where}.least_important_sets",
                 str(count),
-                f"at most {there}, the number of sets",
-                str(there),
+                f"at most {possible}, the number of sets",
+                str(possible),
             )
 
 

@@ -193,10 +193,10 @@ class Injection:
         elif self.method != "moe":
             parts = [self.method]
         if self.method != "none":
-            told = {"m": self.m, "layers": self.layers, "sets": self.least_important_sets}
-            told |= {"g": self.g} if "g" in _READ[self.method] else {}
-            told |= {"block": self.block} if self.block != 1 else {}
-            parts += [f"{name}={value}" for name, value in told.items() if value is not None]
+            shown = {"m": self.m, "layers": self.layers, "sets": self.least_important_sets}
+            shown |= {"g": self.g} if "g" in _READ[self.method] else {}
+            shown |= {"block": self.block} if self.block != 1 else {}
+            parts += [f"{name}={value}" for name, value in shown.items() if value is not None]
         if self.experts.count is not None:
             parts += [f"{self.experts.count} experts"]
         return " ".join(parts)

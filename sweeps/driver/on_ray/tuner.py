@@ -288,8 +288,8 @@ class OwnNode(tune.Callback):  # type: ignore[misc] # Ray is untyped
 
 def _kill_worker(node: str, pid: int) -> None:
     """End a worker that may be frozen, which Ray could only ask to end itself."""
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    kill = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_kill)
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    kill = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(_kill)
     with suppress(RayError):  # its node is gone, and the worker with it
         ray.get(kill.remote(pid), timeout=_KILL_SECONDS)
 

@@ -52,8 +52,8 @@ def this_process() -> str:
 def _is_dead(owner: str) -> bool:
     """Whether the owner is a process of this machine that has ended; one of another may be alive."""
     known = _known(owner)
-    here = known.get("place") is not None and known["place"] == _place()
-    return here and _born(known.get("pid")) != known.get("born")
+    local = known.get("place") is not None and known["place"] == _place()
+    return local and _born(known.get("pid")) != known.get("born")
 
 
 def _known(owner: str) -> dict[str, Any]:
