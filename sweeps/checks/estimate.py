@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_first
-from sweeps.checks.placement import here, slots
+from sweeps.checks.placement import slots, this_machine
 from sweeps.checks.shapes import Shape, plan_of, searched_shapes, shape_of
 from sweeps.spec import Spec
 from sweeps.text import in_bytes, short, table
@@ -91,7 +91,7 @@ def estimate(
         heldout: tokens of held-out text that are there, where that is known.
     """
     shapes = tuple(shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec)))
-    at_once = parallel or slots(spec, [here()])
+    at_once = parallel or slots(spec, [this_machine()])
     recipe = spec.trial.recipe
     measured = measured_tokens(spec, heldout)
     trial_tokens = spec.steps * recipe.batch_tokens

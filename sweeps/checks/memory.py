@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sweeps.checks import machine
 from sweeps.checks.estimate import estimate
-from sweeps.checks.placement import here, on_one_gpu, slots
+from sweeps.checks.placement import on_one_gpu, slots, this_machine
 from sweeps.checks.shapes import Shape
 from sweeps.errors import Problem
 from sweeps.spec import Spec
@@ -43,7 +43,7 @@ def room_problems(spec: Spec, base: Base, *, local: bool, at_once: int | None = 
         local: whether the trials run on this machine.
         at_once: trials; None takes what the spec allows and this machine has.
     """
-    at_once = at_once or slots(spec, [here()])
+    at_once = at_once or slots(spec, [this_machine()])
     shapes = estimate(spec, base, parallel=at_once).shapes
     yield from _on_the_disk(spec, shapes, at_once)
     if local:

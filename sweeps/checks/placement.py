@@ -26,7 +26,7 @@ class Node:
     gpus: float = 0.0
 
 
-def here() -> Node:
+def this_machine() -> Node:
     """This machine."""
     return Node(machine.cores(), machine.gpus())
 

@@ -9,7 +9,7 @@ from sweeps import addresses
 from sweeps.checks import machine, shapes, stores
 from sweeps.checks.data import Text
 from sweeps.checks.memory import room_problems
-from sweeps.checks.placement import here, slots
+from sweeps.checks.placement import slots, this_machine
 from sweeps.checks.usual_values import habit_notes
 from sweeps.errors import InputError, Problem, SpecError
 from sweeps.folders import Folders
@@ -174,7 +174,7 @@ def _machine_problems(spec: Spec) -> Iterator[Problem]:
 
 
 def _machine_notes(spec: Spec) -> Iterator[str]:
-    fitting = slots(spec, [here()])
+    fitting = slots(spec, [this_machine()])
     if spec.resources.parallel is not None and fitting < spec.resources.parallel:
         yield f"resources.parallel is {spec.resources.parallel}; {fitting} at once fit on this machine"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sweeps.checks.estimate import Estimate, estimate, measured_tokens
-from sweeps.checks.placement import here, slots
+from sweeps.checks.placement import slots, this_machine
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced
 from sweeps.text import duration
@@ -111,7 +111,7 @@ def _too_little(spec: Spec, heldout: int | None) -> Iterator[str]:
 def _long(spec: Spec, found: Estimate) -> Iterator[str]:
     wanted = spec.resources
     each = wanted.gpus * _GPU_FLOPS if wanted.gpus else wanted.cpus * _CORE_FLOPS
-    seconds = found.expected.flops / each / slots(spec, [here()])
+    seconds = found.expected.flops / each / slots(spec, [this_machine()])
     if seconds > _LONG:
         speed = f"{each / 1e9:,.0f} GFLOP/s a trial"
         yield (

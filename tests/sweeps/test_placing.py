@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.checks import machine
-from sweeps.checks.placement import Node, fitting, here, on_one_gpu, slots
+from sweeps.checks.placement import Node, fitting, on_one_gpu, slots, this_machine
 from sweeps.errors import SpecError
 from sweeps.spec import Spec, load_spec
 
@@ -73,7 +73,7 @@ def test_slots_are_what_fits_and_is_allowed(write_spec: WriteSpec, monkeypatch: 
         ("{cpus: 1, gpus: 0.3, parallel: null}", 6),
         ("{cpus: 16, parallel: null}", 1),
     ):
-        assert slots(on(write_spec, f"resources={resources}"), [here()]) == expected, resources
+        assert slots(on(write_spec, f"resources={resources}"), [this_machine()]) == expected, resources
 
 
 @pytest.mark.parametrize("gpus", ["2", "1.5", "0.00004"])

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.addresses import secret_name
 from sweeps.checks import machine
-from sweeps.checks.placement import Node, fitting, here, slots
+from sweeps.checks.placement import Node, fitting, slots, this_machine
 from sweeps.driver.on_ray.stall_monitor import StallMonitor
 from sweeps.driver.on_ray.temp_dirs import keep_rays_token, ray_folder
 from sweeps.environment import FOR_RAY, without_secrets
@@ -130,7 +130,7 @@ def start_cluster(spec: Spec, address: str | None) -> None:
 def _start_here(spec: Spec) -> None:
     # Its head ends with us; a signal to the whole process group may end it first, and Ray waits for it then.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-    cpus = max(1, min(spec.resources.cpus * slots(spec, [here()]), machine.cores()))
+    cpus = max(1, min(spec.resources.cpus * slots(spec, [this_machine()]), machine.cores()))
     folder = ray_folder()
     keep_rays_token()  # Ray makes it at its first start, for all to read
     try:
