@@ -16,7 +16,7 @@ from sweeps.folders import Folders
 from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ownership import claimed
 from sweeps.records import Role, TrialRecord
-from sweeps.results.selection import control_of, finalists
+from sweeps.results.finalists import control_of, finalists
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec
 from sweeps.spec.source import Overrides, name_budget

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from sweeps.clock import awake
 from sweeps.records import State, TrialRecord
 from sweeps.report.rows import COLUMNS, STATES, best_so_far, ended, plain, window
+from sweeps.results.finalists import control_of
 from sweeps.results.labels import configuration
-from sweeps.results.selection import control_of
 from sweeps.text import duration, loss
 from tli.terminal import printable
 

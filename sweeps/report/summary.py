@@ -10,8 +10,8 @@ from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.next_commands import next_commands
+from sweeps.results.finalists import finalists
 from sweeps.results.paired import Candidate, Difference
-from sweeps.results.selection import finalists
 from sweeps.results.verdict import Ending, Verdict, none_complete
 from sweeps.text import WIDTH, bullets, indented, join, pairs, section, table
 

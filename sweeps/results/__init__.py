@@ -9,6 +9,7 @@ __all__ = [
     "compare",
     "equal_cost",
     "export",
+    "finalists",
     "finding",
     "kept",
     "labels",

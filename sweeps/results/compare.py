@@ -16,9 +16,10 @@ from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.records import State, TrialRecord
 from sweeps.results.equal_cost import Comparison, Curve, Entry, compared, finite_part
+from sweeps.results.finalists import control_of
 from sweeps.results.finding import SWEEP_NAME, find
 from sweeps.results.labels import grown
-from sweeps.results.selection import control_of, verdict
+from sweeps.results.selection import verdict
 from sweeps.results.sweep import Sweep
 from sweeps.results.unfinished import progress_of
 from sweeps.results.verdict import none_complete

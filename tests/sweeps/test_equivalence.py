@@ -12,7 +12,8 @@ import pytest
 
 from sweeps.ledger import Ledger
 from sweeps.records import Role, State, TrialRecord
-from sweeps.results.selection import finalists, replicates_due, verdict
+from sweeps.results.finalists import finalists, replicates_due
+from sweeps.results.selection import verdict
 from sweeps.spec import load_spec
 from sweeps.spec.equivalence import key, replaced, value_at
 from tests.sweeps.conftest import agenda_of

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.records import Role, State, TrialRecord
+from sweeps.results.finalists import control_of, finalists, replicates_due
 from sweeps.results.paired import difference, t_quantile
-from sweeps.results.selection import control_of, finalists, replicates_due, verdict
+from sweeps.results.selection import verdict
 
 STEPS = 50
 

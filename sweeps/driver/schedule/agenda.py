@@ -19,7 +19,7 @@ from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
-from sweeps.results.selection import replicates_due
+from sweeps.results.finalists import replicates_due
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
 

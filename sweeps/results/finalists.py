@@ -1,0 +1,110 @@
+"""Which trials run again: the finalists, the best control, and their runs under fresh seeds.
+
+The finalists are chosen by the loss of their own seed, which flatters it a little; fresh seeds do not.
+Where a search tries the original model too (method `none`), the best of those runs is the control: it is
+what upscaling is compared with, and never a finalist.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+from sweeps.records import Role, State, TrialRecord
+from sweeps.spec.equivalence import key, value_at
+
+__all__ = ["control_of", "finalists", "flops_per_token", "is_done", "references", "replicates_due"]
+
+
+def finalists(
+    records: Sequence[TrialRecord], top: int, per: str | None = None, *, depth: int | None = None
+) -> list[TrialRecord]:
+    """The best `top` different configurations among the complete baseline and searched trials, best first.
+
+    Different is what trains another model, or in another way (`sweeps.spec.equivalence`); of trials that do
+    not differ the best stands for all, or the baseline where it is one of them. With `per`, the best of
+    each value of a setting; trials on which it has no effect are one group more. Equal losses are ordered
+    by cost, then by number. A loss that is not finite is no candidate, nor is the original model.
+
+    Args:
+        records: of the sweep.
+        top: how many.
+        per: the dotted path of a setting, or None for the best of all.
+        depth: layers of the base, where they are known.
+    """
+    candidates = [
+        record
+        for record in records
+        if record.role in (Role.BASELINE, Role.SEARCH) and not record.original and is_done(record)
+    ]
+    first = next((record for record in candidates if record.role is Role.BASELINE), None)
+    baseline = {key(first.settings, depth): first} if first is not None else {}
+    chosen: dict[Hashable, TrialRecord] = {}
+    for record in sorted(candidates, key=_rank):
+        if per is None and len(chosen) == top:
+            break
+        what = key(record.settings, depth)
+        chosen.setdefault(what, baseline.get(what, record))
+    taken: Counter[str] = Counter()
+    best = []
+    for record in sorted(chosen.values(), key=_rank):
+        value = repr(value_at(record.settings, per)) if per else ""
+        taken[value] += 1
+        best += [record] if taken[value] <= top else []
+    return best
+
+
+def control_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The best complete run of the original model: at the rate that suits it, where the search tried more."""
+    originals = (r for r in records if r.original and r.role is not Role.REPLICATE and is_done(r))
+    return min(originals, key=_rank, default=None)
+
+
+def replicates_due(
+    records: Sequence[TrialRecord], top: int, seeds: int, per: str | None = None, *, depth: int | None = None
+) -> list[tuple[int, int]]:
+    """Replicates still to be created, as (number of the trial, seed), so that each has `seeds` seeds in all.
+
+    Of the control, the baseline and the finalists; of those, complete ones only. A replicate that exists in
+    any state is not due again: one that failed stays failed and the verdict says so. Ask once the search is
+    over: before that the finalists may still change. All of one seed come before all of the next, so that an
+    interrupted sweep has complete pairs.
+    """
+    existing = {(record.replicate_of, record.seed) for record in records if record.role is Role.REPLICATE}
+    compared = _compared(records, top, per, depth)
+    wanted = [(record.number, record.seed + offset) for offset in range(1, seeds) for record in compared]
+    return [replicate for replicate in wanted if replicate not in existing]
+
+
+def is_done(record: TrialRecord) -> bool:
+    """Whether a trial is complete with a finite loss."""
+    return record.state is State.COMPLETE and record.value is not None and math.isfinite(record.value)
+
+
+def _value(record: TrialRecord) -> float:
+    assert record.value is not None
+    return record.value
+
+
+def _rank(record: TrialRecord) -> tuple[float, float, int]:
+    return _value(record), flops_per_token(record) or math.inf, record.number
+
+
+def flops_per_token(record: TrialRecord) -> float | None:
+    """What a trial has spent on one training token; None where that is not known."""
+    return record.flops / record.tokens if record.flops and record.tokens else None
+
+
+def _compared(
+    records: Sequence[TrialRecord], top: int, per: str | None, depth: int | None
+) -> list[TrialRecord]:
+    """Control, baseline, finalists: each once, complete ones only."""
+    found = [*references(records), *finalists(records, top, per, depth=depth)]
+    return list({record.number: record for record in found if record}.values())
+
+
+def references(records: Sequence[TrialRecord]) -> tuple[TrialRecord | None, TrialRecord | None]:
+    """The control and the baseline, where they are complete."""
+    baseline = next((r for r in records if r.role is Role.BASELINE and is_done(r)), None)
+    return control_of(records), baseline
