@@ -22,6 +22,11 @@ class Role(StrEnum):
     REPLICATE = "replicate"  # another trial's settings under another seed
     OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
+    @property
+    def fresh(self) -> bool:
+        """Whether it runs under a seed that chose nothing, and is measured on the test text."""
+        return self in (Role.REPLICATE, Role.MATCHED)
+
 
 class State(StrEnum):
     """How a trial stands; the values are the names of Optuna's states."""
@@ -45,6 +50,7 @@ class Point:
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
+    `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed.
     """
 
     step: int
@@ -55,6 +61,7 @@ class Point:
     train_loss: tuple[tuple[int, float], ...] = ()
     time: float = 0.0
     measuring: float = 0.0
+    test_losses: tuple[float, ...] = ()
 
     @property
     def tokens_per_second(self) -> float:
@@ -69,11 +76,13 @@ class Point:
     @property
     def finite(self) -> bool:
         """Whether every loss in it is a number."""
-        return math.isfinite(self.eval_loss) and all(math.isfinite(loss) for _, loss in self.train_loss)
+        losses = (self.eval_loss, *self.test_losses, *(loss for _, loss in self.train_loss))
+        return all(map(math.isfinite, losses))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+        """As plain JSON values; no test losses where there are none."""
+        plain = asdict(self)
+        return plain if self.test_losses else {name: plain[name] for name in plain if name != "test_losses"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
@@ -86,9 +95,11 @@ class Point:
         numbers = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
         numbers |= {name: _number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
-        if value.keys() != known:
+        if value.keys() - {"test_losses"} != known:
             raise ValueError("other values than those of a point")
-        return cls(_step(value["step"]), _step(value["tokens"]), **numbers, train_loss=train_loss)
+        test_losses = tuple(_number(loss) for loss in value.get("test_losses", ()))
+        step, tokens = _step(value["step"]), _step(value["tokens"])
+        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses)
 
 
 def _step(value: Any) -> int:
@@ -220,10 +231,10 @@ class TrialRecord:
     def budgeted(self) -> bool:
         """Whether it counts against the budget's trials.
 
-        Replicates do not, nor trials that were not run here; nor does what was enqueued with values that
-        cannot be run, which has no settings.
+        Runs under fresh seeds do not, nor trials that were not run here; nor does what was enqueued with
+        values that cannot be run, which has no settings.
         """
-        return self.role is not Role.REPLICATE and bool(self.settings)
+        return not self.role.fresh and bool(self.settings)
 
     @property
     def original(self) -> bool:

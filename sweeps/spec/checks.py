@@ -86,17 +86,21 @@ def data_faults(data: DataSettings, trial: TrialSettings) -> Iterator[Fault]:
         expected = f"at least {least:,}, one batch and the token behind it"
         involves = ("trial.recipe.batch_tokens",)
         yield Fault("data.max_tokens", f"{data.max_tokens:,}", expected, "null", involves)
-    if data.eval_tokens < data.sequence_length:
-        expected = f"at least one sequence of {data.sequence_length} tokens"
-        remedy = str(64 * data.sequence_length)
-        yield Fault("data.eval_tokens", str(data.eval_tokens), expected, remedy, ("data.sequence_length",))
+    for name, sequences in (("eval_tokens", 64), ("test_tokens", 512)):
+        if (tokens := getattr(data, name)) < data.sequence_length:
+            expected = f"at least one sequence of {data.sequence_length} tokens"
+            remedy = str(sequences * data.sequence_length)
+            yield Fault(f"data.{name}", str(tokens), expected, remedy, ("data.sequence_length",))
 
 
-def amount_faults(budget: BudgetSettings, finalists: FinalistSettings, ranges: int) -> Iterator[Fault]:
-    """Budgets that the number of ranges or finalists does not fit."""
-    candidates = budget.trials - 1
+def amount_faults(
+    budget: BudgetSettings, finalists: FinalistSettings, ranges: int, controls: int
+) -> Iterator[Fault]:
+    """Budgets that the number of ranges or finalists does not fit, beside so many controls."""
+    candidates = budget.trials - controls
     if finalists.top > candidates:
-        expected = f"at most {candidates}, the budget's trials without the control"
+        without = "the control" if controls == 1 else f"{controls} controls"
+        expected = f"at most {candidates}, the budget's trials without {without}"
         yield Fault("finalists.top", str(finalists.top), expected, str(candidates), ("budget.trials",))
     if not ranges and budget.trials > 2:
         expected = f"at least one range for a budget of {budget.trials} trials"

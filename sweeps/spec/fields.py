@@ -14,6 +14,7 @@ from sweeps.spec.ranges import Range
 from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
+    ControlSettings,
     DataSettings,
     FinalistSettings,
     ObjectiveSettings,
@@ -29,6 +30,9 @@ from sweeps.spec.settings import (
     setting,
 )
 from tli.planning.injection import Injection
+
+
+LEARNING_RATE = "recipe.learning_rate"
 
 
 class SpecFields(Settings):
@@ -49,6 +53,7 @@ class SpecFields(Settings):
     sampler: SamplerSettings = section(SamplerSettings)
     budget: BudgetSettings = section(BudgetSettings, {"trials": 24})
     stopping: StoppingSettings = section(StoppingSettings)
+    control: ControlSettings = section(ControlSettings)
     finalists: FinalistSettings = section(FinalistSettings)
     resources: ResourceSettings = section(ResourceSettings)
     retries: RetrySettings = section(RetrySettings)
@@ -57,8 +62,19 @@ class SpecFields(Settings):
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of every trial."""
+        """Optimizer steps of every trial but compute-matched controls."""
         return self.trial.to_recipe().steps
+
+    @property
+    def control_rates(self) -> int:
+        """Learning rates that the original is trained on at, where the search leaves that to the control.
+
+        At most a quarter of the budget's trials. One where the rate is not searched, and where the search
+        tries the original itself (method `none`) at rates of its own.
+        """
+        method = self.search.get("injection.method")
+        searched = LEARNING_RATE in self.search and (method is None or not method.allows("none"))
+        return min(self.control.rates, max(1, self.budget.trials // 4)) if searched else 1
 
     @property
     def grace_step(self) -> int:
@@ -67,8 +83,10 @@ class SpecFields(Settings):
 
     @property
     def replicates(self) -> int:
-        """Most runs on top of the budget: finalists, control and baseline under further seeds."""
-        return (self.most_finalists + 2) * (self.finalists.seeds - 1)
+        """Most runs on top of the budget: finalists, control and baseline under fresh seeds, and under the
+        same ones the control with the winner's FLOPs.
+        """
+        return (self.most_finalists + 2 + self.control.matched) * self.finalists.seeds
 
     @property
     def most_finalists(self) -> int:
@@ -86,20 +104,25 @@ class SpecFields(Settings):
         values = methods if per == "injection.method" else self.search[per].ends
         return top * (len(values) + idle)
 
-    def report_steps(self) -> tuple[int, ...]:
+    def report_steps(self, steps: int | None = None) -> tuple[int, ...]:
         """Steps at which the held-out loss is measured, in order.
 
         0, the powers of two, the stopping rule's grace and the last step; further ones evenly in between
         wherever a fifth of the budget would pass without a measurement. Evaluation costs about a third of
         training per token, so there are no more than that.
 
+        Parameters
+        ----------
+        steps : int, optional
+            Of the trial; those of the baseline where left out.
+
         Returns
         -------
         tuple of int
             From 0 to `steps`.
         """
-        steps = self.steps
-        marks = {0, self.grace_step, steps}
+        steps = self.steps if steps is None else steps
+        marks = {0, max(1, math.ceil(self.stopping.grace * steps)), steps}
         marks.update(2**power for power in range(steps.bit_length()) if 2**power <= steps)
         widest = max(1, math.ceil(steps / 5))
         ordered = sorted(marks)

@@ -17,10 +17,12 @@ _TOP = {
     "search": "What is varied: dotted paths in `trial`, each with a range. See [ranges](#ranges).",
     "objective": "What is minimised, and at what trials are made equal.",
     "sampler": "What proposes the settings of the next trial.",
-    "budget": "When the search ends: at the first limit that is used up. Control and baseline count; "
-    "replicates of finalists come on top.",
+    "budget": "When the search ends: at the first limit that is used up. Controls and the baseline count; "
+    "runs under fresh seeds come on top.",
     "stopping": "Which trials are stopped early, and when.",
-    "finalists": "Which trials run again under further seeds, so that differences get intervals.",
+    "control": "The original trained on: at how many learning rates, and whether also with the winner's "
+    "FLOPs.",
+    "finalists": "Which trials run again under fresh seeds, so that differences get intervals.",
     "resources": "What one trial gets, and how many trials run at once.",
     "retries": "How often a trial that ended without a result runs again, from its last checkpoint.",
     "storage": "Where the study and the files of the sweep are kept.",
@@ -50,6 +52,8 @@ _DATA = {
     "max_tokens": "Training tokens after which no more text is read.",
     "sequence_length": "Tokens of one training sequence: what the model sees at once.",
     "eval_tokens": "Held-out tokens of every measurement, the same ones each time.",
+    "test_tokens": "Tokens of the test text that each run under a fresh seed is measured on after its last "
+    "step. Nothing is chosen by them; every claim of the answer rests on them.",
 }
 
 _INJECTION = {
@@ -114,7 +118,7 @@ _REST = {
     "sampler.name": "`tpe`: Optuna's tree-structured Parzen estimator; `random`: independent draws, and "
     "over a finite space each configuration once.",
     "sampler.seed": "Seed of the sampler.",
-    "budget.trials": "Trials in all, control and baseline included.",
+    "budget.trials": "Trials in all, the baseline and the controls at all their rates included.",
     "budget.tokens": "Training tokens of all trials together.",
     "budget.flops": "Training FLOPs of all trials together.",
     "budget.gpu_hours": "Hours of training steps, times the GPUs that a trial has.",
@@ -125,8 +129,15 @@ _REST = {
     "stopping.grace": "Share of the steps before which no trial is stopped.",
     "stopping.keep": "Share of the trials that passes each rung, to the nearest 1/n; `median` keeps half.",
     "finalists.top": "How many of the best trials run again; with `per`, so many of each value.",
-    "finalists.seeds": "Seeds of each finalist, of the control and of the baseline in all; the first run "
-    "counts.",
+    "control.rates": "Learning rates at which the original is trained on: the baseline's, then those of a "
+    "line search within the searched range, at most a quarter of `budget.trials` in all. 1 where the rate "
+    "is not searched, or where the search tries the original itself (method `none`).",
+    "control.matched": "Whether the original, at its best rate, also trains with the FLOPs of the winner, to "
+    "the end of its own schedule, under the same fresh seeds.",
+    "finalists.seeds": "Fresh seeds of each finalist, of the best control and of the baseline. The seed of "
+    "the search, which chose them, is none.",
+    "finalists.margin": "Nats per token within which losses count as equally good; null: from the noise of "
+    "the fresh runs.",
     "finalists.per": "A searched path with choices, such as `injection.method`: each of its values has "
     "finalists of its own.",
     "resources.cpus": "CPU cores of one trial.",

@@ -30,6 +30,7 @@ _ALIASES = {
 # How a section is switched off whose settings have defaults that do something.
 _OFF = {
     "stopping": "{rule: none}",
+    "control": "{rates: 1, matched: false}",
     "finalists": "{top: 1, seeds: 1}",
     "retries": "{lost: 0, hung: 0, error: 0}",
 }
@@ -41,6 +42,7 @@ _MAIN = {
     "sampler": "name",
     "objective": "metric",
     "budget": "trials",
+    "control": "rates",
     "finalists": "top",
     "tracking": "uri",
     "storage": "artifacts",

@@ -22,13 +22,13 @@ from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_na
 from sweeps.spec.fields import SpecFields
 from sweeps.spec.ineffective import unread_faults
 from sweeps.spec.ranges import Range, read_range
-from sweeps.spec.renamed import todays_spec
+from sweeps.spec.renamed import is_before_fresh_seeds, todays_spec
 from sweeps.spec.written import Source
 from sweeps.wording import Fault
 from tli.argument_types import Kind, require_types
 from tli.places import expanded
 
-COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "finalists")
+COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "control", "finalists")
 
 
 class Spec(SpecFields):
@@ -44,8 +44,9 @@ class Spec(SpecFields):
         The baseline, complete: ``injection``, ``recipe`` and ``seed``.
     search : dict of str to Range
         Ranges by dotted path in ``trial``.
-    objective, sampler, budget, stopping, finalists : settings
-        What is minimised, what proposes trials, and what ends the search, a trial, and the answer.
+    objective, sampler, budget, stopping, control, finalists : settings
+        What is minimised, what proposes trials, what ends the search and a trial, what the answer is
+        compared with, and what it rests on.
     resources, retries, storage, tracking : settings
         What a trial gets, how often it is tried again, and where results are kept; tracking may be None.
 
@@ -60,6 +61,7 @@ class Spec(SpecFields):
     """
 
     _source: Source | None = PrivateAttr(None)
+    _before_fresh_seeds: bool = PrivateAttr(default=False)
 
     def __init__(self, **settings: Any) -> None:
         made = type(self).from_json(settings, name="Spec")
@@ -79,6 +81,11 @@ class Spec(SpecFields):
             ``file:line:column path`` as far as it is known.
         """
         return self._source.where(path) if self._source else path
+
+    @property
+    def before_fresh_seeds(self) -> bool:
+        """Whether it was kept by a version whose claims rested on the search's own seed and text."""
+        return self._before_fresh_seeds
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Spec) and self.__dict__ == other.__dict__  # not where it was written
@@ -148,7 +155,9 @@ class Spec(SpecFields):
             With all problems.
         """
         require_types(plain=(plain, Kind("a mapping of settings", types=(Mapping,))))
-        return cls.checked(Source(name, todays_spec(plain)))
+        spec = cls.checked(Source(name, todays_spec(plain)))
+        spec._before_fresh_seeds = is_before_fresh_seeds(plain)
+        return spec
 
     def identity(self) -> dict[str, Any]:
         """All that makes results comparable, and nothing of what they are run on.
@@ -236,7 +245,7 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
     yield from checks.untrained_faults(spec.trial, spec.search)
     yield from checks.data_faults(spec.data, spec.trial)
-    yield from checks.amount_faults(spec.budget, spec.finalists, written)
+    yield from checks.amount_faults(spec.budget, spec.finalists, written, spec.control_rates)
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
     yield from checks.per_faults(spec.finalists.per, spec.search)
     yield from checks.stopping_faults(spec.stopping)

@@ -1,4 +1,4 @@
-"""Settings under the names of earlier versions, which kept specs and studies hold: read as those of today.
+"""Settings as earlier versions kept them in specs and studies, read as those of today.
 
 What a study holds is not rewritten: the digests by which files belong to a trial are of the first names.
 """
@@ -11,6 +11,7 @@ from typing import Any
 from tli.planning.injection import RENAMED, with_new_names
 
 _FIRST = {new: old for old, new in RENAMED.items()}
+_KEPT = {"trial", "search", "objective", "sampler", "budget", "stopping", "finalists", "storage", "tracking"}
 
 
 def todays_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -39,9 +40,22 @@ def todays_paths(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return {todays_path(path): value for path, value in values.items()}
 
 
+def is_before_fresh_seeds(plain: Any) -> bool:
+    """Whether a spec was kept by a version that had no `control`, and counted a finalist's first seed too.
+
+    What a version keeps has every section; what a program writes by hand usually leaves most of them out.
+    """
+    return isinstance(plain, Mapping) and "control" not in plain and plain.keys() >= _KEPT
+
+
 def todays_spec(plain: Any) -> dict[str, Any]:
     """A kept spec under today's names; of what is no spec, whatever of it is a mapping."""
     spec = dict(plain) if isinstance(plain, Mapping) else {}
+    if is_before_fresh_seeds(plain):
+        spec["control"] = {"rates": 1, "matched": False}
+        finalists = spec["finalists"]
+        if isinstance(finalists, Mapping) and isinstance(seeds := finalists.get("seeds"), int):
+            spec["finalists"] = {**finalists, "seeds": max(1, seeds - 1)}
     if isinstance(trial := spec.get("trial"), Mapping):
         spec["trial"] = todays_settings(trial)
     if isinstance(search := spec.get("search"), Mapping):

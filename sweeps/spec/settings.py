@@ -106,6 +106,7 @@ class DataSettings(Settings):
     )
     sequence_length: int = setting("a whole number of at least 2", 128, ge=2)
     eval_tokens: int = setting("a whole number of at least one sequence", 16_384, ge=1)
+    test_tokens: int = setting("a whole number of at least one sequence", 65_536, ge=1)
 
     def to_tli(self) -> settings.DataSettings:
         """As `tli` takes it."""
@@ -202,8 +203,8 @@ class SamplerSettings(Settings):
 
 
 class BudgetSettings(Settings):
-    """When the search ends: at what is used up first. The control and the baseline count; replicates of
-    finalists do not.
+    """When the search ends: at what is used up first. Controls and the baseline count; runs under fresh
+    seeds do not.
 
     The limits beside `trials` are hard: searched trials that run are stopped, too, at their next measurement;
     what they train until then is what a limit may be passed by. FLOPs and hours are those of training steps,
@@ -211,7 +212,7 @@ class BudgetSettings(Settings):
     """
 
     trials: int = setting(
-        "a whole number of at least 2 (the control and the baseline come first)", example=24, ge=2
+        "a whole number of at least 2 (a control and the baseline come first)", example=24, ge=2
     )
     tokens: int | None = setting("a whole number of at least 1, or null for no limit", None, ge=1)
     flops: float | None = setting("a finite number above 0, or null for no limit", None, gt=0)
@@ -236,13 +237,23 @@ class StoppingSettings(Settings):
     keep: float = setting("a share of the trials between 0 and 1", 0.33, gt=0, lt=1)
 
 
+class ControlSettings(Settings):
+    """The original trained on: at how many learning rates, and whether also with the winner's FLOPs."""
+
+    rates: int = setting("a whole number of at least 1 (learning rates)", 5, ge=1)
+    matched: bool = setting("true or false", default=True)
+
+
 class FinalistSettings(Settings):
-    """How many of the best (of all, or `per` value of a setting) are run again, and under how many seeds in
-    all; the first run counts.
+    """How many of the best (of all, or `per` value of a setting) are run again, and under how many fresh
+    seeds; the seed of the search is none.
     """
 
     top: int = setting("a whole number of at least 1", 3, ge=1)
-    seeds: int = setting("a whole number of at least 1", 3, ge=1)
+    seeds: int = setting("a whole number of at least 1 (fresh ones)", 3, ge=1)
+    margin: float | None = setting(
+        "a finite number of at least 0 (nats per token), or null for the data's noise", None, ge=0
+    )
     per: str | None = setting("a searched path with choices, each to have its own, or null", None)
 
 

@@ -157,7 +157,12 @@ def input_conflicts(name: str, known: Mapping[str, str], now: Mapping[str, str])
 
 
 def spec_conflicts(stored: Spec, spec: Spec) -> list[Problem]:
-    """Why a study that was run with one spec cannot go on with another."""
+    """Why a study that was run with one spec, or under earlier rules, cannot go on with another."""
+    if stored.before_fresh_seeds:
+        got = "made by an earlier version, whose replicates were measured on the text of the search"
+        expected = "a study whose runs under fresh seeds have a loss on the test text"
+        remedy = f"name: {spec.name}-2; the commands that only read go on with {spec.name!r} as it is"
+        return [Problem(f"study {spec.name!r}", got, expected, remedy)]
     if stored.hash == spec.hash:
         return []
     return [
