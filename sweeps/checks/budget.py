@@ -1,8 +1,8 @@
 """The budget before a run: limits beside the number of trials, and how many trials each is enough for.
 
-Spent is what the control, the baseline and the searched trials trained, by the ledger, and the time in which
-a driver searched. Work that was lost and done again counts once; measuring counts as time alone. Replicates
-of finalists come on top, as they do in trials.
+Spent is what the controls, the baseline and the searched trials trained, by the ledger, and the time in which
+a driver searched. Work that was lost and done again counts once; measuring counts as time alone. Runs under
+fresh seeds come on top, as they do in trials.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def spent_in_words(spent: Mapping[str, float], limits: Mapping[str, float]) -> s
 
 @dataclass(frozen=True)
 class Reach:
-    """How far one setting of a budget takes the search: trials, the control and the baseline included.
+    """How far one setting of a budget takes the search: trials, the controls and the baseline included.
 
     `least` were none stopped and all as deep as the deepest, `expected` if the stopping rule keeps its share
     and all depths are tried alike; None where the speed is not known.
@@ -57,29 +57,37 @@ class Reach:
 
 
 def reaches(
-    budget: BudgetSettings, first: Mapping[str, float], worst: Mapping[str, float], mean: Mapping[str, float]
+    budget: BudgetSettings,
+    first: Mapping[str, float],
+    worst: Mapping[str, float],
+    mean: Mapping[str, float],
+    *,
+    fixed: int = 2,
 ) -> tuple[Reach, ...]:
     """How far each setting of a budget takes the search.
 
     Args:
         budget: of the spec.
-        first: what the control and the baseline spend, by limit; those that are not known are left out.
+        first: what the controls and the baseline spend, by limit; those that are not known are left out.
         worst: what a whole trial of the deepest spends.
         mean: what a searched trial spends on average.
+        fixed: how many trials are controls or the baseline.
     """
 
     def paid(name: str, most: float, each: Mapping[str, float]) -> float | None:
-        return 2 + max(0.0, most - first[name]) / each[name] if each.get(name) else None
+        return fixed + max(0.0, most - first[name]) / each[name] if each.get(name) else None
 
     limits = budget.limits.items()
     trials = Reach("trials", budget.trials, budget.trials, budget.trials)
     return trials, *(Reach(n, most, paid(n, most, worst), paid(n, most, mean)) for n, most in limits)
 
 
-def enough_for(reached: Sequence[Reach]) -> tuple[float, float]:
-    """Searched trials that a budget is enough for, at least and expected, whatever is used up first."""
+def enough_for(reached: Sequence[Reach], *, fixed: int = 2) -> tuple[float, float]:
+    """Searched trials that a budget is enough for, at least and expected, whatever is used up first; beside
+    so many that are controls or the baseline.
+    """
     least = min(each.least for each in reached if each.least is not None)
-    return least - 2, min(each.expected for each in reached if each.expected is not None) - 2
+    return least - fixed, min(each.expected for each in reached if each.expected is not None) - fixed
 
 
 def preview(reached: Sequence[Reach]) -> Iterator[tuple[str, str, str]]:

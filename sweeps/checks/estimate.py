@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -33,9 +33,10 @@ class Estimate:
         name: of the sweep.
         base: the base model as the user wrote it.
         shapes: every depth in play, the control first.
-        trials: of the budget, the control and the baseline included.
+        trials: of the budget, the controls and the baseline included.
+        controls: of these, the original trained on, each at a learning rate of its own.
         reaches: how far each setting of the budget takes the search.
-        replicates: most runs that come on top.
+        replicates: most runs that come on top, under fresh seeds.
         steps: optimizer steps of one whole trial.
         trial_tokens: training tokens of one whole trial.
         eval_tokens: held-out tokens that one whole trial is measured on, over all its measurements.
@@ -50,6 +51,7 @@ class Estimate:
     base: str
     shapes: tuple[Shape, ...]
     trials: int
+    controls: int
     reaches: tuple[Reach, ...]
     replicates: int
     steps: int
@@ -88,7 +90,7 @@ def estimate(
         base: its base model; only headers and configuration are read.
         flops_per_second: speed of one trial on its cpus and gpus, as measured in a few steps.
         parallel: trials at once; None takes what the spec allows and this machine has.
-        heldout: tokens of held-out text that are there, where that is known.
+        heldout: tokens of held-out text that are there, where that is known; of test text there are as many.
     """
     shapes = tuple(shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec)))
     at_once = parallel or slots(spec, [this_machine()])
@@ -97,15 +99,21 @@ def estimate(
     trial_tokens = spec.steps * recipe.batch_tokens
     trained = _work_of(shapes, [shape.cost.flops_per_token * trial_tokens for shape in shapes])
     worked = _work_of(shapes, [_work(spec, base, shape, trial_tokens, measured) for shape in shapes])
+    tested = measured + _whole_windows(spec, spec.data.test_tokens, heldout)
+    fresh = _work_of(shapes, [_work(spec, base, shape, trial_tokens, tested) for shape in shapes])
     reached, most = _reaches(spec, trained, worked, flops_per_second, at_once)
-    least, likely = enough_for(reached)
-    seeds, share = spec.finalists.seeds, expected_share(spec)
+    fixed, seeds, share = 1 + spec.control_rates, spec.finalists.seeds, expected_share(spec)
+    least, likely = enough_for(reached, fixed=fixed)
 
-    def total(one: float, searched: float, of_tokens: float) -> Total:
-        """Of so many whole searched trials, and of replicates as expensive."""
-        whole = 2 + spec.replicates + of_tokens
-        flops = worked.first * seeds + one * (spec.most_finalists * (seeds - 1) + searched)
+    def total(of: Callable[[Sequence[float]], float], searched: float, of_tokens: float) -> Total:
+        """Of so many whole searched trials, and of finalists that cost what `of` makes of all sizes."""
+        # The matched control has the winner's FLOPs, and so many more tokens.
+        ratio = of(worked.each) / worked.control if spec.control.matched else 0.0
+        again = spec.most_finalists + (ratio > 1)
+        flops = worked.first(spec.control_rates) + of(worked.each) * searched
+        flops += seeds * (fresh.first(1) + of(fresh.each) * again)
         hours = flops / flops_per_second / at_once / 3600 if flops_per_second else None
+        whole = fixed + of_tokens + seeds * (2 + spec.most_finalists + ratio * (ratio > 1))
         return Total(round(whole * trial_tokens), flops, hours)
 
     return Estimate(
@@ -113,14 +121,15 @@ def estimate(
         base=base.name,
         shapes=shapes,
         trials=spec.budget.trials,
+        controls=spec.control_rates,
         reaches=reached,
         replicates=spec.replicates,
         steps=spec.steps,
         trial_tokens=trial_tokens,
         eval_tokens=measured,
         rule=spec.stopping.rule,
-        at_most=total(max(worked.each), least, most),
-        expected=total(fmean(worked.each), likely * share, likely * share),
+        at_most=total(max, least, most),
+        expected=total(fmean, likely * share, likely * share),
         parallel=at_once,
         flops_per_second=flops_per_second,
     )
@@ -128,16 +137,21 @@ def estimate(
 
 @dataclass(frozen=True)
 class _Work:
-    """FLOPs of the control and the baseline together, and of a whole trial of each searched size."""
+    """FLOPs of a whole trial: of a control, of the baseline, and of each searched size."""
 
-    first: float
+    control: float
+    baseline: float
     each: tuple[float, ...]
+
+    def first(self, controls: int) -> float:
+        """Of so many controls and the baseline together."""
+        return controls * self.control + self.baseline
 
 
 def _work_of(shapes: Sequence[Shape], flops: Sequence[float]) -> _Work:
     control, *each = flops  # the control is the first shape
     baseline = next((one for one, shape in zip(flops, shapes, strict=True) if shape.baseline), control)
-    return _Work(control + baseline, tuple(each) or (control,))
+    return _Work(control, baseline, tuple(each) or (control,))
 
 
 def _reaches(
@@ -161,12 +175,14 @@ def _reaches(
             known["wall"] = working / flops_per_second / at_once
         return known
 
-    first = spends(2, trained.first, worked.first)
+    controls = spec.control_rates
+    first = spends(1 + controls, trained.first(controls), worked.first(controls))
     mean = spends(share, share * fmean(trained.each), share * fmean(worked.each))
     deepest = spends(1, max(trained.each), max(worked.each))
     shallowest = spends(1, min(trained.each), min(worked.each))
-    most, _ = enough_for(reaches(spec.budget, first, shallowest, mean))
-    return reaches(spec.budget, first, deepest, mean), most
+    fixed = 1 + controls
+    most, _ = enough_for(reaches(spec.budget, first, shallowest, mean, fixed=fixed), fixed=fixed)
+    return reaches(spec.budget, first, deepest, mean, fixed=fixed), most
 
 
 def expected_share(spec: Spec) -> float:
@@ -196,11 +212,16 @@ def measured_tokens(spec: Spec, heldout: int | None = None) -> int:
         spec: a checked spec.
         heldout: tokens of held-out text that are there; None where that is not known.
     """
+    return len(spec.report_steps()) * _whole_windows(spec, spec.data.eval_tokens, heldout)
+
+
+def _whole_windows(spec: Spec, tokens: int, there: int | None) -> int:
+    """So many tokens in whole sequences, of those that are there."""
     length = spec.data.sequence_length
-    windows = spec.data.eval_tokens // length
-    if heldout is not None:
-        windows = min(windows, max(heldout - 1, 0) // length)
-    return len(spec.report_steps()) * windows * length
+    windows = tokens // length
+    if there is not None:
+        windows = min(windows, max(there - 1, 0) // length)
+    return windows * length
 
 
 def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:
@@ -214,8 +235,10 @@ def _lines(it: Estimate) -> Iterator[str]:
     batch = it.trial_tokens // it.steps
     yield (
         f"{it.name}: {it.trials} trials of {it.trial_tokens:,} tokens ({it.steps:,} steps of {batch:,}), "
-        f"and at most {it.replicates} runs under further seeds"
+        f"and at most {it.replicates} runs under fresh seeds"
     )
+    if it.controls > 1:
+        yield f"{it.controls} of the trials are the original trained on, each at another learning rate"
     own = it.shapes[0].cost
     yield f"base: {it.base}, {own.depth} layers, {short(own.parameters)} parameters"
     yield ""

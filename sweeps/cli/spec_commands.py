@@ -101,7 +101,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     from sweeps.driver.service import run
     from sweeps.report.live import Display
     from sweeps.report.summary import summary_text
-    from sweeps.results.finalists import replicates_due
+    from sweeps.results.finalists import runs_due
     from sweeps.results.sweep import places
     from sweeps.wording import masked
 
@@ -111,7 +111,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
 
     def due(records: Sequence[TrialRecord]) -> int:
         chosen = spec.finalists
-        return len(replicates_due(records, chosen.top, chosen.seeds, chosen.per))
+        return runs_due(records, chosen.top, chosen.seeds, chosen.per, matched=spec.control.matched)
 
     where = options.address or "this machine"
     step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")

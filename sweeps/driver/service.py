@@ -25,7 +25,6 @@ from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
 from sweeps.wording import formatted
 from sweeps.worker.trial import for_workers
 
-_COMPARED_WITH = (Role.CONTROL, Role.BASELINE)  # whose models are kept as the finalists' are
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
 
@@ -244,7 +243,7 @@ class _Tidying:
         original = control_of(known)
         best = finalists(known, self._wanted.top, self._wanted.per, depth=self._depth)
         self._best = best + ([original] if original else [])
-        kept = {r.number for r in self._best} | {r.number for r in known if r.role in _COMPARED_WITH}
+        kept = {r.number for r in self._best} | {r.number for r in known if r.role is Role.BASELINE}
         for record in ended:
             self._folders.drop_checkpoints(record.number)
         for record in known:

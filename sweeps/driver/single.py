@@ -12,6 +12,7 @@ from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.results.finding import NoSweepError, found
 from sweeps.spec import Spec
+from sweeps.spec.values import steps_of
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 
 
@@ -76,4 +77,5 @@ def assignment_of(spec: Spec, number: int, where: str | None = None) -> Assignme
     if not settings:
         got = f"{number}, which waits for the rest of its settings"
         raise SpecError(Problem("N", got, "a trial that was started", f"`sweeps resume {spec.name}` first"))
-    return Assignment(spec.name, number, 1, role, settings, spec.steps, spec.report_steps())
+    steps = steps_of(settings)
+    return Assignment(spec.name, number, 1, role, settings, steps, spec.report_steps(steps))

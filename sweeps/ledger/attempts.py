@@ -21,7 +21,9 @@ from sweeps.ledger.store.trials import (
     ROLE,
     STEPS,
     STOPPED,
+    TEST_LOSSES,
     TOTALS,
+    VALUE,
 )
 from sweeps.records import Point, Role, State
 from sweeps.spec import Spec
@@ -96,11 +98,14 @@ class Attempts:
         """End a trial. COMPLETE and PRUNED take the last reported loss as its value; one that was stopped has
         its reason already. Telling it again is harmless.
 
+        A hidden one that is COMPLETE bears its value as an attribute and is PRUNED to Optuna, whose best
+        trial and importances then speak of the search alone.
+
         Raises:
             StaleAttemptError: a later attempt runs this trial, or it has ended in another way.
         """
         trial = self._mirror.trial(number)
-        if trial.state.is_finished() and trial.state.name == state.value:
+        if trial.state.is_finished() and self._mirror.record(number).state is state:
             return
         trial = self._current(number, attempt)
         if reason is None and state is State.PRUNED and STOPPED in trial.user_attrs:
@@ -115,10 +120,14 @@ class Attempts:
                     self._mirror.set_attribute(REASON, reason)
                 if totals is not None:
                     self._note_totals(trial, totals)
-                self._mirror.end(TrialState[state.value], value)
+                if HIDDEN in trial.user_attrs and state is State.COMPLETE and value is not None:
+                    self._mirror.set_attribute(VALUE, value)
+                    self._mirror.end(TrialState.PRUNED)
+                else:
+                    self._mirror.end(TrialState[state.value], value)
         except StaleAttemptError:
             # The store did it, was restarted before it could say so, and was asked again.
-            if self._mirror.trial(number).state.name != state.value:
+            if self._mirror.record(number).state is not state:
                 raise
 
     # -- inside ----------------------------------------------------------------------------------------
@@ -129,7 +138,9 @@ class Attempts:
             if point.step not in self._mirror.trial(number).intermediate_values:
                 self._mirror.set_loss(point.step, point.eval_loss)
         role = Role(trial.user_attrs[ROLE])
-        if points and self.spec.budget.limits and role is not Role.REPLICATE:
+        if points and points[-1].test_losses:
+            self._mirror.set_attribute(TEST_LOSSES, list(points[-1].test_losses))
+        if points and self.spec.budget.limits and not role.fresh:
             self._note_totals(trial, points[-1].totals)
         if self._rule.spent is not None and points:
             self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})

@@ -45,6 +45,7 @@ from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced
 from sweeps.spec.renamed import first_settings
+from sweeps.spec.values import steps_of
 
 
 class Ledger(Attempts):
@@ -162,7 +163,7 @@ class Ledger(Attempts):
 
     @property
     def asked(self) -> int:
-        """Trials that count against the budget: all but replicates, and what cannot be run."""
+        """Trials that count against the budget: all but runs under fresh seeds, and what cannot be run."""
         return self._mirror.asked
 
     def refresh(self) -> None:
@@ -190,7 +191,7 @@ class Ledger(Attempts):
     ) -> Assignment:
         """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
         attributes: dict[str, Any] = {ROLE: role.value}
-        if role in (Role.CONTROL, Role.REPLICATE):
+        if role is Role.CONTROL or role.fresh:
             attributes[HIDDEN] = True
         if replicate_of is not None:
             attributes[REPLICATE_OF] = replicate_of
@@ -260,7 +261,7 @@ class Ledger(Attempts):
     def _create(
         self, settings: Mapping[str, Any], params: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> Assignment:
-        attributes = attributes_of(settings, self.spec.steps, attributes)
+        attributes = attributes_of(settings, steps_of(settings), attributes)
         request = attributes[REQUEST]
         try:
             with self._lease.creating(request) if self._lease else nullcontext():

@@ -31,7 +31,6 @@ from sweeps.spec.settings import (
 )
 from tli.planning.injection import Injection
 
-
 LEARNING_RATE = "recipe.learning_rate"
 
 

@@ -16,6 +16,7 @@ from sweeps.spec.faults import Catalogue, nearest_setting, schema_fault, setting
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import TrialSettings
 from sweeps.wording import Fault, formatted, nearest
+from tli.training.recipe import Recipe
 
 _TRIAL = catalogue_of(TrialSettings)
 
@@ -41,6 +42,11 @@ def settings_for(trial: TrialSettings, params: Mapping[str, Any]) -> TrialSettin
     except ValidationError as error:
         faults = [schema_fault(each, _TRIAL) for each in error.errors()]
         raise SpecError(*[Problem(f"params {f.path}", f.got, f.expected, f.remedy) for f in faults]) from None
+
+
+def steps_of(settings: Mapping[str, Any]) -> int:
+    """Optimizer steps of a trial with these settings, the whole `trial:` section as plain values."""
+    return Recipe(**settings["recipe"]).steps
 
 
 def value_faults(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from mlflow.entities import Metric
 
@@ -70,6 +71,8 @@ def _metrics(event: Event) -> Iterator[Metric]:
             yield Metric(key, float(point[key]), when, step)
         if point["seconds"] > 0:
             yield Metric("tokens_per_second", point["tokens"] / point["seconds"], when, step)
+        if losses := point.get("test_losses"):
+            yield Metric("test_loss", fmean(losses), when, step)
     for step, loss, when in event["train"]:
         yield Metric("train_loss", float(loss), milliseconds(when), step)
 

@@ -16,7 +16,7 @@ from sweeps.checks import stores
 from sweeps.curve import CURVE, measurements
 from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.ownership import claimed, refuse_others
-from sweeps.records import Point, Role, State, TrialRecord
+from sweeps.records import Point, State, TrialRecord
 from sweeps.results.kept import unasked_tracking
 from sweeps.results.sweep import Sweep
 from sweeps.results.verdict import Verdict
@@ -192,7 +192,7 @@ def _ranking(ended: Verdict, records: Sequence[TrialRecord]) -> list[int]:
     rest = [
         r
         for r in records
-        if r.state is State.COMPLETE and r.role not in (Role.REPLICATE, Role.OTHER) and r.number not in first
+        if r.state is State.COMPLETE and r.ours and not r.role.fresh and r.number not in first
     ]
     return first + [r.number for r in sorted(rest, key=lambda r: r.value or float("inf"))]
 

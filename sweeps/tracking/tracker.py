@@ -236,7 +236,7 @@ _NAMED = {
 def run_name(number: int, params: Mapping[str, str], role: str) -> str:
     """How a run is called: `0007 k=4 identity lr=1.2e-03`, `0000 control lr=1.0e-03`."""
     method = params.get("injection.method", "tli")
-    if role == Role.CONTROL:
+    if role in (Role.CONTROL, Role.MATCHED):
         parts = [role]
     elif method == "none":
         parts = [method]

@@ -6,6 +6,7 @@ trials is the slot: the base's weights, the token files, and what models grown a
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.errors import PreemptedError
 from sweeps.folders import Folders
-from sweeps.records import Assignment, Point, Role
+from sweeps.records import Assignment, Point
 from sweeps.spec import Spec
 from tli.data.corpus import matching_files
 from tli.data.dataset import at_home
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 15.0  # between training states; written behind the training's back
 WRITING = "writing"  # a kind of work beside those of `tli.training.loop`: a state or a model
+TESTING = "testing"  # another one: the loss on one block of the test text
+TEST_BLOCKS = 16  # equal parts of the test text, between which its loss varies
 
 OnWork = Callable[[str], None]
 
@@ -60,6 +63,16 @@ class WorkerContext:
             sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens
         )
         self.initial_losses: dict[tuple[Hashable, int], float] = {}  # by plan and seed, which make a model
+
+    @cached_property
+    def test_blocks(self) -> tuple[Any, ...]:
+        """Windows of the test text in order, in blocks that differ by one window at the most."""
+        windows = self.tokens.test_windows(
+            sequence_length=self.data.sequence_length, test_tokens=self.data.test_tokens
+        )
+        count = min(TEST_BLOCKS, len(windows))
+        ends = [len(windows) * block // count for block in range(count + 1)]
+        return tuple(windows[start:end] for start, end in itertools.pairwise(ends))
 
     @cached_property
     def block_influence(self) -> tuple[float, ...]:
@@ -112,14 +125,15 @@ def run_trial(
     """Train one trial, going on from its last good checkpoint, and yield points as they are measured.
 
     Points that an earlier attempt measured before that checkpoint are yielded again, first. The last point
-    comes after the trained model is on disk.
+    comes after the trained model is on disk; of a run under a fresh seed, of which none is kept, it has the
+    losses on the test text.
 
     Args:
         slot: what stays in this process.
         assignment: what to train.
         folders: of the sweep.
-        on_work: called before each piece of work with its kind: those of the loop, and WRITING. When it
-            raises PreemptedError, the state is written first.
+        on_work: called before each piece of work with its kind: those of the loop, WRITING and TESTING. When
+            it raises PreemptedError in the loop, the state is written first.
     """
     from tli.growth.cost import cost
     from tli.growth.in_memory import grow, injected_parameters
@@ -177,15 +191,28 @@ def run_trial(
                 time=time.time(),
                 measuring=progress.measuring,
             )
+            if point.step == assignment.steps and assignment.role.fresh:
+                point = replace(point, test_losses=_test_losses(context, training, on_work))
             append_curve(curve, point, owner)
             if point.step == 0:
                 context.initial_losses[grown] = point.eval_loss
             if point.step == assignment.steps:
                 on_work(WRITING)
                 saving.saver.wait()
-                if assignment.role is not Role.REPLICATE:
+                if not assignment.role.fresh:
                     _keep(context, assignment, folders, training, plan)
             yield (point,)
+
+
+def _test_losses(context: WorkerContext, training: Training, on_work: OnWork) -> tuple[float, ...]:
+    """Mean losses on the blocks of the test text, nats per token; the mean of these is the test loss."""
+    from tli.training.evaluate import evaluate
+
+    losses = []
+    for block in context.test_blocks:
+        on_work(TESTING)
+        losses.append(evaluate(training.model, block, at_once=training.evaluated_at_once).loss)
+    return tuple(losses)
 
 
 class _Saving:

@@ -183,9 +183,16 @@ class Training:
             return self.initial_loss, 0.0
         on_work(EVALUATION)
         started = time.perf_counter()
-        # No more than a training pass holds: a micro batch made smaller for want of memory helps here, too.
-        loss = evaluate(self.model, self.heldout, at_once=min(TOKENS_AT_ONCE, self._micro_batch)).loss
+        loss = evaluate(self.model, self.heldout, at_once=self.evaluated_at_once).loss
         return loss, time.perf_counter() - started
+
+    @property
+    def evaluated_at_once(self) -> int:
+        """Most tokens that go through the model together when it is measured.
+
+        No more than a training pass holds: a micro batch made smaller for want of memory helps here, too.
+        """
+        return min(TOKENS_AT_ONCE, self._micro_batch)
 
     @property
     def _micro_batch(self) -> int:

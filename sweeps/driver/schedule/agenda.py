@@ -1,4 +1,4 @@
-"""The order of work, in process and on Ray: control, baseline, search, replicates of the finalists.
+"""The order of work, in process and on Ray: control, baseline, search, runs under fresh seeds.
 
 Both runners (in process and on Ray) do nothing but carry out what the agenda hands them and tell it what
 came of it. Every decision is in the ledger before it acts, so that a restart goes on from there.
@@ -13,13 +13,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from sweeps.driver.schedule.line_search import LineSearch
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
-from sweeps.results.finalists import replicates_due
+from sweeps.results.finalists import matched_due, replicates_due
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
 
@@ -71,6 +72,7 @@ class Agenda:
         self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
         self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self._spending = Spending(ledger)
+        self._control_rates = LineSearch(ledger.spec)
         self.phase = "search"
         self.finished = False
         self.broken: str | None = None
@@ -85,7 +87,14 @@ class Agenda:
             if self._to_ask:
                 self.ledger.prepare()  # there is time now
             return Idle.WAIT
-        assignment = self._left_over() or self._first_ones() or self._searched() or self._replicate()
+        assignment = (
+            self._left_over()
+            or self._first_ones()
+            or self._control_rate()
+            or self._searched()
+            or self._replicate()
+            or self._matched()
+        )
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
             self.finished = not any(r.state is State.RUNNING for r in self.ledger.unfinished())
@@ -203,6 +212,13 @@ class Agenda:
         self._begun = True
         return None
 
+    def _control_rate(self) -> Assignment | None:
+        """The control at another rate, once all before have ended; meanwhile the search goes on."""
+        if self._spending.used_up or self._control_rates.over:
+            return None
+        settings = self._control_rates.next(self.records())
+        return None if settings is None else self.ledger.start(Role.CONTROL, settings)
+
     @property
     def ended_by(self) -> str:
         """What ended the search: the name of a setting of the budget, or `search` when all was tried."""
@@ -218,13 +234,15 @@ class Agenda:
 
     @property
     def _to_ask(self) -> bool:
-        """Whether the budget has room for another trial of the sampler's choice."""
-        return not self._spending.used_up and self.ledger.asked < self.spec.budget.trials
+        """Whether the budget has room for another trial of the sampler's choice beside the controls."""
+        if self._spending.used_up or self.ledger.asked >= self.spec.budget.trials:
+            return False
+        controls = 0 if self._control_rates.over else self._control_rates.left(self.records())
+        return self.ledger.asked + controls < self.spec.budget.trials
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        over = (State.WAITING,) if self._spending.used_up else ()  # what is enqueued waits for more of it
-        if any(r.role is not Role.REPLICATE and r.state not in over for r in self.ledger.unfinished()):
+        if any(not r.role.fresh for r in self._open()):
             return None
         records = self.records()
         self.phase = "finalists"
@@ -238,6 +256,21 @@ class Agenda:
                 replicate_of=number,
             )
         return None
+
+    def _matched(self) -> Assignment | None:
+        """The control with the winner's FLOPs, once all replicates have ended: there is no winner before."""
+        if not self.spec.control.matched or any(r.role is not Role.MATCHED for r in self._open()):
+            return None
+        wanted, depth = self.spec.finalists, self.ledger.depth
+        due = matched_due(self.records(), wanted.top, wanted.seeds, wanted.per, depth=depth)
+        for number, settings in due:
+            return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
+        return None
+
+    def _open(self) -> list[TrialRecord]:
+        """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
+        over = (State.WAITING,) if self._spending.used_up else ()
+        return [record for record in self.ledger.unfinished() if record.state not in over]
 
     def _ended(self, number: int) -> None:
         record = self.ledger.record(number)

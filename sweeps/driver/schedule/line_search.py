@@ -70,10 +70,8 @@ def next_rate(tried: Sequence[tuple[float, float | None]], wanted: Range) -> flo
         return _next_choice(points, sorted(wanted.choice))
     low, high = (math.log(end) for end in wanted.ends)
     best = min(range(len(points)), key=lambda place: points[place][1])
-    if points[best][1] == math.inf:
-        place = points[0][0] - _FACTOR  # a loss that is not finite: the rates were too high
-    else:
-        place = _next_place(points, best, low, high)
+    failed = points[best][1] == math.inf  # all of them: the rates were too high
+    place = points[0][0] - _FACTOR if failed else _next_place(points, best, low, high)
     place = min(max(place, low), high)
     if any(abs(place - known) < _SAME for known, _ in points):
         return None
@@ -124,7 +122,7 @@ def _beyond(points: Sequence[Point], best: int, direction: int) -> float:
     three = points[-3:] if direction > 0 else points[:3]
     if len(three) == 3 and all(loss < math.inf for _, loss in three):
         vertex = _vertex(three, at)
-        if _SAME < (vertex - at) * direction:
+        if (vertex - at) * direction > _SAME:
             return at + direction * min(_FURTHEST, abs(vertex - at))
         if vertex != at:  # the minimum lies a little inside
             return vertex

@@ -60,7 +60,7 @@ class Spending:
 
     def count(self, running: Assignment, last: Point) -> None:
         """Take what a trial has spent up to its last report. What is lost and done again was spent before."""
-        if running.role is Role.REPLICATE:
+        if running.role.fresh:
             return
         if last.tokens > self._of.get(running.number, _NOTHING)["tokens"]:
             self._count(running.number, last.totals)
@@ -69,7 +69,7 @@ class Spending:
     def stops(self, running: Assignment, last: Point) -> bool:
         """Whether a trial that has reported is to stop because a limit is used up; written down then.
 
-        The control and the baseline never are: without them there is nothing to compare with.
+        Controls and the baseline never are: without them there is nothing to compare with.
 
         Raises:
             StaleAttemptError: a later attempt runs this trial, or it has ended.
@@ -120,7 +120,7 @@ def spent(ledger: LedgerView) -> dict[str, float]:
 
 def _of_search(ledger: LedgerView) -> Iterator[tuple[int, Mapping[str, float]]]:
     for record in ledger.trials():
-        if record.ours and record.role is not Role.REPLICATE:
+        if record.ours and not record.role.fresh:
             yield record.number, _totals(record)
 
 

@@ -35,6 +35,8 @@ RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
 REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
 RUNG = "completed_rung_"  # begins the names of system attributes in which stopping rules keep their rungs
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
+VALUE = "sweeps:value"  # the objective of a hidden one, which Optuna has as PRUNED: its best is the search's
+TEST_LOSSES = "sweeps:test_losses"  # by blocks of the test text, of runs under fresh seeds
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -114,6 +116,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_loss(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)  # infinite, too
+
+
 def _are_numbers(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_number, value.values()))
 
@@ -128,11 +134,13 @@ def _is_stop(value: Any) -> bool:
 _HUGE = 1e30  # above all FLOPs
 _NEEDED = {ROLE, SEED, STEPS, ATTEMPT, REQUEST}
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
-    ROLE: lambda value: value in (Role.CONTROL, Role.BASELINE, Role.SEARCH, Role.REPLICATE),
+    ROLE: lambda value: value in {role.value for role in Role} - {Role.OTHER.value},
     SETTINGS: lambda value: isinstance(value, dict) and bool(value),
     **dict.fromkeys((SEED, ATTEMPT, REPLICATE_OF, END, MICRO_BATCH), _is_whole),
     STEPS: lambda value: _is_whole(value) and value > 0,
     **dict.fromkeys((REASON, REQUEST), _is_text),
+    VALUE: _is_loss,
+    TEST_LOSSES: lambda value: isinstance(value, list) and all(map(_is_number, value)),
     TOTALS: _are_numbers,
     AMOUNTS: lambda value: _are_numbers(value) and all(step.isdecimal() for step in value),
     RETRIES: lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
@@ -161,7 +169,7 @@ def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment
         role=Role(attributes[ROLE]),
         settings=settings,
         steps=steps,
-        report_steps=spec.report_steps(),
+        report_steps=spec.report_steps(steps),
         micro_batch_tokens=attributes.get(MICRO_BATCH),
         study_uuid=study_uuid,
         owner=owner_of(study_uuid, number, attributes[REQUEST], first_settings(settings), steps),
@@ -174,14 +182,17 @@ def record_of(
 ) -> TrialRecord:
     """All that the ledger knows of a trial; one that was only enqueued has its spec's seed and steps.
 
-    Of one that was not run here, no attribute is read.
+    Of one that was not run here, no attribute is read. A hidden one that Optuna has as PRUNED is COMPLETE
+    where it bears its value.
     """
     ours = is_ours(trial, spec, study_uuid, known)
     state = State(trial.state.name)
     waiting = state is State.WAITING
     attributes = trial.user_attrs if ours else {}
     totals = attributes.get(TOTALS, {})
-    complete = state is State.COMPLETE
+    value = trial.value if state is State.COMPLETE else None
+    if state is State.PRUNED and HIDDEN in attributes and VALUE in attributes:
+        state, value = State.COMPLETE, attributes[VALUE]
     fixed = enqueued_values(trial)
     return TrialRecord(
         number=trial.number,
@@ -192,7 +203,7 @@ def record_of(
         seed=attributes.get(SEED, spec.trial.seed),
         steps=attributes.get(STEPS, spec.steps),
         losses=trial.intermediate_values,
-        value=trial.value if complete else None,
+        value=value,
         # One that was written right before a kill says nothing of the attempt after it.
         reason=attributes.get(REASON) if state in (State.FAIL, State.PRUNED) else None,
         replicate_of=attributes.get(REPLICATE_OF),
@@ -205,4 +216,5 @@ def record_of(
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         request=attributes.get(REQUEST),
+        test_losses=tuple(attributes.get(TEST_LOSSES, ())),
     )
