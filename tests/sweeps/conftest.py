@@ -21,7 +21,7 @@ from sweeps.tracking import NullTracker
 SPEC = """
 name: {name}
 base: {{model: {model}}}
-data: {{source: {text}, heldout_fraction: 0.2, sequence_length: 16, eval_tokens: 64}}
+data: {{source: {text}, heldout_fraction: 0.2, sequence_length: 16, eval_tokens: 64, test_tokens: 64}}
 trial:
   injection: {{method: tli, k: 2, init: identity}}
   recipe: {{learning_rate: 1e-3, tokens: 512, batch_tokens: 64, warmup: 0.0}}
@@ -31,7 +31,8 @@ search:
   recipe.learning_rate: {{log: [1e-4, 1e-2]}}
 budget: {{trials: {trials}}}
 stopping: {{rule: asha, grace: 0.25, keep: 0.5}}
-finalists: {{top: 1, seeds: 2}}
+control: {{rates: 1, matched: false}}
+finalists: {{top: 1, seeds: 1}}
 resources: {{cpus: 1, parallel: 2}}
 storage: {{study: "{study}", artifacts: {runs}}}
 tracking: {tracking}

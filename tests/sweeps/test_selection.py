@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.results.finalists import control_of, finalists, replicates_due
+from sweeps.results.finalists import control_of, finalists
 from sweeps.results.paired import difference, t_quantile
 from sweeps.results.selection import verdict
 
@@ -161,44 +161,8 @@ def test_the_original_model_at_its_best_rate_is_the_control_and_no_finalist() ->
         pytest.approx(0.1),
         pytest.approx(0.3),
     ]
-    assert replicates_due(METHODS, 1, 2, "injection.method") == [(2, 1), (1, 1), (3, 1), (4, 1)]
     assert control_of(METHODS[:2]) is METHODS[0]
     assert control_of(METHODS[1:2]) is None
-
-
-def test_replicates_of_control_baseline_and_finalists_are_due_one_seed_after_the_other() -> None:
-    records = [
-        trial(0, 3.5, role=Role.CONTROL, seed=7),
-        trial(1, 3.4, role=Role.BASELINE, seed=7),
-        trial(2, 3.1, seed=7),
-        trial(3, 3.2, seed=7),
-        trial(4, 3.3, seed=7),
-    ]
-    assert replicates_due(records, 2, 3) == [(0, 8), (1, 8), (2, 8), (3, 8), (0, 9), (1, 9), (2, 9), (3, 9)]
-    assert replicates_due(records, 2, 1) == []
-
-
-@pytest.mark.parametrize("state", list(State))
-def test_a_replicate_that_exists_in_any_state_is_not_due_again(state: State) -> None:
-    records = [trial(2, 3.1), replicate(3, 2, 1, 3.1 if state is State.COMPLETE else None, state=state)]
-    assert replicates_due(records, 1, 3) == [(2, 2)]
-
-
-def test_a_baseline_among_the_finalists_is_replicated_once_and_a_failed_control_never() -> None:
-    records = [trial(0, None, role=Role.CONTROL, state=State.FAIL), trial(1, 3.0, role=Role.BASELINE)]
-    assert replicates_due(records, 3, 2) == [(1, 1)]
-
-
-@given(
-    values=st.lists(st.floats(1, 9), min_size=1, max_size=6), top=st.integers(0, 4), seeds=st.integers(1, 4)
-)
-def test_running_what_is_due_leaves_nothing_due(values: list[float], top: int, seeds: int) -> None:
-    records = [trial(number, value) for number, value in enumerate(values)]
-    for number, (of, seed) in enumerate(replicates_due(records, top, seeds), start=len(values)):
-        records.append(replicate(number, of, seed, 3.0))
-    assert replicates_due(records, top, seeds) == []
-    assert len(records) == len(values) + min(top, len(values)) * (seeds - 1)
-    assert all(finalist.open_seeds == () for finalist in verdict(records, top=top, seeds=seeds).finalists)
 
 
 def test_the_winner_has_the_lowest_mean_over_the_seeds_not_the_best_first_seed() -> None:

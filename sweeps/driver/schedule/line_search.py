@@ -18,7 +18,7 @@ from sweeps.spec.equivalence import replaced, value_at
 from sweeps.spec.fields import LEARNING_RATE
 
 _FACTOR = math.log(3.0)  # between two rates while the minimum is not bracketed
-_FURTHEST = 2 * _FACTOR  # beyond the outermost rate: a parabola says little of what is far off
+_FURTHEST = {1: 2 * _FACTOR, -1: 3 * _FACTOR}  # beyond the outermost rate, up and down, where losses are safe
 _SAME = math.log(1.05)  # rates that are closer train alike
 
 Point = tuple[float, float]  # logarithm of a rate, and the loss at it: infinite where a trial had none
@@ -121,11 +121,10 @@ def _beyond(points: Sequence[Point], best: int, direction: int) -> float:
     at = points[best][0]
     three = points[-3:] if direction > 0 else points[:3]
     if len(three) == 3 and all(loss < math.inf for _, loss in three):
-        vertex = _vertex(three, at)
-        if (vertex - at) * direction > _SAME:
-            return at + direction * min(_FURTHEST, abs(vertex - at))
-        if vertex != at:  # the minimum lies a little inside
-            return vertex
+        # Losses rise faster above the best rate than below it, which no parabola does: what it says of a
+        # minimum close by or a little inside is not trusted before there is a bracket.
+        beyond = (_vertex(three, at) - at) * direction
+        return at + direction * (min(beyond, _FURTHEST[direction]) if beyond > _FACTOR / 5 else _FACTOR / 2)
     return at + direction * _FACTOR
 
 
