@@ -212,7 +212,7 @@ class BudgetSettings(Settings):
     """
 
     trials: int = setting(
-        "a whole number of at least 2 (a control and the baseline come first)", example=24, ge=2
+        "a whole number of at least 2 (the control and the baseline come first)", example=24, ge=2
     )
     tokens: int | None = setting("a whole number of at least 1, or null for no limit", None, ge=1)
     flops: float | None = setting("a finite number above 0, or null for no limit", None, gt=0)
@@ -250,7 +250,7 @@ class FinalistSettings(Settings):
     """
 
     top: int = setting("a whole number of at least 1", 3, ge=1)
-    seeds: int = setting("a whole number of at least 1 (fresh ones)", 3, ge=1)
+    seeds: int = setting("a whole number of at least 1", 3, ge=1)
     margin: float | None = setting(
         "a finite number of at least 0 (nats per token), or null for the data's noise", None, ge=0
     )

@@ -24,7 +24,7 @@ SECONDS = 120.0  # for a command of a sweep whose trials take milliseconds
 SPEC = """
 name: tiny
 base: {{model: {home}/model}}
-data: {{source: {home}/text.txt, heldout_fraction: 0.2, sequence_length: 16, eval_tokens: 64}}
+data: {{source: {home}/text.txt, heldout_fraction: 0.2, sequence_length: 16, eval_tokens: 64, test_tokens: 64}}
 trial:
   injection: {{method: tli, k: 2, init: identity}}
   recipe: {{learning_rate: 1e-3, tokens: {tokens}, batch_tokens: 64, warmup: 0.0}}
@@ -35,7 +35,7 @@ search:
 sampler: {{name: {sampler}}}
 budget: {{trials: {trials}}}
 stopping: {{rule: {rule}, grace: 0.25, keep: 0.5}}
-finalists: {{top: 1, seeds: 2}}
+finalists: {{top: 1, seeds: 1}}
 resources: {{cpus: 1, parallel: {parallel}}}
 retries: {{silence: {silence}}}
 storage: {{study: "{study}", artifacts: runs}}

@@ -22,13 +22,14 @@ from tests.conftest import save_tiny_model
 _SPEC = """
 name: kept
 base: {{model: {model}}}
-data: {{source: builtin:stdlib, sequence_length: 16, eval_tokens: 64}}
+data: {{source: builtin:stdlib, sequence_length: 16, eval_tokens: 64, test_tokens: 64}}
 trial:
   injection: {{method: tli, k: 2, init: identity}}
   recipe: {{learning_rate: 1e-3, tokens: 512, batch_tokens: 64}}
 search: {{recipe.learning_rate: {{log: [1e-4, 1e-2]}}}}
 budget: {{trials: 4}}
-finalists: {{top: 1, seeds: 2}}
+control: {{rates: 1, matched: false}}
+finalists: {{top: 1, seeds: 1}}
 storage: {{study: sqlite, artifacts: {runs}}}
 tracking: null
 """

@@ -29,7 +29,9 @@ TINY = {
     "trial.recipe.batch_tokens": "64",
     "search.recipe.learning_rate.choice": "[1.2e-3, 1e-2]",
     "budget.trials": "11",
-    "finalists.seeds": "2",
+    "data.test_tokens": "64",
+    "control.matched": "false",
+    "finalists.seeds": "1",
     "tracking": "null",
 }
 

@@ -166,7 +166,7 @@ def test_the_baseline_stands_for_a_trial_that_is_no_other() -> None:
     again = trial(7, 3.39999, method="tli", k=4, m=3)
     records = [*COPIES[:2], again]
     assert [record.number for record in finalists(records, 2)] == [1]
-    assert replicates_due(records, 2, 2) == [(0, 1), (1, 1)]
+    assert replicates_due(records, 2, 1) == [(0, 1), (1, 1)]
 
 
 def test_a_value_that_has_no_effect_is_no_value_to_choose_by() -> None:

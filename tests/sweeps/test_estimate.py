@@ -19,11 +19,13 @@ from sweeps.checks.preflight import check
 from sweeps.checks.shapes import searched_shapes
 from sweeps.errors import SpecError
 from sweeps.spec import Spec, load_spec
+from sweeps.spec.settings import ControlSettings
 from tli.models.base import Base, find
 
 BASE = (
     "data.sequence_length=32",
     "data.eval_tokens=256",
+    "data.test_tokens=512",
     "trial.recipe.tokens=4000",
     "trial.recipe.batch_tokens=512",
 )
@@ -67,16 +69,21 @@ def test_totals_are_those_counted_by_hand(base: Base) -> None:
     assert found.trial_tokens == 8 * 512  # the budget of 4,000 is rounded up to whole batches
     measured = len(spec.report_steps()) * 256
     assert found.eval_tokens == measured
-    assert found.replicates == (2 + 2) * 2
-    assert found.at_most.tokens == found.expected.tokens == (10 + 8) * 4096
-    each = {
-        label: cost_of(found, label) * (4096 + measured / 3)
-        for label in ("control", "K=1", "K=2", "K=3", "K=4")
-    }
-    references = 3 * (each["control"] + each["K=4"])
-    assert found.at_most.flops == pytest.approx(references + (4 + 8) * each["K=1"])
-    mean = sum(each[f"K={k}"] for k in (1, 2, 3, 4)) / 4
-    assert found.expected.flops == pytest.approx(references + (4 + 8) * mean)
+    assert found.controls == 2  # at most a quarter of the trials
+    # Two finalists, the control and the baseline under three fresh seeds, and as many matched controls.
+    assert found.replicates == (2 + 2 + 1) * 3
+    labels = ("control", "K=1", "K=2", "K=3", "K=4")
+    each = {label: cost_of(found, label) * (4096 + measured / 3) for label in labels}
+    fresh = {label: cost_of(found, label) * (4096 + (measured + 512) / 3) for label in labels}
+    first = 2 * each["control"] + each["K=4"] + 3 * (fresh["control"] + fresh["K=4"])
+    again = 3 * (2 + 1)  # the matched control spends what the winner does
+    assert found.at_most.flops == pytest.approx(first + 7 * each["K=1"] + again * fresh["K=1"])
+    mean, fresh_mean = (sum(of[f"K={k}"] for k in (1, 2, 3, 4)) / 4 for of in (each, fresh))
+    assert found.expected.flops == pytest.approx(first + 7 * mean + again * fresh_mean)
+    longer = 3 * each["K=1"] / each["control"]
+    assert found.at_most.tokens == pytest.approx((10 + 3 * 4 + longer) * 4096, abs=1)
+    unmatched = estimate(spec.model_copy(update={"control": ControlSettings(matched=False)}), base)
+    assert (unmatched.replicates, unmatched.at_most.tokens) == (12, (10 + 3 * 4) * 4096)
 
 
 def test_hours_follow_from_the_measured_speed(base: Base) -> None:
@@ -92,23 +99,24 @@ def test_hours_follow_from_the_measured_speed(base: Base) -> None:
 def test_limits_of_a_budget_are_trials_counted_by_hand(base: Base) -> None:
     tokens, share = 4096, 0.25 + 0.75 / 2
     limits = ("budget.tokens=40960", "budget.flops=1e11", "budget.wall=60", "budget.trials=24")
-    spec = spec_on(base, "stopping={rule: median, grace: 0.25}", *limits)
+    spec = spec_on(base, "stopping={rule: median, grace: 0.25}", *limits, "control.rates=2")
     found = estimate(spec, base)
     trials, by_tokens, by_flops, by_wall = found.reaches
     assert (trials.least, trials.expected, by_wall.least, by_wall.expected) == (24, 24, None, None)
-    assert (by_tokens.least, by_tokens.expected) == (10, pytest.approx(2 + 8 / share))
+    assert (by_tokens.least, by_tokens.expected) == (10, pytest.approx(3 + 7 / share))
     each = {label: cost_of(found, label) * tokens for label in ("control", "K=1", "K=2", "K=3", "K=4")}
-    left = 1e11 - each["control"] - each["K=4"]
+    left = 1e11 - 2 * each["control"] - each["K=4"]
     mean = sum(each[f"K={k}"] for k in (1, 2, 3, 4)) / 4
-    assert by_flops.least == pytest.approx(2 + left / each["K=1"])
-    assert by_flops.expected == pytest.approx(2 + left / mean / share)
+    assert by_flops.least == pytest.approx(3 + left / each["K=1"])
+    assert by_flops.expected == pytest.approx(3 + left / mean / share)
     first = min((by_tokens, by_flops), key=lambda each: each.expected or 0.0)
     assert (
         f"budget.{first.name} is used up first, after about {int(first.expected or 0)} trials" in found.text()
     )
     assert "of budget.wall nothing is known without --calibrate" in found.text()
-    # No more than the tokens themselves and the replicates, however cheap the trials.
-    assert found.at_most.tokens <= 40960 + found.replicates * tokens
+    # No more than the tokens themselves and the fresh runs, however cheap the trials; the longest are matched.
+    longest = tokens * each["K=1"] / each["control"]
+    assert found.at_most.tokens <= 40960 + found.replicates * longest
     assert found.expected.tokens <= found.at_most.tokens
     assert found.expected.flops <= found.at_most.flops
     assert "used up first" not in estimate(spec_on(base), base).text()
@@ -118,15 +126,20 @@ def test_time_follows_from_the_measured_speed(base: Base) -> None:
     given = ("stopping.rule=none", "finalists={top: 1, seeds: 1}")
     unlimited = estimate(spec_on(base, *given), base, flops_per_second=1e9, parallel=2)
     assert unlimited.at_most.hours is not None
-    half = unlimited.at_most.hours / 2
-    spec = spec_on(base, *given, f"budget.wall={half * 3600}")
-    found = estimate(spec, base, flops_per_second=1e9, parallel=2)
-    reach = found.reaches[1]
+    third = unlimited.at_most.hours / 3
+    less, more = (
+        estimate(spec_on(base, *given, f"budget.wall={hours * 3600}"), base, flops_per_second=1e9, parallel=2)
+        for hours in (third, 1.2 * third)
+    )
+    reach = less.reaches[1]
     assert reach.least is not None
-    assert 2 < reach.least < 24
-    # All in all, then, it takes that time.
-    assert found.at_most.hours == pytest.approx(half)
-    assert found.expected.hours == pytest.approx(half)
+    assert 6 < reach.least < 24
+    # The search takes that time; the fresh runs come on top.
+    for one, other in ((less.at_most.hours, more.at_most.hours), (less.expected.hours, more.expected.hours)):
+        assert one is not None
+        assert other is not None
+        assert one > third
+        assert other - one == pytest.approx(0.2 * third)
 
 
 @pytest.mark.parametrize(

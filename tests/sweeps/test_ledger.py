@@ -61,11 +61,14 @@ def test_plain_optuna_sees_everything(ledger: Ledger, url: str, spec: Spec) -> N
     ledger.report(1, 1, [point(0, 5.0), point(2, 4.8)])
     ledger.tell(1, 1, State.PRUNED, reason="stopped by asha at step 2")
     study = optuna.load_study(study_name=spec.name, storage=open_storage(url))
-    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
+    assert [t.state.name for t in study.trials] == ["PRUNED", "PRUNED"]
+    assert (study.trials[0].value, study.trials[0].user_attrs["sweeps:value"]) == (None, 4.5)
     assert study.trials[1].intermediate_values == {0: 5.0, 2: 4.8}
     assert study.trials[1].value == 4.8
     assert study.trials[1].user_attrs["sweeps:reason"] == "stopped by asha at step 2"
-    assert study.best_trial.number == 0
+    assert [record.state for record in ledger.trials()] == [State.COMPLETE, State.PRUNED]
+    with pytest.raises(ValueError, match="No trials are completed"):
+        _ = study.best_trial  # the control is none of the search
 
 
 def test_telling_the_same_twice_is_harmless_and_something_else_is_refused(ledger: Ledger) -> None:

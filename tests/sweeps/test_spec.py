@@ -118,7 +118,7 @@ def test_methods_has_every_method_at_every_rate() -> None:
     assert spec.value("recipe.learning_rate") in rates
     assert (spec.stopping.rule, spec.finalists.per) == ("none", "injection.method")
     assert spec.most_finalists == 4
-    assert spec.replicates == (4 + 2) * 2
+    assert spec.replicates == (4 + 2 + 1) * 3
 
 
 # -- loading ----------------------------------------------------------------------------------------------------

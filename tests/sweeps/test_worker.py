@@ -224,7 +224,6 @@ def test_a_preempted_worker_of_ray_hands_its_trial_on(
         "tokens: 512": "tokens: 12800",
         "parallel: 2": "parallel: 1",
         "rule: asha": "rule: none",
-        "seeds: 2": "seeds: 1",
     }
     told: list[int] = []
 
@@ -292,7 +291,7 @@ def test_the_workers_that_searched_train_the_replicates(
         return report(self, trial_id, result)
 
     monkeypatch.setattr(AgendaSearcher, "report", note)
-    run(load_spec(str(write_spec(trials=5, replace={"top: 1, seeds: 2": "top: 2, seeds: 3"}))), silent)
+    run(load_spec(str(write_spec(trials=5, replace={"top: 1, seeds: 1": "top: 2, seeds: 2"}))), silent)
     assert len(seen["search"]) == 2
     assert seen["finalists"] == seen["search"]
 
