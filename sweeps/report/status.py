@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.rows import STATES
 from sweeps.report.summary import settings_text
-from sweeps.results.selection import finalists
+from sweeps.results.finalists import finalists
 from sweeps.text import join, loss, section, table
 
 INTERRUPTED = "interrupted"  # a running trial whose driver has ended; the next run goes on with it

@@ -17,6 +17,9 @@ from tests.faults.world import World, ended
 LINGERING = 20.0  # seconds for what a killed driver leaves to see that it is gone
 
 
+FRESH = ("replicate", "matched control")  # roles of runs under seeds that chose nothing
+
+
 @dataclass(frozen=True)
 class Ending:
     """How one trial stands in the ledger: all of it that must not depend on faults."""
@@ -24,6 +27,7 @@ class Ending:
     role: str
     state: str
     value: float | None
+    test_losses: list[float]
     losses: Mapping[int, float]
     settings: Mapping[str, Any]
     reason: str = field(default="", compare=False)
@@ -36,7 +40,8 @@ def endings(world: World) -> dict[int, Ending]:
             trial.number: Ending(
                 trial.user_attrs.get("sweeps:role", "none"),
                 trial.state.name,
-                trial.value if trial.state.name == "COMPLETE" else None,
+                trial.user_attrs.get("sweeps:value", trial.value if trial.state.name == "COMPLETE" else None),
+                trial.user_attrs.get("sweeps:test_losses", []),
                 trial.intermediate_values,
                 trial.user_attrs.get("sweeps:settings", {}),
                 trial.user_attrs.get("sweeps:reason", ""),
@@ -78,11 +83,12 @@ def _ledger(got: dict[int, Ending], wanted: dict[int, Ending], failed: Mapping[i
             assert failed[number] in ending.reason, (
                 f"trial {number} failed, for another reason: {ending.reason}"
             )
-        elif ending.role != "replicate" or not failed:  # with one trial out, others may be finalists
+        elif ending.role not in FRESH or not failed:  # with one trial out, others may be finalists
             assert ending == wanted[number], f"trial {number}: {ending}, without the fault {wanted[number]}"
     planned = Counter(ending.role for ending in wanted.values())
     found = Counter(ending.role for ending in got.values())
-    del planned["replicate"], found["replicate"]
+    for role in FRESH:
+        del planned[role], found[role]
     assert found == planned
 
 

@@ -67,7 +67,7 @@ def test_plain_optuna_sees_everything(ledger: Ledger, url: str, spec: Spec) -> N
     assert study.trials[1].value == 4.8
     assert study.trials[1].user_attrs["sweeps:reason"] == "stopped by asha at step 2"
     assert [record.state for record in ledger.trials()] == [State.COMPLETE, State.PRUNED]
-    with pytest.raises(ValueError, match="does not exist|completed"):
+    with pytest.raises(ValueError, match=r"does not exist|completed"):
         _ = study.best_trial  # the control is none of the search
 
 

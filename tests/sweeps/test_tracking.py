@@ -504,6 +504,17 @@ def test_no_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_test_loss_is_a_metric_at_the_last_step() -> None:
+    from sweeps.tracking.batches import batches
+
+    points = [Point(4, 256, 1.0, 1.0, 3.5), Point(8, 512, 2.0, 2.0, 3.4, test_losses=(3.0, 3.5))]
+    evals = [{**point.to_json(), "time": 7.0} for point in points]
+    (batch,) = batches(
+        [{"kind": "points", "number": 0, "attempt": 1, "evals": evals, "train": [], "time": 7.0}]
+    )
+    assert [(m.step, m.value) for m in batch.metrics if m.key == "test_loss"] == [(8, 3.25)]
+
+
 def test_names_and_parameters() -> None:
     params = flat({"recipe": {"learning_rate": 0.00025, "train": "all", "clip": None}, "on": True})
     assert params == {
@@ -517,6 +528,7 @@ def test_names_and_parameters() -> None:
     }
     assert run_name(12, flat(SETTINGS), "search") == "0012 k=4 identity lr=1.2e-03"
     assert run_name(0, flat(SETTINGS), "control") == "0000 control lr=1.2e-03"
+    assert run_name(30, flat(SETTINGS), "matched control") == "0030 matched control lr=1.2e-03"
     assert (
         run_name(3, {"injection.method": "dus", "recipe.learning_rate": "1"}, "search")
         == "0003 dus lr=1.0e+00"
