@@ -31,14 +31,16 @@ def test_a_study_grows_and_its_next_driver_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_simulated_sweep_ends_and_is_the_same_again(tmp_path: Path) -> None:
-    def ended(name: str) -> list[tuple[State, int, float | None]]:
+    def swept(name: str) -> list[tuple[State, int, float | None]]:
         with opened(World(tmp_path, "sqlite", 12, slots=3, name=name)) as simulation:
-            assert list(simulation.run()) == list(range(1, 13))
+            ended = list(simulation.run())
+            assert ended == list(range(1, len(simulation.ledger.trials()) + 1))
+            assert simulation.ledger.asked == 12
             assert simulation.agenda.finished
             assert simulation.seconds > 0
             return [(record.state, record.step, record.loss) for record in simulation.ledger.trials()]
 
-    assert ended("one") == ended("other")
+    assert swept("one") == swept("other")
 
 
 def test_no_choice_is_better_than_the_best(tmp_path: Path) -> None:

@@ -60,6 +60,46 @@ def test_control_baseline_search_replicates(spec: Spec) -> None:
     assert replicates == [(Role.REPLICATE, 1, injection) for injection in settings]
 
 
+def test_the_controls_with_the_flops_of_the_winner_come_last_and_side_by_side(write_spec: Any) -> None:
+    overrides = ["control.matched=true", "finalists.seeds=2"]
+    spec = load_spec(str(write_spec(trials=3)), overrides=overrides)
+    agenda = agenda_of(spec)
+
+    def end(work: Assignment) -> None:
+        original = work.settings["injection"]["method"] == "none"
+        points = [
+            Point(step, step * 64, step * 64 * (1.0 if original else 1.5), 1.0, 4.0 if original else 3.9)
+            for step in (0, work.steps)
+        ]
+        agenda.report(work.number, work.attempt, points)
+        agenda.finish(work.number, work.attempt, Outcome(State.COMPLETE))
+
+    running: list[Assignment] = []
+    while (work := agenda.next()) is not Idle.FINISHED:
+        if isinstance(work, Idle):
+            end(running.pop(0))
+        elif work.role is Role.MATCHED:
+            break
+        else:
+            running.append(work)
+    assert running == [], "there is no winner before every replicate has ended"
+    first, second = work, taken(agenda)
+    assert isinstance(first, Assignment)
+    assert first.role is second.role is Role.MATCHED
+    assert [each.settings["seed"] for each in (first, second)] == [1, 2]
+    assert first.steps == first.report_steps[-1] == 12
+    assert spec.steps == 8
+    record = agenda.records()[first.number]
+    assert (record.steps, record.budgeted, agenda.ledger.asked) == (12, False, 3)
+    end(second)
+    agenda = agenda_of(spec)  # the driver was killed
+    again = taken(agenda)
+    assert (again.number, again.attempt, again.steps) == (first.number, 2, 12)
+    assert agenda.next() is Idle.WAIT
+    end(again)
+    assert agenda.next() is Idle.FINISHED
+
+
 def test_a_driver_may_die_as_often_as_it_likes(spec: Spec) -> None:
     first = taken(agenda_of(spec))
     for attempt in range(2, 9):
