@@ -14,7 +14,7 @@ from typing import Any
 
 from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
-from sweeps.records import State, TrialRecord
+from sweeps.records import Role, State, TrialRecord
 from sweeps.results.equal_cost import Comparison, Curve, Entry, compared, finite_part
 from sweeps.results.finalists import control_of
 from sweeps.results.finding import SWEEP_NAME, find
@@ -178,7 +178,8 @@ def _best_of_each(sweep: Sweep, records: Sequence[TrialRecord], by: str) -> Iter
 
 
 def _entry(sweep: Sweep, record: TrialRecord, records: Sequence[TrialRecord], by: str | None) -> Entry:
-    replicates = [r for r in records if r.replicate_of == record.number and r.state is State.COMPLETE]
+    again = (r for r in records if r.role is Role.REPLICATE and r.replicate_of == record.number)
+    replicates = [r for r in again if r.state is State.COMPLETE]
     curves = {each.seed: _curve(sweep, each) for each in (record, *replicates)}
     plain = by is None or by in _SHOWN or record.original
     chosen_value = "" if plain else f"{str(by).rpartition('.')[2]}={value_at(record.settings, str(by))}"

@@ -18,6 +18,7 @@ from sweeps.errors import SpecError
 from sweeps.ledger import Ledger, open_storage, read_file
 from sweeps.ledger.store.marks import SPEC
 from sweeps.records import Point, Role, State, TrialRecord
+from sweeps.results.compare import compare
 from sweeps.results.finalists import control_of, flops_per_token
 from sweeps.results.finding import find, resumed
 from sweeps.results.sweep import Sweep
@@ -171,6 +172,14 @@ def test_every_reader_has_the_values_that_optuna_has_not(sweep: Sweep) -> None:
     assert by_sql.trials() == by_optuna.trials() == sweep.records
     for record in by_sql.trials():
         assert (record.state, record.value) == (State.COMPLETE, record.losses[record.steps])
+
+
+def test_a_matched_control_is_no_replicate_of_the_winner(sweep: Sweep) -> None:
+    winner = of(sweep, Role.MATCHED)[0].replicate_of
+    found = compare(["tiny"], runs=str(sweep.folders.artifacts))
+    (entry,) = (each for each in found.entries if each.key == f"tiny:{winner}")
+    assert set(entry.curves) == {0, 1, 2}
+    assert {curve[-1].step for curve in entry.curves.values()} == {sweep.spec.steps}
 
 
 def test_running_it_again_finds_nothing_to_do(sweep: Sweep) -> None:
