@@ -70,7 +70,7 @@ def _verdict(name: str, verdict: Verdict) -> dict[str, Any]:
     found = verdict.to_json()
     for key in ("finalists", "stopped", "failed"):
         found[key] = [_numbered(each) for each in found[key]]
-    for key in ("control", "baseline"):
+    for key in ("control", "matched", "baseline"):
         found[key] = _numbered(found[key]) if found[key] else None
     return {"sweep": name, **found}
 

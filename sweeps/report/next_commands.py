@@ -28,8 +28,8 @@ def next_commands(
         commands["go on"] = f"sweeps run {spec}" if spec else f"sweeps resume {name}"
     if verdict.best is not None:
         commands["take the winner"] = f"sweeps export {name} --out best/"
-    if verdict.best != verdict.winner:
-        commands["take the other"] = f"sweeps export {name} --trial {verdict.winner} --out lowest/"
+    if verdict.best != verdict.lowest:
+        commands["take the other"] = f"sweeps export {name} --trial {verdict.lowest} --out lowest/"
     if verdict.best is not None:
         commands["at equal cost"] = f"sweeps compare {name}"
     commands["look at curves"] = f"sweeps ui {name}"

@@ -10,8 +10,9 @@ from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.next_commands import next_commands
+from sweeps.results.candidates import Candidate
 from sweeps.results.finalists import finalists
-from sweeps.results.paired import Candidate, Difference
+from sweeps.results.paired import Difference
 from sweeps.results.verdict import Ending, Verdict, none_complete
 from sweeps.text import WIDTH, bullets, indented, join, pairs, section, table
 
@@ -149,21 +150,18 @@ def _best(verdict: Verdict) -> list[str]:
         facts["initial loss"] = f"{best.initial_loss:.4f}"
     if best.against_control is not None:
         facts["vs control"] = _difference_in_words(best.against_control)
-        if best.against_control.bootstrap is not None:
-            low, high = best.against_control.bootstrap
-            facts["bootstrap"] = f"{low:+.4f} to {high:+.4f} against the control (95 %)"
     if best.against_baseline is not None:
         facts["vs baseline"] = _difference_in_words(best.against_baseline)
     return [title, *pairs(facts), *_tie(verdict, best)]
 
 
 def _tie(verdict: Verdict, best: Candidate) -> list[str]:
-    if not verdict.tied:
+    if not verdict.as_good:
         return []
-    numbers = ", ".join(str(number) for number in sorted([verdict.finalists[0].number, *verdict.tied]))
-    text = f"Trials {numbers} tie: none is shown to differ from the lowest mean, trial {verdict.winner}."
-    if best.flops_per_token is not None:
-        text += f" Trial {best.number} costs the fewest FLOPs per token of them."
+    numbers = ", ".join(str(number) for number in verdict.as_good)
+    text = f"As good as the lowest mean, trial {verdict.lowest}: trials {numbers}."
+    if best.number != verdict.lowest:
+        text += f" Trial {best.number} costs the fewest FLOPs per token of the grown ones."
     return indented(text)
 
 
@@ -194,11 +192,9 @@ def _comparison(verdict: Verdict) -> list[str]:
     for row, note in zip(rows_shown[1:], settings, strict=True):
         lines += [row, *indented(note, by=4)]
     legend = "Loss: mean over seeds, nats per token, at equal tokens and not at equal compute. "
-    legend += "Differences: paired by seed, with 95 % t intervals."
+    legend += "Differences: of test losses under fresh seeds, paired, with simultaneous 95 % intervals."
     if any(candidate.chance_best is not None for candidate in listed):
-        legend += (
-            " P(best): share of bootstrap draws of the seeds in which it has the lowest mean of all here."
-        )
+        legend += " P(best): posterior probability that its expected loss is the lowest of all here."
     legend += " FLOPs: per token, relative to the control." if verdict.control else ""
     return ["Finalists", *(f"  {line}" for line in lines), *indented(legend)]
 

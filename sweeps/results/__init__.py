@@ -1,12 +1,16 @@
-"""The answer of a sweep: pairs of seeds, intervals, the winner and its doubts; comparisons; export.
+"""The answer of a sweep: whether to grow, claims with intervals, the winner; comparisons; export.
 
-Promises: the same records give the same verdict, and a tie is called one. Never writes to the study.
+Promises: the same records give the same verdict, and what is not shown is called so. Never writes to the
+study.
 """
 
 __all__ = [
-    "bootstrap",
+    "answer",
+    "candidates",
     "caveats",
+    "claims",
     "compare",
+    "coverage",
     "equal_cost",
     "export",
     "finalists",
@@ -14,10 +18,16 @@ __all__ = [
     "kept",
     "labels",
     "listing",
+    "margin",
+    "noise",
     "paired",
+    "posterior",
     "selection",
+    "setting_answers",
+    "student",
     "sweep",
     "tables",
     "unfinished",
     "verdict",
+    "winner",
 ]

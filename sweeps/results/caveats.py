@@ -7,22 +7,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.results.paired import Candidate
+from sweeps.results.answer import Answer
+from sweeps.results.candidates import Candidate
+from sweeps.results.winner import Compared
 
 
 def caveats(
-    originals: Sequence[TrialRecord],
-    finalists: Sequence[Candidate],
-    control: Candidate | None,
-    baseline: Candidate | None,
+    originals: Sequence[TrialRecord], known: Compared, matched: Candidate | None, answer: Answer
 ) -> tuple[str, ...]:
-    """One sentence each, most important first. `originals` are the trials without the replicates."""
+    """One sentence each, most important first. `originals` are the trials of the search."""
     return (
-        *_nothing_found(originals, finalists),
-        *_missing(originals, finalists, Role.CONTROL, control),
-        *_missing(originals, finalists, Role.BASELINE, baseline),
-        *_against_control(finalists),
-        *_seeds(finalists, control, baseline),
+        *_nothing_found(originals, known.finalists),
+        *_missing(originals, known.finalists, Role.CONTROL, known.control),
+        *_missing(originals, known.finalists, Role.BASELINE, known.baseline),
+        *_limits(answer),
+        *_seeds(known, matched),
         *_rising(originals),
     )
 
@@ -55,37 +54,36 @@ def _missing(
     yield f"the {role} (trial {record.number}) {fate}: nothing is compared with it"
 
 
-def _against_control(finalists: Sequence[Candidate]) -> Iterator[str]:
-    if not finalists or finalists[0].against_control is None:
+def _limits(answer: Answer) -> Iterator[str]:
+    """What the answer does not rest on, where that is not said by a missing trial."""
+    if answer.grown is None:
         return
-    winner, delta = finalists[0].number, finalists[0].against_control
-    if delta.half_width is None:
-        return  # said once for everything by `_seeds`
-    if not delta.significant:
+    if answer.equal_tokens is not None and "no compute-matched control" in answer.limits:
         yield (
-            f"trial {winner} is not shown to differ from the control: its difference is {delta.mean:+.4f} "
-            f"± {delta.half_width:.4f} (n={delta.n}); more seeds or a larger budget may decide"
+            f"no original was trained with the FLOPs of trial {answer.grown}: after equal tokens it has "
+            "spent more than the control"
         )
-    elif delta.mean > 0:
-        yield (
-            f"the control is better than trial {winner}, the best upscaled one, by {delta.mean:.4f} "
-            f"± {delta.half_width:.4f} (n={delta.n}): at this budget, train the original on as it is"
-        )
+    if "validation loss" in answer.limits:
+        yield "no test loss was measured: the losses that are compared are those that the search chose by"
 
 
-def _seeds(
-    finalists: Sequence[Candidate], control: Candidate | None, baseline: Candidate | None
-) -> Iterator[str]:
-    compared = {candidate.number: candidate for candidate in [*finalists, control, baseline] if candidate}
-    if finalists and len(finalists[0].losses) == 1:
-        yield "one seed: no intervals, so small differences between trials may be chance"
-    for candidate in compared.values():
+def _seeds(known: Compared, matched: Candidate | None) -> Iterator[str]:
+    compared = [*known.everyone, *([matched] if matched else [])]
+    if known.finalists and not known.finalists[0].fresh:
+        yield "no fresh seed yet: every loss is that of the seed that chose it, and nothing is claimed"
+    elif known.finalists and len(known.finalists[0].fresh) == 1:
+        yield "one fresh seed: no intervals, so small differences between trials may be chance"
+    for candidate in compared:
+        what = f"the replicate of trial {candidate.number}"
+        if candidate is matched:
+            what = f"the compute-matched control of trial {known.finalists[0].number}"
         for seed, reason in candidate.failed_seeds.items():
-            yield f"the replicate of trial {candidate.number} with seed {seed} failed: {reason}"
-    for finalist in finalists[1:]:
-        if finalist.failed_seeds and not finalists[0].failed_seeds and finalist.mean < finalists[0].mean:
-            yield f"trial {finalist.number} has a lower mean than the winner, but failed under some seed"
-    waiting = [str(candidate.number) for candidate in compared.values() if candidate.open_seeds]
+            yield f"{what} with seed {seed} failed: {reason}"
+    for finalist in known.finalists[1:]:
+        first = known.finalists[0]
+        if finalist.failed_seeds and not first.failed_seeds and finalist.mean < first.mean:
+            yield f"trial {finalist.number} has a lower mean than the best, but failed under some seed"
+    waiting = [str(candidate.number) for candidate in compared if candidate.open_seeds]
     if waiting:
         yield f"not all seeds have finished yet, so this may change: trials {', '.join(waiting)}"
 

@@ -1,4 +1,4 @@
-"""Selection: seed replicates, differences and a winner from the ledger's records."""
+"""The verdict from the ledger's records: the winner, what is claimed of it, and the answer."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.results.bootstrap import chances
+from sweeps.results.answer import answer_of
+from sweeps.results.candidates import Candidate, matched_control
 from sweeps.results.caveats import caveats
-from sweeps.results.finalists import finalists, flops_per_token, is_done, references
-from sweeps.results.paired import Candidate, Difference, difference
+from sweeps.results.claims import Claim, Claims
+from sweeps.results.coverage import spent, untried
+from sweeps.results.paired import Difference
+from sweeps.results.posterior import chances, lowest_under, shared
+from sweeps.results.setting_answers import Searched, setting_answers
 from sweeps.results.verdict import Ending, Verdict
+from sweeps.results.winner import Compared, compared
 
-__all__ = [
-    "Candidate",
-    "Difference",
-    "Ending",
-    "Verdict",
-    "verdict",
-]
+__all__ = ["verdict"]
+
+_AFTER = (Role.REPLICATE, Role.MATCHED)  # runs under fresh seeds, after the search
 
 
 def verdict(
@@ -31,110 +31,96 @@ def verdict(
     seeds: int = 3,
     per: str | None = None,
     depth: int | None = None,
+    margin: float | None = None,
+    searched: Searched | None = None,
 ) -> Verdict:
-    """What the sweep has found so far; can be asked at any time, on any records. `depth` is the base's."""
+    """What the sweep has found so far; can be asked at any time, on any records.
+
+    Args:
+        records: of the sweep.
+        top: finalists (of each value of `per`).
+        seeds: fresh ones of each.
+        per: the dotted path of a setting, or None.
+        depth: layers of the base, where they are known.
+        margin: below which a difference does not matter, nats per token; None for one from the data.
+        searched: the values that settings may have, and estimates of a model of the search.
+    """
+    searched = searched or Searched()
     others = [record for record in records if not record.ours]
     records = sorted((record for record in records if record.ours), key=lambda record: record.number)
-    chosen = [_candidate(record, records, seeds) for record in finalists(records, top, per, depth=depth)]
-    control, baseline = (
-        _candidate(record, records, seeds) if record else None for record in references(records)
+    known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin)
+    winner = known.winner
+    matched = matched_control(winner.number, records) if winner else None
+    everyone = [*known.everyone, *([matched] if matched else [])]
+    claims = Claims(everyone, known.margin.nats, len(known.finalists))
+    against = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
+    compute = claims.of(winner, matched, "equal compute")
+    shown = _with_numbers(known, claims)
+    originals = [record for record in records if record.role not in _AFTER]
+    answer = answer_of(
+        winner,
+        known.control,
+        matched,
+        against[0] if against else None,
+        compute,
+        finished=_finished(records, known),
     )
-    compared = [_with_differences(candidate, control, baseline) for candidate in _ranked(chosen)]
-    for place, other in enumerate(compared[1:], start=1):
-        compared[place] = replace(other, against_winner=difference(other.losses, compared[0].losses))
-    chance = chances({c.number: c.losses for c in (*compared, control, baseline) if c and not c.failed_seeds})
-    compared = [replace(candidate, chance_best=chance.get(candidate.number)) for candidate in compared]
-    control, baseline = (
-        replace(each, chance_best=chance.get(each.number)) if each else None for each in (control, baseline)
-    )
-    candidates = compared[:1] + [other for other in compared[1:] if _is_tie(other, compared[0])]
-    originals = [record for record in records if record.role is not Role.REPLICATE]
     return Verdict(
-        finalists=tuple(compared),
-        control=control,
-        baseline=_with_differences(baseline, control, None) if baseline else None,
-        best=_cheapest(candidates),
-        winner=candidates[0].number if candidates else None,
-        tied=tuple(other.number for other in candidates[1:]),
+        answer=answer,
+        finalists=shown.finalists,
+        control=shown.control,
+        matched=matched,
+        baseline=shown.baseline,
+        best=winner.number if winner else None,
+        lowest=known.lowest,
+        as_good=known.as_good,
+        claims=tuple(claim for claim in (*against, compute) if claim is not None),
+        margin=known.margin,
+        settings=setting_answers(originals, known.margin.nats, searched),
+        untried=untried(originals, searched.choices),
+        spent=spent(records),
         counts=_count(originals),
-        replicates=_count([record for record in records if record.role is Role.REPLICATE]),
+        replicates=_count([record for record in records if record.role in _AFTER]),
         others=_count(others),
         stopped=tuple(_ending(record) for record in records if record.state is State.PRUNED),
         failed=tuple(_ending(record) for record in records if record.state is State.FAIL),
-        warnings=caveats(originals, compared, control, baseline),
+        warnings=caveats(originals, shown, matched, answer),
     )
 
 
-def _value(record: TrialRecord) -> float:
-    assert record.value is not None
-    return record.value
+def _with_numbers(known: Compared, claims: Claims) -> Compared:
+    """The candidates with their differences, and their chances to be the best."""
+    steady = {each.number: claims.table[each.number] for each in known.everyone if not each.failed_seeds}
+    chance, lowest, n = chances(steady), lowest_under(steady), len(shared(steady))
 
+    def numbered(each: Candidate) -> Candidate:
+        own = None if each is known.control else claims.of(each, known.control, "equal tokens")
+        from_spec = claims.of(each, known.baseline, "equal tokens")
+        return replace(
+            each,
+            against_control=_difference(own),
+            against_baseline=None if each is known.control else _difference(from_spec),
+            chance_best=chance.get(each.number),
+            lowest_under=(lowest[each.number], n) if n and each.number in lowest else None,
+        )
 
-def _candidate(record: TrialRecord, records: Sequence[TrialRecord], seeds: int) -> Candidate:
-    replicates = [r for r in records if r.role is Role.REPLICATE and r.replicate_of == record.number]
-    losses = {r.seed: _value(r) for r in [record, *sorted(replicates, key=lambda r: r.seed)] if is_done(r)}
-    # A replicate that ended any other way than with a finite loss has failed, whatever its state is called.
-    failed = {
-        r.seed: r.reason or f"no finite loss at step {r.step}"
-        for r in replicates
-        if r.state.finished and r.seed not in losses
-    }
-    wanted = range(record.seed, record.seed + seeds)
-    return Candidate(
-        number=record.number,
-        role=record.role,
-        params=dict(record.params),
-        settings=dict(record.settings),
-        losses=losses,
-        initial_loss=_finite(record.initial_loss),
-        flops_per_token=flops_per_token(record),
-        failed_seeds=failed,
-        open_seeds=tuple(seed for seed in wanted if seed not in losses and seed not in failed),
-    )
-
-
-def _ranked(candidates: list[Candidate]) -> list[Candidate]:
-    """By mean loss over the seeds that all share; those that failed under some seed after those that did not.
-
-    Means over different seeds would compare the seeds. Those with a failure are left out of the sharing too,
-    or one failed replicate would cost every other finalist that seed.
-    """
-    steady = [candidate for candidate in candidates if not candidate.failed_seeds] or candidates
-    shared = set.intersection(*(set(candidate.losses) for candidate in steady)) if steady else set()
-
-    def key(candidate: Candidate) -> tuple[bool, float, float, int]:
-        seeds = shared & candidate.losses.keys() or candidate.losses.keys()
-        loss = fmean(candidate.losses[seed] for seed in seeds)
-        return candidate not in steady, loss, candidate.flops_per_token or math.inf, candidate.number
-
-    return sorted(candidates, key=key)
-
-
-def _with_differences(ours: Candidate, control: Candidate | None, baseline: Candidate | None) -> Candidate:
     return replace(
-        ours,
-        against_control=difference(ours.losses, control.losses) if control else None,
-        against_baseline=(
-            difference(ours.losses, baseline.losses) if baseline and baseline.number != ours.number else None
-        ),
+        known,
+        finalists=tuple(map(numbered, known.finalists)),
+        control=numbered(known.control) if known.control else None,
+        baseline=numbered(known.baseline) if known.baseline else None,
     )
 
 
-def _is_tie(other: Candidate, winner: Candidate) -> bool:
-    """Whether an interval exists and holds 0. With one seed nothing is known, which is not a tie."""
-    delta = other.against_winner
-    if delta is None or delta.half_width is None or (other.failed_seeds and not winner.failed_seeds):
-        return False
-    return not delta.significant
+def _difference(claim: Claim | None) -> Difference | None:
+    return Difference(claim.mean, claim.half_width, claim.n) if claim else None
 
 
-def _cheapest(candidates: list[Candidate]) -> int | None:
-    """The fewest FLOPs per token; the earlier of equals, and the first when some cost is not known."""
-    if not candidates:
-        return None
-    if any(candidate.flops_per_token is None for candidate in candidates):
-        return candidates[0].number
-    return min(candidates, key=lambda candidate: candidate.flops_per_token or 0.0).number
+def _finished(records: Sequence[TrialRecord], known: Compared) -> bool:
+    """Whether no trial waits or runs, and no fresh seed of what is compared is still to be run."""
+    return all(record.state.finished for record in records) and not any(
+        each.open_seeds for each in known.everyone
+    )
 
 
 def _count(records: Sequence[TrialRecord]) -> dict[str, int]:
@@ -143,8 +129,5 @@ def _count(records: Sequence[TrialRecord]) -> dict[str, int]:
 
 
 def _ending(record: TrialRecord) -> Ending:
-    return Ending(record.number, record.role, record.step, record.steps, _finite(record.loss), record.reason)
-
-
-def _finite(loss: float | None) -> float | None:
-    return loss if loss is not None and math.isfinite(loss) else None
+    loss = record.loss if record.loss is not None and math.isfinite(record.loss) else None
+    return Ending(record.number, record.role, record.step, record.steps, loss, record.reason)

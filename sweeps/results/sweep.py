@@ -14,6 +14,7 @@ from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import State, TrialRecord
 from sweeps.results.selection import verdict
+from sweeps.results.setting_answers import Searched
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
@@ -245,7 +246,17 @@ class Sweep:
             As `verdict` gives it for all trials.
         """
         wanted = self.spec.finalists
-        found = verdict(records, top=wanted.top, seeds=wanted.seeds, per=wanted.per, depth=self.ledger.depth)
+        found = verdict(
+            records,
+            top=wanted.top,
+            seeds=wanted.seeds,
+            per=wanted.per,
+            depth=self.ledger.depth,
+            margin=getattr(wanted, "margin", None),
+            searched=Searched(
+                {path: each.choice for path, each in self.spec.search.items() if each.choice is not None}
+            ),
+        )
         return replace(found, warnings=(*found.warnings, *self._text_notes()))
 
     def _text_notes(self) -> Iterator[str]:

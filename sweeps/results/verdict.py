@@ -8,7 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sweeps.records import Role, State
-from sweeps.results.paired import Candidate
+from sweeps.results.answer import Answer
+from sweeps.results.candidates import Candidate
+from sweeps.results.claims import Claim
+from sweeps.results.coverage import Spent, Untried
+from sweeps.results.margin import Margin
+from sweeps.results.setting_answers import SettingAnswer
 
 
 @dataclass(frozen=True)
@@ -27,27 +32,43 @@ class Ending:
 class Verdict:
     """The answer of a sweep so far.
 
-    Losses are held-out ones at the budget, in nats per token.
+    Losses are in nats per token after the last step: validation losses chose, test losses under fresh seeds
+    carry the claims.
 
     Attributes
     ----------
-    finalists : tuple of Contender
-        The winner first. Each has ``number``, ``params``, ``settings``, ``losses`` by seed, their ``mean``,
-        and differences as ``against_control``, with 95 % paired-t intervals.
-    control : Contender or None
-        The original model, trained on.
-    baseline : Contender or None
+    answer : Answer
+        Whether to grow, the trial that `export` hands over, by how much it is better and how sure that is,
+        or what would decide it.
+    finalists : tuple of Candidate
+        The best grown model first, then by mean validation loss over the fresh seeds that they share.
+    control : Candidate or None
+        The original model, trained on, at its best learning rate.
+    matched : Candidate or None
+        The original trained on with the FLOPs of `best`.
+    baseline : Candidate or None
         The spec's ``trial:`` as written.
     best : int or None
-        Number of the cheapest of the winner and those tied with it: what `export` hands over.
-    winner : int or None
-        Number of the one with the lowest mean loss over the seeds that the finalists share.
-    tied : tuple of int
-        Finalists whose difference from the winner is not significant.
+        Number of the best grown model: the lowest mean validation loss over the fresh seeds that the
+        finalists share, or a cheaper one that is shown to be as good within the margin.
+    lowest : int or None
+        Number of the finalist with the lowest mean.
+    as_good : tuple of int
+        Finalists, and the control, shown to be as good as the lowest within the margin.
+    claims : tuple of Claim
+        On test loss: each finalist against the control, then the best against the matched control.
+    margin : Margin
+        Below which a difference does not matter.
+    settings : tuple of SettingAnswer
+        For each searched setting the value that is answered, or why none is.
+    untried : tuple of Untried
+        Values and pairs of K and first weights of which no trial was run to its end.
+    spent : Spent
+        Tokens and seconds of training, and what stopping saved.
     counts : mapping of str to int
-        Trials that this sweep runs, by state; replicates left out.
+        Trials of the search, by state.
     replicates : mapping of str to int
-        Replicates, by state.
+        Runs under fresh seeds, by state; those of matched controls too.
     others : mapping of str to int
         Trials that were not run here, by state.
     stopped : tuple of Ending
@@ -61,18 +82,25 @@ class Verdict:
     --------
     >>> import sweeps
     >>> verdict = sweeps.find("mine").verdict
-    >>> verdict.best == verdict.chosen.number
+    >>> verdict.best == verdict.chosen.number == verdict.answer.grown
     True
-    >>> verdict.best in (verdict.winner, *verdict.tied)
+    >>> verdict.answer.grow in ("grow", "do not grow", "not shown")
     True
     """
 
+    answer: Answer
     finalists: tuple[Candidate, ...]
     control: Candidate | None
+    matched: Candidate | None
     baseline: Candidate | None
     best: int | None
-    winner: int | None
-    tied: tuple[int, ...]
+    lowest: int | None
+    as_good: tuple[int, ...]
+    claims: tuple[Claim, ...]
+    margin: Margin
+    settings: tuple[SettingAnswer, ...]
+    untried: tuple[Untried, ...]
+    spent: Spent
     counts: Mapping[str, int]
     replicates: Mapping[str, int]
     others: Mapping[str, int]
@@ -82,7 +110,7 @@ class Verdict:
 
     @property
     def chosen(self) -> Candidate | None:
-        """The contender that `best` names."""
+        """The candidate that `best` names."""
         return next((finalist for finalist in self.finalists if finalist.number == self.best), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -91,20 +119,28 @@ class Verdict:
         Returns
         -------
         dict
-            Its attributes by name; a contender has its ``mean``, too. Never a NaN.
+            Its attributes by name; a candidate has its ``mean`` and test losses by seed, too. Never a NaN.
         """
         candidates = {
-            "finalists": [_candidate_json(finalist) for finalist in self.finalists],
-            "control": _candidate_json(self.control) if self.control else None,
-            "baseline": _candidate_json(self.baseline) if self.baseline else None,
+            name: _candidate_json(found) if (found := getattr(self, name)) else None
+            for name in ("control", "matched", "baseline")
         }
-        plain = asdict(replace(self, finalists=(), control=None, baseline=None))
-        value: dict[str, Any] = json.loads(json.dumps(plain | candidates, allow_nan=False, default=str))
+        values = {
+            **asdict(replace(self, finalists=(), control=None, matched=None, baseline=None, claims=())),
+            "answer": self.answer.to_json(),
+            "finalists": [_candidate_json(finalist) for finalist in self.finalists],
+            **candidates,
+            "claims": [claim.to_json() for claim in self.claims],
+        }
+        value: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False, default=str))
         return value
 
 
 def _candidate_json(candidate: Candidate) -> dict[str, Any]:
-    return {**asdict(candidate), "mean": candidate.mean}
+    plain = asdict(replace(candidate, test_blocks={}))
+    del plain["test_blocks"]
+    tested = {"test_losses": candidate.test_losses, "test_loss": candidate.test_loss}
+    return {**plain, "mean": candidate.mean, **tested}
 
 
 def none_complete(verdict: Verdict) -> str:

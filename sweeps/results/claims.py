@@ -1,0 +1,146 @@
+"""Claims on test loss under fresh seeds: each finalist against the control, and the winner at equal compute.
+
+Multiplicity is paid for by Bonferroni's correction over all finalists, in both comparisons: the winner was
+chosen among them, under these same seeds. It is the first step of Holm's procedure, so nothing is lost for
+the first claim; and being of one step it has simultaneous intervals that agree with every decision, which
+Holm's later steps have not. Dunnett's test is 7 % sharper with equal variances, and they are not equal.
+
+One interval decides: "better" is that all of it is below 0 (one-sided 2.5 % for all finalists together),
+"worse" that all is above, "as good" that all is below the margin, which is non-inferiority. "As good" can be
+said of the other side, too, by the other end of the same interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sweeps.results.candidates import Candidate
+from sweeps.results.noise import Noisy, Table, paired, pool
+from sweeps.results.student import t_below
+
+At = Literal["equal tokens", "equal compute"]
+Says = Literal["better", "as good", "worse", "not shown"]
+Measure = Literal["test", "validation"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed of one trial against another; losses in nats per token, negative is better.
+
+    P values are of one side each, times the number of comparisons that are paid for.
+    """
+
+    trial: int
+    against: int
+    at: At
+    loss: Measure
+    mean: float  # loss of `trial` minus that of `against`, over the fresh seeds of both
+    half_width: float | None  # of the simultaneous 95 % interval; None with one seed
+    n: int  # seeds
+    margin: float
+    compared: int  # finalists that are paid for
+    noise: Noisy | None
+    p_better: float | None  # of "not better"
+    p_worse: float | None  # of "not worse"
+    p_as_good: float | None  # of "worse by the margin or more"
+    p_other_as_good: float | None  # of "better by the margin or more"
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the interval."""
+        return None if self.half_width is None else self.mean - self.half_width
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the interval."""
+        return None if self.half_width is None else self.mean + self.half_width
+
+    @property
+    def says(self) -> Says:
+        """What is shown of `trial`."""
+        if self.low is None or self.high is None:
+            return "not shown"
+        if self.high < 0:
+            return "better"
+        if self.low > 0:
+            return "worse"
+        return "as good" if self.high < self.margin else "not shown"
+
+    @property
+    def other_as_good(self) -> bool:
+        """Whether `against` is shown to be as good as `trial`, within the margin, or better."""
+        return self.low is not None and self.low > -self.margin
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        noise = self.noise
+        names = ("trial", "against", "at", "loss", "mean", "half_width", "low", "high", "n", "compared")
+        tests = ("p_better", "p_worse", "p_as_good", "p_other_as_good", "margin", "says", "other_as_good")
+        return {name: getattr(self, name) for name in (*names, *tests)} | {
+            "error": noise.error() if noise else None,
+            "degrees": noise.degrees() if noise else None,
+            "text_error": noise.text_variance**0.5 if noise and noise.text_degrees else None,
+        }
+
+
+def measure_of(candidates: Sequence[Candidate]) -> Measure:
+    """Test loss, once any has it; else validation loss, as sweeps had before there was a test side."""
+    return "test" if any(each.test_blocks for each in candidates) else "validation"
+
+
+def table_of(candidates: Sequence[Candidate], measure: Measure) -> Table:
+    """The losses under fresh seeds, by number."""
+    if measure == "test":
+        return {each.number: each.test_blocks for each in candidates}
+    return {each.number: {seed: (loss,) for seed, loss in each.fresh.items()} for each in candidates}
+
+
+class Claims:
+    """Claims over one table of losses, with one variance pooled from all of it."""
+
+    def __init__(self, candidates: Sequence[Candidate], margin: float, finalists: int) -> None:
+        """`candidates` are all that ran under fresh seeds; `finalists` so many are paid for."""
+        self.measure = measure_of(candidates)
+        self.table = table_of(candidates, self.measure)
+        self._pool = pool(self.table)
+        self._margin, self._paid = margin, max(1, finalists)
+
+    def of(self, trial: Candidate | None, against: Candidate | None, at: At) -> Claim | None:
+        """The claim about one pair; None where one is missing, or they share no fresh seed."""
+        if trial is None or against is None or trial.number == against.number:
+            return None
+        pair = paired(self.table[trial.number], self.table[against.number], self._pool)
+        if pair is None:
+            return None
+        mean, n, noise = pair
+        width = noise.half_width(self._paid) if noise else None
+
+        def p(beyond: float) -> float | None:
+            return None if noise is None else min(1.0, self._paid * _tail(noise, beyond))
+
+        return Claim(
+            trial=trial.number,
+            against=against.number,
+            at=at,
+            loss=self.measure,
+            mean=mean,
+            half_width=width,
+            n=n,
+            margin=self._margin,
+            compared=self._paid,
+            noise=noise,
+            p_better=p(mean),
+            p_worse=p(-mean),
+            p_as_good=p(mean - self._margin),
+            p_other_as_good=p(-mean - self._margin),
+        )
+
+
+def _tail(noise: Noisy, beyond: float) -> float:
+    """P(T <= beyond / error); where there is no error, whether it is below 0."""
+    error = noise.error()
+    if error == 0:
+        return float(beyond >= 0)
+    return t_below(beyond / error, noise.degrees())

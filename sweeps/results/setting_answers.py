@@ -1,0 +1,155 @@
+"""An answer for each searched setting: which K, which first weights, which rate.
+
+A value is the answer once it is shown that no other is better by more than the margin, each at its best over
+the other settings: Hsu's comparisons with the best (Multiple Comparisons, 1996, chapter 4), with estimates
+taken as independent. Values that are in turn shown to be less than the margin worse are as good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from sweeps.records import State, TrialRecord
+from sweeps.results.finalists import is_done
+from sweeps.spec.equivalence import value_at
+
+Reason = Literal["not tried", "interval wider than the margin", "no intervals"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The best loss with one value of a setting, over the other settings."""
+
+    mean: float  # nats per token
+    half_width: float | None  # of its 95 % interval; None where it is a loss of one trial and no estimate
+    tried: int  # trials with this value
+    complete: int  # of those, run to their end
+
+
+Estimates = Mapping[str, Mapping[Any, Estimate]]  # by dotted path and value
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What is known of the search beside its trials.
+
+    `choices` are all values that a path may have, of paths with finitely many; `estimates` are those of a
+    model of the search. Without them the best losses are shown and no setting is answered.
+    """
+
+    choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    estimates: Estimates = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ValueAnswer:
+    """One value of a setting, and how it stands to the best one."""
+
+    value: Any
+    best_loss: float | None  # nats per token; None where nothing is known
+    half_width: float | None
+    tried: int
+    complete: int
+    says: Literal["best", "as good", "worse", "open"]
+
+
+@dataclass(frozen=True)
+class SettingAnswer:
+    """What is known of one searched setting; `value` is None while that is no answer."""
+
+    path: str
+    value: Any
+    as_good: tuple[Any, ...]  # other values shown to be less than the margin worse
+    values: tuple[ValueAnswer, ...]  # the lowest loss first
+    reason: Reason | None  # why there is no answer
+    open_values: tuple[Any, ...]  # values that may be better by more than the margin
+
+
+def setting_answers(
+    records: Sequence[TrialRecord], margin: float, searched: Searched
+) -> tuple[SettingAnswer, ...]:
+    """One for each searched path, in the order of the choices, the estimates, the trials.
+
+    Args:
+        records: of the search.
+        margin: nats per token.
+        searched: what else is known of it.
+    """
+    choices, estimates = searched.choices, searched.estimates
+    grown = [record for record in records if not record.original]
+    paths = dict.fromkeys((*choices, *estimates, *(path for r in grown for path in r.params)))
+    return tuple(
+        _answer(path, dict(_known(path, grown, choices.get(path, ()), estimates.get(path))), margin)
+        for path in paths
+    )
+
+
+def _known(
+    path: str,
+    records: Sequence[TrialRecord],
+    choices: Sequence[Any],
+    estimates: Mapping[Any, Estimate] | None,
+) -> Iterator[tuple[Any, Estimate | None]]:
+    """Each value with its estimate; without choices the values that have one, or else were tried."""
+    tried: dict[Any, list[TrialRecord]] = {}
+    for record in records:
+        value = value_at(record.settings, path)
+        if value is not None and record.state not in (State.WAITING, State.FAIL):
+            tried.setdefault(value, []).append(record)
+    named = estimates or ()
+    for value in dict.fromkeys((*choices, *named, *(() if choices or estimates else tried))):
+        found = estimates.get(value) if estimates else None
+        done = [
+            record.value for record in tried.get(value, ()) if is_done(record) and record.value is not None
+        ]
+        if found is None and done:
+            found = Estimate(min(done), None, len(tried[value]), len(done))
+        elif found is None and value in tried:
+            found = Estimate(math.inf, None, len(tried[value]), 0)
+        yield value, found
+
+
+def _answer(path: str, known: Mapping[Any, Estimate | None], margin: float) -> SettingAnswer:
+    ordered = sorted(known.items(), key=lambda item: item[1].mean if item[1] is not None else math.inf)
+    found = [ValueAnswer(value, *_numbers(each), says="open") for value, each in ordered]
+    best = found[0] if found and found[0].best_loss is not None else None
+    if best is None or best.half_width is None:
+        return SettingAnswer(path, None, (), tuple(found), _why(found), tuple(each.value for each in found))
+    found = [replace(best, says="best"), *(_judged(each, best, margin) for each in found[1:])]
+    undecided = tuple(each.value for each in found if each.says == "open")
+    reason = _why([each for each in found if each.says == "open"]) if undecided else None
+    return SettingAnswer(
+        path=path,
+        value=None if undecided else best.value,
+        as_good=() if undecided else tuple(each.value for each in found if each.says == "as good"),
+        values=tuple(found),
+        reason=reason,
+        open_values=undecided,
+    )
+
+
+def _judged(each: ValueAnswer, best: ValueAnswer, margin: float) -> ValueAnswer:
+    if each.best_loss is None or each.half_width is None or best.best_loss is None:
+        return each
+    above = each.best_loss - best.best_loss
+    width = math.hypot(each.half_width, best.half_width or 0.0)
+    if above + width < margin:
+        return replace(each, says="as good")
+    return replace(each, says="worse") if width - above < margin else each
+
+
+def _numbers(each: Estimate | None) -> tuple[float | None, float | None, int, int]:
+    if each is None:
+        return None, None, 0, 0
+    return (each.mean if math.isfinite(each.mean) else None), each.half_width, each.tried, each.complete
+
+
+def _why(undecided: Sequence[ValueAnswer]) -> Reason:
+    if len(undecided) == 0 or any(each.tried == 0 for each in undecided):
+        return "not tried"
+    if any(each.half_width is None for each in undecided):
+        return "no intervals"
+    return "interval wider than the margin"
