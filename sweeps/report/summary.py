@@ -175,7 +175,7 @@ def _comparison(verdict: Verdict) -> list[str]:
     rows = [
         (
             f"{candidate.number}{_mark(candidate, verdict)}",
-            str(len(candidate.losses)),
+            str(len(candidate.fresh)),
             f"{candidate.mean:.4f}",
             _interval(candidate.against_control),
             _interval(candidate.against_baseline),
@@ -191,7 +191,7 @@ def _comparison(verdict: Verdict) -> list[str]:
     lines = rows_shown[:1]
     for row, note in zip(rows_shown[1:], settings, strict=True):
         lines += [row, *indented(note, by=4)]
-    legend = "Loss: mean over seeds, nats per token, at equal tokens and not at equal compute. "
+    legend = "Loss: mean over fresh seeds, nats per token, at equal tokens and not at equal compute. "
     legend += "Differences: of test losses under fresh seeds, paired, with simultaneous 95 % intervals."
     if any(candidate.chance_best is not None for candidate in listed):
         legend += " P(best): posterior probability that its expected loss is the lowest of all here."
@@ -266,8 +266,8 @@ def _interval(delta: Difference | None) -> str:
 
 
 def _over(candidate: Candidate) -> str:
-    seeds = len(candidate.losses)
-    return f", mean of {seeds} seeds" if seeds > 1 else ", one seed"
+    seeds = len(candidate.fresh)
+    return f", mean of {seeds} fresh seeds" if seeds > 1 else ", one seed"
 
 
 def _note(record: TrialRecord) -> str:

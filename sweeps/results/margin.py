@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Literal
 
 from sweeps.results.candidates import Candidate
+from sweeps.results.noise import variance
 
 _SHARE_OF_SEEDS = 0.5  # of the standard deviation of losses between seeds
-_LOWEST, _USUAL, _HIGHEST = 0.0002, 0.0005, 0.001  # of the loss itself
+_LOWEST, _HIGHEST = 0.0002, 0.0005  # of the loss itself
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def margin_of(candidates: Iterable[Candidate], wanted: float | None) -> Margin:
     deviation over fresh seeds): less than the luck of one seed is no reason to take a larger model. That is
     another noise than the one in a difference, out of which it drops by pairing; so noise in a difference
     hardly widens the margin, and "as good" is claimed less often with it, not more. A standard deviation of
-    three seeds is rough, so the margin is held between 0.02 and 0.1 % of the loss; it is 0.05 % where no
+    three seeds is rough, so the margin is held between 0.02 and 0.05 % of the loss; the latter where no
     configuration has two fresh seeds.
 
     Args:
@@ -45,6 +46,6 @@ def margin_of(candidates: Iterable[Candidate], wanted: float | None) -> Margin:
     loss = abs(fmean(each.mean for each in known))
     spreads = [variance(fresh) for each in known if len(fresh := list(each.fresh.values())) > 1]
     if not spreads:
-        return Margin(_USUAL * loss, "loss")
+        return Margin(_HIGHEST * loss, "loss")
     nats = _SHARE_OF_SEEDS * math.sqrt(fmean(spreads))
     return Margin(min(max(nats, _LOWEST * loss), _HIGHEST * loss), "seeds")

@@ -54,7 +54,7 @@ def verdict(
     everyone = [*known.everyone, *([matched] if matched else [])]
     claims = Claims(everyone, known.margin.nats, len(known.finalists))
     against = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
-    compute = claims.of(winner, matched, "equal compute")
+    compute = claims.of(winner, matched, "equal compute", first=against[0] if against else None)
     shown = _with_numbers(known, claims)
     originals = [record for record in records if record.role not in _AFTER]
     answer = answer_of(

@@ -252,7 +252,7 @@ class Sweep:
             seeds=wanted.seeds,
             per=wanted.per,
             depth=self.ledger.depth,
-            margin=getattr(wanted, "margin", None),
+            margin=wanted.margin,
             searched=Searched(
                 {path: each.choice for path, each in self.spec.search.items() if each.choice is not None}
             ),

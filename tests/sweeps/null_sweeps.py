@@ -21,7 +21,6 @@ from sweeps.records import Role, State, TrialRecord
 
 BLOCKS, STEPS, TOKENS = 16, 24, 49_152
 SEED, RESIDUAL, TEXT = 0.0039, 0.0004, 0.0003
-UNIT = math.sqrt(2) * RESIDUAL  # one noise unit: standard deviation of a paired difference under one seed
 LOSS = 3.15
 
 
@@ -32,12 +31,25 @@ class World:
     searched: int = 20
     seeds: int = 3
     finalists: int = 3
-    better: float = 0.0  # nats by which configuration 2 is better than the controls
+    better: float = 0.0  # noise units by which configuration 2 is better than the controls
     spread: float = 0.001  # nats by which the other grown ones are worse, at most
     heavy: bool = False  # e and t of Student's t with 3 degrees of freedom, not normal
-    noisy: Mapping[int, float] = field(default_factory=dict)  # factor of the standard deviation of e, by number
+    noisy: Mapping[int, float] = field(
+        default_factory=dict
+    )  # factor of the standard deviation of e, by number
     text: float = TEXT
     matched: float = 0.0  # nats by which the control with more FLOPs is better than the control
+
+    @property
+    def unit(self) -> float:
+        """The noise of a difference: the standard deviation of configuration 2 less the control, measured
+        under one seed on one test text; nats.
+        """
+        return math.sqrt(sum(self.residual(number) ** 2 for number in (0, 2)) + self.text**2)
+
+    def residual(self, number: int) -> float:
+        """Standard deviation of e, nats."""
+        return RESIDUAL * self.noisy.get(number, 1.0)
 
 
 def sweep(world: World, rng: random.Random) -> list[TrialRecord]:
@@ -47,7 +59,7 @@ def sweep(world: World, rng: random.Random) -> list[TrialRecord]:
     means = {number: LOSS + (world.spread * rng.random() if number > 1 else 0.0) for number in numbers}
     means = {number: LOSS if world.spread == 0 else mean for number, mean in means.items()}
     if world.searched:
-        means[2] = LOSS - world.better
+        means[2] = LOSS - world.better * world.unit
     roles = {0: Role.CONTROL, 1: Role.BASELINE}
     records = [
         _record(number, roles.get(number, Role.SEARCH), 0, draw.validation(number, means[number], 0))
@@ -91,8 +103,7 @@ class _Draws:
         if seed not in self._seeds:
             self._seeds[seed] = self._rng.gauss(0, SEED)
         if (number, seed) not in self._runs:
-            scale = RESIDUAL * self._world.noisy.get(number, 1.0)
-            self._runs[number, seed] = scale * self._unit()
+            self._runs[number, seed] = self._world.residual(number) * self._unit()
         return mean + self._seeds[seed] + self._runs[number, seed]
 
     def _text(self, side: str, number: int) -> list[float]:
