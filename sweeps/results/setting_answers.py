@@ -53,7 +53,7 @@ class ValueAnswer:
     half_width: float | None
     tried: int
     complete: int
-    says: Literal["best", "as good", "worse", "open"]
+    says: Literal["best", "as good", "worse", "no better", "open"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,9 @@ def _judged(each: ValueAnswer, best: ValueAnswer, margin: float) -> ValueAnswer:
     width = math.hypot(each.half_width, best.half_width or 0.0)
     if above + width < margin:
         return replace(each, says="as good")
-    return replace(each, says="worse") if width - above < margin else each
+    if above - width > 0:
+        return replace(each, says="worse")
+    return replace(each, says="no better") if width - above < margin else each
 
 
 def _numbers(each: Estimate | None) -> tuple[float | None, float | None, int, int]:
