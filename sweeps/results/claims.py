@@ -1,11 +1,12 @@
 """Claims on test loss under fresh seeds: each finalist against the control, and the winner at equal compute.
 
-Multiplicity is paid for by Bonferroni's correction over all finalists, in both comparisons: the winner was
-chosen among them, under these same seeds. It is the first step of Holm's procedure, so nothing is lost for
-the first claim; and being of one step it has simultaneous intervals that agree with every decision, which
-Holm's later steps have not. Dunnett's test is 7 % sharper with equal variances, and they are not equal.
+Multiplicity is paid for by Bonferroni's correction over all grown models that ran under fresh seeds, the
+finalists and the baseline, in both comparisons: the winner was chosen among them, under these same seeds. It
+is the first step of Holm's procedure, so nothing is lost for the first claim; and being of one step it has
+simultaneous intervals that agree with every decision, which Holm's later steps have not. Dunnett's test is
+7 % sharper with equal variances, and they are not equal.
 
-One interval decides: "better" is that all of it is below 0 (one-sided 2.5 % for all finalists together),
+One interval decides: "better" is that all of it is below 0 (one-sided 2.5 % for all grown models together),
 "worse" that all is above, "as good" that all is below the margin, which is non-inferiority. "As good" can be
 said of the other side, too, by the other end of the same interval. At equal compute "better" is tested only
 once it is shown at equal tokens, a fixed sequence for each finalist (Bretz et al. 2009, Statistics in
@@ -42,7 +43,7 @@ class Claim:
     half_width: float | None  # of the simultaneous 95 % interval; None with one seed
     n: int  # seeds
     margin: float
-    compared: int  # finalists that are paid for
+    compared: int  # grown models that are paid for
     noise: Noisy | None
     first_shown: bool  # whether "better" is shown in the claim that comes first; True where none does
     p_better: float | None  # of "not better"; not below that of the claim which comes first
@@ -103,12 +104,12 @@ def table_of(candidates: Sequence[Candidate], measure: Measure) -> Table:
 class Claims:
     """Claims over one table of losses, with one variance pooled from all of it."""
 
-    def __init__(self, candidates: Sequence[Candidate], margin: float, finalists: int) -> None:
-        """`candidates` are all that ran under fresh seeds; `finalists` so many are paid for."""
+    def __init__(self, candidates: Sequence[Candidate], margin: float, compared: int) -> None:
+        """`candidates` are all that ran under fresh seeds; so many of them are `compared` and paid for."""
         self.measure = measure_of(candidates)
         self.table = table_of(candidates, self.measure)
         self._pool = pool(self.table)
-        self._margin, self._paid = margin, max(1, finalists)
+        self._margin, self._paid = margin, max(1, compared)
 
     def of(
         self, trial: Candidate | None, against: Candidate | None, at: At, *, first: Claim | None = None

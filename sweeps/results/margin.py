@@ -27,14 +27,15 @@ def margin_of(candidates: Iterable[Candidate], wanted: float | None) -> Margin:
     """The spec's margin, or one from the data.
 
     From the data it is half of what another seed moves the validation loss of one configuration by (standard
-    deviation over fresh seeds): less than the luck of one seed is no reason to take a larger model. That is
+    deviation over its seeds): less than the luck of one seed is no reason to take a larger model. That is
     another noise than the one in a difference, out of which it drops by pairing; so noise in a difference
-    hardly widens the margin, and "as good" is claimed less often with it, not more. A standard deviation of
-    three seeds is rough, so the margin is held between 0.02 and 0.05 % of the loss; the latter where no
-    configuration has two fresh seeds.
+    hardly widens the margin, and "as good" is claimed less often with it, not more. The seed that chose a
+    configuration counts too: its flattery is a tenth of what a seed does, and seeds are few. A standard
+    deviation of four seeds is rough, so the margin is held between 0.02 and 0.05 % of the loss; it is the
+    latter where no configuration has two seeds.
 
     Args:
-        candidates: of which fresh seeds are compared; matched controls left out, since they come later and
+        candidates: what is compared under fresh seeds; matched controls left out, since they come later and
             the margin decides of what they are made.
         wanted: the spec's, nats per token.
     """
@@ -44,7 +45,7 @@ def margin_of(candidates: Iterable[Candidate], wanted: float | None) -> Margin:
     if not known:
         return Margin(0.0, "loss")
     loss = abs(fmean(each.mean for each in known))
-    spreads = [variance(fresh) for each in known if len(fresh := list(each.fresh.values())) > 1]
+    spreads = [variance(losses) for each in known if len(losses := list(each.losses.values())) > 1]
     if not spreads:
         return Margin(_HIGHEST * loss, "loss")
     nats = _SHARE_OF_SEEDS * math.sqrt(fmean(spreads))

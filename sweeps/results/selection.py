@@ -52,7 +52,7 @@ def verdict(
     winner = known.winner
     matched = matched_control(winner.number, records) if winner else None
     everyone = [*known.everyone, *([matched] if matched else [])]
-    claims = Claims(everyone, known.margin.nats, len(known.finalists))
+    claims = Claims(everyone, known.margin.nats, known.grown)
     against = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
     compute = claims.of(winner, matched, "equal compute", first=against[0] if against else None)
     shown = _with_numbers(known, claims)

@@ -34,6 +34,11 @@ class Compared:
         return self.finalists[0] if self.finalists else None
 
     @property
+    def grown(self) -> int:
+        """How many grown models are compared: the finalists, and the baseline where it is none of them."""
+        return sum(self.control is None or each.number != self.control.number for each in self.everyone)
+
+    @property
     def everyone(self) -> tuple[Candidate, ...]:
         """Each once."""
         found = [each for each in (*self.finalists, self.baseline, self.control) if each is not None]

@@ -1,0 +1,173 @@
+"""The margin, the answer for each setting, and what a search has covered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sweeps.records import Role, State, TrialRecord
+from sweeps.results.candidates import Candidate
+from sweeps.results.coverage import Spent, spent, untried
+from sweeps.results.margin import Margin, margin_of
+from sweeps.results.setting_answers import Estimate, Searched, SettingAnswer, setting_answers
+
+MARGIN = 0.002
+
+
+def candidate(losses: dict[int, float]) -> Candidate:
+    return Candidate(1, Role.SEARCH, {}, {}, 0, losses, {}, None, None, None, {}, ())
+
+
+@pytest.mark.parametrize(
+    ("losses", "wanted", "expected"),
+    [
+        ([{0: 4.0, 1: 4.0, 2: 4.002}], 0.005, Margin(0.005, "spec")),
+        ([{0: 4.0, 1: 4.0, 2: 4.002}], 0.0, Margin(0.0, "spec")),
+        ([{0: 4.0, 1: 3.997, 2: 4.003}], None, Margin(0.5 * 0.003, "seeds")),
+        ([{0: 3.997, 1: 4.0, 2: 4.003}, {0: 4.0}], None, Margin(0.5 * 0.003, "seeds")),
+        ([{0: 4.0, 1: 4.0, 2: 4.0}], None, Margin(0.0008, "seeds")),  # 0.02 % at least
+        ([{0: 4.0, 1: 3.9, 2: 4.1}], None, Margin(0.002, "seeds")),  # 0.05 % at most
+        ([{0: 4.0}, {0: 4.1}], None, Margin(0.0005 * 4.05, "loss")),
+        ([], None, Margin(0.0, "loss")),
+    ],
+)
+def test_the_margin_is_the_specs_or_half_of_what_a_seed_moves(
+    losses: list[dict[int, float]], wanted: float | None, expected: Margin
+) -> None:
+    found = margin_of(map(candidate, losses), wanted)
+    assert found.source == expected.source
+    assert found.nats == pytest.approx(expected.nats)
+
+
+def test_the_noise_of_a_difference_does_not_widen_the_margin_by_much() -> None:
+    seeds = {1: 4.000, 2: 4.002, 3: 3.998}
+    quiet = [candidate(seeds), candidate(seeds)]
+    noise = {1: 0.0004, 2: -0.0004, 3: 0.0}
+    noisy = [candidate(seeds), candidate({seed: loss + noise[seed] for seed, loss in seeds.items()})]
+    assert margin_of(noisy, None).nats <= margin_of(quiet, None).nats
+
+
+# -- settings ---------------------------------------------------------------------------------------
+
+
+def trial(
+    number: int, value: float | None = 3.2, state: State = State.COMPLETE, **injection: Any
+) -> TrialRecord:
+    settings = {"injection": {"method": "tli", "k": 4, "init": "copy", **injection}, "recipe": {}}
+    return TrialRecord(
+        number=number,
+        role=Role.SEARCH,
+        state=state,
+        params={f"injection.{name}": each for name, each in injection.items()},
+        settings=settings,
+        seed=0,
+        steps=20,
+        losses={0: 3.3, 10: 3.25} if value is None else {0: 3.3, 20: value},
+        value=value,
+        tokens=1000 if value is None else 2000,
+        seconds=3.0,
+        flops=1.0,
+    )
+
+
+def answer_for(estimates: dict[Any, Estimate], choices: tuple[Any, ...] = ()) -> SettingAnswer:
+    wanted = {"injection.k": choices} if choices else {}
+    (found,) = setting_answers([], MARGIN, Searched(wanted, {"injection.k": estimates}))
+    return found
+
+
+def test_a_value_is_the_answer_once_no_other_can_be_better_by_more_than_the_margin() -> None:
+    found = answer_for(
+        {
+            8: Estimate(3.2000, 0.0005, 5, 3),
+            1: Estimate(3.2100, 0.0010, 4, 0),  # worse, by a model, without a run to the end
+            4: Estimate(3.2005, 0.0005, 5, 2),  # 0.0005 ± 0.0007
+            2: Estimate(3.2020, 0.0020, 5, 2),  # 0.0020 ± 0.0021: not as good, and not better by 0.002
+        }
+    )
+    assert (found.value, found.as_good, found.reason, found.open_values) == (8, (4,), None, ())
+    assert [(each.value, each.says) for each in found.values] == [
+        (8, "best"),
+        (4, "as good"),
+        (2, "no better"),
+        (1, "worse"),
+    ]
+
+
+def test_a_value_that_may_be_better_by_more_keeps_the_setting_open() -> None:
+    found = answer_for({8: Estimate(3.2, 0.0005, 5, 3), 2: Estimate(3.201, 0.004, 2, 0)})
+    assert (found.value, found.as_good) == (None, ())
+    assert (found.open_values, found.reason) == ((2,), "interval wider than the margin")
+
+
+def test_a_value_that_was_never_tried_keeps_the_setting_open_whatever_the_others_are() -> None:
+    found = answer_for({8: Estimate(3.2, 0.0005, 5, 3)}, choices=(2, 8))
+    assert (found.value, found.open_values, found.reason) == (None, (2,), "not tried")
+    assert found.values[-1].tried == 0
+
+
+def test_without_estimates_the_best_losses_are_shown_and_nothing_is_answered() -> None:
+    records = [
+        trial(1, 3.21, k=4),
+        trial(2, 3.19, k=4),
+        trial(3, 3.20, k=2),
+        trial(4, None, State.PRUNED, k=1),
+    ]
+    (found,) = setting_answers(records, MARGIN, Searched({"injection.k": (1, 2, 4)}))
+    assert (found.value, found.reason) == (None, "no intervals")
+    assert [(each.value, each.best_loss, each.tried, each.complete) for each in found.values] == [
+        (4, 3.19, 2, 2),
+        (2, 3.20, 1, 1),
+        (1, None, 1, 0),
+    ]
+
+
+def test_every_searched_path_has_an_answer_of_its_own() -> None:
+    records = [trial(1, k=4, init="mean"), trial(2, k=2, init="copy")]
+    found = setting_answers(records, MARGIN, Searched({"injection.init": ("copy", "mean")}))
+    assert [each.path for each in found] == ["injection.init", "injection.k"]
+    assert setting_answers([], MARGIN, Searched()) == ()
+
+
+# -- what was covered -------------------------------------------------------------------------------
+
+CHOICES = {"injection.k": (1, 2, 4), "injection.init": ("copy", "mean")}
+
+
+def test_values_and_pairs_without_a_run_to_the_end_are_named() -> None:
+    records = [
+        trial(1, k=4, init="copy"),
+        trial(2, k=2, init="mean"),
+        trial(3, None, State.PRUNED, k=2, init="copy"),
+        trial(4, None, State.PRUNED, k=1, init="copy"),
+        trial(5, None, State.FAIL, k=1, init="mean"),
+    ]
+    found = [(dict(each.settings), each.tried) for each in untried(records, CHOICES)]
+    assert found == [
+        ({"injection.k": 1}, 2),
+        ({"injection.k": 2, "injection.init": "copy"}, 1),
+        ({"injection.k": 4, "injection.init": "mean"}, 0),
+    ]
+    everything = [
+        trial(n, k=k, init=init)
+        for n, (k, init) in enumerate((k, i) for k in (1, 2, 4) for i in CHOICES["injection.init"])
+    ]
+    assert untried(everything, CHOICES) == ()
+
+
+def test_the_original_model_is_no_trial_of_its_k() -> None:
+    control = replace(trial(0, k=4), role=Role.CONTROL, settings={"injection": {"k": 4, "init": "copy"}})
+    assert len(untried([control], CHOICES)) == 5, "every value; no pair of values that were not tried"
+
+
+def test_tokens_are_counted_as_spent_by_the_search_saved_by_stopping_and_spent_after() -> None:
+    records = [
+        trial(1),
+        trial(2, None, State.PRUNED),
+        replace(trial(3), role=Role.REPLICATE, replicate_of=1),
+        replace(trial(4), role=Role.MATCHED, replicate_of=1, tokens=3000),
+        replace(trial(5, None, State.WAITING), tokens=None, seconds=None, losses={}),
+    ]
+    assert spent(records) == Spent(8000, 12.0, 3000, 1000, 5000)
