@@ -101,7 +101,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     from sweeps.driver.service import run
     from sweeps.report.live import Display
     from sweeps.report.summary import summary_text
-    from sweeps.results.finalists import runs_due
+    from sweeps.results.matched import runs_due
     from sweeps.results.sweep import places
     from sweeps.wording import masked
 

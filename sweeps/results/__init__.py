@@ -19,6 +19,7 @@ __all__ = [
     "labels",
     "listing",
     "margin",
+    "matched",
     "noise",
     "paired",
     "posterior",

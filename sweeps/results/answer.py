@@ -6,7 +6,8 @@ With W the winner, C the control at equal tokens and M the control at equal comp
 2. do not grow: C or M is shown to be as good as W within the margin, or better.
 3. not shown: else.
 
-Without M the rule goes by C alone, and without C by M alone; what is missing is said in `limits`. Where the
+Without M the rule goes by C alone, and without C by M alone; what is missing is said in `limits`. M is not
+missed where W spends no more than C. Where the
 original is the answer, the trial handed over is C if C is shown to be as good as W, else M. Where nothing is
 shown, it is the one with the lower mean of W and the original: that something is not shown is no reason to
 take the cheaper.
@@ -98,6 +99,7 @@ def answer_of(
     tokens: Claim | None,
     compute: Claim | None,
     *,
+    dearer: bool,
     finished: bool,
 ) -> Answer:
     """By the rules above.
@@ -108,10 +110,11 @@ def answer_of(
         matched: the original with the winner's FLOPs.
         tokens: the winner against `control`.
         compute: the winner against `matched`.
+        dearer: whether the winner spends more than the control, so that equal tokens are not equal compute.
         finished: whether all that these rest on has been run.
     """
     known = [claim for claim in (compute, tokens) if claim is not None]
-    grow = _rule(known, whole=compute is not None or finished)
+    grow = _rule(known, whole=compute is not None or finished or not dearer)
     claim = _deciding(grow, known)
     trial = _handed_over(grow, winner, control, matched, tokens, compute)
     ours, theirs = (each.flops_per_token if each else None for each in (winner, control))
@@ -124,8 +127,8 @@ def answer_of(
         equal_compute=compute,
         cost=ours / theirs if ours and theirs else None,
         confidence=_confidence(grow, known),
-        limits=tuple(_limits(winner, control, tokens, compute, finished=finished)),
-        needs=_needs(winner, control, tokens, compute) if grow == "not shown" else None,
+        limits=tuple(_limits(winner, control, tokens, compute, dearer=dearer, finished=finished)),
+        needs=_needs(winner, control, tokens, compute, dearer=dearer) if grow == "not shown" else None,
     )
 
 
@@ -179,12 +182,13 @@ def _limits(
     tokens: Claim | None,
     compute: Claim | None,
     *,
+    dearer: bool,
     finished: bool,
 ) -> list[Limit]:
     known = [claim for claim in (tokens, compute) if claim is not None]
     said: dict[Limit, bool] = {
         "no control": control is None,
-        "no compute-matched control": winner is not None and compute is None,
+        "no compute-matched control": dearer and winner is not None and compute is None,
         "too few seeds": any(claim.half_width is None for claim in known),
         "validation loss": any(claim.loss == "validation" for claim in known),
         "margin of 0": any(claim.margin == 0 for claim in known),
@@ -197,14 +201,19 @@ def _limits(
 
 
 def _needs(
-    winner: Candidate | None, control: Candidate | None, tokens: Claim | None, compute: Claim | None
+    winner: Candidate | None,
+    control: Candidate | None,
+    tokens: Claim | None,
+    compute: Claim | None,
+    *,
+    dearer: bool,
 ) -> Needs:
     known = [claim for claim in (compute, tokens) if claim is not None]
     said: dict[Missing, bool] = {
         "trials": winner is None,
         "control": control is None,
         "fresh seeds": (winner is not None and any(c.half_width is None for c in known)) or not known,
-        "matched control": winner is not None and compute is None,
+        "matched control": dearer and winner is not None and compute is None,
     }
     missing = tuple(each for each, holds in said.items() if holds)
     aims = [_seeds(claim) for claim in known if claim.noise is not None]

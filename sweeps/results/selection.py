@@ -13,6 +13,7 @@ from sweeps.results.candidates import Candidate, matched_control
 from sweeps.results.caveats import caveats
 from sweeps.results.claims import Claim, Claims
 from sweeps.results.coverage import spent, untried
+from sweeps.results.matched import spends_more
 from sweeps.results.paired import Difference
 from sweeps.results.posterior import chances, lowest_under, shared
 from sweeps.results.setting_answers import Searched, setting_answers
@@ -63,6 +64,7 @@ def verdict(
         matched,
         against[0] if against else None,
         compute,
+        dearer=_dearer(records, known),
         finished=_finished(records, known),
     )
     return Verdict(
@@ -114,6 +116,14 @@ def _with_numbers(known: Compared, claims: Claims) -> Compared:
 
 def _difference(claim: Claim | None) -> Difference | None:
     return Difference(claim.mean, claim.half_width, claim.n) if claim else None
+
+
+def _dearer(records: Sequence[TrialRecord], known: Compared) -> bool:
+    """Whether equal tokens are not equal compute."""
+    if known.winner is None or known.control is None:
+        return True
+    by_number = {record.number: record for record in records}
+    return spends_more(by_number[known.winner.number], by_number[known.control.number])
 
 
 def _finished(records: Sequence[TrialRecord], known: Compared) -> bool:

@@ -126,7 +126,7 @@ def judged(records: list[TrialRecord], margin: float | None = None) -> Judged:
     claims = Claims([*known.everyone, matched], known.margin.nats, known.grown)
     tokens = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
     compute = claims.of(winner, matched, "equal compute", first=tokens[0])
-    answer = answer_of(winner, known.control, matched, tokens[0], compute, finished=True)
+    answer = answer_of(winner, known.control, matched, tokens[0], compute, dearer=True, finished=True)
     return Judged(answer, tuple(claim for claim in (*tokens, compute) if claim is not None))
 
 
@@ -247,7 +247,8 @@ def claim(
 def answered(tokens: Claim | None, compute: Claim | None, **fields: bool) -> Answer:
     control = CONTROL if tokens else None
     matched = MATCHED if compute else None
-    return answer_of(WINNER, control, matched, tokens, compute, finished=fields.get("finished", True))
+    given = {"dearer": True, "finished": True} | fields
+    return answer_of(WINNER, control, matched, tokens, compute, **given)
 
 
 BETTER, WORSE, OPEN, EQUAL = (-0.003, 0.001), (0.003, 0.001), (-0.0005, 0.002), (0.0, 0.0005)
@@ -292,6 +293,14 @@ def test_the_rules_of_the_answer(
 def test_better_at_equal_tokens_waits_for_the_comparison_at_equal_compute() -> None:
     assert answered(claim(*BETTER), None, finished=False).grow == "not shown"
     assert answered(claim(*BETTER), None).grow == "grow"
+
+
+def test_a_winner_that_spends_no_more_than_the_control_needs_no_other_one() -> None:
+    found = answered(claim(*BETTER), None, dearer=False, finished=False)
+    assert (found.grow, found.limits) == ("grow", ("not finished",))
+    still_open = answered(claim(*OPEN), None, dearer=False)
+    assert still_open.needs is not None
+    assert still_open.needs.missing == ()
 
 
 def test_better_at_equal_compute_is_claimed_only_once_it_is_at_equal_tokens() -> None:

@@ -9,14 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.results.finalists import (
-    control_of,
-    finalists,
-    matched_due,
-    replicates_due,
-    runs_due,
-    winner_of,
-)
+from sweeps.results.finalists import control_of, finalists, replicates_due
+from sweeps.results.matched import matched_due, runs_due
+from sweeps.results.winner import winner_of
 
 STEPS, BATCH = 50, 20
 CONTROL_COST = 100.0  # FLOPs a token
@@ -121,22 +116,26 @@ def test_running_what_is_due_leaves_nothing_due(values: list[float], top: int, s
 
 def test_the_winner_is_told_by_fresh_seeds_alone() -> None:
     records = [trial(2, 3.0), trial(3, 3.1), trial(4, 3.2)]
-    assert winner_of(records, 3) is None
+
+    def winner(top: int) -> int | None:
+        return winner_of(records, top=top, seeds=2)
+
+    assert winner(3) == 2, "by its own seed while there is no other"
     records += [replicate(5, 2, 1, 3.3), replicate(6, 3, 1, 3.2), replicate(7, 4, 1, 3.25)]
-    assert winner_of(records, 3) is records[1]
+    assert winner(3) == 3
     # Seed 2 is easier: a mean over another number of seeds would compare the seeds.
     records += [replicate(8, 4, 2, 2.0)]
-    assert winner_of(records, 3) is records[1]
+    assert winner(3) == 3
     # One that failed under a seed comes after those that did not.
     records += [replicate(9, 3, 2, None, state=State.FAIL), replicate(10, 2, 2, 2.2)]
-    assert winner_of(records, 3) is records[2]
-    assert winner_of(records, 1) is records[0], "who is no finalist cannot win"
+    assert winner(3) == 4
+    assert winner(1) == 2, "who is no finalist cannot win"
 
 
 def test_of_equal_finalists_the_cheaper_wins() -> None:
     records = [trial(2, 3.0, cost=900.0), trial(3, 3.1, cost=300.0)]
     records += [replicate(4, 2, 1, 3.2), replicate(5, 3, 1, 3.2)]
-    assert winner_of(records, 2) is records[1]
+    assert winner_of(records, top=2, seeds=1) == 3
 
 
 def finished(cost: float, **control: Any) -> list[TrialRecord]:

@@ -20,7 +20,8 @@ from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
-from sweeps.results.finalists import matched_due, replicates_due
+from sweeps.results.finalists import replicates_due
+from sweeps.results.matched import matched_due
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
 
@@ -262,7 +263,9 @@ class Agenda:
         if not self.spec.control.matched or any(r.role is not Role.MATCHED for r in self._open()):
             return None
         wanted, depth = self.spec.finalists, self.ledger.depth
-        due = matched_due(self.records(), wanted.top, wanted.seeds, wanted.per, depth=depth)
+        due = matched_due(
+            self.records(), wanted.top, wanted.seeds, wanted.per, depth=depth, margin=wanted.margin
+        )
         for number, settings in due:
             return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
         return None
