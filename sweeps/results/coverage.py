@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,13 @@ class Spent:
     tokens_after: int  # of runs under fresh seeds
 
 
+def searched_value(record: TrialRecord, path: str) -> Any:
+    """What a trial of the search has at a searched path; None where it was not asked for."""
+    if path in record.params:
+        return record.params[path]
+    return value_at(record.settings, path) if record.role is Role.BASELINE else None
+
+
 def untried(records: Sequence[TrialRecord], choices: Mapping[str, Sequence[Any]]) -> tuple[Untried, ...]:
     """Values first, then pairs of K and first weights whose two values were both run to an end elsewhere.
 
@@ -40,38 +48,38 @@ def untried(records: Sequence[TrialRecord], choices: Mapping[str, Sequence[Any]]
         records: of the search; the original model's are left out.
         choices: all values that a path may have, of paths with finitely many.
     """
-    grown = [record for record in records if not record.original and record.settings]
-    return tuple(_untried(grown, choices))
+    return tuple(_untried([record for record in records if not record.original], choices))
 
 
 def _untried(grown: Sequence[TrialRecord], choices: Mapping[str, Sequence[Any]]) -> Iterator[Untried]:
     lacking: set[tuple[str, str]] = set()
     for path, values in choices.items():
-        for value in values:
-            if (found := _of(grown, {path: value})) is not None and (path, value) != (
-                "injection.method",
-                "none",
-            ):
-                lacking.add((path, repr(value)))
-                yield found
-    if not all(path in choices for path in PAIRED_PATHS):
-        return
-    for values in itertools.product(*(choices[path] for path in PAIRED_PATHS)):
-        settings = dict(zip(PAIRED_PATHS, values, strict=True))
-        known = any((path, repr(value)) in lacking for path, value in settings.items())
-        if not known and (found := _of(grown, settings)) is not None:
+        wanted = [value for value in values if (path, value) != ("injection.method", "none")]
+        for found in _lacking(grown, (path,), [(value,) for value in wanted]):
+            lacking.add((path, repr(found.settings[path])))
             yield found
+    if all(path in choices for path in PAIRED_PATHS):
+        for found in _lacking(
+            grown, PAIRED_PATHS, list(itertools.product(*(choices[path] for path in PAIRED_PATHS)))
+        ):
+            if not any((path, repr(value)) in lacking for path, value in found.settings.items()):
+                yield found
 
 
-def _of(grown: Sequence[TrialRecord], settings: Mapping[str, Any]) -> Untried | None:
-    """None where one was trained to its end."""
-    having = [
-        record
-        for record in grown
-        if all(value_at(record.settings, path) == value for path, value in settings.items())
-    ]
-    begun = sum(record.state is not State.WAITING for record in having)
-    return None if any(is_done(record) for record in having) else Untried(settings, begun)
+def _lacking(
+    grown: Sequence[TrialRecord], paths: Sequence[str], wanted: Sequence[tuple[Any, ...]]
+) -> Iterator[Untried]:
+    """Of these values together, those with which no trial was trained to its end."""
+    begun: Counter[str] = Counter()
+    done: set[str] = set()
+    for record in grown:
+        values = repr(tuple(searched_value(record, path) for path in paths))
+        begun[values] += record.state is not State.WAITING
+        if is_done(record):
+            done.add(values)
+    for each in wanted:
+        if repr(each) not in done:
+            yield Untried(dict(zip(paths, each, strict=True)), begun[repr(each)])
 
 
 def spent(records: Sequence[TrialRecord]) -> Spent:

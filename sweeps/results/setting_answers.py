@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from sweeps.records import State, TrialRecord
+from sweeps.records import Role, State, TrialRecord
+from sweeps.results.coverage import searched_value
 from sweeps.results.finalists import is_done
-from sweeps.spec.equivalence import value_at
 
 Reason = Literal["not tried", "interval wider than the margin", "no intervals"]
 
@@ -93,23 +93,29 @@ def _known(
     choices: Sequence[Any],
     estimates: Mapping[Any, Estimate] | None,
 ) -> Iterator[tuple[Any, Estimate | None]]:
-    """Each value with its estimate; without choices the values that have one, or else were tried."""
+    """Each choice and each value that has an estimate; where there is neither, the best value alone."""
     tried: dict[Any, list[TrialRecord]] = {}
     for record in records:
-        value = value_at(record.settings, path)
-        if value is not None and record.state not in (State.WAITING, State.FAIL):
-            tried.setdefault(value, []).append(record)
-    named = estimates or ()
-    for value in dict.fromkeys((*choices, *named, *(() if choices or estimates else tried))):
+        asked = path in record.params or record.role is Role.BASELINE
+        if asked and record.state not in (State.WAITING, State.FAIL):
+            tried.setdefault(searched_value(record, path), []).append(record)
+    values = dict.fromkeys((*choices, *(estimates or ())))
+    for value in values or _best(tried):
         found = estimates.get(value) if estimates else None
-        done = [
-            record.value for record in tried.get(value, ()) if is_done(record) and record.value is not None
-        ]
-        if found is None and done:
-            found = Estimate(min(done), None, len(tried[value]), len(done))
-        elif found is None and value in tried:
-            found = Estimate(math.inf, None, len(tried[value]), 0)
-        yield value, found
+        yield value, found or _of_trials(tried.get(value, ()))
+
+
+def _best(tried: Mapping[Any, Sequence[TrialRecord]]) -> list[Any]:
+    """The value with the lowest loss, where one is known."""
+    losses = {value: found.mean for value, each in tried.items() if (found := _of_trials(each))}
+    best = min(losses, key=lambda value: losses[value], default=None)
+    return [] if best is None or losses[best] == math.inf else [best]
+
+
+def _of_trials(tried: Sequence[TrialRecord]) -> Estimate | None:
+    """The lowest loss of those run to their end; infinite where none was, None where none was tried."""
+    done = [record.value for record in tried if is_done(record) and record.value is not None]
+    return Estimate(min(done, default=math.inf), None, len(tried), len(done)) if tried else None
 
 
 def _answer(path: str, known: Mapping[Any, Estimate | None], margin: float) -> SettingAnswer:
