@@ -82,7 +82,7 @@ class Comparison:
     """
 
     entries: tuple[Entry, ...]
-    seeds: tuple[int, ...]  # that all entries have; empty: each has its own alone
+    seeds: tuple[int, ...]  # that all entries have, and that chose none; empty: each has its own alone
     base_loss: float | None
     losses: Mapping[str, Mapping[int, float]]
     reached: Mapping[str, Mapping[str, float | None]]
@@ -123,7 +123,7 @@ class Comparison:
 def compared(entries: Sequence[Entry], warnings: Sequence[str] = ()) -> Comparison:
     """The arithmetic, on curves that can be compared; each has a step or more beyond its first point."""
     entries = sorted(entries, key=lambda entry: not entry.record.original)  # controls first
-    seeds = sorted(set.intersection(*(set(entry.curves) for entry in entries)))
+    seeds = _shared_seeds(entries)
     chosen = {
         entry.key: {seed: entry.curves[seed] for seed in seeds or [entry.record.seed]} for entry in entries
     }
@@ -188,6 +188,12 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[Point, ...]:
 
 
 # -- inside ---------------------------------------------------------------------------------------
+
+
+def _shared_seeds(entries: Sequence[Entry]) -> list[int]:
+    """Seeds that all have. Those that chose a trial flatter it, and count only where there are no others."""
+    shared = set.intersection(*(set(entry.curves) for entry in entries))
+    return sorted(shared - {entry.record.seed for entry in entries} or shared)
 
 
 def _mean(points: Sequence[Point]) -> Point:

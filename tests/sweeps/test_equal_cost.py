@@ -71,7 +71,7 @@ def test_the_mean_of_curves_is_over_the_steps_that_all_measured() -> None:
 
 def small() -> tuple[Entry, ...]:
     """The grown model wins at equal steps, the control at equal FLOPs; dus starts far behind."""
-    noise = {0: 0.0, 1: 0.002, 2: -0.002}
+    noise = {0: -0.4, 1: 0.0, 2: 0.002, 3: -0.002}  # seed 0 chose them, and does not count
     return (
         entry(3, {s: points([3.8, 3.62 + n, 3.5 + n], flops=2.0, seconds=2.0) for s, n in noise.items()}),
         entry(
@@ -133,7 +133,7 @@ def test_the_whole_page() -> None:
 def test_the_control_comes_first_and_who_is_ahead_depends_on_what_is_equal() -> None:
     found = compared(small())
     assert [each.key for each in found.entries] == ["mine:0", "mine:3", "mine:12"]
-    assert (found.base_loss, found.seeds) == (pytest.approx(3.8), (0, 1, 2))
+    assert (found.base_loss, found.seeds) == (pytest.approx(3.8), (1, 2, 3))
     equal = {each.axis: each for each in found.equal}
     assert {axis: each.order[0] for axis, each in equal.items()} == {
         "steps": "mine:3",
