@@ -29,6 +29,7 @@ __all__ = [
     "sweep",
     "tables",
     "unfinished",
+    "unkept",
     "verdict",
     "winner",
 ]

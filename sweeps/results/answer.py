@@ -7,10 +7,10 @@ With W the winner, C the control at equal tokens and M the control at equal comp
 3. not shown: else.
 
 Without M the rule goes by C alone, and without C by M alone; what is missing is said in `limits`. M is not
-missed where W spends no more than C. Where the
-original is the answer, the trial handed over is C if C is shown to be as good as W, else M. Where nothing is
-shown, it is the one with the lower mean of W and the original: that something is not shown is no reason to
-take the cheaper.
+missed where W spends no more than C; where it is still to come, "grow" waits for it. Where the original is
+the answer, the trial handed over is C if C is shown to be as good as W, else M. Where nothing is shown, it is
+the one with the lower mean of W and the original: that something is not shown is no reason to take the
+cheaper. A difference that is shown and is smaller than the margin at both ends is no reason to grow.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,11 @@ from sweeps.checks.text_amounts import amount_notes
 from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
-from sweeps.records import State, TrialRecord
+from sweeps.records import TrialRecord
 from sweeps.results.selection import verdict
 from sweeps.results.setting_answers import Searched
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
+from sweeps.results.unkept import no_weights
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
 from sweeps.text import loss
@@ -134,7 +135,9 @@ class Sweep:
         record = records[chosen]
         source = self.model_of(record)
         if source is None:
-            raise SpecError(_no_weights(self, records, chosen, out))
+            held = [number for number, each in records.items() if each.ours and self.model_of(each)]
+            folder = self.folders.model_dir(chosen, record.attempt)
+            raise SpecError(no_weights(self.spec.name, record, folder, held, out))
         facts = {
             "heldout_loss": record.value,
             "initial_loss": record.initial_loss,
@@ -292,20 +295,3 @@ def places(sweep: Sweep) -> dict[str, str]:
     if tracking is not None:
         shown["MLflow"] = str(root / "mlflow.db") if tracking["uri"] == "sqlite" else tracking["uri"]
     return shown
-
-
-def _no_weights(sweep: Sweep, records: Mapping[int, TrialRecord], chosen: int, out: Path) -> Problem:
-    held = [str(number) for number, record in records.items() if record.ours and sweep.model_of(record)]
-    state, where = records[chosen].state, f"trial {chosen}"
-    if not records[chosen].ours:
-        got, again = "one that was not run here", f"sweeps status {sweep.spec.name}"
-        return Problem(where, got, f"a trial of this sweep: {', '.join(held) or 'none is kept'}", again)
-    if not state.finished:
-        got, again = f"one that is {state.value.lower()}", f"`sweeps status {sweep.spec.name}`, and waiting"
-        return Problem(where, got, "a complete trial", again)
-    words = {State.PRUNED: "one that was stopped early", State.FAIL: "one that failed"}
-    final = sweep.folders.model_dir(chosen, records[chosen].attempt)
-    lost = "were not kept" if not final.exists() else "in its folder are another study's, or another trial's"
-    got = words.get(state, f"one whose weights {lost}")
-    kept = f"one of the trials that were kept: {', '.join(held) or 'none'}"
-    return Problem(where, got, kept, f"sweeps trial {sweep.spec.name} {chosen} --out {out}, to train it here")

@@ -180,6 +180,18 @@ def test_one_that_is_better_by_three_noise_units_is_found_and_claimed(name: str,
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("name", ["normal", "heavy tails", "unequal variances"])
+def test_one_that_is_better_by_the_margin_is_hardly_ever_given_up(name: str, count: int) -> None:
+    """The other error: "do not grow", where the original is not as good within the margin."""
+    world = replace(WORLDS[name], better=3.0, spread=0.001)
+    margin = 3.0 * world.unit
+    found = [judged(records, margin=margin).answer for records in sweeps(world, count, seed=5)]
+    wrong = fmean(each.grow == "do not grow" and each.grown == 2 for each in found)
+    print(f"\n{name}, better by the margin, {count}: do not grow {wrong:.4f}")
+    assert wrong <= _beyond(0.025, count)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("name", ["normal", "heavy tails", "unequal variances"])
 def test_the_interval_of_one_comparison_fixed_beforehand_covers_at_its_level(name: str, count: int) -> None:
     """Marginal coverage: the baseline against the control, with nothing paid for, over seeds and texts."""
     inside = []
