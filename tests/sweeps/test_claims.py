@@ -350,7 +350,7 @@ def test_the_seeds_that_would_decide_are_those_after_which_the_interval_would() 
     closer, _ = needed(-0.0005, 0.001)
     assert closer is not None
     assert open_claim.noise.half_width(3, closer) / 4 < 0.0005
-    assert needed(-0.00101, 0.05) == (None, True), "no number of seeds that anyone would run"
+    assert needed(-0.00101, 0.05) == (None, True), "more seeds than are worth a run"
 
 
 def test_both_comparisons_have_to_be_decided_to_grow_and_one_to_leave_it() -> None:
