@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import Field
 from sweeps.spec import values
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import (
+    GRACED,
     BaseSettings,
     BudgetSettings,
     ControlSettings,
@@ -32,6 +32,9 @@ from sweeps.spec.settings import (
 from tli.planning.injection import Injection
 
 LEARNING_RATE = "recipe.learning_rate"
+
+_MEASURING = 0.25  # of a trial's time, that its measurements may take
+_FEWEST, _MOST = 6, 16  # measurements after the one before training
 
 
 class SpecFields(Settings):
@@ -106,9 +109,8 @@ class SpecFields(Settings):
     def report_steps(self, steps: int | None = None) -> tuple[int, ...]:
         """Steps at which the held-out loss is measured, in order.
 
-        0, the powers of two, the stopping rule's grace and the last step; further ones evenly in between
-        wherever a fifth of the budget would pass without a measurement. Evaluation costs about a third of
-        training per token, so there are no more than that.
+        0, then evenly, as often as a quarter of the training's time allows: a token costs a third of one that
+        is trained on. That is 6 times at least and 16 at most; and at the end of the stopping rule's grace.
 
         Parameters
         ----------
@@ -121,13 +123,12 @@ class SpecFields(Settings):
             From 0 to `steps`.
         """
         steps = self.steps if steps is None else steps
-        marks = {0, max(1, math.ceil(self.stopping.grace * steps)), steps}
-        marks.update(2**power for power in range(steps.bit_length()) if 2**power <= steps)
-        widest = max(1, math.ceil(steps / 5))
-        ordered = sorted(marks)
-        for low, high in itertools.pairwise(ordered):
-            parts = math.ceil((high - low) / widest)
-            marks.update(low + round((high - low) * part / parts) for part in range(1, parts))
+        trained = steps * self.trial.recipe.batch_tokens
+        affordable = math.floor(_MEASURING * 3 * trained / self.data.eval_tokens)
+        times = min(max(affordable, _FEWEST), _MOST, steps)
+        marks = {round(steps * time / times) for time in range(times + 1)}
+        if self.stopping.rule in GRACED:
+            marks.add(max(1, math.ceil(self.stopping.grace * steps)))
         return tuple(sorted(marks))
 
     def value(self, path: str) -> Any:

@@ -29,6 +29,11 @@ from tli.training.recipe import PRECISIONS, SCHEDULES, TRAINED, Precision, Recip
 Sampler = Literal["tpe", "random"]
 Amount = Literal["steps", "tokens", "flops", "seconds"]
 StoppingRule = Literal["asha", "hyperband", "median", "none"]
+GRACED: tuple[StoppingRule, ...] = (
+    "asha",
+    "hyperband",
+    "median",
+)  # rules that have a grace
 
 
 def setting(expected: str, default: Any = ..., *, example: Any = None, **limits: Any) -> Any:

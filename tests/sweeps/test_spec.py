@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sweeps.checks.preflight import check
 from sweeps.errors import SpecError
 from sweeps.spec import COMPARED, Range, Spec, difference, load_spec, packaged
-from sweeps.spec.settings import DataSettings, ExpertSettings, InjectionSettings, RecipeSettings
+from sweeps.spec.settings import GRACED, DataSettings, ExpertSettings, InjectionSettings, RecipeSettings
 from sweeps.wording import formatted, masked, nearest
 from tli.data.settings import DataSettings as TliData
 from tli.planning.experts import Experts
@@ -300,16 +300,20 @@ def test_report_steps(steps: int, grace: float) -> None:
     assert found[0] == 0
     assert found[-1] == steps
     assert list(found) == sorted(set(found))
-    assert spec.grace_step in found
-    assert {1, 2, 4, 8, 16} & set(range(steps + 1)) <= set(found)
-    assert max(high - low for low, high in pairwise(found)) <= max(1, -(-steps // 5))
-    assert len(found) <= steps.bit_length() + 9
+    assert (spec.grace_step in found) or spec.stopping.rule not in GRACED
+    assert max(high - low for low, high in pairwise(found)) <= max(1, -(-steps // 6))
+    measured = (len(found) - 2) * spec.data.eval_tokens
+    assert len(found) <= 8 or measured <= 0.25 * 3 * steps * 2048
 
 
-def test_report_steps_of_a_short_trial() -> None:
+def test_report_steps_of_a_short_trial_and_of_a_long_one() -> None:
     values = load_spec("quickstart").to_json()
-    values["trial"]["recipe"].update(tokens=50 * 2048)
-    assert Spec.from_json(values).report_steps() == (0, 1, 2, 4, 8, 10, 16, 24, 32, 41, 50)
+    values["trial"]["recipe"].update(tokens=24 * 2048)
+    values["stopping"]["rule"] = "none"
+    assert Spec.from_json(values).report_steps() == (0, 4, 8, 12, 16, 20, 24)
+    values["stopping"].update(rule="asha", grace=0.2)
+    assert Spec.from_json(values).report_steps() == (0, 4, 5, 8, 12, 16, 20, 24)
+    assert len(Spec.from_json(values).report_steps(10_000)) == 18
 
 
 # -- identity ---------------------------------------------------------------------------------------------------
