@@ -166,7 +166,7 @@ class Recorder:
 def record(name: str, folder: Path, *, device: str, workers: int, only: int | None = None) -> Path:
     """Run what is missing of a grid, and append it to `folder/NAME.jsonl` as it ends."""
     grid, path = GRIDS[name], folder / f"{name}.jsonl"
-    known = {key(cell) for cell in recorded_cells(path)}
+    known = {key(cell) for cell in [*recorded_cells(path), *packed_cells(name)]}
     missing = [cell for cell in grid.cells() if key(cell) not in known][:only]
     print(f"{name}: {len(known)} cells are there, {len(missing)} to run", flush=True)
     started = time.monotonic()
@@ -195,9 +195,16 @@ def recorded_cells(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def packed_cells(name: str) -> list[dict[str, Any]]:
+    """The cells of a table that was packed before, whole or not."""
+    path = RECORDED / f"{name}.json.xz"
+    return json.loads(lzma.decompress(path.read_bytes()))["cells"] if path.exists() else []
+
+
 def pack(name: str, folder: Path, hardware: str) -> Path:
     """Write what there is of a grid, compressed."""
-    grid, known = GRIDS[name], {key(cell): cell for cell in recorded_cells(folder / f"{name}.jsonl")}
+    grid, found = GRIDS[name], [*packed_cells(name), *recorded_cells(folder / f"{name}.jsonl")]
+    known = {key(cell): cell for cell in found}
     cells = [known[key(cell)] for cell in grid.cells() if key(cell) in known]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
