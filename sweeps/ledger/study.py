@@ -14,6 +14,7 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
+from sweeps.ledger.search.estimates import good_rate
 from sweeps.ledger.search.sampling import Proposals, Turn
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
@@ -67,6 +68,9 @@ class Ledger(Attempts):
             sampler=spec.sampler.name,
             seed=spec.sampler.seed,
             alike=partial(_alike, spec.trial.model_dump(), self.depth),
+            search=spec.search,
+            answer=spec.objective.answer,
+            rate=self._good_rate,
         )
         self._lease: Lease | None = None
 
@@ -252,6 +256,9 @@ class Ledger(Attempts):
     @property
     def _turn(self) -> Turn:
         return Turn(self._mirror.count, self._mirror.asked)
+
+    def _good_rate(self) -> float:
+        return good_rate(self.spec, self._mirror.known())
 
     def _settled(self, number: int) -> Assignment | None:
         """An enqueued trial that was taken, if it can be run."""
