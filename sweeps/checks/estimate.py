@@ -16,6 +16,9 @@ from tli.growth.cost import cost
 from tli.models.base import Base
 
 
+_WHOLE, _LEARNED = 4, 2 / 3  # trials before the rule has learned, and what share of its steps a later one takes
+
+
 @dataclass(frozen=True)
 class Total:
     """Training tokens, FLOPs (of training and of measuring) and, if the speed is known, hours."""
@@ -190,8 +193,13 @@ def expected_share(spec: Spec) -> float:
 
     The rungs are those of `sweeps.ledger.search.stopping`: successive halving from the grace on, the median
     rule at the grace. A rule that decides on few trials keeps more at first, so the real share is a little
-    larger.
+    larger. What is learned is not known before: a first handful of trials runs whole, of the others two thirds
+    of their steps are what recorded sweeps took.
     """
+    if spec.stopping.rule == "learned":
+        searched = max(1, spec.budget.trials - 2)
+        whole = min(_WHOLE, searched)
+        return (whole + _LEARNED * (searched - whole)) / searched
     grace = spec.grace_step / spec.steps
     if spec.stopping.rule == "none" or grace >= 1:
         return 1.0

@@ -231,7 +231,9 @@ LIMITS = tuple(name for name in BudgetSettings.model_fields if name != "trials")
 
 
 class StoppingSettings(Settings):
-    """When a trial is given up: none before `grace` of its steps; about `keep` pass each rung."""
+    """When a trial is given up. `learned` needs nothing else; with the others none is before `grace` of its
+    steps, and about `keep` pass each rung.
+    """
 
     rule: StoppingRule = name_of(get_args(StoppingRule), "learned")
     on: Amount = name_of(get_args(Amount), "steps")  # what trials are compared at

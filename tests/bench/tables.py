@@ -36,6 +36,7 @@ class Table:
     def __init__(self, plain: Mapping[str, Any]) -> None:
         """Take a table as it was recorded; compute-matched controls are left out."""
         self.name: str = plain["name"]
+        self.source = self.name  # what `read` finds it by
         self.steps: int = plain["steps"]
         self.measured: list[int] = plain["measured"]
         self._control: float = plain["control_flops_per_token"]
@@ -65,7 +66,9 @@ class Table:
         """A packed one by its name, or by its file."""
         path = Path(name) if "." in name else RECORDED / f"{name}.json.xz"
         with lzma.open(path, "rt") if path.suffix == ".xz" else path.open() as file:
-            return cls(json.load(file))
+            table = cls(json.load(file))
+            table.source = name
+            return table
 
     @property
     def search(self) -> str:
@@ -92,14 +95,15 @@ class Table:
     def loss_at(self, settings: Mapping[str, Any], step: int) -> float:
         """The held-out loss that a trial reports at a step; no number where it diverged."""
         seed = settings["seed"]
-        place = self.measured.index(step)
-        recorded = float(self._recorded(settings, self.seeds[seed % len(self.seeds)])[place])
+        losses = self._recorded(settings, self.seeds[seed % len(self.seeds)])
+        recorded = float(np.interp(step, self.measured, losses))
         if recorded >= _WORST:
             return math.nan
         if seed < len(self.seeds) or step == 0:
             return recorded
         own, shared = _normal(settings, step), _normal(settings, None)
-        return recorded + self.residuals[place] * (_SHARED * shared + math.sqrt(1 - _SHARED**2) * own)
+        residual = float(np.interp(step, self.measured, self.residuals))
+        return recorded + residual * (_SHARED * shared + math.sqrt(1 - _SHARED**2) * own)
 
     @cached_property
     def best(self) -> float:

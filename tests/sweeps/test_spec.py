@@ -67,7 +67,7 @@ def test_packaged_specs_are_what_the_manual_says() -> None:
     assert set(spec.search["injection.init"].choice or ()) == {"copy", "identity", "damped", "mean", "random"}
     assert spec.search["injection.scale"] == Range(uniform=(0.1, 0.9), when={"injection.init": ("damped",)})
     assert spec.search["recipe.learning_rate"] == Range(log=(1e-4, 1e-2))
-    assert (spec.stopping.rule, spec.stopping.grace, spec.stopping.keep) == ("asha", 0.2, 0.33)
+    assert (spec.stopping.rule, spec.stopping.grace, spec.stopping.keep) == ("learned", 0.2, 0.33)
     assert spec.trial.recipe.tokens == 24 * spec.trial.recipe.batch_tokens
     assert (spec.resources.cpus, spec.resources.parallel) == (1, 2)
 
