@@ -181,7 +181,9 @@ def random_search(table: Table, seed: int, folder: Path) -> float:
         spent += table.steps * table.seconds_per_step(settings)
         loss = table.loss_at(settings, table.steps)
         value = loss if math.isfinite(loss) else None
-        watched.ended(TrialRecord(number, Role.SEARCH, State.COMPLETE, params, settings, 0, 1, value=value), spent)
+        watched.ended(
+            TrialRecord(number, Role.SEARCH, State.COMPLETE, params, settings, 0, 1, value=value), spent
+        )
         if watched.found is not None and table.true_loss(settings) <= table.best + NEAR / 4:
             break
     return watched.found if watched.found is not None else math.inf
@@ -211,7 +213,9 @@ def _by_optuna(table: Table, method: str, trials: int, slots: int, seed: int) ->
             now, _, trial, params, settings = heapq.heappop(running)
             loss = table.loss_at(settings, table.steps)
             finite = math.isfinite(loss)
-            study.tell(trial, loss if finite else None, state=None if finite else optuna.trial.TrialState.FAIL)
+            study.tell(
+                trial, loss if finite else None, state=None if finite else optuna.trial.TrialState.FAIL
+            )
             state = State.COMPLETE if finite else State.FAIL
             curve = {table.steps: loss} if finite else {}
             record = TrialRecord(len(records), Role.SEARCH, state, params, settings, 0, table.steps, losses=curve,
@@ -243,7 +247,8 @@ def row(results: Sequence[Result], randoms: Sequence[float]) -> str:
     ratios = f"{_times(_quantile(random_times, 0.5), median)} / {_times(_quantile(random_times, 0.9), high)}"
     answers = " | ".join(
         " / ".join(
-            f"{100 * sum(r.answers[path] == each for r in results) / count:.0f}" for each in ("right", "wrong", "open")
+            f"{100 * sum(r.answers[path] == each for r in results) / count:.0f}"
+            for each in ("right", "wrong", "open")
         )
         for path in _QUESTIONS
     )

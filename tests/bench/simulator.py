@@ -206,7 +206,11 @@ class Simulation:
         }
         if not point.finite:
             last = True
-            diverged = {"state": State.FAIL.value, "reason": "diverged: no number", "cause": Cause.DIVERGED.value}
+            diverged = {
+                "state": State.FAIL.value,
+                "reason": "diverged: no number",
+                "cause": Cause.DIVERGED.value,
+            }
             result |= {"points": [], **diverged}
         stop = self.searcher.report(running.trial_id, result)
         if last or stop:

@@ -73,13 +73,19 @@ class Table:
     @property
     def search(self) -> str:
         """The space of a sweep over it, as a spec writes it."""
-        lines = [f"injection.k: {{choice: {self.ks}}}", f"injection.init: {{choice: [{', '.join(self.inits)}]}}"]
+        lines = [
+            f"injection.k: {{choice: {self.ks}}}",
+            f"injection.init: {{choice: [{', '.join(self.inits)}]}}",
+        ]
         scaled = [key[1] for key, scales in self._scales.items() if len(scales) > 1]
         if scaled:
             low, high = (
-                pick(s for scales in self._scales.values() for s in scales if s is not None) for pick in (min, max)
+                pick(s for scales in self._scales.values() for s in scales if s is not None)
+                for pick in (min, max)
             )
-            lines.append(f"injection.scale: {{uniform: [{low}, {high}], when: {{injection.init: {scaled[0]}}}}}")
+            lines.append(
+                f"injection.scale: {{uniform: [{low}, {high}], when: {{injection.init: {scaled[0]}}}}}"
+            )
         low, high = self.rates
         lines.append(f"recipe.learning_rate: {{log: [{low}, {high}]}}")
         return "\n" + "".join(f"  {line}\n" for line in lines)

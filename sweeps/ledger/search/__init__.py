@@ -19,5 +19,6 @@ __all__ = [
     "space",
     "stopping",
     "student",
+    "summaries",
     "view",
 ]

@@ -190,7 +190,9 @@ def _points(features: Features, model: Model, cells: Sequence[Mapping[str, Value
         for place, column in enumerate(inside):
             if column.path == RATE or len(inside) == 1:
                 at[:, place] = np.tile(np.linspace(0.0, 1.0, _ALONG), count // _ALONG)
-        params = [{**cell, **{c.path: c.value(float(u)) for c, u in zip(inside, row, strict=True)}} for row in at]
+        params = [
+            {**cell, **{c.path: c.value(float(u)) for c, u in zip(inside, row, strict=True)}} for row in at
+        ]
         rows = features.rows(params if inside else [dict(cell)])
         means, deviations = model.posterior(rows)
         kept = rows[np.argsort(means - 2 * deviations, kind="stable")[:_KEPT]]

@@ -63,7 +63,9 @@ def _at_most(chances: Sequence[float]) -> int:
     numbers = [1.0]
     for chance in chances:
         before = [*numbers, 0.0]
-        numbers = [before[n] * (1 - chance) + (before[n - 1] * chance if n else 0.0) for n in range(len(before))]
+        numbers = [
+            before[n] * (1 - chance) + (before[n - 1] * chance if n else 0.0) for n in range(len(before))
+        ]
     total = 0.0
     for count, share in enumerate(numbers):
         total += share

@@ -80,7 +80,12 @@ def observe(features: Features, records: Sequence[TrialRecord]) -> Observations:
     for place, (record, loss, variance, whole) in enumerate(said):
         if not whole:  # it will hardly be the best, however little else is known of its end
             loss = max(loss, best)
-            said[place] = record, loss, min(variance, ((loss - best) / _UNLIKELY) ** 2 + _LEAST_VARIANCE), whole
+            said[place] = (
+                record,
+                loss,
+                min(variance, ((loss - best) / _UNLIKELY) ** 2 + _LEAST_VARIANCE),
+                whole,
+            )
     if said:
         worst = max(loss for _, loss, _, _ in said)
         said += [(record, worst, 0.0, False) for record in diverged]

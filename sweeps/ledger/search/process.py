@@ -23,7 +23,12 @@ _ROOT5 = math.sqrt(5.0)
 _STEPS = 60  # of the search for hyperparameters
 _JITTER = 1e-8
 # Priors of the logarithms: mean and standard deviation; losses have mean 0 and variance 1.
-_SHARED, _MAIN, _JOINT, _NOISE = (math.log(0.5), 0.7), (math.log(0.4), 0.8), (math.log(0.3), 0.8), (math.log(0.03), 0.8)
+_SHARED, _MAIN, _JOINT, _NOISE = (
+    (math.log(0.5), 0.7),
+    (math.log(0.4), 0.8),
+    (math.log(0.3), 0.8),
+    (math.log(0.03), 0.8),
+)
 # The valley of the rate: how the loss rises with the logarithm of the squared distance, in such units.
 _RISE, _RISE_SPREAD, _FLOOR = 1.0, 0.35, 0.1
 _RANGE, _ORDERED, _LABEL = (math.log(0.35), 0.5), (math.log(0.7), 0.6), (0.0, 0.6)
@@ -82,7 +87,12 @@ class Covariance:
     def with_gradient(self, apart: Array, hyper: Array) -> tuple[Array, list[Array]]:
         """Covariances of points with each other, and what each hyperparameter but the noise changes in them."""
         whole, (shared, mains, joint), slopes = self._parts(apart, hyper)
-        gradient = [2 * shared, 2 * sum(mains.values(), np.zeros_like(joint)), 2 * joint, np.zeros_like(joint)]
+        gradient = [
+            2 * shared,
+            2 * sum(mains.values(), np.zeros_like(joint)),
+            2 * joint,
+            np.zeros_like(joint),
+        ]
         gradient += [slopes[index] for index in range(len(self.number))]
         return whole, gradient
 
@@ -112,7 +122,9 @@ class Covariance:
             alone, slope = _matern(scaled[i]) if self.number[i] else (np.exp(-scaled[i]),) * 2
             mains[int(i)] = amplitude[1] * alone
             slopes[i] += amplitude[1] * slope * scaled[i]
-        numbers, slope = _matern(sum((s for s, n in zip(scaled, self.number, strict=True) if n), np.zeros(shape)))
+        numbers, slope = _matern(
+            sum((s for s, n in zip(scaled, self.number, strict=True) if n), np.zeros(shape))
+        )
         labels = np.exp(-sum((s for s, n in zip(scaled, self.number, strict=True) if not n), np.zeros(shape)))
         joint = amplitude[2] * numbers * labels
         for i, each in enumerate(scaled):
@@ -159,7 +171,9 @@ class Process:
     def conditioned(self, x: Array, y: Array) -> Process:
         """With more points, known without noise of their own."""
         noise = np.concatenate([self.noise, np.zeros(len(y))])
-        return Process(self.covariance, self.hyper, np.vstack([self.x, x]), np.concatenate([self.y, y]), noise)
+        return Process(
+            self.covariance, self.hyper, np.vstack([self.x, x]), np.concatenate([self.y, y]), noise
+        )
 
 
 def fitted(covariance: Covariance, x: Array, y: Array, noise: Array) -> Array:
@@ -221,7 +235,7 @@ def _apart(one: Array, other: Array, number: Any) -> Array:
     return np.where(number[:, None, None], difference**2, (difference != 0).astype(float))
 
 
-def _matern(squared: Array) -> tuple[Array, Array]:
+def _matern(squared: Any) -> tuple[Array, Array]:
     """Matern 5/2 of squared distances, and what multiplies a part of them in the derivative by its log length."""
     distance = _ROOT5 * np.sqrt(squared)
     decay = np.exp(-distance)

@@ -16,7 +16,6 @@ import copy
 import hashlib
 import heapq
 import itertools
-import math
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -32,6 +31,7 @@ from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.model_proposals import ModelProposals
 from sweeps.ledger.search.sequences import spread
 from sweeps.ledger.search.space import Space
+from sweeps.ledger.search.summaries import TrialSummary, rank_of
 from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.trials import END
 from sweeps.records import TrialRecord
@@ -93,7 +93,7 @@ class Proposals:
         self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
         self._tried: set[Hashable] = set()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
-        self._summaries: dict[int, _TrialSummary] = {}  # of those in the latest window, by number
+        self._summaries: dict[int, TrialSummary] = {}  # of those in the latest window, by number
         self._read = 0  # of the list of visible ones
         self._prepared: _PreparedProposal | None = None
 
@@ -160,7 +160,9 @@ class Proposals:
         if self._sampler == "qmc":
             return spread(self.space, self._features, self._seed, turn.own + draw, fixed)
         if self._sampler == "gp":
-            told = {t.number: t for t in self._mirror.visible.ended if last is None or t.number != last.number}
+            told = {
+                t.number: t for t in self._mirror.visible.ended if last is None or t.number != last.number
+            }
 
             def end(record: TrialRecord) -> int:
                 return int(told[record.number].user_attrs.get(END, 0))
@@ -189,7 +191,7 @@ class Proposals:
             if self.space.finite and self._mirror.is_ours(trial.number):
                 self._tried.add(self._trained(trial.params))
             if trial.state in _TOLD:
-                bisect.insort(self._best, (*_rank(trial), trial.number, trial))
+                bisect.insort(self._best, (*rank_of(trial), trial.number, trial))
                 del self._best[_BELOW + 1 :]  # one of them may be the last
         self._read = len(ended)
 
@@ -209,7 +211,7 @@ class Proposals:
         for number in sorted(chosen):
             summary, trial = known.get(number), chosen[number]
             self._summaries[number] = (
-                summary if summary is not None and summary.of is trial else _TrialSummary(trial)
+                summary if summary is not None and summary.of is trial else TrialSummary(trial)
             )
         seen = cast("Iterable[FrozenTrial]", self._summaries.values())
         return SearchView(self._name, self._mirror, seen)
@@ -240,42 +242,6 @@ def _as_running(trial: FrozenTrial) -> FrozenTrial:
     copied = copy.copy(trial)
     copied.state, copied.values = TrialState.RUNNING, None
     return copied
-
-
-class _TrialSummary:
-    """What TPE looks at of a trial, close together: it does so several times for each parameter it picks."""
-
-    __slots__ = (
-        "constraints",
-        "intermediate_values",
-        "number",
-        "of",
-        "params",
-        "state",
-        "system_attrs",
-        "value",
-    )
-
-    def __init__(self, trial: FrozenTrial) -> None:
-        step = trial.last_step
-        self.of = trial
-        self.number, self.state, self.params = trial.number, trial.state, trial.params
-        self.value = trial.values[0] if trial.values else None
-        # How far a stopped one came, and its loss there; the rest of its curve is not looked at.
-        self.intermediate_values = {} if step is None else {step: trial.intermediate_values[step]}
-        # Of limits that were broken, and of parameters that were picked together: there are neither here.
-        self.constraints: dict[str, float] = {}
-        self.system_attrs: dict[str, Any] = {}
-
-
-def _rank(trial: FrozenTrial) -> tuple[float, ...]:
-    """TPE's order, the good first: complete ones by value, then stopped ones by how far they came."""
-    if trial.state is TrialState.COMPLETE:
-        return 0, 0, trial.values[0]
-    if trial.last_step is None:
-        return 1, 1, 0.0
-    loss = trial.intermediate_values[trial.last_step]
-    return 1, -trial.last_step, math.inf if math.isnan(loss) else loss
 
 
 def _sample(

@@ -10,7 +10,9 @@ from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.space import Space
 
 
-def spread(space: Space, features: Features, seed: int, place: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
+def spread(
+    space: Space, features: Features, seed: int, place: int, fixed: Mapping[str, Any]
+) -> dict[str, Any]:
     """The configuration at a place of the additive recurrence of generalised golden ratios (Roberts, 2018).
 
     Args:
