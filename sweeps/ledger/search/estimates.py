@@ -105,14 +105,14 @@ def surface(spec: Spec, records: Sequence[TrialRecord], *, margin: float = 0.002
     overall = lows.min(axis=1)
     for column in choices:
         path = column.path
-        for value in column.wanted.ends:
+        for value in column.ends:
             inside = [i for i, cell in enumerate(cells) if path in cell and _same(cell[path], value)]
             if inside:
                 low = lows[:, inside].min(axis=1)
                 values.setdefault(path, {})[value] = _estimate(low, counts.get((path, value), (0, 0)))
                 chances.setdefault(path, {})[value] = float(np.mean(low <= overall + margin))
     for one, other in itertools.combinations(choices, 2):
-        for a, b in itertools.product(one.wanted.ends, other.wanted.ends):
+        for a, b in itertools.product(one.ends, other.ends):
             inside = [
                 i
                 for i, cell in enumerate(cells)
@@ -149,7 +149,7 @@ def _counts(choices: Sequence[Column], searched: Sequence[TrialRecord]) -> dict[
     return {
         (column.path, value): _counts_of(searched, {column.path: value})
         for column in choices
-        for value in column.wanted.ends
+        for value in column.ends
     }
 
 
@@ -161,10 +161,10 @@ def _counts_of(searched: Sequence[TrialRecord], values: Mapping[str, Value]) -> 
 
 def _cells(features: Features, choices: Sequence[Column]) -> Iterator[dict[str, Value]]:
     """Every combination of choices; a choice that does not exist in one is left out."""
-    if math.prod(len(column.wanted.ends) for column in choices) > _CELLS:
+    if math.prod(len(column.ends) for column in choices) > _CELLS:
         choices = choices[:2]
     seen = set()
-    for values in itertools.product(*(column.wanted.ends for column in choices)):
+    for values in itertools.product(*(column.ends for column in choices)):
         whole = dict(zip([column.path for column in choices], values, strict=True))
         cell = {path: value for path, value in whole.items() if _exists(features, path, whole)}
         key = tuple((path, type(value), value) for path, value in cell.items())

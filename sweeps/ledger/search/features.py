@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,29 +32,42 @@ class Column:
     log: bool = False
     codes: Mapping[Any, float] = field(default_factory=dict)
 
-    @property
+    @cached_property
+    def ends(self) -> tuple[Any, ...]:
+        """The choices, or the lower and the upper end."""
+        return self.wanted.ends
+
+    @cached_property
     def choice(self) -> bool:
         """Whether it has few values, which answers are given for."""
         return self.wanted.choice is not None
+
+    @cached_property
+    def _bounds(self) -> tuple[float, float]:
+        low, high = min(self.ends), max(self.ends)
+        return (math.log(low), math.log(high)) if self.log else (low, high)
+
+    @cached_property
+    def _step(self) -> float | None:
+        return self.wanted.step or (1 if self.wanted.kind == "int" else None)
 
     def coordinate(self, value: Any) -> float:
         """Where a value lies; beyond 0 and 1 outside the range."""
         if not self.number:
             return self.codes.get((type(value), value), len(self.codes))
-        low, high = min(self.wanted.ends), max(self.wanted.ends)
-        if self.log:
-            low, high, value = math.log(low), math.log(high), math.log(max(value, 1e-300))
-        return float((value - low) / (high - low)) if high > low else 0.5
+        low, high = self._bounds
+        if high <= low:
+            return 0.5
+        return ((math.log(max(value, 1e-300)) if self.log else value) - low) / (high - low)
 
     def value(self, coordinate: float) -> Any:
         """The value of a range at a coordinate from 0 to 1, on its step."""
-        low, high = self.wanted.ends
-        if self.log:
-            return min(max(math.exp(math.log(low) + coordinate * math.log(high / low)), low), high)
+        low, high = self._bounds
         value = low + coordinate * (high - low)
-        step = self.wanted.step or (1 if self.wanted.kind == "int" else None)
-        if step is not None:
-            value = low + round((value - low) / step) * step
+        if self.log:
+            return min(max(math.exp(value), self.ends[0]), self.ends[1])
+        if self._step is not None:
+            value = low + round((value - low) / self._step) * self._step
         return int(value) if self.wanted.kind == "int" else min(max(float(value), low), high)
 
 

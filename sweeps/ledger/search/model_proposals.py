@@ -23,7 +23,7 @@ _NEAR = 400  # drawn near the best ones
 _WIDTH = 0.08  # of what is near, in coordinates
 _SPREAD = 0.06  # of the first rates around the good one, in coordinates
 _FUNCTIONS = 24  # drawn from the posterior where each value is to be answered for
-_POINTS = 300  # that they are drawn at
+_POINTS = 160  # that they are drawn at
 
 Params = dict[str, Any]
 
@@ -44,6 +44,7 @@ class ModelProposals:
         """
         self._features, self._space, self._answer, self._rate = features, space, answer, rate
         self._modeller = Modeller(features)
+        self._columns = {column.path: column for column in features.columns}
 
     def propose(
         self,
@@ -89,7 +90,7 @@ class ModelProposals:
         for column in self._features.columns:
             if column.choice and column.path not in fixed and not column.wanted.when:
                 seen = {(type(p[column.path]), p[column.path]) for p in tried if column.path in p}
-                if len(seen) < len(column.wanted.ends):
+                if len(seen) < len(column.ends):
                     return True
         return False
 
@@ -110,8 +111,8 @@ class ModelProposals:
         def draw(column: Column) -> Any:
             if column.choice:
                 seen = counts[column.path]
-                least = min(seen[type(v), v] for v in column.wanted.ends)
-                return chance.choice([v for v in column.wanted.ends if seen[type(v), v] == least])
+                least = min(seen[type(v), v] for v in column.ends)
+                return chance.choice([v for v in column.ends if seen[type(v), v] == least])
             if column.path == RATE and rate is not None:
                 near = column.coordinate(rate) + chance.gauss(0.0, _SPREAD)
                 return column.value(min(max(near, 0.0), 1.0))
@@ -130,7 +131,7 @@ class ModelProposals:
 
         def anywhere(column: Column) -> Any:
             if column.choice:
-                return chance.choice(column.wanted.ends)
+                return chance.choice(column.ends)
             return column.value(chance.random())
 
         found = [self._filled(anywhere, fixed) for _ in range(_CANDIDATES)]
@@ -144,16 +145,15 @@ class ModelProposals:
     def _near(self, chance: random.Random, column: Column, row: Array) -> Any:
         at = float(row[self._features.columns.index(column)])
         if column.choice:
-            same = [value for value in column.wanted.ends if column.coordinate(value) == at]
-            return same[0] if same and chance.random() < 0.5 else chance.choice(column.wanted.ends)
+            same = [value for value in column.ends if column.coordinate(value) == at]
+            return same[0] if same and chance.random() < 0.5 else chance.choice(column.ends)
         return column.value(min(max(at + chance.gauss(0.0, _WIDTH), 0.0), 1.0))
 
     def _filled(self, draw: Callable[[Column], Any], fixed: Mapping[str, Any]) -> Params:
         """A configuration: the settings that exist in it, drawn one after another."""
-        columns = {column.path: column for column in self._features.columns}
         params: Params = {}
         for name, _ in self._space.walk(params):
-            params[name] = fixed[name] if name in fixed else draw(columns[name])
+            params[name] = fixed[name] if name in fixed else draw(self._columns[name])
         return params
 
     # -- which one -------------------------------------------------------------------------------------
