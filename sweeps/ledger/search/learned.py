@@ -20,7 +20,7 @@ from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.trials import SETTINGS
 from sweeps.records import Role, TrialRecord
 
-CHANCE = 0.02  # of coming within the margin of the best, under which a trial is stopped
+CHANCE = 0.03  # of coming within the margin of the best, under which a trial is stopped
 MARGIN = 0.002  # nats per token
 
 
