@@ -15,8 +15,10 @@ from sweeps.text import in_bytes, short, table
 from tli.growth.cost import cost
 from tli.models.base import Base
 
-
-_WHOLE, _LEARNED = 4, 2 / 3  # trials before the rule has learned, and what share of its steps a later one takes
+_WHOLE, _LEARNED = (
+    4,
+    2 / 3,
+)  # trials before the rule has learned, and what share of its steps a later one takes
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ def expected_share(spec: Spec) -> float:
 
     The rungs are those of `sweeps.ledger.search.stopping`: successive halving from the grace on, the median
     rule at the grace. A rule that decides on few trials keeps more at first, so the real share is a little
-    larger. What is learned is not known before: a first handful of trials runs whole, of the others two thirds
-    of their steps are what recorded sweeps took.
+    larger. What `learned` will stop is not known before: a first handful of trials runs whole, and the others
+    are taken to run two thirds of their steps.
     """
     if spec.stopping.rule == "learned":
         searched = max(1, spec.budget.trials - 2)

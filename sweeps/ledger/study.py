@@ -15,7 +15,7 @@ from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
 from sweeps.ledger.search.estimates import good_rate
-from sweeps.ledger.search.sampling import Proposals, Turn
+from sweeps.ledger.search.sampling import Aim, Proposals, Turn
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.store.looking import look
@@ -68,9 +68,7 @@ class Ledger(Attempts):
             sampler=spec.sampler.name,
             seed=spec.sampler.seed,
             alike=partial(_alike, spec.trial.model_dump(), self.depth),
-            search=spec.search,
-            answer=spec.objective.answer,
-            rate=self._good_rate,
+            aim=Aim(spec.search, spec.objective.answer, self._good_rate),
         )
         self._lease: Lease | None = None
 

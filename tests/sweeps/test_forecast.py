@@ -10,10 +10,10 @@ import pytest
 
 from sweeps.ledger import Ledger
 from sweeps.ledger.search.evidence import stopping_evidence
+from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.forecast import FEWEST, Curve, Forecaster
 from sweeps.ledger.search.learned import CHANCE
 from sweeps.ledger.search.observations import observe
-from sweeps.ledger.search.features import Features
 from sweeps.records import Point, Role, State, TrialRecord
 from sweeps.spec import Spec, load_spec
 
@@ -28,7 +28,7 @@ def losses_of(log_rate: float, offset: float, chance: random.Random, noise: floa
         share = step / LAST
         end = 3.15 + offset + 0.02 * log_rate**2
         early = 0.08 * math.exp(-4 * share) + 0.03 * math.exp(0.9 * log_rate) * math.sin(math.pi * share)
-        found[step] = end + early * (1 - share**4) + (chance.gauss(0, noise) if 0 < step else 0)
+        found[step] = end + early * (1 - share**4) + (chance.gauss(0, noise) if step > 0 else 0)
     return found
 
 
@@ -194,7 +194,9 @@ def test_a_stopped_trial_is_told_with_its_forecast(write_spec: Any) -> None:
     spec = spec_of(write_spec)
     chance = random.Random(5)
     whole = [
-        record(n, losses_of(rate, chance.uniform(0, 0.02), chance), spec, 1e-3 * math.exp(rate), State.COMPLETE)
+        record(
+            n, losses_of(rate, chance.uniform(0, 0.02), chance), spec, 1e-3 * math.exp(rate), State.COMPLETE
+        )
         for n, rate in enumerate((-1.0, -0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.9))
     ]
     part = {step: loss for step, loss in losses_of(0.5, 0.03, chance).items() if step <= 16}

@@ -122,7 +122,9 @@ def test_functions_drawn_have_the_posterior_of_the_points() -> None:
         [{K: 2, INIT: "copy", RATE: 1e-3}, {K: 8, INIT: "damped", SCALE: 0.3, RATE: 4e-3}, {K: 1, INIT: "identity", RATE: 3e-4}]
     )  # fmt: skip
     process = Process(covariance, covariance.priors[:, 0], x, np.array([0.3, 1.0, -1.0]), np.zeros(3))
-    points = features.rows([{K: 2, INIT: "identity", RATE: 2e-3}, {K: 4, INIT: "damped", SCALE: 0.8, RATE: 1e-3}])
+    points = features.rows(
+        [{K: 2, INIT: "identity", RATE: 2e-3}, {K: 4, INIT: "damped", SCALE: 0.8, RATE: 1e-3}]
+    )
     drawn = process.sample(points, chance.standard_normal((20_000, 2)))
     means, deviations = process.predict(points)
     assert drawn.mean(axis=0) == pytest.approx(means, abs=0.03)
@@ -132,7 +134,9 @@ def test_functions_drawn_have_the_posterior_of_the_points() -> None:
 def test_the_fit_goes_uphill_and_is_the_same_again() -> None:
     features = Features(SEARCH)
     chance = random.Random(1)
-    params = [{K: chance.choice((1, 2, 4, 8)), INIT: "copy", RATE: 10 ** chance.uniform(-4, -2)} for _ in range(20)]
+    params = [
+        {K: chance.choice((1, 2, 4, 8)), INIT: "copy", RATE: 10 ** chance.uniform(-4, -2)} for _ in range(20)
+    ]
     x = features.rows(params)
     y = np.array([true_loss(each) for each in params])
     y = (y - y.mean()) / y.std()
@@ -162,7 +166,9 @@ def test_student_and_normal() -> None:
 
 def test_a_setting_that_does_not_exist_tells_nothing_apart() -> None:
     features = Features(SEARCH)
-    one, other = features.rows([{K: 2, INIT: "copy", RATE: 1e-3}, {K: 2, INIT: "copy", SCALE: 0.5, RATE: 1e-3}])
+    one, other = features.rows(
+        [{K: 2, INIT: "copy", RATE: 1e-3}, {K: 2, INIT: "copy", SCALE: 0.5, RATE: 1e-3}]
+    )
     assert list(one[[0, 1, 3]]) == [pytest.approx(1 / 3), 0.0, pytest.approx(0.5)]
     assert one[2] == other[2] == 0.5
     low, high = features.rows(

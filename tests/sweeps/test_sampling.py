@@ -137,8 +137,7 @@ def test_a_proposal_that_does_not_fit_any_more_is_not_used(url: str, spec: Spec)
             ledger.space,
             sampler="gp",
             seed=spec.sampler.seed,
-            search=spec.search,
-            rate=ledger._good_rate,
+            aim=sampling.Aim(spec.search, rate=ledger._good_rate),
         )
         first = anew.propose(sampling.Turn(12, 12))
         asked = ledger.ask()

@@ -1,7 +1,7 @@
-"""Answers from the model: for each value of each choice, and each pair, the best loss over all other settings.
+"""Answers from the model: for each value of each choice, and each pair, the best loss over all others.
 
-The posterior of that minimum is drawn jointly: functions at the points of each cell that may hold its lowest loss,
-under several hyperparameters by their density, so that what few trials leave open is in the interval.
+The posterior of that minimum is drawn jointly: functions at the points of each cell that may hold its lowest
+loss, under several hyperparameters by their density, so that what few trials leave open is in the interval.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Searched settings as coordinates: numbers between 0 and 1, choices as numbers or as labels.
 
-A choice among numbers is in order: K=2 is more like K=4 than like K=8. A setting that does not exist under the
-values of the others has one coordinate of its own, so that it tells no two trials apart.
+A choice among numbers is in order: K=2 is more like K=4 than like K=8. A setting that does not exist under
+the values of the others has one coordinate of its own, so that it tells no two trials apart.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Features:
 
         Args:
             params: its searched values.
-            settings: its whole `trial:` section, for values that lie outside their ranges, as the baseline's may.
+            settings: its whole `trial:` section, for values outside their ranges, as the baseline's may be.
         """
         found = []
         for column in self.columns:

@@ -1,9 +1,10 @@
 """The final loss of a trial forecast from the first part of its curve, as the sweep's own whole curves teach.
 
-At each measured step a Bayesian linear regression tells how far a loss still falls: from the learning rate (its
+At each measured step a ridge regression tells how far a loss still falls: from the learning rate (its
 logarithm and the square of that), the loss there and the last slope. How well it does is measured by leaving
-each whole curve out in turn (Allen's PRESS, Technometrics 16, 1974), so that a step at which losses say little
-of the end has wide intervals by itself.
+each whole curve out in turn (Allen's PRESS, Technometrics 16, 1974), so that a step at which losses say
+little of the end has wide intervals by itself; it is not used where they leave half of the final losses' own
+spread.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Curve:
         return all(map(math.isfinite, self.losses.values()))
 
     def seen(self, step: int) -> tuple[float, float, float] | None:
-        """Log rate, loss and last slope at a measured step; None where it was not measured, or is the first."""
+        """Log rate, loss and last slope at a step; None where it was not measured, or is the first."""
         before = [each for each in self.losses if each < step]
         if step not in self.losses or not before:
             return None

@@ -1,5 +1,4 @@
-"""Early stopping learned from the sweep's own whole curves: a trial is stopped once it is unlikely to come near the
-best one.
+"""Early stopping learned from the sweep's own whole curves: of trials that will hardly come near the best.
 
 Nothing is stopped before enough trials ran to their end, nor at a step whose losses do not tell the end: the
 interval of the forecast is wide there by itself. A decision hangs on nothing but what the study holds.

@@ -1,5 +1,5 @@
-"""Proposals of the Gaussian process: first each value of each choice near a good rate, then expected improvement
-(Jones, Schonlau and Welch, Journal of Global Optimization 13, 1998), or what answers for each value.
+"""Proposals of the Gaussian process: first each value of each choice near a good rate, then expected
+improvement (Jones, Schonlau and Welch, J. Global Optimization 13, 1998), or what answers for each value.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,12 +138,13 @@ class ModelProposals:
         found = [self._filled(anywhere, fixed) for _ in range(_CANDIDATES)]
         means, _ = model.posterior(model.said.x)
         best = model.said.x[np.argsort(means, kind="stable")[:5]]
-        for index in range(_NEAR):
-            row = best[index % len(best)]
-            found.append(self._filled(lambda column, row=row: self._near(chance, column, row), fixed))
+        found += [
+            self._filled(partial(self._near, chance, best[index % len(best)]), fixed)
+            for index in range(_NEAR)
+        ]
         return found
 
-    def _near(self, chance: random.Random, column: Column, row: Array) -> Any:
+    def _near(self, chance: random.Random, row: Array, column: Column) -> Any:
         at = float(row[self._features.columns.index(column)])
         if column.choice:
             same = [value for value in column.ends if column.coordinate(value) == at]
@@ -159,8 +161,8 @@ class ModelProposals:
     # -- which one -------------------------------------------------------------------------------------
 
     def _undecided(self, chance: random.Random, model: Model, points: Array) -> int:
-        """By top-two Thompson sampling (Russo, Operations Research 68, 2020): the best of one function drawn from
-        the posterior, or the best of another one in which another value of a choice is best.
+        """By top-two Thompson sampling (Russo, Operations Research 68, 2020): the best of one function drawn
+        from the posterior, or the best of another one in which another value of a choice is best.
         """
         likely = np.argsort(-_improvement(model, points), kind="stable")[:_POINTS]
         normal = np.random.default_rng(chance.getrandbits(63)).standard_normal((_FUNCTIONS, len(likely)))
@@ -176,8 +178,8 @@ class ModelProposals:
 
 
 def _improvement(model: Model, points: Array) -> Array:
-    """Expected improvement on the best that was tried, on the model's scale; where noise is all that another
-    look would take away, less (augmented expected improvement: Huang et al., J. Global Optimization 34, 2006).
+    """Expected improvement on the best that was tried, on the model's scale; less where noise is all that
+    another look would take away (augmented: Huang et al., J. Global Optimization 34, 2006).
     """
     means, deviations = model.posterior(points)
     noise = math.exp(model.process.hyper[3])

@@ -77,15 +77,11 @@ def observe(features: Features, records: Sequence[TrialRecord]) -> Observations:
             if forecast is not None:
                 said.append((record, forecast.mean, forecast.spread**2, False))
     best = min((loss for _, loss, _, whole in said if whole), default=-math.inf)
-    for place, (record, loss, variance, whole) in enumerate(said):
+    for place, (record, forecast_loss, variance, whole) in enumerate(said):
         if not whole:  # it will hardly be the best, however little else is known of its end
-            loss = max(loss, best)
-            said[place] = (
-                record,
-                loss,
-                min(variance, ((loss - best) / _UNLIKELY) ** 2 + _LEAST_VARIANCE),
-                whole,
-            )
+            loss = max(forecast_loss, best)
+            most = ((loss - best) / _UNLIKELY) ** 2 + _LEAST_VARIANCE
+            said[place] = (record, loss, min(variance, most), whole)
     if said:
         worst = max(loss for _, loss, _, _ in said)
         said += [(record, worst, 0.0, False) for record in diverged]
@@ -101,8 +97,9 @@ def observe(features: Features, records: Sequence[TrialRecord]) -> Observations:
 
 @dataclass(frozen=True)
 class Scale:
-    """Losses as the process sees them: by inverse hyperbolic sine, which is linear near the best and logarithmic
-    far from it, so that a rate that blows the loss up does not bend the valley; then mean 0, variance 1.
+    """Losses as the process sees them: by inverse hyperbolic sine, which is linear near the best and
+    logarithmic far from it, so that a rate that blows the loss up does not bend the valley; then mean 0,
+    variance 1.
     """
 
     best: float

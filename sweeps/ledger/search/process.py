@@ -1,9 +1,9 @@
 """Exact Gaussian process regression over searched settings (Rasmussen and Williams, 2006, chapters 2 and 5).
 
 The covariance is a sum: what the ranges do whatever is chosen (the valley of the learning rate), what each
-choice does on its own, and what they do together. Numbers have Matern 5/2 covariances with a length scale each,
-labels are equally alike. A good learning rate that is known gives the prior mean: losses rise on both sides of
-it, by how much is learned. Length scales, amplitudes and noise are those of the highest posterior density.
+choice does on its own, and what they do together. Numbers have Matern 5/2 covariances with a length scale
+each, labels are equally alike. A good learning rate that is known gives the prior mean: losses rise on both
+sides of it, by how much is learned. Length scales, amplitudes and noise are those of the highest density.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RANGE, _ORDERED, _LABEL = (math.log(0.35), 0.5), (math.log(0.7), 0.6), (0.0, 0.
 
 
 class Covariance:
-    """The covariance of settings by hyperparameters: logarithms of three amplitudes, the noise, and lengths."""
+    """The covariance of settings, by logarithms of hyperparameters: three amplitudes, the noise, lengths."""
 
     def __init__(self, columns: Sequence[Column], valley: tuple[int, float] | None = None) -> None:
         """Of these coordinates.
@@ -82,10 +82,11 @@ class Covariance:
         return found
 
     def risen(self, one: Array, other: Array) -> Array:
+        """The part of the covariance that is what the valley's steepness leaves open."""
         return np.outer(_RISE_SPREAD * self._rise(one), _RISE_SPREAD * self._rise(other))
 
     def with_gradient(self, apart: Array, hyper: Array) -> tuple[Array, list[Array]]:
-        """Covariances of points with each other, and what each hyperparameter but the noise changes in them."""
+        """Covariances of points, and their derivatives by each hyperparameter but the noise."""
         whole, (shared, mains, joint), slopes = self._parts(apart, hyper)
         gradient = [
             2 * shared,
@@ -112,15 +113,15 @@ class Covariance:
         shared = np.zeros(shape)
         slopes = [np.zeros(shape) for _ in scaled]
         if self.shared.any():
-            chosen = np.flatnonzero(self.shared)
+            chosen = [int(i) for i in np.flatnonzero(self.shared)]
             shared, slope = _matern(sum((scaled[i] for i in chosen), np.zeros(shape)))
             shared = amplitude[0] * shared
             for i in chosen:
                 slopes[i] += amplitude[0] * slope * scaled[i]
         mains: dict[int, Array] = {}
-        for i in np.flatnonzero(self.main):
+        for i in map(int, np.flatnonzero(self.main)):
             alone, slope = _matern(scaled[i]) if self.number[i] else (np.exp(-scaled[i]),) * 2
-            mains[int(i)] = amplitude[1] * alone
+            mains[i] = amplitude[1] * alone
             slopes[i] += amplitude[1] * slope * scaled[i]
         numbers, slope = _matern(
             sum((s for s, n in zip(scaled, self.number, strict=True) if n), np.zeros(shape))
@@ -129,7 +130,7 @@ class Covariance:
         joint = amplitude[2] * numbers * labels
         for i, each in enumerate(scaled):
             slopes[i] += (amplitude[2] * slope * labels if self.number[i] else joint) * each
-        whole = 1.0 + shared + joint
+        whole: Array = 1.0 + shared + joint
         for part in mains.values():
             whole = whole + part
         return whole, (shared, mains, joint), slopes
@@ -148,7 +149,8 @@ class Process:
     @cached_property
     def _solved(self) -> tuple[Array, Array]:
         covariance = self.covariance.between(self.x, self.x, self.hyper)
-        inverse = np.linalg.inv(covariance + np.diag(self.noise + math.exp(2 * self.hyper[3]) + _JITTER))
+        noise = np.diag(self.noise + math.exp(2 * self.hyper[3]) + _JITTER)
+        inverse = np.asarray(np.linalg.inv(covariance + noise), dtype=np.float64)
         return inverse, inverse @ (self.y - self.covariance.mean(self.x))
 
     def predict(self, points: Array) -> tuple[Array, Array]:
@@ -236,7 +238,7 @@ def _apart(one: Array, other: Array, number: Any) -> Array:
 
 
 def _matern(squared: Any) -> tuple[Array, Array]:
-    """Matern 5/2 of squared distances, and what multiplies a part of them in the derivative by its log length."""
+    """Matern 5/2 of squared distances, and the factor of one of them in the derivative by its log length."""
     distance = _ROOT5 * np.sqrt(squared)
     decay = np.exp(-distance)
     return (1.0 + distance + distance**2 / 3.0) * decay, 5.0 / 3.0 * (1.0 + distance) * decay

@@ -1,4 +1,4 @@
-"""Proposals by a Gaussian process or by Optuna's samplers, seeded by trial so that a restart proposes the same.
+"""Proposals by a Gaussian process or Optuna's samplers, seeded by trial: a restart proposes the same.
 
 A sampler lives for one question. Its randomness comes from the study's seed and from how many trials of its
 own the sweep had asked for. So a resumed sweep proposes what the uninterrupted one would have proposed from
@@ -56,6 +56,15 @@ class Turn(NamedTuple):
     own: int  # so many of its own did the sweep ask for before; with the study's seed, all the randomness
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What is searched, and for what."""
+
+    search: Mapping[str, Range]  # the ranges
+    answer: str = "best"  # or `each`
+    rate: Callable[[], float | None] = lambda: None  # a learning rate that is known to be good, by now
+
+
 class Proposals:
     """The sampler of one study."""
 
@@ -67,9 +76,7 @@ class Proposals:
         sampler: str,
         seed: int,
         alike: Callable[[Mapping[str, Any]], Hashable] | None = None,
-        search: Mapping[str, Range] | None = None,
-        answer: str = "best",
-        rate: Callable[[], float | None] = lambda: None,
+        aim: Aim | None = None,
     ) -> None:
         """Ask nothing yet.
 
@@ -80,15 +87,14 @@ class Proposals:
             seed: of the study.
             alike: what the trials of these parameters have in common, where they would train the same; their
                 values when left out.
-            search: the ranges of the space, for the Gaussian process and for points spread evenly.
-            answer: what the Gaussian process is asked for, `best` or `each`.
-            rate: a learning rate that is known to be good, for its first trials.
+            aim: for the Gaussian process and for points spread evenly.
         """
         self.space, self._seed = space, seed
         self._name, self._mirror = study.study_name, study.mirror
-        self._sampler, self._rate = sampler, rate
-        self._features = Features(search or {})
-        self._model = ModelProposals(self._features, space, answer=answer, rate=rate)
+        aim = aim or Aim({})
+        self._sampler, self._rate = sampler, aim.rate
+        self._features = Features(aim.search)
+        self._model = ModelProposals(self._features, space, answer=aim.answer, rate=aim.rate)
         self._alike = alike or space.key
         self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
         self._tried: set[Hashable] = set()  # by trials that have ended

@@ -1,4 +1,4 @@
-"""Student's t and the normal distribution, as far as the search needs them; without SciPy, which loads slowly."""
+"""Student's t and the normal distribution, as the search needs them; without SciPy, which loads slowly."""
 
 from __future__ import annotations
 
