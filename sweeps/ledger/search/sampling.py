@@ -40,6 +40,7 @@ from sweeps.spec import Range
 WINDOW = 500  # latest ended trials that the sampler looks at, and running ones, beside the best
 _BELOW = 25  # the most that TPE takes for good ones; these it gets however old they are
 _TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
+_NEVER = 2**62  # after all ends of the sweep's own trials
 _DRAWS = 20  # of a sampler, before a finite space is searched for what is left
 
 SAMPLERS = ("gp", "tpe", "random", "qmc", "grid")
@@ -167,11 +168,15 @@ class Proposals:
             return spread(self.space, self._features, self._seed, turn.own + draw, fixed)
         if self._sampler == "gp":
             told = {
-                t.number: t for t in self._mirror.visible.ended if last is None or t.number != last.number
+                trial.number: trial
+                for trial in self._mirror.visible.ended
+                if (last is None or trial.number != last.number)
+                # Of another program's trials only what has a loss says anything.
+                and (trial.state is TrialState.COMPLETE or self._mirror.is_ours(trial.number))
             }
 
             def end(record: TrialRecord) -> int:
-                return int(told[record.number].user_attrs.get(END, 0))
+                return int(told[record.number].user_attrs.get(END, _NEVER))
 
             ended = [self._mirror.record(number) for number in told]
             return self._model.propose(seed, ended, end, [t.params for t in running], fixed, allowed)
