@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ METHODS = {  # sampler, stopping rule, what is asked for
 }
 _QUESTIONS = ("injection.k", "injection.init")
 _LIMIT = 1500  # trials of the random search
+_RANDOM_SEEDS = 100  # of it
 _MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
 
 
@@ -92,10 +93,9 @@ def sweep(table: Table, method: str, trials: int, slots: int, seed: int, folder:
     sampler, rule, answer = METHODS[method]
     if sampler == "optuna gp":
         return _by_optuna(table, method, trials, slots, seed)
-    world = World(
-        folder, "sqlite", trials, slots, rule, sampler, seed, steps=table.steps, answer=answer,
-        table=table.source, trial_seed=100 + seed, tracked=False,
-    )  # fmt: skip
+    world = replace(
+        _world(table, seed, folder), trials=trials, slots=slots, rule=rule, sampler=sampler, answer=answer
+    )
     watched, known = Watched(table), set[int]()
     with opened(world) as simulation:
         asks = _asks(simulation)
@@ -109,6 +109,14 @@ def sweep(table: Table, method: str, trials: int, slots: int, seed: int, folder:
             seconds = simulation.seconds
         records = [r for r in simulation.ledger.trials() if r.role is not Role.REPLICATE]
         return _result(table, (method, trials, slots, seed), world.spec(), records, seconds, watched, asks)
+
+
+def _world(table: Table, seed: int, folder: Path) -> World:
+    """A sweep whose baseline is a guess that is off: a third of the usual rate, and first weights that cost."""
+    return World(
+        folder, "sqlite", 24, 2, "none", "random", seed, steps=table.steps, table=table.source,
+        trial_seed=100 + seed, tracked=False, init="copy", rate=3e-4,
+    )  # fmt: skip
 
 
 def _grown(record: TrialRecord) -> bool:
@@ -168,9 +176,7 @@ def random_search(table: Table, seed: int, folder: Path) -> float:
     from optuna import create_study
     from optuna.samplers import RandomSampler
 
-    world = World(folder, "sqlite", 24, 2, "none", "random", seed, steps=table.steps, table=table.source,
-                  trial_seed=100 + seed)  # fmt: skip
-    spec = world.spec()
+    spec = _world(table, seed, folder).spec()
     space, study = Space.of(spec), create_study(sampler=RandomSampler(seed=10_000 + seed))
     watched, spent = Watched(table), float(table.steps)
     for number in range(_LIMIT):
@@ -193,14 +199,11 @@ def _by_optuna(table: Table, method: str, trials: int, slots: int, seed: int) ->
     """Optuna's GPSampler as it is, asked and told on the same clock, nothing stopped."""
     import heapq
     import random
-    import warnings
 
     import optuna
 
-    warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        spec = World(Path(folder), "sqlite", trials, slots, "none", "random", seed, steps=table.steps,
-                     table=table.source, trial_seed=100 + seed).spec()  # fmt: skip
+        spec = _world(table, seed, Path(folder)).spec()
     space = Space.of(spec)
     study = optuna.create_study(sampler=optuna.samplers.GPSampler(seed=seed))
     pace, watched, records = random.Random(seed), Watched(table), list[TrialRecord]()
@@ -281,6 +284,16 @@ def _times(random: float, ours: float) -> str:
     return f"{random / ours:.1f}" if math.isfinite(ours) and math.isfinite(random) else "-"
 
 
+def _quiet() -> None:
+    """Optuna's notes of studies and of what GPSampler cannot do are not what is printed here."""
+    import warnings
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+
+
 def kept(path: Path) -> Iterator[Result]:
     """The sweeps that a file holds."""
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -299,12 +312,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--out", type=Path, default=Path("bench_search.jsonl"))
     given = parser.parse_args(arguments)
+    _quiet()
     known = {result.key: result for result in kept(given.out)}
     print(HEAD)
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         for name in given.tables:
             table = Table.read(name)
-            randoms = [random_search(table, seed, Path(folder)) for seed in range(max(given.seeds, 100))]
+            randoms = [
+                random_search(table, seed, Path(folder)) for seed in range(max(given.seeds, _RANDOM_SEEDS))
+            ]
             for trials in given.trials:
                 for slots in given.slots:
                     for method in given.methods:

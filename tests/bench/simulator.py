@@ -37,8 +37,8 @@ name: {name}
 base: {{model: builtin:tiny-llama}}
 data: {{source: builtin:stdlib, sequence_length: 128}}
 trial:
-  injection: {{method: tli, k: 4, init: identity}}
-  recipe: {{learning_rate: 1e-3, tokens: {tokens}, batch_tokens: 2048}}
+  injection: {{method: tli, k: 4, init: {init}}}
+  recipe: {{learning_rate: {rate}, tokens: {tokens}, batch_tokens: 2048}}
   seed: {trial_seed}
 search:{search}
 objective: {{answer: {answer}}}
@@ -95,6 +95,8 @@ class World:
     answer: str = "best"
     table: str | None = None  # a recorded one, by its name or file; None for what is made up
     trial_seed: int = 0
+    init: str = "identity"  # of the baseline
+    rate: float = 1e-3
     tracked: bool = True  # by the outbox of MLflow
 
     @property
@@ -109,7 +111,7 @@ class World:
             _SPEC.format(
                 name=self.name, tokens=self.steps * _TOKENS, search=self.landscape.search, sampler=self.sampler, seed=self.seed,
                 trials=self.trials, rule=self.rule, seeds=self.seeds, study=self.study, runs=self.folder / "runs",
-                answer=self.answer, trial_seed=self.trial_seed,
+                answer=self.answer, trial_seed=self.trial_seed, init=self.init, rate=self.rate,
             )
         )  # fmt: skip
         return load_spec(str(path))
