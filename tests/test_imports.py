@@ -116,7 +116,7 @@ ONLY_IN = {
     "safetensors": {"tli/*"},
     "tokenizers": {"tli/*"},
     "huggingface_hub": {"tli/models", "tli/data"},
-    "numpy": {"tli/*"},
+    "numpy": {"tli/*", "sweeps/ledger/search"},
     "argcomplete": {"tli/cli"},
     "datasets": {"tli/data"},
     "pyarrow": {"tli/data"},

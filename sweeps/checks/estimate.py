@@ -15,6 +15,11 @@ from sweeps.text import in_bytes, short, table
 from tli.growth.cost import cost
 from tli.models.base import Base
 
+_WHOLE, _LEARNED = (
+    4,
+    2 / 3,
+)  # trials before the rule has learned, and what share of its steps a later one takes
+
 
 @dataclass(frozen=True)
 class Total:
@@ -190,8 +195,13 @@ def expected_share(spec: Spec) -> float:
 
     The rungs are those of `sweeps.ledger.search.stopping`: successive halving from the grace on, the median
     rule at the grace. A rule that decides on few trials keeps more at first, so the real share is a little
-    larger.
+    larger. What `learned` will stop is not known before: a first handful of trials runs whole, and the others
+    are taken to run two thirds of their steps.
     """
+    if spec.stopping.rule == "learned":
+        searched = max(1, spec.budget.trials - 2)
+        whole = min(_WHOLE, searched)
+        return (whole + _LEARNED * (searched - whole)) / searched
     grace = spec.grace_step / spec.steps
     if spec.stopping.rule == "none" or grace >= 1:
         return 1.0

@@ -14,7 +14,8 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
-from sweeps.ledger.search.sampling import Proposals, Turn
+from sweeps.ledger.search.estimates import good_rate
+from sweeps.ledger.search.sampling import Aim, Proposals, Turn
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.store.looking import look
@@ -67,6 +68,7 @@ class Ledger(Attempts):
             sampler=spec.sampler.name,
             seed=spec.sampler.seed,
             alike=partial(_alike, spec.trial.model_dump(), self.depth),
+            aim=Aim(spec.search, spec.objective.answer, self._good_rate),
         )
         self._lease: Lease | None = None
 
@@ -252,6 +254,9 @@ class Ledger(Attempts):
     @property
     def _turn(self) -> Turn:
         return Turn(self._mirror.count, self._mirror.asked)
+
+    def _good_rate(self) -> float:
+        return good_rate(self.spec, self._mirror.known())
 
     def _settled(self, number: int) -> Assignment | None:
         """An enqueued trial that was taken, if it can be run."""

@@ -16,7 +16,6 @@ from sweeps.spec.settings import (
     FinalistSettings,
     ResourceSettings,
     Settings,
-    StoppingSettings,
     TrialSettings,
 )
 from sweeps.wording import Fault, formatted, masked, nearest
@@ -143,13 +142,6 @@ def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
     elif 0 < gpus < _FINEST_SHARE:
         expected = f"0, or at least {_FINEST_SHARE:g}, the finest share of a GPU that Ray counts"
         yield Fault("resources.gpus", f"{gpus:g}", expected, "0.1")
-
-
-def stopping_faults(stopping: StoppingSettings) -> Iterator[Fault]:
-    """Successive halving keeps one in n, and n is at least two."""
-    if stopping.rule in ("asha", "hyperband") and stopping.keep > 0.5:
-        expected = f"at most 0.5 with {stopping.rule}, which keeps one half, one third, ..."
-        yield Fault("stopping.keep", formatted(stopping.keep), expected, "0.5", ("stopping.rule",))
 
 
 def _homeless(path: str, address: str) -> Iterator[Fault]:

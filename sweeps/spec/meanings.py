@@ -115,19 +115,25 @@ _TRIAL = {
 _REST = {
     "objective.metric": "Held-out loss in nats per token.",
     "objective.at": "Trials are compared after the same number of training tokens.",
-    "sampler.name": "`tpe`: Optuna's tree-structured Parzen estimator; `random`: independent draws, and "
-    "over a finite space each configuration once.",
+    "objective.answer": "What the search is to answer: `best`, which configuration, or `each`, which value "
+    "of every choice, such as K, with trials for each value that may still be the best one.",
+    "sampler.name": "`gp`: a Gaussian process over the searched settings, which first tries each value of "
+    "each choice near the control's best rate; `tpe`: Optuna's tree-structured Parzen estimator; `random`: "
+    "independent draws, and over a finite space each configuration once; `qmc`: points spread evenly; "
+    "`grid`: every configuration of a finite space in turn.",
     "sampler.seed": "Seed of the sampler.",
     "budget.trials": "Trials in all, the baseline and the controls at all their rates included.",
     "budget.tokens": "Training tokens of all trials together.",
     "budget.flops": "Training FLOPs of all trials together.",
     "budget.gpu_hours": "Hours of training steps, times the GPUs that a trial has.",
     "budget.wall": "Seconds in which a driver searched, over all its runs.",
-    "stopping.rule": "`asha`: asynchronous successive halving; `hyperband`; `median`: below the median of "
-    "the others; `none`: whole curves.",
-    "stopping.on": "What trials are compared at: equal steps, tokens, FLOPs or seconds.",
-    "stopping.grace": "Share of the steps before which no trial is stopped.",
-    "stopping.keep": "Share of the trials that passes each rung, to the nearest 1/n; `median` keeps half.",
+    "stopping.rule": "`learned`: a trial is stopped once its final loss, forecast from the sweep's own whole "
+    "curves, will hardly come near the best; `asha`: asynchronous successive halving; `hyperband`; `median`: "
+    "below the median of the others; `none`: whole curves.",
+    "stopping.on": "Not with `learned`: what trials are compared at: equal steps, tokens, FLOPs or seconds.",
+    "stopping.grace": "Not with `learned`: share of the steps before which no trial is stopped.",
+    "stopping.keep": "Not with `learned`: share of the trials that passes each rung, to the nearest 1/n; "
+    "`median` keeps half.",
     "finalists.top": "How many of the best trials run again; with `per`, so many of each value.",
     "control.rates": "Learning rates at which the original is trained on: the baseline's, then those of a "
     "line search within the searched range, at most a quarter of `budget.trials` in all. 1 where the rate "

@@ -16,7 +16,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from sweeps.addresses import masked_address, url_of
 from sweeps.errors import Problem, SpecError
-from sweeps.spec import address_checks, checks, values
+from sweeps.spec import address_checks, checks, search_checks, values
 from sweeps.spec.catalogue import catalogue_of
 from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_names
 from sweeps.spec.fields import SpecFields
@@ -248,7 +248,8 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     yield from checks.amount_faults(spec.budget, spec.finalists, written, spec.control_rates)
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
     yield from checks.per_faults(spec.finalists.per, spec.search)
-    yield from checks.stopping_faults(spec.stopping)
+    yield from search_checks.stopping_faults(spec.stopping)
+    yield from search_checks.sampler_faults(spec.sampler, spec.objective, spec.search)
     yield from checks.resource_faults(spec.resources)
     yield from address_checks.address_faults(spec.storage, spec.tracking)
     yield from checks.secret_faults(spec.base, spec.data)

@@ -26,14 +26,12 @@ from tli.planning.injection import (
 )
 from tli.training.recipe import PRECISIONS, SCHEDULES, TRAINED, Precision, Recipe, Schedule, Trained
 
-Sampler = Literal["tpe", "random"]
+Sampler = Literal["gp", "tpe", "random", "qmc", "grid"]
+Answer = Literal["best", "each"]
 Amount = Literal["steps", "tokens", "flops", "seconds"]
-StoppingRule = Literal["asha", "hyperband", "median", "none"]
-GRACED: tuple[StoppingRule, ...] = (
-    "asha",
-    "hyperband",
-    "median",
-)  # rules that have a grace
+StoppingRule = Literal["learned", "asha", "hyperband", "median", "none"]
+# Those that have a grace.
+GRACED: tuple[StoppingRule, ...] = ("asha", "hyperband", "median")
 
 
 def setting(expected: str, default: Any = ..., *, example: Any = None, **limits: Any) -> Any:
@@ -198,12 +196,13 @@ class ObjectiveSettings(Settings):
 
     metric: Literal["eval_loss"] = name_of(("eval_loss",), "eval_loss")
     at: Literal["tokens"] = name_of(("tokens",), "tokens")
+    answer: Answer = name_of(get_args(Answer), "best")
 
 
 class SamplerSettings(Settings):
     """What proposes the next trial."""
 
-    name: Sampler = name_of(get_args(Sampler), "tpe")
+    name: Sampler = name_of(get_args(Sampler), "gp")
     seed: int = setting("a whole number from 0 to 4294967295", 0, ge=0, lt=2**32)
 
 
@@ -234,9 +233,11 @@ LIMITS = tuple(name for name in BudgetSettings.model_fields if name != "trials")
 
 
 class StoppingSettings(Settings):
-    """When a trial is given up: none before `grace` of its steps; about `keep` pass each rung."""
+    """When a trial is given up. `learned` needs nothing else; with the others none is before `grace` of its
+    steps, and about `keep` pass each rung.
+    """
 
-    rule: StoppingRule = name_of(get_args(StoppingRule), "asha")
+    rule: StoppingRule = name_of(get_args(StoppingRule), "learned")
     on: Amount = name_of(get_args(Amount), "steps")  # what trials are compared at
     grace: float = setting("a share of the steps between 0 and 1", 0.2, gt=0, lt=1)
     keep: float = setting("a share of the trials between 0 and 1", 0.33, gt=0, lt=1)

@@ -1,4 +1,4 @@
-"""A sweep whose trials take no time: made-up curves on a virtual clock, and everything else as it is.
+"""A sweep whose trials take no time: made-up or recorded curves on a virtual clock, and everything else as it is.
 
 The searcher, the agenda, the ledger in its store, the stopping rule and the outbox of tracking are the real
 ones; so is every file that a driver reads at a resume. Only Ray, the workers and the delivery to MLflow, which
@@ -10,10 +10,12 @@ from __future__ import annotations
 import heapq
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any, Protocol
 
 from sweeps.curve import CURVE
 from sweeps.driver.on_ray.searcher import AgendaSearcher
@@ -22,12 +24,12 @@ from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.service import _Tidying
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
-from sweeps.records import Assignment, Point, State
+from sweeps.records import Assignment, Cause, Point, State
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, load_spec
-from sweeps.tracking import Tracker
+from sweeps.tracking import NullTracker, Tracker, Tracking
 from sweeps.tracking.sync import open_sweep, show_untold
-from tests.bench.landscape import SEARCH, measured, seconds_per_step
+from tests.bench.landscape import MadeUp
 
 _TOKENS = 2048  # a batch
 _SPEC = """
@@ -35,9 +37,11 @@ name: {name}
 base: {{model: builtin:tiny-llama}}
 data: {{source: builtin:stdlib, sequence_length: 128}}
 trial:
-  injection: {{method: tli, k: 4, init: identity}}
-  recipe: {{learning_rate: 1e-3, tokens: {tokens}, batch_tokens: 2048}}
+  injection: {{method: tli, k: 4, init: {init}}}
+  recipe: {{learning_rate: {rate}, tokens: {tokens}, batch_tokens: 2048}}
+  seed: {trial_seed}
 search:{search}
+objective: {{answer: {answer}}}
 sampler: {{name: {sampler}, seed: {seed}}}
 budget: {{trials: {trials}}}
 stopping: {{rule: {rule}, grace: 0.2, keep: 0.33}}
@@ -46,6 +50,32 @@ resources: {{cpus: 1}}
 storage: {{study: "{study}", artifacts: {runs}}}
 tracking: {{uri: sqlite}}
 """
+
+
+class Landscape(Protocol):
+    """What trials measure, and what a step takes."""
+
+    @property
+    def search(self) -> str:
+        """The space, as a spec writes it."""
+
+    def loss_at(self, settings: Mapping[str, Any], step: int) -> float:
+        """The held-out loss that a trial reports; no number where it has diverged."""
+
+    def seconds_per_step(self, settings: Mapping[str, Any]) -> float:
+        """Of one GPU; the control's takes one."""
+
+
+@cache
+def _made_up(steps: int) -> Landscape:
+    return MadeUp(steps)
+
+
+@cache
+def _recorded(name: str) -> Landscape:
+    from tests.bench.tables import Table
+
+    return Table.read(name)
 
 
 @dataclass(frozen=True)
@@ -62,14 +92,26 @@ class World:
     seeds: int = 1  # of finalists
     steps: int = 24  # of a trial
     name: str = "simulated"
+    answer: str = "best"
+    table: str | None = None  # a recorded one, by its name or file; None for what is made up
+    trial_seed: int = 0
+    init: str = "identity"  # of the baseline
+    rate: float = 1e-3
+    tracked: bool = True  # by the outbox of MLflow
+
+    @property
+    def landscape(self) -> Landscape:
+        """What trials measure."""
+        return _made_up(self.steps) if self.table is None else _recorded(self.table)
 
     def spec(self) -> Spec:
         """As a user would have written it."""
         path = self.folder / f"{self.name}.yaml"
         path.write_text(
             _SPEC.format(
-                name=self.name, tokens=self.steps * _TOKENS, search=SEARCH, sampler=self.sampler, seed=self.seed,
+                name=self.name, tokens=self.steps * _TOKENS, search=self.landscape.search, sampler=self.sampler, seed=self.seed,
                 trials=self.trials, rule=self.rule, seeds=self.seeds, study=self.study, runs=self.folder / "runs",
+                answer=self.answer, trial_seed=self.trial_seed, init=self.init, rate=self.rate,
             )
         )  # fmt: skip
         return load_spec(str(path))
@@ -89,16 +131,18 @@ class Simulation:
         """Go on with what the ledger holds, as `sweeps run` does."""
         self.world, self.ledger = world, ledger
         folders = Folders(spec.root, spec.name)
-        tracker = Outgoing(
-            "sqlite",
-            study=spec.name,
-            folder=folders.sweep,
-            artifacts=spec.root,
-            study_uuid=ledger.study.study_uuid,
-        )
         sweep = Sweep(spec, folders, ledger)
-        open_sweep(tracker, sweep, again=True)
-        show_untold(tracker, sweep)
+        tracker: Tracking = NullTracker()
+        if world.tracked:
+            tracker = Outgoing(
+                "sqlite",
+                study=spec.name,
+                folder=folders.sweep,
+                artifacts=spec.root,
+                study_uuid=ledger.study.study_uuid,
+            )
+            open_sweep(tracker, sweep, again=True)
+            show_untold(tracker, sweep)
         self.agenda = Agenda(
             ledger,
             tracker,
@@ -126,7 +170,8 @@ class Simulation:
             return False
         self._started += 1
         given = config["assignment"]
-        running = _Running(trial_id, Assignment(**given), self._pace.uniform(0.95, 1.05))
+        pace = self._pace.uniform(0.95, 1.05)
+        running = _Running(trial_id, Assignment(**given), pace, self.world.landscape)
         self._after(running, 0)
         return True
 
@@ -143,7 +188,7 @@ class Simulation:
                 yield self.ended
 
     def _after(self, running: _Running, steps: int) -> None:
-        took = steps * seconds_per_step(running.assignment.settings)
+        took = steps * self.world.landscape.seconds_per_step(running.assignment.settings)
         self.seconds += took
         heapq.heappush(self._events, (self.now + took * running.pace, running.assignment.number, running))
 
@@ -161,6 +206,14 @@ class Simulation:
             "cause": "",
             "fatal": False,
         }
+        if not point.finite:
+            last = True
+            diverged = {
+                "state": State.FAIL.value,
+                "reason": "diverged: no number",
+                "cause": Cause.DIVERGED.value,
+            }
+            result |= {"points": [], **diverged}
         stop = self.searcher.report(running.trial_id, result)
         if last or stop:
             running.keep(self._folders.trial(assignment.number) / CURVE)
@@ -174,17 +227,17 @@ class Simulation:
 class _Running:
     """One execution: where it is on its curve."""
 
-    def __init__(self, trial_id: str, assignment: Assignment, pace: float) -> None:
-        self.trial_id, self.assignment, self.pace = trial_id, assignment, pace
+    def __init__(self, trial_id: str, assignment: Assignment, pace: float, landscape: Landscape) -> None:
+        self.trial_id, self.assignment, self.pace, self.landscape = trial_id, assignment, pace, landscape
         self.place = 0  # in report_steps, of the next report
         self._points: list[Point] = []
 
     def measure(self, step: int) -> Point:
         """What a worker would have sent."""
         settings = self.assignment.settings
-        took = step * seconds_per_step(settings)
+        took = step * self.landscape.seconds_per_step(settings)
         before = self._points[-1].step if self._points else 0
-        loss = measured(settings, step, self.assignment.steps)
+        loss = self.landscape.loss_at(settings, step)
         train = tuple((each, loss + 0.1) for each in range(before + 1, step + 1))
         point = Point(step, step * _TOKENS, took * 1e12, took, loss, train, 1e9 + step)
         self._points.append(point)

@@ -149,11 +149,14 @@ def test_time_follows_from_the_measured_speed(base: Base) -> None:
         ("median", 0.25 + 0.75 / 2),
         # rungs at 2 and 6 of 8 steps: all to 2, a third to 6, a ninth to 8
         ("asha", 2 / 8 + (4 / 8) / 3 + (2 / 8) / 9),
+        # 22 searched trials: 4 whole, of the others two thirds
+        ("learned", (4 + 18 * 2 / 3) / 22),
     ],
 )
 def test_expected_share(rule: str, share: float, base: Base) -> None:
-    spec = spec_on(base, f"stopping.rule={rule}", "stopping.grace=0.25")
-    assert (spec.steps, spec.grace_step) == (8, 2)
+    grace = [] if rule == "learned" else ["stopping.grace=0.25"]
+    spec = spec_on(base, f"stopping.rule={rule}", *grace)
+    assert (spec.steps, spec.grace_step, spec.budget.trials) == (8, 2, 24)
     assert expected_share(spec) == pytest.approx(share)
 
 

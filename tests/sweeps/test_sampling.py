@@ -72,15 +72,16 @@ def test_a_proposal_knows_what_is_tried_elsewhere_since(url: str, spec: Spec, wr
         assert (theirs.number, len(ahead.params)) in seen.running
 
 
-@pytest.mark.parametrize("window", [10, 1000])
+@pytest.mark.parametrize(("sampler", "window"), [("tpe", 10), ("tpe", 1000), ("gp", 1000)])
 def test_a_proposal_is_the_same_prepared_or_not_resumed_or_not(
-    window: int, url: str, spec: Spec, write_spec: Any, monkeypatch: pytest.MonkeyPatch
+    sampler: str, window: int, url: str, spec: Spec, write_spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "WINDOW", window)
     monkeypatch.setattr(sampling, "_BELOW", 5)  # so that the window does not hold all by being the best
 
     def proposals(name: str, lifetimes: list[int], *, prepared: bool) -> list[dict[str, Any]]:
-        named = load_spec(str(write_spec(f"{spec.name}-{name}", study=url)))
+        path = write_spec(f"{spec.name}-{name}", study=url)
+        named = load_spec(str(path), overrides=[f"sampler.name={sampler}"])
         for trials in lifetimes:
             with Ledger.driven(url, named) as ledger:
                 _sweep(ledger, trials, ledger.prepare if prepared else lambda: None)
@@ -95,13 +96,13 @@ def test_a_proposal_is_the_same_prepared_or_not_resumed_or_not(
 def test_a_free_slot_waits_for_no_sampler(write_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """While all are taken the agenda has the next proposal worked out, and asking is one write."""
     sampled: list[int] = []
-    sample = sampling._sample
+    drawn = sampling.Proposals._drawn
 
-    def spy(study: Any, space: Any, number: int, *rest: Any) -> dict[str, Any]:
-        sampled.append(number)
-        return sample(study, space, number, *rest)
+    def spy(self: Any, turn: sampling.Turn, *rest: Any) -> dict[str, Any] | None:
+        sampled.append(turn.number)
+        return drawn(self, turn, *rest)
 
-    monkeypatch.setattr(sampling, "_sample", spy)
+    monkeypatch.setattr(sampling.Proposals, "_drawn", spy)
     agenda = agenda_of(load_spec(str(write_spec(trials=12))))
     running = [taken(agenda), taken(agenda)]  # the control and the baseline
     for number in range(2, 12):
@@ -131,14 +132,20 @@ def test_a_proposal_that_does_not_fit_any_more_is_not_used(url: str, spec: Spec)
         for number in running[:2]:
             ledger.report(number, 1, [point(0, 5.0), point(4, 3.0)])
             ledger.tell(number, 1, State.COMPLETE)
-        anew = sampling.Proposals(ledger._seen, ledger.space, sampler="tpe", seed=spec.sampler.seed)
+        anew = sampling.Proposals(
+            ledger._seen,
+            ledger.space,
+            sampler="gp",
+            seed=spec.sampler.seed,
+            aim=sampling.Aim(spec.search, rate=ledger._good_rate),
+        )
         first = anew.propose(sampling.Turn(12, 12))
         asked = ledger.ask()
         assert asked is not None
         assert ledger.record(12).params == first
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "random", "qmc"])
 def test_trials_of_other_programs_shift_no_draw(sampler: str, write_spec: Any) -> None:
     """They take numbers in the study; what the sampler learns nothing from changes nothing that it proposes."""
 
@@ -176,7 +183,8 @@ def test_a_resumed_driver_asks_the_same_in_a_long_study(
     monkeypatch.setattr(sampling, "WINDOW", 10)
 
     def proposals(name: str, lifetimes: list[int]) -> list[dict[str, Any]]:
-        named = load_spec(str(write_spec(f"{spec.name}-{name}", study=url)))
+        path = write_spec(f"{spec.name}-{name}", study=url)
+        named = load_spec(str(path), overrides=["sampler.name=tpe"])
         for trials in lifetimes:
             with Ledger.driven(url, named) as ledger:
                 for _ in range(trials):
@@ -216,7 +224,7 @@ def _see_enough(driven: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
         return [proposals.propose(sampling.Turn(number, number)) for number in range(40, 60)]
 
     glanced = picks()
-    monkeypatch.setattr(sampling, "_TrialSummary", _Whole)
+    monkeypatch.setattr(sampling, "TrialSummary", _Whole)
     assert glanced == picks()
 
 

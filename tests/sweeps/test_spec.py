@@ -67,7 +67,7 @@ def test_packaged_specs_are_what_the_manual_says() -> None:
     assert set(spec.search["injection.init"].choice or ()) == {"copy", "identity", "damped", "mean", "random"}
     assert spec.search["injection.scale"] == Range(uniform=(0.1, 0.9), when={"injection.init": ("damped",)})
     assert spec.search["recipe.learning_rate"] == Range(log=(1e-4, 1e-2))
-    assert (spec.stopping.rule, spec.stopping.grace, spec.stopping.keep) == ("asha", 0.2, 0.33)
+    assert (spec.stopping.rule, spec.stopping.grace, spec.stopping.keep) == ("learned", 0.2, 0.33)
     assert spec.trial.recipe.tokens == 24 * spec.trial.recipe.batch_tokens
     assert (spec.resources.cpus, spec.resources.parallel) == (1, 2)
 
@@ -293,7 +293,7 @@ def test_settings_for_refuses_what_no_trial_takes() -> None:
 def test_report_steps(steps: int, grace: float) -> None:
     values = load_spec("quickstart").to_json()
     values["trial"]["recipe"].update(tokens=steps * 2048, batch_tokens=2048)
-    values["stopping"]["grace"] = grace
+    values["stopping"] |= {"rule": "asha", "grace": grace}
     spec = Spec.from_json(values)
     found = spec.report_steps()
     assert spec.steps == steps
@@ -355,7 +355,7 @@ def test_a_spec_does_not_change() -> None:
         ("trial.injection.k=2", False),
         ("search.injection.k.choice=[1, 2]", False),
         ("sampler.seed=1", False),
-        ("stopping.grace=0.3", False),
+        ("stopping.rule=median", False),
         ("finalists.top=2", False),
     ],
 )
@@ -493,7 +493,7 @@ def test_masked_leaves_other_text_alone() -> None:
 
 def test_asha_keeps_one_half_at_most() -> None:
     with pytest.raises(SpecError) as caught:
-        load_spec("quickstart", overrides=["stopping.keep=0.75"])
+        load_spec("quickstart", overrides=["stopping.rule=asha", "stopping.keep=0.75"])
     assert [str(problem) for problem in caught.value.problems] == [
         (
             "--set stopping.keep=0.75: got 0.75; expected at most 0.5 with asha, which keeps one half, one third, ...; "

@@ -3,4 +3,22 @@
 Promises: the same history and seed give the same proposal. Never sees the control, or a replicate.
 """
 
-__all__ = ["halving", "sampling", "space", "stopping", "view"]
+__all__ = [
+    "estimates",
+    "evidence",
+    "features",
+    "forecast",
+    "halving",
+    "learned",
+    "model",
+    "model_proposals",
+    "observations",
+    "process",
+    "sampling",
+    "sequences",
+    "space",
+    "stopping",
+    "student",
+    "summaries",
+    "view",
+]

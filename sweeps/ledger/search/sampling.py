@@ -1,4 +1,4 @@
-"""Proposals by Optuna's samplers, seeded by trial so that a restart proposes the same.
+"""Proposals by a Gaussian process or Optuna's samplers, seeded by trial: a restart proposes the same.
 
 A sampler lives for one question. Its randomness comes from the study's seed and from how many trials of its
 own the sweep had asked for. So a resumed sweep proposes what the uninterrupted one would have proposed from
@@ -16,7 +16,6 @@ import copy
 import hashlib
 import heapq
 import itertools
-import math
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -28,15 +27,24 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweeps.ledger.search.features import Features
+from sweeps.ledger.search.model_proposals import ModelProposals
+from sweeps.ledger.search.sequences import spread
 from sweeps.ledger.search.space import Space
+from sweeps.ledger.search.summaries import TrialSummary, rank_of
 from sweeps.ledger.search.view import SearchView
+from sweeps.ledger.store.trials import END
+from sweeps.records import TrialRecord
+from sweeps.spec import Range
 
 WINDOW = 500  # latest ended trials that the sampler looks at, and running ones, beside the best
 _BELOW = 25  # the most that TPE takes for good ones; these it gets however old they are
 _TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
+_NEVER = 2**62  # after all ends of the sweep's own trials
 _DRAWS = 20  # of a sampler, before a finite space is searched for what is left
 
-SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+SAMPLERS = ("gp", "tpe", "random", "qmc", "grid")
+_OPTUNA: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=8, constant_liar=True),
     "random": lambda seed: RandomSampler(seed=seed),
 }
@@ -47,6 +55,15 @@ class Turn(NamedTuple):
 
     number: int  # in the study
     own: int  # so many of its own did the sweep ask for before; with the study's seed, all the randomness
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is searched, and for what."""
+
+    search: Mapping[str, Range]  # the ranges
+    answer: str = "best"  # or `each`
+    rate: Callable[[], float | None] = lambda: None  # a learning rate that is known to be good, by now
 
 
 class Proposals:
@@ -60,6 +77,7 @@ class Proposals:
         sampler: str,
         seed: int,
         alike: Callable[[Mapping[str, Any]], Hashable] | None = None,
+        aim: Aim | None = None,
     ) -> None:
         """Ask nothing yet.
 
@@ -70,15 +88,19 @@ class Proposals:
             seed: of the study.
             alike: what the trials of these parameters have in common, where they would train the same; their
                 values when left out.
+            aim: for the Gaussian process and for points spread evenly.
         """
         self.space, self._seed = space, seed
         self._name, self._mirror = study.study_name, study.mirror
-        self._sampler = SAMPLERS[sampler]
+        aim = aim or Aim({})
+        self._sampler, self._rate = sampler, aim.rate
+        self._features = Features(aim.search)
+        self._model = ModelProposals(self._features, space, answer=aim.answer, rate=aim.rate)
         self._alike = alike or space.key
         self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
         self._tried: set[Hashable] = set()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
-        self._summaries: dict[int, _TrialSummary] = {}  # of those in the latest window, by number
+        self._summaries: dict[int, TrialSummary] = {}  # of those in the latest window, by number
         self._read = 0  # of the list of visible ones
         self._prepared: _PreparedProposal | None = None
 
@@ -87,7 +109,7 @@ class Proposals:
         ended = len(self._mirror.visible.ended)
         if self._prepared is None or (self._prepared.turn, self._prepared.ended) != (turn, ended):
             running = self._running(None)
-            of = turn, ended, _shown(running)
+            of = turn, ended, _shown(running), self._rate()
             self._prepared = _PreparedProposal(*of, self._work_out(turn, {}, running, None))
 
     def propose(self, turn: Turn, fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -101,7 +123,7 @@ class Proposals:
         running = self._running(last)
         if fixed:
             return self._work_out(turn, fixed, running, last)
-        of = turn, len(self._mirror.visible.ended) - (last is not None), _shown(running)
+        of = turn, len(self._mirror.visible.ended) - (last is not None), _shown(running), self._rate()
         if self._prepared is None or self._prepared.of != of:
             self._prepared = _PreparedProposal(*of, self._work_out(turn, {}, running, last))
         return self._prepared.params
@@ -112,20 +134,54 @@ class Proposals:
         """A proposal from what is told of all but the trial `last`, which is among `running`."""
         space = self.space
         self._read_on()
-        study = self._window(running, last)
         tried: AbstractSet[Hashable] = frozenset()
         if space.finite:
             ours = (trial for trial in running if self._mirror.is_ours(trial.number))
             tried = self._tried | {self._trained(trial.params) for trial in ours}
+
+        def allowed(params: Mapping[str, Any]) -> bool:
+            return not tried or self._trained(params) not in tried or set(params) <= set(fixed)
+
         for draw in range(_DRAWS):
-            sampler = self._sampler(_seed(self._seed, turn.own, draw))
-            params = _sample(study, space, turn.number, sampler, fixed)
-            if not tried or self._trained(params) not in tried or set(params) <= set(fixed):
+            params = self._drawn(turn, draw, fixed, running, last, allowed)
+            if params is not None and allowed(params):
                 return params
         left = [p for p in space.grid() if all(p.get(name) == fixed[name] for name in fixed)]
         left = [params for params in left if self._trained(params) not in tried]
         chance = random.Random(_seed(self._seed, turn.own, _DRAWS))  # noqa: S311 - no secret
-        return chance.choice(left) if left else None
+        return None if not left else left[0] if self._sampler == "grid" else chance.choice(left)
+
+    def _drawn(
+        self,
+        turn: Turn,
+        draw: int,
+        fixed: Mapping[str, Any],
+        running: list[FrozenTrial],
+        last: FrozenTrial | None,
+        allowed: Callable[[Mapping[str, Any]], bool],
+    ) -> dict[str, Any] | None:
+        """What the sampler proposes, at one of its draws for a trial; None where it has no say."""
+        seed = _seed(self._seed, turn.own, draw)
+        if self._sampler == "grid" or (self._sampler == "gp" and draw):
+            return None
+        if self._sampler == "qmc":
+            return spread(self.space, self._features, self._seed, turn.own + draw, fixed)
+        if self._sampler == "gp":
+            told = {
+                trial.number: trial
+                for trial in self._mirror.visible.ended
+                if (last is None or trial.number != last.number)
+                # Of another program's trials only what has a loss says anything.
+                and (trial.state is TrialState.COMPLETE or self._mirror.is_ours(trial.number))
+            }
+
+            def end(record: TrialRecord) -> int:
+                return int(told[record.number].user_attrs.get(END, _NEVER))
+
+            ended = [self._mirror.record(number) for number in told]
+            return self._model.propose(seed, ended, end, [t.params for t in running], fixed, allowed)
+        study = self._window(running, last)
+        return _sample(study, self.space, turn.number, _OPTUNA[self._sampler](seed), fixed)
 
     def _trained(self, params: Mapping[str, Any]) -> Hashable:
         """What a trial of these parameters trains."""
@@ -146,7 +202,7 @@ class Proposals:
             if self.space.finite and self._mirror.is_ours(trial.number):
                 self._tried.add(self._trained(trial.params))
             if trial.state in _TOLD:
-                bisect.insort(self._best, (*_rank(trial), trial.number, trial))
+                bisect.insort(self._best, (*rank_of(trial), trial.number, trial))
                 del self._best[_BELOW + 1 :]  # one of them may be the last
         self._read = len(ended)
 
@@ -166,7 +222,7 @@ class Proposals:
         for number in sorted(chosen):
             summary, trial = known.get(number), chosen[number]
             self._summaries[number] = (
-                summary if summary is not None and summary.of is trial else _TrialSummary(trial)
+                summary if summary is not None and summary.of is trial else TrialSummary(trial)
             )
         seen = cast("Iterable[FrozenTrial]", self._summaries.values())
         return SearchView(self._name, self._mirror, seen)
@@ -179,12 +235,13 @@ class _PreparedProposal:
     turn: Turn
     ended: int  # so many trials were told of
     running: frozenset[tuple[int, int]]  # their numbers, and how many parameters each had
+    rate: float | None  # that was known to be good
     params: dict[str, Any] | None
 
     @property
-    def of(self) -> tuple[Turn, int, frozenset[tuple[int, int]]]:
+    def of(self) -> tuple[Turn, int, frozenset[tuple[int, int]], float | None]:
         """All that a proposal hangs on: what has ended never changes, and a parameter is never another."""
-        return self.turn, self.ended, self.running
+        return self.turn, self.ended, self.running, self.rate
 
 
 def _shown(running: Iterable[FrozenTrial]) -> frozenset[tuple[int, int]]:
@@ -196,42 +253,6 @@ def _as_running(trial: FrozenTrial) -> FrozenTrial:
     copied = copy.copy(trial)
     copied.state, copied.values = TrialState.RUNNING, None
     return copied
-
-
-class _TrialSummary:
-    """What TPE looks at of a trial, close together: it does so several times for each parameter it picks."""
-
-    __slots__ = (
-        "constraints",
-        "intermediate_values",
-        "number",
-        "of",
-        "params",
-        "state",
-        "system_attrs",
-        "value",
-    )
-
-    def __init__(self, trial: FrozenTrial) -> None:
-        step = trial.last_step
-        self.of = trial
-        self.number, self.state, self.params = trial.number, trial.state, trial.params
-        self.value = trial.values[0] if trial.values else None
-        # How far a stopped one came, and its loss there; the rest of its curve is not looked at.
-        self.intermediate_values = {} if step is None else {step: trial.intermediate_values[step]}
-        # Of limits that were broken, and of parameters that were picked together: there are neither here.
-        self.constraints: dict[str, float] = {}
-        self.system_attrs: dict[str, Any] = {}
-
-
-def _rank(trial: FrozenTrial) -> tuple[float, ...]:
-    """TPE's order, the good first: complete ones by value, then stopped ones by how far they came."""
-    if trial.state is TrialState.COMPLETE:
-        return 0, 0, trial.values[0]
-    if trial.last_step is None:
-        return 1, 1, 0.0
-    loss = trial.intermediate_values[trial.last_step]
-    return 1, -trial.last_step, math.inf if math.isnan(loss) else loss
 
 
 def _sample(

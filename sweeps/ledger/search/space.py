@@ -85,7 +85,7 @@ class Space:
     def walk(self, chosen: Mapping[str, Any]) -> Iterator[tuple[str, BaseDistribution]]:
         """Active dimensions in order; `chosen` is read as it fills up."""
         for name, dimension in self.dimensions.items():
-            if dimension.active({**self._baseline, **chosen}):
+            if not dimension.when or dimension.active({**self._baseline, **chosen}):
                 yield name, dimension.distribution
 
     def grid(self) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Stopping rules: Optuna's pruners over the ledger, one row each.
+"""Stopping rules: what the sweep's own curves teach, and Optuna's pruners, over the ledger; one row each.
 
 Rungs live in the study, so a rule goes on after a restart where it was. A rule is asked after every report of
 a trial that counts for search; the control, the baseline and replicates are never stopped. Trials are
@@ -19,6 +19,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
 from sweeps.ledger.search.halving import Halving, Hyperband
+from sweeps.ledger.search.learned import Learned
 from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.trials import AMOUNTS
 from sweeps.records import Point
@@ -32,6 +33,10 @@ SPENT: Mapping[str, Callable[[Point], float] | None] = {
     "flops": lambda point: point.flops,
     "seconds": lambda point: point.seconds,
 }
+
+
+def _learned(grace: int, whole: int, keep: float) -> BasePruner:  # noqa: ARG001 - it learns where to stop
+    return Learned(steps=whole)
 
 
 def _asha(grace: int, whole: int, keep: float) -> BasePruner:  # noqa: ARG001
@@ -55,6 +60,7 @@ def _factor(keep: float) -> int:
 
 
 RULES: Mapping[str, Callable[[int, int, float], BasePruner]] = {
+    "learned": _learned,
     "asha": _asha,
     "hyperband": _hyperband,
     "median": _median,
@@ -76,7 +82,7 @@ class StoppingRule:
             keep: share of the trials that pass each rung, at most one half; ASHA and Hyperband take the
                 nearest 1/n.
         """
-        self.spent = SPENT[on] if name != "none" else None
+        self.spent = SPENT[on] if name not in ("none", "learned") else None
         whole = steps if self.spent is None else _UNITS
         self._pruner = RULES[name](max(1, math.ceil(grace * whole)), whole, keep)
         # Of ended trials by number, once they were compared.

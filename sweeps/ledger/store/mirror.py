@@ -90,6 +90,10 @@ class Mirror:
         self.freshen()
         return list(self._records)
 
+    def known(self) -> Sequence[TrialRecord]:
+        """Every trial that was read, as it was read last."""
+        return self._records
+
     def record(self, number: int) -> TrialRecord:
         """One trial in our words."""
         self.trial(number)

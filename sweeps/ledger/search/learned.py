@@ -1,0 +1,60 @@
+"""Early stopping learned from the sweep's own whole curves: of trials that will hardly come near the best.
+
+Nothing is stopped before enough trials ran to their end, nor at a step whose losses do not tell the end: the
+interval of the forecast is wide there by itself. A decision hangs on nothing but what the study holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
+
+from sweeps.ledger.search.forecast import Curve, Forecaster
+from sweeps.ledger.search.observations import forecaster_of, whole_ones
+from sweeps.ledger.search.view import SearchView
+from sweeps.ledger.store.trials import SETTINGS
+from sweeps.records import Role, TrialRecord
+
+CHANCE = 0.03  # of coming within the margin of the best, under which a trial is stopped
+MARGIN = 0.002  # nats per token
+
+
+class Learned(BasePruner):
+    """Stops a trial whose final loss will hardly be near the lowest one measured so far."""
+
+    def __init__(self, *, steps: int, margin: float = MARGIN, chance: float = CHANCE) -> None:
+        """Learn nothing yet.
+
+        Args:
+            steps: of a whole trial.
+            margin: how near to the best counts, in nats per token.
+            chance: the least that a trial must have of coming that near.
+        """
+        self._steps, self._margin, self._chance = steps, margin, chance
+        self._known: tuple[int, ...] = ()
+        self._forecaster = Forecaster([], steps)
+        self._best: float | None = None
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether a trial that has just reported is to stop."""
+        step = trial.last_step
+        if step is None:
+            return False
+        self._learn(cast("SearchView", study).mirror.known())
+        if self._best is None:
+            return False
+        curve = Curve.of(trial.number, trial.user_attrs.get(SETTINGS, {}), trial.intermediate_values)
+        forecast = self._forecaster.final(curve, step)
+        return forecast is not None and forecast.below(self._best + self._margin) < self._chance
+
+    def _learn(self, records: Sequence[TrialRecord]) -> None:
+        whole = whole_ones(records)
+        known = tuple(record.number for record in whole)
+        if known != self._known:
+            self._known, self._forecaster = known, forecaster_of(whole)
+            grown = [r.value for r in whole if r.role is not Role.CONTROL and r.value is not None]
+            self._best = min(grown, default=None)
