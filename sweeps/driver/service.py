@@ -137,7 +137,7 @@ def run(
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
             raise KeyboardInterrupt  # Tune returns when it is interrupted
-        ledger.record_completion(agenda.ended_by)
+        ledger.record_completion(agenda.ended_by, sweep.verdict.margin.nats)
         show_conclusions(tracker, sweep)
         cluster.close()  # while MLflow is told the rest
     return sweep

@@ -8,8 +8,17 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.errors import Problem, SpecError
-from sweeps.ledger.store.marks import FINISHED, IDENTITY, INPUT_DIGESTS, LAYERS, REFERENCE, WALL
+from sweeps.ledger.store.marks import (
+    FINISHED,
+    IDENTITY,
+    INPUT_DIGESTS,
+    LAYERS,
+    REFERENCE,
+    SEARCH_ANSWERS,
+    WALL,
+)
 from sweeps.records import State, SweepCompletion, TrialRecord
+from sweeps.search_answers import SearchAnswers
 from sweeps.spec import LIMITS, Spec
 
 if TYPE_CHECKING:
@@ -60,6 +69,11 @@ class StudyFacts:
         """What the whole baseline spends of what the stopping rule compares trials at; None until known."""
         return self._read(REFERENCE, _amount, None)
 
+    @property
+    def search_answers(self) -> SearchAnswers | None:
+        """What the model of the search said when it was last over; None before that."""
+        return self._read(SEARCH_ANSWERS, SearchAnswers.from_json, None)
+
     def all(self) -> Mapping[str, Any]:
         """Every user attribute of the study, as it is written."""
         return self._attributes()
@@ -99,6 +113,11 @@ class StudyAttributes(StudyFacts):
         before = self.completions
         if not before or replace(before[-1], time=now.time) != now:
             self._set(FINISHED, [asdict(each) for each in (*before, now)])
+
+    def note_search_answers(self, found: SearchAnswers) -> None:
+        """Write down what the model of the search says; saying it again is harmless."""
+        if self.search_answers != found:
+            self._set(SEARCH_ANSWERS, found.to_json())
 
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""

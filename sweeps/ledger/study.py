@@ -14,7 +14,7 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
-from sweeps.ledger.search.estimates import good_rate
+from sweeps.ledger.search.estimates import good_rate, search_answers
 from sweeps.ledger.search.sampling import Aim, Proposals, Turn
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
@@ -144,12 +144,14 @@ class Ledger(Attempts):
         found = standing(engine_of(self._storage), self._study_id)
         return found.holder if found is not None and found.alive else None
 
-    def record_completion(self, ended_by: str) -> None:
+    def record_completion(self, ended_by: str, margin: float) -> None:
         """The agenda of this budget is carried out; saying it again is harmless.
 
         Args:
             ended_by: what ended the search.
+            margin: how near to the best loss counts as good, in nats per token.
         """
+        self.study.note_search_answers(search_answers(self.spec, self.trials(), margin))
         budget = self.spec.budget.to_json()
         self.study.record_completion(SweepCompletion(len(self.trials()), budget, time.time(), ended_by))
 

@@ -80,6 +80,7 @@ def verdict(
         margin=known.margin,
         settings=setting_answers(originals, known.margin.nats, searched),
         untried=untried(originals, searched.choices),
+        stopping=searched.stopping,
         spent=spent(records),
         counts=_count(originals),
         replicates=_count([record for record in records if record.role in _AFTER]),

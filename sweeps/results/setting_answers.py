@@ -1,8 +1,9 @@
 """An answer for each searched setting: which K, which first weights, which rate.
 
 A value is the answer once it is shown that no other is better by more than the margin, each at its best over
-the other settings: Hsu's comparisons with the best (Multiple Comparisons, 1996, chapter 4), with estimates
-taken as independent. Values that are in turn shown to be less than the margin worse are as good.
+the other settings: by the joint posterior of the search's model, where estimates have their chances from it;
+else by Hsu's comparisons with the best (Multiple Comparisons, 1996, chapter 4), with estimates taken as
+independent. Values that are in turn shown to be less than the margin worse are as good.
 """
 
 from __future__ import annotations
@@ -10,23 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.coverage import searched_value
 from sweeps.results.finalists import is_done
+from sweeps.results.student import CONFIDENCE
+from sweeps.search_answers import Estimate, SearchAnswers, StoppingEvidence, ended_trials
 
+if TYPE_CHECKING:
+    from sweeps.spec import Spec
+
+Says = Literal["best", "as good", "worse", "no better", "open"]
 Reason = Literal["not tried", "interval wider than the margin", "no intervals"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The best loss with one value of a setting, over the other settings."""
-
-    mean: float  # nats per token
-    half_width: float | None  # of its 95 % interval; None where it is a loss of one trial and no estimate
-    tried: int  # trials with this value
-    complete: int  # of those, run to their end
 
 
 Estimates = Mapping[str, Mapping[Any, Estimate]]  # by dotted path and value
@@ -37,11 +34,27 @@ class Searched:
     """What is known of the search beside its trials.
 
     `choices` are all values that a path may have, of paths with finitely many; `estimates` are those of a
-    model of the search. Without them the best losses are shown and no setting is answered.
+    model of the search. Without them the best losses are shown and no setting is answered. `stopping` is what
+    early stopping may have missed.
     """
 
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     estimates: Estimates = field(default_factory=dict)
+    stopping: StoppingEvidence | None = None
+
+
+def searched_in(spec: Spec, records: Sequence[TrialRecord], found: SearchAnswers | None) -> Searched:
+    """What is known of a sweep's choices; of its model's answers only those made of these trials.
+
+    Args:
+        spec: of the sweep.
+        records: its trials.
+        found: what the model of the search said last.
+    """
+    choices = {path: each.choice for path, each in spec.search.items() if each.choice is not None}
+    if found is None or found.trials != ended_trials(records):
+        return Searched(choices)
+    return Searched(choices, found.values, found.stopping)
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class ValueAnswer:
     half_width: float | None
     tried: int
     complete: int
-    says: Literal["best", "as good", "worse", "no better", "open"]
+    says: Says
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,17 @@ def _answer(path: str, known: Mapping[Any, Estimate | None], margin: float) -> S
     best = found[0] if found and found[0].best_loss is not None else None
     if best is None or best.half_width is None:
         return SettingAnswer(path, None, (), tuple(found), _why(found), tuple(each.value for each in found))
-    found = [replace(best, says="best"), *(_judged(each, best, margin) for each in found[1:])]
+    chances = {value: each.chance for value, each in known.items() if each is not None}
+    if found and all(chances.get(each.value) is not None for each in found):
+        best, *others = sorted(found, key=lambda each: -min(chances[each.value] or 0.0, CONFIDENCE))
+        sure = (chances[best.value] or 0.0) >= CONFIDENCE
+        judged = [replace(each, says=_by_chance(chances[each.value] or 0.0, sure=sure)) for each in others]
+        found = [replace(best, says="best"), *judged]
+        if not sure:
+            open_values = (best.value, *(each.value for each in judged if each.says == "open"))
+            return SettingAnswer(path, None, (), tuple(found), _why(found), open_values)
+    else:
+        found = [replace(best, says="best"), *(_judged(each, best, margin) for each in found[1:])]
     undecided = tuple(each.value for each in found if each.says == "open")
     reason = _why([each for each in found if each.says == "open"]) if undecided else None
     return SettingAnswer(
@@ -135,6 +158,18 @@ def _answer(path: str, known: Mapping[Any, Estimate | None], margin: float) -> S
         reason=reason,
         open_values=undecided,
     )
+
+
+def _by_chance(chance: float, *, sure: bool) -> Says:
+    """How a value stands whose best is within the margin of the best of all with this chance.
+
+    `sure`: whether another value is the answer.
+    """
+    if chance <= 1 - CONFIDENCE:
+        return "worse"
+    if not sure:
+        return "open"
+    return "as good" if chance >= CONFIDENCE else "no better"
 
 
 def _judged(each: ValueAnswer, best: ValueAnswer, margin: float) -> ValueAnswer:

@@ -14,7 +14,7 @@ from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
 from sweeps.results.selection import verdict
-from sweeps.results.setting_answers import Searched
+from sweeps.results.setting_answers import searched_in
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.unkept import no_weights
 from sweeps.results.verdict import Verdict, none_complete
@@ -256,9 +256,7 @@ class Sweep:
             per=wanted.per,
             depth=self.ledger.depth,
             margin=wanted.margin,
-            searched=Searched(
-                {path: each.choice for path, each in self.spec.search.items() if each.choice is not None}
-            ),
+            searched=searched_in(self.spec, records, self.ledger.study.search_answers),
         )
         return replace(found, warnings=(*found.warnings, *self._text_notes()))
 

@@ -14,6 +14,7 @@ from sweeps.results.claims import Claim
 from sweeps.results.coverage import Spent, Untried
 from sweeps.results.margin import Margin
 from sweeps.results.setting_answers import SettingAnswer
+from sweeps.search_answers import StoppingEvidence
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Verdict:
         For each searched setting the value that is answered, or why none is.
     untried : tuple of Untried
         Values and pairs of K and first weights of which no trial was run to its end.
+    stopping : StoppingEvidence or None
+        How many of the trials that were stopped are expected to have ended among the best.
     spent : Spent
         Tokens and seconds of training, and what stopping saved.
     counts : mapping of str to int
@@ -100,6 +103,7 @@ class Verdict:
     margin: Margin
     settings: tuple[SettingAnswer, ...]
     untried: tuple[Untried, ...]
+    stopping: StoppingEvidence | None
     spent: Spent
     counts: Mapping[str, int]
     replicates: Mapping[str, int]

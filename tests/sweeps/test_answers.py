@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,8 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.results.candidates import Candidate
 from sweeps.results.coverage import Spent, spent, untried
 from sweeps.results.margin import Margin, margin_of
-from sweeps.results.setting_answers import Estimate, Searched, SettingAnswer, setting_answers
+from sweeps.results.setting_answers import Searched, SettingAnswer, setting_answers
+from sweeps.search_answers import Estimate, SearchAnswers, StoppingEvidence
 
 MARGIN = 0.002
 
@@ -178,3 +180,37 @@ def test_tokens_are_counted_as_spent_by_the_search_saved_by_stopping_and_spent_a
         replace(trial(5, None, State.WAITING), tokens=None, seconds=None, losses={}),
     ]
     assert spent(records) == Spent(8000, 12.0, 3000, 1000, 5000)
+
+
+def test_the_models_joint_chances_answer_where_there_are_some() -> None:
+    close = {
+        8: Estimate(3.2000, 0.0040, 5, 3, 0.97),
+        4: Estimate(3.2004, 0.0040, 5, 2, 0.96),  # intervals overlap widely; drawn together they do not
+        2: Estimate(3.2020, 0.0040, 5, 2, 0.40),
+        1: Estimate(3.2100, 0.0010, 4, 0, 0.00),
+    }
+    found = answer_for(close, choices=(1, 2, 4, 8))
+    assert (found.value, found.as_good, found.reason) == (8, (4,), None)
+    assert [(each.value, each.says) for each in found.values] == [
+        (8, "best"),
+        (4, "as good"),
+        (2, "no better"),
+        (1, "worse"),
+    ]
+    found = answer_for({**close, 8: Estimate(3.2, 0.004, 5, 3, 0.8), 4: Estimate(3.2004, 0.004, 5, 2, 0.7)})
+    assert (found.value, found.open_values) == (None, (8, 4, 2))
+    assert found.values[-1].says == "worse"
+
+
+def test_answers_of_a_search_are_kept_as_json() -> None:
+    estimate = Estimate(3.2, 0.004, 5, 3, 0.97)
+    found = SearchAnswers(
+        7,
+        {"injection.k": {4: estimate, 8: estimate}, "injection.init": {"copy": estimate}},
+        {("injection.k", "injection.init"): {(4, "copy"): estimate}},
+        StoppingEvidence(5, 3, 0.2, 1),
+    )
+    assert SearchAnswers.from_json(json.loads(json.dumps(found.to_json()))) == found
+    for wrong in ({}, {**found.to_json(), "trials": "7"}, {**found.to_json(), "values": {"a": [[1, {}]]}}):
+        with pytest.raises((TypeError, KeyError, ValueError)):
+            SearchAnswers.from_json(wrong)

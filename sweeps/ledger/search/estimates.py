@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from sweeps.ledger.search.evidence import stopping_evidence
 from sweeps.ledger.search.features import Column, Features
 from sweeps.ledger.search.model import RATE, Model, Modeller
 from sweeps.ledger.search.process import Process, density
 from sweeps.ledger.search.student import Array
 from sweeps.records import Role, State, TrialRecord
+from sweeps.search_answers import Estimate, Pair, SearchAnswers, Value, ended_trials
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import value_at
 
@@ -29,31 +31,6 @@ _KEPT = 10  # of them, those that may hold the lowest loss
 _DRAWS = 600
 _HYPERS = 10  # that hyperparameters are drawn of, beside the likeliest
 _WIDTH = 0.35  # of their logarithms
-
-Value = Any
-Pair = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The best loss with one value, over all other settings, whether or not it was tried.
-
-    Attributes
-    ----------
-    mean : float
-        Held-out loss, nats per token.
-    half_width : float
-        Of the 95 % interval of the model.
-    tried : int
-        Trials with this value.
-    complete : int
-        Of them, those that ran to their end.
-    """
-
-    mean: float
-    half_width: float
-    tried: int
-    complete: int
 
 
 @dataclass(frozen=True)
@@ -123,6 +100,22 @@ def surface(spec: Spec, records: Sequence[TrialRecord], *, margin: float = 0.002
                 low = lows[:, inside].min(axis=1)
                 pairs.setdefault((one.path, other.path), {})[a, b] = _estimate(low, count)
     return Surface(values, pairs, chances, margin)
+
+
+def search_answers(spec: Spec, records: Sequence[TrialRecord], margin: float) -> SearchAnswers:
+    """What is kept of a search that is over.
+
+    Args:
+        spec: of the sweep.
+        records: all its trials.
+        margin: how near to the best counts as good, in nats per token.
+    """
+    found = surface(spec, records, margin=margin)
+    values = {
+        path: {value: replace(each, chance=found.chances[path][value]) for value, each in by_value.items()}
+        for path, by_value in found.values.items()
+    }
+    return SearchAnswers(ended_trials(records), values, found.pairs, stopping_evidence(records))
 
 
 def good_rate(spec: Spec, records: Sequence[TrialRecord]) -> float:

@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sweeps.ledger.search.forecast import Curve
 from sweeps.ledger.search.observations import forecaster_of, whole_ones
 from sweeps.records import Role, State, TrialRecord
+from sweeps.search_answers import StoppingEvidence
 
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class StoppingEvidence:
-    """How far the stopping of a sweep can be trusted, by its own whole curves.
-
-    Attributes
-    ----------
-    stopped : int
-        Trials that were stopped early.
-    top : int
-        How many of the best are meant.
-    expected : float
-        Of the stopped ones, the expected number that would have ended among the best.
-    at_most : int
-        So many at most, with a chance of 95 %.
-    """
-
-    stopped: int
-    top: int
-    expected: float
-    at_most: int
 
 
 def stopping_evidence(records: Sequence[TrialRecord], top: int = 3) -> StoppingEvidence | None:

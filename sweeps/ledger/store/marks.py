@@ -6,4 +6,5 @@ INPUT_DIGESTS = "sweeps:material"  # digests of what the spec only names
 FINISHED = "sweeps:finished"
 LAYERS = "sweeps:layers"  # of the base
 WALL = "sweeps:wall"  # seconds in which drivers searched
+SEARCH_ANSWERS = "sweeps:search_answers"  # what the search's model says of each value
 REFERENCE = "sweeps:reference"  # what the baseline spends in all

@@ -1,0 +1,131 @@
+"""What the model of a search says once it is over: the best loss of each value, and what stopping cost.
+
+It is worked out by the driver and kept in the study, so that reading an answer loads no numerical library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweeps.records import Role, TrialRecord
+
+Value = Any  # of a choice: text, number or truth value
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The best loss with one value of a setting, over the other settings, whether or not it was tried.
+
+    Attributes
+    ----------
+    mean : float
+        Held-out loss, nats per token.
+    half_width : float or None
+        Of its 95 % interval; None where it is the loss of one trial, and no estimate.
+    tried : int
+        Trials with this value.
+    complete : int
+        Of those, run to their end.
+    chance : float or None
+        That its best is within the margin of the best of all values, by the model's joint posterior.
+    """
+
+    mean: float
+    half_width: float | None
+    tried: int
+    complete: int
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class StoppingEvidence:
+    """How far the stopping of a sweep can be trusted, by its own whole curves.
+
+    Attributes
+    ----------
+    stopped : int
+        Trials that were stopped early.
+    top : int
+        How many of the best are meant.
+    expected : float
+        Of the stopped ones, the expected number that would have ended among the best.
+    at_most : int
+        So many at most, with a chance of 95 %.
+    """
+
+    stopped: int
+    top: int
+    expected: float
+    at_most: int
+
+
+@dataclass(frozen=True)
+class SearchAnswers:
+    """What is known of the choices of a search.
+
+    Attributes
+    ----------
+    trials : int
+        Ended trials of the search that this was made of.
+    values : mapping of str to mapping of value to Estimate
+        By dotted path and value.
+    pairs : mapping of (str, str) to mapping of (value, value) to Estimate
+        By two paths and two values.
+    stopping : StoppingEvidence or None
+        None where nothing was stopped, or too few whole curves tell.
+    """
+
+    trials: int
+    values: Mapping[str, Mapping[Value, Estimate]]
+    pairs: Mapping[Pair, Mapping[tuple[Value, Value], Estimate]]
+    stopping: StoppingEvidence | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values: what is by value becomes a list, for a value may be a number."""
+        return {
+            "trials": self.trials,
+            "values": {
+                path: [[v, asdict(e)] for v, e in found.items()] for path, found in self.values.items()
+            },
+            "pairs": [
+                [list(pair), [[list(v), asdict(e)] for v, e in found.items()]]
+                for pair, found in self.pairs.items()
+            ],
+            "stopping": asdict(self.stopping) if self.stopping else None,
+        }
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> SearchAnswers:
+        """The inverse of `to_json`.
+
+        Raises:
+            TypeError, ValueError, KeyError: it is not that.
+        """
+        if type(plain["trials"]) is not int:
+            raise TypeError("a whole number of trials")
+        values = {
+            str(path): {value: _estimate(found) for value, found in rows}
+            for path, rows in plain["values"].items()
+        }
+        pairs = {
+            (str(one), str(other)): {(a, b): _estimate(found) for (a, b), found in rows}
+            for (one, other), rows in plain["pairs"]
+        }
+        stopping = plain["stopping"]
+        return cls(plain["trials"], values, pairs, StoppingEvidence(**stopping) if stopping else None)
+
+
+def ended_trials(records: Sequence[TrialRecord]) -> int:
+    """How many trials of a search have ended: what its answers are made of."""
+    return sum(r.role in (Role.BASELINE, Role.SEARCH) and r.state.finished for r in records)
+
+
+def _estimate(plain: Mapping[str, Any]) -> Estimate:
+    found = Estimate(**plain)
+    numbers = [found.mean, found.half_width or 0.0, found.tried, found.complete, found.chance or 0.0]
+    if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers):
+        raise TypeError("an estimate is of numbers")
+    return found
