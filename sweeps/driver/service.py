@@ -17,6 +17,7 @@ from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_s
 from sweeps.ownership import claimed
 from sweeps.records import Role, TrialRecord
 from sweeps.results.finalists import control_of, finalists
+from sweeps.results.ranking import behind
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec
 from sweeps.spec.source import Overrides, name_budget
@@ -138,6 +139,9 @@ def run(
         if not agenda.finished:
             raise KeyboardInterrupt  # Tune returns when it is interrupted
         ledger.record_completion(agenda.ended_by)
+        records = sweep.records
+        verdict = sweep.answer(records)
+        ledger.note_answer(verdict.answer.grow, verdict.answer.trial, behind(verdict, records))
         show_conclusions(tracker, sweep)
         cluster.close()  # while MLflow is told the rest
     return sweep

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.errors import Problem, SpecError
-from sweeps.ledger.store.marks import FINISHED, IDENTITY, INPUT_DIGESTS, LAYERS, REFERENCE, WALL
+from sweeps.ledger.store.marks import ANSWER, BEST, FINISHED, IDENTITY, INPUT_DIGESTS, LAYERS, REFERENCE, WALL
 from sweeps.records import State, SweepCompletion, TrialRecord
 from sweeps.spec import LIMITS, Spec
 
@@ -99,6 +99,12 @@ class StudyAttributes(StudyFacts):
         before = self.completions
         if not before or replace(before[-1], time=now.time) != now:
             self._set(FINISHED, [asdict(each) for each in (*before, now)])
+
+    def note_answer(self, answer: str, best: int | None) -> None:
+        """Write down what the sweep has found, for readers of the study; saying it again is harmless."""
+        for name, value in {ANSWER: answer, BEST: best}.items():
+            if self.all().get(name, ...) != value:
+                self._set(name, value)
 
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""

@@ -23,6 +23,7 @@ __all__ = [
     "noise",
     "paired",
     "posterior",
+    "ranking",
     "selection",
     "setting_answers",
     "student",

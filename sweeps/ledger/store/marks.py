@@ -7,3 +7,5 @@ FINISHED = "sweeps:finished"
 LAYERS = "sweeps:layers"  # of the base
 WALL = "sweeps:wall"  # seconds in which drivers searched
 REFERENCE = "sweeps:reference"  # what the baseline spends in all
+BEST = "sweeps:best"  # number of the trial that the answer hands over; null while there is none
+ANSWER = "sweeps:answer"  # grow, do not grow, or not shown
