@@ -25,6 +25,7 @@ __all__ = [
     "posterior",
     "ranking",
     "selection",
+    "sentence",
     "setting_answers",
     "student",
     "sweep",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from sweeps.records import TrialRecord
+from sweeps.results.candidates import Candidate
 from sweeps.results.finalists import is_done
 from sweeps.results.verdict import Verdict
 
@@ -33,6 +34,12 @@ def _ordered(verdict: Verdict, records: Sequence[TrialRecord]) -> Iterator[int]:
         rest, key=lambda each: (math.inf if each.value is None else each.value, each.number)
     ):
         yield record.number
+
+
+def best_of(verdict: Verdict) -> Candidate | None:
+    """What the answer hands over, with its losses; None while there is nothing."""
+    found = (*verdict.finalists, verdict.control, verdict.matched, verdict.baseline)
+    return next((each for each in found if each and each.number == verdict.answer.trial), None)
 
 
 def behind(verdict: Verdict, records: Sequence[TrialRecord]) -> list[int]:

@@ -1,0 +1,32 @@
+"""What the first screen shows beside the answer: how commands call the sweep, what ended it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.report.answer import Told
+    from sweeps.results.sweep import Sweep
+
+
+def told_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: str | None = None) -> Told:
+    """Of a sweep.
+
+    Args:
+        sweep: that was run, or found.
+        reference: what the user calls it.
+        spec: the file or packaged name that was run; None where commands go by the sweep's name.
+        runs: the folder of results, where commands would not look by themselves.
+    """
+    from sweeps.report.answer import Told
+
+    # No login goes to a server that only a kept spec names: then commands go by the user's own.
+    served = sweep.spec.to_json()["storage"]["study"].startswith("postgresql")
+    return Told(
+        name=sweep.spec.name,
+        reference=spec if spec and served else reference,
+        spec=spec,
+        runs=runs,
+        ended=sweep.used_up,
+        gpus=sweep.spec.resources.gpus,
+    )
