@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_line, print_notes, print_text, step
-from sweeps.cli.told import told_of
+from sweeps.cli.told import places, told_of
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -104,7 +104,6 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     from sweeps.report.live import Display
     from sweeps.report.styled import show
     from sweeps.results.matched import runs_due
-    from sweeps.results.sweep import places
     from sweeps.wording import masked
 
     given = [*(getattr(options, "set", None) or ()), getattr(options, "study", None) or ""]

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_notes, print_text
-from sweeps.cli.told import told_of
+from sweeps.cli.told import places, told_of
 from tli.errors import InputError, Problem
 
 
@@ -52,7 +52,6 @@ def _list(options: argparse.Namespace) -> int:
 def _best(options: argparse.Namespace) -> int:
     from sweeps.report.styled import show
     from sweeps.report.summary import best_lines
-    from sweeps.results.sweep import places
 
     sweep = _find(options)
     progress, records = _told_progress(sweep, options), sweep.records

@@ -1,4 +1,4 @@
-"""What the first screen shows beside the answer: how commands call the sweep, what ended it."""
+"""What the first screen shows beside the answer: how commands call the sweep, what ended it, where it is."""
 
 from __future__ import annotations
 
@@ -30,3 +30,18 @@ def told_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: str 
         ended=sweep.used_up,
         gpus=sweep.spec.resources.gpus,
     )
+
+
+def places(sweep: Sweep) -> dict[str, str]:
+    """Where everything of a sweep is, for display; passwords masked."""
+    spec, root = sweep.spec.to_json(), sweep.folders.artifacts
+    study = spec["storage"]["study"]
+    tracking = spec["tracking"]
+    shown = {
+        "study": f"{root / 'study.db'}, study {sweep.spec.name!r}" if study == "sqlite" else study,
+        "MLflow": "not tracked",
+        "trials": str(sweep.folders.sweep / "trials"),
+    }
+    if tracking is not None:
+        shown["MLflow"] = str(root / "mlflow.db") if tracking["uri"] == "sqlite" else tracking["uri"]
+    return shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,6 @@ from sweeps.results.coverage import Untried
 from sweeps.results.sentence import sentence
 from sweeps.results.setting_answers import SettingAnswer, ValueAnswer
 from sweeps.results.verdict import Verdict
-from sweeps.spec.equivalence import value_at
 from sweeps.text import digits_apart, duration, short
 
 _COLOURS = {"grow": "bold green", "do not grow": "bold yellow", "not shown": "bold cyan"}
@@ -29,6 +29,7 @@ _LABELS = {
 _ALWAYS = ("injection.k", "injection.init", "recipe.learning_rate")  # answered, or it is said why not
 _WIDE = 15  # characters of a label
 _NAMED = 3  # values that a line names before it counts
+_CAVEAT = 100  # characters of the first caveat
 _FEW = 8  # values of a setting, above which they are points of a range
 
 
@@ -87,7 +88,7 @@ def _comparisons(verdict: Verdict) -> Iterator[tuple[str, str]]:
     known = [claim for claim in claims.values() if claim is not None]
     if known:
         seeds = f"{known[0].n} fresh seed{'s' * (known[0].n > 1)}"
-        yield "loss", f"of trial {answer.grown} less the original's; nats, {known[0].loss} text, {seeds}"
+        yield "loss", f"trial {answer.grown} less the original; {seeds}, {known[0].loss} text, nats"
     missing = {
         "equal compute": "not compared: no original with its FLOPs has ended",
         "equal tokens": "not compared: no control has ended under the same fresh seeds",
@@ -112,7 +113,7 @@ def _settings(verdict: Verdict) -> Iterator[tuple[str, str]]:
     found = {each.path: each for each in verdict.settings}
     chosen = verdict.chosen
     for path in dict.fromkeys((*_ALWAYS, *found)):
-        own = value_at(chosen.settings, path) if chosen else None
+        own = _value_at(chosen.settings, path) if chosen else None
         if path in found:
             yield _label(path), _setting(found[path], own)
         elif own is not None:
@@ -163,6 +164,14 @@ def _cell(settings: Mapping[str, Any]) -> str:
     return " with ".join(named)
 
 
+def _value_at(settings: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    found: Any = settings
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
 def _label(path: str) -> str:
     return _LABELS.get(path, path.rpartition(".")[2])
 
@@ -181,7 +190,8 @@ def _failed(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if verdict.failed:
         first, *others = verdict.failed
         more = f", and {len(others)} more" if others else ""
-        yield "failed", f"trial {first.number} ({first.reason or 'no reason recorded'}){more}"
+        reason = textwrap.shorten(first.reason or "no reason recorded", _CAVEAT, placeholder=" ...")
+        yield "failed", f"trial {first.number} ({reason}){more}"
 
 
 def _spent(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -> Iterator[tuple[str, str]]:
@@ -207,6 +217,7 @@ def _doubts(verdict: Verdict, told: Told) -> Iterator[tuple[str, str]]:
         yield "search ended", f"because budget.{told.ended[0]} is used up{rest}"
     if verdict.warnings:
         first, *others = verdict.warnings
+        first = textwrap.shorten(first, _CAVEAT, placeholder=" ...")
         yield "caveats", first + (f"; and {len(others)} more: sweeps best" if others else "")
 
 

@@ -291,18 +291,3 @@ class Sweep:
         return next(
             (limit for limit in self.ledger.spec.budget.limits.items() if limit[0] == self.ended_by), None
         )
-
-
-def places(sweep: Sweep) -> dict[str, str]:
-    """Where everything of a sweep is, for display; passwords masked."""
-    spec, root = sweep.spec.to_json(), sweep.folders.artifacts
-    study = spec["storage"]["study"]
-    tracking = spec["tracking"]
-    shown = {
-        "study": f"{root / 'study.db'}, study {sweep.spec.name!r}" if study == "sqlite" else study,
-        "MLflow": "not tracked",
-        "trials": str(sweep.folders.sweep / "trials"),
-    }
-    if tracking is not None:
-        shown["MLflow"] = str(root / "mlflow.db") if tracking["uri"] == "sqlite" else tracking["uri"]
-    return shown
