@@ -191,7 +191,7 @@ def _failed(verdict: Verdict) -> Iterator[tuple[str, str]]:
         first, *others = verdict.failed
         more = f", and {len(others)} more" if others else ""
         reason = textwrap.shorten(first.reason or "no reason recorded", _CAVEAT, placeholder=" ...")
-        yield "failed", f"trial {first.number} ({reason}){more}"
+        yield "failed", f"trial {first.number} ({reason}){more}: sweeps status"
 
 
 def _spent(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -> Iterator[tuple[str, str]]:
@@ -215,6 +215,8 @@ def _doubts(verdict: Verdict, told: Told) -> Iterator[tuple[str, str]]:
     if told.ended is not None:
         rest = f"; {waiting} enqueued not run" if waiting else ""
         yield "search ended", f"because budget.{told.ended[0]} is used up{rest}"
+    if others := sum(verdict.others.values()):
+        yield "not run here", f"{others} trial{'s' * (others > 1)} of other programs in the study"
     if verdict.warnings:
         first, *others = verdict.warnings
         first = textwrap.shorten(first, _CAVEAT, placeholder=" ...")
