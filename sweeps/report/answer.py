@@ -87,8 +87,8 @@ def _comparisons(verdict: Verdict) -> Iterator[tuple[str, str]]:
     claims = {"equal compute": answer.equal_compute, "equal tokens": answer.equal_tokens}
     known = [claim for claim in claims.values() if claim is not None]
     if known:
-        seeds = f"{known[0].n} fresh seed{'s' * (known[0].n > 1)}"
-        yield "loss", f"trial {answer.grown} less the original; {seeds}, {known[0].loss} text, nats"
+        seeds = f"{known[0].n} seed{'s' * (known[0].n > 1)}"
+        yield "loss", f"trial {answer.grown} less the original; nats of {known[0].loss} loss, {seeds}"
     missing = {
         "equal compute": "not compared: no original with its FLOPs has ended",
         "equal tokens": "not compared: no control has ended under the same fresh seeds",
@@ -112,11 +112,15 @@ def _claim(claim: Claim) -> str:
 def _settings(verdict: Verdict) -> Iterator[tuple[str, str]]:
     found = {each.path: each for each in verdict.settings}
     chosen = verdict.chosen
+    unknown = [path for path, each in found.items() if each.reason == "no intervals"]
+    if len(unknown) > 1:  # for the same reason, said once
+        found = {path: each for path, each in found.items() if path not in unknown}
+        yield "not answered", f"{', '.join(map(_label, unknown))}: no intervals for their values"
     for path in dict.fromkeys((*_ALWAYS, *found)):
         own = _value_at(chosen.settings, path) if chosen else None
         if path in found:
             yield _label(path), _setting(found[path], own)
-        elif own is not None:
+        elif own is not None and path not in unknown:
             yield _label(path), f"{formatted(own)}, not searched"
 
 

@@ -95,8 +95,8 @@ def _legend(verdict: Verdict, chance: str) -> Iterator[str]:
     if verdict.claims:
         paid = verdict.claims[0].compared
         yield (
-            f"Differences: paired by seed at equal tokens, with 95 % intervals that hold for all {paid} "
-            f"finalist{'s' * (paid > 1)} together (Bonferroni)."
+            "Differences: paired by seed at equal tokens, with 95 % intervals that hold for all "
+            f"{paid} grown models together (Bonferroni)."
         )
     if chance == "P(best)":
         yield (

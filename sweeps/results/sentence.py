@@ -94,7 +94,7 @@ def _grow(answer: Answer, records: Mapping[int, TrialRecord]) -> str:
     assert answer.claim is not None
     better = span(answer.claim).replace("better", "better than training the original on", 1)
     same = _SAME[answer.claim.at]
-    text = f"grow with {grown(records[answer.grown])} (trial {answer.grown}): "
+    text = f"grow with {_grown(records[answer.grown])}: "
     head, bracket, tail = better.partition(" (")
     cost = f", at {answer.cost:.2f}x the FLOPs per token" if answer.cost else ""
     return f"{text}{head} {same}{bracket}{tail}{cost}."
@@ -110,9 +110,14 @@ def _do_not_grow(answer: Answer, records: Mapping[int, TrialRecord]) -> str:
     within = "" if claim.says == "worse" else ", within the margin of " + _nats(claim.margin)
     return (
         f"do not grow. The original, trained on{longer} (trial {answer.trial}), is as good or better: "
-        f"{grown(records[answer.grown])} (trial {answer.grown}), the best grown model, is {head} "
+        f"the best grown model, {_grown(records[answer.grown])}, is {head} "
         f"{_SAME[claim.at]}{bracket}{tail}{within}."
     )
+
+
+def _grown(record: TrialRecord) -> str:
+    """`K=2 damped (trial 17)`."""
+    return f"{grown(record)} (trial {record.number})" if grown(record) else f"trial {record.number}"
 
 
 def _nats(value: float) -> str:

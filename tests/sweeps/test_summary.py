@@ -145,7 +145,7 @@ def test_do_not_grow_names_the_original_and_the_best_grown() -> None:
     text = " ".join(sentence(found, records).split())
     assert found.answer.trial in (found.control.number, found.matched.number)  # type: ignore[union-attr]
     assert f"(trial {found.answer.trial}), is as good or better" in text
-    assert f"(trial {found.answer.grown}), the best grown model" in text
+    assert f"the best grown model, K={found.answer.grown} identity (trial {found.answer.grown}), is" in text
     commands = [line for line in screen(records, seeds=3).splitlines() if line.startswith("sweeps ")]
     assert [command.split("  ")[0] for command in commands[:2]] == [
         "sweeps export small --out best/",
