@@ -133,6 +133,7 @@ def _ui(options: argparse.Namespace) -> int:
         door=Door(options.host, options.port, options.dashboard_port, names),
         open_browser=options.open,
         study=sweep.spec.name,
+        ranked=sweep.ledger.finished,
     )
 
 
