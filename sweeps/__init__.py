@@ -4,9 +4,9 @@ Examples
 --------
 >>> import sweeps
 >>> sweep = sweeps.run("mine.yaml", runner="inline")
->>> sweep.verdict.answer.trial in {record.number for record in sweep.records}
+>>> sweep.verdict.best in {record.number for record in sweep.records}
 True
->>> sweep.export("winner/") == sweep.verdict.answer.trial
+>>> sweep.export("winner/") == sweep.verdict.best
 True
 """
 

@@ -45,7 +45,7 @@ deeper = tli.grow(model, tli.plan(model.config.num_hidden_layers, k=4))
 
 import sweeps
 sweep = sweeps.run("mine.yaml")
-print(sweep.verdict.answer.trial, sweep.to_dataframe().head())
+print(sweep.verdict.best, sweep.to_dataframe().head())
 sweep.export("best/")
 """
 _STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}

@@ -78,8 +78,7 @@ def _verdict(name: str, verdict: Verdict, records: Sequence[TrialRecord]) -> dic
         found[key] = [_numbered(each) for each in found[key]]
     for key in ("control", "matched", "baseline"):
         found[key] = _numbered(found[key]) if found[key] else None
-    handed = {"best": verdict.answer.trial, "best_grown": verdict.answer.grown}
-    return {"sweep": name, "sentence": sentence(verdict, records), **found, **handed}
+    return {"sweep": name, "sentence": sentence(verdict, records), **found}
 
 
 def ran(sweep: Sweep, verdict: Verdict, places: Mapping[str, str]) -> dict[str, Any]:

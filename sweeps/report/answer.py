@@ -219,8 +219,8 @@ def _doubts(verdict: Verdict, told: Told) -> Iterator[tuple[str, str]]:
     if told.ended is not None:
         rest = f"; {waiting} enqueued not run" if waiting else ""
         yield "search ended", f"because budget.{told.ended[0]} is used up{rest}"
-    if others := sum(verdict.others.values()):
-        yield "not run here", f"{others} trial{'s' * (others > 1)} of other programs in the study"
+    if foreign := sum(verdict.others.values()):
+        yield "not run here", f"{foreign} trial{'s' * (foreign > 1)} of other programs in the study"
     if verdict.warnings:
         first, *others = verdict.warnings
         first = textwrap.shorten(first, _CAVEAT, placeholder=" ...")

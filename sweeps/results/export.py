@@ -50,7 +50,7 @@ def export(
     --------
     >>> import sweeps
     >>> number = sweeps.export("mine", "taken-home/")
-    >>> number == sweeps.find("mine").verdict.answer.trial
+    >>> number == sweeps.find("mine").verdict.best
     True
     """
     expected = "a Sweep, a sweep's name, or its spec file"

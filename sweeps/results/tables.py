@@ -73,7 +73,7 @@ def trial_rows(records: Sequence[TrialRecord], verdict: Verdict) -> list[Row]:
             "state": str(record.state),
             "finalist": record.number in finalists,
             "rank": ranks.get(record.number),
-            "best": record.number == verdict.answer.trial,
+            "best": record.number == verdict.best,
             "started": _moment(record.started),
             "finished": _moment(record.finished),
         }

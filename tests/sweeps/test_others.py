@@ -86,7 +86,7 @@ def test_trials_from_elsewhere_count_for_nothing(spec: Spec, monkeypatch: pytest
     records = agenda.records()
     assert {r.number for r in records if r.role is Role.OTHER} == planted
     found = verdict(records, top=2, seeds=2)
-    named = {found.best, found.answer.trial, *found.as_good, *(each.number for each in found.finalists)}
+    named = {found.best_grown, found.answer.trial, *found.as_good, *(each.number for each in found.finalists)}
     named |= {each.number for each in (*found.stopped, *found.failed)}
     named |= {r.replicate_of for r in records if r.replicate_of is not None}
     assert not planted & named
