@@ -70,7 +70,7 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -
         *_doubts(verdict, told),
     ]
     lines += [line for label, text in rows for line in row(label, text, _WIDE)]
-    commands = next_commands(verdict, told.reference, told.spec, told.runs, told.ended)
+    commands = next_commands(verdict, told.name, told.reference, told.spec, told.runs, told.ended)
     wide = max(map(len, commands.values()), default=0)
     lines += [Line("")]
     lines += [Line(f"{command:<{wide}}  {what}", "bold", len(command)) for what, command in commands.items()]

@@ -9,12 +9,18 @@ from sweeps.results.verdict import Verdict
 
 
 def next_commands(
-    verdict: Verdict, name: str, spec: str | None, runs: str | None, ended: tuple[str, float] | None
+    verdict: Verdict,
+    sweep: str,
+    name: str,
+    spec: str | None,
+    runs: str | None,
+    ended: tuple[str, float] | None,
 ) -> dict[str, str]:
     """Commands by what they are for.
 
     Args:
         verdict: of the sweep.
+        sweep: its name.
         name: what the sweep goes by: its name, or its spec file.
         spec: what the user ran; None where commands go by the sweep's name.
         runs: the folder of results, where commands would not look by themselves.
@@ -32,6 +38,10 @@ def next_commands(
         commands[what] = f"sweeps export {name} --out best/"
     if answer.grown is not None and answer.grown != answer.trial:
         commands["take the best grown model"] = f"sweeps export {name} --grown --out grown/"
+    needs = answer.needs
+    if spec and needs is not None and needs.seeds is not None and not (needs.missing or needs.tokens):
+        again = f"--set finalists.seeds={needs.seeds} --set name={shlex.quote(f'{sweep}-2')}"
+        commands["decide, with more seeds"] = f"sweeps run {spec} {again}"
     failed = next((ending for ending in verdict.failed if not ending.role.fresh), None)
     if failed is not None:
         commands["debug a failure"] = f"sweeps trial {spec or name} {failed.number}"

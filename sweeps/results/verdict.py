@@ -112,7 +112,7 @@ class Verdict:
 
     @property
     def best(self) -> int | None:
-        """Number of the trial that the answer hands over: the best grown model, or the original, trained on."""
+        """The trial that the answer hands over: the best grown model, or the original, trained on."""
         return self.answer.trial
 
     @property

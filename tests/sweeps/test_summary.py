@@ -165,6 +165,9 @@ def test_not_shown_says_how_many_seeds_would_decide() -> None:
     text = sentence(verdict(records, margin=0.0), records)
     assert text.startswith(f"not shown whether to grow; {needs.seeds - 3} more fresh seed")
     assert f"(finalists.seeds={needs.seeds})" in text
+    page = plain(answer_lines(verdict(records, margin=0.0), records, told(spec="s.yaml")))
+    again = f"sweeps run s.yaml --set finalists.seeds={needs.seeds} --set name=small-2 "
+    assert (again in page) is not needs.tokens
 
 
 def test_what_is_missing_is_said() -> None:
