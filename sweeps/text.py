@@ -70,6 +70,21 @@ def loss(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def digits_apart(values: Iterable[float], least: int = 4, most: int = 8) -> int:
+    """Digits after the point with which numbers that differ look different, and none but 0 looks like 0.
+
+    Args:
+        values: finite numbers that stand together.
+        least: digits that there are anyway.
+        most: digits beyond which two numbers may look alike.
+    """
+    different = {0.0, *map(abs, values)}
+    for digits in range(least, most):
+        if len({f"{value:.{digits}f}" for value in different}) == len(different):
+            return digits
+    return most
+
+
 def duration(seconds: float) -> str:
     """`12s`, `1m20s`, `2h05m`, `3d04h`."""
     whole = max(0, round(seconds))

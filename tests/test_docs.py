@@ -19,7 +19,9 @@ import tli
 from docs.generate_reference import command_page, pages, spec_page
 from docs.self_contained import beside, outside
 from sweeps.records import Role, State, TrialRecord
-from sweeps.report.summary import best_text
+from sweeps.report.answer import Told
+from sweeps.report.styled import plain as plain_text
+from sweeps.report.summary import best_lines
 from sweeps.results.selection import verdict
 from sweeps.spec import load_spec
 from sweeps.spec.meanings import MEANINGS
@@ -162,8 +164,10 @@ def quickstart() -> list[TrialRecord]:
         for number, (role, short, initial, flops, losses) in QUICKSTART.items():
             params = {PATHS.get(name, f"injection.{name}"): value for name, value in short.items()}
             settings = {
-                "injection": {"method": "tli", **short},
-                "recipe": {"learning_rate": short.get("rate")},
+                "injection": {"method": "none"}
+                if role is Role.CONTROL
+                else {"method": "tli", **{name: short[name] for name in short if name != "rate"}},
+                "recipe": {"learning_rate": short.get("rate", 1e-3)},
             }
             fields = {
                 "settings": settings,
@@ -182,9 +186,10 @@ def quickstart() -> list[TrialRecord]:
 
 
 def test_the_answer_that_is_explained_is_what_these_losses_print() -> None:
-    printed = best_text(verdict(quickstart(), seeds=2))
-    example = next(blocks(text_of("answer.md"), "text"))
-    assert example == printed.partition("  Loss: mean")[0]
+    records = quickstart()
+    printed = plain_text(best_lines(verdict(records, seeds=2), records, Told("quickstart", "quickstart")))
+    examples = list(blocks(text_of("answer.md"), "text"))[:2]
+    assert "\n".join(examples) == printed.partition("  Losses: means")[0]
 
 
 def test_what_pages_load_from_elsewhere_is_found() -> None:

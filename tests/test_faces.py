@@ -24,6 +24,7 @@ import pytest
 import sweeps
 import tli
 from sweeps.__main__ import main
+from sweeps.results.ranking import best_of, ranking
 from sweeps.results.tables import TRIAL_COLUMNS
 from tests.sweeps.conftest import SPEC
 from tli.cli.commands import main as tli_main
@@ -124,7 +125,7 @@ def test_the_first_program_of_a_user(here: Path, capsys: pytest.CaptureFixture[s
     program = PROGRAM.replace('"mine.yaml"', '"mine.yaml", runner="inline"')
     scope: dict[str, Any] = {}
     exec(program, scope)
-    best = scope["sweep"].verdict.best
+    best = scope["sweep"].verdict.answer.trial
     printed = capsys.readouterr().out
     assert printed.startswith(f"{best} ")
     assert "injection.k" in printed or "..." in printed
@@ -266,9 +267,10 @@ def test_a_run_without_a_watcher_is_silent_and_goes_on(
 
 
 def test_a_sweep_prints_as_a_line_with_its_answer(ran: sweeps.Sweep) -> None:
-    best = next(record for record in ran.records if record.number == ran.verdict.best)
+    best = best_of(ran.verdict)
+    assert best is not None
     told = f"Sweep mine, finished, {len(ran.records)} trials: trial {best.number} is the best"
-    assert str(ran) == f"{told}, held-out loss {best.value:.4f}"
+    assert str(ran) == f"{told}, held-out loss {best.mean:.4f}"
     assert repr(ran) == f"<Sweep 'mine' in {str(ran.folders.sweep)!r}>"
 
 
@@ -282,9 +284,15 @@ def test_the_data_frame_has_every_trial_and_setting(ran: sweeps.Sweep) -> None:
         assert row["loss"] == record.loss
         assert row["started"].timestamp() == pytest.approx(record.started, abs=1e-5)
         assert row["started"].utcoffset().total_seconds() == 0
-    assert table.loc[table["best"], "trial"].tolist() == [verdict.best]
+    assert table.loc[table["best"], "trial"].tolist() == [verdict.answer.trial]
     ranked = table[table["finalist"]].sort_values("rank")["trial"].tolist()
-    assert ranked == [finalist.number for finalist in verdict.finalists]
+    assert ranked == [
+        n for n in ranking(verdict, records) if n in {each.number for each in verdict.finalists}
+    ]
+    assert table.set_index("rank")["trial"].get(1) == verdict.answer.trial
+    fresh = table[table["role"] == "replicate"]
+    assert fresh["test_loss"].notna().all()
+    assert table[table["role"] == "search"]["test_loss"].isna().all()
     assert str(table["injection.k"].dtype) == str(table["replicate_of"].dtype) == "Int64"
 
 

@@ -127,7 +127,7 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     _runner(resume, environment)
     status = command("status", "show every trial of a sweep", "sweeps status quickstart")
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")
-    best = command("best", "show the best configuration and what it is better than", "sweeps best quickstart")
+    best = command("best", "show the answer, and all that it rests on", "sweeps best quickstart")
     results = command(
         "results",
         "print every trial, or every measurement, for a program or a spreadsheet",
@@ -157,10 +157,18 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     )
     _completed(by, completion.trial_settings)
     export = command(
-        "export", "write the best trial's model as a folder", "sweeps export quickstart --out best/"
+        "export",
+        "write the model that the answer names as a folder",
+        "sweeps export quickstart --out best/\n  sweeps export quickstart --grown --out grown/",
     )
     export.add_argument("--out", metavar="DIR", type=path, required=True, help="new folder")
-    export.add_argument("--trial", metavar="N", type=int, help="this trial instead of the best")
+    which = export.add_mutually_exclusive_group()
+    which.add_argument("--trial", metavar="N", type=int, help="this trial instead")
+    which.add_argument(
+        "--grown",
+        action="store_true",
+        help="the best grown model, also where the answer is the original, trained on",
+    )
     ui = command("ui", "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
     ui.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 opens it to other machines")
     ui.add_argument(

@@ -31,6 +31,8 @@ def listed(found: Mapping[str, Listed]) -> dict[str, Any]:
                 "sweep": name,
                 "trial_count": None if each.reason else sum(record.ours for record in each.records),
                 "finished": None if each.reason else each.finished,
+                "best": each.best.number if each.best else None,
+                "best_loss": each.best.mean if each.best else None,
                 "unreadable": each.reason,
             }
             for name, each in found.items()
@@ -50,15 +52,17 @@ def status(sweep: Sweep, spent: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def best(name: str, verdict: Verdict, progress: Progress) -> dict[str, Any]:
+def best(name: str, verdict: Verdict, records: Sequence[TrialRecord], progress: Progress) -> dict[str, Any]:
     """Of `sweeps best`: the answer, and how far the sweep is."""
-    return {**_verdict(name, verdict), "progress": progress.to_json()}
+    return {**_verdict(name, verdict, records), "progress": progress.to_json()}
 
 
-def exported(name: str, trial: int, out: Path, loss: float | None, progress: Progress) -> dict[str, Any]:
-    """Of `sweeps export`."""
+def exported(
+    name: str, trial: int, out: Path, loss: float | None, more: Mapping[str, Any], progress: Progress
+) -> dict[str, Any]:
+    """Of `sweeps export`; `more` says what was exported."""
     answer = {"sweep": name, "trial": trial, "out": str(out), "heldout_loss": loss}
-    return {**answer, "progress": progress.to_json()}
+    return {**answer, **more, "progress": progress.to_json()}
 
 
 def results(name: str, rows: Sequence[Mapping[str, Any]], *, curves: bool) -> dict[str, Any]:
@@ -66,18 +70,20 @@ def results(name: str, rows: Sequence[Mapping[str, Any]], *, curves: bool) -> di
     return {"sweep": name, "curves" if curves else "trials": list(rows)}
 
 
-def _verdict(name: str, verdict: Verdict) -> dict[str, Any]:
+def _verdict(name: str, verdict: Verdict, records: Sequence[TrialRecord]) -> dict[str, Any]:
+    from sweeps.results.sentence import sentence
+
     found = verdict.to_json()
     for key in ("finalists", "stopped", "failed"):
         found[key] = [_numbered(each) for each in found[key]]
     for key in ("control", "matched", "baseline"):
         found[key] = _numbered(found[key]) if found[key] else None
-    return {"sweep": name, **found}
+    return {"sweep": name, "sentence": sentence(verdict, records), **found}
 
 
-def ran(sweep: Sweep, places: Mapping[str, str]) -> dict[str, Any]:
+def ran(sweep: Sweep, verdict: Verdict, places: Mapping[str, str]) -> dict[str, Any]:
     """Of `sweeps run` and `sweeps resume`."""
-    answer = _verdict(sweep.spec.name, sweep.verdict)
+    answer = _verdict(sweep.spec.name, verdict, sweep.records)
     name = answer.pop("sweep")
     return {"sweep": name, "verdict": answer, "ended_by": sweep.ended_by, "places": dict(places)}
 

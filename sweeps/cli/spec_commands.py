@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_line, print_notes, print_text, step
+from sweeps.cli.told import places, told_of
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -99,10 +100,10 @@ def _resume(options: argparse.Namespace) -> int:
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
     from sweeps.cli.interrupt import terminated_as_interrupted
     from sweeps.driver.service import run
+    from sweeps.report.answer import answer_lines
     from sweeps.report.live import Display
-    from sweeps.report.summary import summary_text
+    from sweeps.report.styled import show
     from sweeps.results.matched import runs_due
-    from sweeps.results.sweep import places
     from sweeps.wording import masked
 
     given = [*(getattr(options, "set", None) or ()), getattr(options, "study", None) or ""]
@@ -130,22 +131,14 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
             if options.json:
                 print_json({"error": f"stopped; {again}", "problems": []})
             return TERMINATED if terminated else STOPPED
+    verdict = sweep.verdict
     if options.json:
-        print_json(documents.ran(sweep, places(sweep)))
+        print_json(documents.ran(sweep, verdict, places(sweep)))
     else:
         elsewhere = spec.root.absolute() != options.usual_runs.absolute()
-        print_text(
-            summary_text(
-                sweep.verdict,
-                sweep.records,
-                name=spec.name,
-                places=places(sweep),
-                spec=reference,
-                runs=str(spec.root) if elsewhere else None,
-                ended=sweep.used_up,
-            )
-        )
-    return 0 if sweep.verdict.best is not None else 1
+        told = told_of(sweep, spec.name, spec=reference, runs=str(spec.root) if elsewhere else None)
+        show(answer_lines(verdict, sweep.records, told), sys.stdout)
+    return 0 if verdict.answer.grown is not None else 1
 
 
 def _submit(options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_notes, print_text
+from sweeps.cli.told import places, told_of
 from tli.errors import InputError, Problem
 
 
@@ -43,21 +44,24 @@ def _list(options: argparse.Namespace) -> int:
         print_json(documents.listed(listed))
     else:
         found = ((name, each) for name, each in listed.items() if name not in unread)
-        read = {name: Line(each.records, each.driver is not None) for name, each in found}
+        read = {name: Line(each.records, each.driver is not None, each.best) for name, each in found}
         print_text(list_text(read, unread))
     return 0
 
 
 def _best(options: argparse.Namespace) -> int:
-    from sweeps.report.summary import best_text
+    from sweeps.report.styled import show
+    from sweeps.report.summary import best_lines
 
     sweep = _find(options)
-    verdict, progress = sweep.verdict, _told_progress(sweep, options)
+    progress, records = _told_progress(sweep, options), sweep.records
+    verdict = sweep.answer(records)
     if options.json:
-        print_json(documents.best(sweep.spec.name, verdict, progress))
+        print_json(documents.best(sweep.spec.name, verdict, records, progress))
     else:
-        print_text(best_text(verdict))
-    return 0 if verdict.best is not None else 1
+        told = told_of(sweep, options.name, runs=options.runs)
+        show(best_lines(verdict, records, told, places(sweep)), sys.stdout)
+    return 0 if verdict.answer.grown is not None else 1
 
 
 def _results(options: argparse.Namespace) -> int:
@@ -90,14 +94,20 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from sweeps.results.sentence import handed_over
+
     sweep = _find(options)
-    number = sweep.export(options.out, trial=options.trial)
-    progress = _told_progress(sweep, options)
-    loss = next(record.value for record in sweep.records if record.number == number)
+    number = sweep.export(options.out, trial=options.trial, grown=options.grown)
+    progress, records = _told_progress(sweep, options), sweep.records
+    verdict = sweep.answer(records)
+    record = next(record for record in records if record.number == number)
+    what = handed_over(verdict, records, number)
     if options.json:
-        print_json(documents.exported(sweep.spec.name, number, options.out, loss, progress))
+        given = {"what": what, "best": number == verdict.answer.trial, "test_loss": record.test_loss}
+        print_json(documents.exported(sweep.spec.name, number, options.out, record.value, given, progress))
     else:
-        print_text(f"trial {number} is in {options.out}; its held-out loss is {loss:.6f}")
+        print_text(what)
+        print_text(f"it is in {options.out}; its held-out loss is {record.value:.6f}")
         print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
     return 0
 
@@ -123,6 +133,7 @@ def _ui(options: argparse.Namespace) -> int:
         door=Door(options.host, options.port, options.dashboard_port, names),
         open_browser=options.open,
         study=sweep.spec.name,
+        ranked=sweep.ledger.finished,
     )
 
 

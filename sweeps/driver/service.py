@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import ExitStack
 
 from sweeps.driver.run_arguments import Runner, argument_problems, read
 from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.schedule.spending import going_on, raised
+from sweeps.driver.tidying import Tidying
 from sweeps.driver.tokenising import Tokenising
 from sweeps.driver.watchers import Quiet, Watcher
 from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ownership import claimed
-from sweeps.records import Role, TrialRecord
-from sweeps.results.finalists import control_of, finalists
+from sweeps.results.ranking import behind
+from sweeps.results.sentence import sentence
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec
 from sweeps.spec.source import Overrides, name_budget
@@ -129,7 +129,7 @@ def run(
             tracker,
             parallel=parallel,
             on_change=watcher.update,
-            on_end=_Tidying(sweep).ended,
+            on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
         )
         _carry_out(agenda, runner, working)
@@ -138,6 +138,9 @@ def run(
         if not agenda.finished:
             raise KeyboardInterrupt  # Tune returns when it is interrupted
         ledger.record_completion(agenda.ended_by, sweep.verdict.margin.nats)
+        records = sweep.records
+        found = sweep.answer(records)
+        ledger.note_answer(sentence(found, records), found.answer.trial, behind(found, records))
         show_conclusions(tracker, sweep)
         cluster.close()  # while MLflow is told the rest
     return sweep
@@ -219,35 +222,6 @@ def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
         from sweeps.driver.on_ray.tuner import run_on_ray
 
         run_on_ray(agenda, spec)
-
-
-class _Tidying:
-    """Frees what ended trials no longer need: training states, and models that cannot win any more.
-
-    Nothing of running ones: their worker may have written the model of a winner that has yet to be told.
-    """
-
-    def __init__(self, sweep: Sweep) -> None:
-        """Free what is there to be freed."""
-        self._folders, self._wanted = sweep.folders, sweep.spec.finalists
-        self._depth = sweep.ledger.depth
-        self._best: list[TrialRecord] = []
-        self._free([record for record in sweep.records if record.ours and record.state.finished])
-
-    def ended(self, record: TrialRecord) -> None:
-        """One more has ended: itself or one that it surpasses is no finalist any more, and never will be."""
-        self._free([record])
-
-    def _free(self, ended: Sequence[TrialRecord]) -> None:
-        known = [*self._best, *ended]
-        original = control_of(known)
-        best = finalists(known, self._wanted.top, self._wanted.per, depth=self._depth)
-        self._best = best + ([original] if original else [])
-        kept = {r.number for r in self._best} | {r.number for r in known if r.role is Role.BASELINE}
-        for record in ended:
-            self._folders.drop_checkpoints(record.number)
-        for record in known:
-            self._folders.drop_finals(record.number, record.attempt if record.number in kept else None)
 
 
 class _Closing:

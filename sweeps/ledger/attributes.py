@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.marks import (
+    ANSWER,
+    BEST,
     FINISHED,
     IDENTITY,
     INPUT_DIGESTS,
@@ -118,6 +120,12 @@ class StudyAttributes(StudyFacts):
         """Write down what the model of the search says; saying it again is harmless."""
         if self.search_answers != found:
             self._set(SEARCH_ANSWERS, found.to_json())
+
+    def note_answer(self, answer: str, best: int | None) -> None:
+        """Write down what the sweep has found, for readers of the study; saying it again is harmless."""
+        for name, value in {ANSWER: answer, BEST: best}.items():
+            if self.all().get(name, ...) != value:
+                self._set(name, value)
 
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -154,6 +154,17 @@ class Ledger(Attempts):
         self.study.note_search_answers(search_answers(self.spec, self.trials(), margin))
         budget = self.spec.budget.to_json()
         self.study.record_completion(SweepCompletion(len(self.trials()), budget, time.time(), ended_by))
+
+    def note_answer(self, answer: str, best: int | None, behind: Collection[int]) -> None:
+        """Write the answer down, and have Optuna's `best_trial` agree; the next answer takes its place.
+
+        Args:
+            answer: whether to grow.
+            best: number of the trial that is handed over.
+            behind: trials of the search that are not the best grown model, though their loss is lower.
+        """
+        self.study.note_answer(answer, best)
+        self._mirror.constrain(behind)
 
     # -- what was asked ----------------------------------------------------------------------------
 

@@ -1,7 +1,18 @@
-"""What is printed: the live table, summaries, comparisons.
+"""What is printed: the live table, the answer, comparisons.
 
 Promises: what comes from elsewhere cannot steer a terminal; plain lines where there is none. Never decides
 anything.
 """
 
-__all__ = ["comparison", "delimited", "live", "next_commands", "rows", "status", "summary"]
+__all__ = [
+    "answer",
+    "comparison",
+    "delimited",
+    "finalists",
+    "live",
+    "next_commands",
+    "rows",
+    "status",
+    "styled",
+    "summary",
+]

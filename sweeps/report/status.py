@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.rows import STATES
 from sweeps.report.summary import settings_text
-from sweeps.results.finalists import finalists
+from sweeps.results.candidates import Candidate
 from sweeps.text import join, loss, section, table
 
 INTERRUPTED = "interrupted"  # a running trial whose driver has ended; the next run goes on with it
@@ -23,6 +23,7 @@ class Line:
 
     records: Sequence[TrialRecord]
     driven: bool
+    best: Candidate | None = None  # what its answer hands over
 
 
 def status_text(records: Sequence[TrialRecord], *, driven: bool, width: int | None = None) -> str:
@@ -51,7 +52,9 @@ def status_text(records: Sequence[TrialRecord], *, driven: bool, width: int | No
 
 
 def list_text(sweeps: Mapping[str, Line], unread: Mapping[str, str] = MappingProxyType({})) -> str:
-    """One line per sweep, by name: its trials by state, its best loss, when it last moved (UTC).
+    """One line per sweep, by name: its trials by state, its best, when it last moved (UTC).
+
+    The best is the trial that the sweep's answer hands over, its loss the mean over fresh seeds.
 
     Args:
         sweeps: by name.
@@ -72,10 +75,9 @@ def list_text(sweeps: Mapping[str, Line], unread: Mapping[str, str] = MappingPro
         counts = [str(states.count(state)) for state in _COUNTED]
         counts += [str(running[name] if line.driven else 0)]
         counts += [str(0 if line.driven else running[name])] if left else []
-        best = next(iter(finalists(line.records, 1)), None)
-        last = _last(line.records)
-        rows.append((name, str(len(states)), *counts, loss(best.value if best else None), last))
-    return join(table((*header, "best", "last (UTC)"), rows, left={0}), missing)
+        best = [str(line.best.number), loss(line.best.mean)] if line.best else ["-", "-"]
+        rows.append((name, str(len(states)), *counts, *best, _last(line.records)))
+    return join(table((*header, "best", "loss", "last (UTC)"), rows, left={0}), missing)
 
 
 def _note(record: TrialRecord) -> str:

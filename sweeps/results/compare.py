@@ -160,7 +160,7 @@ def _usual(sweep: Sweep) -> str | None:
 
 
 def _best(sweep: Sweep, records: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
-    best = sweep.verdict.best
+    best = sweep.verdict.best_grown
     return (record for record in records if record.number == best)
 
 

@@ -14,10 +14,13 @@ def export(
     out: str | os.PathLike[str],
     *,
     trial: int | None = None,
+    grown: bool = False,
     runs: str | os.PathLike[str] | None = None,
     study: str | None = None,
 ) -> int:
-    """Copy the model of a sweep's best trial, or of a trial, to a new folder that plain transformers loads.
+    """Copy the model that a sweep's answer names, or a trial's, to a folder that transformers loads.
+
+    What the answer names may be the original, trained on, where growing is not shown to be better.
 
     Parameters
     ----------
@@ -26,7 +29,9 @@ def export(
     out : str or path-like
         Where the model goes; it must not exist yet.
     trial : int, optional
-        This trial instead of the best.
+        This trial instead of what the answer hands over.
+    grown : bool, default False
+        The best grown model, also where the answer is the original, trained on.
     runs, study : optional
         As for `find`.
 
@@ -38,7 +43,8 @@ def export(
     Raises
     ------
     InputError
-        There is no such sweep or trial, its weights were not kept, or `out` exists.
+        There is no such sweep or trial, its weights were not kept, or `out` exists;
+        or both `trial` and `grown` are given.
 
     Examples
     --------
@@ -50,4 +56,4 @@ def export(
     expected = "a Sweep, a sweep's name, or its spec file"
     require_types(sweep=(sweep, Kind(expected, '"quickstart"', (Sweep, str, os.PathLike))))
     found = sweep if isinstance(sweep, Sweep) else find(sweep, runs=runs, study=study)
-    return found.export(out, trial=trial)
+    return found.export(out, trial=trial, grown=grown)

@@ -12,8 +12,10 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.reading import is_readable
 from sweeps.ownership import names_under
 from sweeps.records import TrialRecord
+from sweeps.results.candidates import Candidate
 from sweeps.results.finding import find
 from sweeps.results.kept import is_file
+from sweeps.results.ranking import best_of
 from sweeps.wording import masked
 
 
@@ -25,6 +27,7 @@ class Listed:
     finished: bool = False
     driver: str | None = None  # the process that drives it now
     reason: str | None = None
+    best: Candidate | None = None  # what its answer hands over
 
 
 def sweeps_in(runs: Path) -> dict[str, Listed]:
@@ -40,7 +43,9 @@ def sweeps_in(runs: Path) -> dict[str, Listed]:
         try:
             sweep = find(name, runs=str(runs))
             with stores.readable(sweep.spec.study_url, name):
-                listed[name] = Listed(sweep.records, sweep.ledger.finished, sweep.ledger.driver)
+                records, ledger = sweep.records, sweep.ledger
+                best = best_of(sweep.answer(records))
+                listed[name] = Listed(records, ledger.finished, ledger.driver, best=best)
         except SpecError as error:
             listed[name] = Listed(reason=_reason(error.problems))
         except Exception as error:  # noqa: BLE001 - one that cannot be read hides no other

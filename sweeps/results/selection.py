@@ -73,7 +73,7 @@ def verdict(
         control=shown.control,
         matched=matched,
         baseline=shown.baseline,
-        best=winner.number if winner else None,
+        best_grown=winner.number if winner else None,
         lowest=known.lowest,
         as_good=known.as_good,
         claims=tuple(claim for claim in (*against, compute) if claim is not None),

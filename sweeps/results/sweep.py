@@ -13,14 +13,16 @@ from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
+from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
+from sweeps.results.sentence import handed_over
 from sweeps.results.setting_answers import searched_in
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.unkept import no_weights
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
 from sweeps.text import loss
-from tli.argument_types import PATH, WHOLE, require_types
+from tli.argument_types import FLAG, PATH, WHOLE, require_types
 from tli.data.manifests import token_counts
 from tli.errors import CheckpointError
 from tli.models.lineage import read_lineage
@@ -66,8 +68,8 @@ class Sweep:
     def __str__(self) -> str:
         records = self.records
         answer, state = self.answer(records), "finished" if self.ledger.finished else "not finished"
-        best = next((record for record in records if record.number == answer.best), None)
-        words = f"trial {best.number} is the best, held-out loss {loss(best.value)}" if best else ""
+        best = best_of(answer)
+        words = f"trial {best.number} is the best, held-out loss {loss(best.mean)}" if best else ""
         return f"Sweep {self.spec.name}, {state}, {len(records)} trials: {words or none_complete(answer)}"
 
     @property
@@ -100,15 +102,17 @@ class Sweep:
         """The answer so far."""
         return self.answer(self.records)
 
-    def export(self, out: str | os.PathLike[str], *, trial: int | None = None) -> int:
-        """Copy the best trial's model, or a trial's, to a new folder that plain transformers loads.
+    def export(self, out: str | os.PathLike[str], *, trial: int | None = None, grown: bool = False) -> int:
+        """Copy the model that the answer names, or a trial's, to a new folder that plain transformers loads.
 
         Parameters
         ----------
         out : str or path-like
             Where the model goes; it must not exist yet.
         trial : int, optional
-            This trial instead of the best.
+            This trial instead of what the answer hands over.
+        grown : bool, default False
+            The best grown model, also where the answer is the original, trained on.
 
         Returns
         -------
@@ -119,17 +123,20 @@ class Sweep:
         ------
         InputError
             The trial does not exist, did not complete, or its weights were not kept or are not those that
-            were written; or `out` exists.
+            were written; or `out` exists; or both `trial` and `grown` are given.
         """
         from tli.training.export import copy_model
 
-        require_types(out=(out, PATH), trial=(trial, WHOLE.optional))
+        require_types(out=(out, PATH), trial=(trial, WHOLE.optional), grown=(grown, FLAG))
+        if grown and trial is not None:
+            raise SpecError(Problem("grown", f"grown beside trial={trial}", "one of them", f"trial={trial}"))
         out, records = expanded(os.fspath(out), "out"), {record.number: record for record in self.records}
-        answer = self.answer(list(records.values()))
-        chosen = answer.best if trial is None else trial
+        found = self.answer(list(records.values()))
+        handed = found.answer.grown if grown else found.answer.trial
+        chosen = handed if trial is None else trial
         if chosen is None or chosen not in records:
             name = self.spec.name
-            got = none_complete(answer) if chosen is None else f"trial {chosen}, which is not there"
+            got = none_complete(found) if chosen is None else f"trial {chosen}, which is not there"
             remedy = f"sweeps status {name}{', which has the reasons' * (chosen is None)}"
             raise SpecError(Problem(f"sweep {name}", got, "a complete trial", remedy))
         record = records[chosen]
@@ -141,7 +148,10 @@ class Sweep:
         facts = {
             "heldout_loss": record.value,
             "initial_loss": record.initial_loss,
-            "verdict": answer.to_json(),
+            "test_loss": record.test_loss,
+            "best": chosen == found.answer.trial,
+            "what": handed_over(found, list(records.values()), chosen),
+            "verdict": found.to_json(),
         }
         copy_model(source, out, lineage=facts)
         return chosen
@@ -183,10 +193,11 @@ class Sweep:
 
             - ``trial``, ``role`` (control, baseline, search, replicate, or not run here) and ``state``
               (WAITING, RUNNING, COMPLETE, PRUNED for one that was stopped early, FAIL)
-            - ``loss``, the latest held-out loss, at ``step``, and ``initial_loss``, before the first step;
-              nats per token
-            - ``finalist``; ``rank``, from 1, its place among the finalists by mean over seeds; ``best``,
-              whether it is the one that `export` hands over
+            - ``loss``, the latest held-out loss, at ``step``, ``initial_loss``, before the first step, and
+              ``test_loss``, after the last one, of runs under fresh seeds; nats per token
+            - ``finalist``; ``rank``, from 1: what the answer hands over, the finalists by mean over fresh
+              seeds, the other complete trials by their loss; ``best``, whether it is the one that `export`
+              hands over, which may be the original, trained on
             - ``replicate_of``, the number of the trial whose settings it has, and ``seed``
             - ``step`` of ``steps``: optimizer steps with a measurement, and in the budget
             - ``tokens``, ``flops`` and ``seconds`` of training so far; steps alone, without evaluation
@@ -278,18 +289,3 @@ class Sweep:
         return next(
             (limit for limit in self.ledger.spec.budget.limits.items() if limit[0] == self.ended_by), None
         )
-
-
-def places(sweep: Sweep) -> dict[str, str]:
-    """Where everything of a sweep is, for display; passwords masked."""
-    spec, root = sweep.spec.to_json(), sweep.folders.artifacts
-    study = spec["storage"]["study"]
-    tracking = spec["tracking"]
-    shown = {
-        "study": f"{root / 'study.db'}, study {sweep.spec.name!r}" if study == "sqlite" else study,
-        "MLflow": "not tracked",
-        "trials": str(sweep.folders.sweep / "trials"),
-    }
-    if tracking is not None:
-        shown["MLflow"] = str(root / "mlflow.db") if tracking["uri"] == "sqlite" else tracking["uri"]
-    return shown

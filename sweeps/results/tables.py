@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import InputError, Problem
 from sweeps.records import Point, TrialRecord
+from sweeps.results.ranking import ranking
 from sweeps.results.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ TRIAL_COLUMNS: Mapping[str, str | None] = {
     "state": None,
     "loss": "float64",
     "initial_loss": "float64",
+    "test_loss": "float64",
     "finalist": "bool",
     "rank": "Int64",
     "best": "bool",
@@ -58,7 +60,8 @@ def trial_rows(records: Sequence[TrialRecord], verdict: Verdict) -> list[Row]:
         records: every trial of a sweep.
         verdict: of them.
     """
-    ranks = {finalist.number: place for place, finalist in enumerate(verdict.finalists, start=1)}
+    ranks = {number: place for place, number in enumerate(ranking(verdict, records), start=1)}
+    finalists = {finalist.number for finalist in verdict.finalists}
     ordered = sorted(records, key=lambda record: record.number)
     settings = {record.number: dict(_flat(record.settings)) for record in ordered}
     searched = {path: None for each in settings.values() for path in each}  # in the order of the spec
@@ -68,7 +71,7 @@ def trial_rows(records: Sequence[TrialRecord], verdict: Verdict) -> list[Row]:
             "trial": record.number,
             "role": str(record.role),
             "state": str(record.state),
-            "finalist": record.number in ranks,
+            "finalist": record.number in finalists,
             "rank": ranks.get(record.number),
             "best": record.number == verdict.best,
             "started": _moment(record.started),

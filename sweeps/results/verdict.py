@@ -46,10 +46,10 @@ class Verdict:
     control : Candidate or None
         The original model, trained on, at its best learning rate.
     matched : Candidate or None
-        The original trained on with the FLOPs of `best`.
+        The original trained on with the FLOPs of `best_grown`.
     baseline : Candidate or None
         The spec's ``trial:`` as written.
-    best : int or None
+    best_grown : int or None
         Number of the best grown model: the lowest mean validation loss over the fresh seeds that the
         finalists share, or a cheaper one that is shown to be as good within the margin.
     lowest : int or None
@@ -85,7 +85,9 @@ class Verdict:
     --------
     >>> import sweeps
     >>> verdict = sweeps.find("mine").verdict
-    >>> verdict.best == verdict.chosen.number == verdict.answer.grown
+    >>> verdict.best == verdict.answer.trial
+    True
+    >>> verdict.best_grown == verdict.chosen.number == verdict.answer.grown
     True
     >>> verdict.answer.grow in ("grow", "do not grow", "not shown")
     True
@@ -96,7 +98,7 @@ class Verdict:
     control: Candidate | None
     matched: Candidate | None
     baseline: Candidate | None
-    best: int | None
+    best_grown: int | None
     lowest: int | None
     as_good: tuple[int, ...]
     claims: tuple[Claim, ...]
@@ -113,9 +115,14 @@ class Verdict:
     warnings: tuple[str, ...]
 
     @property
+    def best(self) -> int | None:
+        """The trial that the answer hands over: the best grown model, or the original, trained on."""
+        return self.answer.trial
+
+    @property
     def chosen(self) -> Candidate | None:
-        """The candidate that `best` names."""
-        return next((finalist for finalist in self.finalists if finalist.number == self.best), None)
+        """The candidate that `best_grown` names."""
+        return next((each for each in self.finalists if each.number == self.best_grown), None)
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain JSON values.
@@ -132,6 +139,7 @@ class Verdict:
         values = {
             **asdict(replace(self, finalists=(), control=None, matched=None, baseline=None, claims=())),
             "answer": self.answer.to_json(),
+            "best": self.best,
             "finalists": [_candidate_json(finalist) for finalist in self.finalists],
             **candidates,
             "claims": [claim.to_json() for claim in self.claims],

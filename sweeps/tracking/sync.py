@@ -5,7 +5,6 @@ Everything passes through the outbox, which drops what it knows, as when the swe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,15 +15,17 @@ from sweeps.checks import stores
 from sweeps.curve import CURVE, measurements
 from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.ownership import claimed, refuse_others
-from sweeps.records import Point, State, TrialRecord
+from sweeps.records import Point, TrialRecord
 from sweeps.results.kept import unasked_tracking
+from sweeps.results.ranking import best_of, ranking
+from sweeps.results.sentence import sentence
 from sweeps.results.sweep import Sweep
-from sweeps.results.verdict import Verdict
 from sweeps.tracking import LOG, Tracker, Tracking, store_uri, tracking_problems
 from sweeps.tracking.outbox import forget_sent
 from sweeps.tracking.trial_runs import show, show_end
 from sweeps.wording import masked
 
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as the description of a run
 _PATIENCE = 120.0  # seconds in which nothing is delivered; a store that is made takes some of them
 
 
@@ -117,13 +118,19 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
     objectives: dict[int, tuple[int, float, float]] = {}
     for completion in completions:
         then = records[: completion.trials]
-        answer = sweep.answer(then)
-        best = next((r.value for r in then if r.number == answer.best), None)
+        found = sweep.answer(then)
         searched = sum(record.budgeted for record in then)
-        if best is not None:
-            objectives.setdefault(searched, (searched, best, completion.time))
-    tracker.rank(_ranking(answer, then))
-    tracker.end_sweep({"sweeps.best": answer.best}, list(objectives.values()), completion.time)
+        if (best := best_of(found)) is not None:
+            objectives.setdefault(searched, (searched, best.mean, completion.time))
+    tracker.rank(ranking(found, then))
+    answer = found.answer
+    tags: dict[str, Any] = {
+        "sweeps.best": answer.trial,
+        "sweeps.best_grown": answer.grown,
+        "sweeps.grow": answer.grow,
+    }
+    tags[NOTE] = f"{sweep.spec.name}: {sentence(found, then)}"
+    tracker.end_sweep(tags, list(objectives.values()), completion.time)
 
 
 # -- inside ---------------------------------------------------------------------------------------
@@ -184,17 +191,6 @@ def _told(record: TrialRecord, measured: Any) -> list[Point]:
     known = [point for point in measured if point.step in record.losses]
     known.sort(key=lambda point: (point.step, point.eval_loss != record.losses[point.step]))
     return known
-
-
-def _ranking(ended: Verdict, records: Sequence[TrialRecord]) -> list[int]:
-    """Finalists in their order, then the other complete trials by their loss."""
-    first = [finalist.number for finalist in ended.finalists]
-    rest = [
-        r
-        for r in records
-        if r.state is State.COMPLETE and r.ours and not r.role.fresh and r.number not in first
-    ]
-    return first + [r.number for r in sorted(rest, key=lambda r: r.value or float("inf"))]
 
 
 def _not_delivered(tracker: Tracker, uri: str, log: Path) -> str:

@@ -42,6 +42,7 @@ def serve(
     door: Door = HERE,
     open_browser: bool = False,
     study: str | None = None,
+    ranked: bool = False,
 ) -> int:
     """Show the stores until Ctrl-C or SIGTERM; then both programs end. Nothing can be changed through them.
 
@@ -53,6 +54,7 @@ def serve(
         door: where to listen, and for whom.
         open_browser: open the pages too.
         study: name of the sweep, for pages that show it alone.
+        ranked: whether it has its answer, so that MLflow's first row is what that hands over.
 
     Returns:
         0 when it was ended by hand.
@@ -79,7 +81,7 @@ def serve(
         for name, program in programs.items():
             stack.enter_context(program.listening(listening[name]))
         _wait(programs)
-        pages = {name: program.page(study) for name, program in programs.items()}
+        pages = {name: program.page(study, ranked=ranked) for name, program in programs.items()}
         if mlflow_uri is not None and not served:
             pages = {"MLflow": masked(mlflow_uri), **pages}
         for name, page in pages.items():
@@ -168,17 +170,17 @@ class Program:
         except (OSError, ValueError):
             return None
 
-    def page(self, study: str | None) -> str:
+    def page(self, study: str | None, *, ranked: bool) -> str:
         """Where to look: the sweep's own page, when it can be found."""
         key = f"?{TOKEN}={self._token}"
         if study is not None:
             with contextlib.suppress(ValueError, KeyError, IndexError, StopIteration, TypeError):
                 if self.name == "MLflow":
-                    return f"{self.url}/{key}{self._experiment(study)}"
+                    return f"{self.url}/{key}{self._experiment(study, ranked=ranked)}"
                 return f"{self.url}{self._study(study)}{key}"
         return f"{self.url}/{key}"
 
-    def _experiment(self, study: str) -> str:
+    def _experiment(self, study: str, *, ranked: bool) -> str:
         """The charts of all trials, the best first; the sweep's own run, which has no curves, left out."""
         wanted = {
             "filter": f"tags.`sweeps.study` = '{study}'",
@@ -192,7 +194,7 @@ class Program:
             # Without the sweep's own run, which has no role, and without replicates: another seed is another
             # text order, so their losses do not compare with those of the search.
             "searchFilter": "tags.`sweeps.role` != 'replicate'",
-            "orderByKey": "metrics.`objective`",
+            "orderByKey": "tags.`sweeps.rank`" if ranked else "metrics.`objective`",
             "orderByAsc": "true",
             "startTime": "ALL",
         }

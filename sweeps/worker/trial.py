@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.errors import PreemptedError
 from sweeps.folders import Folders
-from sweeps.records import Assignment, Point
+from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
 from tli.data.corpus import matching_files
 from tli.data.dataset import at_home
@@ -125,8 +125,8 @@ def run_trial(
     """Train one trial, going on from its last good checkpoint, and yield points as they are measured.
 
     Points that an earlier attempt measured before that checkpoint are yielded again, first. The last point
-    comes after the trained model is on disk; of a run under a fresh seed, of which none is kept, it has the
-    losses on the test text.
+    comes after the trained model is on disk; of a run under a fresh seed it has the losses on the test text.
+    Replicates keep no model: that of their trial is the one that is handed over.
 
     Args:
         slot: what stays in this process.
@@ -199,7 +199,7 @@ def run_trial(
             if point.step == assignment.steps:
                 on_work(WRITING)
                 saving.saver.wait()
-                if not assignment.role.fresh:
+                if assignment.role is not Role.REPLICATE:
                     _keep(context, assignment, folders, training, plan)
             yield (point,)
 

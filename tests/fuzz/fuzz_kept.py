@@ -27,8 +27,10 @@ from sweeps.errors import SweepError
 from sweeps.ledger import Ledger
 from sweeps.ownership import MARK, study_uuid_in
 from sweeps.records import Assignment, Role
+from sweeps.report.answer import Told
 from sweeps.report.rows import plain
-from sweeps.report.summary import list_text, status_text, summary_text
+from sweeps.report.status import Line, list_text, status_text
+from sweeps.report.summary import best_lines
 from sweeps.results.compare import _named_trial
 from sweeps.results.finding import named
 from sweeps.results.listing import sweeps_in
@@ -272,9 +274,10 @@ def _looked_at(world: World) -> None:
     ledger = Ledger.read(world.url, "kept")
     sweep = Sweep(ledger.spec, world.folders, ledger)
     records = sweep.records
-    status_text(records)
-    list_text({"kept": records})
-    summary_text(sweep.verdict, records, name="kept", places={}, ended=sweep.used_up)
+    status_text(records, driven=False)
+    list_text({"kept": Line(records, driven=False, best=listed["kept"].best)})
+    told = Told("kept", "kept", ended=sweep.used_up)
+    best_lines(sweep.verdict, records, told)
     json.dumps(sweep.verdict.to_json())
     for record in records:
         plain(record)

@@ -15,6 +15,7 @@ from sweeps.__main__ import main
 from sweeps.curve import read_curve
 from sweeps.driver.service import run
 from sweeps.records import Role, State
+from sweeps.results.sentence import sentence
 from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
 from sweeps.tracking.sync import show_conclusions
@@ -106,8 +107,12 @@ def test_mlflow_is_told_the_same_ranking(methods: Sweep) -> None:
         rank=lambda numbers: told.update(rank=numbers), end_sweep=lambda tags, *_: told.update(tags)
     )
     show_conclusions(tracker, methods)
-    assert told["rank"][:4] == [finalist.number for finalist in methods.verdict.finalists]
-    assert told["sweeps.best"] == methods.verdict.best
+    verdict = methods.verdict
+    numbers = [verdict.answer.trial, *(finalist.number for finalist in verdict.finalists)]
+    first = list(dict.fromkeys(numbers))
+    assert told["rank"][: len(first)] == first
+    assert (told["sweeps.best"], told["sweeps.best_grown"]) == (verdict.answer.trial, verdict.answer.grown)
+    assert told["mlflow.note.content"] == f"methods: {sentence(verdict, methods.records)}"
 
 
 def test_the_table_of_methods(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:

@@ -191,7 +191,8 @@ def test_looking_at_a_sweep(killed_and_resumed: dict[str, Any]) -> None:
     assert after[best["best"]].state.name == "COMPLETE"
     assert best["control"]["trial"] == 0
     shown = sweeps("best", "tiny", cwd=root)
-    assert f"Best: trial {best['best']}" in shown.stdout
+    assert shown.stdout.startswith("tiny: ")
+    assert " ".join(shown.stdout.split()).startswith(f"tiny: {best['sentence']}")
     plan = json.loads(sweeps("plan", "tiny.yaml", "--json", "--calibrate", cwd=root).stdout)
     assert plan["flops_per_second"] > 0
     assert [shape["cost"]["depth"] for shape in plan["shapes"]] == [4, 8, 6, 5]

@@ -63,7 +63,7 @@ def test_ray_job_submit(cluster: LocalCluster, shell: dict[str, str], checkout: 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Job 'plain' succeeded" in done.stdout
-    assert "Best: trial" in done.stdout
+    assert "sweeps export quickstart-small --out best/" in done.stdout
     runs = cluster.runs
     study = optuna.load_study(
         study_name="quickstart-small", storage=open_storage(f"sqlite:///{runs}/study.db")

@@ -16,14 +16,17 @@ from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage
 from sweeps.records import Assignment, Outcome, Point, Role, State
-from sweeps.report.summary import list_text, status_text, summary_text
+from sweeps.report.answer import Told, answer_lines
+from sweeps.report.status import Line, list_text, status_text
+from sweeps.report.styled import plain
 from sweeps.results.compare import compare
 from sweeps.results.export import export
+from sweeps.results.ranking import ranking
 from sweeps.results.selection import verdict
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, load_spec
 from sweeps.tracking import NullTracker
-from sweeps.tracking.sync import _ranking, show_trials
+from sweeps.tracking.sync import show_trials
 from tests.sweeps.conftest import agenda_of, taken
 
 RATES = {"recipe.learning_rate": FloatDistribution(1e-4, 1e-2, log=True)}
@@ -83,7 +86,7 @@ def test_trials_from_elsewhere_count_for_nothing(spec: Spec, monkeypatch: pytest
     records = agenda.records()
     assert {r.number for r in records if r.role is Role.OTHER} == planted
     found = verdict(records, top=2, seeds=2)
-    named = {found.best, found.answer.trial, *found.as_good, *(each.number for each in found.finalists)}
+    named = {found.best_grown, found.answer.trial, *found.as_good, *(each.number for each in found.finalists)}
     named |= {each.number for each in (*found.stopped, *found.failed)}
     named |= {r.replicate_of for r in records if r.replicate_of is not None}
     assert not planted & named
@@ -107,24 +110,23 @@ def test_what_is_shown_of_trials_from_elsewhere(
     ledger = Ledger.read(spec.study_url, spec.name)
     sweep = Sweep(spec, Folders(spec.root, spec.name), ledger)
     records, number = sweep.records, planted["finished"]
-    shown = status_text(records)
+    shown = status_text(records, driven=False)
     assert "2 complete" in shown
     assert f"{len(planted)} not run here" in shown
     (line,) = (line for line in shown.splitlines()[1:] if line.split()[:1] == [str(number)])
     assert "not run here" in line
-    assert f"{len(planted)} trials in the study not run here" in summary_text(
-        sweep.verdict, records, name=spec.name, places={}
-    )
-    assert list_text({"a": records}).splitlines()[1].split()[:3] == ["a", "2", "2"]
+    screen = plain(answer_lines(sweep.verdict, records, Told(spec.name, spec.name)))
+    assert f"not run here     {len(planted)} trials of other programs in the study" in screen
+    assert list_text({"a": Line(records, driven=False)}).splitlines()[1].split()[:3] == ["a", "2", "2"]
     told: list[int] = []
 
-    class Told(NullTracker):
+    class Tracker(NullTracker):
         def declare(self, number: int, *_: Any, **__: Any) -> None:
             told.append(number)
 
-    show_trials(Told(), sweep)
+    show_trials(Tracker(), sweep)
     assert told == [0, 1]
-    assert not set(planted.values()) & set(_ranking(sweep.verdict, records))
+    assert not set(planted.values()) & set(ranking(sweep.verdict, records))
     with pytest.raises(SpecError, match="not run here"):
         export(sweep, tmp_path / "out", trial=number)
     with pytest.raises(SpecError, match="not run here"):

@@ -73,7 +73,8 @@ def test_a_whole_sweep(runner: str, write_spec: Any, silent: Any, first_results:
     kept = {
         r.number for r in records if (sweep.folders.model_dir(r.number, r.attempt) / "lineage.json").is_file()
     }
-    assert {0, 1, sweep.verdict.best} <= kept
+    answer = sweep.verdict.answer
+    assert {1, answer.trial, answer.grown} <= kept
     assert not kept & {r.number for r in records if r.role is Role.REPLICATE}
     # Both runners, and any number of runs of them, give the same losses to the last bit.
     found = {record.number: (record.state, dict(record.losses)) for record in records}

@@ -470,7 +470,7 @@ def test_a_job_is_given_no_secret_of_the_shell_that_submits_it(write_spec: Write
         assert said("sweeps", *words, "--set", f"tracking.uri=http://me:{MARK}@h")[0] == 2
         code, text = said("sweeps", *words)
         assert code == 0, text
-        assert "Best: trial" in text
+        assert "sweeps best tiny" in text
         assert "sweep-tiny" in said("ray.scripts.scripts", "job", "list")[1]
         assert list(cluster.folder.rglob("logs/*.*")), "Ray's logs are looked at"
         assert in_files(cluster.folder, tmp_path) == []

@@ -100,7 +100,7 @@ def test_the_original_model_at_its_best_rate_is_the_control_and_no_finalist() ->
     assert control is not None
     assert control.number == 2
     found = verdict(METHODS, top=1, seeds=0, per="injection.method")
-    assert (found.best, found.control and found.control.number) == (3, 2)
+    assert (found.best_grown, found.control and found.control.number) == (3, 2)
     assert [finalist.number for finalist in found.finalists] == [3, 4]
     assert control_of(METHODS[:2]) is METHODS[0]
     assert control_of(METHODS[1:2]) is None

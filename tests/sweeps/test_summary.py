@@ -1,21 +1,33 @@
-"""The texts a person reads: the whole page of a small sweep, and the corners it does not show."""
+"""What is printed of a sweep: the first screen, the tables, the lists; by its values and structure."""
 
 from __future__ import annotations
 
+import io
+import random
+import re
 from typing import Any
 
 import pytest
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.report.summary import best_text, list_text, settings_text, status_text, summary_text
+from sweeps.report.answer import Told, answer_lines
+from sweeps.report.status import Line, list_text, status_text
+from sweeps.report.styled import plain, show
+from sweeps.report.summary import best_lines, settings_text
+from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
+from sweeps.results.sentence import handed_over, sentence
+from sweeps.results.setting_answers import Estimate, Searched
+from sweeps.text import digits_apart
+from tests.sweeps.null_sweeps import World, sweep
 
 LOSSES = {  # by trial and seed; differences from the control: -0.02 or so for 2, growing for 3
-    0: [3.7200, 3.7300, 3.7400, 3.7350],
-    1: [3.7100, 3.7190, 3.7310, 3.7250],
-    2: [3.7000, 3.7110, 3.7190, 3.7150],
-    3: [3.7300, 3.7400, 3.7503, 3.7452],
+    0: [3.7200, 3.7300, 3.7400],
+    1: [3.7100, 3.7190, 3.7310],
+    2: [3.7000, 3.7110, 3.7190],
+    3: [3.7300, 3.7400, 3.7503],
 }
+BETTER = 15.0  # noise units by which a made-up model is better than the original
 PLACES = {"study": "sqlite:///runs/study.db", "MLflow": "sqlite:///runs/mlflow.db"}
 
 
@@ -53,156 +65,221 @@ def small_sweep() -> list[TrialRecord]:
         record(4, Role.SEARCH, State.PRUNED, 2, {0: 3.8, 10: 3.75}, reason="stopped by asha at step 10"),
         record(5, Role.SEARCH, State.FAIL, 2, {0: 3.8}, reason="diverged: the loss is not finite at step 7"),
     ]
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         for n in range(len(LOSSES)):
             losses = {0: 3.8, 50: LOSSES[n][seed]}
             place = len(records)
-            of = {"seed": seed, "replicate_of": n, "test_losses": (LOSSES[n][seed],) * 2}
+            of = {"seed": seed, "replicate_of": n}
             records.append(record(place, Role.REPLICATE, State.COMPLETE, ks[n], losses, **of))
     return records
 
 
-PAGE = """\
-Sweep small: 6 trials (4 complete, 1 stopped early, 1 failed), and 12 replicates
-under other seeds
-
-Best: trial 2
-  injection.k           1
-  recipe.learning_rate  0.00123456789
-  held-out loss         3.7150 nats per token, mean of 3 fresh seeds
-  initial loss          3.8000
-  vs control            -0.0200 ± 0.0025 (better; n=3 seeds, 95 %)
-  vs baseline           -0.0100 ± 0.0037 (better; n=3 seeds, 95 %)
-
-Finalists
-  trial   seeds    loss        vs control       vs baseline  P(best)  FLOPs
-  2 best      3  3.7150  -0.0200 ± 0.0025  -0.0100 ± 0.0037     100%  2.00x
-      k=1 learning_rate=0.001235
-  1           3  3.7250  -0.0100 ± 0.0025                 -       0%  1.25x
-      baseline: k=4 learning_rate=0.001235
-  3           3  3.7452  +0.0102 ± 0.0019  +0.0202 ± 0.0023       0%  1.12x
-      k=8 learning_rate=0.001235
-  0           3  3.7350                 -                 -       0%  1.00x
-      control: the original model, trained on
-  Loss: mean over fresh seeds, nats per token, at equal tokens and not at equal
-  compute. Differences: of test losses under fresh seeds, paired, with
-  simultaneous 95 % intervals. P(best): posterior probability that its expected
-  loss is the lowest of all here. FLOPs: per token, relative to the control.
-
-Stopped early
-  trial   step    loss  settings
-      4  10/50  3.7500  k=2 learning_rate=0.001235
-
-Failed
-  - trial 5 (search) at step 0 of 50: diverged: the loss is not finite at step 7
-
-Caveats
-  - no original was trained with the FLOPs of trial 2: after equal tokens it has
-    spent more than the control
-
-Where
-  study   sqlite:///runs/study.db
-  MLflow  sqlite:///runs/mlflow.db
-
-Next
-  take the winner  sweeps export small --out best/
-  at equal cost    sweeps compare small
-  look at curves   sweeps ui small
-  search on        sweeps run small.yaml --set budget.trials=12
-  debug a failure  sweeps trial small.yaml 5
-"""
+def made(chance: int = 1, **given: Any) -> list[TrialRecord]:
+    """A made-up sweep of twenty trials, three finalists, three fresh seeds."""
+    return sweep(World(**given), random.Random(chance))
 
 
-def test_the_whole_page() -> None:
-    records = small_sweep()
-    page = summary_text(verdict(records), records, name="small", places=PLACES, spec="small.yaml")
-    assert page + "\n" == PAGE
+def told(**given: Any) -> Told:
+    return Told(**{"name": "small", "reference": "small", **given})
 
 
-def test_next_commands_go_by_the_users_spec_where_a_server_has_the_study() -> None:
-    records = small_sweep()
-    places = {"study": "postgresql://me:***@db/x"}
-    page = summary_text(verdict(records), records, name="s", places=places, spec="my specs/s.yaml")
-    commands = [line for line in page.splitlines() if "  sweeps " in line]
-    assert len(commands) >= 3
-    assert all("'my specs/s.yaml'" in line for line in commands)
+def screen(records: list[TrialRecord], seeds: int = 2, **given: Any) -> str:
+    """The first screen."""
+    return plain(answer_lines(verdict(records, seeds=seeds), records, told(**given)))
 
 
-def test_next_commands_name_the_folder_where_they_would_not_look() -> None:
-    records = small_sweep()
-    page = summary_text(verdict(records), records, name="s", places={}, spec="s.yaml", runs="my runs")
-    (commands,) = [part for part in page.split("\n\n") if part.startswith("Next\n")]
-    assert len(commands.splitlines()) > 3
-    assert all(line.endswith(" --runs 'my runs'") for line in commands.splitlines()[1:])
+def whole(records: list[TrialRecord], seeds: int = 2) -> str:
+    """What `sweeps best` prints."""
+    return plain(best_lines(verdict(records, seeds=seeds), records, told(), PLACES))
 
 
-def test_best_is_the_middle_of_the_page() -> None:
-    before, best, after = PAGE.partition(best_text(verdict(small_sweep())).partition("\n\nCaveats")[0])
-    assert before.endswith("under other seeds\n\n")
-    assert best.startswith("Best: trial 2\n")
-    assert after.startswith("\n\nStopped early\n")
+def sections(page: str) -> dict[str, list[str]]:
+    """The lines below each title."""
+    parts = [part.split("\n") for part in page.split("\n\n")]
+    return {title: lines for title, *lines in parts}
 
 
-def test_one_that_is_as_good_is_in_the_text_with_the_cheaper_one() -> None:
-    records = [
-        *(record(n, Role.SEARCH, State.COMPLETE, k, {0: 3.8, 50: 3.7}) for n, k in ((0, 1), (1, 4))),
-        record(2, Role.REPLICATE, State.COMPLETE, 1, {50: 3.6}, seed=1, replicate_of=0),
-        record(3, Role.REPLICATE, State.COMPLETE, 4, {50: 3.6001}, seed=1, replicate_of=1),
-        record(4, Role.REPLICATE, State.COMPLETE, 1, {50: 3.5}, seed=2, replicate_of=0),
-        record(5, Role.REPLICATE, State.COMPLETE, 4, {50: 3.5001}, seed=2, replicate_of=1),
+def values(page: str) -> dict[str, str]:
+    """Rows of the first screen by their labels."""
+    first = page.split("\n\n", maxsplit=1)[0].splitlines()
+    return {line[:15].strip(): line[17:] for line in first if line[:1].strip() and line[15:17] == "  "}
+
+
+def test_the_first_screen_is_short_and_begins_with_the_answer() -> None:
+    # The first one has a failure and a caveat, too.
+    for most, page in (
+        (21, screen(small_sweep())),
+        (17, screen(made(better=BETTER), 3)),
+        (17, screen(made(), 3)),
+        (12, screen([])),
+    ):
+        assert len(page.splitlines()) <= most
+        assert max(map(len, page.splitlines())) <= 80
+    assert screen(made(better=BETTER)).startswith("small: grow with K=2 identity (trial 2): ")
+    assert screen(made()).startswith("small: do not grow. The original, trained on")
+    assert screen(small_sweep()[:6]).startswith("small: not shown whether to grow; ")
+    assert screen([]).startswith("small: not shown whether to grow: no complete trial yet.")
+
+
+def test_the_sentence_holds_the_numbers_of_the_claim() -> None:
+    records = made(better=BETTER)
+    found = verdict(records).answer
+    claim = found.equal_compute
+    assert claim is not None
+    assert claim.low is not None
+    assert claim.high is not None
+    assert found.cost is not None
+    text = sentence(verdict(records), records)
+    assert [float(each) for each in re.findall(r"\d+\.\d{4}", text)] == pytest.approx(
+        [-claim.mean, -claim.high, -claim.low], abs=5.1e-5
+    )
+    assert f"at {found.cost:.2f}x" in text
+    rows = values(screen(records, seeds=3))
+    assert rows["equal compute"].endswith(": better")
+    assert rows["equal tokens"].endswith(": better")
+
+
+def test_do_not_grow_names_the_original_and_the_best_grown() -> None:
+    records = made(matched=0.004)
+    found = verdict(records)
+    text = " ".join(sentence(found, records).split())
+    assert found.answer.trial in (found.control.number, found.matched.number)  # type: ignore[union-attr]
+    assert f"(trial {found.answer.trial}), is as good or better" in text
+    assert f"the best grown model, K={found.answer.grown} identity (trial {found.answer.grown}), is" in text
+    commands = [line for line in screen(records, seeds=3).splitlines() if line.startswith("sweeps ")]
+    assert [command.split("  ")[0] for command in commands[:2]] == [
+        "sweeps export small --out best/",
+        "sweeps export small --grown --out grown/",
     ]
-    answer = verdict(records, seeds=2, margin=0.01)
-    text = best_text(answer)
-    assert text.startswith("Best: trial 1\n")
-    assert (
-        "  As good as the lowest mean, trial 0: trials 1. Trial 1 costs the fewest FLOPs\n"
-        "  per token of the grown ones.\n"
-    ) in text
-    page = summary_text(answer, records, name="s", places={})
-    assert "  take the winner  sweeps export s --out best/\n" in page
-    assert "  take the other   sweeps export s --trial 0 --out lowest/\n" in page
 
 
-def test_a_control_with_a_rate_of_its_own_is_shown_with_it() -> None:
+def test_not_shown_says_how_many_seeds_would_decide() -> None:
+    for chance in range(40):
+        records = made(chance, better=BETTER / 4, text=0.0, noisy=dict.fromkeys(range(30), 2.0))
+        needs = verdict(records, margin=0.0).answer.needs
+        if needs is not None and needs.seeds is not None and not needs.missing and needs.text is None:
+            break
+    else:
+        pytest.fail("none of these sweeps is open")
+    assert needs.seeds > 3
+    text = sentence(verdict(records, margin=0.0), records)
+    assert text.startswith(f"not shown whether to grow; {needs.seeds - 3} more fresh seed")
+    assert f"(finalists.seeds={needs.seeds})" in text
+    page = plain(answer_lines(verdict(records, margin=0.0), records, told(spec="s.yaml")))
+    again = f"sweeps run s.yaml --set finalists.seeds={needs.seeds} --set name=small-2 "
+    assert (again in page) is not needs.tokens
+
+
+def test_what_is_missing_is_said() -> None:
+    text = sentence(verdict(made(seeds=1), seeds=1), made(seeds=1))
+    assert "two fresh seeds or more (finalists.seeds)" in text
+    open_one = [*made(), record(99, Role.SEARCH, State.RUNNING, 4, {0: 3.8})]
+    text = sentence(verdict(open_one, margin=0.0), open_one)
+    assert text == "not shown whether to grow; the sweep is not finished."
+
+
+def test_numbers_that_differ_are_not_printed_alike() -> None:
+    assert digits_apart([0.0014, 0.00141]) == 5
+    assert digits_apart([0.00001]) == 5
+    assert digits_apart([3.15, 3.16]) == 4
+    assert digits_apart([0.0, -0.0, 2.0, -2.0]) == 4
+    assert digits_apart([1.0, 1.0 + 1e-12]) == 8
+
+
+def test_every_trial_says_what_it_is_and_is_not_better_than() -> None:
+    records = made(better=BETTER)
+    found = verdict(records)
+    for number in range(len(records)):
+        line = handed_over(found, records, number)
+        assert line.startswith(f"trial {number}, ")
+        assert "\n" not in line
+    assert "better than the original" in handed_over(found, records, 2)
+    assert "not shown" not in handed_over(found, records, 2)
+    assert "not as good as" in handed_over(found, records, 0)
+    assert "not the best grown model, which is trial 2" in handed_over(found, records, 5)
+    assert "better than the best grown model" not in handed_over(verdict(made()), made(), 0)
+
+
+def test_what_a_setting_has_is_answered_or_why_not() -> None:
+    known = {2: Estimate(3.10, 0.0001, 3, 2), 4: Estimate(3.20, 0.0001, 3, 2)}
+    choices = {"injection.init": ["identity", "copy"]}
+    records = made(better=BETTER)
+    searched = Searched(choices, {"injection.k": known})
+    page = plain(answer_lines(verdict(records, searched=searched), records, told()))
+    rows = values(page)
+    assert rows["K"] == "2"
+    assert rows["first weights"].startswith("not answered: copy not tried (budget.trials)")
+    assert rows["not tried"] == "copy"
+    close = {2: Estimate(3.10, 0.1, 3, 2), 4: Estimate(3.11, 0.1, 3, 2)}
+    searched = Searched(choices, {"injection.k": close})
+    page = plain(answer_lines(verdict(records, searched=searched), records, told()))
+    assert values(page)["K"].startswith("not answered: 4 may be the best") or "2, 4" in values(page)["K"]
+
+
+def test_what_was_stopped_saved_and_failed_is_counted() -> None:
+    rows = values(screen(small_sweep()))
+    assert rows["stopped"].startswith("1 of 6 trials early, which saved ")
+    assert rows["failed"].startswith("trial 5 (diverged: ")
+    assert rows["spent"].startswith("14k tokens (57% under fresh seeds)")
+    page = screen(small_sweep(), stopping="at most 1 of them is expected among the best 3")
+    assert "at most 1 of them" in " ".join(page.split())
+
+
+def test_next_commands_go_by_what_the_user_can_type() -> None:
     records = small_sweep()
-    searched = {"injection": {"method": "none"}, "recipe": {"learning_rate": 3e-4}}
-    losses = {0: 3.8, 50: 3.69}
-    records.append(record(len(records), Role.SEARCH, State.COMPLETE, 0, losses, settings=searched))
-    text = best_text(verdict(records))
-    assert text.startswith("Best: trial 2\n")
-    assert "      control: the original model, trained on at its best rate, 0.0003\n" in text
+    page = screen(records, reference="my specs/s.yaml", spec="my specs/s.yaml", runs="my runs")
+    commands = [line for line in page.splitlines() if line.startswith("sweeps ")]
+    assert len(commands) >= 3
+    for line in commands:
+        shell = line.split("   ")[0]
+        assert "'my specs/s.yaml'" in shell
+        assert "--runs 'my runs'" in line
 
 
-def test_one_seed_shows_differences_without_an_interval() -> None:
-    text = best_text(verdict([r for r in small_sweep() if r.seed < 2], seeds=1))
-    assert "  vs control            -0.0190 (better; one seed, no interval)\n" in text
-    assert "±" not in text
-    assert "  - one fresh seed: no intervals, so small differences between trials may be" in text
+def test_best_has_the_first_screen_and_the_tables() -> None:
+    records = small_sweep()
+    page = whole(records)
+    assert page.startswith(screen(records))
+    found = sections(page)
+    rows = [line.split() for line in found["Under fresh seeds"] if line[2:3].isdigit()]
+    assert [(row[0], row[1]) for row in rows] == [("2", "best"), ("1", "2"), ("3", "2"), ("0", "2")]
+    assert [row[2 + (row[1] == "best")] for row in rows] == ["3.7150", "3.7250", "3.7452", "3.7350"]
+    text = " ".join(found["Under fresh seeds"])
+    assert "Bonferroni" in text
+    assert "2 of 2" in rows[0][-3] + " " + " ".join(rows[0])
+    assert any(line.startswith("  Margin: ") for line in found["Equal compute, and the margin"])
+    assert found["Failed"][0].startswith("  - trial 5 (search) at step 0 of 50: diverged")
+    assert found["Stopped early"][1].split()[:2] == ["4", "10/50"]
+    assert found["Where"] == ["  study   sqlite:///runs/study.db", "  MLflow  sqlite:///runs/mlflow.db"]
+
+
+def test_p_best_takes_three_fresh_seeds() -> None:
+    assert "P(best)" in whole(made(), seeds=3)
+    two = whole(small_sweep())
+    assert "lowest" in sections(two)["Under fresh seeds"][0]
+    assert " P(best): " not in two
 
 
 def test_without_a_finished_trial_there_is_nothing_to_export() -> None:
     records = [record(0, Role.BASELINE, State.RUNNING, 4, {0: 3.8})]
-    assert best_text(verdict(records)).startswith("No complete trial yet.\n")
-    page = summary_text(verdict(records), records, name="s", places={})
+    page = whole(records)
     assert "sweeps export" not in page
-    assert "Where" not in page
-    assert "  go on           sweeps resume s\n" in page
-    assert page.endswith("  search on       sweeps resume s --trials 2")
+    assert "sweeps resume small  " in page
+    assert "sweeps resume small --trials 2" in page
 
 
 def test_trials_that_all_failed_are_not_awaited() -> None:
     failed = [record(n, Role.SEARCH, State.FAIL, 2, {0: 3.8}, reason="no memory") for n in (1, 2)]
-    text = best_text(verdict(failed))
-    assert text.startswith("No complete trial: all 2 failed. `sweeps status` has the reasons.")
+    assert "no complete trial: all 2 failed" in screen(failed)
     stopped = record(3, Role.SEARCH, State.PRUNED, 2, {0: 3.8})
-    assert "2 failed, 1 stopped early" in best_text(verdict([*failed, stopped]))
+    assert "2 failed, 1 stopped early" in " ".join(screen([*failed, stopped]).split())
     running = record(4, Role.SEARCH, State.RUNNING, 2, {0: 3.8})
-    assert best_text(verdict([*failed, running])).startswith("No complete trial yet.")
+    assert "no complete trial yet" in screen([*failed, running])
 
 
 def test_long_lists_of_endings_end_with_how_many_more() -> None:
     stopped = [record(n, Role.SEARCH, State.PRUNED, 2, {10: 3.75}) for n in range(20)]
-    page = summary_text(verdict(stopped), stopped, name="s", places={})
+    page = whole(stopped)
     assert page.count("10/50") == 12
     assert "  and 8 more: `sweeps status`\n" in page
 
@@ -216,14 +293,45 @@ def test_no_text_is_wider_than_the_page(number: int) -> None:
         record(number + 21, Role.SEARCH, State.PRUNED, 2, {0: 3.8, 5: 3.9}, params=long),
         record(number + 22, Role.SEARCH, State.FAIL, 2, {0: 3.8}, reason="a long story " * 20),
     ]
-    page = summary_text(verdict(records), records, name="s" * 25, places=PLACES)
-    assert max(len(line) for line in f"{page}\n{status_text(records)}".splitlines()) <= 80
+    assert (
+        max(
+            len(line)
+            for line in f"{whole(records)}\n{status_text(records, driven=False, width=80)}".splitlines()
+        )
+        <= 80
+    )
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("no_color", "colour"), [(None, True), ("1", False)])
+def test_a_terminal_has_styles_and_a_pipe_has_none(
+    no_color: str | None, colour: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    records = made(better=BETTER)
+    lines = answer_lines(verdict(records), records, told(name="evil\x1b[2J"))
+    terminal, pipe = _Terminal(), io.StringIO()
+    show(lines, terminal)
+    show(lines, pipe)
+    assert ("\x1b[1;32m" in terminal.getvalue()) is colour
+    assert "\x1b[1m" in terminal.getvalue() or colour
+    assert "\x1b" not in pipe.getvalue()
+    assert "\x1b[2J" not in terminal.getvalue()
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert bare == pipe.getvalue()
 
 
 def test_status_has_a_line_for_every_trial() -> None:
-    lines = status_text(small_sweep()).splitlines()
+    lines = status_text(small_sweep(), driven=False, width=80).splitlines()
     assert lines[:9] == [
-        "16 complete, 1 stopped, 1 failed",
+        "12 complete, 1 stopped, 1 failed",
         "",
         "trial  role       state      step    loss  settings",
         "    0  control    complete  50/50  3.7200",
@@ -234,24 +342,26 @@ def test_status_has_a_line_for_every_trial() -> None:
         "    5  search     failed     0/50  3.8000  diverged: the loss is not finite at …",
     ]
     assert lines[9] == "    6  replicate  complete  50/50  3.7300  of 0, seed 1"
-    assert len(lines) == 3 + 18
-    assert status_text([]) == "No trials yet."
+    assert len(lines) == 3 + 14
+    assert status_text([], driven=False) == "No trials yet."
 
 
 def test_list_has_a_line_for_every_sweep() -> None:
-    assert list_text({"small": small_sweep(), "empty": []}) == (
-        "sweep  trials  complete  stopped  failed  running    best        last (UTC)\n"
-        "empty       0         0        0       0        0       -                 -\n"
-        "small      18        16        1       1        0  3.7000  2023-11-14 22:14"
+    records = small_sweep()
+    best = best_of(verdict(records, seeds=2))
+    assert list_text({"small": Line(records, driven=False, best=best), "empty": Line([], driven=False)}) == (
+        "sweep  trials  complete  stopped  failed  running  best    loss        last (UTC)\n"
+        "empty       0         0        0       0        0     -       -                 -\n"
+        "small      14        12        1       1        0     2  3.7150  2023-11-14 22:14"
     )
     assert list_text({}) == "No sweeps here."
 
 
 def test_list_tells_what_could_not_be_read() -> None:
     unread = {"away": "'postgresql://me:***@db/x' (db:5432: Connection refused)"}
-    told = "Could not be read\n  away: got 'postgresql://me:***@db/x' (db:5432: Connection refused)"
-    assert list_text({}, unread) == told
-    assert list_text({"empty": []}, unread).endswith(f"-\n\n{told}")
+    said = "Could not be read\n  away: got 'postgresql://me:***@db/x' (db:5432: Connection refused)"
+    assert list_text({}, unread) == said
+    assert list_text({"empty": Line([], driven=False)}, unread).endswith(f"-\n\n{said}")
 
 
 def test_settings_go_by_their_last_name_unless_two_share_it() -> None:

@@ -81,7 +81,7 @@ def test_the_winner_has_the_lowest_mean_over_fresh_seeds_not_the_best_own_seed()
         }
     )
     found = verdict(records, seeds=2)
-    assert (found.best, found.lowest, found.answer.grown) == (3, 3, 3)
+    assert (found.best_grown, found.lowest, found.answer.grown) == (3, 3, 3)
     assert winner_of(records, top=3, seeds=2) == 3
     assert [finalist.number for finalist in found.finalists] == [3, 2, 1]
     best = found.finalists[0]
@@ -105,8 +105,8 @@ CLOSE = {0: [3.9] * 4, 1: [3.8] * 4, 2: [3.6, 3.6012, 3.6011, 3.6013], 3: [3.6, 
 def test_within_the_margin_the_cheaper_is_taken_and_a_tie_alone_is_no_reason_to() -> None:
     # Trial 2 is 0.0002 worse, in each seed nearly alike, and costs fewer FLOPs per token.
     within, tied = verdict(sweep(CLOSE), margin=0.01), verdict(sweep(CLOSE), margin=0.0)
-    assert (within.lowest, within.best, within.as_good) == (3, 2, (2,))
-    assert (tied.lowest, tied.best, tied.as_good) == (3, 3, ())
+    assert (within.lowest, within.best_grown, within.as_good) == (3, 2, (2,))
+    assert (tied.lowest, tied.best_grown, tied.as_good) == (3, 3, ())
     assert [finalist.number for finalist in within.finalists] == [2, 3, 1]
 
 
@@ -114,7 +114,7 @@ def test_more_noise_never_makes_the_cheaper_a_pick() -> None:
     picked = []
     for noise in (0.0, 0.0001, 0.001, 0.01, 0.1):
         losses = [loss + sign * noise for loss, sign in zip(CLOSE[2], (0, 1, -1, 1), strict=True)]
-        picked.append(verdict(sweep(CLOSE | {2: losses}), margin=0.002).best)
+        picked.append(verdict(sweep(CLOSE | {2: losses}), margin=0.002).best_grown)
     assert picked[0] == 2
     assert picked[-1] == 3
     assert picked == sorted(picked), "once too noisy, it stays so"
@@ -123,7 +123,7 @@ def test_more_noise_never_makes_the_cheaper_a_pick() -> None:
 def test_the_control_is_in_the_comparison_and_in_the_set_of_those_as_good() -> None:
     found = verdict(sweep(CLOSE | {0: [3.6, 3.6011, 3.6012, 3.6010]}), margin=0.01)
     assert found.as_good == (0, 2)
-    assert found.best == 2, "the best grown model"
+    assert found.best_grown == 2, "the best grown model"
     assert found.control is not None
     assert found.control.chance_best is not None
     assert sum(each.chance_best or 0 for each in (*found.finalists, found.control)) == pytest.approx(1)
@@ -132,7 +132,7 @@ def test_the_control_is_in_the_comparison_and_in_the_set_of_those_as_good() -> N
 def test_the_cost_has_to_be_known_for_the_cheaper_to_be_taken() -> None:
     blind = [TrialRecord(**{**vars(record), "flops": None}) for record in sweep(CLOSE)]
     found = verdict(blind, margin=0.01)
-    assert (found.lowest, found.as_good, found.best) == (3, (2,), 3)
+    assert (found.lowest, found.as_good, found.best_grown) == (3, (2,), 3)
     assert found.answer.cost is None
 
 
@@ -152,7 +152,7 @@ def test_a_chance_is_shown_from_three_fresh_seeds_on_and_a_count_before(seeds: i
 
 def test_without_a_fresh_seed_there_is_a_best_one_and_no_claim() -> None:
     found = verdict(sweep({0: [3.9], 1: [3.8], 2: [3.6], 3: [3.6001]}), seeds=0)
-    assert (found.best, found.claims, found.as_good) == (2, (), ())
+    assert (found.best_grown, found.claims, found.as_good) == (2, (), ())
     assert found.finalists[0].against_control is None
     assert (found.answer.grow, found.answer.trial) == ("not shown", 2)
     assert found.answer.needs is not None
@@ -177,7 +177,7 @@ def test_a_finalist_that_failed_under_a_seed_does_not_win_and_costs_the_others_n
         replicate(202, 2, 2, 3.2),
     ]
     found = verdict(records, seeds=2)
-    assert (found.best, found.as_good) == (3, ())
+    assert (found.best_grown, found.as_good) == (3, ())
     assert [finalist.number for finalist in found.finalists] == [3, 1, 2]
     assert found.finalists[0].against_control is not None
     assert found.finalists[0].against_control.n == 2
@@ -200,7 +200,7 @@ def test_while_replicates_run_finalists_are_compared_on_the_seeds_they_share() -
     # Seed 1 is an easy one: a mean over it would flatter trial 3, which alone has run it.
     records = [trial(2, 3.5), trial(3, 3.6), replicate(4, 3, 1, 1.0)]
     found = verdict(records, seeds=1)
-    assert found.best == 2
+    assert found.best_grown == 2
     assert found.finalists[0].open_seeds == (1,)
     assert "not finished" in found.answer.limits
     assert any("not all seeds have finished yet" in warning for warning in found.warnings)
@@ -245,7 +245,7 @@ def test_nothing_finished_is_a_verdict_too() -> None:
             trial(3, 3.9, state=State.PRUNED, reason="worse than two thirds at step 8"),
         ]
     )
-    assert (found.finalists, found.lowest, found.best, found.chosen) == ((), None, None, None)
+    assert (found.finalists, found.lowest, found.best_grown, found.chosen) == ((), None, None, None)
     assert (found.answer.grow, found.answer.trial) == ("not shown", None)
     assert found.answer.needs is not None
     assert "trials" in found.answer.needs.missing
@@ -253,7 +253,7 @@ def test_nothing_finished_is_a_verdict_too() -> None:
     assert found.counts == {"WAITING": 0, "RUNNING": 0, "COMPLETE": 1, "PRUNED": 1, "FAIL": 2}
     assert [ending.number for ending in found.stopped] == [3]
     assert [ending.reason for ending in found.failed] == ["diverged at step 3"] * 2
-    assert verdict([]).best is None
+    assert verdict([]).best_grown is None
 
 
 def test_trials_above_their_initial_loss_are_put_down_to_the_rate() -> None:
@@ -310,7 +310,7 @@ def test_every_claim_is_in_the_json_with_its_numbers() -> None:
     value = found.to_json()
     assert [(each["trial"], each["against"], each["at"]) for each in value["claims"]] == [
         *((finalist.number, 0, "equal tokens") for finalist in found.finalists),
-        (found.best, found.matched.number if found.matched else None, "equal compute"),
+        (found.best_grown, found.matched.number if found.matched else None, "equal compute"),
     ]
     for claim in value["claims"]:
         assert claim["n"] == 3
@@ -375,18 +375,18 @@ def _check(found: Verdict, records: list[TrialRecord]) -> None:
     answer, value = found.answer, found.to_json()
     numbers = {record.number for record in records}
     assert json.loads(json.dumps(value, allow_nan=False)) == value
-    assert answer.grown == found.best
+    assert answer.grown == found.best_grown
     assert {answer.trial, answer.grown} <= numbers | {None}
     assert (answer.needs is None) == (answer.grow != "not shown")
     assert (answer.claim is None) == (not answer.equal_tokens and not answer.equal_compute)
     if answer.grow == "grow":
-        assert answer.trial == found.best
+        assert answer.trial == found.best_grown
         assert answer.equal_tokens or answer.equal_compute
     if answer.grow == "do not grow":
-        assert answer.trial != found.best
-    if found.best is not None:
-        assert found.best in {found.lowest, *found.as_good}
-        assert found.finalists[0].number == found.best
+        assert answer.trial != found.best_grown
+    if found.best_grown is not None:
+        assert found.best_grown in {found.lowest, *found.as_good}
+        assert found.finalists[0].number == found.best_grown
     for claim in found.claims:
         assert (claim.half_width is None) == (claim.n < 2)
         assert claim.says == "not shown" or claim.half_width is not None

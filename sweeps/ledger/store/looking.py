@@ -7,8 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import optuna
-from optuna.storages import BaseStorage, get_storage
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import NullPool, create_engine, inspect, select
 
 from sweeps import readonly_sqlite
@@ -16,7 +18,25 @@ from sweeps.addresses import absolute, driven, file_of, server
 from sweeps.ledger.store.retrying import FileStorage, ServerStorage, as_sweep_error
 
 
-class LookedAtFile(FileStorage):
+class _FeasibleBest(RDBStorage):
+    """Has the best trial that `Study.best_trial` has; optuna-dashboard asks the storage, not the study."""
+
+    def _get_best_trial_id(self, study_id: int, direction: StudyDirection) -> int:
+        """Of the trial with the best value that violates no constraint."""
+        best = super()._get_best_trial_id(study_id, direction)
+        if _feasible(self.get_trial(best)):
+            return best
+        complete = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+        sign = -1 if direction is StudyDirection.MAXIMIZE else 1
+        found = min(filter(_feasible, complete), key=lambda each: sign * each.values[0], default=None)
+        return best if found is None else int(found._trial_id)
+
+
+def _feasible(trial: FrozenTrial) -> bool:
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+class LookedAtFile(_FeasibleBest, FileStorage):
     """Optuna's storage for a file that is read, and is left as it is."""
 
     def __init__(self, url: str) -> None:
@@ -29,7 +49,7 @@ class LookedAtFile(FileStorage):
         return readonly_sqlite.mark(self._file)
 
 
-class LookedAtServer(ServerStorage):
+class LookedAtServer(_FeasibleBest, ServerStorage):
     """Optuna's storage for a server, in transactions that cannot write."""
 
     def __init__(self, url: str) -> None:

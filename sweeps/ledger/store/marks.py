@@ -8,3 +8,5 @@ LAYERS = "sweeps:layers"  # of the base
 WALL = "sweeps:wall"  # seconds in which drivers searched
 SEARCH_ANSWERS = "sweeps:search_answers"  # what the search's model says of each value
 REFERENCE = "sweeps:reference"  # what the baseline spends in all
+BEST = "sweeps:best"  # number of the trial that the answer hands over; null while there is none
+ANSWER = "sweeps:answer"  # grow, do not grow, or not shown

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger.store import writing
 from sweeps.ledger.store.loading import legible, load, unfinished
-from sweeps.ledger.store.trials import END, OURS, REQUEST, mark_of, record_of
+from sweeps.ledger.store.trials import CONSTRAINT, END, OURS, REQUEST, mark_of, record_of
 from sweeps.ledger.store.visible import Fits, VisibleTrials
 from sweeps.ledger.store.writing import Changes
 from sweeps.records import TrialRecord
@@ -215,6 +215,17 @@ class Mirror:
         trial = self._changed
         distributions = {**trial.distributions, name: distribution}
         self._change(params={**trial.params, name: value}, distributions=distributions)
+
+    def constrain(self, numbers: Collection[int]) -> None:
+        """Have Optuna's `best_trial` leave out these trials of ours, which have ended, and no others."""
+        ours = (trial for trial in self._trials if self._records[trial.number].ours)
+        changed = {trial.number for trial in ours if CONSTRAINT in trial.system_attrs} ^ set(numbers)
+        if not changed:
+            return
+        violating = [self._id(number) for number in changed if number in numbers]
+        writing.constrain(self._store, violating, [self._id(n) for n in changed if n not in numbers])
+        for number in changed:
+            self._renew(number)
 
     def end(self, state: TrialState, value: float | None = None) -> None:
         """The last state of the event's trial, and its value if it has one; remembered once it is written."""

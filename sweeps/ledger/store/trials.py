@@ -34,6 +34,7 @@ STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a rest
 RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
 REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
 RUNG = "completed_rung_"  # begins the names of system attributes in which stopping rules keep their rungs
+CONSTRAINT = "constraints"  # Optuna's system attribute: a trial with a number above 0 in it is not the best
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 VALUE = "sweeps:value"  # the objective of a hidden one, which Optuna has as PRUNED: its best is the search's
 TEST_LOSSES = "sweeps:test_losses"  # by blocks of the test text, of runs under fresh seeds

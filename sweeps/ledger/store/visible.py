@@ -7,6 +7,7 @@ have proposed them, and by no stopping rule.
 from __future__ import annotations
 
 import bisect
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.ledger.store.trials import END, HIDDEN, RUNG
+from sweeps.ledger.store.trials import CONSTRAINT, END, HIDDEN, RUNG
 from sweeps.records import Role, TrialRecord
 
 Fits = Callable[[Mapping[str, Any]], bool]
@@ -48,7 +49,7 @@ class VisibleTrials:
 
     def take(self, trial: FrozenTrial, record: TrialRecord) -> None:
         """Take in a trial as it now is."""
-        number = trial.number
+        number, trial = trial.number, _unconstrained(trial) if record.ours else trial
         if not self._is_visible(trial, record):
             self.trials.pop(number, None)
             return
@@ -62,6 +63,7 @@ class VisibleTrials:
         self._ends = max(self._ends, end)
         if trial.number not in self.trials:
             return
+        trial = self.trials[trial.number]
         self.ended.append(trial)
         if not ours:
             return
@@ -85,3 +87,12 @@ class VisibleTrials:
                 bisect.insort(self._rungs[name], now[name])
             elif name.startswith(RUNG):  # it could not be written
                 self._rungs[name].remove(then[name])
+
+
+def _unconstrained(trial: FrozenTrial) -> FrozenTrial:
+    """A trial without what says that fresh seeds put it behind another: the search learns from its loss."""
+    if CONSTRAINT not in trial.system_attrs:
+        return trial
+    seen = copy.copy(trial)
+    seen.system_attrs = {name: value for name, value in trial.system_attrs.items() if name != CONSTRAINT}
+    return seen

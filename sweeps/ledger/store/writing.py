@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Table, UniqueConstraint, delete, func, insert
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeps.ledger.store.retrying import retry_while_unavailable
-from sweeps.ledger.store.trials import RUNG
+from sweeps.ledger.store.trials import CONSTRAINT, RUNG
 
 _TRIALS, _STUDIES = models.TrialModel.__table__, models.StudyModel.__table__
 _VALUES, _PARAMS = models.TrialValueModel.__table__, models.TrialParamModel.__table__
@@ -147,6 +147,24 @@ def write(storage: RDBStorage, trial_id: int, changes: Changes) -> None:
             value, kind = models.TrialValueModel.value_to_stored_repr(changes.value)
             row = {"trial_id": trial_id, "objective": 0, "value": value, "value_type": kind}
             connection.execute(insert(_VALUES), [row])
+
+
+@retry_while_unavailable
+def constrain(storage: RDBStorage, violating: Collection[int], satisfying: Collection[int]) -> None:
+    """Have finished trials violate a constraint, which `Study.best_trial` then leaves out, or have none.
+
+    Optuna writes to no trial that has ended; which one is the best is known only after that.
+
+    Args:
+        storage: where they are.
+        violating: ids of trials that get one.
+        satisfying: ids of trials that lose theirs.
+    """
+    with storage.engine.begin() as connection:
+        theirs = _SYSTEM.c.trial_id.in_(satisfying) & (_SYSTEM.c.key == CONSTRAINT)
+        connection.execute(delete(_SYSTEM).where(theirs))
+        for trial_id in violating:
+            _put(connection, _SYSTEM, _attributes(trial_id, {CONSTRAINT: [1.0]}))
 
 
 def _write_params(

@@ -1,0 +1,238 @@
+"""The first screen: the answer in one sentence, what it rests on, what was spent, what to type next."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.records import State, TrialRecord
+from sweeps.report.finalists import digits_of
+from sweeps.report.next_commands import next_commands
+from sweeps.report.styled import Line, paragraph, row
+from sweeps.results.claims import Claim
+from sweeps.results.coverage import Untried
+from sweeps.results.sentence import sentence
+from sweeps.results.setting_answers import SettingAnswer, ValueAnswer
+from sweeps.results.verdict import Verdict
+from sweeps.text import digits_apart, duration, short
+
+_COLOURS = {"grow": "bold green", "do not grow": "bold yellow", "not shown": "bold cyan"}
+_LABELS = {
+    "injection.method": "method",
+    "injection.k": "K",
+    "injection.init": "first weights",
+    "injection.scale": "their scale",
+    "recipe.learning_rate": "rate",
+}
+_ALWAYS = ("injection.k", "injection.init", "recipe.learning_rate")  # answered, or it is said why not
+_WIDE = 15  # characters of a label
+_NAMED = 3  # values that a line names before it counts
+_CAVEAT = 100  # characters of the first caveat
+_FEW = 8  # values of a setting, above which they are points of a range
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the answer itself does not know: how the sweep is called, and where it stands.
+
+    Attributes:
+        name: of the sweep.
+        reference: what commands call it: its name, or its spec file.
+        spec: what the user ran; None where commands go by the sweep's name.
+        runs: the folder of results, where commands would not look by themselves.
+        ended: the limit of the budget that ended the search, with its value; None where its trials did.
+        gpus: of one trial.
+        stopping: what the early stopping is known to have cost, in words; None where that is not known.
+    """
+
+    name: str
+    reference: str
+    spec: str | None = None
+    runs: str | None = None
+    ended: tuple[str, float] | None = None
+    gpus: float = 0
+    stopping: str | None = None
+
+
+def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -> list[Line]:
+    """About fifteen lines of 80 columns."""
+    said = f"{told.name}: {sentence(verdict, records)}"
+    lines = paragraph(said, _COLOURS[verdict.answer.grow])
+    rows: list[tuple[str, str]] = [
+        *_comparisons(verdict),
+        *_settings(verdict),
+        *_untried(verdict.untried),
+        *_stopped(verdict, told.stopping),
+        *_failed(verdict),
+        *_spent(verdict, records, told),
+        *_doubts(verdict, told),
+    ]
+    lines += [line for label, text in rows for line in row(label, text, _WIDE)]
+    commands = next_commands(verdict, told.name, told.reference, told.spec, told.runs, told.ended)
+    wide = max(map(len, commands.values()), default=0)
+    lines += [Line("")]
+    lines += [Line(f"{command:<{wide}}  {what}", "bold", len(command)) for what, command in commands.items()]
+    return lines
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _comparisons(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    answer = verdict.answer
+    if answer.grown is None:
+        return
+    claims = {"equal compute": answer.equal_compute, "equal tokens": answer.equal_tokens}
+    known = [claim for claim in claims.values() if claim is not None]
+    if known:
+        seeds = f"{known[0].n} seed{'s' * (known[0].n > 1)}"
+        yield "loss", f"trial {answer.grown} less the original; nats of {known[0].loss} loss, {seeds}"
+    missing = {
+        "equal compute": "not compared: no original with its FLOPs has ended",
+        "equal tokens": "not compared: no control has ended under the same fresh seeds",
+    }
+    for at, claim in claims.items():
+        yield at, _claim(claim) if claim else missing[at]
+
+
+def _claim(claim: Claim) -> str:
+    digits = digits_of([claim])
+    words = {"better": "better", "worse": "worse", "as good": "as good", "not shown": "not shown to differ"}
+    says = words[claim.says]
+    if claim.says == "not shown" and claim.other_as_good:
+        says = "the original is as good"
+    if claim.low is None or claim.high is None:
+        return f"{claim.mean:+.{digits}f}, no interval: {says}"
+    ends = f"{claim.low:+.{digits}f} to {claim.high:+.{digits}f}"
+    return f"{claim.mean:+.{digits}f} (95 %: {ends}): {says}"
+
+
+def _settings(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    found = {each.path: each for each in verdict.settings}
+    chosen = verdict.chosen
+    unknown = [path for path, each in found.items() if each.reason == "no intervals"]
+    if len(unknown) > 1:  # for the same reason, said once
+        found = {path: each for path, each in found.items() if path not in unknown}
+        yield "not answered", f"{', '.join(map(_label, unknown))}: no intervals for their values"
+    for path in dict.fromkeys((*_ALWAYS, *found)):
+        own = _value_at(chosen.settings, path) if chosen else None
+        if path in found:
+            yield _label(path), _setting(found[path], own)
+        elif own is not None and path not in unknown:
+            yield _label(path), f"{formatted(own)}, not searched"
+
+
+def _setting(answer: SettingAnswer, own: Any) -> str:
+    """Its answer; or why there is none, and what would answer it."""
+    if answer.reason is None:
+        good = f"; as good: {_names(answer.as_good)}" if answer.as_good else ""
+        return f"{formatted(answer.value)}{good}"
+    ours = f"; {formatted(own)} in the best grown model" if own is not None else ""
+    opened = [each for each in answer.values if each.value in answer.open_values]
+    lacking = [each.value for each in opened if each.tried == 0]
+    if answer.reason == "not tried":
+        why = f"{_names(lacking)} not tried (budget.trials)" if lacking else "no complete trial"
+        return f"not answered: {why}{ours}"
+    if answer.reason == "no intervals":
+        return f"not answered: no intervals for its values{_lowest(answer.values) or ours}"
+    return f"not answered: {_names(answer.open_values)} may be the best; more trials would (budget.trials)"
+
+
+def _lowest(values: Sequence[ValueAnswer]) -> str:
+    """The two lowest losses, of a setting with few values."""
+    known = [(each.value, each.best_loss) for each in values if each.best_loss is not None]
+    if len(known) < 2 or len(values) > _FEW:
+        return ""
+    digits = digits_apart([loss for _, loss in known[:2]])
+    shown = ", ".join(f"{formatted(value)} ({loss:.{digits}f})" for value, loss in known[:2])
+    return f"; lowest loss: {shown}"
+
+
+def _untried(untried: Sequence[Untried]) -> Iterator[tuple[str, str]]:
+    never = [_cell(each.settings) for each in untried if not each.tried]
+    begun = [_cell(each.settings) for each in untried if each.tried]
+    parts = [_names(never)] if never else []
+    parts += [f"begun, not run to an end: {_names(begun)}"] if begun else []
+    if parts:
+        yield "not tried", "; ".join(parts)
+
+
+def _cell(settings: Mapping[str, Any]) -> str:
+    """Values of settings in words: `K=1 with identity`."""
+    named = (
+        formatted(value) if path == "injection.init" else f"{_label(path)}={formatted(value)}"
+        for path, value in settings.items()
+    )
+    return " with ".join(named)
+
+
+def _value_at(settings: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    found: Any = settings
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _label(path: str) -> str:
+    return _LABELS.get(path, path.rpartition(".")[2])
+
+
+def _stopped(verdict: Verdict, evidence: str | None) -> Iterator[tuple[str, str]]:
+    if not verdict.stopped:
+        return
+    spent = verdict.spent
+    whole = spent.tokens_of_search + spent.tokens_saved
+    saved = f", which saved {spent.tokens_saved / whole:.0%} of the search's tokens" if whole else ""
+    number = f"{len(verdict.stopped)} of {sum(verdict.counts.values())} trials early{saved}"
+    yield "stopped", f"{number}; {evidence}" if evidence else number
+
+
+def _failed(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    if verdict.failed:
+        first, *others = verdict.failed
+        more = f", and {len(others)} more" if others else ""
+        reason = textwrap.shorten(first.reason or "no reason recorded", _CAVEAT, placeholder=" ...")
+        yield "failed", f"trial {first.number} ({reason}){more}: sweeps status"
+
+
+def _spent(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -> Iterator[tuple[str, str]]:
+    spent = verdict.spent
+    device = "GPU" if told.gpus else "CPU"
+    text = f"{short(spent.tokens)} tokens"
+    if spent.tokens_after:
+        text += f" ({spent.tokens_after / spent.tokens:.0%} under fresh seeds)"
+    if spent.seconds:
+        text += f", {duration(spent.seconds * max(told.gpus, 1))} of {device} training"
+    ours = [each for each in records if each.ours]
+    starts = [each.started for each in ours if each.started is not None]
+    ends = [each.finished for each in ours if each.finished is not None]
+    if starts and ends:
+        text += f", {duration(max(ends) - min(starts))} from the first start to the last end"
+    yield "spent", text
+
+
+def _doubts(verdict: Verdict, told: Told) -> Iterator[tuple[str, str]]:
+    waiting = verdict.counts[State.WAITING]
+    if told.ended is not None:
+        rest = f"; {waiting} enqueued not run" if waiting else ""
+        yield "search ended", f"because budget.{told.ended[0]} is used up{rest}"
+    if foreign := sum(verdict.others.values()):
+        yield "not run here", f"{foreign} trial{'s' * (foreign > 1)} of other programs in the study"
+    if verdict.warnings:
+        first, *others = verdict.warnings
+        first = textwrap.shorten(first, _CAVEAT, placeholder=" ...")
+        yield "caveats", first + (f"; and {len(others)} more: sweeps best" if others else "")
+
+
+def _names(values: Sequence[Any]) -> str:
+    shown = ", ".join(formatted(value) for value in values[:_NAMED])
+    rest = len(values) - _NAMED
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def formatted(value: Any) -> str:
+    """A setting's value, numbers with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,145 @@
+"""The table of what ran under fresh seeds, the margin, and how several comparisons are paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sweeps.records import TrialRecord
+from sweeps.results.candidates import Candidate
+from sweeps.results.claims import Claim
+from sweeps.results.sentence import named
+from sweeps.results.verdict import Verdict
+from sweeps.text import digits_apart, indented, table
+
+_SOURCES = {
+    "spec": "the spec's finalists.margin",
+    "seeds": "half of what another seed moves the validation loss by (standard deviation), held between "
+    "bounds that are a share of the loss",
+    "loss": "a share of the loss, as fewer than two fresh seeds say what another seed moves it by",
+}
+
+
+def finalists_text(verdict: Verdict, records: Sequence[TrialRecord]) -> list[str]:
+    """Finalists, baseline, controls: losses over fresh seeds, the difference to the control, FLOPs."""
+    listed = _listed(verdict)
+    if not listed:
+        return []
+    by_number = {record.number: record for record in records}
+    tested = digits_apart([each.test_loss for each in listed if each.test_loss is not None])
+    digits = digits_apart([each.mean for each in listed])
+    claims = {claim.trial: claim for claim in verdict.claims if claim.at == "equal tokens"}
+    wide = digits_of(verdict.claims)
+    rows = [
+        (
+            f"{each.number}{_mark(each, verdict)}",
+            str(len(each.fresh)),
+            f"{each.mean:.{digits}f}",
+            "-" if each.test_loss is None else f"{each.test_loss:.{tested}f}",
+            _interval(claims.get(each.number), wide),
+            _chance(each),
+            _cost(each, verdict.control),
+        )
+        for each in listed
+    ]
+    chance = "P(best)" if any(each.chance_best is not None for each in listed) else "lowest"
+    header = ("trial", "seeds", "validation", "test", "less the control", chance, "FLOPs")
+    first, *lines = table(header, rows, left={0})
+    shown = [first]
+    for line, each in zip(lines, listed, strict=True):
+        shown += [line, f"    {named(by_number[each.number])}"]
+    return [
+        "Under fresh seeds",
+        *(f"  {line}" for line in shown),
+        *indented(" ".join(_legend(verdict, chance))),
+    ]
+
+
+def margin_text(verdict: Verdict) -> list[str]:
+    """The winner at equal compute, the margin and where it comes from, and what several comparisons cost."""
+    if not verdict.finalists:
+        return []
+    lines = []
+    if (claim := verdict.answer.equal_compute) is not None:
+        text = f"trial {claim.trial} less the original trained with its FLOPs (trial {claim.against}): "
+        lines += indented(f"{text}{_interval(claim, digits_of([claim]))} nats of {claim.loss} loss.")
+    margin = verdict.margin
+    shown = f"{margin.nats:.{digits_apart([margin.nats])}f}"
+    lines += indented(f"Margin: {shown} nats, {_SOURCES[margin.source]}.")
+    if verdict.as_good:
+        numbers = ", ".join(map(str, verdict.as_good))
+        lines += indented(
+            f"As good as the lowest mean of the finalists, trial {verdict.lowest}, within the margin: trials "
+            f"{numbers}. The best grown model is the cheapest grown one of these."
+        )
+    return ["Equal compute, and the margin", *lines]
+
+
+def digits_of(claims: Sequence[Claim]) -> int:
+    """Digits with which the numbers of each claim differ, and none of them looks like 0."""
+    numbers = ([each.mean, each.half_width, each.low, each.high] for each in claims)
+    found = [digits_apart([number for number in each if number is not None]) for each in numbers]
+    return max(found, default=4)
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _listed(verdict: Verdict) -> list[Candidate]:
+    found = [*verdict.finalists, verdict.baseline, verdict.control, verdict.matched]
+    return list({each.number: each for each in found if each is not None}.values())
+
+
+def _legend(verdict: Verdict, chance: str) -> Iterator[str]:
+    measure = next((claim.loss for claim in verdict.claims), "test")
+    yield f"Losses: means in nats per token; validation chose, claims are about {measure} loss."
+    if verdict.claims:
+        paid = verdict.claims[0].compared
+        yield (
+            "Differences: paired by seed at equal tokens, with 95 % intervals that hold for all "
+            f"{paid} grown models together (Bonferroni)."
+        )
+    if chance == "P(best)":
+        yield (
+            "P(best): posterior probability of the lowest expected loss of all here (t tails, a seed's "
+            "effect shared)."
+        )
+    else:
+        yield "Lowest: under so many of the seeds that all share; P(best) takes three fresh ones."
+    yield "FLOPs: per token, relative to the control."
+
+
+def _mark(candidate: Candidate, verdict: Verdict) -> str:
+    answer = verdict.answer
+    return (
+        " best"
+        if candidate.number == answer.trial
+        else " best grown"
+        if candidate.number == answer.grown
+        else ""
+    )
+
+
+def _interval(claim: Claim | None, digits: int) -> str:
+    if claim is None:
+        return "-"
+    spread = f" ± {claim.half_width:.{digits}f}" if claim.half_width is not None else ""
+    return f"{claim.mean:+.{digits}f}{spread}"
+
+
+def _chance(candidate: Candidate) -> str:
+    if candidate.chance_best is not None:
+        return _share(candidate.chance_best)
+    if candidate.lowest_under is None:
+        return "-"
+    lowest, seeds = candidate.lowest_under
+    return f"{lowest} of {seeds}"
+
+
+def _share(chance: float) -> str:
+    """Never 0 or 100 %, which no posterior says."""
+    return "<1%" if chance < 0.01 else ">99%" if chance > 0.99 else f"{chance:.0%}"
+
+
+def _cost(candidate: Candidate, control: Candidate | None) -> str:
+    ours, theirs = candidate.flops_per_token, control.flops_per_token if control else None
+    return f"{ours / theirs:.2f}x" if ours and theirs else "-"
