@@ -40,7 +40,12 @@ class Attempts:
         self._seen = SearchView(spec.name, mirror)
         stopping = spec.stopping
         self._rule = StoppingRule(
-            stopping.rule, on=stopping.on, steps=spec.steps, grace=stopping.grace, keep=stopping.keep
+            stopping.rule,
+            on=stopping.on,
+            steps=spec.steps,
+            grace=stopping.grace,
+            keep=stopping.keep,
+            margin=spec.finalists.margin,
         )
         self._reference = study.reference
 

@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_selection", description=__doc__)
     parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES))
-    parser.add_argument("--samplers", nargs="+", choices=["tpe", "random"], default=["tpe", "random"])
+    parser.add_argument("--samplers", nargs="+", choices=["gp", "tpe", "random"], default=["tpe", "random"])
     parser.add_argument("--trials", type=int, default=48)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--steps", type=int, default=100)

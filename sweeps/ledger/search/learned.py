@@ -34,7 +34,7 @@ class Learned(BasePruner):
             margin: how near to the best counts, in nats per token.
             chance: the least that a trial must have of coming that near.
         """
-        self._steps, self._margin, self._chance = steps, margin, chance
+        self.margin, self._chance = margin, chance
         self._known: tuple[int, ...] = ()
         self._forecaster = Forecaster([], steps)
         self._best: float | None = None
@@ -49,7 +49,7 @@ class Learned(BasePruner):
             return False
         curve = Curve.of(trial.number, trial.user_attrs.get(SETTINGS, {}), trial.intermediate_values)
         forecast = self._forecaster.final(curve, step)
-        return forecast is not None and forecast.below(self._best + self._margin) < self._chance
+        return forecast is not None and forecast.below(self._best + self.margin) < self._chance
 
     def _learn(self, records: Sequence[TrialRecord]) -> None:
         whole = whole_ones(records)

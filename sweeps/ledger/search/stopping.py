@@ -71,7 +71,9 @@ RULES: Mapping[str, Callable[[int, int, float], BasePruner]] = {
 class StoppingRule:
     """One sweep's rule."""
 
-    def __init__(self, name: str, *, on: str, steps: int, grace: float, keep: float) -> None:
+    def __init__(
+        self, name: str, *, on: str, steps: int, grace: float, keep: float, margin: float | None = None
+    ) -> None:
         """A pruner of Optuna's.
 
         Args:
@@ -81,10 +83,13 @@ class StoppingRule:
             grace: share of the budget that every trial gets; of the baseline's, where FLOPs or seconds count.
             keep: share of the trials that pass each rung, at most one half; ASHA and Hyperband take the
                 nearest 1/n.
+            margin: how near to the best counts as good, in nats per token, where that is set.
         """
         self.spent = SPENT[on] if name not in ("none", "learned") else None
         whole = steps if self.spent is None else _UNITS
         self._pruner = RULES[name](max(1, math.ceil(grace * whole)), whole, keep)
+        if isinstance(self._pruner, Learned) and margin is not None:
+            self._pruner.margin = margin
         # Of ended trials by number, once they were compared.
         self._curves: dict[int, Mapping[int, float]] = {}
 
