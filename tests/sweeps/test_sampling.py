@@ -236,3 +236,31 @@ class _Whole:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.of, name)
+
+
+def test_a_grid_is_walked_in_order_and_ends(write_spec: Any) -> None:
+    without_rates = {"  recipe.learning_rate: {log: [1e-4, 1e-2]}\n": ""}
+    finite = load_spec(str(write_spec(replace=without_rates)), overrides=["sampler.name=grid"])
+    finite.root.mkdir(exist_ok=True)
+    with Ledger.driven(finite.study_url, finite) as ledger:
+        found = []
+        while (asked := ledger.ask()) is not None:
+            found.append(dict(ledger.record(asked.number).params))
+            ledger.report(asked.number, 1, [point(0, 5.0), point(8, 4.0)])
+            ledger.tell(asked.number, 1, State.COMPLETE)
+        assert found == list(ledger.space.grid())
+        assert len(found) == 9
+
+
+def test_a_finite_space_is_tried_once_by_the_gaussian_process_too(write_spec: Any) -> None:
+    without_rates = {"  recipe.learning_rate: {log: [1e-4, 1e-2]}\n": ""}
+    finite = load_spec(str(write_spec(replace=without_rates)), overrides=["sampler.name=gp"])
+    finite.root.mkdir(exist_ok=True)
+    with Ledger.driven(finite.study_url, finite) as ledger:
+        found = set()
+        while (asked := ledger.ask()) is not None:
+            found.add(tuple(ledger.record(asked.number).params.values()))
+            ledger.report(asked.number, 1, [point(0, 5.0), point(8, 4.0 + 0.1 * len(found))])
+            ledger.tell(asked.number, 1, State.COMPLETE)
+            assert len(found) == asked.number + 1
+        assert len(found) == 9

@@ -519,3 +519,55 @@ def test_a_name_that_no_setting_can_have_is_one_problem(name: str) -> None:
         del holder[name]
     with pytest.raises(SpecError):
         Spec.from_json({**plain, "search": 5})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["stopping.keep=0.25"],
+            (
+                "--set stopping.keep=0.25: got 0.25, which the rule learned does not read; expected no such setting with "
+                "learned, which finds out itself where to stop; try stopping.rule: asha"
+            ),
+        ),
+        (
+            ["stopping.on=flops"],
+            (
+                "--set stopping.on=flops: got 'flops', which the rule learned does not read; expected no such setting with "
+                "learned, which finds out itself where to stop; try stopping.rule: asha"
+            ),
+        ),
+        (
+            ["sampler.name=grid"],
+            (
+                "--set sampler.name=grid: got 'grid', where injection.scale, recipe.learning_rate cannot be counted; "
+                "expected choices, whole numbers or a step in every range of a grid; try qmc"
+            ),
+        ),
+        (
+            ["objective.answer=each", "sampler.name=tpe"],
+            (
+                "--set objective.answer=each: got 'each', which the sampler tpe does not read; expected best, or the "
+                "sampler gp; try sampler.name: gp"
+            ),
+        ),
+    ],
+)
+def test_settings_that_the_search_does_not_read_are_refused(overrides: list[str], expected: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec("quickstart", overrides=overrides)
+    assert [str(problem) for problem in caught.value.problems] == [expected]
+
+
+def test_a_grid_of_what_can_be_counted_and_each_value_are_taken() -> None:
+    grid = load_spec(
+        "quickstart",
+        overrides=[
+            "sampler.name=grid",
+            "search.injection.scale={uniform: [0.1, 0.9], step: 0.4, when: {injection.init: damped}}",
+            "search.recipe.learning_rate={choice: [5e-4, 1e-3]}",
+        ],
+    )
+    assert grid.sampler.name == "grid"
+    assert load_spec("quickstart", overrides=["objective.answer=each"]).objective.answer == "each"
