@@ -21,7 +21,7 @@ from sweeps.curve import CURVE
 from sweeps.driver.on_ray.searcher import AgendaSearcher
 from sweeps.driver.on_ray.stall_monitor import StallMonitor
 from sweeps.driver.schedule.agenda import Agenda
-from sweeps.driver.service import _Tidying
+from sweeps.driver.tidying import Tidying
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Cause, Point, State
@@ -148,7 +148,7 @@ class Simulation:
             tracker,
             parallel=world.slots,
             on_change=watcher,
-            on_end=_Tidying(sweep).ended,
+            on_end=Tidying(sweep).ended,
         )
         self._folders = folders
         self.searcher = AgendaSearcher(

@@ -4,6 +4,9 @@ A table has a grid of first weights, K and learning rates, each cell run to its 
 recorded rates losses lie on a shape-preserving cubic in log rate, at each measured step; between the scales of
 damped first weights on a line. Seeds beyond the recorded ones replay one of them, with an independent residual as
 large as the recorded seeds differ in after what all cells share is taken out.
+
+Of a table that is recorded in part, a cell with fewer than three rates keeps its distance from the control, as it
+was at its nearest recorded rate, along the control's valley; and with one seed the residual is a constant.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from scipy.interpolate import PchipInterpolator
 RECORDED = Path(__file__).parent / "recorded"
 _WORST = 12.0  # nats: what stands for a loss that was no number
 _SHARED = 0.8  # of a residual, by all steps of a trial; the rest is each step's own
+_FEWEST = 3  # rates of a cell that a valley is laid through
+_RESIDUAL = 4e-4  # nats: of the quickstart, where a table has one seed
 _FINE = 400  # rates at which the best is looked for
 
 Key = tuple[Any, ...]  # K and first weights; K is None for the control
@@ -50,7 +55,15 @@ class Table:
             curve += [math.nan] * (len(self.measured) - len(curve))
             curves[key, cell["scale"], cell["seed"]][cell["learning_rate"]] = curve
             self._flops[key] = cell["flops_per_token"]
-        self._curves = {where: _Valley(by_rate) for where, by_rate in curves.items()}
+        control = {
+            seed: _Valley(by_rate)
+            for ((k, _), _, seed), by_rate in curves.items()
+            if k is None and len(by_rate) >= _FEWEST
+        }
+        self._curves = {
+            (key, scale, seed): _Valley(by_rate, None if len(by_rate) >= _FEWEST else control[seed])
+            for (key, scale, seed), by_rate in curves.items()
+        }
         self.seeds = sorted({seed for _, _, seed in curves})
         scales = defaultdict(set)
         for key, scale, _ in curves:
@@ -59,7 +72,8 @@ class Table:
         rates = sorted({rate for by_rate in curves.values() for rate in by_rate})
         self.rates = (rates[0], rates[-1])
         self.ks = sorted({key[0] for key in self._scales if key[0] is not None})
-        self.inits = list(dict.fromkeys(key[1] for key in self._scales if key[1] is not None))
+        inits = dict.fromkeys(key[1] for key in self._scales if key[1] is not None)
+        self.inits = [init for init in inits if all((k, init) in self._scales for k in self.ks)]
 
     @classmethod
     def read(cls, name: str) -> Table:
@@ -129,7 +143,7 @@ class Table:
     def residuals(self) -> list[float]:
         """By measured step: the standard deviation of one trial's loss once its seed's own effect is out."""
         if len(self.seeds) < 2:
-            return [0.0] * len(self.measured)
+            return [_RESIDUAL] * len(self.measured)
         first, second = self.seeds[:2]
         found = []
         for place in range(len(self.measured)):
@@ -165,8 +179,16 @@ class Table:
 class _Valley:
     """The curves of one cell by learning rate."""
 
-    def __init__(self, by_rate: Mapping[float, list[float]]) -> None:
-        self._rates = sorted(by_rate)
+    def __init__(self, by_rate: Mapping[float, list[float]], control: _Valley | None = None) -> None:
+        if control is not None:
+            known = sorted(by_rate)
+
+            def gap(rate: float) -> Any:
+                near = min(known, key=lambda each: abs(math.log(each / rate)))
+                return np.array(by_rate[near]) - control.at(near)
+
+            by_rate = {rate: list(control.at(rate) + gap(rate)) for rate in control.rates}
+        self.rates = self._rates = sorted(by_rate)
         losses = np.array([by_rate[rate] for rate in self._rates])
         self._losses = losses
         worst = np.where(np.isnan(losses), _WORST * 2, losses)
