@@ -42,8 +42,8 @@ METHODS = {  # sampler, stopping rule, what is asked for
     "gp, none": ("gp", "none", "best"),
 }
 _QUESTIONS = ("injection.k", "injection.init")
-_LIMIT = 1500  # trials of the random search
-_RANDOM_SEEDS = 100  # of it
+_LIMIT = 300  # trials of the random search
+_RANDOM_SEEDS = 60  # of it
 _MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
 
 
