@@ -38,8 +38,8 @@ class SpecError(InputError):
     >>> try:
     ...     sweeps.load_spec("mine.yaml", overrides={"budget.trails": 8})
     ... except sweeps.SpecError as error:
-    ...     [(problem.where, problem.remedy) for problem in error.problems]
-    [('--set budget.trails=8', 'budget.trials')]
+    ...     print(*(f"{problem.where}: {problem.remedy}" for problem in error.problems))
+    --set budget.trails=8: budget.trials
     """
 
 

@@ -85,6 +85,15 @@ def digits_apart(values: Iterable[float], least: int = 4, most: int = 8) -> int:
     return most
 
 
+def figures_apart(values: Iterable[float], least: int = 2, most: int = 8) -> int:
+    """Significant figures with which numbers that differ look different, as `digits_apart` gives digits."""
+    different = set(values)
+    for figures in range(least, most):
+        if len({f"{value:.{figures}g}" for value in different}) == len(different):
+            return figures
+    return most
+
+
 def duration(seconds: float) -> str:
     """`12s`, `1m20s`, `2h05m`, `3d04h`."""
     whole = max(0, round(seconds))

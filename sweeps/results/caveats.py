@@ -10,6 +10,7 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.results.answer import Answer
 from sweeps.results.candidates import Candidate
 from sweeps.results.winner import Compared
+from sweeps.text import figures_apart
 
 
 def caveats(
@@ -107,7 +108,9 @@ def _rising(originals: Sequence[TrialRecord]) -> Iterator[str]:
     rates = _rates(rising)
     falling = _rates([record for record in ended if not _rose(record)])
     if rates and falling and max(falling) < min(rates):
-        yield f"{subject}: learning rate too high ({min(rates):.2g} and up rose, {max(falling):.2g} fell)"
+        rose, fell = min(rates), max(falling)
+        figures = figures_apart([rose, fell])
+        yield f"{subject}: learning rate too high ({rose:.{figures}g} and up rose, {fell:.{figures}g} fell)"
     else:
         span = f" ({min(rates):.2g} to {max(rates):.2g})" if rates else ""
         yield f"{subject}: the learning rate{span} is likely too high for this budget"

@@ -263,12 +263,14 @@ def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry], by: str | None) -
 
 
 def _left_out(sweep: Sweep, by: str | None) -> Iterator[str]:
-    """Values of the setting compared by of which no trial was trained to its end."""
+    """Values of the setting compared by of which no trial was trained to its end, or none was tried."""
     if by is None:
         return
     tried = [record for record in sweep.records if record.ours and record.settings and not record.original]
     complete = {repr(value_at(record.settings, by)) for record in tried if record.value is not None}
-    if missing := sorted({repr(value_at(record.settings, by)) for record in tried} - complete):
+    choices = {path: each.choice for path, each in sweep.spec.search.items()}.get(by) or ()
+    known = {*map(repr, choices), *(repr(value_at(record.settings, by)) for record in tried)} - {"'none'"}
+    if missing := sorted(known - complete):
         yield f"{sweep.spec.name}: no trial with {by} {', '.join(missing)} is complete, so none is compared"
 
 

@@ -229,3 +229,7 @@ def test_a_value_without_a_complete_trial_is_named(
     assert [each for each in found.warnings if "no trial with" in each] == [
         "methods: no trial with injection.method 'dus' is complete, so none is compared"
     ]
+    # The same where it was never tried.
+    records = [r for r in records if r.settings.get("injection", {}).get("method") != "dus"]
+    never = module.compare(["methods"], by="injection.method", runs=str(methods.folders.artifacts))
+    assert "methods: no trial with injection.method 'dus' is complete, so none is compared" in never.warnings

@@ -18,7 +18,7 @@ from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
 from sweeps.results.sentence import handed_over, sentence
 from sweeps.results.setting_answers import Estimate, Searched
-from sweeps.text import digits_apart
+from sweeps.text import digits_apart, figures_apart
 from tests.sweeps.null_sweeps import World, sweep
 
 LOSSES = {  # by trial and seed; differences from the control: -0.02 or so for 2, growing for 3
@@ -367,3 +367,15 @@ def test_list_tells_what_could_not_be_read() -> None:
 def test_settings_go_by_their_last_name_unless_two_share_it() -> None:
     assert settings_text({"injection.k": 4, "recipe.rate": 1e-3}) == "k=4 rate=0.001"
     assert settings_text({"a.rate": 0.5, "b.rate": 0.25}) == "a.rate=0.5 b.rate=0.25"
+
+
+def test_rates_that_rose_and_fell_are_told_apart() -> None:
+    assert figures_apart([0.0014, 0.00141]) == 3
+    assert figures_apart([1e-3, 1e-2]) == 2
+
+    def at(number: int, rate: float, last: float) -> TrialRecord:
+        settings = {"injection": {"k": 2}, "recipe": {"learning_rate": rate}}
+        return record(number, Role.SEARCH, State.COMPLETE, 2, {0: 3.8, 50: last}, settings=settings)
+
+    told = " ".join(verdict([at(1, 0.001414, 3.9), at(2, 0.001401, 3.7)]).warnings)
+    assert "0.00141 and up rose, 0.0014 fell" in told
