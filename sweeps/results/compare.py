@@ -257,15 +257,13 @@ def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry], by: str | None) -
             yield f"{sweep.spec.name} has no complete control: nothing of it is compared with one"
         if unfinished := progress_of(sweep, sweep.spec.name).note:
             yield f"{sweep.spec.name}: {unfinished}"
-        yield from _left_out(sweep, by)
+        yield from _left_out(sweep, by) if by else ()
         for record in records:
             yield from _of_one(sweep, record)
 
 
-def _left_out(sweep: Sweep, by: str | None) -> Iterator[str]:
+def _left_out(sweep: Sweep, by: str) -> Iterator[str]:
     """Values of the setting compared by of which no trial was trained to its end, or none was tried."""
-    if by is None:
-        return
     tried = [record for record in sweep.records if record.ours and record.settings and not record.original]
     complete = {repr(value_at(record.settings, by)) for record in tried if record.value is not None}
     choices = {path: each.choice for path, each in sweep.spec.search.items()}.get(by) or ()
