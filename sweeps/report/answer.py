@@ -44,7 +44,6 @@ class Told:
         runs: the folder of results, where commands would not look by themselves.
         ended: the limit of the budget that ended the search, with its value; None where its trials did.
         gpus: of one trial.
-        stopping: what the early stopping is known to have cost, in words; None where that is not known.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Told:
     runs: str | None = None
     ended: tuple[str, float] | None = None
     gpus: float = 0
-    stopping: str | None = None
 
 
 def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -> list[Line]:
@@ -64,7 +62,7 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -
         *_comparisons(verdict),
         *_settings(verdict),
         *_untried(verdict.untried),
-        *_stopped(verdict, told.stopping),
+        *_stopped(verdict),
         *_failed(verdict),
         *_spent(verdict, records, told),
         *_doubts(verdict, told),
@@ -180,14 +178,16 @@ def _label(path: str) -> str:
     return _LABELS.get(path, path.rpartition(".")[2])
 
 
-def _stopped(verdict: Verdict, evidence: str | None) -> Iterator[tuple[str, str]]:
+def _stopped(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if not verdict.stopped:
         return
     spent = verdict.spent
     whole = spent.tokens_of_search + spent.tokens_saved
     saved = f", which saved {spent.tokens_saved / whole:.0%} of the search's tokens" if whole else ""
     number = f"{len(verdict.stopped)} of {sum(verdict.counts.values())} trials early{saved}"
-    yield "stopped", f"{number}; {evidence}" if evidence else number
+    if (found := verdict.stopping) is not None:
+        number += f"; at most {found.at_most} would have ended among the best {found.top} (95 %)"
+    yield "stopped", number
 
 
 def _failed(verdict: Verdict) -> Iterator[tuple[str, str]]:

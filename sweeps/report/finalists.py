@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from sweeps.records import TrialRecord
 from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
+from sweeps.results.paired import Difference
 from sweeps.results.sentence import named
 from sweeps.results.verdict import Verdict
 from sweeps.text import digits_apart, indented, table
@@ -27,15 +28,14 @@ def finalists_text(verdict: Verdict, records: Sequence[TrialRecord]) -> list[str
     by_number = {record.number: record for record in records}
     tested = digits_apart([each.test_loss for each in listed if each.test_loss is not None])
     digits = digits_apart([each.mean for each in listed])
-    claims = {claim.trial: claim for claim in verdict.claims if claim.at == "equal tokens"}
-    wide = digits_of(verdict.claims)
+    wide = digits_of([each.against_control for each in listed if each.against_control is not None])
     rows = [
         (
             f"{each.number}{_mark(each, verdict)}",
             str(len(each.fresh)),
             f"{each.mean:.{digits}f}",
             "-" if each.test_loss is None else f"{each.test_loss:.{tested}f}",
-            _interval(claims.get(each.number), wide),
+            _interval(each.against_control, wide),
             _chance(each),
             _cost(each, verdict.control),
         )
@@ -74,10 +74,13 @@ def margin_text(verdict: Verdict) -> list[str]:
     return ["Equal compute, and the margin", *lines]
 
 
-def digits_of(claims: Sequence[Claim]) -> int:
-    """Digits with which the numbers of each claim differ, and none of them looks like 0."""
-    numbers = ([each.mean, each.half_width, each.low, each.high] for each in claims)
-    found = [digits_apart([number for number in each if number is not None]) for each in numbers]
+def digits_of(differences: Sequence[Claim | Difference]) -> int:
+    """Digits with which the numbers of each difference differ, its ends too, and none looks like 0."""
+    found = []
+    for each in differences:
+        width = each.half_width
+        ends = [] if width is None else [width, each.mean - width, each.mean + width]
+        found.append(digits_apart([each.mean, *ends]))
     return max(found, default=4)
 
 
@@ -119,7 +122,7 @@ def _mark(candidate: Candidate, verdict: Verdict) -> str:
     )
 
 
-def _interval(claim: Claim | None, digits: int) -> str:
+def _interval(claim: Claim | Difference | None, digits: int) -> str:
     if claim is None:
         return "-"
     spread = f" ± {claim.half_width:.{digits}f}" if claim.half_width is not None else ""

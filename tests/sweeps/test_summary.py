@@ -18,6 +18,7 @@ from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
 from sweeps.results.sentence import handed_over, sentence
 from sweeps.results.setting_answers import Estimate, Searched
+from sweeps.search_answers import StoppingEvidence
 from sweeps.text import digits_apart, figures_apart
 from tests.sweeps.null_sweeps import World, sweep
 
@@ -221,8 +222,10 @@ def test_what_was_stopped_saved_and_failed_is_counted() -> None:
     assert rows["stopped"].startswith("1 of 6 trials early, which saved ")
     assert rows["failed"].startswith("trial 5 (diverged: ")
     assert rows["spent"].startswith("14k tokens (57% under fresh seeds)")
-    page = screen(small_sweep(), stopping="at most 1 of them is expected among the best 3")
-    assert "at most 1 of them" in " ".join(page.split())
+    searched = Searched(stopping=StoppingEvidence(stopped=1, top=3, expected=0.2, at_most=1))
+    records = small_sweep()
+    page = plain(answer_lines(verdict(records, searched=searched), records, told()))
+    assert "at most 1 would have ended among the best 3 (95 %)" in " ".join(page.split())
 
 
 def test_next_commands_go_by_what_the_user_can_type() -> None:
