@@ -29,6 +29,7 @@ _LABELS = {
 _ALWAYS = ("injection.k", "injection.init", "recipe.learning_rate")  # answered, or it is said why not
 _WIDE = 15  # characters of a label
 _NAMED = 3  # values that a line names before it counts
+_COMMAND = 52  # characters up to which commands are aligned; longer ones stick out
 _CAVEAT = 100  # characters of the first caveat
 _FEW = 8  # values of a setting, above which they are points of a range
 
@@ -69,7 +70,7 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -
     ]
     lines += [line for label, text in rows for line in row(label, text, _WIDE)]
     commands = next_commands(verdict, told.name, told.reference, told.spec, told.runs, told.ended)
-    wide = max(map(len, commands.values()), default=0)
+    wide = max((len(each) for each in commands.values() if len(each) <= _COMMAND), default=0)
     lines += [Line("")]
     lines += [Line(f"{command:<{wide}}  {what}", "bold", len(command)) for what, command in commands.items()]
     return lines
@@ -135,7 +136,8 @@ def _setting(answer: SettingAnswer, own: Any) -> str:
         return f"not answered: {why}{ours}"
     if answer.reason == "no intervals":
         return f"not answered: no intervals for its values{_lowest(answer.values) or ours}"
-    return f"not answered: {_names(answer.open_values)} may be the best; more trials would (budget.trials)"
+    best = [each.value for each in answer.values if each.says == "best"]
+    return f"not answered: one of {_names([*best, *answer.open_values])}; more trials would (budget.trials)"
 
 
 def _lowest(values: Sequence[ValueAnswer]) -> str:

@@ -164,11 +164,14 @@ def test_what_fresh_seeds_put_behind_is_behind_and_no_other_trial() -> None:
     assert behind(verdict([]), []) == []
 
 
+@pytest.mark.parametrize("more", [{}, {"control.matched": True, "finalists.seeds": 3}], ids=["", "matched"])
 def test_a_sweep_whose_lowest_loss_does_not_last_says_so_in_optuna_mlflow_and_its_export(
-    write_spec: WriteSpec, tmp_path: Path
+    write_spec: WriteSpec, tmp_path: Path, more: dict[str, Any]
 ) -> None:
     """A whole sweep; afterwards its study, its ranking, its exports."""
-    spec = load_spec(str(write_spec(trials=6, tracking="{uri: sqlite}", replace={"top: 1": "top: 3"})))
+    spec = load_spec(
+        str(write_spec(trials=6, tracking="{uri: sqlite}", replace={"top: 1": "top: 3"})), overrides=more
+    )
     sweep = run(spec, Silent(), runner="inline")
     records, found = sweep.records, sweep.verdict
     answer = found.answer
@@ -195,5 +198,6 @@ def test_a_sweep_whose_lowest_loss_does_not_last_says_so_in_optuna_mlflow_and_it
     assert (best, note) == (str(answer.trial), f"{spec.name}: {sentence(found, records)}")
     # Matched controls keep one model, replicates none.
     matched = [r for r in records if r.role is Role.MATCHED]
+    assert bool(matched) is bool(more)
     assert sum(sweep.model_of(r) is not None for r in matched) == (1 if matched else 0)
     assert not any(sweep.model_of(r) for r in records if r.role is Role.REPLICATE)
