@@ -41,6 +41,29 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Best:
+    """Where the lowest loss lies on a range, the other settings being the best ones.
+
+    Attributes
+    ----------
+    value : float or int
+        Of the lowest mean.
+    low, high : float or int
+        Outside of these, values are worse by more than the margin, at 95 % for each.
+    share : float
+        Of the range that the interval takes, on its scale.
+    tried : int
+        Different values that were tried.
+    """
+
+    value: float
+    low: float
+    high: float
+    share: float
+    tried: int
+
+
+@dataclass(frozen=True)
 class StoppingEvidence:
     """How far the stopping of a sweep can be trusted, by its own whole curves.
 
@@ -74,6 +97,8 @@ class SearchAnswers:
         By dotted path and value.
     pairs : mapping of (str, str) to mapping of (value, value) to Estimate
         By two paths and two values.
+    ranges : mapping of str to Best
+        By dotted path.
     stopping : StoppingEvidence or None
         None where nothing was stopped, or too few whole curves tell.
     """
@@ -81,6 +106,7 @@ class SearchAnswers:
     trials: int
     values: Mapping[str, Mapping[Value, Estimate]]
     pairs: Mapping[Pair, Mapping[tuple[Value, Value], Estimate]]
+    ranges: Mapping[str, Best]
     stopping: StoppingEvidence | None
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +120,7 @@ class SearchAnswers:
                 [list(pair), [[list(v), asdict(e)] for v, e in found.items()]]
                 for pair, found in self.pairs.items()
             ],
+            "ranges": {path: asdict(best) for path, best in self.ranges.items()},
             "stopping": asdict(self.stopping) if self.stopping else None,
         }
 
@@ -114,8 +141,9 @@ class SearchAnswers:
             (str(one), str(other)): {(a, b): _estimate(found) for (a, b), found in rows}
             for (one, other), rows in plain["pairs"]
         }
-        stopping = plain["stopping"]
-        return cls(plain["trials"], values, pairs, StoppingEvidence(**stopping) if stopping else None)
+        ranges = {str(path): Best(**best) for path, best in plain.get("ranges", {}).items()}
+        stopping = StoppingEvidence(**plain["stopping"]) if plain["stopping"] else None
+        return cls(plain["trials"], values, pairs, ranges, stopping)
 
 
 def ended_trials(records: Sequence[TrialRecord]) -> int:

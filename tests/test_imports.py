@@ -117,6 +117,7 @@ ONLY_IN = {
     "tokenizers": {"tli/*"},
     "huggingface_hub": {"tli/models", "tli/data"},
     "numpy": {"tli/*", "sweeps/ledger/search"},
+    "threadpoolctl": {"sweeps/ledger/search"},
     "argcomplete": {"tli/cli"},
     "datasets": {"tli/data"},
     "pyarrow": {"tli/data"},

@@ -14,7 +14,8 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
-from sweeps.ledger.search.estimates import good_rate, search_answers
+from sweeps.ledger.search.conclusion import search_answers
+from sweeps.ledger.search.estimates import good_rate
 from sweeps.ledger.search.sampling import Aim, Proposals, Turn
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing

@@ -125,6 +125,11 @@ def _settings(verdict: Verdict) -> Iterator[tuple[str, str]]:
 
 def _setting(answer: SettingAnswer, own: Any) -> str:
     """Its answer; or why there is none, and what would answer it."""
+    if answer.between is not None:
+        low, high = (formatted(each) for each in answer.between)
+        if answer.reason is None:
+            return f"{formatted(answer.value)}; worse outside {low} to {high}"
+        return f"not answered: anywhere from {low} to {high}; more trials would (budget.trials)"
     if answer.reason is None:
         good = f"; as good: {_names(answer.as_good)}" if answer.as_good else ""
         return f"{formatted(answer.value)}{good}"

@@ -3,7 +3,8 @@
 A value is the answer once it is shown that no other is better by more than the margin, each at its best over
 the other settings: by the joint posterior of the search's model, where estimates have their chances from it;
 else by Hsu's comparisons with the best (Multiple Comparisons, 1996, chapter 4), with estimates taken as
-independent. Values that are in turn shown to be less than the margin worse are as good.
+independent. Values that are in turn shown to be less than the margin worse are as good. Of a range the answer
+is where the lowest loss lies, and outside of what values are worse by more than the margin.
 """
 
 from __future__ import annotations
@@ -17,13 +18,20 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.results.coverage import searched_value
 from sweeps.results.finalists import is_done
 from sweeps.results.student import CONFIDENCE
-from sweeps.search_answers import Estimate, SearchAnswers, StoppingEvidence, ended_trials
+from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence, ended_trials
 
 if TYPE_CHECKING:
     from sweeps.spec import Spec
 
 Says = Literal["best", "as good", "worse", "no better", "open"]
-Reason = Literal["not tried", "interval wider than the margin", "no intervals"]
+Reason = Literal[
+    "not tried",
+    "interval wider than the margin",
+    "interval wider than half of its range",
+    "no intervals",
+]
+
+_WIDEST = 0.5  # share of a range, on its scale, that the interval of its best value may take
 
 
 Estimates = Mapping[str, Mapping[Any, Estimate]]  # by dotted path and value
@@ -40,6 +48,7 @@ class Searched:
 
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     estimates: Estimates = field(default_factory=dict)
+    ranges: Mapping[str, Best] = field(default_factory=dict)
     stopping: StoppingEvidence | None = None
 
 
@@ -54,7 +63,7 @@ def searched_in(spec: Spec, records: Sequence[TrialRecord], found: SearchAnswers
     choices = {path: each.choice for path, each in spec.search.items() if each.choice is not None}
     if found is None or found.trials != ended_trials(records):
         return Searched(choices)
-    return Searched(choices, found.values, found.stopping)
+    return Searched(choices, found.values, found.ranges, found.stopping)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,9 @@ class SettingAnswer:
     values: tuple[ValueAnswer, ...]  # the lowest loss first
     reason: Reason | None  # why there is no answer
     open_values: tuple[Any, ...]  # values that may be better by more than the margin
+    between: tuple[Any, Any] | None = (
+        None  # of a range: outside of these, values are worse by more than the margin
+    )
 
 
 def setting_answers(
@@ -94,10 +106,12 @@ def setting_answers(
     choices, estimates = searched.choices, searched.estimates
     grown = [record for record in records if not record.original]
     paths = dict.fromkeys((*choices, *estimates, *(path for r in grown for path in r.params)))
-    return tuple(
-        _answer(path, dict(_known(path, grown, choices.get(path, ()), estimates.get(path))), margin)
-        for path in paths
-    )
+    answers = []
+    for path in dict.fromkeys((*paths, *searched.ranges)):
+        known = dict(_known(path, grown, choices.get(path, ()), estimates.get(path)))
+        best = searched.ranges.get(path)
+        answers.append(_answer(path, known, margin) if best is None else _of_range(path, known, best))
+    return tuple(answers)
 
 
 def _known(
@@ -144,8 +158,9 @@ def _answer(path: str, known: Mapping[Any, Estimate | None], margin: float) -> S
         judged = [replace(each, says=_by_chance(chances[each.value] or 0.0, sure=sure)) for each in others]
         found = [replace(best, says="best"), *judged]
         if not sure:
-            open_values = (best.value, *(each.value for each in judged if each.says == "open"))
-            return SettingAnswer(path, None, (), tuple(found), _why(found), open_values)
+            opened = [each for each in judged if each.says == "open"]
+            values = tuple(each.value for each in opened)
+            return SettingAnswer(path, None, (), tuple(found), _why([best, *opened]), values)
     else:
         found = [replace(best, says="best"), *(_judged(each, best, margin) for each in found[1:])]
     undecided = tuple(each.value for each in found if each.says == "open")
@@ -170,6 +185,14 @@ def _by_chance(chance: float, *, sure: bool) -> Says:
     if not sure:
         return "open"
     return "as good" if chance >= CONFIDENCE else "no better"
+
+
+def _of_range(path: str, known: Mapping[Any, Estimate | None], best: Best) -> SettingAnswer:
+    """Answered where the best value is known to half of its range or better."""
+    values = tuple(ValueAnswer(value, *_numbers(each), says="open") for value, each in known.items())
+    reason: Reason | None = None if best.share <= _WIDEST else "interval wider than half of its range"
+    value = best.value if reason is None else None
+    return SettingAnswer(path, value, (), values, reason, (), between=(best.low, best.high))
 
 
 def _judged(each: ValueAnswer, best: ValueAnswer, margin: float) -> ValueAnswer:

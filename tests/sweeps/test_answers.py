@@ -13,7 +13,7 @@ from sweeps.results.candidates import Candidate
 from sweeps.results.coverage import Spent, spent, untried
 from sweeps.results.margin import Margin, margin_of
 from sweeps.results.setting_answers import Searched, SettingAnswer, setting_answers
-from sweeps.search_answers import Estimate, SearchAnswers, StoppingEvidence
+from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence
 
 MARGIN = 0.002
 
@@ -198,7 +198,7 @@ def test_the_models_joint_chances_answer_where_there_are_some() -> None:
         (1, "worse"),
     ]
     found = answer_for({**close, 8: Estimate(3.2, 0.004, 5, 3, 0.8), 4: Estimate(3.2004, 0.004, 5, 2, 0.7)})
-    assert (found.value, found.open_values) == (None, (8, 4, 2))
+    assert (found.value, found.open_values) == (None, (4, 2))
     assert found.values[-1].says == "worse"
 
 
@@ -208,9 +208,19 @@ def test_answers_of_a_search_are_kept_as_json() -> None:
         7,
         {"injection.k": {4: estimate, 8: estimate}, "injection.init": {"copy": estimate}},
         {("injection.k", "injection.init"): {(4, "copy"): estimate}},
+        {"recipe.learning_rate": Best(1e-3, 7e-4, 1.4e-3, 0.15, 12)},
         StoppingEvidence(5, 3, 0.2, 1),
     )
     assert SearchAnswers.from_json(json.loads(json.dumps(found.to_json()))) == found
     for wrong in ({}, {**found.to_json(), "trials": "7"}, {**found.to_json(), "values": {"a": [[1, {}]]}}):
         with pytest.raises((TypeError, KeyError, ValueError)):
             SearchAnswers.from_json(wrong)
+
+
+def test_of_a_range_the_place_of_the_minimum_is_answered() -> None:
+    near, wide = Best(1e-3, 7e-4, 1.4e-3, 0.15, 12), Best(0.4, 0.15, 0.85, 0.875, 3)
+    ranges = {"recipe.learning_rate": near, "injection.scale": wide}
+    rate, scale = setting_answers([], MARGIN, Searched({}, {}, ranges))
+    assert (rate.value, rate.between, rate.reason) == (1e-3, (7e-4, 1.4e-3), None)
+    assert (scale.value, scale.between) == (None, (0.15, 0.85))
+    assert scale.reason == "interval wider than half of its range"

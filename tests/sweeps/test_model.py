@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sweeps.ledger.search import estimates
+from sweeps.ledger.search.conclusion import best_of_ranges
 from sweeps.ledger.search.estimates import surface
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.model import Modeller, fitted_at
@@ -312,6 +313,21 @@ def test_intervals_cover_a_known_truth(spec: Spec) -> None:
                 wide.append(estimate.half_width)
     assert sum(inside) >= 0.85 * len(inside)
     assert sorted(wide)[len(wide) // 2] < 0.01
+
+
+def test_the_best_rate_is_answered_with_an_interval(spec: Spec) -> None:
+    found = best_of_ranges(spec, searched(spec, 20, 0, "best"))
+    rates = [10 ** (-4 + 2 * place / 400) for place in range(401)]
+    cells = [
+        {K: k, INIT: init, **({SCALE: 0.4} if init == "damped" else {})}
+        for k in (1, 2, 4, 8)
+        for init in _OFFSET
+    ]
+    truth = min((true_loss({**cell, RATE: rate}), rate) for cell in cells for rate in rates)[1]
+    assert found[RATE].low <= truth <= found[RATE].high
+    assert found[RATE].value == pytest.approx(truth, rel=0.3)
+    assert found[RATE].share < 0.5
+    assert best_of_ranges(spec, searched(spec, 2, 0)) == {}
 
 
 def test_the_surface_counts_and_answers(spec: Spec) -> None:

@@ -4,6 +4,7 @@ Promises: the same history and seed give the same proposal. Never sees the contr
 """
 
 __all__ = [
+    "conclusion",
     "estimates",
     "evidence",
     "features",
@@ -20,5 +21,6 @@ __all__ = [
     "stopping",
     "student",
     "summaries",
+    "threads",
     "view",
 ]

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.ledger.search.evidence import stopping_evidence
 from sweeps.ledger.search.features import Column, Features
 from sweeps.ledger.search.model import RATE, Model, Modeller
 from sweeps.ledger.search.process import Process, density
 from sweeps.ledger.search.student import Array
+from sweeps.ledger.search.threads import one_thread
 from sweeps.records import Role, State, TrialRecord
-from sweeps.search_answers import Estimate, Pair, SearchAnswers, Value, ended_trials
+from sweeps.search_answers import Estimate, Pair, Value
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import value_at
 
@@ -56,6 +56,7 @@ class Surface:
         return likeliest if likeliest is not None and found[likeliest] >= CONFIDENCE else None
 
 
+@one_thread
 def surface(spec: Spec, records: Sequence[TrialRecord], *, margin: float = 0.002, seed: int = 0) -> Surface:
     """The best loss of each value of each searched choice, and of each pair, by the model of a search.
 
@@ -74,8 +75,8 @@ def surface(spec: Spec, records: Sequence[TrialRecord], *, margin: float = 0.002
         return Surface({}, {}, {}, margin)
     cells = list(_cells(features, choices))
     points, owners = _points(features, model, cells)
-    drawn = _drawn(model, points, seed)
-    lows = np.stack([drawn[:, owners == index].min(axis=1) for index in range(len(cells))], axis=1)
+    values_drawn = drawn(model, points, seed)
+    lows = np.stack([values_drawn[:, owners == index].min(axis=1) for index in range(len(cells))], axis=1)
     values: dict[str, dict[Value, Estimate]] = {}
     pairs: dict[Pair, dict[tuple[Value, Value], Estimate]] = {}
     chances: dict[str, dict[Value, float]] = {}
@@ -100,22 +101,6 @@ def surface(spec: Spec, records: Sequence[TrialRecord], *, margin: float = 0.002
                 low = lows[:, inside].min(axis=1)
                 pairs.setdefault((one.path, other.path), {})[a, b] = _estimate(low, count)
     return Surface(values, pairs, chances, margin)
-
-
-def search_answers(spec: Spec, records: Sequence[TrialRecord], margin: float) -> SearchAnswers:
-    """What is kept of a search that is over.
-
-    Args:
-        spec: of the sweep.
-        records: all its trials.
-        margin: how near to the best counts as good, in nats per token.
-    """
-    found = surface(spec, records, margin=margin)
-    values = {
-        path: {value: replace(each, chance=found.chances[path][value]) for value, each in by_value.items()}
-        for path, by_value in found.values.items()
-    }
-    return SearchAnswers(ended_trials(records), values, found.pairs, stopping_evidence(records))
 
 
 def good_rate(spec: Spec, records: Sequence[TrialRecord]) -> float:
@@ -159,14 +144,15 @@ def _cells(features: Features, choices: Sequence[Column]) -> Iterator[dict[str, 
     seen = set()
     for values in itertools.product(*(column.ends for column in choices)):
         whole = dict(zip([column.path for column in choices], values, strict=True))
-        cell = {path: value for path, value in whole.items() if _exists(features, path, whole)}
+        cell = {path: value for path, value in whole.items() if exists(features, path, whole)}
         key = tuple((path, type(value), value) for path, value in cell.items())
         if key not in seen:
             seen.add(key)
             yield cell
 
 
-def _exists(features: Features, path: str, cell: Mapping[str, Value]) -> bool:
+def exists(features: Features, path: str, cell: Mapping[str, Value]) -> bool:
+    """Whether a setting exists beside these values."""
     column = next(column for column in features.columns if column.path == path)
     return all(other not in cell or cell[other] in allowed for other, allowed in column.wanted.when.items())
 
@@ -177,7 +163,7 @@ def _points(features: Features, model: Model, cells: Sequence[Mapping[str, Value
     chance = np.random.default_rng(0)
     found, owners = [], []
     for index, cell in enumerate(cells):
-        inside = [column for column in ranges if _exists(features, column.path, cell)]
+        inside = [column for column in ranges if exists(features, column.path, cell)]
         count = _ALONG if len(inside) <= 1 else 3 * _ALONG
         at = chance.random((count, len(inside)))
         for place, column in enumerate(inside):
@@ -194,7 +180,7 @@ def _points(features: Features, model: Model, cells: Sequence[Mapping[str, Value
     return np.vstack(found), np.array(owners)
 
 
-def _drawn(model: Model, points: Array, seed: int) -> Array:
+def drawn(model: Model, points: Array, seed: int) -> Array:
     """Functions at points, in nats per token, under several hyperparameters by their density."""
     chance = np.random.default_rng(seed)
     base = model.process

@@ -10,6 +10,7 @@ from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.observations import Observations, Scale, observe
 from sweeps.ledger.search.process import Covariance, Process, fitted
 from sweeps.ledger.search.student import Array
+from sweeps.ledger.search.threads import one_thread
 from sweeps.records import State, TrialRecord
 
 RATE = "recipe.learning_rate"
@@ -46,6 +47,7 @@ class Modeller:
         self.features = features
         self._hyper: dict[tuple[Any, ...], Array] = {}
 
+    @one_thread
     def model(
         self,
         ended: Sequence[TrialRecord],

@@ -17,6 +17,7 @@ from sweeps.ledger.search.features import Column, Features
 from sweeps.ledger.search.model import RATE, Model, Modeller
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.search.student import Array, normal_below
+from sweeps.ledger.search.threads import one_thread
 from sweeps.records import TrialRecord
 
 _CANDIDATES = 800  # drawn anywhere
@@ -47,6 +48,7 @@ class ModelProposals:
         self._modeller = Modeller(features)
         self._columns = {column.path: column for column in features.columns}
 
+    @one_thread
     def propose(
         self,
         seed: int,
