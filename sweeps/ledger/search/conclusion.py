@@ -47,9 +47,9 @@ def best_of_ranges(
 ) -> dict[str, Best]:
     """Where the lowest loss lies on each range, the other settings being among the best ones of the model.
 
-    Functions are drawn from the model's posterior along the range at several combinations of choices, as it is
-    not known either which of them is the best. Outside the interval the chance is 5 % at most that a value's
-    lowest loss is within the margin of the lowest of all.
+    Functions are drawn from the model's posterior along the range at several combinations of choices, since
+    which of them is the best is not known either. Outside the interval the chance is 5 % at most that the
+    lowest loss of a value is within the margin of the lowest of all.
 
     Args:
         spec: of the sweep.
