@@ -18,15 +18,15 @@ import sweeps
 import tli
 from docs.generate_reference import command_page, pages, spec_page
 from docs.self_contained import beside, outside
-from sweeps.records import Role, State, TrialRecord
 from sweeps.report.answer import Told
 from sweeps.report.styled import plain as plain_text
 from sweeps.report.summary import best_lines
 from sweeps.results.selection import verdict
+from sweeps.results.setting_answers import searched_in
 from sweeps.spec import load_spec
 from sweeps.spec.meanings import MEANINGS
 from sweeps.spec.model import CATALOGUE
-from tests.sweeps.test_summary import record
+from tests.real_quickstart import kept
 from tests.test_readme import (
     checkout,  # noqa: F401 - a fixture
     pasted,
@@ -130,64 +130,11 @@ def test_the_specs_that_are_shown_are_complete_and_right(tmp_path: Path) -> None
     assert short.base == spec.base
 
 
-# Of the quickstart on two cores: role, settings, initial loss, FLOPs and the losses under three seeds.
-QUICKSTART = {
-    0: (Role.CONTROL, {}, 3.22903, 6.18e11, (3.158419, 3.151109, 3.151640)),
-    1: (
-        Role.BASELINE,
-        {"k": 4, "init": "identity", "rate": 1e-3},
-        3.22903,
-        7.54e11,
-        (3.158831, 3.151564, 3.152143),
-    ),
-    17: (
-        Role.SEARCH,
-        {"k": 2, "init": "damped", "scale": 0.10951815590983133, "rate": 0.0008872303505604764},
-        3.23415,
-        8.89e11,
-        (3.155954, 3.150010, 3.150534),
-    ),
-    23: (
-        Role.SEARCH,
-        {"k": 4, "init": "identity", "rate": 0.0009292645042539236},
-        3.22903,
-        7.54e11,
-        (3.158745, 3.151170, 3.151493),
-    ),
-}
-PATHS = {"rate": "recipe.learning_rate"}
-
-
-def quickstart() -> list[TrialRecord]:
-    records = []
-    for seed in range(3):
-        for number, (role, short, initial, flops, losses) in QUICKSTART.items():
-            params = {PATHS.get(name, f"injection.{name}"): value for name, value in short.items()}
-            settings = {
-                "injection": {"method": "none"}
-                if role is Role.CONTROL
-                else {"method": "tli", **{name: short[name] for name in short if name != "rate"}},
-                "recipe": {"learning_rate": short.get("rate", 1e-3)},
-            }
-            fields = {
-                "settings": settings,
-                "params": params,
-                "seed": seed,
-                "steps": 24,
-                "tokens": 49_152,
-                "flops": flops,
-            }
-            if seed:
-                role, fields["replicate_of"] = Role.REPLICATE, number  # noqa: PLW2901
-            place = number + 100 * seed
-            curve = {0: initial, 24: losses[seed]}
-            records.append(record(place, role, State.COMPLETE, 0, curve, value=losses[seed], **fields))
-    return records
-
-
-def test_the_answer_that_is_explained_is_what_these_losses_print() -> None:
-    records = quickstart()
-    printed = plain_text(best_lines(verdict(records, seeds=2), records, Told("quickstart", "quickstart")))
+def test_the_answer_that_is_explained_is_what_a_real_quickstart_printed() -> None:
+    records, answers = kept()
+    searched = searched_in(load_spec("quickstart"), records, answers)
+    found = verdict(records, top=3, seeds=3, depth=8, searched=searched)
+    printed = plain_text(best_lines(found, records, Told("quickstart", "quickstart")))
     examples = list(blocks(text_of("answer.md"), "text"))[:2]
     assert "\n".join(examples) == printed.partition("  Losses: means")[0]
 

@@ -193,7 +193,8 @@ def _stopped(verdict: Verdict) -> Iterator[tuple[str, str]]:
     saved = f", which saved {spent.tokens_saved / whole:.0%} of the search's tokens" if whole else ""
     number = f"{len(verdict.stopped)} of {sum(verdict.counts.values())} trials early{saved}"
     if (found := verdict.stopping) is not None:
-        number += f"; at most {found.at_most} would have ended among the best {found.top} (95 %)"
+        most = f"at most {found.at_most}" if found.at_most else "none"
+        number += f"; {most} would have ended among the best {found.top} (95 %)"
     yield "stopped", number
 
 
