@@ -45,7 +45,8 @@ def next_commands(
     failed = next((ending for ending in verdict.failed if not ending.role.fresh), None)
     if failed is not None:
         commands["debug a failure"] = f"sweeps trial {spec or name} {failed.number}"
-    if answer.grow != "grow" and answer.grown is None:
+    opened = any(each.reason in ("not tried", "interval wider than the margin") for each in verdict.settings)
+    if ended is not None or opened or answer.grown is None:
         commands["search on"] = _search_on(verdict, name, spec, ended)
     commands["tables, margin, caveats"] = f"sweeps best {name}"
     commands["curves, and the study"] = f"sweeps ui {name}"

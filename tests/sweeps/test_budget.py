@@ -238,14 +238,13 @@ def test_the_summary_says_which_limit_it_was(
     path = write_spec(trials=9, replace={"rule: asha": "rule: none"})
     assert main(["run", str(path), "--runner", "inline", "--set", f"budget.tokens={3 * TOKENS}"]) == 0
     told = capsys.readouterr().out
-    assert "The search ended because budget.tokens is used up." in told
+    assert "because budget.tokens is used up" in " ".join(told.split())
     assert f"--tokens {6 * TOKENS}" in told
     assert main(["status", "tiny", "--runs", str(tmp_path / "runs")]) == 0
     assert "The search has spent 1,536 of 1,536 tokens.\n" in capsys.readouterr().out
     more = ["resume", "tiny", "--runs", str(tmp_path / "runs"), "--runner", "inline", "--tokens", "2000"]
     assert main(more) == 0
     told = capsys.readouterr().out
-    assert "Sweep tiny: 4 trials (4 complete)" in told
     assert "sweeps resume tiny --tokens 4000" in told
 
 

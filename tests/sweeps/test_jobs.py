@@ -70,7 +70,7 @@ def test_ray_job_submit(cluster: LocalCluster, shell: dict[str, str], checkout: 
     )
     roles = [trial.user_attrs["sweeps:role"] for trial in study.trials]
     assert roles.count("control") == roles.count("baseline") == 1
-    assert sum(role != "replicate" for role in roles) == 6
+    assert sum(role not in ("replicate", "matched control") for role in roles) == 6
     assert all(trial.state.is_finished() for trial in study.trials)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{runs}/mlflow.db")
     experiment = client.get_experiment_by_name("quickstart-small")
