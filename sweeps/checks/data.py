@@ -58,7 +58,8 @@ class Text:
                 yield f"{asked.name} is at {found.revision} on the hub; data.{name} with that keeps it there"
         amounts = self._amounts(base)
         if amounts is not None:
-            yield from amount_notes(self._spec, amounts.train, amounts.heldout, about=not amounts.counted)
+            sides = amounts.train, amounts.heldout, amounts.test
+            yield from amount_notes(self._spec, *sides, about=not amounts.counted)
 
     def heldout(self, base: Base) -> int | None:
         """Tokens of the held-out side, counted or estimated; None where neither can be done."""

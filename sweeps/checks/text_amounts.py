@@ -9,13 +9,14 @@ from sweeps.spec import Spec
 _PASSES = 1.05  # over the training text by one trial, above which it is worth a word
 
 
-def amount_notes(spec: Spec, train: int, heldout: int, *, about: bool = False) -> Iterator[str]:
+def amount_notes(spec: Spec, train: int, heldout: int, test: int, *, about: bool = False) -> Iterator[str]:
     """What to know where there is less text than the spec makes of it.
 
     Args:
         spec: of the sweep.
         train: tokens of the training side.
         heldout: tokens of the held-out side.
+        test: tokens of the test side.
         about: whether these are estimates.
     """
     some, data, tokens = "about " if about else "", spec.data, spec.trial.recipe.tokens
@@ -24,6 +25,11 @@ def amount_notes(spec: Spec, train: int, heldout: int, *, about: bool = False) -
         yield (
             f"held-out text: {some}{heldout:,} tokens are there, and data.eval_tokens asks for "
             f"{data.eval_tokens:,}; every loss is measured on those alone, and is the less certain for it"
+        )
+    if (test - 1) // data.sequence_length < max(1, data.test_tokens // data.sequence_length):
+        yield (
+            f"test text: {some}{test:,} tokens are there, and data.test_tokens asks for "
+            f"{data.test_tokens:,}; claims rest on those alone"
         )
     passes = tokens / max(train, 1)
     if passes > _PASSES:

@@ -107,7 +107,9 @@ def _export(options: argparse.Namespace) -> int:
         print_json(documents.exported(sweep.spec.name, number, options.out, record.value, given, progress))
     else:
         print_text(what)
-        print_text(f"it is in {options.out}; its held-out loss is {record.value:.6f}")
+        print_text(
+            f"it is in {options.out}; its validation loss is {record.value:.6f} under seed {record.seed}"
+        )
         print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
     return 0
 

@@ -41,9 +41,10 @@ class Tidying:
         wanted = self._wanted
         yield from finalists(known, wanted.top, wanted.per, depth=self._depth)
         yield from (record for record in known if record.role is Role.BASELINE)
-        if (control := control_of(known)) is not None:
+        control = control_of(known)
+        if control is not None:
             yield control
         of = {record.replicate_of for record in known if record.role is Role.MATCHED}
-        found = [matched_control(number, known) for number in of if number is not None]
+        found = [matched_control(number, known, control) for number in of if number is not None]
         runs = {each.number for each in found if each is not None}
         yield from (record for record in known if record.number in runs)

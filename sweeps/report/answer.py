@@ -132,7 +132,11 @@ def _setting(answer: SettingAnswer, own: Any) -> str:
         return f"not answered: anywhere from {low} to {high}; more trials would (budget.trials)"
     if answer.reason is None:
         good = f"; as good: {_names(answer.as_good)}" if answer.as_good else ""
-        return f"{formatted(answer.value)}{good}"
+        similar = [each.value for each in answer.values if each.says == "no better"]
+        rest = f"; not shown to be worse: {_names(similar)}" if similar else ""
+        known = own is None or own in (answer.value, *answer.as_good)
+        ours = "" if known else f"; {formatted(own)} in the best grown model"
+        return f"{formatted(answer.value)}{good}{rest}{ours}"
     ours = f"; {formatted(own)} in the best grown model" if own is not None else ""
     opened = [each for each in answer.values if each.value in answer.open_values]
     lacking = [each.value for each in opened if each.tried == 0]

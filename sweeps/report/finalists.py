@@ -14,8 +14,9 @@ from sweeps.text import digits_apart, indented, table
 
 _SOURCES = {
     "spec": "the spec's finalists.margin",
-    "seeds": "half of what another seed moves the validation loss by (standard deviation), held between "
-    "bounds that are a share of the loss",
+    "seeds": "half of what another seed moves the validation loss by (standard deviation)",
+    "bound": "a share of the loss that bounds it: half of what another seed moves the validation loss by "
+    "(standard deviation) lies beyond",
     "loss": "a share of the loss, as fewer than two fresh seeds say what another seed moves it by",
 }
 
@@ -65,6 +66,11 @@ def margin_text(verdict: Verdict) -> list[str]:
     margin = verdict.margin
     shown = f"{margin.nats:.{digits_apart([margin.nats])}f}"
     lines += indented(f"Margin: {shown} nats, {_SOURCES[margin.source]}.")
+    if any(each.reason is None for each in verdict.settings):
+        lines += indented(
+            "K, first weights and other settings are answered by the model of the search, of validation loss "
+            "under the seed that chose."
+        )
     if verdict.as_good:
         numbers = ", ".join(map(str, verdict.as_good))
         lines += indented(
@@ -103,8 +109,8 @@ def _legend(verdict: Verdict, chance: str) -> Iterator[str]:
         )
     if chance == "P(best)":
         yield (
-            "P(best): posterior probability of the lowest expected loss of all here (t tails, a seed's "
-            "effect shared)."
+            "P(best): posterior probability of the lowest expected test loss of those trained on equal "
+            "tokens (t tails, a seed's effect shared); it chooses nothing."
         )
     else:
         yield "Lowest: under so many of the seeds that all share; P(best) takes three fresh ones."

@@ -6,11 +6,13 @@ With W the winner, C the control at equal tokens and M the control at equal comp
 2. do not grow: C or M is shown to be as good as W within the margin, or better.
 3. not shown: else.
 
-Without M the rule goes by C alone, and without C by M alone; what is missing is said in `limits`. M is not
-missed where W spends no more than C; where it is still to come, "grow" waits for it. Where the original is
-the answer, the trial handed over is C if C is shown to be as good as W, else M. Where nothing is shown, it is
-the one with the lower mean of W and the original: that something is not shown is no reason to take the
-cheaper. A difference that is shown and is smaller than the margin at both ends is no reason to grow.
+Without M the rule goes by C alone, and without C nothing is grown; what is missing is said in `limits`. M is
+not missed where W spends no more than C; where it is still to come, "grow" waits for it. Nor is grown what
+failed under a fresh seed, or what beat a control whose learning rate was not found: grown models had rates
+beyond the best one of the control, on a side where it had none. Where the original is the answer, the trial
+handed over is that of the claim which decided: M where it is shown to be as good as W, else C. Where nothing
+is shown, it is the one with the lower mean of W and the original: that something is not shown is no reason to
+take the cheaper. A difference that is shown and is smaller than the margin at both ends is no reason to grow.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
 
 Grow = Literal["grow", "do not grow", "not shown"]
-Missing = Literal["trials", "control", "matched control", "fresh seeds"]
+Missing = Literal["trials", "control", "control rates", "matched control", "fresh seeds", "test text"]
 Limit = Literal[
     "no compute-matched control",
     "no control",
@@ -30,6 +32,9 @@ Limit = Literal[
     "not finished",
     "too few seeds",
     "margin of 0",
+    "control's rate not found",
+    "failed under a fresh seed",
+    "too little test text",
 ]
 
 _MOST_SEEDS = 100  # fresh ones; beyond that seeds are no answer
@@ -92,15 +97,30 @@ class Answer:
         return {**plain, **found, "limits": list(self.limits), "needs": needs}
 
 
+@dataclass(frozen=True)
+class Course:
+    """How far a sweep is, and what it can compare.
+
+    Attributes:
+        dearer: whether the winner spends more than the control, so that equal tokens are not equal compute.
+        finished: whether all that the claims rest on has been run.
+        waiting: whether a matched control is still to be run.
+        rate_open: whether the control's best learning rate is not known.
+    """
+
+    dearer: bool
+    finished: bool
+    waiting: bool
+    rate_open: bool
+
+
 def answer_of(
     winner: Candidate | None,
     control: Candidate | None,
     matched: Candidate | None,
     tokens: Claim | None,
     compute: Claim | None,
-    *,
-    dearer: bool,
-    finished: bool,
+    course: Course,
 ) -> Answer:
     """By the rules above.
 
@@ -110,11 +130,16 @@ def answer_of(
         matched: the original with the winner's FLOPs.
         tokens: the winner against `control`.
         compute: the winner against `matched`.
-        dearer: whether the winner spends more than the control, so that equal tokens are not equal compute.
-        finished: whether all that these rest on has been run.
+        course: how far the sweep is, and what it can compare.
     """
     known = [claim for claim in (compute, tokens) if claim is not None]
-    grow = _rule(known, whole=compute is not None or finished or not dearer)
+    failed = winner is not None and bool(winner.failed_seeds)
+    whole = (compute is not None or course.finished or not course.dearer) and not course.waiting
+    grow = _rule(known, whole=whole and tokens is not None and not (course.rate_open or failed))
+    doubts: dict[Limit, bool] = {
+        "control's rate not found": course.rate_open,
+        "failed under a fresh seed": failed,
+    }
     claim = _deciding(grow, known)
     trial = _handed_over(grow, winner, control, matched, tokens, compute)
     ours, theirs = (each.flops_per_token if each else None for each in (winner, control))
@@ -127,13 +152,16 @@ def answer_of(
         equal_compute=compute,
         cost=ours / theirs if ours and theirs else None,
         confidence=_confidence(grow, known),
-        limits=tuple(_limits(winner, control, tokens, compute, dearer=dearer, finished=finished)),
-        needs=_needs(winner, control, tokens, compute, dearer=dearer) if grow == "not shown" else None,
+        limits=(
+            *_limits(winner, tokens, compute, course),
+            *(limit for limit, holds in doubts.items() if holds),
+        ),
+        needs=_needs(winner, control, tokens, compute, course) if grow == "not shown" else None,
     )
 
 
 def _rule(known: list[Claim], *, whole: bool) -> Grow:
-    """`whole`: no comparison at equal compute is on its way, which "grow" would have to wait for."""
+    """`whole`: all that "grow" takes is there, and nothing speaks against it."""
     if any(claim.other_as_good for claim in known):
         return "do not grow"
     better = known and all(claim.says == "better" for claim in known)
@@ -167,8 +195,7 @@ def _handed_over(
     if grow == "grow":
         return grown
     if grow == "do not grow":
-        by_tokens = tokens is not None and tokens.other_as_good
-        original = control if by_tokens or matched is None else matched
+        original = matched if compute is not None and compute.other_as_good else control
         return original.number if original else grown
     for claim, original in ((compute, matched), (tokens, control)):
         if claim is not None and original is not None:
@@ -178,21 +205,19 @@ def _handed_over(
 
 def _limits(
     winner: Candidate | None,
-    control: Candidate | None,
     tokens: Claim | None,
     compute: Claim | None,
-    *,
-    dearer: bool,
-    finished: bool,
+    course: Course,
 ) -> list[Limit]:
     known = [claim for claim in (tokens, compute) if claim is not None]
     said: dict[Limit, bool] = {
-        "no control": control is None,
-        "no compute-matched control": dearer and winner is not None and compute is None,
-        "too few seeds": any(claim.half_width is None for claim in known),
+        "no control": tokens is None,
+        "no compute-matched control": course.dearer and winner is not None and compute is None,
+        "too few seeds": any(claim.half_width is None and claim.n < 2 for claim in known),
+        "too little test text": any(claim.half_width is None and claim.n > 1 for claim in known),
         "validation loss": any(claim.loss == "validation" for claim in known),
         "margin of 0": any(claim.margin == 0 for claim in known),
-        "not finished": not finished,
+        "not finished": not course.finished,
     }
     return [limit for limit, holds in said.items() if holds]
 
@@ -205,15 +230,16 @@ def _needs(
     control: Candidate | None,
     tokens: Claim | None,
     compute: Claim | None,
-    *,
-    dearer: bool,
+    course: Course,
 ) -> Needs:
     known = [claim for claim in (compute, tokens) if claim is not None]
     said: dict[Missing, bool] = {
         "trials": winner is None,
         "control": control is None,
-        "fresh seeds": (winner is not None and any(c.half_width is None for c in known)) or not known,
-        "matched control": dearer and winner is not None and compute is None,
+        "control rates": course.rate_open,
+        "fresh seeds": any(claim.half_width is None and claim.n < 2 for claim in known) or not known,
+        "test text": any(claim.half_width is None and claim.n > 1 for claim in known),
+        "matched control": course.dearer and winner is not None and compute is None,
     }
     missing = tuple(each for each, holds in said.items() if holds)
     aims = [_seeds(claim) for claim in known if claim.noise is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,14 +76,32 @@ def candidate(record: TrialRecord, records: Sequence[TrialRecord], seeds: int) -
     return _candidate(record, [record], replicates, seeds, record.seed)
 
 
-def matched_control(grown: int, records: Sequence[TrialRecord]) -> Candidate | None:
-    """The original trained with the FLOPs of a grown trial; None where no run of it has a loss."""
+def matched_control(
+    grown: int, records: Sequence[TrialRecord], control: TrialRecord | None = None
+) -> Candidate | None:
+    """The original trained with the FLOPs of a grown trial; None where no run of it has a loss.
+
+    Args:
+        grown: number of that trial.
+        records: all of the sweep.
+        control: whose settings it has; runs of a control that was the best one before do not count.
+    """
     runs = [r for r in records if r.role is Role.MATCHED and r.replicate_of == grown]
+    if control is not None:
+        runs = [run for run in runs if _trained_as(run) == _trained_as(control)]
+    steps = max((run.steps for run in runs), default=0)
+    runs = [run for run in runs if run.steps == steps]
     done = [record for record in runs if is_done(record)]
     if not done:
         return None
     lowest = min(done, key=lambda record: (record.value, record.number))
     return _candidate(lowest, [], runs, 0, None)
+
+
+def _trained_as(record: TrialRecord) -> str:
+    """Its settings but for the seed and the budget."""
+    recipe = {**record.settings.get("recipe", {}), "tokens": None}
+    return json.dumps({**record.settings, "recipe": recipe, "seed": None}, sort_keys=True, default=str)
 
 
 def _candidate(

@@ -23,6 +23,7 @@ def caveats(
         *_missing(originals, known.finalists, Role.BASELINE, known.baseline),
         *_limits(answer),
         *_seeds(known, matched),
+        *_other_on_test(known),
         *_rising(originals),
     )
 
@@ -87,6 +88,21 @@ def _seeds(known: Compared, matched: Candidate | None) -> Iterator[str]:
     waiting = [str(candidate.number) for candidate in compared if candidate.open_seeds]
     if waiting:
         yield f"not all seeds have finished yet, so this may change: trials {', '.join(waiting)}"
+
+
+def _other_on_test(known: Compared) -> Iterator[str]:
+    """A finalist whose test loss is lower than the winner's under every seed that they share."""
+    if not known.finalists:
+        return
+    first, *others = known.finalists
+    for other in others:
+        shared = sorted(first.test_losses.keys() & other.test_losses.keys())
+        if len(shared) > 1 and all(other.test_losses[seed] < first.test_losses[seed] for seed in shared):
+            yield (
+                f"trial {other.number} has a lower test loss than trial {first.number} under each of "
+                f"{len(shared)} seeds; validation loss chose (means {first.mean:.5f} and {other.mean:.5f}), "
+                "since what test text chooses it can claim nothing about"
+            )
 
 
 def _rising(originals: Sequence[TrialRecord]) -> Iterator[str]:

@@ -52,17 +52,19 @@ def untried(records: Sequence[TrialRecord], choices: Mapping[str, Sequence[Any]]
 
 
 def _untried(grown: Sequence[TrialRecord], choices: Mapping[str, Sequence[Any]]) -> Iterator[Untried]:
-    lacking: set[tuple[str, str]] = set()
+    lacking: dict[tuple[str, str], int] = {}
     for path, values in choices.items():
         wanted = [value for value in values if (path, value) != ("injection.method", "none")]
         for found in _lacking(grown, (path,), [(value,) for value in wanted]):
-            lacking.add((path, repr(found.settings[path])))
+            lacking[path, repr(found.settings[path])] = found.tried
             yield found
     if all(path in choices for path in PAIRED_PATHS):
         for found in _lacking(
             grown, PAIRED_PATHS, list(itertools.product(*(choices[path] for path in PAIRED_PATHS)))
         ):
-            if not any((path, repr(value)) in lacking for path, value in found.settings.items()):
+            values = [lacking.get((path, repr(value))) for path, value in found.settings.items()]
+            # A value that no trial had says it of all its pairs; one that none ended with, of those begun.
+            if 0 not in values and (not found.tried or values == [None] * len(values)):
                 yield found
 
 

@@ -17,10 +17,12 @@ _LOWEST, _HIGHEST = 0.0002, 0.0005  # of the loss itself
 
 @dataclass(frozen=True)
 class Margin:
-    """Nats per token, and what they come from: the spec, losses under several seeds, or the loss alone."""
+    """Nats per token, and what they come from: the spec, losses under several seeds, the bound that these lie
+    beyond, or the loss alone.
+    """
 
     nats: float
-    source: Literal["spec", "seeds", "loss"]
+    source: Literal["spec", "seeds", "bound", "loss"]
 
 
 def margin_of(candidates: Iterable[Candidate], wanted: float | None) -> Margin:
@@ -49,4 +51,5 @@ def margin_of(candidates: Iterable[Candidate], wanted: float | None) -> Margin:
     if not spreads:
         return Margin(_HIGHEST * loss, "loss")
     nats = _SHARE_OF_SEEDS * math.sqrt(fmean(spreads))
-    return Margin(min(max(nats, _LOWEST * loss), _HIGHEST * loss), "seeds")
+    bounded = min(max(nats, _LOWEST * loss), _HIGHEST * loss)
+    return Margin(bounded, "seeds" if bounded == nats else "bound")

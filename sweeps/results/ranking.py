@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from sweeps.records import TrialRecord
+from sweeps.records import Role, TrialRecord
 from sweeps.results.candidates import Candidate
 from sweeps.results.finalists import is_done
 from sweeps.results.verdict import Verdict
@@ -45,7 +45,7 @@ def best_of(verdict: Verdict) -> Candidate | None:
 def behind(verdict: Verdict, records: Sequence[TrialRecord]) -> list[int]:
     """Trials of the search with a lower loss, under the seed that chose them, than the best grown model.
 
-    Fresh seeds put them behind it, or it is as good and cheaper.
+    Fresh seeds put them behind it, or it is as good and cheaper, or they are no grown models.
 
     Args:
         verdict: of the sweep.
@@ -54,7 +54,7 @@ def behind(verdict: Verdict, records: Sequence[TrialRecord]) -> list[int]:
     values = {
         record.number: record.value
         for record in records
-        if record.ours and not record.role.fresh and not record.original and is_done(record)
+        if record.role in (Role.BASELINE, Role.SEARCH) and is_done(record)
     }
     best = verdict.answer.grown
     if best is None or values.get(best) is None:

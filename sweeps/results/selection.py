@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.results.answer import answer_of
+from sweeps.results.answer import Course, answer_of
 from sweeps.results.candidates import Candidate, matched_control
 from sweeps.results.caveats import caveats
 from sweeps.results.claims import Claim, Claims
 from sweeps.results.coverage import spent, untried
-from sweeps.results.matched import spends_more
+from sweeps.results.finalists import control_of
+from sweeps.results.matched import matched_due, spends_more
 from sweeps.results.paired import Difference
 from sweeps.results.posterior import chances, lowest_under, shared
 from sweeps.results.setting_answers import Searched, setting_answers
@@ -22,6 +24,7 @@ from sweeps.results.winner import Compared, compared
 
 __all__ = ["verdict"]
 
+_SAME_RATE = math.log(1.05)  # rates that are closer train alike
 _AFTER = (Role.REPLICATE, Role.MATCHED)  # runs under fresh seeds, after the search
 
 
@@ -51,21 +54,26 @@ def verdict(
     records = sorted((record for record in records if record.ours), key=lambda record: record.number)
     known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin)
     winner = known.winner
-    matched = matched_control(winner.number, records) if winner else None
+    matched = matched_control(winner.number, records, control_of(records)) if winner else None
     everyone = [*known.everyone, *([matched] if matched else [])]
     claims = Claims(everyone, known.margin.nats, known.grown)
     against = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
     compute = claims.of(winner, matched, "equal compute", first=against[0] if against else None)
     shown = _with_numbers(known, claims)
     originals = [record for record in records if record.role not in _AFTER]
+    waiting = searched.matched and bool(matched_due(records, top, seeds, per, depth=depth, margin=margin))
     answer = answer_of(
         winner,
         known.control,
         matched,
         against[0] if against else None,
         compute,
-        dearer=_dearer(records, known),
-        finished=_finished(records, known),
+        Course(
+            dearer=_dearer(records, known),
+            finished=_finished(records, known) and not waiting,
+            waiting=waiting,
+            rate_open=searched.rates and _rate_open(records, known.control),
+        ),
     )
     return Verdict(
         answer=answer,
@@ -132,6 +140,25 @@ def _finished(records: Sequence[TrialRecord], known: Compared) -> bool:
     return all(record.state.finished for record in records) and not any(
         each.open_seeds for each in known.everyone
     )
+
+
+def _rate_open(records: Sequence[TrialRecord], control: Candidate | None) -> bool:
+    """Whether grown models had rates beyond the best one of the control, on a side where it had none."""
+    if control is None:
+        return False
+    own = _rate(control.settings)
+    ended = [record for record in records if not record.role.fresh and record.state.finished]
+    originals = [_rate(record.settings) for record in ended if record.original]
+    grown = [_rate(record.settings) for record in ended if not record.original and record.settings]
+    return any(
+        any(side * math.log(rate / own) > _SAME_RATE for rate in grown)
+        and not any(side * math.log(rate / own) > _SAME_RATE for rate in originals)
+        for side in (-1, 1)
+    )
+
+
+def _rate(settings: Mapping[str, Any]) -> float:
+    return float(settings["recipe"]["learning_rate"])
 
 
 def _count(records: Sequence[TrialRecord]) -> dict[str, int]:

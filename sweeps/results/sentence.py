@@ -18,6 +18,8 @@ _SAME = {"equal compute": "with the same compute", "equal tokens": "for the same
 _MISSING = {
     "trials": "a grown model trained to its end",
     "control": "a control trained to its end",
+    "control rates": "more learning rates of the control (control.rates)",
+    "test text": "more test text (data.test_tokens, or a larger share of held-out text)",
     "fresh seeds": "two fresh seeds or more (finalists.seeds)",
     "matched control": "a control with the FLOPs of the grown model (control.matched)",
 }
@@ -59,6 +61,8 @@ def deciding(answer: Answer) -> str:
         return "nothing is missing"
     if "not finished" in answer.limits:
         return "the sweep is not finished"
+    if "failed under a fresh seed" in answer.limits:
+        return f"trial {answer.grown}, the best grown model, failed under a fresh seed"
     if needs.missing:
         return f"missing: {' and '.join(_MISSING[each] for each in needs.missing)}"
     return _seeds(answer, needs)

@@ -43,13 +43,16 @@ class Searched:
 
     `choices` are all values that a path may have, of paths with finitely many; `estimates` are those of a
     model of the search. Without them the best losses are shown and no setting is answered. `stopping` is what
-    early stopping may have missed.
+    early stopping may have missed. `rates` is whether learning rates are searched, so that the control needs
+    its own; `matched` whether there are to be matched controls.
     """
 
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     estimates: Estimates = field(default_factory=dict)
     ranges: Mapping[str, Best] = field(default_factory=dict)
     stopping: StoppingEvidence | None = None
+    rates: bool = False
+    matched: bool = False
 
 
 def searched_in(spec: Spec, records: Sequence[TrialRecord], found: SearchAnswers | None) -> Searched:
@@ -62,8 +65,9 @@ def searched_in(spec: Spec, records: Sequence[TrialRecord], found: SearchAnswers
     """
     choices = {path: each.choice for path, each in spec.search.items() if each.choice is not None}
     if found is None or found.trials != ended_trials(records):
-        return Searched(choices)
-    return Searched(choices, found.values, found.ranges, found.stopping)
+        found = SearchAnswers(0, {}, {}, {}, None)
+    rates, matched = "recipe.learning_rate" in spec.search, spec.control.matched
+    return Searched(choices, found.values, found.ranges, found.stopping, rates, matched)
 
 
 @dataclass(frozen=True)

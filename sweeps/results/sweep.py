@@ -276,7 +276,7 @@ class Sweep:
         counts = token_counts(self.folders.tokens, self.ledger.study.input_digests.get("text", ""))
         if counts is None:
             return iter(())
-        return amount_notes(self.spec, counts["train"], counts["heldout"])
+        return amount_notes(self.spec, counts["train"], counts["heldout"], counts["test"])
 
     @property
     def ended_by(self) -> str | None:

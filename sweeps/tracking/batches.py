@@ -45,8 +45,9 @@ def batches(events: Sequence[Event]) -> list[Batch]:
             batch.metrics += _metrics(event)
         elif kind == "rank":
             known = event.get("requests", {})
+            wide = len(str(len(event["numbers"])))  # texts sort as numbers then
             for place, ranked in enumerate(event["numbers"], 1):
-                of(ranked, known.get(str(ranked)), event["time"]).tags["sweeps.rank"] = str(place)
+                of(ranked, known.get(str(ranked)), event["time"]).tags["sweeps.rank"] = f"{place:0{wide}d}"
         else:
             batch = of(number, request, event["time"])
             batch.name = event.get("name", batch.name)

@@ -29,8 +29,8 @@ def candidate(losses: dict[int, float]) -> Candidate:
         ([{0: 4.0, 1: 4.0, 2: 4.002}], 0.0, Margin(0.0, "spec")),
         ([{0: 4.0, 1: 3.997, 2: 4.003}], None, Margin(0.5 * 0.003, "seeds")),
         ([{0: 3.997, 1: 4.0, 2: 4.003}, {0: 4.0}], None, Margin(0.5 * 0.003, "seeds")),
-        ([{0: 4.0, 1: 4.0, 2: 4.0}], None, Margin(0.0008, "seeds")),  # 0.02 % at least
-        ([{0: 4.0, 1: 3.9, 2: 4.1}], None, Margin(0.002, "seeds")),  # 0.05 % at most
+        ([{0: 4.0, 1: 4.0, 2: 4.0}], None, Margin(0.0008, "bound")),  # 0.02 % at least
+        ([{0: 4.0, 1: 3.9, 2: 4.1}], None, Margin(0.002, "bound")),  # 0.05 % at most
         ([{0: 4.0}, {0: 4.1}], None, Margin(0.0005 * 4.05, "loss")),
         ([], None, Margin(0.0, "loss")),
     ],

@@ -16,7 +16,7 @@ from statistics import fmean
 import pytest
 
 from sweeps.records import Role, TrialRecord
-from sweeps.results.answer import Answer, answer_of
+from sweeps.results.answer import Answer, Course, answer_of
 from sweeps.results.candidates import Candidate, matched_control
 from sweeps.results.claims import Claim, Claims
 from sweeps.results.noise import PRIOR, Noisy, paired, pool
@@ -126,7 +126,8 @@ def judged(records: list[TrialRecord], margin: float | None = None) -> Judged:
     claims = Claims([*known.everyone, matched], known.margin.nats, known.grown)
     tokens = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
     compute = claims.of(winner, matched, "equal compute", first=tokens[0])
-    answer = answer_of(winner, known.control, matched, tokens[0], compute, dearer=True, finished=True)
+    course = Course(dearer=True, finished=True, waiting=False, rate_open=False)
+    answer = answer_of(winner, known.control, matched, tokens[0], compute, course)
     return Judged(answer, tuple(claim for claim in (*tokens, compute) if claim is not None))
 
 
@@ -259,8 +260,8 @@ def claim(
 def answered(tokens: Claim | None, compute: Claim | None, **fields: bool) -> Answer:
     control = CONTROL if tokens else None
     matched = MATCHED if compute else None
-    given = {"dearer": True, "finished": True} | fields
-    return answer_of(WINNER, control, matched, tokens, compute, **given)
+    given = {"dearer": True, "finished": True, "waiting": False, "rate_open": False} | fields
+    return answer_of(WINNER, control, matched, tokens, compute, Course(**given))
 
 
 BETTER, WORSE, OPEN, EQUAL = (-0.003, 0.001), (0.003, 0.001), (-0.0005, 0.002), (0.0, 0.0005)
@@ -273,8 +274,8 @@ BETTER, WORSE, OPEN, EQUAL = (-0.003, 0.001), (0.003, 0.001), (-0.0005, 0.002), 
         (BETTER, WORSE, "do not grow", 9),
         (BETTER, EQUAL, "do not grow", 9),
         (BETTER, OPEN, "not shown", 5),
-        (WORSE, WORSE, "do not grow", 0),
-        (EQUAL, WORSE, "do not grow", 0),
+        (WORSE, WORSE, "do not grow", 9),
+        (EQUAL, WORSE, "do not grow", 9),
         (OPEN, WORSE, "do not grow", 9),
         (OPEN, EQUAL, "do not grow", 9),
         (EQUAL, OPEN, "do not grow", 0),
@@ -284,7 +285,7 @@ BETTER, WORSE, OPEN, EQUAL = (-0.003, 0.001), (0.003, 0.001), (-0.0005, 0.002), 
         (EQUAL, None, "do not grow", 0),
         (OPEN, None, "not shown", 5),
         ((0.0005, 0.002), None, "not shown", 0),
-        (None, BETTER, "grow", 5),
+        (None, BETTER, "not shown", 5),
         (None, WORSE, "do not grow", 9),
         ((-0.0006, 0.0003), BETTER, "do not grow", 0),  # better, by less than the margin
         (None, None, "not shown", 5),
@@ -305,6 +306,21 @@ def test_the_rules_of_the_answer(
 def test_better_at_equal_tokens_waits_for_the_comparison_at_equal_compute() -> None:
     assert answered(claim(*BETTER), None, finished=False).grow == "not shown"
     assert answered(claim(*BETTER), None).grow == "grow"
+
+
+def test_nothing_is_grown_over_a_control_that_had_no_fair_rate_or_after_a_failure() -> None:
+    tokens = claim(*BETTER)
+    both = tokens, claim(*BETTER, against=9, first=tokens)
+    assert answered(*both).grow == "grow"
+    waiting = answered(*both, waiting=True, finished=False)
+    assert (waiting.grow, waiting.limits) == ("not shown", ("not finished",))
+    unfair = answered(*both, rate_open=True)
+    assert (unfair.grow, unfair.limits) == ("not shown", ("control's rate not found",))
+    assert unfair.needs is not None
+    assert unfair.needs.missing == ("control rates",)
+    course = Course(dearer=True, finished=True, waiting=False, rate_open=False)
+    failed = answer_of(replace(WINNER, failed_seeds={2: "diverged"}), CONTROL, MATCHED, *both, course)
+    assert (failed.grow, failed.limits) == ("not shown", ("failed under a fresh seed",))
 
 
 def test_a_winner_that_spends_no_more_than_the_control_needs_no_other_one() -> None:

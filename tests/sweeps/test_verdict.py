@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.selection import verdict
+from sweeps.results.setting_answers import Searched
 from sweeps.results.verdict import Verdict
 from sweeps.results.winner import winner_of
 from tests.sweeps.null_sweeps import World
@@ -55,7 +56,7 @@ def trial(
 
 def replicate(number: int, of: int, seed: int, value: float | None, **fields: Any) -> TrialRecord:
     """Its test loss is 0.1 above its validation loss."""
-    test = () if value is None else (value + 0.1,)
+    test = () if value is None else (value + 0.1,) * 2
     role = fields.pop("role", Role.REPLICATE)
     return trial(number, value, role=role, replicate_of=of, seed=seed, test_losses=test, **fields)
 
@@ -390,3 +391,49 @@ def _check(found: Verdict, records: list[TrialRecord]) -> None:
     for claim in found.claims:
         assert (claim.half_width is None) == (claim.n < 2)
         assert claim.says == "not shown" or claim.half_width is not None
+
+
+@pytest.mark.parametrize(
+    ("control", "grown", "is_open"),
+    [
+        ([1e-3], [3e-4, 1e-3, 3e-3], True),
+        ([3e-4, 1e-3], [3e-4, 1e-3, 3e-3], True),
+        ([1e-3, 3e-3], [3e-4, 1e-3, 3e-3], True),
+        ([3e-4, 1e-3, 3e-3], [2e-4, 1e-3, 5e-3], False),
+        ([1e-3], [1e-3, 1.02e-3], False),
+    ],
+)
+def test_the_control_has_rates_around_its_best_one(
+    control: list[float], grown: list[float], is_open: bool
+) -> None:
+    """It is best at 1e-3."""
+    records = [
+        trial(number, 3.5 + (rate != 1e-3), role=Role.CONTROL, rate=rate)
+        for number, rate in enumerate(control)
+    ]
+    records += [trial(10 + number, 3.4, rate=rate) for number, rate in enumerate(grown)]
+    found = verdict(records, searched=Searched(rates=True))
+    assert ("control's rate not found" in found.answer.limits) == is_open
+    assert "control's rate not found" not in verdict(records).answer.limits, "no rate was searched"
+
+
+def test_one_block_of_test_text_carries_no_claim() -> None:
+    records = [
+        replace(record, test_losses=record.test_losses[:1]) for record in made_up(World(), random.Random(1))
+    ]
+    found = verdict(records, top=3, seeds=3)
+    assert found.claims
+    assert all(claim.half_width is None for claim in found.claims)
+    assert found.answer.grow == "not shown"
+    assert "too little test text" in found.answer.limits
+
+
+def test_matched_controls_of_another_control_do_not_count() -> None:
+    records = [trial(0, 3.5, role=Role.CONTROL), trial(1, 3.4, role=Role.CONTROL, rate=2e-3), trial(2, 3.3)]
+    for seed in (1, 2):
+        records += [replicate(2 + seed, 1, seed, 3.4), replicate(4 + seed, 2, seed, 3.3)]
+    old = [replicate(10 + seed, 2, seed, 3.0, role=Role.MATCHED, rate=1e-3) for seed in (1, 2)]
+    new = [replicate(20 + seed, 2, seed, 3.2, role=Role.MATCHED, rate=2e-3) for seed in (1,)]
+    found = verdict([*records, *old, *new], seeds=2).matched
+    assert found is not None
+    assert (found.number, dict(found.losses)) == (21, {1: 3.2})

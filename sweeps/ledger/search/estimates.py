@@ -104,13 +104,19 @@ def surface(spec: Spec, records: Sequence[TrialRecord], *, margin: float = 0.002
 
 
 def good_rate(spec: Spec, records: Sequence[TrialRecord]) -> float:
-    """The learning rate under which the original model ended best; until one has ended, the baseline's."""
+    """The learning rate under which the original model ended best; until one has ended, the baseline's.
+
+    Or a third of the lowest one that a trial failed at, where that is lower still: it diverged there.
+    """
     found = [
         (record.value, record.settings["recipe"]["learning_rate"])
         for record in records
         if record.role is Role.CONTROL and record.value is not None and math.isfinite(record.value)
     ]
-    return float(min(found)[1] if found else spec.trial.recipe.learning_rate)
+    if found:
+        return float(min(found)[1])
+    failed = [r.settings["recipe"]["learning_rate"] for r in records if r.state is State.FAIL and r.settings]
+    return float(min([spec.trial.recipe.learning_rate, *(rate / 3 for rate in failed)]))
 
 
 def _estimate(low: Array, count: tuple[int, int]) -> Estimate:
