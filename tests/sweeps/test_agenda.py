@@ -11,7 +11,8 @@ import pytest
 import tli.models.loading
 from sweeps.curve import append_curve, read_curve
 from sweeps.driver.schedule.agenda import Agenda, Idle
-from sweeps.driver.service import _Tidying, run
+from sweeps.driver.service import run
+from sweeps.driver.tidying import Tidying
 from sweeps.errors import SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
@@ -240,7 +241,7 @@ def test_the_model_of_a_winner_that_is_not_told_yet_is_kept(spec: Spec) -> None:
     for number in range(4):
         sweep.folders.model_dir(number, 1).mkdir(parents=True)
     completed(agenda, other, 3.9)
-    tidying = _Tidying(sweep)
+    tidying = Tidying(sweep)
     completed(agenda, winner, 3.8)
     tidying.ended(agenda.ledger.record(winner.number))
     kept = {number for number in range(4) if sweep.folders.model_dir(number, 1).exists()}

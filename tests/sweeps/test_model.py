@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from sweeps.ledger.search import estimates
 from sweeps.ledger.search.conclusion import best_of_ranges
-from sweeps.ledger.search.estimates import surface
+from sweeps.ledger.search.estimates import good_rate, surface
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.model import Modeller, fitted_at
 from sweeps.ledger.search.model_proposals import ModelProposals
@@ -328,6 +329,15 @@ def test_the_best_rate_is_answered_with_an_interval(spec: Spec) -> None:
     assert found[RATE].value == pytest.approx(truth, rel=0.3)
     assert found[RATE].share < 0.5
     assert best_of_ranges(spec, searched(spec, 2, 0)) == {}
+
+
+def test_where_nothing_has_ended_the_rate_falls_below_those_that_diverged(spec: Spec) -> None:
+    assert good_rate(spec, []) == 1e-3
+    failed = [
+        replace(record(number, {K: 4, INIT: "identity", RATE: rate}, spec), state=State.FAIL, value=None)
+        for number, rate in enumerate((6e-4, 3e-4))
+    ]
+    assert good_rate(spec, failed) == pytest.approx(1e-4)
 
 
 def test_the_surface_counts_and_answers(spec: Spec) -> None:

@@ -436,7 +436,7 @@ def test_a_server_that_is_killed_and_comes_back_has_everything_exactly_once(
         assert metrics["eval_loss"] == [(s, 4.0 + number - s / 8) for s in STEPS]
         assert metrics["train_loss"] == [(s, 4.0 + number - s / 10) for s in range(1, 9)]
         assert metrics["objective"] == [(0, float(number))]
-        assert (params["injection.k"], tags["sweeps.rank"], status) == ("4", str(number + 1), "FINISHED")
+        assert (params["injection.k"], tags["sweeps.rank"], status) == ("4", f"{number + 1:02d}", "FINISHED")
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["accepts and says nothing", "refuses"])

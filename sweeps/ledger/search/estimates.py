@@ -115,7 +115,8 @@ def good_rate(spec: Spec, records: Sequence[TrialRecord]) -> float:
     ]
     if found:
         return float(min(found)[1])
-    failed = [r.settings["recipe"]["learning_rate"] for r in records if r.state is State.FAIL and r.settings]
+    searched = (r for r in records if r.role in (Role.BASELINE, Role.SEARCH) and r.state is State.FAIL)
+    failed = [record.settings["recipe"]["learning_rate"] for record in searched if record.settings]
     return float(min([spec.trial.recipe.learning_rate, *(rate / 3 for rate in failed)]))
 
 
