@@ -18,7 +18,7 @@ import sweeps
 import tli
 from docs.generate_reference import command_page, pages, spec_page
 from docs.self_contained import beside, outside
-from sweeps.report.answer import Told
+from sweeps.report.answer import Screen
 from sweeps.report.styled import plain as plain_text
 from sweeps.report.summary import best_lines
 from sweeps.results.selection import verdict
@@ -134,7 +134,7 @@ def test_the_answer_that_is_explained_is_what_a_real_quickstart_printed() -> Non
     records, answers = kept()
     searched = searched_in(load_spec("quickstart"), records, answers)
     found = verdict(records, top=3, seeds=3, depth=8, searched=searched)
-    printed = plain_text(best_lines(found, records, Told("quickstart", "quickstart")))
+    printed = plain_text(best_lines(found, records, Screen("quickstart", "quickstart")))
     examples = list(blocks(text_of("answer.md"), "text"))[:2]
     assert "\n".join(examples) == printed.partition("  Losses: means")[0]
 

@@ -225,12 +225,12 @@ def measured_tokens(spec: Spec, heldout: int | None = None) -> int:
     return len(spec.report_steps()) * _whole_windows(spec, spec.data.eval_tokens, heldout)
 
 
-def _whole_windows(spec: Spec, tokens: int, there: int | None) -> int:
+def _whole_windows(spec: Spec, tokens: int, available: int | None) -> int:
     """So many tokens in whole sequences, of those that are there."""
     length = spec.data.sequence_length
     windows = tokens // length
-    if there is not None:
-        windows = min(windows, max(there - 1, 0) // length)
+    if available is not None:
+        windows = min(windows, max(available - 1, 0) // length)
     return windows * length
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_line, print_notes, print_text, step
-from sweeps.cli.told import places, told_of
+from sweeps.cli.screen import places, screen_of
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
         print_json(documents.ran(sweep, verdict, places(sweep)))
     else:
         elsewhere = spec.root.absolute() != options.usual_runs.absolute()
-        told = told_of(sweep, spec.name, spec=reference, runs=str(spec.root) if elsewhere else None)
-        show(answer_lines(verdict, sweep.records, told), sys.stdout)
+        screen = screen_of(sweep, spec.name, spec=reference, runs=str(spec.root) if elsewhere else None)
+        show(answer_lines(verdict, sweep.records, screen), sys.stdout)
     return 0 if verdict.answer.grown is not None else 1
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_notes, print_text
-from sweeps.cli.told import places, told_of
+from sweeps.cli.screen import places, screen_of
 from tli.errors import InputError, Problem
 
 
@@ -59,8 +59,8 @@ def _best(options: argparse.Namespace) -> int:
     if options.json:
         print_json(documents.best(sweep.spec.name, verdict, records, progress))
     else:
-        told = told_of(sweep, options.name, runs=options.runs)
-        show(best_lines(verdict, records, told, places(sweep)), sys.stdout)
+        screen = screen_of(sweep, options.name, runs=options.runs)
+        show(best_lines(verdict, records, screen, places(sweep)), sys.stdout)
     return 0 if verdict.answer.grown is not None else 1
 
 

@@ -23,7 +23,7 @@ _LABELS = {
     "injection.method": "method",
     "injection.k": "K",
     "injection.init": "first weights",
-    "injection.scale": "their scale",
+    "injection.scale": "residual scale",
     "recipe.learning_rate": "rate",
 }
 _ALWAYS = ("injection.k", "injection.init", "recipe.learning_rate")  # answered, or it is said why not
@@ -35,7 +35,7 @@ _FEW = 8  # values of a setting, above which they are points of a range
 
 
 @dataclass(frozen=True)
-class Told:
+class Screen:
     """What the answer itself does not know: how the sweep is called, and where it stands.
 
     Attributes:
@@ -55,9 +55,9 @@ class Told:
     gpus: float = 0
 
 
-def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -> list[Line]:
+def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> list[Line]:
     """About fifteen lines of 80 columns."""
-    said = f"{told.name}: {sentence(verdict, records)}"
+    said = f"{screen.name}: {sentence(verdict, records)}"
     lines = paragraph(said, _COLOURS[verdict.answer.grow])
     rows: list[tuple[str, str]] = [
         *_comparisons(verdict),
@@ -65,11 +65,11 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -
         *_untried(verdict.untried),
         *_stopped(verdict),
         *_failed(verdict),
-        *_spent(verdict, records, told),
-        *_doubts(verdict, told),
+        *_spent(verdict, records, screen),
+        *_doubts(verdict, screen),
     ]
     lines += [line for label, text in rows for line in row(label, text, _WIDE)]
-    commands = next_commands(verdict, told.name, told.reference, told.spec, told.runs, told.ended)
+    commands = next_commands(verdict, screen.name, screen.reference, screen.spec, screen.runs, screen.ended)
     wide = max((len(each) for each in commands.values() if len(each) <= _COMMAND), default=0)
     lines += [Line("")]
     lines += [Line(f"{command:<{wide}}  {what}", "bold", len(command)) for what, command in commands.items()]
@@ -210,14 +210,14 @@ def _failed(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "failed", f"trial {first.number} ({reason}){more}: sweeps status"
 
 
-def _spent(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -> Iterator[tuple[str, str]]:
+def _spent(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> Iterator[tuple[str, str]]:
     spent = verdict.spent
-    device = "GPU" if told.gpus else "CPU"
+    device = "GPU" if screen.gpus else "CPU"
     text = f"{short(spent.tokens)} tokens"
     if spent.tokens_after:
         text += f" ({spent.tokens_after / spent.tokens:.0%} under fresh seeds)"
     if spent.seconds:
-        text += f", {duration(spent.seconds * max(told.gpus, 1))} of {device} training"
+        text += f", {duration(spent.seconds * max(screen.gpus, 1))} of {device} training"
     ours = [each for each in records if each.ours]
     starts = [each.started for each in ours if each.started is not None]
     ends = [each.finished for each in ours if each.finished is not None]
@@ -226,11 +226,11 @@ def _spent(verdict: Verdict, records: Sequence[TrialRecord], told: Told) -> Iter
     yield "spent", text
 
 
-def _doubts(verdict: Verdict, told: Told) -> Iterator[tuple[str, str]]:
+def _doubts(verdict: Verdict, screen: Screen) -> Iterator[tuple[str, str]]:
     waiting = verdict.counts[State.WAITING]
-    if told.ended is not None:
+    if screen.ended is not None:
         rest = f"; {waiting} enqueued not run" if waiting else ""
-        yield "search ended", f"because budget.{told.ended[0]} is used up{rest}"
+        yield "search ended", f"because budget.{screen.ended[0]} is used up{rest}"
     if foreign := sum(verdict.others.values()):
         yield "not run here", f"{foreign} trial{'s' * (foreign > 1)} of other programs in the study"
     if verdict.warnings:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sweeps.records import TrialRecord
-from sweeps.report.answer import Told, answer_lines
+from sweeps.report.answer import Screen, answer_lines
 from sweeps.report.finalists import finalists_text, margin_text
 from sweeps.report.styled import Line
 from sweeps.results.verdict import Ending, Verdict
@@ -19,7 +19,7 @@ ENDINGS_SHOWN = 12
 def best_lines(
     verdict: Verdict,
     records: Sequence[TrialRecord],
-    told: Told,
+    screen: Screen,
     places: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Line]:
     """The first screen, then all that it rests on.
@@ -36,7 +36,7 @@ def best_lines(
         section("Where", pairs(places)),
     )
     below = [Line(text, "" if not text or text.startswith(" ") else "bold") for text in rest.split("\n")]
-    return [*answer_lines(verdict, records, told), *([Line(""), *below] if rest else [])]
+    return [*answer_lines(verdict, records, screen), *([Line(""), *below] if rest else [])]
 
 
 def settings_text(params: Mapping[str, Any]) -> str:

@@ -27,7 +27,6 @@ __all__ = [
     "selection",
     "sentence",
     "setting_answers",
-    "student",
     "sweep",
     "tables",
     "unfinished",

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from sweeps.results.candidates import Candidate
 from sweeps.results.noise import Noisy, Table, paired, pool
-from sweeps.results.student import t_below
+from sweeps.student import t_below
 
 At = Literal["equal tokens", "equal compute"]
 Says = Literal["better", "as good", "worse", "not shown"]

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sweeps.results.student import t_quantile
+from sweeps.student import t_quantile
 
 Losses = Mapping[int, tuple[float, ...]]  # of one configuration: by seed, the loss of each block of the text
 Table = Mapping[int, Losses]  # by number

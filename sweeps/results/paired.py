@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from sweeps.results.student import t_quantile
+from sweeps.student import t_quantile
 
 
 @dataclass(frozen=True)

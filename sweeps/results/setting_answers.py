@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.coverage import searched_value
 from sweeps.results.finalists import is_done
-from sweeps.results.student import CONFIDENCE
 from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence, ended_trials
+from sweeps.student import CONFIDENCE
 
 if TYPE_CHECKING:
     from sweeps.spec import Spec

@@ -45,29 +45,6 @@ class Compared:
         return tuple({each.number: each for each in found}.values())
 
 
-def winner_of(
-    records: Sequence[TrialRecord],
-    *,
-    top: int,
-    seeds: int,
-    per: str | None = None,
-    depth: int | None = None,
-    margin: float | None = None,
-) -> int | None:
-    """Number of the finalist that is handed over as the best grown model; None while there is none.
-
-    Args:
-        records: of the sweep; matched controls do not count.
-        top: how many finalists (of each value of `per`).
-        seeds: fresh ones wanted.
-        per: the dotted path of a setting, or None.
-        depth: layers of the base, where they are known.
-        margin: the spec's, nats per token; None for the data's.
-    """
-    winner = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin).winner
-    return winner.number if winner else None
-
-
 def compared(
     records: Sequence[TrialRecord],
     *,
@@ -77,11 +54,19 @@ def compared(
     depth: int | None,
     margin: float | None,
 ) -> Compared:
-    """Finalists, control and baseline with their runs under fresh seeds, and the winner; as `winner_of`.
+    """Finalists, control and baseline with their runs under fresh seeds, and the winner.
 
     As good as the lowest mean is what a test of non-inferiority shows to be (one-sided 2.5 %, Bonferroni over
     all that are compared with it; its choice flatters it, which makes it harder to be as good as). So a
     difference that is not shown is no reason to take the cheaper one, only one shown to be below the margin.
+
+    Args:
+        records: of the sweep; matched controls do not count.
+        top: how many finalists (of each value of `per`).
+        seeds: fresh ones wanted.
+        per: the dotted path of a setting, or None.
+        depth: layers of the base, where they are known.
+        margin: the spec's, nats per token; None for the data's.
     """
     chosen = [candidate(each, records, seeds) for each in finalists(records, top, per, depth=depth)]
     control, baseline = (candidate(each, records, seeds) if each else None for each in references(records))

@@ -27,7 +27,7 @@ from sweeps.errors import SweepError
 from sweeps.ledger import Ledger
 from sweeps.ownership import MARK, study_uuid_in
 from sweeps.records import Assignment, Role
-from sweeps.report.answer import Told
+from sweeps.report.answer import Screen
 from sweeps.report.rows import plain
 from sweeps.report.status import Line, list_text, status_text
 from sweeps.report.summary import best_lines
@@ -276,7 +276,7 @@ def _looked_at(world: World) -> None:
     records = sweep.records
     status_text(records, driven=False)
     list_text({"kept": Line(records, driven=False, best=listed["kept"].best)})
-    told = Told("kept", "kept", ended=sweep.used_up)
+    told = Screen("kept", "kept", ended=sweep.used_up)
     best_lines(sweep.verdict, records, told)
     json.dumps(sweep.verdict.to_json())
     for record in records:

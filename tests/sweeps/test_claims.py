@@ -21,8 +21,8 @@ from sweeps.results.candidates import Candidate, matched_control
 from sweeps.results.claims import Claim, Claims
 from sweeps.results.noise import PRIOR, Noisy, paired, pool
 from sweeps.results.posterior import chances
-from sweeps.results.student import t_quantile
 from sweeps.results.winner import compared
+from sweeps.student import t_quantile
 from tests.sweeps.null_sweeps import BLOCKS, LOSS, World, sweep, sweeps
 
 # -- one interval -----------------------------------------------------------------------------------

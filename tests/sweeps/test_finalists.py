@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.finalists import control_of, finalists, replicates_due
 from sweeps.results.matched import matched_due, runs_due
-from sweeps.results.winner import winner_of
+from sweeps.results.winner import compared
 
 STEPS, BATCH = 50, 20
 CONTROL_COST = 100.0  # FLOPs a token
@@ -114,11 +114,17 @@ def test_running_what_is_due_leaves_nothing_due(values: list[float], top: int, s
     assert len(records) == len(values) + min(top, len(values)) * seeds
 
 
+def winner_among(records: list[TrialRecord], top: int, seeds: int) -> int:
+    found = compared(records, top=top, seeds=seeds, per=None, depth=None, margin=None).winner
+    assert found is not None
+    return found.number
+
+
 def test_the_winner_is_told_by_fresh_seeds_alone() -> None:
     records = [trial(2, 3.0), trial(3, 3.1), trial(4, 3.2)]
 
-    def winner(top: int) -> int | None:
-        return winner_of(records, top=top, seeds=2)
+    def winner(top: int) -> int:
+        return winner_among(records, top, seeds=2)
 
     assert winner(3) == 2, "by its own seed while there is no other"
     records += [replicate(5, 2, 1, 3.3), replicate(6, 3, 1, 3.2), replicate(7, 4, 1, 3.25)]
@@ -135,7 +141,7 @@ def test_the_winner_is_told_by_fresh_seeds_alone() -> None:
 def test_of_equal_finalists_the_cheaper_wins() -> None:
     records = [trial(2, 3.0, cost=900.0), trial(3, 3.1, cost=300.0)]
     records += [replicate(4, 2, 1, 3.2), replicate(5, 3, 1, 3.2)]
-    assert winner_of(records, top=2, seeds=1) == 3
+    assert winner_among(records, 2, seeds=1) == 3
 
 
 def finished(cost: float, **control: Any) -> list[TrialRecord]:

@@ -18,13 +18,14 @@ from sweeps.ledger.search.estimates import good_rate, surface
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.model import Modeller, fitted_at
 from sweeps.ledger.search.model_proposals import ModelProposals
+from sweeps.ledger.search.normal import normal_below
 from sweeps.ledger.search.observations import Scale, observe
 from sweeps.ledger.search.process import Covariance, Process, density, fitted
 from sweeps.ledger.search.sequences import spread
 from sweeps.ledger.search.space import Space
-from sweeps.ledger.search.student import normal_below, t_below, t_quantile
 from sweeps.records import Role, State, TrialRecord
 from sweeps.spec import Range, Spec, load_spec
+from sweeps.student import t_below, t_quantile
 
 K, INIT, SCALE, RATE = "injection.k", "injection.init", "injection.scale", "recipe.learning_rate"
 SEARCH = {
@@ -156,8 +157,8 @@ def test_the_fit_goes_uphill_and_is_the_same_again() -> None:
 
 
 def test_student_and_normal() -> None:
-    assert t_quantile(0.975, 2) == pytest.approx(4.3026527, abs=1e-6)
-    assert t_quantile(0.975, 10) == pytest.approx(2.2281389, abs=1e-6)
+    assert t_quantile(2, 0.95) == pytest.approx(4.3026527, abs=1e-6)
+    assert t_quantile(10, 0.95) == pytest.approx(2.2281389, abs=1e-6)
     assert t_below(-1.0, 1.0) == pytest.approx(0.25)
     assert t_below(math.inf, 3) == 1.0
     assert normal_below(np.array([-1.959964, 0.0])) == pytest.approx([0.025, 0.5], abs=1e-6)

@@ -17,7 +17,7 @@ from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.ledger import Ledger, look, open_storage
 from sweeps.records import Point, Role, State, TrialRecord
-from sweeps.report.answer import Told
+from sweeps.report.answer import Screen
 from sweeps.report.status import Line, list_text
 from sweeps.report.styled import plain
 from sweeps.report.summary import best_lines
@@ -126,7 +126,7 @@ def test_every_place_names_the_same_trial(world: World, chance: int) -> None:
     assert rows[number]["best"]
     listed = list_text({"s": Line(records, driven=False, best=best)}).splitlines()[1].split()
     assert listed[6:8] == [str(number), f"{best.mean:.4f}"]
-    page = plain(best_lines(found, records, Told("s", "s")))
+    page = plain(best_lines(found, records, Screen("s", "s")))
     table = page.partition("\nUnder fresh seeds\n")[2].splitlines()
     (marked,) = (line for line in table if line.split()[1:2] == ["best"] and line.split()[2] != "grown")
     assert marked.split()[0] == str(number)

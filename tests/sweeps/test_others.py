@@ -16,7 +16,7 @@ from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage
 from sweeps.records import Assignment, Outcome, Point, Role, State
-from sweeps.report.answer import Told, answer_lines
+from sweeps.report.answer import Screen, answer_lines
 from sweeps.report.status import Line, list_text, status_text
 from sweeps.report.styled import plain
 from sweeps.results.compare import compare
@@ -115,7 +115,7 @@ def test_what_is_shown_of_trials_from_elsewhere(
     assert f"{len(planted)} not run here" in shown
     (line,) = (line for line in shown.splitlines()[1:] if line.split()[:1] == [str(number)])
     assert "not run here" in line
-    screen = plain(answer_lines(sweep.verdict, records, Told(spec.name, spec.name)))
+    screen = plain(answer_lines(sweep.verdict, records, Screen(spec.name, spec.name)))
     assert f"not run here     {len(planted)} trials of other programs in the study" in screen
     assert list_text({"a": Line(records, driven=False)}).splitlines()[1].split()[:3] == ["a", "2", "2"]
     told: list[int] = []

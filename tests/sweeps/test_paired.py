@@ -8,7 +8,7 @@ from statistics import NormalDist, stdev
 import pytest
 
 from sweeps.results.paired import difference
-from sweeps.results.student import t_below, t_quantile
+from sweeps.student import t_below, t_quantile
 
 
 @pytest.mark.parametrize(

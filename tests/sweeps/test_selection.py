@@ -7,44 +7,7 @@ from typing import Any
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.finalists import control_of, finalists
 from sweeps.results.selection import verdict
-
-STEPS = 50
-
-
-def trial(
-    number: int,
-    value: float | None,
-    *,
-    role: Role = Role.SEARCH,
-    state: State = State.COMPLETE,
-    initial: float = 4.0,
-    rate: float = 1e-3,
-    **fields: Any,
-) -> TrialRecord:
-    """A record whose settings are its own; the replicate of another has that one's settings."""
-    of = fields.get("replicate_of")
-    k = 0 if role is Role.CONTROL else number if of is None else of
-    settings = {"injection": {"k": k}, "recipe": {"learning_rate": rate}}
-    return TrialRecord(
-        **{
-            "number": number,
-            "role": role,
-            "state": state,
-            "params": {} if role is Role.CONTROL else {"injection.k": k},
-            "settings": settings,
-            "seed": 0,
-            "steps": STEPS,
-            "losses": {0: initial, STEPS: value} if value is not None else {0: initial},
-            "value": value if state is State.COMPLETE else None,
-            "tokens": 1000,
-            "flops": 1000.0 * (100 + number),
-            **fields,
-        }
-    )
-
-
-def replicate(number: int, of: int, seed: int, value: float | None, **fields: Any) -> TrialRecord:
-    return trial(number, value, role=Role.REPLICATE, replicate_of=of, seed=seed, **fields)
+from tests.sweeps.made_records import replicate, trial
 
 
 def test_finalists_are_the_best_complete_upscaled_trials() -> None:

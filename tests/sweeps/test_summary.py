@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.report.answer import Told, answer_lines
+from sweeps.report.answer import Screen, answer_lines
 from sweeps.report.status import Line, list_text, status_text
 from sweeps.report.styled import plain, show
 from sweeps.report.summary import best_lines, settings_text
@@ -80,8 +80,8 @@ def made(chance: int = 1, **given: Any) -> list[TrialRecord]:
     return sweep(World(**given), random.Random(chance))
 
 
-def told(**given: Any) -> Told:
-    return Told(**{"name": "small", "reference": "small", **given})
+def told(**given: Any) -> Screen:
+    return Screen(**{"name": "small", "reference": "small", **given})
 
 
 def screen(records: list[TrialRecord], seeds: int = 2, **given: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,50 +14,9 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.results.selection import verdict
 from sweeps.results.setting_answers import Searched
 from sweeps.results.verdict import Verdict
-from sweeps.results.winner import winner_of
+from tests.sweeps.made_records import STEPS, replicate, trial
 from tests.sweeps.null_sweeps import World
 from tests.sweeps.null_sweeps import sweep as made_up
-
-STEPS = 50
-
-
-def trial(
-    number: int,
-    value: float | None,
-    *,
-    role: Role = Role.SEARCH,
-    state: State = State.COMPLETE,
-    initial: float = 4.0,
-    rate: float = 1e-3,
-    **fields: Any,
-) -> TrialRecord:
-    """A record whose settings are its own; the replicate of another has that one's settings."""
-    of = fields.get("replicate_of")
-    k = 0 if role is Role.CONTROL else number if of is None else of
-    method: dict[str, Any] = {"method": "none"} if k == 0 or role is Role.MATCHED else {"k": k}
-    return TrialRecord(
-        **{
-            "number": number,
-            "role": role,
-            "state": state,
-            "params": {} if role is Role.CONTROL else {"injection.k": k},
-            "settings": {"injection": method, "recipe": {"learning_rate": rate}},
-            "seed": 0,
-            "steps": STEPS,
-            "losses": {0: initial, STEPS: value} if value is not None else {0: initial},
-            "value": value if state is State.COMPLETE else None,
-            "tokens": 1000,
-            "flops": 1000.0 * (100 + number),
-            **fields,
-        }
-    )
-
-
-def replicate(number: int, of: int, seed: int, value: float | None, **fields: Any) -> TrialRecord:
-    """Its test loss is 0.1 above its validation loss."""
-    test = () if value is None else (value + 0.1,) * 2
-    role = fields.pop("role", Role.REPLICATE)
-    return trial(number, value, role=role, replicate_of=of, seed=seed, test_losses=test, **fields)
 
 
 def sweep(by_trial: dict[int, list[float]], roles: dict[int, Role] | None = None) -> list[TrialRecord]:
@@ -83,7 +41,6 @@ def test_the_winner_has_the_lowest_mean_over_fresh_seeds_not_the_best_own_seed()
     )
     found = verdict(records, seeds=2)
     assert (found.best_grown, found.lowest, found.answer.grown) == (3, 3, 3)
-    assert winner_of(records, top=3, seeds=2) == 3
     assert [finalist.number for finalist in found.finalists] == [3, 2, 1]
     best = found.finalists[0]
     assert best.mean == pytest.approx(3.61)

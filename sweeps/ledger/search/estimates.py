@@ -16,8 +16,8 @@ import numpy as np
 
 from sweeps.ledger.search.features import Column, Features
 from sweeps.ledger.search.model import RATE, Model, Modeller
+from sweeps.ledger.search.normal import Array
 from sweeps.ledger.search.process import Process, density
-from sweeps.ledger.search.student import Array
 from sweeps.ledger.search.threads import one_thread
 from sweeps.records import Role, State, TrialRecord
 from sweeps.search_answers import Estimate, Pair, Value

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.ledger.search.student import Array
+from sweeps.ledger.search.normal import Array
 from sweeps.spec import Range
 from sweeps.spec.equivalence import value_at
 

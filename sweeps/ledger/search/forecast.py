@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from sweeps.ledger.search.student import Array, t_below, t_quantile
+from sweeps.ledger.search.normal import Array
+from sweeps.student import t_below, t_quantile
 
 FEWEST = 5  # whole curves before anything is forecast
 _MOST = 120  # of the latest ones
@@ -73,12 +74,12 @@ class Forecast:
 
     def half_width(self, confidence: float = 0.95) -> float:
         """Half of the interval that holds the final loss with this chance."""
-        return self.scale * t_quantile(0.5 + confidence / 2, self.degrees)
+        return self.scale * t_quantile(self.degrees, confidence)
 
     @property
     def spread(self) -> float:
         """Standard deviation of a normal distribution that is as wide in its middle two thirds."""
-        return self.scale * t_quantile(0.8413447, self.degrees)
+        return self.scale * t_quantile(self.degrees, 0.6826895)
 
 
 class Forecaster:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.ledger.search.features import Features
+from sweeps.ledger.search.normal import Array
 from sweeps.ledger.search.observations import Observations, Scale, observe
 from sweeps.ledger.search.process import Covariance, Process, fitted
-from sweeps.ledger.search.student import Array
 from sweeps.ledger.search.threads import one_thread
 from sweeps.records import State, TrialRecord
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from sweeps.ledger.search.features import Column, Features
 from sweeps.ledger.search.model import RATE, Model, Modeller
+from sweeps.ledger.search.normal import Array, normal_below
 from sweeps.ledger.search.space import Space
-from sweeps.ledger.search.student import Array, normal_below
 from sweeps.ledger.search.threads import one_thread
 from sweeps.records import TrialRecord
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.forecast import Curve, Forecaster
-from sweeps.ledger.search.student import Array
+from sweeps.ledger.search.normal import Array
 from sweeps.records import Role, State, TrialRecord
 
 _DIVERGED = "diverged"  # begins the reason of a trial whose loss was no number, or far above where it began

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.ledger.search.features import Column
-from sweeps.ledger.search.student import Array
+from sweeps.ledger.search.normal import Array
 
 _ROOT5 = math.sqrt(5.0)
 _STEPS = 60  # of the search for hyperparameters

@@ -39,7 +39,7 @@ from sweeps.spec import Range
 
 WINDOW = 500  # latest ended trials that the sampler looks at, and running ones, beside the best
 _BELOW = 25  # the most that TPE takes for good ones; these it gets however old they are
-_TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
+_WITH_RESULT = (TrialState.COMPLETE, TrialState.PRUNED)
 _NEVER = 2**62  # after all ends of the sweep's own trials
 _DRAWS = 20  # of a sampler, before a finite space is searched for what is left
 
@@ -167,7 +167,7 @@ class Proposals:
         if self._sampler == "qmc":
             return spread(self.space, self._features, self._seed, turn.own + draw, fixed)
         if self._sampler == "gp":
-            told = {
+            by_number = {
                 trial.number: trial
                 for trial in self._mirror.visible.ended
                 if (last is None or trial.number != last.number)
@@ -176,9 +176,9 @@ class Proposals:
             }
 
             def end(record: TrialRecord) -> int:
-                return int(told[record.number].user_attrs.get(END, _NEVER))
+                return int(by_number[record.number].user_attrs.get(END, _NEVER))
 
-            ended = [self._mirror.record(number) for number in told]
+            ended = [self._mirror.record(number) for number in by_number]
             return self._model.propose(seed, ended, end, [t.params for t in running], fixed, allowed)
         study = self._window(running, last)
         return _sample(study, self.space, turn.number, _OPTUNA[self._sampler](seed), fixed)
@@ -201,7 +201,7 @@ class Proposals:
             # The result of another program's trial is none of this sweep.
             if self.space.finite and self._mirror.is_ours(trial.number):
                 self._tried.add(self._trained(trial.params))
-            if trial.state in _TOLD:
+            if trial.state in _WITH_RESULT:
                 bisect.insort(self._best, (*rank_of(trial), trial.number, trial))
                 del self._best[_BELOW + 1 :]  # one of them may be the last
         self._read = len(ended)
@@ -214,10 +214,10 @@ class Proposals:
             stand_ins = {trial.number: trial for trial in running}
             return SearchView(self._name, self._mirror, [stand_ins.get(t.number, t) for t in visible])
         past = None if last is None else last.number
-        told = (trial for trial in reversed(visible) if trial.state in _TOLD and trial.number != past)
+        ended = (trial for trial in reversed(visible) if trial.state in _WITH_RESULT and trial.number != past)
         latest_running = heapq.nlargest(WINDOW, running, key=lambda trial: trial.number)
         best = [entry[-1] for entry in self._best if entry[-1].number != past][:_BELOW]
-        chosen = {trial.number: trial for trial in (*best, *itertools.islice(told, WINDOW), *latest_running)}
+        chosen = {trial.number: trial for trial in (*best, *itertools.islice(ended, WINDOW), *latest_running)}
         known, self._summaries = self._summaries, {}
         for number in sorted(chosen):
             summary, trial = known.get(number), chosen[number]

@@ -1,46 +1,38 @@
-"""Student's t and the normal distribution, as the search needs them; without SciPy, which loads slowly."""
+"""Student's t distribution, for whole and broken degrees of freedom; without SciPy, which loads slowly.
+
+By the incomplete beta function (Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 26.7.1).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from functools import cache
 
-import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[np.float64]
+CONFIDENCE = 0.95
 
 _TINY = 1e-30
-_erf: Callable[[Any], Any] = np.frompyfunc(math.erf, 1, 1)
 
 
-def normal_below(z: Array) -> Array:
-    """The chance that a standard normal number lies below each of these."""
-    found: Array = 0.5 * (1.0 + _erf(z / math.sqrt(2.0)).astype(float))
-    return found
-
-
-def t_below(t: float, degrees: float) -> float:
-    """The chance that Student's t with these degrees of freedom lies below `t`.
-
-    By the incomplete beta function (Abramowitz and Stegun 26.7.1).
-    """
-    if math.isinf(t):
-        return 1.0 if t > 0 else 0.0
-    tail = 0.5 * _incomplete_beta(0.5 * degrees, 0.5, degrees / (degrees + t * t))
-    return 1.0 - tail if t > 0 else tail
-
-
-def t_quantile(share: float, degrees: float) -> float:
-    """What Student's t lies below with this chance, at least 0.5; by bisection."""
+@cache
+def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
+    """The t for which P(|T| <= t) is `confidence`, T Student-distributed; by bisection."""
+    assert degrees > 0
+    assert 0 < confidence < 1
     low, high = 0.0, 1.0
-    while t_below(high, degrees) < share:
+    while 2 * t_below(high, degrees) - 1 < confidence:
         high *= 2.0
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if t_below(middle, degrees) < share else (low, middle)
+        low, high = (middle, high) if 2 * t_below(middle, degrees) - 1 < confidence else (low, middle)
     return high
+
+
+def t_below(value: float, degrees: float) -> float:
+    """P(T <= value), T Student-distributed."""
+    if math.isinf(value):
+        return 1.0 if value > 0 else 0.0
+    tail = 0.5 * _incomplete_beta(0.5 * degrees, 0.5, degrees / (degrees + value * value))
+    return 1.0 - tail if value > 0 else tail
 
 
 def _incomplete_beta(a: float, b: float, x: float) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweeps.report.answer import Told
+    from sweeps.report.answer import Screen
     from sweeps.results.sweep import Sweep
 
 
-def told_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: str | None = None) -> Told:
+def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: str | None = None) -> Screen:
     """Of a sweep.
 
     Args:
@@ -18,11 +18,11 @@ def told_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: str 
         spec: the file or packaged name that was run; None where commands go by the sweep's name.
         runs: the folder of results, where commands would not look by themselves.
     """
-    from sweeps.report.answer import Told
+    from sweeps.report.answer import Screen
 
     # No login goes to a server that only a kept spec names: then commands go by the user's own.
     served = sweep.spec.to_json()["storage"]["study"].startswith("postgresql")
-    return Told(
+    return Screen(
         name=sweep.spec.name,
         reference=spec if spec and served else reference,
         spec=spec,
