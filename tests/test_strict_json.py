@@ -32,4 +32,4 @@ def test_whatever_tli_writes_is_strict() -> None:
 def test_an_answer_to_a_program_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"loss": math.nan, "rates": [math.inf, -math.inf, 0.5], "place": Path("/x")})
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert told == {"schema": 1, "loss": None, "rates": [None, None, 0.5], "place": "/x"}
+    assert told == {"schema": 2, "loss": None, "rates": [None, None, 0.5], "place": "/x"}

@@ -258,7 +258,7 @@ def test_what_was_meant_is_said(
     answer = json.loads(out)
     (problem,) = answer.pop("problems")
     assert problem["try"] == meant
-    assert answer == {"schema": 1, "error": err.removeprefix("error: ").rstrip("\n")}
+    assert answer == {"schema": 2, "error": err.removeprefix("error: ").rstrip("\n")}
 
 
 def test_a_fault_of_ours_answers_programs_too(
@@ -271,7 +271,7 @@ def test_a_fault_of_ours_answers_programs_too(
     assert main(["status", "tiny", "--json"]) == 1
     out, err = capsys.readouterr()
     error = "RuntimeError: could not open postgresql://me:***@host/db"
-    assert json.loads(out) == {"schema": 1, "error": error, "problems": []}
+    assert json.loads(out) == {"schema": 2, "error": error, "problems": []}
     assert err.startswith("Traceback")
     monkeypatch.setattr("tli.cli.model_commands.found", broken)
     with pytest.raises(RuntimeError):
@@ -382,7 +382,7 @@ def test_every_document_is_as_it_is_written_down(
         "sweeps results": answered(capsys, "results", "--json"),
         "sweeps results --curves": answered(capsys, "results", "--curves", "--json"),
         "sweeps export": answered(capsys, "export", "--out", "grown", "--json"),
-        "sweeps sync": {"schema": 1, **documents.synced("tiny", Synced("sqlite:///mlflow.db", 4, 15, (1,)))},
+        "sweeps sync": {"schema": 2, **documents.synced("tiny", Synced("sqlite:///mlflow.db", 4, 15, (1,)))},
         "an error": answered(capsys, "status", "nothing", "--json", code=2),
     }
     main(["doctor", "--json"])
@@ -408,7 +408,7 @@ def test_every_document_is_as_it_is_written_down(
         if there - known or missing:
             wrong[heading] = (there - known, missing)
         assert next(iter(answer)) == "schema", heading
-        assert answer["schema"] == 1
+        assert answer["schema"] == 2
     assert wrong == {}
     assert {each["trial"] for each in found["sweeps status"]["trials"]} >= {found["sweeps best"]["best"]}
     assert {answer["sweep"] for answer in found.values() if "sweep" in answer} == {"tiny"}

@@ -18,7 +18,7 @@ from tli.errors import InputError, Problem, TliError
 from tli.places import expanded
 from tli.terminal import printable
 
-SCHEMA = 1  # of all that is answered in JSON; raised when a key goes, or means something else
+SCHEMA = 2  # of all that is answered in JSON; raised when a key goes, or means something else
 DISTRIBUTION = "tli-sweeps"
 
 
