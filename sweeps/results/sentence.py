@@ -18,7 +18,7 @@ _SAME = {"equal compute": "with the same compute", "equal tokens": "for the same
 _MISSING = {
     "trials": "a grown model trained to its end",
     "control": "a control trained to its end",
-    "control rates": "more learning rates of the control (control.rates)",
+    "control rates": "more learning rates of the control (control.rates; at most a quarter of budget.trials)",
     "test text": "more test text (data.test_tokens, or a larger share of held-out text)",
     "fresh seeds": "two fresh seeds or more (finalists.seeds)",
     "matched control": "a control with the FLOPs of the grown model (control.matched)",
