@@ -111,6 +111,11 @@ class Claims:
         self._pool = pool(self.table)
         self._margin, self._paid = margin, max(1, compared)
 
+    def knows_text_error(self, *compared: Candidate) -> bool:
+        """Whether test losses come in blocks that tell the text's own error: two or more, as many for all."""
+        counts = {len(blocks) for each in compared for blocks in self.table[each.number].values()}
+        return self.measure == "validation" or (len(counts) == 1 and min(counts) > 1)
+
     def of(
         self, trial: Candidate | None, against: Candidate | None, at: At, *, first: Claim | None = None
     ) -> Claim | None:
@@ -124,8 +129,8 @@ class Claims:
         if pair is None:
             return None
         mean, n, noise = pair
-        if self.measure == "test" and _too_little(trial, against):
-            noise = None  # one block says nothing of the text's own error
+        if not self.knows_text_error(trial, against):
+            noise = None
         width = noise.half_width(self._paid) if noise else None
 
         def p(beyond: float, least: float | None = None) -> float | None:
@@ -148,11 +153,6 @@ class Claims:
             p_as_good=p(mean - self._margin),
             p_other_as_good=p(-mean - self._margin),
         )
-
-
-def _too_little(*compared: Candidate) -> bool:
-    """Whether the test text is so short that its losses come in one block."""
-    return any(len(blocks) < 2 for each in compared for blocks in each.test_blocks.values())
 
 
 def _tail(noise: Noisy, beyond: float) -> float:

@@ -102,7 +102,9 @@ def verdict(
 def _with_numbers(known: Compared, claims: Claims) -> Compared:
     """The candidates with their differences, and their chances to be the best."""
     steady = {each.number: claims.table[each.number] for each in known.everyone if not each.failed_seeds}
-    chance, lowest, n = chances(steady), lowest_under(steady), len(shared(steady))
+    known_text = claims.knows_text_error(*(each for each in known.everyone if each.number in steady))
+    chance = chances(steady) if known_text else {}
+    lowest, n = lowest_under(steady), len(shared(steady))
 
     def numbered(each: Candidate) -> Candidate:
         own = None if each is known.control else claims.of(each, known.control, "equal tokens")

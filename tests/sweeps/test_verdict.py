@@ -374,6 +374,18 @@ def test_the_control_has_rates_around_its_best_one(
     assert "control's rate not found" not in verdict(records).answer.limits, "no rate was searched"
 
 
+def test_blocks_of_test_text_that_do_not_match_carry_no_claim() -> None:
+    records = made_up(World(), random.Random(1))
+    assert any(claim.half_width is not None for claim in verdict(records).claims)
+    shorter = [
+        replace(record, test_losses=record.test_losses[:-1]) if record.replicate_of == 0 else record
+        for record in records
+    ]
+    found = verdict(shorter)
+    assert all(claim.half_width is None for claim in found.claims if claim.against == 0)
+    assert all(finalist.chance_best is None for finalist in found.finalists)
+
+
 def test_one_block_of_test_text_carries_no_claim() -> None:
     records = [
         replace(record, test_losses=record.test_losses[:1]) for record in made_up(World(), random.Random(1))
@@ -383,6 +395,7 @@ def test_one_block_of_test_text_carries_no_claim() -> None:
     assert all(claim.half_width is None for claim in found.claims)
     assert found.answer.grow == "not shown"
     assert "too little test text" in found.answer.limits
+    assert all(finalist.chance_best is None for finalist in found.finalists)
 
 
 def test_matched_controls_of_another_control_do_not_count() -> None:
