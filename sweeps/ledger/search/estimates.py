@@ -23,8 +23,8 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.search_answers import Estimate, Pair, Value
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import value_at
+from sweeps.student import CONFIDENCE
 
-CONFIDENCE = 0.95
 _CELLS = 256  # of all choices together; of more, each choice is asked on its own
 _ALONG = 33  # points along a range, at which a cell is looked at
 _KEPT = 10  # of them, those that may hold the lowest loss

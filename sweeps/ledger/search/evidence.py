@@ -8,8 +8,7 @@ from sweeps.ledger.search.forecast import Curve
 from sweeps.ledger.search.observations import forecaster_of, whole_ones
 from sweeps.records import Role, State, TrialRecord
 from sweeps.search_answers import StoppingEvidence
-
-CONFIDENCE = 0.95
+from sweeps.student import CONFIDENCE
 
 
 def stopping_evidence(records: Sequence[TrialRecord], top: int = 3) -> StoppingEvidence | None:
