@@ -265,6 +265,7 @@ class SweepCompletion:
     budget: Mapping[str, Any]
     time: float  # wall clock, seconds since the epoch
     ended_by: str  # what ended the search: the name of a setting of the budget, or `search`
+    changeable: Mapping[str, Any] | None = None  # of the spec, what may change later; None where not known
 
 
 class Cause(StrEnum):

@@ -15,10 +15,12 @@ from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ownership import claimed
+from sweeps.results.looks import look_of
+from sweeps.results.matched import matched_due
 from sweeps.results.ranking import behind
 from sweeps.results.sentence import sentence
 from sweeps.results.sweep import Sweep
-from sweeps.spec import Spec
+from sweeps.spec import Spec, changed_amounts
 from sweeps.spec.source import Overrides, name_budget
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
@@ -161,11 +163,11 @@ def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
         return []
     problems = spec_conflicts(stored, spec)
     have, want = stored.budget.to_json(), spec.budget.to_json()
-    for name in () if extend else raised(stored.budget, spec.budget):
-        got, ours = formatted(want[name]), f"{formatted(have[name])}, the study's own"
-        problems.append(
-            Problem(f"budget.{name}", got, ours, f"--extend (extend=True), or --set budget.{name}={got}")
-        )
+    more = {f"budget.{name}": (have[name], want[name]) for name in raised(stored.budget, spec.budget)}
+    more |= changed_amounts(stored, spec, raised=True)
+    for path, (before, after) in () if extend else more.items():
+        got, ours = formatted(after), f"{formatted(before)}, the study's own"
+        problems.append(Problem(path, got, ours, f"--extend (extend=True), or --set {path}={got}"))
     return problems
 
 
@@ -182,8 +184,21 @@ def _with_the_larger_budget(spec: Spec, watcher: Watcher) -> Spec:
 
 def _nothing_left(spec: Spec) -> bool:
     stored = _stored(spec)
-    same = stored is not None and stored.budget == spec.budget
-    return same and Ledger.read(spec.study_url, spec.name).finished
+    if stored is None or stored.budget != spec.budget or changed_amounts(stored, spec, raised=True):
+        return False
+    ledger = Ledger.read(spec.study_url, spec.name)
+    if not ledger.finished or stored.finalists == spec.finalists or not spec.control.matched:
+        return ledger.finished
+    wanted, records = spec.finalists, ledger.trials()  # by another margin another may be the winner
+    return not matched_due(
+        records,
+        wanted.top,
+        wanted.seeds,
+        wanted.per,
+        depth=ledger.depth,
+        margin=wanted.margin,
+        look=look_of(records, ledger.study.completions),
+    )
 
 
 def _stored(spec: Spec) -> Spec | None:

@@ -156,6 +156,8 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
     last = next(iter(study.completions[::-1]), None)
     if last is None or last.budget != spec.budget.to_json():
         return False
+    if last.changeable not in (None, spec.changeable):
+        return False
     # What is enqueued waits for more of what was used up.
     over = (State.WAITING,) if last.ended_by in LIMITS else ()
     return all(record.state in over for record in unfinished)
@@ -189,7 +191,8 @@ def _completions(value: Any) -> list[SweepCompletion]:
     found = [SweepCompletion(**each) for each in value]
     for each in found:
         whole = isinstance(each.trials, int) and not isinstance(each.trials, bool) and each.trials >= 0
-        if not (whole and isinstance(each.budget, dict) and isinstance(each.ended_by, str)):
+        known = isinstance(each.budget, dict) and isinstance(each.changeable, dict | None)
+        if not (whole and known and isinstance(each.ended_by, str)):
             raise TypeError("not as it was written")
         _amount(each.time)
     return found

@@ -154,7 +154,8 @@ class Ledger(Attempts):
         """
         self.study.note_search_answers(search_answers(self.spec, self.trials(), margin))
         budget = self.spec.budget.to_json()
-        self.study.record_completion(SweepCompletion(len(self.trials()), budget, time.time(), ended_by))
+        trials, changeable = len(self.trials()), self.spec.changeable
+        self.study.record_completion(SweepCompletion(trials, budget, time.time(), ended_by, changeable))
 
     def note_answer(self, answer: str, best: int | None, behind: Collection[int]) -> None:
         """Write the answer down, and have Optuna's `best_trial` agree; the next answer takes its place.

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
+from sweeps.results.looks import tail_of
 
 Grow = Literal["grow", "do not grow", "not shown"]
 Missing = Literal["trials", "control", "control rates", "matched control", "fresh seeds", "test text"]
@@ -271,10 +272,12 @@ def _seeds(claim: Claim) -> _Aim:
     room = -claim.mean if grow else claim.mean + claim.margin
     if room <= 0:  # the difference is the margin itself: no amount of data decides
         return _Aim(grow, None, None)
-    for n in range(noise.n, _MOST_SEEDS + 1):
-        if noise.half_width(claim.compared, n) < room:
+    again = tail_of(claim.look + 1, claim.compared)
+    for n in range(noise.n + 1, _MOST_SEEDS + 1):
+        if noise.half_width(again, n) < room:
             return _Aim(grow, n, None)
+    first = tail_of(1, claim.compared)  # other text takes another sweep
     for text in (2.0, 4.0, 8.0, 16.0, 32.0, 64.0):
-        if noise.half_width(claim.compared, _MANY_SEEDS, text) < room:
+        if noise.half_width(first, _MANY_SEEDS, text) < room:
             return _Aim(grow, _MANY_SEEDS, text)
     return _Aim(grow, None, None)

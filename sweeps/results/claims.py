@@ -4,7 +4,7 @@ Multiplicity is paid for by Bonferroni's correction over all grown models that r
 finalists and the baseline, in both comparisons: the winner was chosen among them, under these same seeds. It
 is the first step of Holm's procedure, so nothing is lost for the first claim; and being of one step it has
 simultaneous intervals that agree with every decision, which Holm's later steps have not. Dunnett's test is
-7 % sharper with equal variances, and they are not equal.
+7 % sharper with equal variances, and they are not equal. Looks at the answer are paid for, too: see `looks`.
 
 One interval decides: "better" is that all of it is below 0 (one-sided 2.5 % for all grown models together),
 "worse" that all is above, "as good" that all is below the margin, which is non-inferiority. "As good" can be
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sweeps.results.candidates import Candidate
+from sweeps.results.looks import adjusted, tail_of
 from sweeps.results.noise import Noisy, Table, paired, pool
 from sweeps.student import t_below
 
@@ -32,7 +33,7 @@ Measure = Literal["test", "validation"]
 class Claim:
     """What is claimed of one trial against another; losses in nats per token, negative is better.
 
-    P values are of one side each, times the number of comparisons that are paid for.
+    P values are of one side each, with all comparisons and looks paid for.
     """
 
     trial: int
@@ -40,10 +41,11 @@ class Claim:
     at: At
     loss: Measure
     mean: float  # loss of `trial` minus that of `against`, over the fresh seeds of both
-    half_width: float | None  # of the simultaneous 95 % interval; None with one seed
+    half_width: float | None  # of the interval that holds at 95 % for all models and looks; None with one seed
     n: int  # seeds
     margin: float
     compared: int  # grown models that are paid for
+    look: int  # at the answer, from 1
     noise: Noisy | None
     first_shown: bool  # whether "better" is shown in the claim that comes first; True where none does
     p_better: float | None  # of "not better"; not below that of the claim which comes first
@@ -80,7 +82,7 @@ class Claim:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         noise = self.noise
-        names = ("trial", "against", "at", "loss", "mean", "half_width", "low", "high", "n", "compared")
+        names = ("trial", "against", "at", "loss", "mean", "half_width", "low", "high", "n", "compared", "look")
         tests = ("p_better", "p_worse", "p_as_good", "p_other_as_good", "margin", "says", "other_as_good")
         return {name: getattr(self, name) for name in (*names, *tests)} | {
             "error": noise.error() if noise else None,
@@ -104,12 +106,16 @@ def table_of(candidates: Sequence[Candidate], measure: Measure) -> Table:
 class Claims:
     """Claims over one table of losses, with one variance pooled from all of it."""
 
-    def __init__(self, candidates: Sequence[Candidate], margin: float, compared: int) -> None:
-        """`candidates` are all that ran under fresh seeds; so many of them are `compared` and paid for."""
+    def __init__(
+        self, candidates: Sequence[Candidate], margin: float, compared: int, look: int = 1
+    ) -> None:
+        """`candidates` are all that ran under fresh seeds; so many of them are `compared` and paid for, and
+        the `look` at them is from 1.
+        """
         self.measure = measure_of(candidates)
         self.table = table_of(candidates, self.measure)
         self._pool = pool(self.table)
-        self._margin, self._paid = margin, max(1, compared)
+        self._margin, self._paid, self._look = margin, max(1, compared), look
 
     def knows_text_error(self, *compared: Candidate) -> bool:
         """Whether test losses come in blocks that tell the text's own error: two or more, as many for all."""
@@ -131,10 +137,12 @@ class Claims:
         mean, n, noise = pair
         if not self.knows_text_error(trial, against):
             noise = None
-        width = noise.half_width(self._paid) if noise else None
+        width = noise.half_width(tail_of(self._look, self._paid)) if noise else None
 
         def p(beyond: float, least: float | None = None) -> float | None:
-            return None if noise is None else min(1.0, max(self._paid * _tail(noise, beyond), least or 0.0))
+            if noise is None:
+                return None
+            return max(adjusted(_tail(noise, beyond), self._look, self._paid), least or 0.0)
 
         return Claim(
             trial=trial.number,
@@ -146,6 +154,7 @@ class Claims:
             n=n,
             margin=self._margin,
             compared=self._paid,
+            look=self._look,
             noise=noise,
             first_shown=first is None or first.says == "better",
             p_better=p(mean, first.p_better if first else None),

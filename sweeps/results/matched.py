@@ -18,7 +18,8 @@ def matched_due(
     per: str | None = None,
     *,
     depth: int | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
+    look: int = 1,
 ) -> list[tuple[int, dict[str, Any]]]:
     """Compute-matched controls still to be created, as (number of the winner, settings with the seed).
 
@@ -26,7 +27,7 @@ def matched_due(
     under each fresh seed. None where the winner costs no more than the control, or a cost is not known. One
     that exists in any state is not due again. Ask once all replicates have ended.
     """
-    best = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin).winner
+    best = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look).winner
     number = best.number if best is not None and best.fresh else None
     winner = next((record for record in records if record.number == number), None)
     control = control_of(records)

@@ -60,10 +60,9 @@ class Noisy:
         weight = seeds**2 / known + (read**2 / self.text_degrees if self.text_degrees else 0.0)
         return max(1, math.floor((seeds + read) ** 2 / weight + 1e-9)) if weight else known
 
-    def half_width(self, compared: int, n: int | None = None, text: float = 1.0) -> float:
-        """Of the interval that holds at 95 % for all of `compared` such differences together (Bonferroni)."""
-        confidence = 1 - 0.05 / compared
-        return t_quantile(self.degrees(n, text), confidence) * self.error(n, text)
+    def half_width(self, tail: float, n: int | None = None, text: float = 1.0) -> float:
+        """Of the interval that leaves out so much on each side, as `looks.tail_of` gives it."""
+        return t_quantile(self.degrees(n, text), 1 - 2 * tail) * self.error(n, text)
 
 
 def pool(table: Table) -> Pool | None:

@@ -35,7 +35,7 @@ def verdict(
     seeds: int = 3,
     per: str | None = None,
     depth: int | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     searched: Searched | None = None,
 ) -> Verdict:
     """What the sweep has found so far; can be asked at any time, on any records.
@@ -46,22 +46,27 @@ def verdict(
         seeds: fresh ones of each.
         per: the dotted path of a setting, or None.
         depth: layers of the base, where they are known.
-        margin: below which a difference does not matter, nats per token; None for one from the data.
-        searched: the values that settings may have, and estimates of a model of the search.
+        margin: below which a difference does not matter, nats per token or a percentage of the control's
+            loss; None for one from the data.
+        searched: the values that settings may have, estimates of a model of the search, and how often the
+            answer was read.
     """
     searched = searched or Searched()
+    look = searched.look
     others = [record for record in records if not record.ours]
     records = sorted((record for record in records if record.ours), key=lambda record: record.number)
-    known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin)
+    known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look)
     winner = known.winner
     matched = matched_control(winner.number, records, control_of(records)) if winner else None
     everyone = [*known.everyone, *([matched] if matched else [])]
-    claims = Claims(everyone, known.margin.nats, known.grown)
+    claims = Claims(everyone, known.margin.nats, known.grown, look)
     against = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
     compute = claims.of(winner, matched, "equal compute", first=against[0] if against else None)
     shown = _with_numbers(known, claims)
     originals = [record for record in records if record.role not in _AFTER]
-    waiting = searched.matched and bool(matched_due(records, top, seeds, per, depth=depth, margin=margin))
+    waiting = searched.matched and bool(
+        matched_due(records, top, seeds, per, depth=depth, margin=margin, look=look)
+    )
     answer = answer_of(
         winner,
         known.control,
@@ -70,7 +75,7 @@ def verdict(
         compute,
         Course(
             dearer=_dearer(records, known),
-            finished=_finished(records, known) and not waiting,
+            finished=_finished(records, known, over=searched.over) and not waiting,
             waiting=waiting,
             rate_open=searched.rates and _rate_open(records, known.control),
         ),
@@ -85,7 +90,8 @@ def verdict(
         lowest=known.lowest,
         as_good=known.as_good,
         claims=tuple(claim for claim in (*against, compute) if claim is not None),
-        margin=known.margin,
+        margin=replace(known.margin, was=searched.margin_was),
+        look=look,
         settings=setting_answers(originals, known.margin.nats, searched),
         untried=untried(originals, searched.choices),
         stopping=searched.stopping,
@@ -137,11 +143,13 @@ def _dearer(records: Sequence[TrialRecord], known: Compared) -> bool:
     return spends_more(by_number[known.winner.number], by_number[known.control.number])
 
 
-def _finished(records: Sequence[TrialRecord], known: Compared) -> bool:
-    """Whether no trial waits or runs, and no fresh seed of what is compared is still to be run."""
-    return all(record.state.finished for record in records) and not any(
-        each.open_seeds for each in known.everyone
-    )
+def _finished(records: Sequence[TrialRecord], known: Compared, *, over: bool) -> bool:
+    """Whether no trial waits or runs, and no fresh seed of what is compared is still to be run.
+
+    `over`: a limit of the budget is used up, and what is enqueued waits for more of it.
+    """
+    ended = (record.state.finished or (over and record.state is State.WAITING) for record in records)
+    return all(ended) and not any(each.open_seeds for each in known.everyone)
 
 
 def _rate_open(records: Sequence[TrialRecord], control: Candidate | None) -> bool:

@@ -14,10 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.records import Role, State, TrialRecord
+from sweeps.records import Role, State, SweepCompletion, TrialRecord
 from sweeps.results.coverage import searched_value
 from sweeps.results.finalists import is_done
+from sweeps.results.looks import look_of
+from sweeps.results.margin import margin_before
 from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence, ended_trials
+from sweeps.spec import LIMITS
 from sweeps.student import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -44,7 +47,9 @@ class Searched:
     `choices` are all values that a path may have, of paths with finitely many; `estimates` are those of a
     model of the search. Without them the best losses are shown and no setting is answered. `stopping` is what
     early stopping may have missed. `rates` is whether learning rates are searched, so that the control needs
-    its own; `matched` whether there are to be matched controls.
+    its own; `matched` whether there are to be matched controls. `over` is
+    whether a limit of the budget is used up; `look` how often the answer was read, this time included;
+    `margin_was` the margin that it was first read with, where that was another.
     """
 
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -53,21 +58,41 @@ class Searched:
     stopping: StoppingEvidence | None = None
     rates: bool = False
     matched: bool = False
+    over: bool = False
+    look: int = 1
+    margin_was: str | None = None
 
 
-def searched_in(spec: Spec, records: Sequence[TrialRecord], found: SearchAnswers | None) -> Searched:
+def searched_in(
+    spec: Spec,
+    records: Sequence[TrialRecord],
+    found: SearchAnswers | None,
+    completions: Sequence[SweepCompletion] = (),
+) -> Searched:
     """What is known of a sweep's choices; of its model's answers only those made of these trials.
 
     Args:
         spec: of the sweep.
         records: its trials.
         found: what the model of the search said last.
+        completions: each time that all of it was carried out.
     """
     choices = {path: each.choice for path, each in spec.search.items() if each.choice is not None}
     if found is None or found.trials != ended_trials(records):
         found = SearchAnswers(0, {}, {}, {}, None)
     rates, matched = "recipe.learning_rate" in spec.search, spec.control.matched
-    return Searched(choices, found.values, found.ranges, found.stopping, rates, matched)
+    last = completions[-1] if completions else None
+    return Searched(
+        choices,
+        found.values,
+        found.ranges,
+        found.stopping,
+        rates=rates,
+        matched=matched,
+        over=last is not None and last.ended_by in LIMITS and last.budget == spec.budget.to_json(),
+        look=look_of(records, completions),
+        margin_was=margin_before(completions, spec.finalists.margin),
+    )
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,7 @@ class Sweep:
         Verdict
             As `verdict` gives it for all trials.
         """
-        wanted = self.spec.finalists
+        wanted, study = self.spec.finalists, self.ledger.study
         found = verdict(
             records,
             top=wanted.top,
@@ -267,7 +267,7 @@ class Sweep:
             per=wanted.per,
             depth=self.ledger.depth,
             margin=wanted.margin,
-            searched=searched_in(self.spec, records, self.ledger.study.search_answers),
+            searched=searched_in(self.spec, records, study.search_answers, study.completions),
         )
         return replace(found, warnings=(*found.warnings, *self._text_notes()))
 

@@ -60,6 +60,9 @@ class Verdict:
         On test loss: each finalist against the control, then the best against the matched control.
     margin : Margin
         Below which a difference does not matter.
+    look : int
+        How often the answer was read, this time included: once more for each time that runs under fresh
+        seeds were added. Intervals of all looks hold together.
     settings : tuple of SettingAnswer
         For each searched setting the value that is answered, or why none is.
     untried : tuple of Untried
@@ -103,6 +106,7 @@ class Verdict:
     as_good: tuple[int, ...]
     claims: tuple[Claim, ...]
     margin: Margin
+    look: int
     settings: tuple[SettingAnswer, ...]
     untried: tuple[Untried, ...]
     stopping: StoppingEvidence | None

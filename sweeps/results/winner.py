@@ -10,6 +10,7 @@ from statistics import fmean
 from sweeps.records import TrialRecord
 from sweeps.results.candidates import Candidate, candidate
 from sweeps.results.finalists import finalists, references
+from sweeps.results.looks import tail_of
 from sweeps.results.margin import Margin, margin_of
 from sweeps.results.noise import paired, pool
 
@@ -52,12 +53,13 @@ def compared(
     seeds: int,
     per: str | None,
     depth: int | None,
-    margin: float | None,
+    margin: float | str | None,
+    look: int = 1,
 ) -> Compared:
     """Finalists, control and baseline with their runs under fresh seeds, and the winner.
 
     As good as the lowest mean is what a test of non-inferiority shows to be (one-sided 2.5 %, Bonferroni over
-    all that are compared with it; its choice flatters it, which makes it harder to be as good as). So a
+    all that are compared with it and over looks; its choice flatters it, which makes it harder to be as good as). So a
     difference that is not shown is no reason to take the cheaper one, only one shown to be below the margin.
 
     Args:
@@ -66,16 +68,17 @@ def compared(
         seeds: fresh ones wanted.
         per: the dotted path of a setting, or None.
         depth: layers of the base, where they are known.
-        margin: the spec's, nats per token; None for the data's.
+        margin: the spec's, nats per token or a percentage; None for the data's.
+        look: at the answer, from 1.
     """
     chosen = [candidate(each, records, seeds) for each in finalists(records, top, per, depth=depth)]
     control, baseline = (candidate(each, records, seeds) if each else None for each in references(records))
     everyone = {each.number: each for each in (*chosen, control, baseline) if each is not None}
-    bound = margin_of(everyone.values(), margin)
+    bound = margin_of(everyone.values(), margin, control)
     ranked = _ranked(chosen)
     if not ranked:
         return Compared((), control, baseline, bound, None, ())
-    good = _as_good(ranked, control, list(everyone.values()), bound.nats)
+    good = _as_good(ranked, control, list(everyone.values()), bound.nats, look)
     numbers = {each.number for each in good}
     winner = _cheapest([ranked[0], *(each for each in ranked[1:] if each.number in numbers)])
     ordered = (winner, *(each for each in ranked if each is not winner))
@@ -108,7 +111,11 @@ def shared_seeds(candidates: Sequence[Candidate]) -> set[int]:
 
 
 def _as_good(
-    ranked: list[Candidate], control: Candidate | None, everyone: list[Candidate], margin: float
+    ranked: list[Candidate],
+    control: Candidate | None,
+    everyone: list[Candidate],
+    margin: float,
+    look: int,
 ) -> list[Candidate]:
     """Those shown to be less than the margin above the lowest mean; with failed seeds, if it has, too."""
     lowest, others = ranked[0], [*ranked[1:], *([control] if control else [])]
@@ -119,7 +126,7 @@ def _as_good(
         pair = paired(table[each.number], table[lowest.number], pooled)
         if pair is None or pair[2] is None or (each.failed_seeds and not lowest.failed_seeds):
             continue
-        if pair[0] + pair[2].half_width(len(others)) < margin:
+        if pair[0] + pair[2].half_width(tail_of(look, len(others))) < margin:
             found.append(each)
     return found
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tli.lazy import lazy
 
 if TYPE_CHECKING:
-    from sweeps.spec.differences import difference
-    from sweeps.spec.model import COMPARED, Spec
+    from sweeps.spec.differences import changed_amounts, difference
+    from sweeps.spec.model import COMPARED, RAISED, Spec
     from sweeps.spec.packaged_specs import packaged
     from sweeps.spec.ranges import Range
     from sweeps.spec.settings import LIMITS, BudgetSettings, TrialSettings
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPARED",
     "LIMITS",
+    "RAISED",
     "BudgetSettings",
     "Range",
     "Spec",
     "TrialSettings",
+    "changed_amounts",
     "difference",
     "load_spec",
     "packaged",
@@ -36,7 +38,9 @@ if not TYPE_CHECKING:
         __name__,
         {
             "COMPARED": "sweeps.spec.model",
+            "RAISED": "sweeps.spec.model",
             "Spec": "sweeps.spec.model",
+            "changed_amounts": "sweeps.spec.differences",
             "difference": "sweeps.spec.differences",
             "Range": "sweeps.spec.ranges",
             "LIMITS": "sweeps.spec.settings",

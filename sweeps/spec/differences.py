@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweeps.spec.model import Spec
+from sweeps.spec.model import RAISED, Spec
 from sweeps.wording import formatted, masked
 
 
@@ -15,6 +15,13 @@ def difference(old: Spec, new: Spec) -> list[str]:
     paths = [*before, *(path for path in after if path not in before)]
     lines = [(path, before.get(path, "nothing"), after.get(path, "nothing")) for path in paths]
     return [f"{path}: {one} -> {other}" for path, one, other in lines if one != other]
+
+
+def changed_amounts(old: Spec, new: Spec, *, raised: bool) -> dict[str, tuple[int, int]]:
+    """The amounts of `RAISED` that a spec has more of than another, or less: both, by dotted path."""
+    before, after = old.changeable, new.changeable
+    both = {path: (before[path], after[path]) for path in RAISED}
+    return {path: (one, two) for path, (one, two) in both.items() if (two > one if raised else two < one)}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -141,9 +141,9 @@ _REST = {
     "control.matched": "Whether the original, at its best rate, also trains with the FLOPs of the winner, to "
     "the end of its own schedule, under the same fresh seeds.",
     "finalists.seeds": "Fresh seeds of each finalist, of the best control and of the baseline. The seed of "
-    "the search, which chose them, is none.",
-    "finalists.margin": "Nats per token within which losses count as equally good; null: from the noise of "
-    "the fresh runs.",
+    "the search, which chose them, is none. A finished sweep may be given more.",
+    "finalists.margin": "Within which losses count as equally good: nats per token, or `0.1%` of the control's "
+    "test loss; null: from the noise of the fresh runs. Changed after a sweep, it is read anew.",
     "finalists.per": "A searched path with choices, such as `injection.method`: each of its values has "
     "finalists of its own.",
     "resources.cpus": "CPU cores of one trial.",

@@ -21,6 +21,7 @@ from sweeps.spec.catalogue import catalogue_of
 from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_names
 from sweeps.spec.fields import SpecFields
 from sweeps.spec.ineffective import unread_faults
+from sweeps.spec.margins import margin_faults
 from sweeps.spec.ranges import Range, read_range
 from sweeps.spec.renamed import is_before_fresh_seeds, todays_spec
 from sweeps.spec.written import Source
@@ -28,6 +29,8 @@ from sweeps.wording import Fault
 from tli.argument_types import Kind, require_types
 from tli.places import expanded
 
+RAISED = ("control.rates", "finalists.seeds")  # adds runs to a sweep, and changes none
+READ_ANEW = ("finalists.margin",)
 COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "control", "finalists")
 
 
@@ -160,7 +163,7 @@ class Spec(SpecFields):
         return spec
 
     def identity(self) -> dict[str, Any]:
-        """All that makes results comparable, and nothing of what they are run on.
+        """All that makes results comparable, and nothing of what they are run on, or what may change later.
 
         Returns
         -------
@@ -168,7 +171,18 @@ class Spec(SpecFields):
             As plain JSON values; its digest is `hash`.
         """
         plain = self.to_json()
-        return {name: plain[name] for name in COMPARED}
+        later = {path.partition(".")[::2] for path in (*RAISED, *READ_ANEW)}
+        compared: dict[str, Any] = {name: plain[name] for name in COMPARED}
+        for section, setting in later:
+            compared[section] = {name: value for name, value in compared[section].items() if name != setting}
+        return compared
+
+    @property
+    def changeable(self) -> dict[str, Any]:
+        """What may change on a sweep that has ended, beside the budget: values by dotted path."""
+        plain = self.to_json()
+        paths = {path: path.split(".") for path in (*RAISED, *READ_ANEW)}
+        return {path: plain[section][name] for path, (section, name) in paths.items()}
 
     def __repr__(self) -> str:
         return f"Spec({json.dumps(self.to_json(), ensure_ascii=False)})"
@@ -248,6 +262,7 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     yield from checks.amount_faults(spec.budget, spec.finalists, written, spec.control_rates)
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
     yield from checks.per_faults(spec.finalists.per, spec.search)
+    yield from margin_faults(spec.finalists.margin)
     yield from search_checks.stopping_faults(spec.stopping)
     yield from search_checks.sampler_faults(spec.sampler, spec.objective, spec.search)
     yield from checks.resource_faults(spec.resources)

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from sweeps.spec.margins import percent_of
 from sweeps.spec.ranges import LARGEST_INT
 from tli.data import settings
 from tli.places import means_null
@@ -52,6 +53,12 @@ def section(model: type[BaseModel], example: Any = None) -> Any:
     if example is not None:
         return Field(..., description=expected, examples=[example])
     return Field(default_factory=model, description=expected, examples=[None])
+
+
+def _fractional(value: Any) -> Any:
+    """A whole number as one with a point; what is too large for that is left to the limits."""
+    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT
+    return float(value) if small else value
 
 
 class Settings(BaseModel):
@@ -152,7 +159,7 @@ class InjectionSettings(Settings):
     @field_validator("scale", mode="before")
     @classmethod
     def _fractional(cls, value: Any) -> Any:
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        return _fractional(value)
 
 
 class RecipeSettings(Settings):
@@ -257,10 +264,15 @@ class FinalistSettings(Settings):
 
     top: int = setting("a whole number of at least 1", 3, ge=1)
     seeds: int = setting("a whole number of at least 1", 3, ge=1)
-    margin: float | None = setting(
-        "a finite number of at least 0 (nats per token), or null for the data's noise", None, ge=0
-    )
+    # Nats or a percentage: judged by `margins`, in one message.
+    margin: Any = setting("nats per token, a percentage of the loss, or null for the data's noise", None)
     per: str | None = setting("a searched path with choices, each to have its own, or null", None)
+
+    @field_validator("margin", mode="before")
+    @classmethod
+    def _in_nats(cls, value: Any) -> Any:
+        percent = percent_of(value)
+        return _fractional(value) if percent is None else f"{percent:g}%"
 
 
 class ResourceSettings(Settings):

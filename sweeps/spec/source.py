@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.addresses import MASK, secret_name
 from sweeps.errors import Problem, SpecError
-from sweeps.spec.model import Spec
+from sweeps.spec.model import RAISED, Spec
 from sweeps.spec.packaged_specs import packaged, packaged_text
 from sweeps.spec.ranges import KINDS
 from sweeps.spec.written import Source
@@ -193,5 +193,5 @@ def as_options(overrides: Overrides) -> list[str]:
 
 
 def name_budget(overrides: Overrides) -> bool:
-    """Whether a setting of the budget is among them: then a larger one than a study has is wanted."""
-    return any(option.lstrip().startswith("budget.") for option in as_options(overrides))
+    """Whether a setting of the budget, or an amount of `RAISED`, is among them: then more is wanted."""
+    return any(option.lstrip().startswith(("budget.", *RAISED)) for option in as_options(overrides))

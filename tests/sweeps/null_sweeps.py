@@ -52,31 +52,49 @@ class World:
         return RESIDUAL * self.noisy.get(number, 1.0)
 
 
+class MadeSweep:
+    """One of a world, whose finalists may be given more fresh seeds.
+
+    Control 0, baseline 1, searched 2 to 1 + `searched`; then runs under fresh seeds.
+    """
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self._draw = draw = _Draws(world, rng)
+        numbers = range(2 + world.searched)
+        means = {number: LOSS + (world.spread * rng.random() if number > 1 else 0.0) for number in numbers}
+        means = {number: LOSS if world.spread == 0 else mean for number, mean in means.items()}
+        if world.searched:
+            means[2] = LOSS - world.better * world.unit
+        roles = {0: Role.CONTROL, 1: Role.BASELINE}
+        self.records = [
+            _record(number, roles.get(number, Role.SEARCH), 0, draw.validation(number, means[number], 0))
+            for number in numbers
+        ]
+        grown = sorted(self.records[1:], key=lambda record: record.value or 0)
+        self._means = {**means, -1: LOSS - world.matched}
+        self._chosen = [record.number for record in grown[: world.finalists]]
+        self.seeds = 0
+        self.run(world.seeds)
+
+    def run(self, seeds: int) -> None:
+        """So many fresh seeds in all, of all that is compared."""
+        new, means = range(self.seeds + 1, seeds + 1), self._means
+        for seed in new:
+            for number in dict.fromkeys((0, 1, *self._chosen)):
+                self._add(Role.REPLICATE, number, seed, self._draw.both(number, means[number], seed))
+        for seed in new:  # one matched control for whichever wins
+            losses = self._draw.both(-1, means[-1], seed)
+            for number in self._chosen:
+                self._add(Role.MATCHED, number, seed, losses)
+        self.seeds = seeds
+
+    def _add(self, role: Role, of: int, seed: int, losses: tuple[float, tuple[float, ...]]) -> None:
+        self.records.append(_fresh(len(self.records), role, of, seed, *losses))
+
+
 def sweep(world: World, rng: random.Random) -> list[TrialRecord]:
-    """Control 0, baseline 1, searched 2 to 1 + `searched`, then fresh seeds of all that is compared."""
-    draw = _Draws(world, rng)
-    numbers = range(2 + world.searched)
-    means = {number: LOSS + (world.spread * rng.random() if number > 1 else 0.0) for number in numbers}
-    means = {number: LOSS if world.spread == 0 else mean for number, mean in means.items()}
-    if world.searched:
-        means[2] = LOSS - world.better * world.unit
-    roles = {0: Role.CONTROL, 1: Role.BASELINE}
-    records = [
-        _record(number, roles.get(number, Role.SEARCH), 0, draw.validation(number, means[number], 0))
-        for number in numbers
-    ]
-    grown = sorted((record for record in records if record.number > 0), key=lambda record: record.value or 0)
-    chosen = [record.number for record in grown[: world.finalists]]
-    for seed in range(1, world.seeds + 1):
-        for number in dict.fromkeys((0, 1, *chosen)):
-            records.append(
-                _fresh(len(records), Role.REPLICATE, number, seed, *draw.both(number, means[number], seed))
-            )
-    for seed in range(1, world.seeds + 1):  # one matched control for whichever wins
-        losses = draw.both(-1, LOSS - world.matched, seed)
-        for number in chosen:
-            records.append(_fresh(len(records), Role.MATCHED, number, seed, *losses))
-    return records
+    """Its records, after as many fresh seeds as the world has."""
+    return MadeSweep(world, rng).records
 
 
 class _Draws:

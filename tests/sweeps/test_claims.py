@@ -19,6 +19,7 @@ from sweeps.records import Role, TrialRecord
 from sweeps.results.answer import Answer, Course, answer_of
 from sweeps.results.candidates import Candidate, matched_control
 from sweeps.results.claims import Claim, Claims
+from sweeps.results.looks import tail_of
 from sweeps.results.noise import PRIOR, Noisy, paired, pool
 from sweeps.results.posterior import chances
 from sweeps.results.winner import compared
@@ -40,7 +41,7 @@ def test_two_configurations_alone_have_the_paired_t_interval_of_the_textbook() -
     mean, n, noise = found
     assert noise is not None
     assert (mean, n, noise.degrees()) == (pytest.approx(7 / 3), 3, 2)
-    assert noise.half_width(1) == pytest.approx(4.30265273 * math.sqrt(7 / 3) / math.sqrt(3))
+    assert noise.half_width(0.025) == pytest.approx(4.30265273 * math.sqrt(7 / 3) / math.sqrt(3))
 
 
 def test_the_variance_is_drawn_towards_that_of_all_pairs_by_the_degrees_of_the_prior() -> None:
@@ -60,7 +61,7 @@ def test_the_error_of_the_text_is_added_with_degrees_of_its_own() -> None:
     noise = Noisy(0.0, 3, seed_variance=3.0, seed_degrees=4, text_variance=1.0, text_degrees=15)
     assert noise.error() == pytest.approx(math.sqrt(2))
     assert noise.degrees() == math.floor(4 / (1 / 4 + 1 / 15))
-    assert noise.half_width(2) == pytest.approx(t_quantile(12, 0.975) * math.sqrt(2))
+    assert noise.half_width(0.0125) == pytest.approx(t_quantile(12, 0.975) * math.sqrt(2))
     assert noise.error(n=6) == pytest.approx(math.sqrt(1.5))
     assert noise.error(text=4) == pytest.approx(math.sqrt(1.25))
 
@@ -116,14 +117,16 @@ class Judged:
     claims: tuple[Claim, ...]
 
 
-def judged(records: list[TrialRecord], margin: float | None = None) -> Judged:
+def judged(
+    records: list[TrialRecord], margin: float | None = None, *, seeds: int = 3, look: int = 1
+) -> Judged:
     """What `verdict` does for the claims and the answer, without chances and settings, which take longer."""
-    known = compared(records, top=3, seeds=3, per=None, depth=None, margin=margin)
+    known = compared(records, top=3, seeds=seeds, per=None, depth=None, margin=margin, look=look)
     winner = known.winner
     assert winner is not None
     matched = matched_control(winner.number, records)
     assert matched is not None
-    claims = Claims([*known.everyone, matched], known.margin.nats, known.grown)
+    claims = Claims([*known.everyone, matched], known.margin.nats, known.grown, look)
     tokens = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
     compute = claims.of(winner, matched, "equal compute", first=tokens[0])
     course = Course(dearer=True, finished=True, waiting=False, rate_open=False)
@@ -250,11 +253,12 @@ def claim(
     """With an interval that is asked for: three seeds, of which one variance is known."""
     noise = None
     if half_width is not None:
-        seed_variance = 3 * (half_width / t_quantile(4, 1 - 0.05 / 3)) ** 2
+        seed_variance = 3 * (half_width / t_quantile(4, 1 - 2 * tail_of(1, 3))) ** 2
         noise = Noisy(mean, 3, seed_variance, 4, 0.0, 0)
     at = "equal tokens" if against == 0 else "equal compute"
     shown = first is None or first.says == "better"
-    return Claim(5, against, at, "test", mean, half_width, 3, margin, 3, noise, shown, 0.01, 0.9, 0.02, 0.03)
+    tests = (0.01, 0.9, 0.02, 0.03)
+    return Claim(5, against, at, "test", mean, half_width, 3, margin, 3, 1, noise, shown, *tests)
 
 
 def answered(tokens: Claim | None, compute: Claim | None, **fields: bool) -> Answer:
@@ -360,12 +364,13 @@ def test_the_seeds_that_would_decide_are_those_after_which_the_interval_would() 
     seeds, tokens = needed(-0.003, 0.004)
     assert seeds is not None
     assert 3 < seeds < 10
-    assert open_claim.noise.half_width(3, seeds) < 0.003 <= open_claim.noise.half_width(3, seeds - 1)
+    again, noise = tail_of(2, 3), open_claim.noise
+    assert noise.half_width(again, seeds) < 0.003 <= noise.half_width(again, seeds - 1)
     assert not tokens
     # Within the margin it is "as good" that is nearer, at 0.0005 from -margin.
     closer, _ = needed(-0.0005, 0.001)
     assert closer is not None
-    assert open_claim.noise.half_width(3, closer) / 4 < 0.0005
+    assert noise.half_width(again, closer) / 4 < 0.0005
     assert needed(-0.00101, 0.05) == (None, True), "more seeds than are worth a run"
 
 
@@ -381,14 +386,15 @@ def test_both_comparisons_have_to_be_decided_to_grow_and_one_to_leave_it() -> No
     against = answered(tokens, claim(0.0, 0.0012, against=9)).needs
     assert against is not None
     assert against.seeds is not None
-    assert against.seeds <= 5 < both.seeds + alone.seeds
+    assert against.seeds < min(both.seeds, alone.seeds)
 
 
 def test_the_test_text_is_named_where_its_error_stands_in_the_way() -> None:
     noise = Noisy(-0.003, 3, seed_variance=1e-8, seed_degrees=4, text_variance=4e-6, text_degrees=15)
-    stuck = replace(claim(-0.003, noise.half_width(3)), noise=noise)
+    first = tail_of(1, 3)
+    stuck = replace(claim(-0.003, noise.half_width(first)), noise=noise)
     found = answered(stuck, None)
     assert found.grow == "not shown"
     assert found.needs is not None
     assert found.needs.text is not None
-    assert noise.half_width(3, 100) > 0.003 > noise.half_width(3, 20, found.needs.text)
+    assert noise.half_width(first, 100) > 0.003 > noise.half_width(first, 20, found.needs.text)

@@ -21,6 +21,7 @@ from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
 from sweeps.results.finalists import replicates_due
+from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
@@ -263,8 +264,10 @@ class Agenda:
         if not self.spec.control.matched or any(r.role is not Role.MATCHED for r in self._open()):
             return None
         wanted, depth = self.spec.finalists, self.ledger.depth
+        records, margin = self.records(), wanted.margin
+        look = look_of(records, self.ledger.study.completions)
         due = matched_due(
-            self.records(), wanted.top, wanted.seeds, wanted.per, depth=depth, margin=wanted.margin
+            records, wanted.top, wanted.seeds, wanted.per, depth=depth, margin=margin, look=look
         )
         for number, settings in due:
             return self.ledger.start(Role.MATCHED, settings, replicate_of=number)

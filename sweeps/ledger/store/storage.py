@@ -21,7 +21,7 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.loading import legible
 from sweeps.ledger.store.marks import IDENTITY, INPUT_DIGESTS, SPEC
 from sweeps.ledger.store.retrying import FileStorage, ServerStorage, as_sweep_error
-from sweeps.spec import Spec, difference
+from sweeps.spec import Spec, changed_amounts, difference
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -163,9 +163,19 @@ def spec_conflicts(stored: Spec, spec: Spec) -> list[Problem]:
         expected = "a study whose runs under fresh seeds have a loss on the test text"
         remedy = f"name: {spec.name}-2; the commands that only read go on with {spec.name!r} as it is"
         return [Problem(f"study {spec.name!r}", got, expected, remedy)]
+    fewer = changed_amounts(stored, spec, raised=False)
+    problems = [
+        Problem(
+            spec.where(path),
+            f"{want}, fewer than the {have} of the study",
+            "as many or more, as the answer was read with what ran",
+            f"{path}={have}",
+        )
+        for path, (have, want) in fewer.items()
+    ]
     if stored.hash == spec.hash:
-        return []
-    return [
+        return problems
+    return problems + [
         Problem(
             f"study {spec.name!r}",
             f"another spec ({line})",
