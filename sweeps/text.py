@@ -65,6 +65,18 @@ def in_bytes(number: int) -> str:
     return f"{number / 1024:.0f} KiB"
 
 
+def counted(number: float, word: str) -> str:
+    """A number of things: `1 trial`, `24 trials`, `2,048 tokens`."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {word}{'s' * (number != 1)}"
+
+
+def these(word: str, values: Iterable[object]) -> str:
+    """Which things: `trial 3`, `trials 3, 5`."""
+    shown = [str(value) for value in values]
+    return f"{word}{'s' * (len(shown) > 1)} {', '.join(shown)}"
+
+
 def loss(value: float | None) -> str:
     """Four digits after the point: `3.4567`."""
     return "-" if value is None else f"{value:.4f}"

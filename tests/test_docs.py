@@ -18,7 +18,7 @@ import sweeps
 import tli
 from docs.generate_reference import command_page, pages, spec_page
 from docs.self_contained import beside, outside
-from sweeps.report.answer import Screen
+from sweeps.report.next_commands import Screen
 from sweeps.report.styled import plain as plain_text
 from sweeps.report.summary import best_lines
 from sweeps.results.selection import verdict

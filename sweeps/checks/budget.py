@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeps.spec import BudgetSettings
-from sweeps.text import duration
+from sweeps.text import counted, duration
 
 # -- two budgets of one study ---------------------------------------------------------------------
 
@@ -22,8 +22,8 @@ def amount(name: str, value: float | None) -> str:
     if value is None:
         return "no limit"
     shown = {
-        "trials": f"{value:,} trials",
-        "tokens": f"{value:,.0f} tokens",
+        "trials": counted(round(value), "trial"),
+        "tokens": counted(round(value), "token"),
         "flops": f"{value:.3g} FLOPs",
         "gpu_hours": f"{value:.4g} GPU-hours",
         "wall": f"{duration(value)} of search",
@@ -107,4 +107,4 @@ def used_up_first(reached: Sequence[Reach]) -> str:
 
 
 def _whole(trials: float | None) -> str:
-    return "not known" if trials is None else f"{math.floor(trials):,} trials"
+    return "not known" if trials is None else counted(math.floor(trials), "trial")

@@ -11,7 +11,7 @@ from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_fi
 from sweeps.checks.placement import slots, this_machine
 from sweeps.checks.shapes import Shape, plan_of, searched_shapes, shape_of
 from sweeps.spec import Spec
-from sweeps.text import in_bytes, short, table
+from sweeps.text import counted, in_bytes, short, table
 from tli.growth.cost import cost
 from tli.models.base import Base
 
@@ -242,15 +242,18 @@ def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> 
 
 
 def _lines(it: Estimate) -> Iterator[str]:
-    batch = it.trial_tokens // it.steps
+    steps = f"{counted(it.steps, 'step')} of {it.trial_tokens // it.steps:,}"
     yield (
-        f"{it.name}: {it.trials} trials of {it.trial_tokens:,} tokens ({it.steps:,} steps of {batch:,}), "
+        f"{it.name}: {it.trials} trials of {it.trial_tokens:,} tokens ({steps}), "
         f"and at most {it.replicates} runs under fresh seeds"
     )
     if it.controls > 1:
-        yield f"{it.controls} of the trials are the original trained on, each at another learning rate"
+        yield (
+            f"{it.controls} of the trials, a quarter at most, are the original trained on, each at another "
+            "learning rate"
+        )
     own = it.shapes[0].cost
-    yield f"base: {it.base}, {own.depth} layers, {short(own.parameters)} parameters"
+    yield f"base: {it.base}, {counted(own.depth, 'layer')}, {short(own.parameters)} parameters"
     yield ""
     head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory/trial", "")
     yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})

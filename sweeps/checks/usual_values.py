@@ -8,7 +8,9 @@ from sweeps.checks.estimate import Estimate, estimate, measured_tokens
 from sweeps.checks.placement import slots, this_machine
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced
-from sweeps.text import duration
+from sweeps.spec.fields import LEARNING_RATE
+from sweeps.spec.margins import as_written, percent_of
+from sweeps.text import counted, duration
 from tli.models.base import Base
 from tli.planning.injection import Injection, Method
 
@@ -21,6 +23,7 @@ _USUAL = {
     "recipe.warmup": (0.0, 0.5, "0.01 to 0.1"),
     "injection.noise": (0.0, 1.0, "0 to 0.1"),
 }
+_WIDE_NATS, _WIDE_PERCENT = 0.01, 0.3  # of a margin; three times what other seeds do, as measured
 _FEW_STEPS = 8
 _FEW_TOKENS = 1024  # held out
 # Training speed of one core and of one GPU, roughly: a laptop's and a data centre's are apart by ten times.
@@ -41,6 +44,8 @@ def habit_notes(spec: Spec, base: Base, *, local: bool, heldout: int | None = No
     yield from _without_effect(spec)
     yield from _unread(spec, base.facts.depth)
     yield from _too_little(spec, heldout)
+    yield from _control(spec)
+    yield from _margin(spec)
     if local:
         yield from _long(spec, estimate(spec, base, heldout=heldout))
 
@@ -96,7 +101,8 @@ def _too_little(spec: Spec, heldout: int | None) -> Iterator[str]:
     steps, data = spec.steps, spec.data
     if steps < _FEW_STEPS:
         tokens, batch = spec.trial.recipe.tokens, spec.trial.recipe.batch_tokens
-        yield f"a trial of {tokens:,} tokens is {steps} steps of {batch:,}: too few to tell rates apart"
+        few = counted(steps, "step")
+        yield f"a trial of {tokens:,} tokens is {few} of {batch:,}: too few to tell rates apart"
     if data.eval_tokens < _FEW_TOKENS:
         rough = "a loss over so little text is rough; 8,192 and more are usual"
         yield f"data.eval_tokens is {data.eval_tokens:,}: {rough}"
@@ -106,6 +112,32 @@ def _too_little(spec: Spec, heldout: int | None) -> Iterator[str]:
     if measured > 6 * trained:  # forward only, a third of the work of training
         what = f"measured on {measured:,} tokens and trained on {trained:,}"
         yield f"a trial is {what}: most of its time is measuring"
+
+
+def _control(spec: Spec) -> Iterator[str]:
+    """Learning rates of the control that were asked for and are not run."""
+    asked, run = spec.control.rates, spec.control_rates
+    if run == asked or "rates" not in spec.control.model_fields_set:
+        return
+    if LEARNING_RATE not in spec.search:
+        yield f"control.rates is {asked}, and the control has 1: search.{LEARNING_RATE} is not there"
+    else:
+        yield (
+            f"control.rates is {asked}, and the control has {run}, a quarter of budget.trials: "
+            f"budget.trials={4 * asked} has room for {asked}"
+        )
+
+
+def _margin(spec: Spec) -> Iterator[str]:
+    """A margin far above what other seeds and other text usually move a loss by."""
+    margin = spec.finalists.margin
+    percent = percent_of(margin)
+    wide = percent > _WIDE_PERCENT if percent is not None else (margin or 0.0) > _WIDE_NATS
+    if wide:
+        yield (
+            f"finalists.margin is {as_written(margin)}: other seeds usually move a loss by less than "
+            f"{_WIDE_NATS:g} nats, so that nearly all would count as equally good; null takes it from data"
+        )
 
 
 def _long(spec: Spec, found: Estimate) -> Iterator[str]:

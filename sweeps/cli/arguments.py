@@ -75,10 +75,11 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
     run = command(
         "run",
         "run a sweep, or what is left of it",
-        "sweeps run quickstart\n  sweeps run quickstart --set budget.trials=40     more trials, at any time",
+        "sweeps run quickstart\n  sweeps run quickstart --set budget.trials=40     more trials, at any time\n"
+        "  sweeps run quickstart --set finalists.seeds=8    more fresh seeds of its finalists",
     )
     run.add_argument(
-        "--extend", action="store_true", help="allow a larger budget than the study was made with"
+        "--extend", action="store_true", help="allow a larger budget, or more fresh seeds, than the study has"
     )
     trial = command("trial", "run one trial in this process, for a debugger", "sweeps trial quickstart 1")
     submit = command(
@@ -124,6 +125,9 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     resume.add_argument("--flops", metavar="X", type=float, help="raise its limit of FLOPs")
     resume.add_argument("--gpu-hours", metavar="X", type=float, help="raise its limit of GPU-hours")
     resume.add_argument("--wall", metavar="SECONDS", type=float, help="raise its limit of time")
+    resume.add_argument("--seeds", metavar="N", type=int, help="raise the fresh seeds of the finalists to N")
+    rates = "raise the learning rates of the control to N, at most a quarter of the trials"
+    resume.add_argument("--control-rates", metavar="N", type=int, help=rates)
     _runner(resume, environment)
     status = command("status", "show every trial of a sweep", "sweeps status quickstart")
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")

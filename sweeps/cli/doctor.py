@@ -19,6 +19,7 @@ from sweeps.cli.findings import Finding, first_line, text
 from sweeps.cli.health import cluster, store, study
 from sweeps.driver.on_ray.temp_dirs import LONGEST, SHORTEST, fits_ray
 from sweeps.environment import for_child
+from sweeps.text import counted
 from sweeps.wording import masked
 
 __all__ = ["Finding", "examine", "text"]
@@ -142,7 +143,7 @@ def _threads(value: str | None) -> Finding:
     if not value.strip().isdecimal() or int(value) < 1:
         return Finding.wrong(name, f"{value!r} is no number of threads", f"unset {name}")
     if int(value) > cores():
-        detail = f"{value}, more than the {cores()} cores here: threads would spin"
+        detail = f"{value}, more than the {counted(cores(), 'core')} here: threads would spin"
         return Finding.wrong(name, detail, f"unset {name}")
     return Finding.good(name, value)
 

@@ -17,6 +17,7 @@ from sweeps.checks import stores
 from sweeps.cli.findings import Finding, first_line
 from sweeps.driver.on_ray.head_node import cluster_remedy, joined
 from sweeps.errors import InputError
+from sweeps.text import counted
 from sweeps.wording import masked
 
 _PATIENCE = 5.0  # seconds for a store to answer
@@ -101,7 +102,14 @@ def cluster(address: str) -> Finding:
         said = masked(str(answer["error"]))[:300]
         return Finding.wrong("cluster", f"{address}: {said}", cluster_remedy(said))
     has = answer["resources"]
-    size = f"{answer['nodes']} nodes, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
+    size = ", ".join(
+        counted(number, word)
+        for number, word in (
+            (answer["nodes"], "node"),
+            (has.get("CPU", 0), "CPU"),
+            (has.get("GPU", 0), "GPU"),
+        )
+    )
     return Finding.good("cluster", f"{address}: {size}, Ray {answer['ray']}")
 
 

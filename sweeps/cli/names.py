@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sweeps.cli.output import note
+from sweeps.commands import command as shown
 from sweeps.errors import Problem, SpecError
 
 
@@ -37,7 +38,7 @@ def _only(runs: Path, command: str) -> str:
         raise SpecError(Problem("NAME", f"nothing, and no sweep in {runs}", "a sweep that was run", run))
     if len(names) > 1:
         got = f"nothing, and {len(names)} sweeps in {runs}"
-        remedy = f"sweeps {command} {names[0]}"
+        remedy = shown(command, names[0], runs=runs)
         raise SpecError(Problem("NAME", got, f"one of {', '.join(names)}", remedy))
     note(f"{names[0]} is taken, the one sweep in {runs}")
     return names[0]

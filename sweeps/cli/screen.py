@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.report.answer import Screen
+    import argparse
+    from pathlib import Path
+
+    from sweeps.report.next_commands import Screen
     from sweeps.results.sweep import Sweep
 
 
@@ -18,7 +21,7 @@ def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: st
         spec: the file or packaged name that was run; None where commands go by the sweep's name.
         runs: the folder of results, where commands would not look by themselves.
     """
-    from sweeps.report.answer import Screen
+    from sweeps.report.next_commands import Screen
 
     # No login goes to a server that only a kept spec names: then commands go by the user's own.
     served = sweep.spec.to_json()["storage"]["study"].startswith("postgresql")
@@ -29,7 +32,22 @@ def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: st
         runs=runs,
         ended=sweep.used_up,
         gpus=sweep.spec.resources.gpus,
+        settings=_remedied(sweep),
+        resumable=not sweep.ledger.spec.before_fresh_seeds,
     )
+
+
+def _remedied(sweep: Sweep) -> dict[str, Any]:
+    """The settings that remedies change, and how many rates the control has by them."""
+    spec = sweep.spec
+    return {
+        "finalists.seeds": spec.finalists.seeds,
+        "control.rates": spec.control.rates,
+        "control.matched": spec.control.matched,
+        "control_rates": spec.control_rates,
+        "budget.trials": spec.budget.trials,
+        "data.test_tokens": spec.data.test_tokens,
+    }
 
 
 def places(sweep: Sweep) -> dict[str, str]:
@@ -45,3 +63,8 @@ def places(sweep: Sweep) -> dict[str, str]:
     if tracking is not None:
         shown["MLflow"] = str(root / "mlflow.db") if tracking["uri"] == "sqlite" else tracking["uri"]
     return shown
+
+
+def elsewhere(root: Path, options: argparse.Namespace) -> str | None:
+    """The folder of results, where a command would not look by itself."""
+    return str(root) if root.absolute() != options.usual_runs.absolute() else None

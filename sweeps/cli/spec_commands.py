@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_line, print_notes, print_text, step
-from sweeps.cli.screen import places, screen_of
+from sweeps.cli.screen import elsewhere, places, screen_of
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -90,11 +90,12 @@ def _resume(options: argparse.Namespace) -> int:
     from sweeps.results.finding import resumed
     from sweeps.spec import LIMITS
 
-    given = {name: getattr(options, name) for name in ("trials", *LIMITS)}
-    budget = {name: value for name, value in given.items() if value is not None}
+    given = {f"budget.{name}": getattr(options, name) for name in ("trials", *LIMITS)}
+    given |= {"finalists.seeds": options.seeds, "control.rates": options.control_rates}
+    more = {path: value for path, value in given.items() if value is not None}
     places = {"runs": options.runs, "study": options.study, "tracking": options.tracking}
-    spec = resumed(options.name, budget=budget, **places)
-    return _run_spec(spec, options, None, extend=bool(budget))
+    spec = resumed(options.name, more=more, **places)
+    return _run_spec(spec, options, None, extend=bool(more))
 
 
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
@@ -135,8 +136,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     if options.json:
         print_json(documents.ran(sweep, verdict, places(sweep)))
     else:
-        elsewhere = spec.root.absolute() != options.usual_runs.absolute()
-        screen = screen_of(sweep, spec.name, spec=reference, runs=str(spec.root) if elsewhere else None)
+        screen = screen_of(sweep, spec.name, spec=reference, runs=elsewhere(spec.root, options))
         show(answer_lines(verdict, sweep.records, screen), sys.stdout)
     return 0 if verdict.answer.grown is not None else 1
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_notes, print_text
-from sweeps.cli.screen import places, screen_of
+from sweeps.cli.screen import elsewhere, places, screen_of
+from sweeps.commands import command
+from sweeps.text import counted, these
 from tli.errors import InputError, Problem
 
 
@@ -59,7 +61,7 @@ def _best(options: argparse.Namespace) -> int:
     if options.json:
         print_json(documents.best(sweep.spec.name, verdict, records, progress))
     else:
-        screen = screen_of(sweep, options.name, runs=options.runs)
+        screen = screen_of(sweep, options.name, runs=elsewhere(sweep.folders.artifacts, options))
         show(best_lines(verdict, records, screen, places(sweep)), sys.stdout)
     return 0 if verdict.answer.grown is not None else 1
 
@@ -70,7 +72,8 @@ def _results(options: argparse.Namespace) -> int:
 
     if options.csv == options.json:
         got = "both --csv and --json" if options.csv else "neither --csv nor --json"
-        raise InputError(Problem("results", got, "one of them", f"sweeps results {options.name} --csv"))
+        again = command("results", options.name, "--csv", runs=options.runs)
+        raise InputError(Problem("results", got, "one of them", again))
     sweep = _find(options)
     rows = [plain(row) for row in (sweep.curve_rows() if options.curves else sweep.rows())]
     if options.json:
@@ -147,10 +150,10 @@ def _sync(options: argparse.Namespace) -> int:
     if options.json:
         print_json(documents.synced(sweep.spec.name, synced))
     else:
-        print_text(f"{synced.uri} shows all of {synced.trials} trials, {synced.points:,} measurements")
+        measured = counted(synced.points, "measurement")
+        print_text(f"{synced.uri} shows all of {counted(synced.trials, 'trial')}, {measured}")
         if synced.lost:
-            numbers = ", ".join(map(str, synced.lost))
-            lost = f"not whole on disk, so not rebuilt in full: the curves of trials {numbers}"
+            lost = f"not whole on disk, so not rebuilt in full: curves of {these('trial', synced.lost)}"
             print_notes([lost], options)
     return 0
 
@@ -181,7 +184,7 @@ def _told_progress(sweep: Any, options: argparse.Namespace) -> Any:
     """How far a sweep is; on standard error where its answer may change."""
     from sweeps.results.unfinished import progress_of
 
-    progress = progress_of(sweep, options.name, options.runs)
+    progress = progress_of(sweep, options.name)
     if progress.note:
         note(progress.note)
     return progress

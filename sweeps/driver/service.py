@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
+from sweeps.commands import command
 from sweeps.driver.run_arguments import Runner, argument_problems, read
 from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.schedule.spending import going_on, raised
@@ -122,7 +123,7 @@ def run(
             artifacts=root,
             study_uuid=ledger.study.study_uuid,
         )
-        stack.push(_Closing(tracker, watcher, spec.name))
+        stack.push(_Closing(tracker, watcher, command("sync", spec.name, runs=root)))
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
@@ -242,11 +243,11 @@ def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
 class _Closing:
     """The end of tracking: waits for what is on its way, but not when the sweep is being stopped."""
 
-    def __init__(self, tracker: Tracking, watcher: Watcher, name: str) -> None:
-        self._tracker, self._watcher, self._name = tracker, watcher, name
+    def __init__(self, tracker: Tracking, watcher: Watcher, sync: str) -> None:
+        self._tracker, self._watcher, self._sync = tracker, watcher, sync
 
     def __call__(self, kind: type[BaseException] | None, *_: object) -> None:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
         if not self._tracker.close(_STOPPED_SECONDS if stopped else _TRACKING_SECONDS):
-            again = f"the next run of this command delivers the rest, or `sweeps sync {self._name}`"
+            again = f"the next run of this command delivers the rest, or `{self._sync}`"
             self._watcher.note(f"MLflow has not got everything yet; {again}")

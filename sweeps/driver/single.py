@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sweeps.commands import command
 from sweeps.driver.schedule.agenda import control_settings
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
@@ -60,7 +61,7 @@ def assignment_of(spec: Spec, number: int, where: str | None = None) -> Assignme
     """
     try:
         spec, records = (sweep := found(spec, where=where)).spec, sweep.records
-        remedy = f"sweeps status {spec.name}"
+        remedy = command("status", spec.name, runs=spec.root)
     except NoSweepError:  # the first two trials of every sweep are known before it runs
         records = []
         remedy = f"`sweeps run` first; before it 0 is the control of {spec.name}, and 1 its baseline"
@@ -73,9 +74,10 @@ def assignment_of(spec: Spec, number: int, where: str | None = None) -> Assignme
     role, settings = planned[number]
     if role is Role.OTHER:
         got = f"{number}, which was not run here: another program added it to the study"
-        raise SpecError(Problem("N", got, "a trial of this sweep", f"sweeps status {spec.name}"))
+        raise SpecError(Problem("N", got, "a trial of this sweep", remedy))
     if not settings:
         got = f"{number}, which waits for the rest of its settings"
-        raise SpecError(Problem("N", got, "a trial that was started", f"`sweeps resume {spec.name}` first"))
+        first = f"`{command('resume', spec.name, runs=spec.root)}` first"
+        raise SpecError(Problem("N", got, "a trial that was started", first))
     steps = steps_of(settings)
     return Assignment(spec.name, number, 1, role, settings, steps, spec.report_steps(steps))

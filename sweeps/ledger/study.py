@@ -127,11 +127,12 @@ class Ledger(Attempts):
         storage = look(url)
         stored = stored_spec(storage, name) if storage is not None else None
         if storage is None or stored is None:
-            names = "none"
+            names, remedy = "none", ""
             if storage is not None:
                 refuse_foreign(storage, name)
                 names = ", ".join(sorted(storage_names(storage))) or names
-            raise SpecError(Problem(f"study {name!r}", "no such study", f"one of: {names}", "sweeps list"))
+                remedy = names.partition(",")[0].removeprefix("none")
+            raise SpecError(Problem(f"study {name!r}", "no such study", f"one of: {names}", remedy))
         return cls(storage, stored)
 
     @property

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sweeps.records import State, TrialRecord
 from sweeps.report.finalists import digits_of
-from sweeps.report.next_commands import next_commands
+from sweeps.report.next_commands import Screen, next_commands
 from sweeps.report.styled import Line, paragraph, row
 from sweeps.results.claims import Claim
 from sweeps.results.coverage import Untried
 from sweeps.results.sentence import sentence
 from sweeps.results.setting_answers import SettingAnswer, ValueAnswer
 from sweeps.results.verdict import Verdict
-from sweeps.text import digits_apart, duration, short
+from sweeps.text import WIDTH, counted, digits_apart, duration, short
 
 _COLOURS = {"grow": "bold green", "do not grow": "bold yellow", "not shown": "bold cyan"}
 _LABELS = {
@@ -34,27 +34,6 @@ _CAVEAT = 100  # characters of the first caveat
 _FEW = 8  # values of a setting, above which they are points of a range
 
 
-@dataclass(frozen=True)
-class Screen:
-    """What the answer itself does not know: how the sweep is called, and where it stands.
-
-    Attributes:
-        name: of the sweep.
-        reference: what commands call it: its name, or its spec file.
-        spec: what the user ran; None where commands go by the sweep's name.
-        runs: the folder of results, where commands would not look by themselves.
-        ended: the limit of the budget that ended the search, with its value; None where its trials did.
-        gpus: of one trial.
-    """
-
-    name: str
-    reference: str
-    spec: str | None = None
-    runs: str | None = None
-    ended: tuple[str, float] | None = None
-    gpus: float = 0
-
-
 def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> list[Line]:
     """About fifteen lines of 80 columns."""
     said = f"{screen.name}: {sentence(verdict, records)}"
@@ -66,13 +45,39 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Scree
         *_stopped(verdict),
         *_failed(verdict),
         *_spent(verdict, records, screen),
+        *_margin(verdict),
         *_doubts(verdict, screen),
     ]
     lines += [line for label, text in rows for line in row(label, text, _WIDE)]
-    commands = next_commands(verdict, screen.name, screen.reference, screen.spec, screen.runs, screen.ended)
+    return [*lines, Line(""), *_commands(next_commands(verdict, screen))]
+
+
+def _commands(commands: Mapping[str, str]) -> Iterator[Line]:
+    """Each with what it is for; a long one goes on in lines of its own, as a shell takes them."""
     wide = max((len(each) for each in commands.values() if len(each) <= _COMMAND), default=0)
-    lines += [Line("")]
-    lines += [Line(f"{command:<{wide}}  {what}", "bold", len(command)) for what, command in commands.items()]
+    for what, whole in commands.items():
+        *first, last = _broken(whole, WIDTH - 2 - len(what))
+        yield from (Line(each, "bold") for each in first)
+        if len(last) + 2 + len(what) > WIDTH:  # one word, of a long path
+            yield Line(last, "bold")
+            last = ""
+        yield Line(f"{last:<{wide}}  {what}", "bold", len(last))
+
+
+def _broken(whole: str, most: int) -> list[str]:
+    """A command in lines, broken before options; the last leaves room for what it is for."""
+    if len(whole) <= most:
+        return [whole]
+    lines = [""]
+    for part in re.split(r" (?=--)", whole):
+        if lines[-1] and len(lines[-1]) + len(part) > WIDTH - 3:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}" if lines[-1] else part
+    if len(lines[-1]) > most and " --" in lines[-1].strip():
+        head, _, tail = lines[-1].rpartition(" --")
+        lines[-1:] = [f"{head} \\", f"    --{tail}"]
     return lines
 
 
@@ -86,7 +91,7 @@ def _comparisons(verdict: Verdict) -> Iterator[tuple[str, str]]:
     claims = {"equal compute": answer.equal_compute, "equal tokens": answer.equal_tokens}
     known = [claim for claim in claims.values() if claim is not None]
     if known:
-        seeds = f"{known[0].n} seed{'s' * (known[0].n > 1)}"
+        seeds = counted(known[0].n, "seed")
         yield "loss", f"trial {answer.grown} less the original; nats of {known[0].loss} loss, {seeds}"
     missing = {
         "equal compute": "not compared: no original with its FLOPs has ended",
@@ -207,7 +212,7 @@ def _failed(verdict: Verdict) -> Iterator[tuple[str, str]]:
         first, *others = verdict.failed
         more = f", and {len(others)} more" if others else ""
         reason = textwrap.shorten(first.reason or "no reason recorded", _CAVEAT, placeholder=" ...")
-        yield "failed", f"trial {first.number} ({reason}){more}: sweeps status"
+        yield "failed", f"trial {first.number} ({reason}){more}"
 
 
 def _spent(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> Iterator[tuple[str, str]]:
@@ -226,17 +231,26 @@ def _spent(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> 
     yield "spent", text
 
 
+def _margin(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Where it is not the one that the sweep was run with."""
+    margin = verdict.margin
+    if margin.was is not None:
+        nats = f"{margin.nats:.{digits_apart([margin.nats])}f} nats"
+        share = f" ({margin.percent:g}% of the control's loss)" if margin.percent is not None else ""
+        yield "margin", f"{nats}{share}; changed after the answer was first read, with {margin.was}"
+
+
 def _doubts(verdict: Verdict, screen: Screen) -> Iterator[tuple[str, str]]:
     waiting = verdict.counts[State.WAITING]
     if screen.ended is not None:
         rest = f"; {waiting} enqueued not run" if waiting else ""
         yield "search ended", f"because budget.{screen.ended[0]} is used up{rest}"
     if foreign := sum(verdict.others.values()):
-        yield "not run here", f"{foreign} trial{'s' * (foreign > 1)} of other programs in the study"
+        yield "not run here", f"{counted(foreign, 'trial')} of other programs in the study"
     if verdict.warnings:
         first, *others = verdict.warnings
         first = textwrap.shorten(first, _CAVEAT, placeholder=" ...")
-        yield "caveats", first + (f"; and {len(others)} more: sweeps best" if others else "")
+        yield "caveats", first + (f"; and {len(others)} more" if others else "")
 
 
 def _names(values: Sequence[Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from sweeps.results.equal_cost import AXES, Comparison, Entry, Equal
 from sweeps.results.labels import rate
-from sweeps.text import WIDTH, bullets, indented, join, loss, section, short, table
+from sweeps.text import WIDTH, bullets, counted, indented, join, loss, section, short, table
 
 _NAMES = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 _WIDEST, _IN_ROWS_OF_TWO = 26, 20  # characters of a trial's name in a table
@@ -33,7 +33,7 @@ def _heading(comparison: Comparison) -> list[str]:
     names = [f"{letter} {name}" if len(letters) > 1 else name for name, letter in letters.items()]
     seeds, trials = len(comparison.seeds), len(comparison.entries)
     over = f"means of {seeds} seeds" if seeds > 1 else "one seed each"
-    text = f"Compared: {trials} trials of {', '.join(names)}; {over}"
+    text = f"Compared: {counted(trials, 'trial')} of {', '.join(names)}; {over}"
     return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
 
 

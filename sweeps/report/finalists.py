@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from sweeps.records import TrialRecord
 from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
+from sweeps.results.margin import Margin
 from sweeps.results.paired import Difference
 from sweeps.results.sentence import named
 from sweeps.results.verdict import Verdict
-from sweeps.text import digits_apart, indented, table
+from sweeps.text import digits_apart, indented, table, these
 
 _SOURCES = {
     "spec": "the spec's finalists.margin",
@@ -64,20 +65,29 @@ def margin_text(verdict: Verdict) -> list[str]:
         text = f"trial {claim.trial} less the original trained with its FLOPs (trial {claim.against}): "
         lines += indented(f"{text}{_interval(claim, digits_of([claim]))} nats of {claim.loss} loss.")
     margin = verdict.margin
-    shown = f"{margin.nats:.{digits_apart([margin.nats])}f}"
-    lines += indented(f"Margin: {shown} nats, {_SOURCES[margin.source]}.")
+    lines += indented(f"Margin: {_margin(margin)}")
     if any(each.reason is None for each in verdict.settings):
         lines += indented(
             "K, first weights and other settings are answered by the model of the search, of validation loss "
             "under the seed that chose."
         )
     if verdict.as_good:
-        numbers = ", ".join(map(str, verdict.as_good))
         lines += indented(
-            f"As good as the lowest mean of the finalists, trial {verdict.lowest}, within the margin: trials "
-            f"{numbers}. The best grown model is the cheapest grown one of these."
+            f"As good as the lowest mean of the finalists, trial {verdict.lowest}, within the margin: "
+            f"{these('trial', verdict.as_good)}. The best grown model is the cheapest grown one of these."
         )
     return ["Equal compute, and the margin", *lines]
+
+
+def _margin(margin: Margin) -> str:
+    shown = f"{margin.nats:.{digits_apart([margin.nats])}f} nats"
+    share = f", {margin.percent:g}% of the control's test loss" if margin.percent is not None else ""
+    was = (
+        f" It was changed after the sweep had been read with another: {margin.was}; intervals are the same."
+        if margin.was
+        else ""
+    )
+    return f"{shown}{share}, {_SOURCES[margin.source]}.{was}"
 
 
 def digits_of(differences: Sequence[Claim | Difference]) -> int:
@@ -102,10 +112,11 @@ def _legend(verdict: Verdict, chance: str) -> Iterator[str]:
     measure = next((claim.loss for claim in verdict.claims), "test")
     yield f"Losses: means in nats per token; validation chose, claims are about {measure} loss."
     if verdict.claims:
-        paid = verdict.claims[0].compared
+        paid, look = verdict.claims[0].compared, verdict.look
+        models = f" for all {paid} grown models together" if paid > 1 else ""
         yield (
-            "Differences: paired by seed at equal tokens, with 95 % intervals that hold for all "
-            f"{paid} grown models together (Bonferroni)."
+            f"Differences: paired by seed at equal tokens, with 95 % intervals that hold{models}, however "
+            f"often fresh seeds are added and the answer is read again (this is look {look}; Bonferroni)."
         )
     if chance == "P(best)":
         yield (

@@ -99,7 +99,7 @@ class Display:
             self._open = [index for index, r in enumerate(records) if r.ours and not r.state.finished]
             before = self._view.count - len(self._open)
             if before:
-                self._line(f"{self._name}: {before} of {self._view.total} trials were finished before")
+                self._line(f"{self._name}: {before} of {self._view.total} trials ended before")
         else:
             self._open += range(self._seen, len(records))
         self._seen = len(records)

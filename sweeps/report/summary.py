@@ -7,11 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 from sweeps.records import TrialRecord
-from sweeps.report.answer import Screen, answer_lines
+from sweeps.report.answer import answer_lines
 from sweeps.report.finalists import finalists_text, margin_text
+from sweeps.report.next_commands import Screen
 from sweeps.report.styled import Line
 from sweeps.results.verdict import Ending, Verdict
-from sweeps.text import WIDTH, bullets, join, pairs, section, table
+from sweeps.text import WIDTH, bullets, counted, join, pairs, section, table
 
 ENDINGS_SHOWN = 12
 
@@ -30,8 +31,8 @@ def best_lines(
         finalists_text(verdict, records),
         margin_text(verdict),
         _untried(verdict),
-        _stopped(verdict, records),
-        _failed(verdict),
+        _stopped(verdict, records, screen),
+        _failed(verdict, screen),
         section("Caveats", bullets(verdict.warnings)),
         section("Where", pairs(places)),
     )
@@ -53,10 +54,10 @@ def _untried(verdict: Verdict) -> list[str]:
 
 
 def _begun(tried: int) -> str:
-    return f"{_count(tried, 'trial')} begun" if tried else "not tried"
+    return f"{counted(tried, 'trial')} begun" if tried else "not tried"
 
 
-def _stopped(verdict: Verdict, records: Sequence[TrialRecord]) -> list[str]:
+def _stopped(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> list[str]:
     if not verdict.stopped:
         return []
     settings = {record.number: settings_text(record.params) for record in records}
@@ -65,10 +66,10 @@ def _stopped(verdict: Verdict, records: Sequence[TrialRecord]) -> list[str]:
         for ending in verdict.stopped[:ENDINGS_SHOWN]
     ]
     rows_shown = table(("trial", "step", "loss", "settings"), rows, left={3}, width=WIDTH - 2)
-    return ["Stopped early", *(f"  {line}" for line in rows_shown), *_rest(verdict.stopped)]
+    return ["Stopped early", *(f"  {line}" for line in rows_shown), *_rest(verdict.stopped, screen)]
 
 
-def _failed(verdict: Verdict) -> list[str]:
+def _failed(verdict: Verdict, screen: Screen) -> list[str]:
     if not verdict.failed:
         return []
     shown = (
@@ -76,12 +77,12 @@ def _failed(verdict: Verdict) -> list[str]:
         f"{ending.reason or 'no reason recorded'}"
         for ending in verdict.failed[:ENDINGS_SHOWN]
     )
-    return ["Failed", *bullets(shown), *_rest(verdict.failed)]
+    return ["Failed", *bullets(shown), *_rest(verdict.failed, screen)]
 
 
-def _rest(endings: Sequence[Ending]) -> list[str]:
+def _rest(endings: Sequence[Ending], screen: Screen) -> list[str]:
     rest = len(endings) - ENDINGS_SHOWN
-    return [f"  and {rest} more: `sweeps status`"] if rest > 0 else []
+    return [f"  and {rest} more: `{screen.command('status', screen.reference)}`"] if rest > 0 else []
 
 
 def _loss(loss: float | None) -> str:
@@ -90,7 +91,3 @@ def _loss(loss: float | None) -> str:
 
 def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

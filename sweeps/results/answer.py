@@ -36,6 +36,7 @@ Limit = Literal[
     "control's rate not found",
     "failed under a fresh seed",
     "too little test text",
+    "earlier version",
 ]
 
 _MOST_SEEDS = 100  # fresh ones; beyond that seeds are no answer
@@ -107,12 +108,14 @@ class Course:
         finished: whether all that the claims rest on has been run.
         waiting: whether a matched control is still to be run.
         rate_open: whether the control's best learning rate is not known.
+        earlier: whether an earlier version ran it, which this one does not run on.
     """
 
     dearer: bool
     finished: bool
     waiting: bool
     rate_open: bool
+    earlier: bool = False
 
 
 def answer_of(
@@ -140,6 +143,7 @@ def answer_of(
     doubts: dict[Limit, bool] = {
         "control's rate not found": course.rate_open,
         "failed under a fresh seed": failed,
+        "earlier version": course.earlier,
     }
     claim = _deciding(grow, known)
     trial = _handed_over(grow, winner, control, matched, tokens, compute)

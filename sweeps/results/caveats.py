@@ -10,7 +10,7 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.results.answer import Answer
 from sweeps.results.candidates import Candidate
 from sweeps.results.winner import Compared
-from sweeps.text import figures_apart
+from sweeps.text import figures_apart, these
 
 
 def caveats(
@@ -65,6 +65,12 @@ def _limits(answer: Answer) -> Iterator[str]:
             f"no original was trained with the FLOPs of trial {answer.grown}: after equal tokens it has "
             "spent more than the control"
         )
+    if "control's rate not found" in answer.limits:
+        yield (
+            "the control's best learning rate is not known: grown models were trained at rates beyond it, on "
+            "a side where it had none, so growing is not claimed; control.rates gives it more, at most a "
+            "quarter of budget.trials"
+        )
     if "validation loss" in answer.limits:
         yield "no test loss was measured: the losses that are compared are those that the search chose by"
 
@@ -85,9 +91,9 @@ def _seeds(known: Compared, matched: Candidate | None) -> Iterator[str]:
         first = known.finalists[0]
         if finalist.failed_seeds and not first.failed_seeds and finalist.mean < first.mean:
             yield f"trial {finalist.number} has a lower mean than the best, but failed under some seed"
-    waiting = [str(candidate.number) for candidate in compared if candidate.open_seeds]
+    waiting = [candidate.number for candidate in compared if candidate.open_seeds]
     if waiting:
-        yield f"not all seeds have finished yet, so this may change: trials {', '.join(waiting)}"
+        yield f"not all seeds have finished yet, so this may change: {these('trial', waiting)}"
 
 
 def _other_on_test(known: Compared) -> Iterator[str]:
@@ -111,8 +117,7 @@ def _rising(originals: Sequence[TrialRecord]) -> Iterator[str]:
     rising = [record for record in ended if _rose(record)]
     if not rising:
         return
-    numbers = ", ".join(str(record.number) for record in rising)
-    subject = f"{'trial' if len(rising) == 1 else 'trials'} {numbers} ended above the initial loss"
+    subject = f"{these('trial', [record.number for record in rising])} ended above the initial loss"
     control = next((record for record in rising if record.role is Role.CONTROL), None)
     if control is not None:
         yield (

@@ -41,7 +41,7 @@ class Claim:
     at: At
     loss: Measure
     mean: float  # loss of `trial` minus that of `against`, over the fresh seeds of both
-    half_width: float | None  # of the interval that holds at 95 % for all models and looks; None with one seed
+    half_width: float | None  # of the interval, 95 % for all models and looks; None with one seed
     n: int  # seeds
     margin: float
     compared: int  # grown models that are paid for
@@ -82,7 +82,19 @@ class Claim:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         noise = self.noise
-        names = ("trial", "against", "at", "loss", "mean", "half_width", "low", "high", "n", "compared", "look")
+        names = (
+            "trial",
+            "against",
+            "at",
+            "loss",
+            "mean",
+            "half_width",
+            "low",
+            "high",
+            "n",
+            "compared",
+            "look",
+        )
         tests = ("p_better", "p_worse", "p_as_good", "p_other_as_good", "margin", "says", "other_as_good")
         return {name: getattr(self, name) for name in (*names, *tests)} | {
             "error": noise.error() if noise else None,
@@ -106,9 +118,7 @@ def table_of(candidates: Sequence[Candidate], measure: Measure) -> Table:
 class Claims:
     """Claims over one table of losses, with one variance pooled from all of it."""
 
-    def __init__(
-        self, candidates: Sequence[Candidate], margin: float, compared: int, look: int = 1
-    ) -> None:
+    def __init__(self, candidates: Sequence[Candidate], margin: float, compared: int, look: int = 1) -> None:
         """`candidates` are all that ran under fresh seeds; so many of them are `compared` and paid for, and
         the `look` at them is from 1.
         """

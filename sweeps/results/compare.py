@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeps.commands import command
 from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.records import Role, State, TrialRecord
@@ -128,29 +129,34 @@ def _entries(
     sweep = find(name, runs=runs, study=study)
     records = sweep.records
     if one:
-        by, chosen = None, _named_trial(reference, int(one["number"]), records)
+        by, chosen = None, _named_trial(reference, int(one["number"]), records, sweep)
     else:
         by = by or _usual(sweep)
         chosen = list(_best_of_each(sweep, records, by) if by else _best(sweep, records))
         if not chosen:
             got = none_complete(sweep.verdict)
-            remedy = f"sweeps run {name}, or one of its trials, as {name}:1"
+            again = command("run", name, runs=sweep.folders.artifacts)
+            remedy = f"{again}, or one of its trials, as {name}:1"
             if sweep.verdict.failed:
-                remedy = f"`sweeps status {name}`, which has the reasons; or a trial of it, as {name}:1"
+                status = command("status", name, runs=sweep.folders.artifacts)
+                remedy = f"`{status}`, which has the reasons; or a trial of it, as {name}:1"
             raise SpecError(Problem(name, got, "a complete upscaled trial", remedy))
     control = control_of(records)
     together = {record.number: record for record in (control, *chosen) if record is not None}
     return sweep, [_entry(sweep, record, records, by) for record in together.values()]
 
 
-def _named_trial(reference: str, number: int, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+def _named_trial(
+    reference: str, number: int, records: Sequence[TrialRecord], sweep: Sweep
+) -> list[TrialRecord]:
     found = [record for record in records if record.number == number]
     if not found:
         expected = f"a number from 0 to {len(records) - 1}" if records else "a sweep that has trials"
         raise SpecError(Problem(reference, f"trial {number}, which is not there", expected))
     if not found[0].ours:
         got = f"trial {number}, which was not run here"
-        raise SpecError(Problem(reference, got, "a trial of this sweep", f"sweeps status {reference}"))
+        status = command("status", sweep.spec.name, runs=sweep.folders.artifacts)
+        raise SpecError(Problem(reference, got, "a trial of this sweep", status))
     return found
 
 
@@ -218,12 +224,13 @@ def _differences(sweeps: Sequence[Sweep]) -> Iterator[Problem]:
     """
     first, *others = sweeps
     for other in others:
+        runs = other.folders.artifacts
         for what, ours, theirs in _told_apart(first, other):
             yield Problem(
                 other.spec.name,
                 f"{what} {theirs}",
                 f"{ours}, as {first.spec.name} has: losses over different {_plural(what)} are not comparable",
-                "comparing each with its own control: sweeps best",
+                f"each beside its own control: {command('best', other.spec.name, runs=runs)}",
             )
 
 

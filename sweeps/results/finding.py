@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sweeps import addresses
 from sweeps.checks import stores
+from sweeps.commands import command
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.ledger.reading import read_file
@@ -20,6 +21,7 @@ from sweeps.results.kept import is_file, kept_file, kept_spec, unasked_study, un
 from sweeps.results.sweep import Sweep
 from sweeps.spec import COMPARED, Spec
 from sweeps.spec.address_checks import address_faults
+from sweeps.spec.equivalence import replaced
 from sweeps.spec.settings import StorageSettings, TrackingSettings
 from sweeps.wording import masked
 from tli.argument_types import PATH, STRING, Kind, require_types
@@ -119,7 +121,9 @@ def _written(reference: str, runs: str | None) -> Spec:
         return load_spec(reference, runs=runs)
     if root.exists() and not root.is_dir():
         raise SpecError(Problem("runs", f"{str(root)!r}, a file", "the folder of all results"))
-    raise NoSweepError(Problem(reference or "NAME", f"no sweep in {root}", _known(root), "sweeps list"))
+    raise NoSweepError(
+        Problem(reference or "NAME", f"no sweep in {root}", _known(root), command("list", runs=root))
+    )
 
 
 def _tracked(spec: Spec, uri: str | None) -> Spec:
@@ -148,7 +152,7 @@ def found(spec: Spec, reference: str | None = None, *, where: str | None = None)
         SpecError: its study cannot be read.
     """
     url, where = spec.study_url, where or spec.where("storage.study")
-    run = f"sweeps run {reference or spec.name}"
+    run = command("run", reference or spec.name, runs=spec.root)
     if not addresses.may_exist(url):
         raise NoSweepError(
             Problem(spec.name, f"no study at {addresses.file_of(url)}", "a sweep that was run", run)
@@ -189,7 +193,7 @@ def resumed(
     runs: str | None = None,
     study: str | None = None,
     tracking: str | None = None,
-    budget: Mapping[str, float] = MappingProxyType({}),
+    more: Mapping[str, float] = MappingProxyType({}),
 ) -> Spec:
     """The spec with which a sweep that was run goes on.
 
@@ -198,7 +202,7 @@ def resumed(
         runs: the artifacts folder; `runs` by default.
         study: the study's URL, where it is not the one that the spec was kept with.
         tracking: MLflow's address, likewise.
-        budget: its settings that are raised.
+        more: settings that are raised, by dotted path: of the budget, fresh seeds, rates of the control.
 
     Raises:
         SpecError: there is no such sweep, its study has another spec than the file, or an address that it
@@ -218,11 +222,14 @@ def resumed(
         problems.append(Problem(given.where("tracking.uri"), got, "the whole address", "--tracking URI"))
     if problems:
         raise SpecError(*problems)
-    if not budget:
+    if not more:
         return sweep.spec
-    wanted = {**sweep.spec.to_json(), "budget": {**sweep.spec.budget.to_json(), **budget}}
-    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in budget.items())
-    return sweep.spec.model_copy(update={"budget": Spec.from_json(wanted, name=f"{words}:").budget})
+    wanted = replaced(sweep.spec.to_json(), more)
+    options = {path: path.replace("finalists.", "").removeprefix("budget.") for path in more}
+    words = " ".join(f"--{options[path].replace('_', '-').replace('.', '-')} {more[path]}" for path in more)
+    raised = Spec.from_json(wanted, name=f"{words}:")
+    sections = {path.partition(".")[0] for path in more}
+    return sweep.spec.model_copy(update={section: getattr(raised, section) for section in sections})
 
 
 def _known(root: Path) -> str:

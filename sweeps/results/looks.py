@@ -6,12 +6,12 @@ together at 95 %, and the first one does not have to know whether another follow
 
 How many seeds are added may follow from what was seen: the remedy computes it from the very differences that
 are tested, which is the choice that flatters a plain test most. So from the second look on the critical value
-is the one for the worst such choice. At look k a standardised mean is a sum of k independent normal parts, what
-each look adds to all before it (the error of the test text, which they share, is in the first); the choices set
-their weights, which are positive and whose squares sum to one. Whatever these are, the sum exceeds z no more
-often than the norm of the positive parts does, which is chi-bar-squared (Proschan and Hunsberger 1995,
-Biometrics 51, for two looks; Shapiro 1988, International Statistical Review 56, for the distribution). The tail
-that this leaves is taken of Student's t (simulated in tests/sweeps/test_looks.py).
+is the one for the worst such choice. At look k a standardised mean is a sum of k independent normal parts,
+what each look adds to all before it (the error of the test text, which they share, is in the first); the
+choices set their weights, which are positive and whose squares sum to one. Whatever these are, the sum
+exceeds z no more often than the norm of the positive parts does, which is chi-bar-squared (Proschan and
+Hunsberger 1995, Biometrics 51, for two looks; Shapiro 1988, International Statistical Review 56, for the
+distribution). The tail that this leaves is taken of Student's t (simulated in tests/sweeps/test_looks.py).
 """
 
 from __future__ import annotations

@@ -78,6 +78,7 @@ def verdict(
             finished=_finished(records, known, over=searched.over) and not waiting,
             waiting=waiting,
             rate_open=searched.rates and _rate_open(records, known.control),
+            earlier=searched.earlier,
         ),
     )
     return Verdict(

@@ -11,8 +11,9 @@ from sweeps.records import Role, TrialRecord
 from sweeps.results.answer import Answer, Needs
 from sweeps.results.claims import Claim
 from sweeps.results.labels import configuration, grown
+from sweeps.results.margin import Margin
 from sweeps.results.verdict import Verdict, none_complete
-from sweeps.text import digits_apart
+from sweeps.text import counted, digits_apart
 
 _SAME = {"equal compute": "with the same compute", "equal tokens": "for the same tokens"}
 _MISSING = {
@@ -36,7 +37,7 @@ def sentence(verdict: Verdict, records: Sequence[TrialRecord]) -> str:
     if answer.grow == "grow":
         return _grow(answer, by_number)
     if answer.grow == "do not grow":
-        return _do_not_grow(answer, by_number)
+        return _do_not_grow(answer, by_number, verdict.margin)
     if answer.grown is None:
         return f"not shown whether to grow: {none_complete(verdict)}."
     return f"not shown whether to grow; {deciding(answer)}."
@@ -59,6 +60,10 @@ def deciding(answer: Answer) -> str:
     needs = answer.needs
     if needs is None:
         return "nothing is missing"
+    if "earlier version" in answer.limits:
+        return (
+            "it was made by an earlier version and cannot be run on; a new sweep of the same spec can decide"
+        )
     if "not finished" in answer.limits:
         return "the sweep is not finished"
     if "failed under a fresh seed" in answer.limits:
@@ -104,14 +109,15 @@ def _grow(answer: Answer, records: Mapping[int, TrialRecord]) -> str:
     return f"{text}{head} {same}{bracket}{tail}{cost}."
 
 
-def _do_not_grow(answer: Answer, records: Mapping[int, TrialRecord]) -> str:
+def _do_not_grow(answer: Answer, records: Mapping[int, TrialRecord], margin: Margin) -> str:
     assert answer.grown is not None
     assert answer.trial is not None
     assert answer.claim is not None
     claim = answer.claim
     longer = " with as much compute" if records[answer.trial].role is Role.MATCHED else ""
     head, bracket, tail = span(claim).partition(" (")
-    within = "" if claim.says == "worse" else ", within the margin of " + _nats(claim.margin)
+    share = f" ({margin.percent:g}%)" if margin.percent is not None else ""
+    within = "" if claim.says == "worse" else f", within the margin of {_nats(claim.margin)}{share}"
     return (
         f"do not grow. The original, trained on{longer} (trial {answer.trial}), is as good or better: "
         f"the best grown model, {_grown(records[answer.grown])}, is {head} "
@@ -137,7 +143,7 @@ def _seeds(answer: Answer, needs: Needs) -> str:
             "a larger budget of tokens a trial (trial.recipe.tokens) may"
         )
     more = max(needs.seeds - have, 1)
-    text = f"{more} more fresh seed{'s' * (more > 1)} would decide (finalists.seeds={have + more})"
+    text = f"{counted(more, 'more fresh seed')} would decide (finalists.seeds={have + more})"
     if needs.text is not None:
         text += f" with {needs.text:g} times the test text (data.test_tokens)"
     if needs.tokens:

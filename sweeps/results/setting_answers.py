@@ -49,7 +49,8 @@ class Searched:
     early stopping may have missed. `rates` is whether learning rates are searched, so that the control needs
     its own; `matched` whether there are to be matched controls. `over` is
     whether a limit of the budget is used up; `look` how often the answer was read, this time included;
-    `margin_was` the margin that it was first read with, where that was another.
+    `margin_was` the margin that it was first read with, where that was another; `earlier` whether an earlier
+    version ran the sweep, which this one reads alone.
     """
 
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class Searched:
     over: bool = False
     look: int = 1
     margin_was: str | None = None
+    earlier: bool = False
 
 
 def searched_in(
@@ -68,6 +70,8 @@ def searched_in(
     records: Sequence[TrialRecord],
     found: SearchAnswers | None,
     completions: Sequence[SweepCompletion] = (),
+    *,
+    earlier: bool = False,
 ) -> Searched:
     """What is known of a sweep's choices; of its model's answers only those made of these trials.
 
@@ -76,6 +80,7 @@ def searched_in(
         records: its trials.
         found: what the model of the search said last.
         completions: each time that all of it was carried out.
+        earlier: whether an earlier version ran it.
     """
     choices = {path: each.choice for path, each in spec.search.items() if each.choice is not None}
     if found is None or found.trials != ended_trials(records):
@@ -92,6 +97,7 @@ def searched_in(
         over=last is not None and last.ended_by in LIMITS and last.budget == spec.budget.to_json(),
         look=look_of(records, completions),
         margin_was=margin_before(completions, spec.finalists.margin),
+        earlier=earlier,
     )
 
 

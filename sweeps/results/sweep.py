@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.checks.text_amounts import amount_notes
+from sweeps.commands import command
 from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
@@ -21,7 +22,7 @@ from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows,
 from sweeps.results.unkept import no_weights
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
-from sweeps.text import loss
+from sweeps.text import counted, loss
 from tli.argument_types import FLAG, PATH, WHOLE, require_types
 from tli.data.manifests import token_counts
 from tli.errors import CheckpointError
@@ -70,7 +71,8 @@ class Sweep:
         answer, state = self.answer(records), "finished" if self.ledger.finished else "not finished"
         best = best_of(answer)
         words = f"trial {best.number} is the best, held-out loss {loss(best.mean)}" if best else ""
-        return f"Sweep {self.spec.name}, {state}, {len(records)} trials: {words or none_complete(answer)}"
+        trials = counted(len(records), "trial")
+        return f"Sweep {self.spec.name}, {state}, {trials}: {words or none_complete(answer)}"
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -137,14 +139,14 @@ class Sweep:
         if chosen is None or chosen not in records:
             name = self.spec.name
             got = none_complete(found) if chosen is None else f"trial {chosen}, which is not there"
-            remedy = f"sweeps status {name}{', which has the reasons' * (chosen is None)}"
+            status = command("status", name, runs=self.folders.artifacts)
+            remedy = f"{status}{', which has the reasons' * (chosen is None)}"
             raise SpecError(Problem(f"sweep {name}", got, "a complete trial", remedy))
         record = records[chosen]
         source = self.model_of(record)
         if source is None:
             held = [number for number, each in records.items() if each.ours and self.model_of(each)]
-            folder = self.folders.model_dir(chosen, record.attempt)
-            raise SpecError(no_weights(self.spec.name, record, folder, held, out))
+            raise SpecError(no_weights(self.spec.name, record, self.folders, held, out))
         facts = {
             "heldout_loss": record.value,
             "initial_loss": record.initial_loss,
@@ -267,7 +269,13 @@ class Sweep:
             per=wanted.per,
             depth=self.ledger.depth,
             margin=wanted.margin,
-            searched=searched_in(self.spec, records, study.search_answers, study.completions),
+            searched=searched_in(
+                self.spec,
+                records,
+                study.search_answers,
+                study.completions,
+                earlier=self.ledger.spec.before_fresh_seeds,
+            ),
         )
         return replace(found, warnings=(*found.warnings, *self._text_notes()))
 

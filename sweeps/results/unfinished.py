@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweeps.commands import command
 from sweeps.records import State
+from sweeps.text import counted
 
 if TYPE_CHECKING:
     from sweeps.results.sweep import Sweep
@@ -32,30 +33,32 @@ class Progress:
         """In one line; None of a sweep that is finished."""
         if self.finished:
             return None
-        done = f"{self.ended} of {self.budget} trials have ended"
+        done = f"{self.ended} of {self.budget} trials {'has' if self.ended == 1 else 'have'} ended"
         if self.ended >= self.budget:
-            done += f", and {self.replicates_ended} replicates under other seeds"
+            done += f", and {counted(self.replicates_ended, 'replicate')} under other seeds"
+        if self.driver is None and self.go_on is None:
+            return f"the sweep was not finished: {done}; it was made by an earlier version, and is read alone"
         then = f"{self.driver} drives it now" if self.driver else f"`{self.go_on}` goes on"
         return f"the sweep is not finished, so the answer may change: {done}; {then}"
 
 
-def progress_of(sweep: Sweep, reference: str, runs: str | None = None) -> Progress:
+def progress_of(sweep: Sweep, reference: str) -> Progress:
     """How far a sweep is.
 
     Args:
         sweep: that was found.
         reference: what the user calls it, for the command that goes on.
-        runs: the folder of results, where the user named it.
     """
     verdict, finished, driver = sweep.verdict, sweep.ledger.finished, sweep.ledger.driver
-    command = shlex.join(["sweeps", "resume", reference, *(["--runs", runs] if runs else [])])
+    refused = sweep.ledger.spec.before_fresh_seeds  # such a study is read, and not run on
+    again = command("resume", reference, runs=sweep.folders.artifacts)
     return Progress(
         finished=finished,
         ended=_ended(verdict.counts),
         budget=sweep.ledger.spec.budget.trials,
         replicates_ended=_ended(verdict.replicates),
         driver=driver,
-        go_on=None if finished or driver else command,
+        go_on=None if finished or driver or refused else again,
     )
 
 

@@ -59,8 +59,9 @@ def compared(
     """Finalists, control and baseline with their runs under fresh seeds, and the winner.
 
     As good as the lowest mean is what a test of non-inferiority shows to be (one-sided 2.5 %, Bonferroni over
-    all that are compared with it and over looks; its choice flatters it, which makes it harder to be as good as). So a
-    difference that is not shown is no reason to take the cheaper one, only one shown to be below the margin.
+    all that are compared with it and over looks; its choice flatters it, which makes it harder to be as good
+    as). So a difference that is not shown is no reason to take the cheaper one, only one shown to be below
+    the margin.
 
     Args:
         records: of the sweep; matched controls do not count.

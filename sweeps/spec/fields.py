@@ -69,13 +69,10 @@ class SpecFields(Settings):
 
     @property
     def control_rates(self) -> int:
-        """Learning rates that the original is trained on at, where the search leaves that to the control.
-
-        At most a quarter of the budget's trials. One where the rate is not searched, and where the search
-        tries the original itself (method `none`) at rates of its own.
+        """Learning rates that the control is trained at: `control.rates`, and at most a quarter of the
+        budget's trials. One where the rate is not searched.
         """
-        method = self.search.get("injection.method")
-        searched = LEARNING_RATE in self.search and (method is None or not method.allows("none"))
+        searched = LEARNING_RATE in self.search
         return min(self.control.rates, max(1, self.budget.trials // 4)) if searched else 1
 
     @property

@@ -137,13 +137,14 @@ _REST = {
     "finalists.top": "How many of the best trials run again; with `per`, so many of each value.",
     "control.rates": "Learning rates at which the original is trained on: the baseline's, then those of a "
     "line search within the searched range, at most a quarter of `budget.trials` in all. 1 where the rate "
-    "is not searched, or where the search tries the original itself (method `none`).",
+    "is not searched. Where the search tries the original itself (method `none`), what it trained counts in "
+    "the line search. May be raised on a sweep that was run.",
     "control.matched": "Whether the original, at its best rate, also trains with the FLOPs of the winner, to "
     "the end of its own schedule, under the same fresh seeds.",
     "finalists.seeds": "Fresh seeds of each finalist, of the best control and of the baseline. The seed of "
     "the search, which chose them, is none. A finished sweep may be given more.",
-    "finalists.margin": "Within which losses count as equally good: nats per token, or `0.1%` of the control's "
-    "test loss; null: from the noise of the fresh runs. Changed after a sweep, it is read anew.",
+    "finalists.margin": "Within which losses count as equally good: nats per token, or `0.1%` of the "
+    "control's test loss; null: from the noise of the fresh runs. It may be changed after a sweep.",
     "finalists.per": "A searched path with choices, such as `injection.method`: each of its values has "
     "finalists of its own.",
     "resources.cpus": "CPU cores of one trial.",

@@ -27,7 +27,7 @@ from sweeps.errors import SweepError
 from sweeps.ledger import Ledger
 from sweeps.ownership import MARK, study_uuid_in
 from sweeps.records import Assignment, Role
-from sweeps.report.answer import Screen
+from sweeps.report.next_commands import Screen
 from sweeps.report.rows import plain
 from sweeps.report.status import Line, list_text, status_text
 from sweeps.report.summary import best_lines

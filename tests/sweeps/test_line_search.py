@@ -178,7 +178,7 @@ def test_a_control_that_fails_is_a_rate_that_was_tried(spec: Spec) -> None:
         (("budget.trials=12",), 3),
         (("budget.trials=3",), 1),
         (("search={injection.k: {choice: [1, 2]}}",), 1),
-        (("search.injection.method={choice: [tli, none]}",), 1),
+        (("search.injection.method={choice: [tli, none]}",), 5),
     ],
 )
 def test_rates_of_the_control(write_spec: Any, overrides: tuple[str, ...], rates: int) -> None:

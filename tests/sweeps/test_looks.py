@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -13,7 +12,7 @@ from sweeps.records import Role, State, SweepCompletion
 from sweeps.results.looks import ONE_SIDED, adjusted, look_of, share_of, tail_of
 from tests.sweeps.made_records import replicate, trial
 from tests.sweeps.null_sweeps import MadeSweep
-from tests.sweeps.test_claims import COUNTS, WORLDS, Judged, _beyond, _covers, judged
+from tests.sweeps.test_claims import WORLDS, Judged, _beyond, _covers, judged
 
 _MOST = 24  # fresh seeds that a remedy is followed to
 
@@ -98,7 +97,9 @@ def test_two_looks_hardly_ever_claim_what_is_not_so(name: str, adding: int | Non
     found = [looked_twice(MadeSweep(WORLDS[name], rng), adding=adding) for _ in range(count)]
     better = fmean(any(claim.says == "better" for look in each for claim in look.claims) for each in found)
     grow = fmean(any(look.answer.grow == "grow" for look in each) for each in found)
-    covering = fmean(all(_covers(claim, 0.0) for look in each for claim in look.claims[:-1]) for each in found)
+    covering = fmean(
+        all(_covers(claim, 0.0) for look in each for claim in look.claims[:-1]) for each in found
+    )
     again = fmean(len(each) == 2 for each in found)
     print(f"\n{name}, null, {adding or 'as asked'} more, {count}: looked again {again:.3f}, ", end="")
     print(f"better {better:.4f}, grow {grow:.4f}, simultaneous {covering:.4f}")

@@ -17,7 +17,7 @@ from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.ledger import Ledger, look, open_storage
 from sweeps.records import Point, Role, State, TrialRecord
-from sweeps.report.answer import Screen
+from sweeps.report.next_commands import Screen
 from sweeps.report.status import Line, list_text
 from sweeps.report.styled import plain
 from sweeps.report.summary import best_lines

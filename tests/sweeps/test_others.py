@@ -16,7 +16,8 @@ from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage
 from sweeps.records import Assignment, Outcome, Point, Role, State
-from sweeps.report.answer import Screen, answer_lines
+from sweeps.report.answer import answer_lines
+from sweeps.report.next_commands import Screen
 from sweeps.report.status import Line, list_text, status_text
 from sweeps.report.styled import plain
 from sweeps.results.compare import compare

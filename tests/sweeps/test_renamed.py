@@ -57,7 +57,7 @@ def test_a_sweep_under_the_first_names_is_the_same_sweep(
     assert after.verdict.best == best
     assert after.export(tmp_path / "best") == best
     assert compare(["tiny"], runs=runs).entries[0].key == "tiny:0"
-    more = resumed("tiny", runs=runs, budget={"trials": 5})
+    more = resumed("tiny", runs=runs, more={"budget.trials": 5})
     run(more, Silent(), runner="inline", extend=True)
     ledger = Ledger.read(more.study_url, "tiny")
     assert [record.value for record in ledger.trials()[:4]] == [record.value for record in records[:4]]

@@ -5,21 +5,24 @@ from __future__ import annotations
 import io
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.report.answer import Screen, answer_lines
+from sweeps.report.answer import answer_lines
+from sweeps.report.next_commands import Screen, next_commands
 from sweeps.report.status import Line, list_text, status_text
 from sweeps.report.styled import plain, show
 from sweeps.report.summary import best_lines, settings_text
+from sweeps.results.answer import Needs
 from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
 from sweeps.results.sentence import handed_over, sentence
 from sweeps.results.setting_answers import Estimate, Searched
 from sweeps.search_answers import StoppingEvidence
-from sweeps.text import digits_apart, figures_apart
+from sweeps.text import counted, digits_apart, figures_apart, these
 from tests.sweeps.null_sweeps import World, sweep
 
 LOSSES = {  # by trial and seed; differences from the control: -0.02 or so for 2, growing for 3
@@ -29,6 +32,14 @@ LOSSES = {  # by trial and seed; differences from the control: -0.02 or so for 2
     3: [3.7300, 3.7400, 3.7503],
 }
 BETTER = 15.0  # noise units by which a made-up model is better than the original
+SETTINGS = {
+    "finalists.seeds": 3,
+    "control.rates": 5,
+    "control.matched": True,
+    "control_rates": 5,
+    "budget.trials": 20,
+    "data.test_tokens": 1000,
+}
 PLACES = {"study": "sqlite:///runs/study.db", "MLflow": "sqlite:///runs/mlflow.db"}
 
 
@@ -166,9 +177,56 @@ def test_not_shown_says_how_many_seeds_would_decide() -> None:
     text = sentence(verdict(records, margin=0.0), records)
     assert text.startswith(f"not shown whether to grow; {needs.seeds - 3} more fresh seed")
     assert f"(finalists.seeds={needs.seeds})" in text
-    page = plain(answer_lines(verdict(records, margin=0.0), records, told(spec="s.yaml")))
-    again = f"sweeps run s.yaml --set finalists.seeds={needs.seeds} --set name=small-2 "
-    assert (again in page) is not needs.tokens
+    found = verdict(records, margin=0.0)
+    for spec, again in (
+        ("s.yaml", f"sweeps run s.yaml --set finalists.seeds={needs.seeds} "),
+        (None, f"sweeps resume small --seeds {needs.seeds} "),
+    ):
+        page = plain(answer_lines(found, records, told(spec=spec, settings=SETTINGS)))
+        assert (again in page) is not needs.tokens
+        assert "name=" not in page
+
+
+def needing(*missing: str, text: float | None = None, **given: Any) -> dict[str, str]:
+    """The commands for a sweep that lacks this."""
+    records = made()
+    found = verdict(records)
+    needs = Needs(missing, 20 if text else None, text, tokens=False)  # type: ignore[arg-type]
+    answer = replace(found.answer, grow="not shown", needs=needs)
+    return next_commands(replace(found, answer=answer), told(settings=SETTINGS, **given))
+
+
+def test_what_decides_is_a_command_that_is_taken() -> None:
+    found = needing("control rates", spec="s.yaml")["find the control's rate"]
+    assert found == "sweeps run s.yaml --set control.rates=7 --set budget.trials=28"
+    by_name = needing("control rates", "fresh seeds")["find the control's rate"]
+    assert by_name == "sweeps resume small --seeds 4 --control-rates 7 --trials 28"
+    anew = needing(text=4.0, spec="s.yaml")["decide, with more text"]
+    assert set(anew.split(" --set ")[1:]) == {"data.test_tokens=4000", "finalists.seeds=20", "name=small-2"}
+    for commands in (needing(text=4.0), needing("trials", spec="s.yaml"), needing("matched control")):
+        assert not any("decide" in what or "compare at" in what for what in commands)
+    old = needing("fresh seeds", resumable=False)
+    assert not any(each.startswith(("sweeps resume", "sweeps run")) for each in old.values())
+
+
+def test_the_folder_of_results_stands_in_every_command_and_no_line_is_wider_for_it() -> None:
+    long = "/scratch/projects/growing/results/of-november"
+    records = small_sweep()
+    page = screen(records, reference="a-sweep-with-a-name", spec="specs/a-sweep.yaml", runs=long)
+    assert max(map(len, page.splitlines())) <= 80
+    whole_lines = page.replace(" \\\n    ", " ")
+    commands = [line for line in whole_lines.splitlines() if line.startswith("sweeps ")]
+    assert len(commands) >= 4
+    assert all(f"--runs {long}" in command for command in commands)
+    assert "take the best grown model" in page
+
+
+def test_one_of_a_kind_is_not_several() -> None:
+    records = made(finalists=1, searched=0)
+    one = plain(best_lines(verdict(records, top=1), records, told()))
+    assert not re.search(r"\b1 (?!\d)(grown )?(models|seeds|trials)\b", " ".join(one.split()))
+    assert (counted(1, "trial"), counted(2, "trial"), counted(1.0, "CPU")) == ("1 trial", "2 trials", "1 CPU")
+    assert (these("trial", [3]), these("trial", [3, 5])) == ("trial 3", "trials 3, 5")
 
 
 def test_what_is_missing_is_said() -> None:
@@ -233,10 +291,11 @@ def test_next_commands_go_by_what_the_user_can_type() -> None:
     page = screen(records, reference="my specs/s.yaml", spec="my specs/s.yaml", runs="my runs")
     commands = [line for line in page.splitlines() if line.startswith("sweeps ")]
     assert len(commands) >= 3
-    for line in commands:
-        shell = line.split("   ")[0]
-        assert "'my specs/s.yaml'" in shell
-        assert "--runs 'my runs'" in line
+    for line in page.replace(" \\\n    ", " ").splitlines():
+        if line.startswith("sweeps "):
+            shell = line.split("   ")[0]
+            assert "'my specs/s.yaml'" in shell
+            assert "--runs 'my runs'" in line
 
 
 def test_best_has_the_first_screen_and_the_tables() -> None:
@@ -284,7 +343,7 @@ def test_long_lists_of_endings_end_with_how_many_more() -> None:
     stopped = [record(n, Role.SEARCH, State.PRUNED, 2, {10: 3.75}) for n in range(20)]
     page = whole(stopped)
     assert page.count("10/50") == 12
-    assert "  and 8 more: `sweeps status`\n" in page
+    assert "  and 8 more: `sweeps status small`\n" in page
 
 
 @pytest.mark.parametrize("number", [3, 1234])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.errors import Problem
-from sweeps.text import in_bytes
+from sweeps.text import counted, in_bytes
 
 _NAMED = 3  # files in the message
 _ENTRY, _END = 76, 22  # bytes of a zip file beside names and contents: of each entry, and at the end
@@ -38,7 +38,7 @@ def packing_problem(folder: Path, excludes: Sequence[str]) -> Problem | None:
         return None
     largest = sorted(found, key=lambda name: -found[name])[:_NAMED]
     named = ", ".join(f"{name} {in_bytes(found[name])}" for name in largest)
-    got = f"{folder}, {in_bytes(size)} in {len(found):,} files to upload (largest: {named})"
+    got = f"{folder}, {in_bytes(size)} in {counted(len(found), 'file')} to upload (largest: {named})"
     remedy = (
         "naming what a job does not need in its .gitignore or .rayignore; models and text lie better in a "
         "folder that every node has"

@@ -31,6 +31,7 @@ from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.folders import Folders
 from sweeps.records import METRIC, Assignment, Role
 from sweeps.spec import Spec
+from sweeps.text import counted
 from sweeps.wording import masked
 from sweeps.worker.execution import Execution, Worker
 from sweeps.worker.preemption import PreemptionFlag
@@ -121,8 +122,8 @@ def start_cluster(spec: Spec, address: str | None) -> None:
         _join(str(address))
     wanted, found = spec.resources, nodes()
     if not fitting(found, wanted.cpus, wanted.gpus):
-        have = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in found)
-        asked = f"{wanted.cpus} CPUs and {wanted.gpus:g} GPUs for one trial"
+        have = ", ".join(f"{counted(node.cpus, 'CPU')} and {counted(node.gpus, 'GPU')}" for node in found)
+        asked = f"{counted(wanted.cpus, 'CPU')} and {counted(wanted.gpus, 'GPU')} for one trial"
         ray.shutdown()
         raise SpecError(Problem("resources", asked, f"no more than one node has ({have})", "smaller trials"))
 

@@ -8,13 +8,13 @@ Minimization without Derivatives, 1973, chapter 5).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.finalists import is_done
 from sweeps.spec import Range, Spec
-from sweeps.spec.equivalence import replaced, value_at
+from sweeps.spec.equivalence import key, replaced, value_at
 from sweeps.spec.fields import LEARNING_RATE
 
 _FACTOR = math.log(3.0)  # between two rates while the minimum is not bracketed
@@ -45,7 +45,7 @@ class LineSearch:
         if len(controls) < self._spec.control_rates:
             tried = [
                 (value_at(record.settings, LEARNING_RATE), record.value if is_done(record) else None)
-                for record in controls
+                for record in (*controls, *_searched_alike(records, controls[0]))
             ]
             rate = next_rate(tried, self._spec.search[LEARNING_RATE])
         self.over = rate is None
@@ -56,6 +56,17 @@ class LineSearch:
         if self.over:
             return 0
         return max(0, self._spec.control_rates - sum(record.role is Role.CONTROL for record in records))
+
+
+def _searched_alike(records: Sequence[TrialRecord], control: TrialRecord) -> list[TrialRecord]:
+    """What the search trained of the original itself, to its end and as the control but for the rate."""
+
+    def but_for_the_rate(record: TrialRecord) -> Hashable:
+        return key(replaced(record.settings, {LEARNING_RATE: 1.0}), None)
+
+    wanted = but_for_the_rate(control)
+    searched = (r for r in records if r.original and r.role in (Role.BASELINE, Role.SEARCH) and is_done(r))
+    return [record for record in searched if but_for_the_rate(record) == wanted]
 
 
 def next_rate(tried: Sequence[tuple[float, float | None]], wanted: Range) -> float | None:
