@@ -91,7 +91,7 @@ def _deciding(needs: Needs, screen: Screen) -> dict[str, str]:
     what = "decide, with more seeds"
     if needs.seeds is not None and not needs.missing:
         changes["finalists.seeds"] = needs.seeds
-    if needs.text is not None:
+    if needs.text is not None and not needs.missing:
         changes["data.test_tokens"] = round(needs.text * known["data.test_tokens"])
         what = "decide, with more text"
     if "fresh seeds" in needs.missing:

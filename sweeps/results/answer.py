@@ -274,6 +274,8 @@ def _seeds(claim: Claim) -> _Aim:
     assert noise is not None
     grow = claim.mean < -claim.margin  # more data lead to "better"; else to "as good as it is"
     room = -claim.mean if grow else claim.mean + claim.margin
+    if grow and claim.says == "better":
+        return _Aim(grow, noise.n, None)
     if room <= 0:  # the difference is the margin itself: no amount of data decides
         return _Aim(grow, None, None)
     again = tail_of(claim.look + 1, claim.compared)

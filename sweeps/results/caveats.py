@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from sweeps.plausible import implausible
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.answer import Answer
 from sweeps.results.candidates import Candidate
@@ -26,6 +27,16 @@ def caveats(
         *_other_on_test(known),
         *_rising(originals),
     )
+
+
+def foreign(records: Sequence[TrialRecord]) -> Iterator[str]:
+    """Trials of other programs whose values can hardly be losses. `records` are all in the study."""
+    if strange := sorted(implausible(records)):
+        their = "its value" if len(strange) == 1 else "their values"
+        yield (
+            f"{these('trial', strange)} of other programs: {their} can hardly be a loss of this sweep (below 0, "
+            "no number, or far outside of all that was measured), so the Gaussian process leaves it out"
+        )
 
 
 def _nothing_found(originals: Sequence[TrialRecord], finalists: Sequence[Candidate]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Compares trials of one sweep or several at equal steps, tokens, FLOPs and seconds of training.
 
 What is compared: the best trial of each sweep, or of each value of a setting, or the trials that were named;
-and always the control of each sweep. Their curves come from disk, the rest from the ledger.
+and always the control of each sweep, with the best grown model also the one that had its FLOPs. Their curves
+come from disk, the rest from the ledger.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from sweeps.commands import command
 from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.records import Role, State, TrialRecord
-from sweeps.results.equal_cost import Comparison, Curve, Entry, compared, finite_part
+from sweeps.results.comparable import differences
+from sweeps.results.equal_cost import Comparison, Curve, Entry, compared, finite_part, shared_seeds
 from sweeps.results.finalists import control_of
 from sweeps.results.finding import SWEEP_NAME, find
 from sweeps.results.labels import grown
@@ -32,8 +34,6 @@ from tli.argument_types import PATH, STRING, require_types, type_problems
 from tli.errors import CheckpointError
 from tli.models.base import Base
 
-_TEXT = ("source", "heldout", "heldout_fraction", "text_field", "split")
-_MEASURED = ("sequence_length", "eval_tokens")
 _SHOWN = ("injection.method", "injection.k", "injection.init", "recipe.learning_rate")  # by every entry
 _ONE_TRIAL = re.compile(r"(?P<sweep>.+):(?P<number>\d{1,9})")
 
@@ -95,11 +95,14 @@ def compare(
             problems.append(Problem(reference, got, "sweeps of different names"))
         picked |= {entry.key: entry for entry in found if entry.key not in picked}
     if len(sweeps) > 1 and not problems:
-        problems += _differences(list(sweeps.values()))
+        problems += differences(list(sweeps.values()))
     if problems:
         raise SpecError(*dict.fromkeys(problems))
     entries = list(picked.values())
-    return compared(entries, list(_doubts(list(sweeps.values()), entries, by)))
+    left_out = [] if shared_seeds(entries) else [e for e in entries if e.record.role is Role.MATCHED]
+    entries = [entry for entry in entries if entry not in left_out]
+    doubts = [*(_unshared(entry) for entry in left_out), *_doubts(list(sweeps.values()), entries, by)]
+    return compared(entries, doubts)
 
 
 # -- inside ---------------------------------------------------------------------------------------
@@ -141,8 +144,9 @@ def _entries(
                 status = command("status", name, runs=sweep.folders.artifacts)
                 remedy = f"`{status}`, which has the reasons; or a trial of it, as {name}:1"
             raise SpecError(Problem(name, got, "a complete upscaled trial", remedy))
-    control = control_of(records)
-    together = {record.number: record for record in (control, *chosen) if record is not None}
+    matched = None if one or by else sweep.verdict.matched  # of the best one
+    originals = control_of(records), *(r for r in records if matched and r.number == matched.number)
+    together = {record.number: record for record in (*originals, *chosen) if record is not None}
     return sweep, [_entry(sweep, record, records, by) for record in together.values()]
 
 
@@ -184,7 +188,10 @@ def _best_of_each(sweep: Sweep, records: Sequence[TrialRecord], by: str) -> Iter
 
 
 def _entry(sweep: Sweep, record: TrialRecord, records: Sequence[TrialRecord], by: str | None) -> Entry:
-    again = (r for r in records if r.role is Role.REPLICATE and r.replicate_of == record.number)
+    of = (Role.REPLICATE, record.number)
+    if record.role is Role.MATCHED:  # one stands for those under the other seeds
+        of = (Role.MATCHED, record.replicate_of or 0)
+    again = (r for r in records if (r.role, r.replicate_of) == of and r.steps == record.steps)
     replicates = [r for r in again if r.state is State.COMPLETE]
     curves = {each.seed: _curve(sweep, each) for each in (record, *replicates)}
     plain = by is None or by in _SHOWN or record.original
@@ -214,45 +221,7 @@ def _parameters(sweep: Sweep, record: TrialRecord) -> int | None:
         return None
 
 
-# -- whether that can be compared, and how fairly ---------------------------------------------------
-
-
-def _differences(sweeps: Sequence[Sweep]) -> Iterator[Problem]:
-    """What makes the losses of sweeps those of different things: base, text, or how it was measured.
-
-    Bases and texts go by their digests in the studies, so that a folder may have moved.
-    """
-    first, *others = sweeps
-    for other in others:
-        runs = other.folders.artifacts
-        for what, ours, theirs in _told_apart(first, other):
-            yield Problem(
-                other.spec.name,
-                f"{what} {theirs}",
-                f"{ours}, as {first.spec.name} has: losses over different {_plural(what)} are not comparable",
-                f"each beside its own control: {command('best', other.spec.name, runs=runs)}",
-            )
-
-
-def _told_apart(one: Sweep, other: Sweep) -> Iterator[tuple[str, str, str]]:
-    named = {
-        "base": ([sweep.spec.base.model, sweep.spec.base.revision] for sweep in (one, other)),
-        "text": ([getattr(sweep.spec.data, field) for field in _TEXT] for sweep in (one, other)),
-    }
-    for what, (ours, theirs) in named.items():
-        known = [sweep.ledger.study.input_digests.get(what) for sweep in (one, other)]
-        by_digest = None not in known
-        if (known[0] != known[1]) if by_digest else (ours != theirs):
-            digests = [f" (digest {digest[:12]})" if digest else "" for digest in known]
-            yield what, f"{ours[0]!r}{digests[0]}", f"{theirs[0]!r}{digests[1]}"
-    for field in _MEASURED:
-        values = [getattr(sweep.spec.data, field) for sweep in (one, other)]
-        if values[0] != values[1]:
-            yield f"data.{field}", *map(str, values)  # type: ignore[misc]
-
-
-def _plural(what: str) -> str:
-    return {"base": "bases", "text": "texts", "data.sequence_length": "lengths"}.get(what, "held-out batches")
+# -- how fairly -----------------------------------------------------------------------------------
 
 
 def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry], by: str | None) -> Iterator[str]:
@@ -267,6 +236,12 @@ def _doubts(sweeps: Sequence[Sweep], entries: Sequence[Entry], by: str | None) -
         yield from _left_out(sweep, by) if by else ()
         for record in records:
             yield from _of_one(sweep, record)
+
+
+def _unshared(entry: Entry) -> str:
+    of = entry.record.replicate_of
+    which = f"the control with the FLOPs of trial {of}"
+    return f"{entry.sweep}: {which} is left out, as it ran under fresh seeds alone"
 
 
 def _left_out(sweep: Sweep, by: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from sweeps.records import Point, TrialRecord
+from sweeps.records import Point, Role, TrialRecord
 from sweeps.results.labels import grown
 from sweeps.results.paired import Difference, difference
 
@@ -49,6 +49,8 @@ class Entry:
     @property
     def what(self) -> str:
         """`control`, `tli K=4 identity`, `dus m=2 copy`, with the method in front wherever there is one."""
+        if self.record.role is Role.MATCHED:
+            return "matched control"
         if self.record.original:
             return "control"
         method = self.record.settings["injection"]["method"]
@@ -123,14 +125,17 @@ class Comparison:
 def compared(entries: Sequence[Entry], warnings: Sequence[str] = ()) -> Comparison:
     """The arithmetic, on curves that can be compared; each has a step or more beyond its first point."""
     entries = sorted(entries, key=lambda entry: not entry.record.original)  # controls first
-    seeds = _shared_seeds(entries)
+    seeds = shared_seeds(entries)
     chosen = {
         entry.key: {seed: entry.curves[seed] for seed in seeds or [entry.record.seed]} for entry in entries
     }
     means = {key: mean_curve(list(curves.values())) for key, curves in chosen.items()}
     controls = [entry.key for entry in entries if entry.record.original]
     base = next((loss for key in controls if (loss := loss_at(means[key], "steps", 0)) is not None), None)
-    steps = _shown_steps([point.step for curve in means.values() for point in curve])
+    longer = [entry.key for entry in entries if entry.record.role is Role.MATCHED]
+    usual = [point.step for key, curve in means.items() if key not in longer for point in curve]
+    ends = [means[key][-1].step for key in longer]
+    steps = _shown_steps(usual or ends, ends)
     return Comparison(
         entries=tuple(entries),
         seeds=tuple(seeds),
@@ -190,10 +195,11 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[Point, ...]:
 # -- inside ---------------------------------------------------------------------------------------
 
 
-def _shared_seeds(entries: Sequence[Entry]) -> list[int]:
+def shared_seeds(entries: Sequence[Entry]) -> list[int]:
     """Seeds that all have. Those that chose a trial flatter it, and count only where there are no others."""
     shared = set.intersection(*(set(entry.curves) for entry in entries))
-    return sorted(shared - {entry.record.seed for entry in entries} or shared)
+    chose = {entry.record.seed for entry in entries if not entry.record.role.fresh}
+    return sorted(shared - chose or shared)
 
 
 def _mean(points: Sequence[Point]) -> Point:
@@ -211,11 +217,12 @@ def _lines(curve: Curve, axis: str) -> Iterator[tuple[tuple[float, float], tuple
     return itertools.pairwise([(AXES[axis](point), point.eval_loss) for point in curve])
 
 
-def _shown_steps(measured: Sequence[int]) -> list[int]:
-    """The first step, and those measured next to some shares of the longest curve."""
+def _shown_steps(measured: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """The first step, those measured next to some shares of the longest curve, and other ends."""
     known, last = sorted(set(measured)), max(measured)
-    near = {min(known, key=lambda step: abs(step - share * last)) for share in _SHARES}
-    return sorted({0, *near})
+    shares = _SHARES[1:] if ends else _SHARES
+    near = {min(known, key=lambda step: abs(step - share * last)) for share in shares}
+    return sorted({0, *near, *ends})
 
 
 def _equal(axis: str, chosen: Mapping[str, Mapping[int, Curve]], controls: Sequence[str]) -> Equal:

@@ -11,7 +11,7 @@ from typing import Any
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.answer import Course, answer_of
 from sweeps.results.candidates import Candidate, matched_control
-from sweeps.results.caveats import caveats
+from sweeps.results.caveats import caveats, foreign
 from sweeps.results.claims import Claim, Claims
 from sweeps.results.coverage import spent, untried
 from sweeps.results.finalists import control_of
@@ -53,7 +53,7 @@ def verdict(
     """
     searched = searched or Searched()
     look = searched.look
-    others = [record for record in records if not record.ours]
+    others, strange = [record for record in records if not record.ours], list(foreign(records))
     records = sorted((record for record in records if record.ours), key=lambda record: record.number)
     known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look)
     winner = known.winner
@@ -102,7 +102,7 @@ def verdict(
         others=_count(others),
         stopped=tuple(_ending(record) for record in records if record.state is State.PRUNED),
         failed=tuple(_ending(record) for record in records if record.state is State.FAIL),
-        warnings=caveats(originals, shown, matched, answer),
+        warnings=(*caveats(originals, shown, matched, answer), *strange),
     )
 
 

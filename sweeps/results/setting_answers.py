@@ -21,6 +21,7 @@ from sweeps.results.looks import look_of
 from sweeps.results.margin import margin_before
 from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence, ended_trials
 from sweeps.spec import LIMITS
+from sweeps.spec.equivalence import has_effect
 from sweeps.student import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _known(
     """Each choice and each value that has an estimate; where there is neither, the best value alone."""
     tried: dict[Any, list[TrialRecord]] = {}
     for record in records:
-        asked = path in record.params or record.role is Role.BASELINE
+        asked = (path in record.params or record.role is Role.BASELINE) and has_effect(record.settings, path)
         if asked and record.state not in (State.WAITING, State.FAIL):
             tried.setdefault(searched_value(record, path), []).append(record)
     values = dict.fromkeys((*choices, *(estimates or ())))

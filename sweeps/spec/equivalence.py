@@ -16,7 +16,7 @@ from typing import Any
 
 from tli.errors import InputError
 from tli.planning.checks import injection_problems
-from tli.planning.injection import Injection
+from tli.planning.injection import FROM_A_SOURCE, UNSCALED, Injection
 from tli.planning.plan import plan_for
 from tli.training.recipe import Recipe
 
@@ -61,12 +61,25 @@ def value_at(settings: Mapping[str, Any], path: str) -> Any:
     first, _, rest = path.partition(".")
     injection = injection_of(settings) if first == "injection" else None
     if injection is not None:
-        if not injection.read_by_method(rest.partition(".")[0]):
+        if not _reads(injection, rest):
             return None
         found, path = injection, rest
     for name in path.split("."):
         found = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
     return found
+
+
+def has_effect(settings: Mapping[str, Any], path: str) -> bool:
+    """Whether a trial with these settings reads the one at a dotted path; also where that cannot be told."""
+    first, _, rest = path.partition(".")
+    injection = injection_of(settings) if first == "injection" else None
+    return injection is None or _reads(injection, rest)
+
+
+def _reads(injection: Injection, name: str) -> bool:
+    """Whether a resolved injection reads a setting: its method does, and its first weights do."""
+    of_weights = {"scale": injection.init not in UNSCALED, "source": injection.init in FROM_A_SOURCE}
+    return injection.read_by_method(name.partition(".")[0]) and of_weights.get(name, True)
 
 
 def injection_of(settings: Mapping[str, Any]) -> Injection | None:

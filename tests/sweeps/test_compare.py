@@ -170,7 +170,8 @@ def test_mistakes_are_told_together(methods: Sweep, capsys: pytest.CaptureFixtur
     last = len(methods.records) - 1
     assert refused(capsys, compared(methods, "methods:99", "nix", "methods", "nix")) == [
         f"methods:99: got trial 99, which is not there; expected a number from 0 to {last}",
-        f"nix: got no sweep in {methods.folders.artifacts}; expected one of methods; try sweeps list",
+        f"nix: got no sweep in {methods.folders.artifacts}; expected one of methods; "
+        f"try sweeps list --runs {methods.folders.artifacts}",
     ]
     assert refused(capsys, compared(methods, "methods", "--by", "recipe.lrr")) == [
         "--by: got 'recipe.lrr'; expected a dotted path in trial; try recipe.learning_rate"
@@ -206,7 +207,7 @@ def test_sweeps_over_another_text_are_refused_and_others_compared(
     assert problems[0].startswith(f"elsewhere: got text '{other}' (digest ")
     assert problems[0].endswith(
         "), as methods has: losses over different texts are not comparable; "
-        "try comparing each with its own control: sweeps best"
+        f"try each beside its own control: sweeps best elsewhere --runs {methods.folders.artifacts}"
     )
     assert problems[1].startswith("elsewhere: got data.eval_tokens 128; expected 64, as methods has: ")
 

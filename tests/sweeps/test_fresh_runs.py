@@ -183,6 +183,22 @@ def test_a_matched_control_is_no_replicate_of_the_winner(sweep: Sweep) -> None:
     assert {curve[-1].step for curve in entry.curves.values()} == {sweep.spec.steps}
 
 
+def test_a_matched_control_is_compared_under_the_seeds_that_it_shares(sweep: Sweep) -> None:
+    runs = str(sweep.folders.artifacts)
+    found = compare("tiny", runs=runs)
+    first, second, _ = found.entries
+    assert (first.what, second.what) == ("control", "matched control")
+    assert (second.record.number, set(second.curves)) == (sweep.verdict.matched.number, {1, 2})  # type: ignore[union-attr]
+    assert found.seeds == (1, 2)
+    longer = max(record.steps for record in of(sweep, Role.MATCHED))
+    assert [longer in losses for losses in found.losses.values()] == [False, True, False]
+    compared_trials = {record.replicate_of for record in of(sweep, Role.REPLICATE)}
+    other = next(r.number for r in of(sweep, Role.SEARCH) if r.number not in compared_trials)
+    apart = compare("tiny", f"tiny:{other}", runs=runs)
+    assert "matched control" not in [entry.what for entry in apart.entries]
+    assert any(text.startswith("tiny: the control with the FLOPs of trial") for text in apart.warnings)
+
+
 def test_running_it_again_finds_nothing_to_do(sweep: Sweep) -> None:
     before = len(sweep.records)
     assert len(run(sweep.spec, Silent(), runner="inline").records) == before

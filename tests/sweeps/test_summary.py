@@ -201,6 +201,8 @@ def test_what_decides_is_a_command_that_is_taken() -> None:
     assert found == "sweeps run s.yaml --set control.rates=7 --set budget.trials=28"
     by_name = needing("control rates", "fresh seeds")["find the control's rate"]
     assert by_name == "sweeps resume small --seeds 4 --control-rates 7 --trials 28"
+    with_text = needing("control rates", text=4.0, spec="s.yaml")
+    assert with_text["find the control's rate"] == found, "first what is missing"
     anew = needing(text=4.0, spec="s.yaml")["decide, with more text"]
     assert set(anew.split(" --set ")[1:]) == {"data.test_tokens=4000", "finalists.seeds=20", "name=small-2"}
     for commands in (needing(text=4.0), needing("trials", spec="s.yaml"), needing("matched control")):

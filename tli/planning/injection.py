@@ -35,6 +35,8 @@ _READ = {
     "moe": (),
     "none": (),
 }
+UNSCALED = ("copy", "identity")  # first weights that do not read the residual scale
+FROM_A_SOURCE = ("copy", "identity", "damped")  # that start from one old layer
 _WEIGHTS = ("init", "scale", "source", "noise", "identity")
 RANGE = re.compile(r"\s*(\d{0,6})\s*:\s*(\d{0,6})\s*")
 LIST = re.compile(r"\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*")
@@ -178,9 +180,9 @@ class Injection:
             return decided
         init = self.init or _USUAL_INIT[self.method]
         scale = self.scale if self.scale is not None else _USUAL_SCALE.get(init, 1.0)
-        if init in ("copy", "identity"):
+        if init in UNSCALED:
             scale = _USUAL_SCALE.get(init, 1.0)
-        source = self.source if init in ("copy", "identity", "damped") else "previous"
+        source = self.source if init in FROM_A_SOURCE else "previous"
         scale = scale if isinstance(scale, str) else float(scale)
         return replace(decided, init=init, scale=scale, source=source, noise=float(self.noise))
 

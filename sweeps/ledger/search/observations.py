@@ -13,6 +13,7 @@ import numpy as np
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.forecast import Curve, Forecaster
 from sweeps.ledger.search.normal import Array
+from sweeps.plausible import implausible
 from sweeps.records import Role, State, TrialRecord
 
 _DIVERGED = "diverged"  # begins the reason of a trial whose loss was no number, or far above where it began
@@ -56,17 +57,17 @@ class Observations:
 
 
 def observe(features: Features, records: Sequence[TrialRecord]) -> Observations:
-    """What ended trials say; those that say nothing are left out: lost ones, and stopped ones that too few
-    whole curves let forecast.
+    """What ended trials say; those that say nothing are left out: lost ones, stopped ones that too few whole
+    curves let forecast, and values of other programs that can hardly be losses here.
 
     Args:
         features: the coordinates.
         records: ended trials.
     """
-    forecaster = forecaster_of(records)
+    forecaster, strange = forecaster_of(records), implausible(records)
     said: list[tuple[TrialRecord, float, float, bool]] = []
     diverged = []
-    for record in records:
+    for record in (each for each in records if each.number not in strange):
         if record.state is State.COMPLETE and record.value is not None and math.isfinite(record.value):
             said.append((record, record.value, 0.0, True))
         elif record.state is State.FAIL and (record.reason or "").startswith(_DIVERGED):

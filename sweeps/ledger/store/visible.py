@@ -1,14 +1,13 @@
 """What the sampler and the stopping rules may see of a study, kept in order as its trials change.
 
 Controls and replicates are hidden from both. Trials of other programs are seen by the sampler where it could
-have proposed them, and by no stopping rule.
+have proposed them and their value may be a loss, and by no stopping rule.
 """
 
 from __future__ import annotations
 
 import bisect
 import copy
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -78,7 +77,7 @@ class VisibleTrials:
         """Whether the sampler may see a trial; of those not run here, one that it could have proposed."""
         if record.ours:
             return HIDDEN not in trial.user_attrs
-        return self._fits(trial.params) and not (trial.values and any(map(math.isnan, trial.values)))
+        return self._fits(trial.params) and all(value >= 0 for value in trial.values or ())  # and no NaN
 
     def _take_rungs(self, before: FrozenTrial | None, trial: FrozenTrial) -> None:
         then, now = before.system_attrs if before else {}, trial.system_attrs
