@@ -1,7 +1,7 @@
 """Which losses that other programs wrote into a study can be losses of its trials at all.
 
-A trial that was added with plain Optuna was not run here: nothing says that its value is a loss of this base on
-this text. One number far off would stretch the scale on which the search sees all others.
+A trial that was added with plain Optuna was not run here: nothing says that its value is a loss of this base
+on this text. One number far off would stretch the scale on which the search sees all others.
 """
 
 from __future__ import annotations

@@ -15,10 +15,7 @@ from sweeps.text import counted, in_bytes, short, table
 from tli.growth.cost import cost
 from tli.models.base import Base
 
-_WHOLE, _LEARNED = (
-    4,
-    2 / 3,
-)  # trials before the rule has learned, and what share of its steps a later one takes
+_WHOLE, _LEARNED = 4, 2 / 3  # trials before the rule has learned, and the share of steps of a later one
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def estimate(
     trial_tokens = spec.steps * recipe.batch_tokens
     trained = _work_of(shapes, [shape.cost.flops_per_token * trial_tokens for shape in shapes])
     worked = _work_of(shapes, [_work(spec, base, shape, trial_tokens, measured) for shape in shapes])
-    tested = measured + _whole_windows(spec, spec.data.test_tokens, heldout)
+    tested = measured + tokens_of_the_test(spec, heldout)
     fresh = _work_of(shapes, [_work(spec, base, shape, trial_tokens, tested) for shape in shapes])
     reached, most = _reaches(spec, trained, worked, flops_per_second, at_once)
     fixed, seeds, share = 1 + spec.control_rates, spec.finalists.seeds, expected_share(spec)
@@ -223,6 +220,16 @@ def measured_tokens(spec: Spec, heldout: int | None = None) -> int:
         heldout: tokens of held-out text that are there; None where that is not known.
     """
     return len(spec.report_steps()) * _whole_windows(spec, spec.data.eval_tokens, heldout)
+
+
+def tokens_of_the_test(spec: Spec, heldout: int | None = None) -> int:
+    """Test tokens that each run under a fresh seed is measured on after its last step: whole sequences.
+
+    Args:
+        spec: a checked spec.
+        heldout: tokens of held-out text that are there, of test text as many; None where that is not known.
+    """
+    return _whole_windows(spec, spec.data.test_tokens, heldout)
 
 
 def _whole_windows(spec: Spec, tokens: int, available: int | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.checks.estimate import Estimate, estimate, measured_tokens
+from sweeps.checks.estimate import Estimate, estimate, measured_tokens, tokens_of_the_test
 from sweeps.checks.placement import slots, this_machine
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced
@@ -112,6 +112,9 @@ def _too_little(spec: Spec, heldout: int | None) -> Iterator[str]:
     if measured > 6 * trained:  # forward only, a third of the work of training
         what = f"measured on {measured:,} tokens and trained on {trained:,}"
         yield f"a trial is {what}: most of its time is measuring"
+    if (tested := tokens_of_the_test(spec, heldout)) > 6 * trained:
+        what = f"tested on {tested:,} tokens and trained on {trained:,}"
+        yield f"a run under a fresh seed is {what}: most of its time is measuring (data.test_tokens)"
 
 
 def _control(spec: Spec) -> Iterator[str]:

@@ -40,15 +40,35 @@ def _validate(options: argparse.Namespace) -> int:
 
     spec = _spec(options)
     checked = check(spec, cluster=options.address, study=_study_problems)
+    notes = [*checked.notes, *_margin_notes(spec)]
     if options.json:
-        shown = {"spec": spec.to_json(), "hash": spec.hash, "notes": list(checked.notes)}
+        shown = {"spec": spec.to_json(), "hash": spec.hash, "notes": notes}
         print_json({"sweep": spec.name, "valid": True, **shown})
     else:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
         print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
-        print_notes(checked.notes, options)
+        print_notes(notes, options)
     return 0
+
+
+def _margin_notes(spec: Spec) -> list[str]:
+    """What the trials that there are say of a margin; nothing before there are any."""
+    from sweeps.results.caveats import margin_doubts
+    from sweeps.results.finding import found
+    from sweeps.results.winner import compared
+
+    wanted = spec.finalists
+    if wanted.margin is None:
+        return []
+    try:
+        records = [record for record in found(spec).records if record.ours]
+    except InputError:  # it was not run
+        return []
+    known = compared(
+        records, top=wanted.top, seeds=wanted.seeds, per=wanted.per, depth=None, margin=wanted.margin
+    )
+    return list(margin_doubts(known))
 
 
 def _study_problems(spec: Spec) -> Any:

@@ -10,8 +10,11 @@ from sweeps.plausible import implausible
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.answer import Answer
 from sweeps.results.candidates import Candidate
+from sweeps.results.margin import margin_of
 from sweeps.results.winner import Compared
-from sweeps.text import figures_apart, these
+from sweeps.text import digits_apart, figures_apart, these
+
+_WIDE = 3.0  # times what another seed moves a loss by
 
 
 def caveats(
@@ -23,6 +26,7 @@ def caveats(
         *_missing(originals, known.finalists, Role.CONTROL, known.control),
         *_missing(originals, known.finalists, Role.BASELINE, known.baseline),
         *_limits(answer),
+        *margin_doubts(known),
         *_seeds(known, matched),
         *_other_on_test(known),
         *_rising(originals),
@@ -34,8 +38,8 @@ def foreign(records: Sequence[TrialRecord]) -> Iterator[str]:
     if strange := sorted(implausible(records)):
         their = "its value" if len(strange) == 1 else "their values"
         yield (
-            f"{these('trial', strange)} of other programs: {their} can hardly be a loss of this sweep (below 0, "
-            "no number, or far outside of all that was measured), so the Gaussian process leaves it out"
+            f"{these('trial', strange)} of other programs: {their} can hardly be of this sweep (below 0, no "
+            "number, or far outside of all that was measured), and the Gaussian process does without"
         )
 
 
@@ -84,6 +88,24 @@ def _limits(answer: Answer) -> Iterator[str]:
         )
     if "validation loss" in answer.limits:
         yield "no test loss was measured: the losses that are compared are those that the search chose by"
+
+
+def margin_doubts(known: Compared) -> Iterator[str]:
+    """A margin of the spec that is above all that training gained, or far above what another seed does."""
+    nats, control = known.margin.nats, known.control
+    if known.margin.source != "spec" or control is None:
+        return
+    gain = (control.initial_loss or control.mean) - control.mean
+    noise = 2 * margin_of(known.everyone, None).nats  # the data's margin is half of what a seed does
+    shown = f"the margin of {nats:.{digits_apart([nats])}f} nats"
+    if 0 < gain <= nats:
+        yield (
+            f"{shown} is above all that training gained the control, {gain:.{digits_apart([gain])}f} nats: "
+            "what learned nothing counts as equally good"
+        )
+    elif noise and nats > _WIDE * noise:
+        times = f"{nats / noise:.0f} times what another seed moves a loss by"
+        yield f"{shown} is {times}, so it may hide what is real"
 
 
 def _seeds(known: Compared, matched: Candidate | None) -> Iterator[str]:

@@ -78,7 +78,11 @@ def has_effect(settings: Mapping[str, Any], path: str) -> bool:
 
 def _reads(injection: Injection, name: str) -> bool:
     """Whether a resolved injection reads a setting: its method does, and its first weights do."""
-    of_weights = {"scale": injection.init not in UNSCALED, "source": injection.init in FROM_A_SOURCE}
+    deeper = injection.deepens
+    of_weights = {
+        "scale": deeper and injection.init not in UNSCALED,
+        "source": deeper and injection.init in FROM_A_SOURCE,
+    }
     return injection.read_by_method(name.partition(".")[0]) and of_weights.get(name, True)
 
 

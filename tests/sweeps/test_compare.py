@@ -167,11 +167,10 @@ def test_the_best_of_each_value_of_another_setting(
 
 
 def test_mistakes_are_told_together(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
-    last = len(methods.records) - 1
+    last, runs = len(methods.records) - 1, methods.folders.artifacts
     assert refused(capsys, compared(methods, "methods:99", "nix", "methods", "nix")) == [
         f"methods:99: got trial 99, which is not there; expected a number from 0 to {last}",
-        f"nix: got no sweep in {methods.folders.artifacts}; expected one of methods; "
-        f"try sweeps list --runs {methods.folders.artifacts}",
+        f"nix: got no sweep in {runs}; expected one of methods; try sweeps list --runs {runs}",
     ]
     assert refused(capsys, compared(methods, "methods", "--by", "recipe.lrr")) == [
         "--by: got 'recipe.lrr'; expected a dotted path in trial; try recipe.learning_rate"
