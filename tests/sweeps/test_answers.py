@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from sweeps.errors import SpecError
+from sweeps.plausible import implausible
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.candidates import Candidate
 from sweeps.results.coverage import Spent, spent, untried
 from sweeps.results.margin import Margin, margin_of
+from sweeps.results.selection import verdict
+from sweeps.results.sentence import sentence
 from sweeps.results.setting_answers import Searched, SettingAnswer, setting_answers
 from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence
+from sweeps.spec import Spec, load_spec
+from sweeps.spec.margins import as_written
+from tests.sweeps.made_records import replicate
+from tests.sweeps.made_records import trial as made
 
 MARGIN = 0.002
 
@@ -224,3 +233,107 @@ def test_of_a_range_the_place_of_the_minimum_is_answered() -> None:
     assert (rate.value, rate.between, rate.reason) == (1e-3, (7e-4, 1.4e-3), None)
     assert (scale.value, scale.between) == (None, (0.15, 0.85))
     assert scale.reason == "interval wider than half of its range"
+
+
+# -- the margin as it is written --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("margin", "remedy"),
+    [
+        (-0.1, "null"),
+        (-1, "null"),
+        (5, "0.1%"),
+        ("5 nats", "0.1%"),
+        ("0.005 nats", "0.005"),
+        ("300%", "0.1%"),
+        ("-1%", "0.1%"),
+        ("small", "0.1%"),
+        (True, "null"),
+        (math.inf, "null"),
+        (10**400, "null"),
+        ([0.1], "null"),
+    ],
+)
+def test_what_can_be_no_margin_is_refused(margin: Any, remedy: str) -> None:
+    plain = load_spec("quickstart").to_json()
+    with pytest.raises(SpecError) as caught:
+        Spec.from_json({**plain, "finalists": {"margin": margin}})
+    (problem,) = caught.value.problems
+    assert problem.where.endswith("finalists.margin")
+    assert problem.remedy == remedy
+
+
+def test_a_percentage_is_of_the_controls_test_loss() -> None:
+    plain = load_spec("quickstart").to_json()
+    spec = Spec.from_json({**plain, "finalists": {"margin": " 0.10 %"}})
+    assert spec.finalists.margin == "0.1%"
+    assert Spec.from_json(spec.to_json()) == spec
+    control = replace(candidate({0: 4.0, 1: 4.0}), test_blocks={1: (3.0, 3.2), 2: (3.1, 3.1)})
+    assert margin_of([candidate({0: 9.0})], "0.1%", control) == Margin(pytest.approx(0.0031), "spec", 0.1)  # type: ignore[arg-type]
+    untested = margin_of([], "0.1%", candidate({0: 5.0, 1: 4.0}))
+    assert untested.nats == pytest.approx(0.004), "of validation loss while there is no other"
+    assert margin_of([], "0.1%").nats == 0.0
+    assert (as_written(None), as_written(0.002), as_written("0.1%")) == (
+        "the data's own",
+        "0.002 nats",
+        "0.1% of the control's loss",
+    )
+
+
+def test_a_margin_above_what_training_gained_is_no_help() -> None:
+    records = made_trials()
+    for margin, word in (
+        (0.5, "above all that training gained"),
+        (0.05, "times what another seed"),
+        (0.001, ""),
+    ):
+        found = verdict(records, top=1, seeds=2, margin=margin).warnings
+        assert any("the margin of" in each and word in each for each in found) == bool(word), found
+
+
+def made_trials() -> list[TrialRecord]:
+    """A control and one grown model, whose losses fall by 0.4 nats and differ by 0.002 between seeds."""
+    records = [made(0, 3.6, role=Role.CONTROL), made(1, 3.59)]
+    for seed in (1, 2):
+        records += [replicate(10 * seed + of, of, seed, 3.6 + 0.002 * seed - 0.01 * of) for of in (0, 1)]
+    return records
+
+
+# -- what no trial reads, and what waits ------------------------------------------------------------
+
+
+def test_a_setting_that_a_trial_does_not_read_has_no_value_of_it() -> None:
+    baseline = replace(trial(1, 3.1, init="identity", scale=None), role=Role.BASELINE, params={})
+    scaled = trial(2, 3.3, init="damped", scale=0.5)
+    idle = trial(3, 3.0, init="identity", scale=0.2)
+    (found,) = (a for a in setting_answers([baseline, scaled, idle], MARGIN, Searched()) if "scale" in a.path)
+    assert [(each.value, each.best_loss) for each in found.values] == [(0.5, 3.3)]
+
+
+def test_what_waits_for_more_of_a_budget_that_is_used_up_leaves_the_answer_finished() -> None:
+    waiting = made(99, None, state=State.WAITING, params={}, settings={})
+    records = [*made_trials(), waiting]
+    open_one = verdict(records, top=1, seeds=2).answer
+    over = verdict(records, top=1, seeds=2, searched=Searched(over=True)).answer
+    assert "not finished" in open_one.limits
+    assert "not finished" not in over.limits
+    running = [*made_trials(), made(99, None, state=State.RUNNING)]
+    assert "not finished" in verdict(running, top=1, seeds=2, searched=Searched(over=True)).answer.limits
+
+
+def test_a_sweep_of_an_earlier_version_is_given_no_advice_that_is_refused() -> None:
+    records = made_trials()[:4]
+    text = sentence(verdict(records, top=1, seeds=1, searched=Searched(earlier=True)), records)
+    assert "an earlier version" in text
+    assert "finalists.seeds" not in text
+
+
+def test_values_of_other_programs_that_can_be_no_losses_are_named() -> None:
+    other = {"role": Role.OTHER, "settings": {}, "losses": {}}
+    values = {20: 1e6, 21: -5.0, 22: math.nan, 23: 3.5, 24: math.inf}
+    records = [*made_trials(), *(made(number, value, **other) for number, value in values.items())]
+    assert implausible(records) == {20, 21, 22, 24}
+    assert implausible(records[len(made_trials()) :]) == {21, 22, 24}, "with nothing to compare with"
+    (said,) = (each for each in verdict(records, top=1, seeds=2).warnings if "other programs" in each)
+    assert said.startswith("trials 20, 21, 22, 24 of other programs")

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.driver.schedule.agenda import Agenda
-from sweeps.driver.schedule.line_search import next_rate
-from sweeps.records import Assignment, Cause, Outcome, Point, Role, State
+from sweeps.driver.schedule.line_search import LineSearch, next_rate
+from sweeps.records import Assignment, Cause, Outcome, Point, Role, State, TrialRecord
 from sweeps.spec import Range, Spec, load_spec
 from tests.sweeps.conftest import agenda_of, taken
 
@@ -184,3 +184,29 @@ def test_a_control_that_fails_is_a_rate_that_was_tried(spec: Spec) -> None:
 def test_rates_of_the_control(write_spec: Any, overrides: tuple[str, ...], rates: int) -> None:
     given = load_spec(str(write_spec(trials=20)), overrides=["control.rates=5", *overrides])
     assert given.control_rates == rates
+
+
+def test_rates_at_which_the_search_tried_the_original_are_known_to_the_line_search(write_spec: Any) -> None:
+    """Where method `none` is searched, the control has its line search, and does not train what is known."""
+    overrides = ["control.rates=5", "search.injection.method={choice: [tli, none]}"]
+    spec = load_spec(str(write_spec(trials=20)), overrides=overrides)
+    plain = spec.trial.model_dump()
+
+    def original(number: int, role: Role, rate: float, loss: float, **recipe: Any) -> TrialRecord:
+        injection = {**plain["injection"], "method": "none"}
+        settings = {
+            **plain,
+            "injection": injection,
+            "recipe": {**plain["recipe"], "learning_rate": rate, **recipe},
+        }
+        losses = {0: 4.0, 8: loss}
+        return TrialRecord(number, role, State.COMPLETE, {}, settings, 0, 8, losses, value=loss)
+
+    control = original(0, Role.CONTROL, 1e-3, 3.30)
+    assert LineSearch(spec).next([control])["recipe"]["learning_rate"] == pytest.approx(3e-3)  # type: ignore[index]
+    worse = [original(1, Role.SEARCH, 3e-3, 3.4), original(2, Role.SEARCH, 3.3e-4, 3.31)]
+    between = LineSearch(spec).next([control, *worse])
+    assert between is not None
+    assert 3.3e-4 < between["recipe"]["learning_rate"] < 1e-3, "the minimum is bracketed"
+    other = [original(1, Role.SEARCH, 3e-3, 3.4, warmup=0.5)]
+    assert LineSearch(spec).next([control, *other])["recipe"]["learning_rate"] == pytest.approx(3e-3)  # type: ignore[index]

@@ -144,6 +144,10 @@ def test_no_more_is_measured_on_than_there_is(tmp_path: Path, monkeypatch: pytes
             r"search.injection.k has no effect with dus: .*when: {injection.method: \[tli\]}",
         ),
         ("search={recipe.micro_batch_tokens: {choice: [1024, 2048]}}", "micro_batch_tokens changes no trial"),
+        ("data.test_tokens=1048576", r"a run under a fresh seed is tested on 1,048,576 tokens"),
+        ("control.rates=9", r"control.rates is 9, and the control has 6, .*budget.trials=36 has room for 9"),
+        ("finalists.margin=0.05", r"finalists.margin is 0.05 nats: other seeds usually move"),
+        ("finalists.margin=2%", r"finalists.margin is 2% of the control's loss: other seeds"),
     ],
 )  # fmt: skip
 def test_what_is_seldom_meant_is_noted_with_what_is_usual(override: str, said: str) -> None:

@@ -377,3 +377,18 @@ def test_a_model_hangs_on_the_trials_alone(spec: Spec) -> None:
     assert before is not None
     assert now is not None
     assert (before.process.hyper == now.process.hyper).all()
+
+
+def test_values_of_another_program_that_can_be_no_losses_do_not_bend_the_valley(spec: Spec) -> None:
+    records = [record(number, {K: 4, INIT: "copy", RATE: 1e-3 * 1.5**number}, spec) for number in range(4)]
+    features = Features(SEARCH)
+    strange = [
+        replace(records[0], number=10 + n, role=Role.OTHER, value=value, losses={})
+        for n, value in enumerate((1e6, -5.0, math.nan, math.inf))
+    ]
+    believed = replace(
+        records[0], number=20, role=Role.OTHER, value=(records[0].value or 0) + 0.01, losses={}
+    )
+    said = observe(features, [*records, *strange, believed])
+    assert said.numbers == (0, 1, 2, 3, 20)
+    assert Scale.of(said.losses).unit < 0.1
