@@ -127,12 +127,12 @@ class Ledger(Attempts):
         storage = look(url)
         stored = stored_spec(storage, name) if storage is not None else None
         if storage is None or stored is None:
-            names, remedy = "none", ""
+            known: list[str] = []
             if storage is not None:
                 refuse_foreign(storage, name)
-                names = ", ".join(sorted(storage_names(storage))) or names
-                remedy = names.partition(",")[0].removeprefix("none")
-            raise SpecError(Problem(f"study {name!r}", "no such study", f"one of: {names}", remedy))
+                known = sorted(storage_names(storage))
+            expected = f"one of: {', '.join(known) or 'none'}"
+            raise SpecError(Problem(f"study {name!r}", "no such study", expected, "".join(known[:1])))
         return cls(storage, stored)
 
     @property
@@ -154,9 +154,8 @@ class Ledger(Attempts):
             margin: how near to the best loss counts as good, in nats per token.
         """
         self.study.note_search_answers(search_answers(self.spec, self.trials(), margin))
-        budget = self.spec.budget.to_json()
-        trials, changeable = len(self.trials()), self.spec.changeable
-        self.study.record_completion(SweepCompletion(trials, budget, time.time(), ended_by, changeable))
+        done, budget, later = len(self.trials()), self.spec.budget.to_json(), self.spec.changeable
+        self.study.record_completion(SweepCompletion(done, budget, time.time(), ended_by, later))
 
     def note_answer(self, answer: str, best: int | None, behind: Collection[int]) -> None:
         """Write the answer down, and have Optuna's `best_trial` agree; the next answer takes its place.

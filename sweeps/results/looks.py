@@ -25,6 +25,10 @@ from sweeps.records import SweepCompletion, TrialRecord
 
 ONE_SIDED = 0.025  # that all claims of a sweep may err with, on each side
 FIRST_SHARE = 0.8  # of what is left of it, that each look spends
+RULE = (
+    "Bonferroni over looks, four fifths of what is left of 5 % each; from the second on the critical value "
+    "for the worst number of added seeds (chi-bar-squared)"
+)
 
 _NORMAL = NormalDist()
 

@@ -20,7 +20,6 @@ from sweeps.results.finalists import is_done
 from sweeps.results.looks import look_of
 from sweeps.results.margin import margin_before
 from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence, ended_trials
-from sweeps.spec import LIMITS
 from sweeps.spec.equivalence import has_effect
 from sweeps.student import CONFIDENCE
 
@@ -95,7 +94,9 @@ def searched_in(
         found.stopping,
         rates=rates,
         matched=matched,
-        over=last is not None and last.ended_by in LIMITS and last.budget == spec.budget.to_json(),
+        over=last is not None
+        and last.ended_by in spec.budget.limits
+        and last.budget == spec.budget.to_json(),
         look=look_of(records, completions),
         margin_was=margin_before(completions, spec.finalists.margin),
         earlier=earlier,

@@ -12,6 +12,7 @@ from sweeps.results.answer import Answer
 from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
 from sweeps.results.coverage import Spent, Untried
+from sweeps.results.looks import ONE_SIDED, RULE, share_of
 from sweeps.results.margin import Margin
 from sweeps.results.setting_answers import SettingAnswer
 from sweeps.search_answers import StoppingEvidence
@@ -144,6 +145,7 @@ class Verdict:
             **asdict(replace(self, finalists=(), control=None, matched=None, baseline=None, claims=())),
             "answer": self.answer.to_json(),
             "best": self.best,
+            "look": {"number": self.look, "error": 2 * ONE_SIDED * share_of(self.look), "rule": RULE},
             "finalists": [_candidate_json(finalist) for finalist in self.finalists],
             **candidates,
             "claims": [claim.to_json() for claim in self.claims],

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+from sweeps.spec.ranges import fractional
 from sweeps.wording import Fault, formatted
 
 MOST_NATS, MOST_PERCENT = 1.0, 10.0  # beyond these no two models differ
@@ -18,6 +19,12 @@ def percent_of(margin: Any) -> float | None:
     """Of the control's loss; None for a margin in nats, or none."""
     match = _PERCENT.fullmatch(margin) if isinstance(margin, str) else None
     return float(match["number"]) if match else None
+
+
+def canonical(margin: Any) -> Any:
+    """The same margin in one way of writing: `0.1%` of ` 0.10 %`, 1.0 of 1."""
+    percent = percent_of(margin)
+    return fractional(margin) if percent is None else f"{percent:g}%"
 
 
 def as_written(margin: float | str | None) -> str:

@@ -63,6 +63,12 @@ class Range:
         return self.int_ if kind == "int" else getattr(self, kind)
 
 
+def fractional(value: Any) -> Any:
+    """A whole number as one with a point; what is too large for that is left to the limits."""
+    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT
+    return float(value) if small else value
+
+
 def read_range(value: Any, path: str) -> tuple[Range | None, list[Fault]]:
     """The range written at a dotted path, or None with everything that is wrong with it."""
     if not isinstance(value, Mapping):

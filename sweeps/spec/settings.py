@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from sweeps.spec.margins import percent_of
-from sweeps.spec.ranges import LARGEST_INT
+from sweeps.spec.margins import canonical
+from sweeps.spec.ranges import LARGEST_INT, fractional
 from tli.data import settings
 from tli.places import means_null
 from tli.planning.experts import Experts
@@ -53,12 +53,6 @@ def section(model: type[BaseModel], example: Any = None) -> Any:
     if example is not None:
         return Field(..., description=expected, examples=[example])
     return Field(default_factory=model, description=expected, examples=[None])
-
-
-def _fractional(value: Any) -> Any:
-    """A whole number as one with a point; what is too large for that is left to the limits."""
-    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT
-    return float(value) if small else value
 
 
 class Settings(BaseModel):
@@ -150,16 +144,13 @@ class InjectionSettings(Settings):
     g: int = setting("a whole number of at least 2 (times)", Injection.g, ge=2)
     init: Init | None = name_of(INITS, None)
     # Its two types and their limits are judged by `tli`, in one message.
-    scale: Any = setting("a residual scale between 0 and 1, or null", None, example=0.5)
+    scale: Annotated[Any, BeforeValidator(fractional)] = setting(
+        "a residual scale between 0 and 1, or null", None, example=0.5
+    )
     source: Origin = name_of(SOURCES, Injection.source)
     noise: float = setting("a number of at least 0", Injection.noise, ge=0)
     identity: Identity = name_of(IDENTITIES, Injection.identity)
     experts: ExpertSettings = section(ExpertSettings)
-
-    @field_validator("scale", mode="before")
-    @classmethod
-    def _fractional(cls, value: Any) -> Any:
-        return _fractional(value)
 
 
 class RecipeSettings(Settings):
@@ -265,14 +256,10 @@ class FinalistSettings(Settings):
     top: int = setting("a whole number of at least 1", 3, ge=1)
     seeds: int = setting("a whole number of at least 1", 3, ge=1)
     # Nats or a percentage: judged by `margins`, in one message.
-    margin: Any = setting("nats per token, a percentage of the loss, or null for the data's noise", None)
+    margin: Annotated[Any, BeforeValidator(canonical)] = setting(
+        "nats per token, a percentage of the loss, or null for the data's noise", None
+    )
     per: str | None = setting("a searched path with choices, each to have its own, or null", None)
-
-    @field_validator("margin", mode="before")
-    @classmethod
-    def _in_nats(cls, value: Any) -> Any:
-        percent = percent_of(value)
-        return _fractional(value) if percent is None else f"{percent:g}%"
 
 
 class ResourceSettings(Settings):
