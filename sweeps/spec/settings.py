@@ -255,7 +255,7 @@ class FinalistSettings(Settings):
 
     top: int = setting("a whole number of at least 1", 3, ge=1)
     seeds: int = setting("a whole number of at least 1", 3, ge=1)
-    # Nats or a percentage: judged by `margins`, in one message.
+    # Judged by `margins`, in one message.
     margin: Annotated[Any, BeforeValidator(canonical)] = setting(
         "nats per token, a percentage of the loss, or null for the data's noise", None
     )

@@ -143,8 +143,9 @@ def test_every_searched_path_has_an_answer_of_its_own() -> None:
 
 
 def test_of_a_setting_with_endlessly_many_values_the_best_one_is_shown() -> None:
-    records = [trial(1, 3.2, scale=0.1), trial(2, 3.1, scale=0.7), trial(3, None, State.PRUNED, scale=0.3)]
-    (found,) = setting_answers(records, MARGIN, Searched())
+    stopped = trial(3, None, State.PRUNED, init="damped", scale=0.3)
+    records = [trial(1, 3.2, init="damped", scale=0.1), trial(2, 3.1, init="damped", scale=0.7), stopped]
+    (found,) = (each for each in setting_answers(records, MARGIN, Searched()) if "scale" in each.path)
     assert [(each.value, each.best_loss) for each in found.values] == [(0.7, 3.1)]
     assert (found.value, found.reason) == (None, "no intervals")
 
