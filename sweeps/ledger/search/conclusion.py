@@ -40,9 +40,7 @@ def search_answers(spec: Spec, records: Sequence[TrialRecord], margin: float) ->
     }
     best = best_of_ranges(spec, records, margin=margin)
     stopping = stopping_evidence(records)
-    return SearchAnswers(
-        ended_trials(records), values, found.pairs, best, stopping, valleys(spec, records)
-    )
+    return SearchAnswers(ended_trials(records), values, found.pairs, best, stopping, valleys(spec, records))
 
 
 @one_thread

@@ -82,9 +82,7 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
 def _claim(claim: Claim, found: Mapping[int, Candidate]) -> dict[str, Any]:
     """With the difference under each fresh seed, and under the seed that chose the trial."""
     ours, theirs = found[claim.trial], found[claim.against]
-    measured = (
-        (ours.test_losses, theirs.test_losses) if claim.loss == "test" else (ours.fresh, theirs.fresh)
-    )
+    measured = (ours.test_losses, theirs.test_losses) if claim.loss == "test" else (ours.fresh, theirs.fresh)
     shared = sorted(measured[0].keys() & measured[1].keys())
     chose = None
     if ours.seed is not None and ours.seed == theirs.seed and ours.seed in ours.losses:

@@ -48,9 +48,9 @@ def page(
         f'<div class="cards">{tables.cards(verdict)}</div>',
         _section(
             "Finalists against the control",
-            f"Differences of {_measure(verdict)} loss with simultaneous 95 % intervals; small dots are single fresh "
-            "seeds, the hollow one the seed that chose it (validation loss). The band is the margin, "
-            f"{verdict.margin.nats:.2g} nats: inside it a difference does not matter.",
+            f"Differences of {_measure(verdict)} loss with simultaneous 95 % intervals; small dots are "
+            "single fresh seeds, the hollow one the seed that chose it (validation loss). The band is the "
+            f"margin, {verdict.margin.nats:.2g} nats: inside it a difference does not matter.",
             '<div class="pair"><div class="figure" id="forest-tokens"></div>'
             '<div class="figure" id="forest-compute"></div></div>',
         ),
@@ -62,18 +62,22 @@ def page(
         _section("All curves", "One line a trial, fresh seeds left out.", _figure("curves")),
         _section(
             "K by first weights",
-            "The best validation loss over rates and scales by the model of the search, with 95 % intervals, and how "
-            "many trials were tried.",
+            "The best validation loss over rates and scales by the model of the search, with 95 % intervals, "
+            "and how many trials were tried.",
             f'<div class="scroll">{tables.cells(answers)}</div>',
         ),
         _section(
             "Learning rate",
-            "Loss after the last step of trials that ran to their end; lines: the valley of each K by the model.",
+            "Loss after the last step of trials that ran to their end; lines: the valley of each K by the "
+            "model.",
             _figure("rates"),
         ),
         _section("Stopping", "", tables.stopping(verdict)),
-        _section("Under fresh seeds", "A click on a row or a mark pins a trial in all figures; Escape frees all.",
-                 tables.finalists(verdict, records)),
+        _section(
+            "Under fresh seeds",
+            "A click on a row or a mark pins a trial in all figures; Escape frees all.",
+            tables.finalists(verdict, records),
+        ),
         _section("Failures", "", tables.endings(verdict, records)),
         _section("Caveats", "", _list(verdict.warnings)),
         _section("Cost", "", _pairs(_cost(verdict, records))),

@@ -41,7 +41,8 @@ def cards(verdict: Verdict) -> str:
 
 def _card(title: str, value: str, detail: str, *, answered: bool) -> str:
     kind = "card" if answered else "card open"
-    return f'<div class="{kind}"><span>{escape(title)}</span><b>{escape(value)}</b><small>{escape(detail)}</small></div>'
+    title, value, detail = map(escape, (title, value, detail))
+    return f'<div class="{kind}"><span>{title}</span><b>{value}</b><small>{detail}</small></div>'
 
 
 def _setting_card(title: str, answer: SettingAnswer | None) -> str:
@@ -54,7 +55,9 @@ def _setting_card(title: str, answer: SettingAnswer | None) -> str:
         return _card(title, "not answered", f"anywhere from {low} to {high}", answered=False)
     if answer.reason is None:
         good = [*answer.as_good, *(each.value for each in answer.values if each.says == "no better")]
-        detail = f"not shown to be worse: {', '.join(map(formatted, good))}" if good else "better than the others"
+        detail = (
+            f"not shown to be worse: {', '.join(map(formatted, good))}" if good else "better than the others"
+        )
         return _card(title, formatted(answer.value), detail, answered=True)
     return _card(title, "not answered", str(answer.reason), answered=False)
 
@@ -92,7 +95,8 @@ def cells(answers: SearchAnswers | None) -> str:
             paint = f"background: color-mix(in srgb, var(--mark) {shade}%, transparent)"
             kind = "" if each.complete else ' class="none"'
             lines.append(
-                f'<td{kind} style="{paint}">{each.mean:.{digits}f}<small>{width}</small><small>{counts}</small></td>'
+                f'<td{kind} style="{paint}">{each.mean:.{digits}f}<small>{width}</small>'
+                f"<small>{counts}</small></td>"
             )
         lines.append("</tr>")
     return "".join([*lines, "</tbody></table>"])
@@ -106,11 +110,12 @@ def finalists(verdict: Verdict, records: Sequence[TrialRecord]) -> str:
         return "<p>No trial has run to its end.</p>"
     columns = ("trial", "what", "seeds", "validation", "test", "less the control", "P(best)", "FLOPs")
     head = "".join(
-        f'<th scope="col"{" class=text" if column == "what" else ""}><button type="button">{column}</button></th>'
+        f'<th scope="col"{" class=text" if column == "what" else ""}>'
+        f'<button type="button">{column}</button></th>'
         for column in columns
     )
     body = "".join(_row(each, verdict, by_number[each.number]) for each in listed)
-    return f'<div class="scroll"><table class="sorts"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return _table(head, body, "sorts")
 
 
 def _row(each: Candidate, verdict: Verdict, record: TrialRecord) -> str:
@@ -150,7 +155,12 @@ def endings(verdict: Verdict, records: Sequence[TrialRecord]) -> str:
         for each in verdict.failed
     )
     head = '<th scope="col">trial</th><th class="text">what</th><th>step</th><th class="text">reason</th>'
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return _table(head, rows)
+
+
+def _table(head: str, body: str, kind: str = "") -> str:
+    of = f' class="{kind}"' if kind else ""
+    return f'<div class="scroll"><table{of}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def stopping(verdict: Verdict) -> str:
@@ -166,11 +176,12 @@ def _stopping(verdict: Verdict) -> Iterator[str]:
     whole = spent.tokens_of_search + spent.tokens_saved
     share = f", {spent.tokens_saved / whole:.0%} of what the search would have spent" if whole else ""
     total = sum(verdict.counts.values())
-    yield f"{count} of {total} trials were stopped early, which saved {short(spent.tokens_saved)} tokens{share}."
+    saved = f"which saved {short(spent.tokens_saved)} tokens{share}"
+    yield f"{count} of {total} trials were stopped early, {saved}."
     if (found := verdict.stopping) is None:
         yield "Too few whole curves tell what was missed by it."
         return
     yield (
-        f"Of the stopped ones {found.expected:.2f} are expected to have ended among the best {found.top}, and "
-        f"{found.at_most} at most with a chance of 95 %, as the sweep's own whole curves tell."
+        f"Of the stopped ones {found.expected:.2f} are expected to have ended among the best {found.top}, "
+        f"and {found.at_most} at most with a chance of 95 %, as the sweep's own whole curves tell."
     )
