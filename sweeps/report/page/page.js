@@ -153,7 +153,7 @@
     trial.curve[0].map((_, index) => [AMOUNTS[amount](trial, index), trial.curve[1][index]]).filter(([a, loss]) => a !== null && loss !== null);
 
   function at(points, amount) {
-    if (!points.length || amount < points[0][0] || amount > points[points.length - 1][0] * (1 + 1e-9)) return null;
+    if (!points.length || amount < points[0][0] * (1 - 1e-9) || amount > points[points.length - 1][0] * (1 + 1e-9)) return null;
     const next = points.findIndex(([x]) => x >= amount);
     if (next <= 0) return next === 0 ? points[0][1] : points[points.length - 1][1];
     const [[x0, y0], [x1, y1]] = [points[next - 1], points[next]];
@@ -210,14 +210,16 @@
     const lines = data.finalists.map((number) => {
       const fresh = data.trials.filter((trial) => trial.of === number && trial.role === "replicate" && bySeed.has(trial.seed));
       const runs = fresh.length ? fresh : [byNumber.get(number)].filter(Boolean);
-      const gaps = new Map();
+      const gaps = new Map(); // by step, which all seeds share; amounts differ in their last digits
       for (const run of runs)
-        for (const [x, loss] of curveOf(run, amount)) {
-          const control = at(bySeed.get(run.seed) || [], x);
-          if (control !== null) gaps.set(x, [...(gaps.get(x) || []), loss - control]);
-        }
-      const points = [...gaps].filter(([, found]) => amount === "seconds" || found.length === runs.length)
-        .sort((a, b) => a[0] - b[0]).map(([x, found]) => [x, found.reduce((a, b) => a + b) / found.length]);
+        run.curve[0].forEach((step, index) => {
+          const x = AMOUNTS[amount](run, index), loss = run.curve[1][index];
+          const control = x === null || loss === null ? null : at(bySeed.get(run.seed) || [], x);
+          if (control !== null) gaps.set(step, [...(gaps.get(step) || []), [x, loss - control]]);
+        });
+      const mean = (found, which) => found.reduce((sum, each) => sum + each[which], 0) / found.length;
+      const points = [...gaps].filter(([, found]) => found.length === runs.length)
+        .sort((a, b) => a[0] - b[0]).map(([, found]) => [mean(found, 0), mean(found, 1)]);
       return { number, points, runs: runs.length };
     }).filter(({ points }) => points.length > 1);
     const box = document.getElementById("gap");
