@@ -124,7 +124,7 @@ def test_another_margin_is_another_reading_without_runs(path: Path) -> None:
 
 def test_the_control_is_given_more_rates_and_what_rests_on_it_runs_again(path: Path) -> None:
     old = find("tiny", runs=str(path.parent / "runs")).records
-    after = again(path, "control.rates=3", "budget.trials=12")
+    after = again(path, "control.rates=2", "budget.trials=8")
     controls = [record for record in after.records if record.role is Role.CONTROL]
     assert len(controls) > 1
     assert after.records[: len(old)] == old
