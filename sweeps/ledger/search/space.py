@@ -33,7 +33,7 @@ class Dimension:
     when: Mapping[str, tuple[Any, ...]]
 
     def active(self, chosen: Mapping[str, Any], baseline: Mapping[str, Any]) -> bool:
-        """Whether this setting exists under these values of the others; what is not chosen is the baseline's."""
+        """Whether this setting exists under these values; what is not chosen is the baseline's."""
         return all(
             (chosen[path] if path in chosen else baseline.get(path)) in allowed
             for path, allowed in self.when.items()
