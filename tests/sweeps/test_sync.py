@@ -359,7 +359,7 @@ def test_who_stops_a_sweep_does_not_wait_for_mlflow(
 ) -> None:
     given: list[float] = []
     tracker = SimpleNamespace(close=lambda timeout: given.append(timeout) or False)
-    _Closing(tracker, silent, "tiny")(error, None, None)  # type: ignore[arg-type]
+    _Closing(tracker, silent, "sweeps sync tiny")(error, None, None)  # type: ignore[arg-type]
     assert given == [pytest.approx(most, abs=most / 2 if error is KeyboardInterrupt else 0)]
     assert "`sweeps sync tiny`" in silent.notes[0]
 

@@ -172,6 +172,7 @@ def spec_conflicts(stored: Spec, spec: Spec) -> list[Problem]:
             f"{path}={have}",
         )
         for path, (have, want) in fewer.items()
+        if path == "finalists.seeds"  # the control's rates are its own; those that ran stay
     ]
     if stored.hash == spec.hash:
         return problems
