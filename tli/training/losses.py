@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SMALL = 2**25  # logits of a pass that are not worth pieces: 128 MiB in float32
-_LOGITS_AT_ONCE = {"cuda": 2**29}  # of a piece: a matrix product that keeps the device busy, in 2 to 4 GiB
-_LOGITS_ON_CPU = 2**26
+# Of a piece, by the kind of device: a matrix product that keeps a GPU busy, in 2 to 4 GiB.
+LOGITS_AT_ONCE = {"cuda": 2**29, "cpu": 2**26}
 _SOFTMAX_AT_ONCE = 2**25  # in float32, within a piece
 
 
@@ -143,7 +143,7 @@ def _pieces(
     model: PreTrainedModel, windows: torch.Tensor, hidden: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Pieces of equal size, but for the last: ids and hidden states of tokens in a row, and the next ids."""
-    most = _LOGITS_AT_ONCE.get(windows.device.type, _LOGITS_ON_CPU)
+    most = LOGITS_AT_ONCE.get(windows.device.type, LOGITS_AT_ONCE["cpu"])
     rows = max(1, most // _vocabulary(model))
     flat = (windows[:, :-1].flatten(), hidden.flatten(0, 1), windows[:, 1:].flatten())
     return zip(*(torch.split(each, rows) for each in flat), strict=True)
