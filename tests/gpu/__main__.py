@@ -74,7 +74,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _checks(size: str, device: object, left: Callable[[], float]) -> list[Check]:
     """In the order of their weight: what is right, what is fast, what lasts."""
-    from tests.gpu import correctness, loss, speed, trials
+    from tests.gpu import correctness, loss, settings, speed, trials
     from tests.gpu.shapes import SIZES
 
     import torch
@@ -95,6 +95,12 @@ def _checks(size: str, device: object, left: Callable[[], float]) -> list[Check]
     if last is not first:
         checks.append(Check("less kept", 45, lambda: speed.rows(last, device, enough=lambda: left() > 20)))
     checks.append(Check("loss", 10, lambda: loss.rows(first, device)))
+    checks.append(
+        Check(
+            "settings", 30,
+            lambda: settings.rows(first, device, compiled=gpu, enough=lambda: left() > (15 if gpu else 3)),
+        )
+    )  # fmt: skip
     if size != "tiny":
         checks.append(Check("at once", 60, lambda: trials.rows_at_once(first, device, 8.0)))
     if not gpu:  # compilers of C++ take minutes, and other checks are of what only a GPU has

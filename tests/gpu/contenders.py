@@ -25,11 +25,15 @@ class Ours:
 
     def __init__(self, shape: Shape, device: torch.device, **recipe: Any) -> None:
         model = model_of(shape, device)
-        self._steps = 0
+        self._steps, self._warm = 0, shape.warm
         # The loss before training is given, so that nothing is measured at step 0.
         self.training = Training(
             model, recipe_of(shape, **recipe), batches_of(shape), heldout_of(shape), initial_loss=20.0
         )
+
+    def warm(self) -> None:
+        """The steps before those that count."""
+        self.run(self._warm)
 
     def run(self, steps: int) -> float:
         """Seconds of the next steps, as the loop counts them itself."""
@@ -58,6 +62,10 @@ class Bare:
         self._step = 0
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+
+    def warm(self) -> None:
+        """The steps before those that count."""
+        self.run(self._shape.warm)
 
     def run(self, steps: int) -> float:
         """Seconds of the next steps."""
@@ -90,20 +98,24 @@ class ByTrainer:
         if self._recipe.compile:
             compile_layers(self._model)
         batches = batches_of(shape)
-        windows = [row for step in range(shape.steps * shape.rounds + shape.warm) for row in batches[step]]
+        windows = [row for step in range(shape.steps + shape.warm) for row in batches[step]]
         # Its labels are the ids themselves: it shifts them, and so predicts one token fewer of each window.
         self._data = [{"input_ids": row[:-1], "labels": row[:-1]} for row in windows]
 
+    def warm(self) -> None:
+        """Nothing: each `run` begins with steps that do not count."""
+
     def run(self, steps: int) -> float:
-        """Seconds of so many steps after a first one."""
+        """Seconds of so many steps, after those that do not count."""
         from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
         from transformers.utils import logging as wording
 
-        device, times = self._device, []
+        device, warm = self._device, self._shape.warm
+        times: list[float] = []
 
         class Clock(TrainerCallback):
             def on_step_end(self, *_given: Any, **_named: Any) -> None:
-                if len(times) == 0:  # the first is not counted; between others nothing waits
+                if len(times) == warm - 1:  # between those that count nothing waits
                     settle(device)
                 times.append(time.perf_counter())
 
@@ -116,7 +128,7 @@ class ByTrainer:
         logging.getLogger("accelerate").setLevel(logging.ERROR)
         with tempfile.TemporaryDirectory() as folder:
             settings = TrainingArguments(
-                output_dir=folder, max_steps=steps + 1, learning_rate=self._recipe.learning_rate,
+                output_dir=folder, max_steps=steps + warm, learning_rate=self._recipe.learning_rate,
                 per_device_train_batch_size=self._shape.micro // self._shape.sequence,
                 gradient_accumulation_steps=self._shape.passes, adam_beta2=0.95, max_grad_norm=1.0,
                 optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
@@ -127,7 +139,7 @@ class ByTrainer:
             trainer = Trainer(self._model, settings, train_dataset=self._data, callbacks=[Clock()])
             trainer.remove_callback(PrinterCallback)
             trainer.train()
-        return times[-1] - times[0]
+        return times[-1] - times[warm - 1]
 
 
 CONTENDERS: dict[str, Any] = {OURS: Ours, BARE: Bare, TRAINER: ByTrainer}

@@ -15,8 +15,9 @@ from tests.gpu.contenders import BARE, CONTENDERS, OURS, TRAINER, names, without
 from tests.gpu.memory import peak_of, release
 from tests.gpu.shapes import Shape, attention_flops, cost_of, described, gib
 from tests.gpu.table import Row, judged, measured, skipped
-from tli.planning.plan import plan_for
+from tli.errors import InputError
 from tli.planning.injection import Injection
+from tli.planning.plan import plan_for
 from tli.training.device import out_of_memory
 
 PEAK_FLOPS = 989e12  # of an H100 or H200 (SXM), bf16, dense
@@ -62,9 +63,11 @@ def _one_by_one(
         try:
             with peak_of(device) as peak:
                 made = CONTENDERS[name](shape, device, **over)
-                made.run(shape.warm)
+                made.warm()
                 seconds = made.run(shape.steps)
             value: tuple[float, float] | str = (shape.steps * shape.batch / seconds, peak.bytes)
+        except InputError as error:
+            value = str(error)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -80,7 +83,7 @@ def _in_turns(
     """On a CPU that others use, too: by turns, so that all meet the same disturbances; memory in own processes."""
     made = {name: CONTENDERS[name](shape, device, **over) for name in names()}
     for contender in made.values():
-        contender.run(shape.warm)
+        contender.warm()
     seconds: dict[str, list[float]] = {name: [] for name in made}
     for turn in range(shape.rounds):
         order = list(made) if turn % 2 == 0 else list(made)[::-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -26,6 +27,7 @@ def rows(shape: Shape, device: torch.device, *, count: int) -> Iterator[Row]:
 
     Each grows the base anew, by another K and under another seed, trains it and is let go.
     """
+    shape = replace(shape, passes=1)
     base = model_of(shape, device).eval()
     depth = shape.config["num_hidden_layers"]
     batches, heldout = batches_of(shape), heldout_of(shape)
@@ -66,7 +68,7 @@ def rows(shape: Shape, device: torch.device, *, count: int) -> Iterator[Row]:
 def rows_at_once(shape: Shape, device: torch.device, seconds: float) -> Iterator[Row]:
     """Two trials with half of the device's memory each, against one that has it alone."""
     alone = Ours(shape, device)
-    alone.run(shape.warm)
+    alone.warm()
     speed = shape.steps * shape.batch / alone.run(shape.steps)
     del alone
     release(device)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -217,7 +218,9 @@ class Training:
             return self.initial_loss, 0.0
         on_work(EVALUATION)
         started = time.perf_counter()
-        loss = evaluate(self.model, self.heldout, at_once=self.evaluated_at_once).loss
+        # Never by compiled layers: measured alike, and shapes of its own would have to be compiled for.
+        with torch.compiler.set_stance("force_eager") if self.recipe.compile else nullcontext():
+            loss = evaluate(self.model, self.heldout, at_once=self.evaluated_at_once).loss
         return loss, time.perf_counter() - started
 
     @property
@@ -274,7 +277,13 @@ class Training:
             try:
                 total = torch.zeros((), dtype=torch.float64, device=rows.device)
                 for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):
-                    total += add_gradients(self.model, part, self.recipe.precision, len(part) / len(rows))
+                    total += add_gradients(
+                        self.model,
+                        part,
+                        self.recipe.precision,
+                        len(part) / len(rows),
+                        compiled=self.recipe.compile,
+                    )
             except (RuntimeError, MemoryError) as error:
                 if not self.halves_micro_batch or not out_of_memory(error):
                     raise

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,6 +65,8 @@ def add_gradients(
     windows: torch.Tensor,
     precision: str = "fp32",
     share: float = 1.0,
+    *,
+    compiled: bool = False,
     **inputs: torch.Tensor,
 ) -> torch.Tensor:
     """Add the gradients of a share of the mean loss to those of the parameters.
@@ -76,6 +79,7 @@ def add_gradients(
         windows: token ids, shape [rows, sequence_length + 1].
         precision: fp32, or bf16 autocast.
         share: of these windows in the batch.
+        compiled: whether softmax and its gradient are one compiled kernel, as the layers may be.
         inputs: what the model is given beside the ids.
 
     Returns:
@@ -92,7 +96,7 @@ def add_gradients(
     total = torch.zeros((), device=hidden.device)
     for piece in _pieces(model, windows, cut):
         with _autocast(windows, precision):
-            loss = _piece_losses(model, *piece).sum() * weight
+            loss = _piece_losses(model, *piece, compiled=compiled).sum() * weight
         if loss.requires_grad:
             loss.backward()
         total += loss.detach()
@@ -150,13 +154,18 @@ def _pieces(
 
 
 def _piece_losses(
-    model: PreTrainedModel, ids: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    compiled: bool = False,
 ) -> torch.Tensor:
     """Losses of tokens in a row, of their hidden states [tokens, width]."""
     with _standing_still(_body(model), hidden[None]):
         # Not by calling the model: hooks of a sharded one run once a pass, around all of this.
         logits: torch.Tensor = model.forward(input_ids=ids[None], use_cache=False).logits[0]
-    found: torch.Tensor = _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call] # torch's
+    found: torch.Tensor = _CrossEntropy.apply(logits, targets, compiled)  # type: ignore[no-untyped-call] # torch's
     return found
 
 
@@ -193,25 +202,43 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, compiled: bool) -> torch.Tensor:  # type: ignore[override] # noqa: FBT001
         """Losses, shape [rows], of logits [rows, vocabulary] and targets [rows]."""
+        wanted = targets[:, None]
+        ctx.gradient = None
+        if compiled and ctx.needs_input_grad[0]:
+            losses, ctx.gradient = _compiled()(logits, wanted)
+            return losses
         rows = max(1, _SOFTMAX_AT_ONCE // logits.shape[-1])
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
         for start in range(0, len(logits), rows):
-            part, wanted = slice(start, start + rows), targets[start : start + rows, None]
+            part = slice(start, start + rows)
             logarithms = torch.log_softmax(logits[part], dim=-1, dtype=torch.float32)
-            losses[part] = -logarithms.gather(-1, wanted)[:, 0]
+            losses[part] = -logarithms.gather(-1, wanted[part])[:, 0]
             if gradient is not None:
                 chances = logarithms.exp_()
-                chances.scatter_add_(-1, wanted, chances.new_full((1, 1), -1.0).expand_as(wanted))
+                chances.scatter_add_(-1, wanted[part], chances.new_full((1, 1), -1.0).expand_as(wanted[part]))
                 gradient[part] = chances
         ctx.gradient = gradient
         return losses
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
         """Once: the gradient is weighted in place."""
         gradient, ctx.gradient = ctx.gradient, None
         assert gradient is not None, "a second backward pass"
-        return gradient.mul_(upstream[:, None]), None
+        return gradient.mul_(upstream[:, None]), None, None
+
+
+def _losses_and_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of each row, and their gradient by the logits; to be compiled, and then nothing else is stored."""
+    logarithms = torch.log_softmax(logits.float(), dim=-1)
+    hit = torch.arange(logits.shape[-1], device=logits.device) == wanted
+    losses = -torch.where(hit, logarithms, 0.0).sum(-1)
+    return losses, (logarithms.exp() - hit.float()).to(logits.dtype)
+
+
+@cache
+def _compiled() -> Any:
+    return torch.compile(_losses_and_gradient, fullgraph=True, dynamic=False)
