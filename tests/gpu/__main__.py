@@ -53,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ended = threading.Timer(given.limit, _time_is_up, (table,))
     ended.daemon = True
     ended.start()
-    checks = _checks(size, device, lambda: given.limit - table.seconds)
-    for check in checks:
-        if not given.only or check.name in given.only:
-            _run(check, table, given.limit, on_gpu=device.type == "cuda")
-    ended.cancel()
+    try:
+        for check in _checks(size, device, lambda: given.limit - table.seconds):
+            if not given.only or check.name in given.only:
+                _run(check, table, given.limit, on_gpu=device.type == "cuda")
+    finally:
+        ended.cancel()
     return table.finish(whole=True)
 
 
@@ -74,10 +75,10 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _checks(size: str, device: object, left: Callable[[], float]) -> list[Check]:
     """In the order of their weight: what is right, what is fast, what lasts."""
+    import torch
+
     from tests.gpu import correctness, loss, settings, speed, trials
     from tests.gpu.shapes import SIZES
-
-    import torch
 
     assert isinstance(device, torch.device)
     gpu = device.type == "cuda"
@@ -110,15 +111,17 @@ def _checks(size: str, device: object, left: Callable[[], float]) -> list[Check]
 
 def _run(check: Check, table: object, limit: float, *, on_gpu: bool) -> None:
     """The rows of a check, or why there are none: a check that fails does not keep the others from running."""
+    import torch
+
     from tests.gpu.memory import release
     from tests.gpu.table import FAILED, Row, Table, skipped
-
-    import torch
 
     assert isinstance(table, Table)
     left = limit - table.seconds
     if on_gpu and left < check.needs:
-        table.add(check.name, skipped(check.name, f"{left:.0f} s are left, and it takes about {check.needs:.0f}"))
+        table.add(
+            check.name, skipped(check.name, f"{left:.0f} s are left, and it takes about {check.needs:.0f}")
+        )
         return
     try:
         for row in check.rows():

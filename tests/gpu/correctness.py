@@ -43,7 +43,9 @@ def _identity(device: torch.device) -> Iterator[Row]:
             logits = [model(input_ids=ids, use_cache=False).logits for model in (base, grown)]
         same = torch.equal(*logits)
         name = str(dtype).rpartition(".")[2]
-        yield judged(f"grown by identity, {name}", "logits bit-equal" if same else "logits differ", holds=same)
+        yield judged(
+            f"grown by identity, {name}", "logits bit-equal" if same else "logits differ", holds=same
+        )
 
 
 def _loss(device: torch.device) -> Row:
@@ -64,8 +66,8 @@ def _loss(device: torch.device) -> Row:
 def _pieces(device: torch.device) -> Iterator[Row]:
     """With a vocabulary so large that its logits are never all there, against them all."""
     vocabulary = 128_256 if device.type == "cuda" else 2048
-    wide = replace(_TINY, config={**_TINY.config, "vocab_size": vocabulary}, micro=1024)
-    ids = torch.from_numpy(batches_of(wide)[0][:64]).to(device)
+    wide = replace(_TINY, config={**_TINY.config, "vocab_size": vocabulary}, micro=640)
+    ids = torch.from_numpy(batches_of(wide)[0][:40]).to(device)
     for precision, bound in (("fp32", 1e-5), ("bf16", 1e-2)):
         model = model_of(wide, device)
         loss = with_limits(500 * vocabulary, lambda m=model, p=precision: add_gradients(m, ids, p))

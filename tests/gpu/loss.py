@@ -15,7 +15,7 @@ from tests.gpu.shapes import Shape, batches_of, gib, model_of
 from tests.gpu.table import Row, judged, measured
 from tli.training import losses
 
-_TIMES = 3
+_TIMES = {"cuda": 3}  # and once on a CPU
 T = TypeVar("T")
 
 
@@ -37,7 +37,8 @@ def rows(shape: Shape, device: torch.device) -> Iterator[Row]:
 
     def recomputed() -> None:
         with_limits(
-            ids.numel() // 4 * vocabulary, lambda: losses.token_losses(model, ids, precision).mean().backward()
+            ids.numel() // 4 * vocabulary,
+            lambda: losses.token_losses(model, ids, precision).mean().backward(),
         )
 
     ways: dict[str, Callable[[], object]] = {"all logits at once": plain}
@@ -47,9 +48,7 @@ def rows(shape: Shape, device: torch.device) -> Iterator[Row]:
     for name, way in ways.items():
         found[name] = _timed(way, model, device)
         seconds, peak = found[name]
-        yield measured(
-            name, f"{1000 * seconds:.1f} ms, peak {gib(peak)} GiB", seconds=seconds, peak=peak
-        )
+        yield measured(name, f"{1000 * seconds:.1f} ms, peak {gib(peak)} GiB", seconds=seconds, peak=peak)
     first, best = found["all logits at once"], found[f"pieces of {shape.micro // 2:,} tokens"]
     if device.type == "cuda":
         yield judged(
@@ -60,16 +59,17 @@ def rows(shape: Shape, device: torch.device) -> Iterator[Row]:
 
 def _timed(way: Callable[[], object], model: torch.nn.Module, device: torch.device) -> tuple[float, float]:
     """Seconds of one forward and backward pass, and the peak in bytes on a GPU."""
+    times = _TIMES.get(device.type, 1)
     way()
     model.zero_grad(set_to_none=True)
     with peak_of(device) as peak:
         settle(device)
         started = time.perf_counter()
-        for _ in range(_TIMES):
+        for _ in range(times):
             way()
             model.zero_grad(set_to_none=True)
         settle(device)
-        seconds = (time.perf_counter() - started) / _TIMES
+        seconds = (time.perf_counter() - started) / times
     return seconds, peak.bytes
 
 

@@ -61,13 +61,11 @@ SIZES: dict[str, tuple[Shape, ...]] = {
         Shape("1B", _1B, 4096, 8192, 4, steps=6, recipe=_BF16),
         Shape("3B", _3B, 4096, 4096, 4, steps=4, warm=1, recipe={**_BF16, "activation_checkpointing": 1}),
     ),
-    "60m": (Shape("60M", _60M, 256, 2048, 1, steps=2, warm=1, rounds=5),),
-    "builtin": (Shape("built-in", _BUILTIN, 128, 2048, 1, steps=6, rounds=7),),
+    "60m": (Shape("60M", _60M, 256, 2048, 1, steps=2, warm=1, rounds=3),),
+    "builtin": (Shape("built-in", _BUILTIN, 128, 2048, 1, steps=4, rounds=5),),
     "tiny": (
-        Shape("tiny", _TINY, 16, 64, 2, steps=2, warm=1, recipe=_BF16, rounds=2),
-        Shape(
-            "tiny, less kept", _TINY, 16, 64, 1, steps=2, warm=1, recipe={"activation_checkpointing": 1}
-        ),
+        Shape("tiny", _TINY, 16, 32, 2, steps=1, warm=1, recipe=_BF16),
+        Shape("tiny, less kept", _TINY, 16, 32, 1, steps=1, warm=1, recipe={"activation_checkpointing": 1}),
     ),
 }
 

@@ -13,7 +13,7 @@ import torch
 from tests.gpu.apart import peak_in_own_process
 from tests.gpu.contenders import BARE, CONTENDERS, OURS, TRAINER, names, without_trainer
 from tests.gpu.memory import peak_of, release
-from tests.gpu.shapes import Shape, attention_flops, cost_of, described, gib
+from tests.gpu.shapes import SIZES, Shape, attention_flops, cost_of, described, gib
 from tests.gpu.table import Row, judged, measured, skipped
 from tli.errors import InputError
 from tli.planning.injection import Injection
@@ -21,6 +21,7 @@ from tli.planning.plan import plan_for
 from tli.training.device import out_of_memory
 
 PEAK_FLOPS = 989e12  # of an H100 or H200 (SXM), bf16, dense
+_ON_GPU = {shape.name for shape in SIZES["full"]}
 _AGAINST_BARE, _AGAINST_TRAINER, _MFU = 0.97, 1.1, 0.45
 Found = dict[str, tuple[float, float]]  # by contender: tokens per second, and peak in bytes
 
@@ -97,7 +98,8 @@ def _in_turns(
 
 
 def _said(shape: Shape, value: tuple[float, float]) -> str:
-    return f"{value[0]:,.0f} tokens/s" + (f", peak {gib(value[1])} GiB" if value[1] else "")
+    second = "tokens/s" if shape.name in _ON_GPU else "tokens a second of processor time"
+    return f"{value[0]:,.0f} {second}" + (f", peak {gib(value[1])} GiB" if value[1] else "")
 
 
 def _compared(shape: Shape, device: torch.device, found: Found, suffix: str) -> Iterator[Row]:
@@ -110,7 +112,9 @@ def _compared(shape: Shape, device: torch.device, found: Found, suffix: str) -> 
         if other not in found:
             continue
         ratio, memory = ours[0] / found[other][0], ours[1] / found[other][1] if found[other][1] else 0.0
-        said = f"speed {ratio:.3f} (at least {share})" + (f", peak {memory:.3f} (at most 1)" if memory else "")
+        said = f"speed {ratio:.3f} (at least {share})" + (
+            f", peak {memory:.3f} (at most 1)" if memory else ""
+        )
         yield row(
             f"{shape.name}: {OURS} against {other}{suffix}", said, holds=ratio >= share and memory <= 1.0,
             speed=ratio, memory=memory,

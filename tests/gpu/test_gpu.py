@@ -115,7 +115,11 @@ def test_our_loop_and_the_bare_one_train_the_same_model() -> None:
     bare.run(2)
     for name, parameter in ours.training.model.named_parameters():
         torch.testing.assert_close(
-            parameter, bare._model.get_parameter(name), rtol=1e-4, atol=1e-6, msg=lambda said, n=name: f"{n}: {said}"
+            parameter,
+            bare._model.get_parameter(name),
+            rtol=1e-4,
+            atol=1e-6,
+            msg=lambda said, n=name: f"{n}: {said}",
         )
 
 
@@ -136,10 +140,31 @@ def test_two_at_once() -> None:
 @pytest.mark.slow
 def test_from_a_plain_checkout(tmp_path: Path) -> None:
     """With every library of the sweeps hidden, as on a bare machine."""
-    hidden = ("pydantic", "ray", "optuna", "mlflow", "yaml", "argcomplete", "sqlalchemy", "rich", "threadpoolctl")
+    hidden = (
+        "pydantic",
+        "ray",
+        "optuna",
+        "mlflow",
+        "yaml",
+        "argcomplete",
+        "sqlalchemy",
+        "rich",
+        "threadpoolctl",
+    )
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.gpu", "--device", "cpu", "--size", "tiny", "--only", "correctness", "speed"],
+        [
+            sys.executable,
+            "-m",
+            "tests.gpu",
+            "--device",
+            "cpu",
+            "--size",
+            "tiny",
+            "--only",
+            "correctness",
+            "speed",
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(tmp_path), "OUT": str(tmp_path)},
         capture_output=True,

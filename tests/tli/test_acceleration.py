@@ -19,8 +19,8 @@ from tli.data.batches import Batches
 from tli.errors import InputError
 from tli.models.loading import load_model
 from tli.training import acceleration, micro_batches
-from tli.training.losses import add_gradients, token_losses
 from tli.training.loop import Training
+from tli.training.losses import add_gradients, token_losses
 from tli.training.recipe import Recipe
 
 Tiny = Callable[[str], Path]
@@ -99,7 +99,9 @@ def test_compile_without_a_compiler(tiny_model: Tiny, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(torch, "compile", refused)
     acceleration._without_compiler.cache_clear()
-    with pytest.raises(InputError, match=r"recipe.compile: got true, .*No working C\+\+ compiler.*; try false"):
+    with pytest.raises(
+        InputError, match=r"recipe.compile: got true, .*No working C\+\+ compiler.*; try false"
+    ):
         training(tiny_model("llama"), compile=True)
     acceleration._without_compiler.cache_clear()
 
@@ -153,7 +155,9 @@ def test_a_micro_batch_that_fits_is_found_once(tiny_model: Tiny, monkeypatch: py
     folder = tiny_model("llama")
     wanted = run(training(folder))
     monkeypatch.setattr(micro_batches, "_found", {})
-    monkeypatch.setattr(tli.training.loop, "release", lambda: None)  # seconds among all that the tests have loaded
+    monkeypatch.setattr(
+        tli.training.loop, "release", lambda: None
+    )  # seconds among all that the tests have loaded
     monkeypatch.setattr(tli.training.loop, "add_gradients", cramped)
     got = run(training(folder))
     assert passed[:3] == [4, 2, 1]
@@ -177,7 +181,9 @@ def test_one_sequence_that_does_not_fit_ends_it(tiny_model: Tiny, monkeypatch: p
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(micro_batches, "_found", {})
-    monkeypatch.setattr(tli.training.loop, "release", lambda: None)  # seconds among all that the tests have loaded
+    monkeypatch.setattr(
+        tli.training.loop, "release", lambda: None
+    )  # seconds among all that the tests have loaded
     monkeypatch.setattr(tli.training.loop, "add_gradients", none)
     with pytest.raises(torch.OutOfMemoryError):
         run(training(tiny_model("llama")))

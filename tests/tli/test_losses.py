@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,6 +110,21 @@ def test_the_head_never_sees_more_than_a_piece(tiny_model: Tiny, monkeypatch: py
     monkeypatch.setattr(losses, "SMALL", windows[:, 1:].numel() * VOCABULARY)
     token_losses(model, windows)
     assert seen[6:] == [24]
+
+
+def test_no_piece_is_kept_until_the_backward_pass(tiny_model: Tiny) -> None:
+    def of_logits() -> int:
+        tensors = [each for each in gc.get_objects() if type(each) is torch.Tensor]
+        return sum(each.shape[-1:] == (VOCABULARY,) and each.numel() >= 6 * VOCABULARY for each in tensors)
+
+    model, windows = load_model(tiny_model("llama")), windows_for("llama")
+    found = token_losses(model, windows)
+    assert of_logits() == 0
+    found.sum().backward()
+    del found
+    logits = model(input_ids=windows[:, :-1], use_cache=False).logits
+    assert of_logits() == 1
+    assert logits.shape == (2, 12, VOCABULARY)
 
 
 def test_pieces_under_autocast_are_as_near_as_all_at_once(tiny_model: Tiny) -> None:

@@ -1,8 +1,8 @@
 """The loss of each token, with and without the logits of all tokens in memory at once.
 
 The logits of a large vocabulary take more memory than all else in a training pass: 8,192 tokens of 128,256
-words are 4 GB in float32, and a plain cross-entropy holds four of that. So the hidden states of a large pass go
-through the model's head in pieces, and of a piece nothing is kept but its losses and gradients.
+words are 4 GB in float32, and a plain cross-entropy holds four of that. So the hidden states of a large pass
+go through the model's head in pieces, and of a piece nothing is kept but its losses and gradients.
 
 The head is the model's own `forward` with its body standing still: scalings, caps and projections of an
 architecture are applied by its own code. A few architectures do more around their body than that; these have
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -71,8 +71,8 @@ def add_gradients(
 ) -> torch.Tensor:
     """Add the gradients of a share of the mean loss to those of the parameters.
 
-    As `(token_losses(...).mean() * share).backward()`, but that each piece goes back through the head at once:
-    nothing is calculated twice. Not for a model that is sharded, whose gradients are reduced in one go.
+    As `(token_losses(...).mean() * share).backward()`, but that each piece goes back through the head at
+    once: nothing is calculated twice. Not for a model that is sharded, whose gradients are reduced in one go.
 
     Args:
         model: any causal language model.
@@ -98,7 +98,7 @@ def add_gradients(
         with _autocast(windows, precision):
             loss = _piece_losses(model, *piece, compiled=compiled).sum() * weight
         if loss.requires_grad:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call] # torch's
         total += loss.detach()
     if cut.grad is not None:
         hidden.backward(cut.grad)  # type: ignore[no-untyped-call] # torch's
@@ -127,9 +127,9 @@ def _body(model: PreTrainedModel) -> torch.nn.Module:
     """The module whose output the head reads."""
     body: torch.nn.Module = model.base_model
     if body is model:
-        body = model.get_decoder()
+        body = cast("Any", model).get_decoder()
     if body is model:  # as of a text model that bears the prefix of a larger one
-        body = model.get_submodule(FAMILIES[model.config.model_type].layers.rpartition(".")[0])
+        body = model.get_submodule(FAMILIES[cast("Any", model).config.model_type].layers.rpartition(".")[0])
     # A decoder alone is wrapped once more in the classes of some encoder-decoders.
     inner = getattr(body, "decoder", None)
     return inner if isinstance(inner, torch.nn.Module) and not hasattr(body, "embed_tokens") else body
@@ -202,13 +202,13 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, compiled: bool) -> torch.Tensor:  # type: ignore[override] # noqa: FBT001
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, compiled: bool) -> torch.Tensor:  # noqa: FBT001
         """Losses, shape [rows], of logits [rows, vocabulary] and targets [rows]."""
         wanted = targets[:, None]
-        ctx.gradient = None
         if compiled and ctx.needs_input_grad[0]:
-            losses, ctx.gradient = _compiled()(logits, wanted)
-            return losses
+            losses, gradient = _compiled()(logits, wanted)
+            ctx.save_for_backward(gradient)
+            return cast("torch.Tensor", losses)
         rows = max(1, _SOFTMAX_AT_ONCE // logits.shape[-1])
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
@@ -220,19 +220,19 @@ class _CrossEntropy(torch.autograd.Function):
                 chances = logarithms.exp_()
                 chances.scatter_add_(-1, wanted[part], chances.new_full((1, 1), -1.0).expand_as(wanted[part]))
                 gradient[part] = chances
-        ctx.gradient = gradient
+        if gradient is not None:
+            ctx.save_for_backward(gradient)  # which a checkpoint around this does not keep
         return losses
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Once: the gradient is weighted in place."""
-        gradient, ctx.gradient = ctx.gradient, None
-        assert gradient is not None, "a second backward pass"
+        (gradient,) = ctx.saved_tensors
         return gradient.mul_(upstream[:, None]), None, None
 
 
 def _losses_and_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses of each row, and their gradient by the logits; to be compiled, and then nothing else is stored."""
+    """Losses of each row, and their gradient by the logits; to be compiled, so that no more is stored."""
     logarithms = torch.log_softmax(logits.float(), dim=-1)
     hit = torch.arange(logits.shape[-1], device=logits.device) == wanted
     losses = -torch.where(hit, logarithms, 0.0).sum(-1)

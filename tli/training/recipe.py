@@ -158,12 +158,19 @@ def recipe_problems(recipe: Recipe, sequence_length: int, where: str = "recipe")
         wrong("weight_decay", "a finite number, 0 or more", "0.0")
     if recipe.clip is not None and not (math.isfinite(recipe.clip) and recipe.clip > 0):
         wrong("clip", "a finite number above 0, or null", "1.0")
-    if recipe.activation_checkpointing < 0:
-        wrong("activation_checkpointing", "0 for no layer, 1 for every layer, 2 for every second one", "1")
     for field, names in (("schedule", SCHEDULES), ("train", TRAINED), ("precision", PRECISIONS)):
         if getattr(recipe, field) not in names:
             wrong(field, f"one of {', '.join(names)}", names[0])
-    return problems
+    return problems + _layer_problems(recipe, where)
+
+
+def _layer_problems(recipe: Recipe, where: str) -> list[Problem]:
+    """About which layers keep their activations."""
+    every = recipe.activation_checkpointing
+    if every >= 0:
+        return []
+    expected = "0 for no layer, 1 for every layer, 2 for every second one"
+    return [Problem(f"{where}.activation_checkpointing", str(every), expected, "1")]
 
 
 def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]) -> torch.optim.AdamW:

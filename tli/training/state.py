@@ -255,7 +255,9 @@ def _load(training: Training, path: Path, progress: Mapping[str, Any]) -> None:
                 for key in keys:
                     value = state.get_tensor(f"optimizer.{key}.{name}")
                     if key == "step":  # counted on the CPU, but by the fused kernel on its device
-                        value = value.to(parameter.device) if training.optimizer.defaults.get("fused") else value
+                        value = (
+                            value.to(parameter.device) if training.optimizer.defaults.get("fused") else value
+                        )
                     else:
                         value = value.to(parameter)
                     training.optimizer.state[parameter][key] = value
