@@ -50,7 +50,7 @@ def side_by_side(shape: Shape, device: torch.device, seconds: float, count: int 
     try:
         for process in running:  # each has trained its first steps
             assert process.stdout is not None
-            if not process.stdout.readline():
+            if not any(line.strip() == "ready" for line in iter(process.stdout.readline, "")):
                 _, said = process.communicate()
                 raise RuntimeError((said.strip().splitlines() or ["it said nothing"])[-1])
         for process in running:

@@ -16,7 +16,7 @@ import torch
 
 import tli.training.loop
 from tli.data.batches import Batches
-from tli.errors import InputError
+from tli.errors import FamilyError, InputError
 from tli.models.loading import load_model
 from tli.training import acceleration, micro_batches
 from tli.training.loop import Training
@@ -104,6 +104,19 @@ def test_compile_without_a_compiler(tiny_model: Tiny, monkeypatch: pytest.Monkey
     ):
         training(tiny_model("llama"), compile=True)
     acceleration._without_compiler.cache_clear()
+
+
+def test_layers_that_are_no_single_graph(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    unsupported = type("Unsupported", (RuntimeError,), {"__module__": "torch._dynamo.exc"})
+
+    def breaking(*_: object, **__: object) -> torch.Tensor:
+        raise unsupported("Data-dependent branching\n  Explanation: ...")
+
+    monkeypatch.setattr(tli.training.loop, "add_gradients", breaking)
+    with pytest.raises(
+        FamilyError, match=r"recipe.compile: got true with layers of 'llama' \(Data-dependent"
+    ):
+        run(training(tiny_model("llama")))
 
 
 _COMPILED = """

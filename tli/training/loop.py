@@ -15,7 +15,7 @@ import torch
 from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError, Problem
-from tli.training.acceleration import checkpoint_activations, compile_layers
+from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
 from tli.training.device import out_of_memory, release, set_numerics
 from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
 from tli.training.feed import Feed
@@ -285,6 +285,7 @@ class Training:
                         compiled=self.recipe.compile,
                     )
             except (RuntimeError, MemoryError) as error:
+                refuse_graph_breaks(error, self.model)
                 if not self.halves_micro_batch or not out_of_memory(error):
                     raise
                 if halved(self._kind, self._micro_batch, self.batches.sequence_length) is None:
