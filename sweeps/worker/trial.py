@@ -173,7 +173,7 @@ def run_trial(
         seed=settings.seed,
         initial_loss=context.initial_losses.get(grown),
     )
-    training.halves_micro_batch = context.spec.retries.halve_micro_batch
+    training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
     if load_latest(training, states, owner) and training.measured is not None:

@@ -77,7 +77,10 @@ class Bare:
         """Seconds of the next steps."""
         started = clock(self._device)
         for _ in range(steps):
-            rows = torch.from_numpy(self._batches[self._step]).to(self._device, non_blocking=True)
+            rows = torch.from_numpy(self._batches[self._step])
+            if self._device.type == "cuda":
+                rows = rows.pin_memory()
+            rows = rows.to(self._device, non_blocking=True)
             for part in rows.split(self._shape.micro // self._shape.sequence):
                 with torch.autocast(
                     self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"

@@ -133,12 +133,14 @@ def _waits(device: torch.device) -> Iterator[tuple[Callable[[str], None], list[s
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield watch, places
-    watch(EVALUATION)
+        try:
+            yield watch, places
+        finally:
+            watch(EVALUATION)
     places += [
         f"{'/'.join(Path(each.filename).parts[-2:])}:{each.lineno}"
         for each in caught
-        if "synchroniz" in str(each.message)
+        if "called a synchronizing" in str(each.message)
     ]
 
 

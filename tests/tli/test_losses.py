@@ -168,3 +168,34 @@ def test_a_body_is_as_before_whatever_happens(tiny_model: Tiny, monkeypatch: pyt
     with pytest.raises(torch.OutOfMemoryError):
         token_losses(model, windows)
     assert "forward" not in model.model.__dict__
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of this process alone: a sharded model has its hooks in it, and all of its parts."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
+def test_pieces_of_a_sharded_model(tiny_model: Tiny, model_type: str, alone: None) -> None:
+    """Called past its root it would meet parameters that are not gathered."""
+    from torch.distributed.fsdp import fully_shard
+
+    model, windows = load_model(tiny_model(model_type)), windows_for("llama")
+    wanted, their = plain(model, windows)
+    for layer in model.get_submodule(FAMILIES[model_type].layers):  # type: ignore[union-attr]
+        fully_shard(layer, mesh=torch.distributed.init_device_mesh("cpu", (1,)))
+    fully_shard(model, mesh=torch.distributed.init_device_mesh("cpu", (1,)))
+    assert losses.is_sharded(model)
+    with torch.no_grad():
+        torch.testing.assert_close(token_losses(model, windows), wanted, rtol=2e-6, atol=1e-6)
+    for _ in range(2):
+        loss = add_gradients(model, windows, share=0.5)
+        assert float(loss) == pytest.approx(0.5 * float(wanted.mean()), rel=1e-6)
+    for name, each in gradients(model).items():
+        whole = each.full_tensor()  # type: ignore[operator]
+        torch.testing.assert_close(
+            whole, their[name], rtol=1e-4, atol=1e-6, msg=lambda said, n=name: f"{n}: {said}"
+        )

@@ -19,7 +19,7 @@ from tli.training.acceleration import checkpoint_activations, compile_layers, re
 from tli.training.device import out_of_memory, release, set_numerics
 from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
 from tli.training.feed import Feed
-from tli.training.losses import add_gradients
+from tli.training.losses import add_gradients, is_sharded
 from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.readings import Readings
 from tli.training.recipe import Recipe, optimizer, recipe_problems
@@ -89,7 +89,8 @@ class Training:
     numerics : dict of str to str
         Precision of weights, of measuring and of products in float32.
     halves_micro_batch : bool
-        Whether half a micro batch is tried where memory runs out (default); else that ends the training.
+        Whether half a micro batch is tried where memory runs out, which is so for a model that is not
+        sharded; else that ends the training.
 
     Raises
     ------
@@ -152,7 +153,7 @@ class Training:
         self.measured: int | None = None
         self.initial_loss = initial_loss
         self.numerics = set_numerics(device)
-        self.halves_micro_batch = True
+        self.halves_micro_batch = not is_sharded(model)  # ranks would have to run out of memory together
         self._readings = Readings()
         self._feed = Feed(batches, device)
         self._kind = kind_of(model, recipe, batches.sequence_length)

@@ -11,9 +11,10 @@ architecture are applied by its own code. A few architectures do more around the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -51,6 +52,14 @@ def token_losses(
         return torch.nn.functional.cross_entropy(
             logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="none"
         )
+    if is_sharded(model):
+        return _as_method(model)(windows, precision, inputs)
+    return _losses_in_pieces(model, windows, precision, inputs)
+
+
+def _losses_in_pieces(
+    model: PreTrainedModel, windows: torch.Tensor, precision: str, inputs: dict[str, torch.Tensor]
+) -> torch.Tensor:
     with _autocast(windows, precision):
         hidden = _hidden_states(model, windows, inputs)
         found = [
@@ -58,6 +67,22 @@ def token_losses(
             for piece in _pieces(model, windows, hidden)
         ]
     return torch.cat(found)
+
+
+def is_sharded(model: PreTrainedModel) -> bool:
+    """Whether other processes hold parts of a model's parameters (FSDP2)."""
+    return hasattr(next(model.parameters()), "device_mesh")
+
+
+def _as_method(model: PreTrainedModel) -> Callable[..., torch.Tensor]:
+    """The losses in pieces as a method of a sharded model, around which its root gathers its parameters."""
+    name = "_losses_in_pieces"
+    if not hasattr(model, name):
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
+        setattr(model, name, MethodType(_losses_in_pieces, model))
+        register_fsdp_forward_method(model, name)
+    return cast("Callable[..., torch.Tensor]", getattr(model, name))
 
 
 def add_gradients(
@@ -72,7 +97,7 @@ def add_gradients(
     """Add the gradients of a share of the mean loss to those of the parameters.
 
     As `(token_losses(...).mean() * share).backward()`, but that each piece goes back through the head at
-    once: nothing is calculated twice. Not for a model that is sharded, whose gradients are reduced in one go.
+    once: nothing is calculated twice. But for a model that is sharded, whose gradients are reduced in one go.
 
     Args:
         model: any causal language model.
@@ -85,7 +110,7 @@ def add_gradients(
     Returns:
         The share of the mean loss, in nats, on the device and without a graph.
     """
-    if not in_pieces(model, windows):
+    if not in_pieces(model, windows) or is_sharded(model):
         loss = token_losses(model, windows, precision, **inputs).mean() * share
         loss.backward()  # type: ignore[no-untyped-call] # torch's
         return loss.detach()
