@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from sweeps.cli.screen import places, screen_of
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
+    from sweeps.checks.preflight import Preflight
     from sweeps.records import TrialRecord
     from sweeps.spec import Spec
 
@@ -36,19 +37,34 @@ def _spec(options: argparse.Namespace) -> Spec:
 
 def _validate(options: argparse.Namespace) -> int:
     from sweeps.checks.budget import amount
-    from sweeps.checks.preflight import check
 
     spec = _spec(options)
-    checked = check(spec, cluster=options.address, study=_study_problems)
+    _, notes = _checked(spec, options, study=_study_problems)
     if options.json:
-        shown = {"spec": spec.to_json(), "hash": spec.hash, "notes": list(checked.notes)}
+        shown = {"spec": spec.to_json(), "hash": spec.hash, "notes": list(notes)}
         print_json({"sweep": spec.name, "valid": True, **shown})
     else:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
         print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
-        print_notes(checked.notes, options)
+        print_notes(notes, options)
     return 0
+
+
+def _checked(
+    spec: Spec, options: argparse.Namespace, study: Callable[[Spec], Any] = lambda _: ()
+) -> tuple[Preflight, Sequence[str]]:
+    """What a check of everything found, with notes; what the sweep takes over from others is among them."""
+    from sweeps.checks.preflight import check
+
+    if not spec.warm_start:  # then nothing of the ledger is loaded
+        found = check(spec, cluster=options.address, study=study)
+        return found, found.notes
+    from sweeps.driver.schedule.warm_start import WarmStart
+
+    begins = WarmStart()
+    found = check(spec, cluster=options.address, study=study, warm_start=begins.look)
+    return found, (*found.notes, *begins.notes)
 
 
 def _study_problems(spec: Spec) -> Any:
@@ -59,10 +75,9 @@ def _study_problems(spec: Spec) -> Any:
 
 def _plan(options: argparse.Namespace) -> int:
     from sweeps.checks.estimate import estimate
-    from sweeps.checks.preflight import check
 
     spec = _spec(options)
-    checked = check(spec, cluster=options.address)
+    checked, notes = _checked(spec, options)
     speed = None
     if options.calibrate:
         from sweeps.driver.single import calibrate
@@ -71,10 +86,10 @@ def _plan(options: argparse.Namespace) -> int:
         speed = calibrate(spec)
     plan = estimate(spec, checked.base, flops_per_second=speed, heldout=checked.heldout)
     if options.json:
-        print_json(documents.planned(plan, checked.notes))
+        print_json(documents.planned(plan, notes))
     else:
         print_text(plan.text())
-        print_notes(checked.notes, options)
+        print_notes(notes, options)
     return 0
 
 

@@ -101,6 +101,14 @@ class Features:
         """The coordinates of configurations, a row each."""
         return np.array([self.row(each) for each in params]).reshape(len(params), len(self.columns))
 
+    def valley(self, path: str, value: float | None) -> tuple[int, float] | None:
+        """The place of a range and the coordinate of a good value on it; None where there is none."""
+        paths = [column.path for column in self.columns]
+        if value is None or path not in paths or self.columns[paths.index(path)].choice:
+            return None
+        place = paths.index(path)
+        return place, self.columns[place].coordinate(value)
+
     def _exists(self, column: Column, settings: Mapping[str, Any]) -> bool:
         return all(value_at(settings, path) in allowed for path, allowed in column.wanted.when.items())
 
