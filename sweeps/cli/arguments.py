@@ -159,7 +159,8 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     export = command(
         "export",
         "write the model that the answer names as a folder",
-        "sweeps export quickstart --out best/\n  sweeps export quickstart --grown --out grown/",
+        "sweeps export quickstart --out best/\n  sweeps export quickstart --grown --out grown/\n"
+        "  sweeps export quickstart --at-most 1.3x --out cheap/",
     )
     export.add_argument("--out", metavar="DIR", type=path, required=True, help="new folder")
     which = export.add_mutually_exclusive_group()
@@ -168,6 +169,12 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         "--grown",
         action="store_true",
         help="the best grown model, also where the answer is the original, trained on",
+    )
+    export.add_argument(
+        "--at-most",
+        metavar="TIMES",
+        help="the best that costs at most so many times what the original does, as 1.3x: FLOPs per token, or "
+        "what the objective names",
     )
     ui = command("ui", "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
     ui.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 opens it to other machines")

@@ -29,6 +29,7 @@ def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: st
         runs=runs,
         ended=sweep.used_up,
         gpus=sweep.spec.resources.gpus,
+        warm_start=tuple(each.words for each in sweep.ledger.study.warm_start),
     )
 
 

@@ -127,7 +127,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
 
     def due(records: Sequence[TrialRecord]) -> int:
         chosen = spec.finalists
-        return runs_due(records, chosen.top, chosen.seeds, chosen.per, matched=spec.control.matched)
+        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
 
     where = options.address or "this machine"
     step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")

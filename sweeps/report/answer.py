@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.records import State, TrialRecord
 from sweeps.report.finalists import digits_of
+from sweeps.report.front import front_line
 from sweeps.report.next_commands import next_commands
 from sweeps.report.styled import Line, paragraph, row
 from sweeps.results.claims import Claim
@@ -45,6 +46,7 @@ class Screen:
         runs: the folder of results, where commands would not look by themselves.
         ended: the limit of the budget that ended the search, with its value; None where its trials did.
         gpus: of one trial.
+        warm_start: what the search began with, of each earlier sweep.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Screen:
     runs: str | None = None
     ended: tuple[str, float] | None = None
     gpus: float = 0
+    warm_start: tuple[str, ...] = ()
 
 
 def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> list[Line]:
@@ -61,6 +64,7 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Scree
     lines = paragraph(said, _COLOURS[verdict.answer.grow])
     rows: list[tuple[str, str]] = [
         *_comparisons(verdict),
+        *_front(verdict, records),
         *_settings(verdict),
         *_untried(verdict.untried),
         *_stopped(verdict),
@@ -94,6 +98,11 @@ def _comparisons(verdict: Verdict) -> Iterator[tuple[str, str]]:
     }
     for at, claim in claims.items():
         yield at, _claim(claim) if claim else missing[at]
+
+
+def _front(verdict: Verdict, records: Sequence[TrialRecord]) -> Iterator[tuple[str, str]]:
+    if verdict.front is not None and verdict.front.members:
+        yield "front", front_line(verdict.front, records)
 
 
 def _claim(claim: Claim) -> str:

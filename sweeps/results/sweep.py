@@ -13,16 +13,16 @@ from sweeps.curve import CURVE, read_curve
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
+from sweeps.results.at_most import described, within_cost
 from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
-from sweeps.results.sentence import handed_over
 from sweeps.results.setting_answers import searched_in
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.unkept import no_weights
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
 from sweeps.text import loss
-from tli.argument_types import FLAG, PATH, WHOLE, require_types
+from tli.argument_types import FLAG, NUMBER, PATH, WHOLE, require_types
 from tli.data.manifests import token_counts
 from tli.errors import CheckpointError
 from tli.models.lineage import read_lineage
@@ -102,7 +102,14 @@ class Sweep:
         """The answer so far."""
         return self.answer(self.records)
 
-    def export(self, out: str | os.PathLike[str], *, trial: int | None = None, grown: bool = False) -> int:
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        trial: int | None = None,
+        grown: bool = False,
+        at_most: float | None = None,
+    ) -> int:
         """Copy the model that the answer names, or a trial's, to a new folder that plain transformers loads.
 
         Parameters
@@ -113,6 +120,9 @@ class Sweep:
             This trial instead of what the answer hands over.
         grown : bool, default False
             The best grown model, also where the answer is the original, trained on.
+        at_most : float, optional
+            The best model, or with `grown` the best grown one, that costs at most so many times what the
+            original does: FLOPs per token, or what the spec's objective names.
 
         Returns
         -------
@@ -123,16 +133,26 @@ class Sweep:
         ------
         InputError
             The trial does not exist, did not complete, or its weights were not kept or are not those that
-            were written; or `out` exists; or both `trial` and `grown` are given.
+            were written; or `out` exists; or nothing costs so little; or `trial` is given beside one of
+            the others.
         """
         from tli.training.export import copy_model
 
-        require_types(out=(out, PATH), trial=(trial, WHOLE.optional), grown=(grown, FLAG))
-        if grown and trial is not None:
-            raise SpecError(Problem("grown", f"grown beside trial={trial}", "one of them", f"trial={trial}"))
+        require_types(
+            out=(out, PATH),
+            trial=(trial, WHOLE.optional),
+            grown=(grown, FLAG),
+            at_most=(at_most, NUMBER.optional),
+        )
+        other = "grown" if grown else "at_most" if at_most is not None else None
+        if other and trial is not None:
+            raise SpecError(Problem(other, f"{other} beside trial={trial}", "one of them", f"trial={trial}"))
         out, records = expanded(os.fspath(out), "out"), {record.number: record for record in self.records}
         found = self.answer(list(records.values()))
-        handed = found.answer.grown if grown else found.answer.trial
+        within = None
+        if at_most is not None:
+            within = within_cost(found, list(records.values()), at_most, cost=self.cost, grown=grown)
+        handed = within.number if within else found.answer.grown if grown else found.answer.trial
         chosen = handed if trial is None else trial
         if chosen is None or chosen not in records:
             name = self.spec.name
@@ -150,11 +170,16 @@ class Sweep:
             "initial_loss": record.initial_loss,
             "test_loss": record.test_loss,
             "best": chosen == found.answer.trial,
-            "what": handed_over(found, list(records.values()), chosen),
+            "what": described(found, list(records.values()), chosen, within),
             "verdict": found.to_json(),
         }
         copy_model(source, out, lineage=facts)
         return chosen
+
+    @property
+    def cost(self) -> str:
+        """What `at_most` limits: the cost that the objective names, or FLOPs per token."""
+        return self.spec.objective.cost or "flops_per_token"
 
     def rows(self) -> list[Row]:
         """What `to_dataframe` shows, without pandas.
@@ -264,7 +289,7 @@ class Sweep:
             records,
             top=wanted.top,
             seeds=wanted.seeds,
-            per=wanted.per,
+            per=self.spec.spread,
             depth=self.ledger.depth,
             margin=wanted.margin,
             searched=searched_in(self.spec, records, self.ledger.study.search_answers),

@@ -248,7 +248,7 @@ class Agenda:
         records = self.records()
         self.phase = "finalists"
         wanted, depth = self.spec.finalists, self.ledger.depth
-        for number, seed in replicates_due(records, wanted.top, wanted.seeds, wanted.per, depth=depth):
+        for number, seed in replicates_due(records, wanted.top, wanted.seeds, self.spec.spread, depth=depth):
             original = records[number]
             return self.ledger.start(
                 Role.REPLICATE,
@@ -264,7 +264,7 @@ class Agenda:
             return None
         wanted, depth = self.spec.finalists, self.ledger.depth
         due = matched_due(
-            self.records(), wanted.top, wanted.seeds, wanted.per, depth=depth, margin=wanted.margin
+            self.records(), wanted.top, wanted.seeds, self.spec.spread, depth=depth, margin=wanted.margin
         )
         for number, settings in due:
             return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
