@@ -26,6 +26,7 @@ _CANDIDATES = 800  # drawn anywhere
 _NEAR = 400  # drawn near the best ones
 _WIDTH = 0.08  # of what is near, in coordinates
 _SPREAD = 0.06  # of the first rates around the good one, in coordinates
+_ALONE = 3  # trials of which one is proposed without what siblings say
 _FUNCTIONS = 24  # drawn from the posterior where each value is to be answered for
 _POINTS = 160  # that they are drawn at
 
@@ -57,7 +58,7 @@ class ModelProposals:
         """
         self._features, self._space, self._answer, self._rate = features, space, answer, rate
         self._cost, self._prior = cost, prior
-        self._modeller = Modeller(features, prior)
+        self._alone, self._modeller = Modeller(features), Modeller(features, prior)
         self._columns = {column.path: column for column in features.columns}
 
     @one_thread
@@ -82,11 +83,13 @@ class ModelProposals:
         """
         chance = random.Random(seed)  # noqa: S311 - no secret
         tried = [*(record.params for record in ended), *running]
-        covers = self._prior is None or self._answer == "each"
-        missing = covers and self._missing(tried, fixed)
-        model = None if missing else self._modeller.model(ended, self._rate(), end)
-        if model is None and self._prior is not None and not missing:
-            return self._by_siblings(chance, self._prior, tried, fixed, allowed)
+        # Every third trial is proposed as if there were no siblings, so that wrong ones mislead for a while only.
+        prior = None if len(tried) % _ALONE == _ALONE - 1 else self._prior
+        missing = (prior is None or self._answer == "each") and self._missing(tried, fixed)
+        modeller = self._alone if prior is None else self._modeller
+        model = None if missing else modeller.model(ended, self._rate(), end)
+        if model is None and prior is not None and not missing:
+            return self._by_siblings(chance, prior, tried, fixed, allowed)
         if model is None:
             return self._first(chance, tried, fixed, allowed)
         candidates = [each for each in self._candidates(chance, model, fixed) if allowed(each)]

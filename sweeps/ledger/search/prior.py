@@ -25,7 +25,7 @@ from sweeps.warm_start import Observed, Taken
 
 FEWEST = 3  # observations, below which a sweep is no sibling
 _WEIGHT, _SPREAD = 0.8, 0.4  # of all siblings together: prior mean and standard deviation of the multiple
-_ENOUGH = 8  # losses of its own from which on a search has its own scale
+_FEWEST = 8  # losses of siblings that a search's scale is made of, beside its own
 _OUTSIDE = 0.1  # of a range, by which a sibling's value may lie beyond it
 _REMEMBERED = 8  # sets of points
 
@@ -86,11 +86,14 @@ class Prior:
         return self._siblings[turn % len(self._siblings)].drawn(points, seed)
 
     def scale(self, said: Observations) -> Scale:
-        """The scale of a search's losses; of few, with losses of the siblings among them."""
+        """The scale of a search's losses, with as many of the siblings' among them.
+
+        A search that begins near its best would else see little but noise, as large as what choices change.
+        """
         losses = [said.losses]
+        count = max(_FEWEST, len(said)) // len(self._siblings)
         for sibling in self._siblings:
-            lacking = max(0, _ENOUGH - len(said)) // len(self._siblings)
-            shifted = np.quantile(sibling.losses, np.linspace(0, 1, lacking)) if lacking else np.empty(0)
+            shifted = np.quantile(sibling.losses, np.linspace(0, 1, max(2, count)))
             losses.append(shifted - self._offset(sibling, said))
         return Scale.of(np.concatenate(losses))
 
