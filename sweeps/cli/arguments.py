@@ -12,7 +12,9 @@ from sweeps.cli import completion
 from tli.cli.console import Parser, add_general_options, path
 from tli.errors import Problem
 
-_ARGUMENTS = frozenset({"address", "by", "runs", "study", "tracking"})  # that are called so in the library
+_ARGUMENTS = frozenset(
+    {"address", "at_most", "by", "runs", "study", "tracking"}
+)  # that are called so in the library
 _Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 
 
@@ -60,7 +62,7 @@ def parser(environment: Mapping[str, str]) -> Parser:
 def as_option(problem: Problem, options: argparse.Namespace) -> Problem:
     """A problem of the library, placed at the option that gave the argument."""
     if problem.where in _ARGUMENTS and getattr(options, problem.where, None) is not None:
-        return replace(problem, where=f"--{problem.where}")
+        return replace(problem, where=f"--{problem.where.replace('_', '-')}")
     return problem
 
 

@@ -83,7 +83,7 @@ class ModelProposals:
         """
         chance = random.Random(seed)  # noqa: S311 - no secret
         tried = [*(record.params for record in ended), *running]
-        # Every third trial is proposed as if there were no siblings, so that wrong ones mislead for a while only.
+        # Some are proposed as if there were no siblings, so that wrong ones mislead for a while only.
         prior = None if len(tried) % _ALONE == _ALONE - 1 else self._prior
         missing = (prior is None or self._answer == "each") and self._missing(tried, fixed)
         modeller = self._alone if prior is None else self._modeller
