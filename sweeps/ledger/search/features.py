@@ -88,7 +88,7 @@ class Features:
         found = []
         for column in self.columns:
             value = params.get(column.path)
-            if column.path not in params and settings is not None and self._exists(column, settings):
+            if column.path not in params and settings is not None and self.exists(column, settings):
                 value = value_at(settings, column.path)
             idle = value is None and column.path not in params
             if idle or (column.number and (isinstance(value, bool) or not isinstance(value, int | float))):
@@ -109,7 +109,8 @@ class Features:
         place = paths.index(path)
         return place, self.columns[place].coordinate(value)
 
-    def _exists(self, column: Column, settings: Mapping[str, Any]) -> bool:
+    def exists(self, column: Column, settings: Mapping[str, Any]) -> bool:
+        """Whether a setting exists under the values of the others in a `trial:` section."""
         return all(value_at(settings, path) in allowed for path, allowed in column.wanted.when.items())
 
 

@@ -135,7 +135,7 @@ def observed(
     kept = [
         record
         for record in records
-        if all(_fits(column, record) for column in features.columns)
+        if all(_fits(features, column, record) for column in features.columns)
         and all(value_at(record.settings, path) in (None, value_at(baseline, path)) for path in fixed)
     ]
     said = observe(features, kept)
@@ -147,14 +147,15 @@ def observed(
 
 
 def _values(features: Features, record: TrialRecord) -> dict[str, Any]:
-    found = {column.path: value_at(record.settings, column.path) for column in features.columns}
+    there = (column for column in features.columns if features.exists(column, record.settings))
+    found = {column.path: value_at(record.settings, column.path) for column in there}
     return {path: value for path, value in found.items() if value is not None}
 
 
-def _fits(column: Column, record: TrialRecord) -> bool:
+def _fits(features: Features, column: Column, record: TrialRecord) -> bool:
     """Whether a trial's value is one of the choices, or in the range or little beyond it."""
     value = value_at(record.settings, column.path)
-    if value is None:
+    if value is None or not features.exists(column, record.settings):
         return True
     if column.choice:
         return any(type(value) is type(each) and value == each for each in column.ends)
