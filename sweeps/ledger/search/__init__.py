@@ -24,5 +24,6 @@ __all__ = [
     "stopping",
     "summaries",
     "threads",
+    "valleys",
     "view",
 ]
