@@ -105,7 +105,7 @@ def _export(options: argparse.Namespace) -> int:
     record = next(record for record in records if record.number == number)
     within = None
     if limit is not None:
-        within = within_cost(verdict, records, limit, cost=sweep.cost, grown=options.grown)
+        within = within_cost(verdict, records, limit, cost=sweep.spec.cost, grown=options.grown)
     what = described(verdict, records, number, within)
     if options.json:
         given = {"what": what, "best": number == verdict.answer.trial, "test_loss": record.test_loss}

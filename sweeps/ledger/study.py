@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from optuna.storages import BaseStorage
 
-from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
 from sweeps.ledger.search.conclusion import search_answers
 from sweeps.ledger.search.estimates import good_rate
-from sweeps.ledger.search.features import Features
-from sweeps.ledger.search.front_proposals import TrialCosts, cost_aim
-from sweeps.ledger.search.prior import Prior
-from sweeps.ledger.search.sampling import Aim, Proposals, Turn
+from sweeps.ledger.search.front_proposals import TrialCosts
+from sweeps.ledger.search.proposing import Known, proposals_of
+from sweeps.ledger.search.sampling import Turn
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.store.looking import look
@@ -27,9 +25,9 @@ from sweeps.ledger.store.mirror import Mirror
 from sweeps.ledger.store.storage import (
     engine_of,
     make,
+    no_such_study,
     open_storage,
     refuse_foreign,
-    storage_names,
     stored_spec,
     unused_study,
 )
@@ -49,7 +47,6 @@ from sweeps.ledger.store.trials import (
 from sweeps.ownership import owner_of
 from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
 from sweeps.spec import Spec
-from sweeps.spec.equivalence import key, replaced
 from sweeps.spec.renamed import first_settings
 from sweeps.spec.values import steps_of
 from sweeps.warm_start import Taken
@@ -74,19 +71,8 @@ class Ledger(Attempts):
         self.depth = study.layers if depth is None else depth  # of the base; None where it is not known
         self.space = Space.of(spec)
         self._costs = partial(cost_attributes, costs)
-        self._proposals = Proposals(
-            self._seen,
-            self.space,
-            sampler=spec.sampler.name,
-            seed=spec.sampler.seed,
-            alike=partial(_alike, spec.trial.model_dump(), self.depth),
-            aim=Aim(
-                spec.search,
-                spec.objective.answer,
-                self._good_rate,
-                cost=cost_aim(spec, costs),
-                prior=Prior.of(Features(spec.search), study.warm_start),
-            ),
+        self._proposals = proposals_of(
+            spec, self._seen, depth=self.depth, rate=self._good_rate, costs=costs, warm_start=study.warm_start
         )
         self._lease: Lease | None = None
 
@@ -124,14 +110,7 @@ class Ledger(Attempts):
     @classmethod
     @contextmanager
     def driven(
-        cls,
-        url: str,
-        spec: Spec,
-        input_digests: Mapping[str, str] | None = None,
-        *,
-        depth: int | None = None,
-        costs: TrialCosts | None = None,
-        warm_start: Sequence[Taken] = (),
+        cls, url: str, spec: Spec, input_digests: Mapping[str, str] | None = None, **known: Unpack[Known]
     ) -> Iterator[Ledger]:
         """As `open`, for the one process that drives the sweep: its writes are fenced by a lease.
 
@@ -142,7 +121,7 @@ class Ledger(Attempts):
         storage = open_storage(url)
         refuse_foreign(storage, spec.name)
         with hold(engine_of(storage), unused_study(storage, spec.name), spec.name) as lease:
-            ledger = cls.open(url, spec, input_digests, depth=depth, costs=costs, warm_start=warm_start)
+            ledger = cls.open(url, spec, input_digests, **known)
             ledger._lease = lease
             ledger._mirror.exclusive = True
             try:
@@ -160,11 +139,7 @@ class Ledger(Attempts):
         storage = look(url)
         stored = stored_spec(storage, name) if storage is not None else None
         if storage is None or stored is None:
-            names = "none"
-            if storage is not None:
-                refuse_foreign(storage, name)
-                names = ", ".join(sorted(storage_names(storage))) or names
-            raise SpecError(Problem(f"study {name!r}", "no such study", f"one of: {names}", "sweeps list"))
+            raise no_such_study(storage, name)
         return cls(storage, stored)
 
     @property
@@ -325,8 +300,3 @@ class Ledger(Attempts):
 
     def _assignment(self, number: int) -> Assignment:
         return assignment_of(self._mirror.trial(number), self.spec, self._mirror.study_uuid)
-
-
-def _alike(baseline: Mapping[str, Any], depth: int | None, params: Mapping[str, Any]) -> Hashable:
-    """What trials with these parameters train."""
-    return key(replaced(baseline, params), depth)

@@ -12,8 +12,9 @@ from sweeps.results.candidates import Candidate
 from sweeps.results.front import in_words
 from sweeps.results.layers import COSTS, cost_of
 from sweeps.results.sentence import handed_over
-from sweeps.results.verdict import Verdict
+from sweeps.results.verdict import Verdict, none_complete
 from sweeps.results.winner import shared_seeds
+from sweeps.spec import Spec
 
 _SAME = 1e-6  # of a cost: below that, two are the same
 
@@ -34,6 +35,43 @@ class AtMost:
         text = f"{self.times:.2f}x the original's {COSTS[self.cost]}, of at most {self.limit:g}x"
         lacking = ", and no grown model within that ran under fresh seeds"
         return text if self.grown_within else text + lacking
+
+
+def refuse_several(*, trial: int | None, grown: bool, at_most: float | None) -> None:
+    """A trial by its number is no answer that could be narrowed down.
+
+    Raises:
+        SpecError: there is one beside something else.
+    """
+    other = "grown" if grown else "at_most" if at_most is not None else None
+    if other and trial is not None:
+        raise SpecError(Problem(other, f"{other} beside trial={trial}", "one of them", f"trial={trial}"))
+
+
+def chosen_by(
+    spec: Spec,
+    verdict: Verdict,
+    records: Sequence[TrialRecord],
+    *,
+    trial: int | None,
+    grown: bool,
+    at_most: float | None,
+) -> tuple[int, AtMost | None]:
+    """The trial that is handed over, and what it costs where that was limited.
+
+    Raises:
+        SpecError: it is not there, or nothing costs so little.
+    """
+    if at_most is not None:
+        within = within_cost(verdict, records, at_most, cost=spec.cost, grown=grown)
+        return within.number, within
+    handed = verdict.answer.grown if grown else verdict.answer.trial
+    chosen = handed if trial is None else trial
+    if chosen is None or all(record.number != chosen for record in records):
+        got = none_complete(verdict) if chosen is None else f"trial {chosen}, which is not there"
+        remedy = f"sweeps status {spec.name}{', which has the reasons' * (chosen is None)}"
+        raise SpecError(Problem(f"sweep {spec.name}", got, "a complete trial", remedy))
+    return chosen, None
 
 
 def described(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from sweeps.checks.text_amounts import amount_notes
 from sweeps.curve import CURVE, read_curve
-from sweeps.errors import Problem, SpecError
+from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
-from sweeps.results.at_most import described, within_cost
+from sweeps.results.at_most import chosen_by, described, refuse_several
 from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
 from sweeps.results.setting_answers import searched_in
@@ -144,21 +144,12 @@ class Sweep:
             grown=(grown, FLAG),
             at_most=(at_most, NUMBER.optional),
         )
-        other = "grown" if grown else "at_most" if at_most is not None else None
-        if other and trial is not None:
-            raise SpecError(Problem(other, f"{other} beside trial={trial}", "one of them", f"trial={trial}"))
+        refuse_several(trial=trial, grown=grown, at_most=at_most)
         out, records = expanded(os.fspath(out), "out"), {record.number: record for record in self.records}
         found = self.answer(list(records.values()))
-        within = None
-        if at_most is not None:
-            within = within_cost(found, list(records.values()), at_most, cost=self.cost, grown=grown)
-        handed = within.number if within else found.answer.grown if grown else found.answer.trial
-        chosen = handed if trial is None else trial
-        if chosen is None or chosen not in records:
-            name = self.spec.name
-            got = none_complete(found) if chosen is None else f"trial {chosen}, which is not there"
-            remedy = f"sweeps status {name}{', which has the reasons' * (chosen is None)}"
-            raise SpecError(Problem(f"sweep {name}", got, "a complete trial", remedy))
+        chosen, within = chosen_by(
+            self.spec, found, list(records.values()), trial=trial, grown=grown, at_most=at_most
+        )
         record = records[chosen]
         source = self.model_of(record)
         if source is None:
@@ -175,11 +166,6 @@ class Sweep:
         }
         copy_model(source, out, lineage=facts)
         return chosen
-
-    @property
-    def cost(self) -> str:
-        """What `at_most` limits: the cost that the objective names, or FLOPs per token."""
-        return self.spec.objective.cost or "flops_per_token"
 
     def rows(self) -> list[Row]:
         """What `to_dataframe` shows, without pandas.

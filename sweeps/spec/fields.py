@@ -93,6 +93,11 @@ class SpecFields(Settings):
         return (self.most_finalists + 2 + self.control.matched) * self.finalists.seeds
 
     @property
+    def cost(self) -> str:
+        """What a model costs: what the objective names, or FLOPs per token."""
+        return self.objective.cost or "flops_per_token"
+
+    @property
     def spread(self) -> str | None:
         """What the finalists are spread over: the values of a setting, by its dotted path, or the front of
         losses against a cost, by its name; None where they are the best of all.

@@ -31,8 +31,7 @@ Answer = Literal["best", "each"]
 Cost = Literal["flops_per_token", "parameters"]
 Amount = Literal["steps", "tokens", "flops", "seconds"]
 StoppingRule = Literal["learned", "asha", "hyperband", "median", "none"]
-# Those that have a grace.
-GRACED: tuple[StoppingRule, ...] = ("asha", "hyperband", "median")
+GRACED: tuple[StoppingRule, ...] = ("asha", "hyperband", "median")  # those that have a grace
 
 
 def setting(expected: str, default: Any = ..., *, example: Any = None, **limits: Any) -> Any:
@@ -143,8 +142,7 @@ class InjectionSettings(Settings):
     m: int | None = setting("a whole number of at least 0 (layers dropped), or null", None, ge=0)
     g: int = setting("a whole number of at least 2 (times)", Injection.g, ge=2)
     init: Init | None = name_of(INITS, None)
-    # Its two types and their limits are judged by `tli`, in one message.
-    scale: Any = setting("a residual scale between 0 and 1, or null", None, example=0.5)
+    scale: Any = setting("a residual scale between 0 and 1, or null", None, example=0.5)  # judged by `tli`
     source: Origin = name_of(SOURCES, Injection.source)
     noise: float = setting("a number of at least 0", Injection.noise, ge=0)
     identity: Identity = name_of(IDENTITIES, Injection.identity)

@@ -18,6 +18,7 @@ __all__ = [
     "observations",
     "prior",
     "process",
+    "proposing",
     "sampling",
     "sequences",
     "space",

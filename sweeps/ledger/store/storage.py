@@ -101,6 +101,15 @@ def refuse_foreign(storage: BaseStorage, name: str) -> None:
             raise SpecError(Problem(f"study {name!r}", got, "a name of its own", f"name: {name}-2"))
 
 
+def no_such_study(storage: BaseStorage | None, name: str) -> SpecError:
+    """Why a study is not there to be read; it may be another program's."""
+    names = "none"
+    if storage is not None:
+        refuse_foreign(storage, name)
+        names = ", ".join(sorted(storage_names(storage))) or names
+    return SpecError(Problem(f"study {name!r}", "no such study", f"one of: {names}", "sweeps list"))
+
+
 def unused_study(storage: BaseStorage, name: str) -> int:
     """The unused study of this name, left by a kill while it was made, or a new one."""
     for study in _studies(storage):
