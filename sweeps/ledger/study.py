@@ -93,9 +93,7 @@ class Ledger(Attempts):
             url: of the store.
             spec: what the study is for.
             input_digests: digests of what the spec only names: the base, the text.
-            depth: layers of the base.
-            costs: what settings cost, where that is known: a front is searched for by it.
-            warm_start: what a study that is made now takes over from other sweeps.
+            depth, costs, warm_start: as `Known` has them.
 
         Raises:
             SpecError: the study belongs to another spec, or to other inputs; every difference is shown.

@@ -133,8 +133,7 @@ class Sweep:
         ------
         InputError
             The trial does not exist, did not complete, or its weights were not kept or are not those that
-            were written; or `out` exists; or nothing costs so little; or `trial` is given beside one of
-            the others.
+            were written; or `out` exists, nothing costs so little, or `trial` is beside one of the others.
         """
         from tli.training.export import copy_model
 
@@ -297,6 +296,5 @@ class Sweep:
     @property
     def used_up(self) -> tuple[str, float] | None:
         """The limit of the budget that ended the search before its trials did, with its value."""
-        return next(
-            (limit for limit in self.ledger.spec.budget.limits.items() if limit[0] == self.ended_by), None
-        )
+        limits = self.ledger.spec.budget.limits.items()
+        return next((limit for limit in limits if limit[0] == self.ended_by), None)
