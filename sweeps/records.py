@@ -184,6 +184,9 @@ class TrialRecord:
         Wall clock, seconds since the epoch.
     request : str or None
         The key under which this sweep made or took it.
+    costs : mapping of str to float
+        What its model costs, known before it is trained: ``flops_per_token`` of training, and
+        ``parameters``; empty in studies of earlier versions.
 
     Examples
     --------
@@ -216,6 +219,7 @@ class TrialRecord:
     finished: float | None = None
     request: str | None = None
     test_losses: tuple[float, ...] = ()
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def test_loss(self) -> float | None:

@@ -46,6 +46,7 @@ def check(
     at_once: int | None = None,
     allow_remote_code: bool = False,
     study: Callable[[Spec], Iterable[Problem]] = lambda _spec: (),
+    warm_start: Callable[[Spec], Iterable[Problem]] = lambda _spec: (),
 ) -> Preflight:
     """Look at everything that a sweep will need, and create nothing.
 
@@ -56,6 +57,7 @@ def check(
         at_once: trials; None takes what the spec allows and this machine has.
         allow_remote_code: take a base that brings code of its own.
         study: what the ledger has against this spec, asked last and only of a store that is there.
+        warm_start: what the sweeps that it begins with have against it.
 
     Raises:
         SpecError: with every problem.
@@ -86,6 +88,8 @@ def check(
     if not unusable and addresses.may_exist(spec.study_url):
         with stores.readable(spec.study_url, spec.where("storage.study")):
             problems += study(spec)
+    if not unusable:
+        problems += warm_start(spec)
     if problems:
         raise SpecError(*problems)
     assert base is not None, "a base that was not found is a problem"

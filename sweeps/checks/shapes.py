@@ -39,7 +39,7 @@ def searched_shapes(spec: Spec) -> list[Injection]:
     wide ranges. What does not change a size is as in the baseline.
     """
     own = spec.trial.to_injection()
-    searched = {path: wanted for path, wanted in spec.search.items() if path in _SHAPING}
+    searched = {path: wanted for path, wanted in spec.search.items() if path in SHAPING}
     options = [[(path, value) for value in _values(wanted)] for path, wanted in searched.items()]
     combined = itertools.islice(itertools.product(*options), _MOST_ROWS**2)
     found = [own, *(spec.settings_for(dict(chosen)).to_injection() for chosen in combined)]
@@ -49,7 +49,8 @@ def searched_shapes(spec: Spec) -> list[Injection]:
     return _spread(sorted(usable.values(), key=_order), _MOST_ROWS + 1)
 
 
-_SHAPING = tuple(
+# Settings that change a size.
+SHAPING = tuple(
     f"injection.{name}"
     for name in ("method", "k", "layers", "after", "least_important_sets", "block", "m", "g", "experts.count")
 )

@@ -12,7 +12,9 @@ from sweeps.cli import completion
 from tli.cli.console import Parser, add_general_options, path
 from tli.errors import Problem
 
-_ARGUMENTS = frozenset({"address", "by", "runs", "study", "tracking"})  # that are called so in the library
+_ARGUMENTS = frozenset(
+    {"address", "at_most", "by", "runs", "study", "tracking"}
+)  # that are called so in the library
 _Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 
 
@@ -60,7 +62,7 @@ def parser(environment: Mapping[str, str]) -> Parser:
 def as_option(problem: Problem, options: argparse.Namespace) -> Problem:
     """A problem of the library, placed at the option that gave the argument."""
     if problem.where in _ARGUMENTS and getattr(options, problem.where, None) is not None:
-        return replace(problem, where=f"--{problem.where}")
+        return replace(problem, where=f"--{problem.where.replace('_', '-')}")
     return problem
 
 
@@ -163,7 +165,8 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     export = command(
         "export",
         "write the model that the answer names as a folder",
-        "sweeps export quickstart --out best/\n  sweeps export quickstart --grown --out grown/",
+        "sweeps export quickstart --out best/\n  sweeps export quickstart --grown --out grown/\n"
+        "  sweeps export quickstart --at-most 1.3x --out cheap/",
     )
     export.add_argument("--out", metavar="DIR", type=path, required=True, help="new folder")
     which = export.add_mutually_exclusive_group()
@@ -172,6 +175,12 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         "--grown",
         action="store_true",
         help="the best grown model, also where the answer is the original, trained on",
+    )
+    export.add_argument(
+        "--at-most",
+        metavar="TIMES",
+        help="the best that costs at most so many times what the original does, as 1.3x: FLOPs per token, or "
+        "what the objective names",
     )
     report = command(
         "report",

@@ -52,9 +52,11 @@ def status(sweep: Sweep, spent: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def best(name: str, verdict: Verdict, records: Sequence[TrialRecord], progress: Progress) -> dict[str, Any]:
+def best(
+    sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord], progress: Progress
+) -> dict[str, Any]:
     """Of `sweeps best`: the answer, and how far the sweep is."""
-    return {**_verdict(name, verdict, records), "progress": progress.to_json()}
+    return {**_verdict(sweep, verdict, records), "progress": progress.to_json()}
 
 
 def exported(
@@ -70,7 +72,7 @@ def results(name: str, rows: Sequence[Mapping[str, Any]], *, curves: bool) -> di
     return {"sweep": name, "curves" if curves else "trials": list(rows)}
 
 
-def _verdict(name: str, verdict: Verdict, records: Sequence[TrialRecord]) -> dict[str, Any]:
+def _verdict(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> dict[str, Any]:
     from sweeps.results.sentence import sentence
 
     found = verdict.to_json()
@@ -78,12 +80,15 @@ def _verdict(name: str, verdict: Verdict, records: Sequence[TrialRecord]) -> dic
         found[key] = [_numbered(each) for each in found[key]]
     for key in ("control", "matched", "baseline"):
         found[key] = _numbered(found[key]) if found[key] else None
-    return {"sweep": name, "sentence": sentence(verdict, records), **found}
+    if found["front"]:
+        found["front"]["members"] = [_numbered(each) for each in found["front"]["members"]]
+    begun = [each.summary() for each in sweep.ledger.study.warm_start]
+    return {"sweep": sweep.spec.name, "sentence": sentence(verdict, records), **found, "warm_start": begun}
 
 
 def ran(sweep: Sweep, verdict: Verdict, places: Mapping[str, str]) -> dict[str, Any]:
     """Of `sweeps run` and `sweeps resume`."""
-    answer = _verdict(sweep.spec.name, verdict, sweep.records)
+    answer = _verdict(sweep, verdict, sweep.records)
     name = answer.pop("sweep")
     return {"sweep": name, "verdict": answer, "ended_by": sweep.ended_by, "places": dict(places)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from sweeps.cli.screen import elsewhere, places, screen_of
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
+    from sweeps.checks.preflight import Preflight
     from sweeps.records import TrialRecord
     from sweeps.results.sweep import Sweep
     from sweeps.spec import Spec
@@ -37,11 +38,10 @@ def _spec(options: argparse.Namespace) -> Spec:
 
 def _validate(options: argparse.Namespace) -> int:
     from sweeps.checks.budget import amount
-    from sweeps.checks.preflight import check
 
     spec = _spec(options)
-    checked = check(spec, cluster=options.address, study=_study_problems)
-    notes = [*checked.notes, *_margin_notes(spec)]
+    _, notes = _checked(spec, options, study=_study_problems)
+    notes = [*notes, *_margin_notes(spec)]
     if options.json:
         shown = {"spec": spec.to_json(), "hash": spec.hash, "notes": notes}
         print_json({"sweep": spec.name, "valid": True, **shown})
@@ -72,6 +72,22 @@ def _margin_notes(spec: Spec) -> list[str]:
     return list(margin_doubts(known))
 
 
+def _checked(
+    spec: Spec, options: argparse.Namespace, study: Callable[[Spec], Any] = lambda _: ()
+) -> tuple[Preflight, Sequence[str]]:
+    """What a check of everything found, with notes; what the sweep takes over from others is among them."""
+    from sweeps.checks.preflight import check
+
+    if not spec.warm_start:  # then nothing of the ledger is loaded
+        found = check(spec, cluster=options.address, study=study)
+        return found, found.notes
+    from sweeps.driver.schedule.warm_start import WarmStart
+
+    begins = WarmStart()
+    found = check(spec, cluster=options.address, study=study, warm_start=begins.look)
+    return found, (*found.notes, *begins.notes)
+
+
 def _study_problems(spec: Spec) -> Any:
     from sweeps.driver.service import study_problems
 
@@ -80,10 +96,9 @@ def _study_problems(spec: Spec) -> Any:
 
 def _plan(options: argparse.Namespace) -> int:
     from sweeps.checks.estimate import estimate
-    from sweeps.checks.preflight import check
 
     spec = _spec(options)
-    checked = check(spec, cluster=options.address)
+    checked, notes = _checked(spec, options)
     speed = None
     if options.calibrate:
         from sweeps.driver.single import calibrate
@@ -92,10 +107,10 @@ def _plan(options: argparse.Namespace) -> int:
         speed = calibrate(spec)
     plan = estimate(spec, checked.base, flops_per_second=speed, heldout=checked.heldout)
     if options.json:
-        print_json(documents.planned(plan, checked.notes))
+        print_json(documents.planned(plan, notes))
     else:
         print_text(plan.text())
-        print_notes(checked.notes, options)
+        print_notes(notes, options)
     return 0
 
 
@@ -134,7 +149,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
 
     def due(records: Sequence[TrialRecord]) -> int:
         chosen = spec.finalists
-        return runs_due(records, chosen.top, chosen.seeds, chosen.per, matched=spec.control.matched)
+        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
 
     where = options.address or "this machine"
     step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def _best(options: argparse.Namespace) -> int:
     progress, records = _told_progress(sweep, options), sweep.records
     verdict = sweep.answer(records)
     if options.json:
-        print_json(documents.best(sweep.spec.name, verdict, records, progress))
+        print_json(documents.best(sweep, verdict, records, progress))
     else:
         screen = screen_of(sweep, options.name, runs=elsewhere(sweep.folders.artifacts, options))
         show(best_lines(verdict, records, screen, places(sweep)), sys.stdout)
@@ -97,14 +98,18 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from sweeps.results.sentence import handed_over
+    from sweeps.results.at_most import described, within_cost
 
+    limit = _multiple(options.at_most)
     sweep = _find(options)
-    number = sweep.export(options.out, trial=options.trial, grown=options.grown)
+    number = sweep.export(options.out, trial=options.trial, grown=options.grown, at_most=limit)
     progress, records = _told_progress(sweep, options), sweep.records
     verdict = sweep.answer(records)
     record = next(record for record in records if record.number == number)
-    what = handed_over(verdict, records, number)
+    within = None
+    if limit is not None:
+        within = within_cost(verdict, records, limit, cost=sweep.spec.cost, grown=options.grown)
+    what = described(verdict, records, number, within)
     if options.json:
         given = {"what": what, "best": number == verdict.answer.trial, "test_loss": record.test_loss}
         print_json(documents.exported(sweep.spec.name, number, options.out, record.value, given, progress))
@@ -115,6 +120,20 @@ def _export(options: argparse.Namespace) -> int:
         )
         print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
     return 0
+
+
+def _multiple(text: str | None) -> float | None:
+    """The number of `1.3x`, or of `1.3`."""
+    if text is None:
+        return None
+    try:
+        number = float(text.strip().removesuffix("x"))
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        expected = "a multiple of the original's cost, above 0"
+        raise InputError(Problem("--at-most", repr(text), expected, "--at-most 1.3x"))
+    return number
 
 
 def _report(options: argparse.Namespace) -> int:

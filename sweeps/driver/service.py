@@ -9,6 +9,7 @@ from sweeps.commands import command
 from sweeps.driver.run_arguments import Runner, argument_problems, read
 from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.schedule.spending import going_on, raised
+from sweeps.driver.schedule.warm_start import WarmStart
 from sweeps.driver.tidying import Tidying
 from sweeps.driver.tokenising import Tokenising
 from sweeps.driver.watchers import Quiet, Watcher
@@ -86,6 +87,7 @@ def run(
     >>> sweep.ledger.finished
     True
     """
+    from sweeps.checks.costs import trial_costs
     from sweeps.checks.preflight import check
 
     problems = argument_problems(watcher, runner, address, extend)
@@ -93,10 +95,15 @@ def run(
     watcher = Quiet() if watcher is None else watcher
     extend = extend or name_budget(overrides)
     at_once = 1 if runner == "inline" else None
+    begins = WarmStart()
     checked = check(
-        spec, cluster=address, at_once=at_once, study=lambda given: study_problems(given, extend=extend)
+        spec,
+        cluster=address,
+        at_once=at_once,
+        study=lambda given: study_problems(given, extend=extend),
+        warm_start=begins.look,
     )
-    for note in checked.notes:
+    for note in (*checked.notes, *begins.notes):
         watcher.note(note)
     spec = _with_the_larger_budget(spec, watcher)
     root = spec.root.absolute()
@@ -112,7 +119,14 @@ def run(
         # Made while the cluster started; text that will not do ends it here.
         input_digests = {"base": checked.base.fingerprint, "text": text.digest()}
         ledger = stack.enter_context(
-            Ledger.driven(spec.study_url, spec, input_digests, depth=checked.base.facts.depth)
+            Ledger.driven(
+                spec.study_url,
+                spec,
+                input_digests,
+                depth=checked.base.facts.depth,
+                costs=trial_costs(spec, checked.base),
+                warm_start=begins.taken,
+            )
         )
         stack.enter_context(claimed(folders, ledger.study.study_uuid, watcher.note))
         folders.write_spec(spec.to_json())

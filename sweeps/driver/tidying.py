@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.candidates import matched_control
-from sweeps.results.finalists import control_of, finalists
+from sweeps.results.finalists import control_of, may_be_finalists
 from sweeps.results.sweep import Sweep
 
 
@@ -20,7 +20,7 @@ class Tidying:
     def __init__(self, sweep: Sweep) -> None:
         """Free what is there to be freed."""
         self._folders, self._wanted = sweep.folders, sweep.spec.finalists
-        self._depth = sweep.ledger.depth
+        self._spread, self._depth = sweep.spec.spread, sweep.ledger.depth
         self._best: list[TrialRecord] = []
         self._free([record for record in sweep.records if record.ours and record.state.finished])
 
@@ -39,7 +39,7 @@ class Tidying:
 
     def _kept(self, known: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
         wanted = self._wanted
-        yield from finalists(known, wanted.top, wanted.per, depth=self._depth)
+        yield from may_be_finalists(known, wanted.top, self._spread, depth=self._depth)
         yield from (record for record in known if record.role is Role.BASELINE)
         control = control_of(known)
         if control is not None:

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger.attributes import StudyAttributes
+from sweeps.ledger.search.front_proposals import TrialCosts, cost_aim
 from sweeps.ledger.search.stopping import StoppingRule
 from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.mirror import Mirror
@@ -32,8 +33,10 @@ from sweeps.spec import Spec
 class Attempts:
     """The trials of one study while they run. An event is one write, with the decision that comes of it."""
 
-    def __init__(self, spec: Spec, study: StudyAttributes, mirror: Mirror) -> None:
-        """Write to the trials that `mirror` remembers."""
+    def __init__(
+        self, spec: Spec, study: StudyAttributes, mirror: Mirror, costs: TrialCosts | None = None
+    ) -> None:
+        """Write to the trials that `mirror` remembers; `costs` of settings, where they are known."""
         self.spec = spec
         self.study = study
         self._mirror = mirror
@@ -46,6 +49,7 @@ class Attempts:
             grace=stopping.grace,
             keep=stopping.keep,
             margin=spec.finalists.margin,
+            cost=cost_aim(spec, costs),
         )
         self._reference = study.reference
 

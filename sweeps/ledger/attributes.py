@@ -18,10 +18,12 @@ from sweeps.ledger.store.marks import (
     REFERENCE,
     SEARCH_ANSWERS,
     WALL,
+    WARM_START,
 )
 from sweeps.records import State, SweepCompletion, TrialRecord
 from sweeps.search_answers import SearchAnswers
 from sweeps.spec import LIMITS, Spec
+from sweeps.warm_start import Taken, all_taken
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -75,6 +77,11 @@ class StudyFacts:
     def search_answers(self) -> SearchAnswers | None:
         """What the model of the search said when it was last over; None before that."""
         return self._read(SEARCH_ANSWERS, SearchAnswers.from_json, None)
+
+    @property
+    def warm_start(self) -> tuple[Taken, ...]:
+        """What was taken over from each earlier sweep when the study was made."""
+        return self._read(WARM_START, all_taken, ())
 
     def all(self) -> Mapping[str, Any]:
         """Every user attribute of the study, as it is written."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from optuna.trial import TrialState
 
 from sweeps.ledger.search.sampling import Proposals, Turn
@@ -21,7 +24,13 @@ from sweeps.records import Role
 from sweeps.spec import Spec
 
 
-def complete_enqueued(number: int, mirror: Mirror, proposals: Proposals, spec: Spec) -> bool:
+def complete_enqueued(
+    number: int,
+    mirror: Mirror,
+    proposals: Proposals,
+    spec: Spec,
+    costs: Callable[[Mapping[str, Any]], Mapping[str, float]],
+) -> bool:
     """Complete the parameters of an enqueued trial and write its settings; whether it can be run.
 
     One that cannot ends as FAIL. After a kill before that it is done again.
@@ -31,6 +40,7 @@ def complete_enqueued(number: int, mirror: Mirror, proposals: Proposals, spec: S
         mirror: where it stands.
         proposals: what its missing values are sampled from.
         spec: of the sweep.
+        costs: of settings, by the attribute that bears them.
     """
     trial, space = mirror.trial(number), proposals.space
     try:
@@ -49,11 +59,11 @@ def complete_enqueued(number: int, mirror: Mirror, proposals: Proposals, spec: S
             mirror.set_attribute(REASON, f"enqueued: {error}")
             mirror.end(TrialState.FAIL)
         return False
-    attributes = attributes_of(settings, spec.steps, {ROLE: Role.SEARCH.value})
+    attributes = attributes_of(settings, spec.steps, {ROLE: Role.SEARCH.value, **costs(settings)})
     with mirror.event(number):
         for name, distribution in space.distributions(params).items():
             if name not in trial.params:
                 mirror.set_param(name, params[name], distribution)
-        for attribute in (ROLE, SEED, STEPS, ATTEMPT, REQUEST, SETTINGS):
+        for attribute in (ROLE, SEED, STEPS, ATTEMPT, REQUEST, *costs(settings), SETTINGS):
             mirror.set_attribute(attribute, attributes[attribute])
     return True

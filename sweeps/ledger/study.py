@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from optuna.storages import BaseStorage
 
-from sweeps.errors import Problem, SpecError
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
 from sweeps.ledger.search.conclusion import search_answers
 from sweeps.ledger.search.estimates import good_rate
-from sweeps.ledger.search.sampling import Aim, Proposals, Turn
+from sweeps.ledger.search.front_proposals import TrialCosts
+from sweeps.ledger.search.proposing import Known, proposals_of
+from sweeps.ledger.search.sampling import Turn
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.store.looking import look
@@ -24,9 +25,9 @@ from sweeps.ledger.store.mirror import Mirror
 from sweeps.ledger.store.storage import (
     engine_of,
     make,
+    no_such_study,
     open_storage,
     refuse_foreign,
-    storage_names,
     stored_spec,
     unused_study,
 )
@@ -40,57 +41,66 @@ from sweeps.ledger.store.trials import (
     STOPPED,
     assignment_of,
     attributes_of,
+    cost_attributes,
     template,
 )
 from sweeps.ownership import owner_of
 from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
 from sweeps.spec import Spec
-from sweeps.spec.equivalence import key, replaced
 from sweeps.spec.renamed import first_settings
 from sweeps.spec.values import steps_of
+from sweeps.warm_start import Taken
 
 
 class Ledger(Attempts):
     """One sweep's study, opened for its driver: what runs next, beside what is written of what runs."""
 
-    def __init__(self, storage: BaseStorage, spec: Spec, depth: int | None = None) -> None:
+    def __init__(
+        self, storage: BaseStorage, spec: Spec, depth: int | None = None, costs: TrialCosts | None = None
+    ) -> None:
         """Use `Ledger.open` for a sweep that may not exist yet, `Ledger.read` for one that must."""
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(spec.name)
         study = StudyAttributes(storage, self._study_id, spec.name)
         super().__init__(
-            spec, study, Mirror(storage, self._study_id, spec, study.study_uuid, Space.of(spec).fits)
+            spec,
+            study,
+            Mirror(storage, self._study_id, spec, study.study_uuid, Space.of(spec).fits),
+            costs,
         )
         self.depth = study.layers if depth is None else depth  # of the base; None where it is not known
         self.space = Space.of(spec)
-        self._proposals = Proposals(
-            self._seen,
-            self.space,
-            sampler=spec.sampler.name,
-            seed=spec.sampler.seed,
-            alike=partial(_alike, spec.trial.model_dump(), self.depth),
-            aim=Aim(spec.search, spec.objective.answer, self._good_rate),
+        self._costs = partial(cost_attributes, costs)
+        self._proposals = proposals_of(
+            spec, self._seen, depth=self.depth, rate=self._good_rate, costs=costs, warm_start=study.warm_start
         )
         self._lease: Lease | None = None
 
     @classmethod
     def open(
-        cls, url: str, spec: Spec, input_digests: Mapping[str, str] | None = None, *, depth: int | None = None
+        cls,
+        url: str,
+        spec: Spec,
+        input_digests: Mapping[str, str] | None = None,
+        *,
+        depth: int | None = None,
+        costs: TrialCosts | None = None,
+        warm_start: Sequence[Taken] = (),
     ) -> Ledger:
         """The study of this spec, made now if it does not exist.
 
         Args:
             url: of the store.
             spec: what the study is for.
-            material: digests of what the spec only names: the base, the text.
-            depth: layers of the base.
+            input_digests: digests of what the spec only names: the base, the text.
+            depth, costs, warm_start: as `Known` has them.
 
         Raises:
             SpecError: the study belongs to another spec, or to other inputs; every difference is shown.
         """
         storage = open_storage(url)
-        make(storage, spec, input_digests or {})
-        ledger = cls(storage, spec, depth)
+        make(storage, spec, input_digests or {}, [each.to_json() for each in warm_start])
+        ledger = cls(storage, spec, depth, costs)
         if depth is not None:
             ledger.study.note_layers(depth)
         return ledger
@@ -98,7 +108,7 @@ class Ledger(Attempts):
     @classmethod
     @contextmanager
     def driven(
-        cls, url: str, spec: Spec, input_digests: Mapping[str, str] | None = None, *, depth: int | None = None
+        cls, url: str, spec: Spec, input_digests: Mapping[str, str] | None = None, **known: Unpack[Known]
     ) -> Iterator[Ledger]:
         """As `open`, for the one process that drives the sweep: its writes are fenced by a lease.
 
@@ -109,7 +119,7 @@ class Ledger(Attempts):
         storage = open_storage(url)
         refuse_foreign(storage, spec.name)
         with hold(engine_of(storage), unused_study(storage, spec.name), spec.name) as lease:
-            ledger = cls.open(url, spec, input_digests, depth=depth)
+            ledger = cls.open(url, spec, input_digests, **known)
             ledger._lease = lease
             ledger._mirror.exclusive = True
             try:
@@ -127,12 +137,7 @@ class Ledger(Attempts):
         storage = look(url)
         stored = stored_spec(storage, name) if storage is not None else None
         if storage is None or stored is None:
-            known: list[str] = []
-            if storage is not None:
-                refuse_foreign(storage, name)
-                known = sorted(storage_names(storage))
-            expected = f"one of: {', '.join(known) or 'none'}"
-            raise SpecError(Problem(f"study {name!r}", "no such study", expected, "".join(known[:1])))
+            raise no_such_study(storage, name)
         return cls(storage, stored)
 
     @property
@@ -275,13 +280,13 @@ class Ledger(Attempts):
 
     def _settled(self, number: int) -> Assignment | None:
         """An enqueued trial that was taken, if it can be run."""
-        done = complete_enqueued(number, self._mirror, self._proposals, self.spec)
+        done = complete_enqueued(number, self._mirror, self._proposals, self.spec, self._costs)
         return self._assignment(number) if done else None
 
     def _create(
         self, settings: Mapping[str, Any], params: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> Assignment:
-        attributes = attributes_of(settings, steps_of(settings), attributes)
+        attributes = attributes_of(settings, steps_of(settings), {**attributes, **self._costs(settings)})
         request = attributes[REQUEST]
         try:
             with self._lease.creating(request) if self._lease else nullcontext():
@@ -293,8 +298,3 @@ class Ledger(Attempts):
 
     def _assignment(self, number: int) -> Assignment:
         return assignment_of(self._mirror.trial(number), self.spec, self._mirror.study_uuid)
-
-
-def _alike(baseline: Mapping[str, Any], depth: int | None, params: Mapping[str, Any]) -> Hashable:
-    """What trials with these parameters train."""
-    return key(replaced(baseline, params), depth)

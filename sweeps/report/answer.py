@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.records import State, TrialRecord
 from sweeps.report.finalists import digits_of
+from sweeps.report.front import front_line
 from sweeps.report.next_commands import Screen, next_commands
 from sweeps.report.styled import Line, paragraph, row
 from sweeps.results.claims import Claim
@@ -40,6 +41,7 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Scree
     lines = paragraph(said, _COLOURS[verdict.answer.grow])
     rows: list[tuple[str, str]] = [
         *_comparisons(verdict),
+        *_front(verdict, records),
         *_settings(verdict),
         *_untried(verdict.untried),
         *_stopped(verdict),
@@ -99,6 +101,11 @@ def _comparisons(verdict: Verdict) -> Iterator[tuple[str, str]]:
     }
     for at, claim in claims.items():
         yield at, _claim(claim) if claim else missing[at]
+
+
+def _front(verdict: Verdict, records: Sequence[TrialRecord]) -> Iterator[tuple[str, str]]:
+    if verdict.front is not None and verdict.front.members:
+        yield "front", front_line(verdict.front, records)
 
 
 def _claim(claim: Claim) -> str:

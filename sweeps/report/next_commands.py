@@ -31,6 +31,7 @@ class Screen:
         gpus: of one trial.
         settings: of the spec, by dotted path, what a remedy begins from; without them none is named.
         resumable: whether the sweep can be run on.
+        warm_start: what the search began with, of each earlier sweep.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Screen:
     gpus: float = 0
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     resumable: bool = True
+    warm_start: tuple[str, ...] = ()
 
     def command(self, *words: str) -> str:
         """One that finds the sweep's results."""

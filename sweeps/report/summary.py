@@ -9,6 +9,7 @@ from typing import Any
 from sweeps.records import TrialRecord
 from sweeps.report.answer import answer_lines
 from sweeps.report.finalists import finalists_text, margin_text
+from sweeps.report.front import front_text
 from sweeps.report.next_commands import Screen
 from sweeps.report.styled import Line
 from sweeps.results.verdict import Ending, Verdict
@@ -30,10 +31,12 @@ def best_lines(
     rest = join(
         finalists_text(verdict, records),
         margin_text(verdict),
+        front_text(verdict, records),
         _untried(verdict),
         _stopped(verdict, records, screen),
         _failed(verdict, screen),
         section("Caveats", bullets(verdict.warnings)),
+        section("The search began with, as a prior", bullets(screen.warm_start)),
         section("Where", pairs(places)),
     )
     below = [Line(text, "" if not text or text.startswith(" ") else "bold") for text in rest.split("\n")]

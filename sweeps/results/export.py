@@ -15,6 +15,7 @@ def export(
     *,
     trial: int | None = None,
     grown: bool = False,
+    at_most: float | None = None,
     runs: str | os.PathLike[str] | None = None,
     study: str | None = None,
 ) -> int:
@@ -32,6 +33,9 @@ def export(
         This trial instead of what the answer hands over.
     grown : bool, default False
         The best grown model, also where the answer is the original, trained on.
+    at_most : float, optional
+        The best model, or with `grown` the best grown one, that costs at most so many times what the original
+        does: FLOPs per token, or what the spec's objective names.
     runs, study : optional
         As for `find`.
 
@@ -43,8 +47,8 @@ def export(
     Raises
     ------
     InputError
-        There is no such sweep or trial, its weights were not kept, or `out` exists;
-        or both `trial` and `grown` are given.
+        There is no such sweep or trial, its weights were not kept, `out` exists, or nothing costs so little;
+        or `trial` is given beside one of the others.
 
     Examples
     --------
@@ -56,4 +60,4 @@ def export(
     expected = "a Sweep, a sweep's name, or its spec file"
     require_types(sweep=(sweep, Kind(expected, '"quickstart"', (Sweep, str, os.PathLike))))
     found = sweep if isinstance(sweep, Sweep) else find(sweep, runs=runs, study=study)
-    return found.export(out, trial=trial, grown=grown)
+    return found.export(out, trial=trial, grown=grown, at_most=at_most)

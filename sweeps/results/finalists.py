@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from sweeps.records import Role, State, TrialRecord
+from sweeps.results.layers import COSTS, along_front, flops_per_token, may_be_chosen
 from sweeps.spec.equivalence import key, value_at
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "finalists",
     "flops_per_token",
     "is_done",
+    "may_be_finalists",
     "references",
     "replicates_due",
 ]
@@ -31,15 +33,39 @@ def finalists(
 
     Different is what trains another model, or in another way (`sweeps.spec.equivalence`); of trials that do
     not differ the best stands for all, or the baseline where it is one of them. With `per`, the best of
-    each value of a setting; trials on which it has no effect are one group more. Equal losses are ordered
-    by cost, then by number. A loss that is not finite is no candidate, nor is the original model.
+    each value of a setting; trials on which it has no effect are one group more. With a cost in its place
+    they lie along the front of losses against it (`sweeps.results.layers`). Equal losses are ordered by
+    FLOPs, then by number. A loss that is not finite is no candidate, nor is the original model.
 
     Args:
         records: of the sweep.
         top: how many.
-        per: the dotted path of a setting, or None for the best of all.
+        per: the dotted path of a setting, the name of a cost, or None for the best of all.
         depth: layers of the base, where they are known.
     """
+    ranked = _different(records, top if per is None else None, depth)
+    if per in COSTS:
+        return along_front(ranked, per, top)
+    taken: Counter[str] = Counter()
+    best = []
+    for record in ranked:
+        value = repr(value_at(record.settings, per)) if per else ""
+        taken[value] += 1
+        best += [record] if taken[value] <= top else []
+    return best
+
+
+def may_be_finalists(
+    records: Sequence[TrialRecord], top: int, per: str | None = None, *, depth: int | None = None
+) -> list[TrialRecord]:
+    """The finalists, and what may become one once more trials have ended; arguments as for `finalists`."""
+    if per in COSTS:
+        return may_be_chosen(_different(records, None, depth), per, top)
+    return finalists(records, top, per, depth=depth)
+
+
+def _different(records: Sequence[TrialRecord], most: int | None, depth: int | None) -> list[TrialRecord]:
+    """Configurations that differ, each by one trial, the best first; of many the best."""
     candidates = [
         record
         for record in records
@@ -49,17 +75,11 @@ def finalists(
     baseline = {key(first.settings, depth): first} if first is not None else {}
     chosen: dict[Hashable, TrialRecord] = {}
     for record in sorted(candidates, key=_rank):
-        if per is None and len(chosen) == top:
+        if len(chosen) == most:
             break
         what = key(record.settings, depth)
         chosen.setdefault(what, baseline.get(what, record))
-    taken: Counter[str] = Counter()
-    best = []
-    for record in sorted(chosen.values(), key=_rank):
-        value = repr(value_at(record.settings, per)) if per else ""
-        taken[value] += 1
-        best += [record] if taken[value] <= top else []
-    return best
+    return sorted(chosen.values(), key=_rank)
 
 
 def control_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -96,11 +116,6 @@ def _value(record: TrialRecord) -> float:
 
 def _rank(record: TrialRecord) -> tuple[float, float, int]:
     return _value(record), flops_per_token(record) or math.inf, record.number
-
-
-def flops_per_token(record: TrialRecord) -> float | None:
-    """What a trial has spent on one training token; None where that is not known."""
-    return record.flops / record.tokens if record.flops and record.tokens else None
 
 
 def _compared(

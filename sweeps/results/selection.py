@@ -15,6 +15,8 @@ from sweeps.results.caveats import caveats, foreign
 from sweeps.results.claims import Claim, Claims
 from sweeps.results.coverage import spent, untried
 from sweeps.results.finalists import control_of
+from sweeps.results.front import Front, front_of
+from sweeps.results.layers import COSTS
 from sweeps.results.matched import matched_due, spends_more
 from sweeps.results.paired import Difference
 from sweeps.results.posterior import chances, lowest_under, shared
@@ -44,7 +46,7 @@ def verdict(
         records: of the sweep.
         top: finalists (of each value of `per`).
         seeds: fresh ones of each.
-        per: the dotted path of a setting, or None.
+        per: the dotted path of a setting, the name of a cost, or None.
         depth: layers of the base, where they are known.
         margin: below which a difference does not matter, nats per token or a percentage of the control's
             loss; None for one from the data.
@@ -103,7 +105,14 @@ def verdict(
         stopped=tuple(_ending(record) for record in records if record.state is State.PRUNED),
         failed=tuple(_ending(record) for record in records if record.state is State.FAIL),
         warnings=(*caveats(originals, shown, matched, answer), *strange),
+        front=_front(records, shown, per) if per in COSTS else None,
     )
+
+
+def _front(records: Sequence[TrialRecord], shown: Compared, cost: str) -> Front:
+    """The front of what ran for as many tokens under fresh seeds."""
+    by_number = {record.number: record for record in records}
+    return front_of(shown.everyone, shown.control, by_number, cost=cost, margin=shown.margin.nats)
 
 
 def _with_numbers(known: Compared, claims: Claims) -> Compared:

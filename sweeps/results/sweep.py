@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.checks.text_amounts import amount_notes
-from sweeps.commands import command
 from sweeps.curve import CURVE, read_curve
-from sweeps.errors import Problem, SpecError
+from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
+from sweeps.results.at_most import chosen_by, described, refuse_several
 from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
-from sweeps.results.sentence import handed_over
 from sweeps.results.setting_answers import searched_in
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.unkept import no_weights
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
 from sweeps.text import counted, loss
-from tli.argument_types import FLAG, PATH, WHOLE, require_types
+from tli.argument_types import FLAG, NUMBER, PATH, WHOLE, require_types
 from tli.data.manifests import token_counts
 from tli.errors import CheckpointError
 from tli.models.lineage import read_lineage
@@ -104,7 +103,14 @@ class Sweep:
         """The answer so far."""
         return self.answer(self.records)
 
-    def export(self, out: str | os.PathLike[str], *, trial: int | None = None, grown: bool = False) -> int:
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        trial: int | None = None,
+        grown: bool = False,
+        at_most: float | None = None,
+    ) -> int:
         """Copy the model that the answer names, or a trial's, to a new folder that plain transformers loads.
 
         Parameters
@@ -115,6 +121,9 @@ class Sweep:
             This trial instead of what the answer hands over.
         grown : bool, default False
             The best grown model, also where the answer is the original, trained on.
+        at_most : float, optional
+            The best model, or with `grown` the best grown one, that costs at most so many times what the
+            original does: FLOPs per token, or what the spec's objective names.
 
         Returns
         -------
@@ -125,23 +134,28 @@ class Sweep:
         ------
         InputError
             The trial does not exist, did not complete, or its weights were not kept or are not those that
-            were written; or `out` exists; or both `trial` and `grown` are given.
+            were written; or `out` exists, nothing costs so little, or `trial` is beside one of the others.
         """
         from tli.training.export import copy_model
 
-        require_types(out=(out, PATH), trial=(trial, WHOLE.optional), grown=(grown, FLAG))
-        if grown and trial is not None:
-            raise SpecError(Problem("grown", f"grown beside trial={trial}", "one of them", f"trial={trial}"))
+        require_types(
+            out=(out, PATH),
+            trial=(trial, WHOLE.optional),
+            grown=(grown, FLAG),
+            at_most=(at_most, NUMBER.optional),
+        )
+        refuse_several(trial=trial, grown=grown, at_most=at_most)
         out, records = expanded(os.fspath(out), "out"), {record.number: record for record in self.records}
         found = self.answer(list(records.values()))
-        handed = found.answer.grown if grown else found.answer.trial
-        chosen = handed if trial is None else trial
-        if chosen is None or chosen not in records:
-            name = self.spec.name
-            got = none_complete(found) if chosen is None else f"trial {chosen}, which is not there"
-            status = command("status", name, runs=self.folders.artifacts)
-            remedy = f"{status}{', which has the reasons' * (chosen is None)}"
-            raise SpecError(Problem(f"sweep {name}", got, "a complete trial", remedy))
+        chosen, within = chosen_by(
+            self.spec,
+            found,
+            list(records.values()),
+            trial=trial,
+            grown=grown,
+            at_most=at_most,
+            runs=self.folders.artifacts,
+        )
         record = records[chosen]
         source = self.model_of(record)
         if source is None:
@@ -152,7 +166,7 @@ class Sweep:
             "initial_loss": record.initial_loss,
             "test_loss": record.test_loss,
             "best": chosen == found.answer.trial,
-            "what": handed_over(found, list(records.values()), chosen),
+            "what": described(found, list(records.values()), chosen, within),
             "verdict": found.to_json(),
         }
         copy_model(source, out, lineage=facts)
@@ -266,7 +280,7 @@ class Sweep:
             records,
             top=wanted.top,
             seeds=wanted.seeds,
-            per=wanted.per,
+            per=self.spec.spread,
             depth=self.ledger.depth,
             margin=wanted.margin,
             searched=searched_in(
@@ -294,6 +308,5 @@ class Sweep:
     @property
     def used_up(self) -> tuple[str, float] | None:
         """The limit of the budget that ended the search before its trials did, with its value."""
-        return next(
-            (limit for limit in self.ledger.spec.budget.limits.items() if limit[0] == self.ended_by), None
-        )
+        limits = self.ledger.spec.budget.limits.items()
+        return next((limit for limit in limits if limit[0] == self.ended_by), None)

@@ -12,6 +12,7 @@ from sweeps.results.answer import Answer
 from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
 from sweeps.results.coverage import Spent, Untried
+from sweeps.results.front import Front
 from sweeps.results.looks import ONE_SIDED, RULE, share_of
 from sweeps.results.margin import Margin
 from sweeps.results.setting_answers import SettingAnswer
@@ -84,6 +85,8 @@ class Verdict:
         Trials that failed, with the reason; replicates too.
     warnings : tuple of str
         What to know before believing it, a sentence each.
+    front : Front or None
+        Test losses against the cost that the objective names; None where it names none.
 
     Examples
     --------
@@ -118,6 +121,7 @@ class Verdict:
     stopped: tuple[Ending, ...]
     failed: tuple[Ending, ...]
     warnings: tuple[str, ...]
+    front: Front | None = None
 
     @property
     def best(self) -> int | None:

@@ -33,10 +33,10 @@ Catalogue = Mapping[str, Setting]  # by dotted path, in the order of the spec
 
 def schema_fault(error: Mapping[str, Any], catalogue: Catalogue) -> Fault:
     """One error of the schema (`type`, `loc`, `input` as pydantic gives them) as a fault."""
-    path = ".".join(str(part) for part in error["loc"])
+    path = _path(error["loc"])
     if error["type"] == "extra_forbidden":
         return unknown_setting(path, catalogue, error["input"])
-    setting = catalogue.get(path) or catalogue[path.rpartition(".")[0]]
+    setting = catalogue.get(path.partition("[")[0]) or catalogue[path.rpartition(".")[0]]
     if error["type"] == "missing":
         leaf = f"{path.rpartition('.')[2]}: "
         example = copy.deepcopy(setting.example)
@@ -50,6 +50,11 @@ def schema_fault(error: Mapping[str, Any], catalogue: Catalogue) -> Fault:
     names = {name: each.names for name, each in settings_below(catalogue, f"{path}.").items()}
     meant = switched_off(path, value) or as_section(path, value, names)
     return Fault(path, got, setting.expected, meant or _remedy(path, value, setting))
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    """A dotted path, items of a list by their index: `warm_start[0]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
 
 
 def unknown_setting(path: str, catalogue: Catalogue, value: Any = None) -> Fault:
@@ -131,7 +136,7 @@ def repaired(values: Mapping[str, Any], broken: Iterable[str], catalogue: Catalo
     result: dict[str, Any] = copy.deepcopy(dict(values))
     for path in broken:
         holder: Any = result
-        *sections, name = path.split(".")
+        *sections, name = path.partition("[")[0].split(".")
         for section in sections:
             holder = holder.get(section) if isinstance(holder, dict) else None
         if isinstance(holder, dict):

@@ -32,6 +32,7 @@ from sweeps.spec.settings import (
 from tli.planning.injection import Injection
 
 LEARNING_RATE = "recipe.learning_rate"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of a sweep
 
 _MEASURING = 0.25  # of a trial's time, that its measurements may take
 _FEWEST, _MOST = 6, 16  # measurements after the one before training
@@ -43,7 +44,7 @@ class SpecFields(Settings):
     name: str = setting(
         "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or a digit",
         example="my-sweep",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=NAME,
     )
     base: BaseSettings = section(BaseSettings, {"model": "builtin:tiny-llama"})
     data: DataSettings = section(DataSettings, {"source": "builtin:stdlib"})
@@ -53,6 +54,7 @@ class SpecFields(Settings):
     )
     objective: ObjectiveSettings = section(ObjectiveSettings)
     sampler: SamplerSettings = section(SamplerSettings)
+    warm_start: list[str] = setting("a list of names of finished sweeps", [], example=["my-first-sweep"])
     budget: BudgetSettings = section(BudgetSettings, {"trials": 24})
     stopping: StoppingSettings = section(StoppingSettings)
     control: ControlSettings = section(ControlSettings)
@@ -86,6 +88,18 @@ class SpecFields(Settings):
         same ones the control with the winner's FLOPs.
         """
         return (self.most_finalists + 2 + self.control.matched) * self.finalists.seeds
+
+    @property
+    def cost(self) -> str:
+        """What a model costs: what the objective names, or FLOPs per token."""
+        return self.objective.cost or "flops_per_token"
+
+    @property
+    def spread(self) -> str | None:
+        """What the finalists are spread over: the values of a setting, by its dotted path, or the front of
+        losses against a cost, by its name; None where they are the best of all.
+        """
+        return self.objective.cost or self.finalists.per
 
     @property
     def most_finalists(self) -> int:

@@ -15,8 +15,12 @@ _TOP = {
     "data": "The text that trials are trained on, and the held-out text that they are measured on.",
     "trial": "One complete trial. As written it is the baseline, which runs first.",
     "search": "What is varied: dotted paths in `trial`, each with a range. See [ranges](#ranges).",
-    "objective": "What is minimised, and at what trials are made equal.",
+    "objective": "What is minimised, and at what trials are made equal. A list such as "
+    "`[eval_loss, flops_per_token]` means `{metric: eval_loss, cost: flops_per_token}`.",
     "sampler": "What proposes the settings of the next trial.",
+    "warm_start": "Names of finished sweeps in the same folder of results, of sibling models or other text: "
+    "their trials are a prior of the search, never results of this sweep. They are copied into the study "
+    "when it is made.",
     "budget": "When the search ends: at the first limit that is used up. Controls and the baseline count; "
     "runs under fresh seeds come on top.",
     "stopping": "Which trials are stopped early, and when.",
@@ -122,6 +126,9 @@ _REST = {
     "objective.at": "Trials are compared after the same number of training tokens.",
     "objective.answer": "What the search is to answer: `best`, which configuration, or `each`, which value "
     "of every choice, such as K, with trials for each value that may still be the best one.",
+    "objective.cost": "Losses are minimised against this cost: the search, the finalists and the answer are "
+    "about the front, the lowest loss at each cost. `flops_per_token`: of training; `parameters`: of the "
+    "whole model; null: loss alone.",
     "sampler.name": "`gp`: a Gaussian process over the searched settings, which first tries each value of "
     "each choice near the control's best rate; `tpe`: Optuna's tree-structured Parzen estimator; `random`: "
     "independent draws, and over a finite space each configuration once; `qmc`: points spread evenly; "

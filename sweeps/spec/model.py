@@ -16,7 +16,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from sweeps.addresses import masked_address, url_of
 from sweeps.errors import Problem, SpecError
-from sweeps.spec import address_checks, checks, search_checks, values
+from sweeps.spec import address_checks, aims, checks, search_checks, values
 from sweeps.spec.catalogue import catalogue_of
 from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_names
 from sweeps.spec.fields import SpecFields
@@ -31,7 +31,18 @@ from tli.places import expanded
 
 RAISED = ("control.rates", "finalists.seeds")  # adds runs to a sweep, and changes none
 READ_ANEW = ("finalists.margin",)
-COMPARED = ("base", "data", "trial", "search", "objective", "sampler", "stopping", "control", "finalists")
+COMPARED = (
+    "base",
+    "data",
+    "trial",
+    "search",
+    "objective",
+    "sampler",
+    "warm_start",
+    "stopping",
+    "control",
+    "finalists",
+)
 
 
 class Spec(SpecFields):
@@ -47,6 +58,8 @@ class Spec(SpecFields):
         The baseline, complete: ``injection``, ``recipe`` and ``seed``.
     search : dict of str to Range
         Ranges by dotted path in ``trial``.
+    warm_start : list of str
+        Names of finished sweeps whose trials the search begins with.
     objective, sampler, budget, stopping, control, finalists : settings
         What is minimised, what proposes trials, what ends the search and a trial, what the answer is
         compared with, and what it rests on.
@@ -214,8 +227,10 @@ class Spec(SpecFields):
             With every fault, in the order of the file.
         """
         named, odd = without_odd_names(source.values)
+        named, wrong_aims = aims.with_section(named)
         plain, faults, broken = _with_ranges(named)
-        faults += odd
+        faults += [*odd, *wrong_aims]
+        broken += ["objective"] * bool(wrong_aims)
         searched = list(named["search"]) if isinstance(named.get("search"), dict) else []
         faults += checks.path_faults(searched, CATALOGUE)
         try:
@@ -265,6 +280,8 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     yield from margin_faults(spec.finalists.margin)
     yield from search_checks.stopping_faults(spec.stopping)
     yield from search_checks.sampler_faults(spec.sampler, spec.objective, spec.search)
+    yield from search_checks.front_faults(spec)
+    yield from search_checks.warm_start_faults(spec)
     yield from checks.resource_faults(spec.resources)
     yield from address_checks.address_faults(spec.storage, spec.tracking)
     yield from checks.secret_faults(spec.base, spec.data)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
+from sweeps.spec.fields import NAME, SpecFields
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import ObjectiveSettings, SamplerSettings, StoppingSettings
 from sweeps.wording import Fault, formatted
@@ -41,3 +43,42 @@ def sampler_faults(
         got = f"'each', which the sampler {sampler.name} does not read"
         expected = "best, or the sampler gp"
         yield Fault("objective.answer", got, expected, "sampler.name: gp", ("sampler.name",))
+
+
+def front_faults(spec: SpecFields) -> Iterator[Fault]:
+    """What goes by the lowest loss of all cannot look for the lowest at each cost."""
+    cost = spec.objective.cost
+    if cost is None:
+        return
+    known = ("objective.cost",)
+    if spec.sampler.name == "tpe":
+        got = f"'tpe', which looks for the lowest loss alone, beside the aim {cost}"
+        yield Fault("sampler.name", got, "gp, random, qmc or grid", "gp", known)
+    if spec.objective.answer == "each":
+        got = f"'each', beside the aim {cost}"
+        expected = "best: the search goes along the front, or answers for each value"
+        yield Fault("objective.answer", got, expected, "best", known)
+    if spec.stopping.rule not in ("learned", "none"):
+        got = f"{formatted(spec.stopping.rule)}, which compares cheap trials with dear ones"
+        yield Fault("stopping.rule", got, f"learned or none beside the aim {cost}", "learned", known)
+    if spec.finalists.per is not None:
+        got = f"{formatted(spec.finalists.per)}, beside the aim {cost}"
+        expected = "null: the finalists lie along the front"
+        yield Fault("finalists.per", got, expected, "deleting it", known)
+
+
+def warm_start_faults(spec: SpecFields) -> Iterator[Fault]:
+    """Names of other sweeps, each once, for the one sampler that has a prior."""
+    if spec.warm_start and spec.sampler.name != "gp":
+        got = f"{formatted(spec.warm_start)}, which the sampler {spec.sampler.name} does not read"
+        yield Fault("warm_start", got, "none, or the sampler gp", "sampler.name: gp", ("sampler.name",))
+    for index, name in enumerate(spec.warm_start):
+        place = f"warm_start[{index}]"
+        if not re.fullmatch(NAME, name):
+            yield Fault(place, formatted(name), "the name of a sweep that was run", "its name: in its spec")
+        elif name == spec.name:
+            yield Fault(
+                place, f"{formatted(name)}, this sweep itself", "another sweep", "deleting it", ("name",)
+            )
+        elif name in spec.warm_start[:index]:
+            yield Fault(place, f"{formatted(name)} again", "each sweep once", "deleting it")

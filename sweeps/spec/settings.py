@@ -29,6 +29,7 @@ from tli.training.recipe import PRECISIONS, SCHEDULES, TRAINED, Precision, Recip
 
 Sampler = Literal["gp", "tpe", "random", "qmc", "grid"]
 Answer = Literal["best", "each"]
+Cost = Literal["flops_per_token", "parameters"]
 Amount = Literal["steps", "tokens", "flops", "seconds"]
 StoppingRule = Literal["learned", "asha", "hyperband", "median", "none"]
 GRACED: tuple[StoppingRule, ...] = ("asha", "hyperband", "median")  # those that have a grace
@@ -190,11 +191,12 @@ class TrialSettings(Settings):
 
 
 class ObjectiveSettings(Settings):
-    """What is minimised, and where trials are made equal."""
+    """What is minimised, where trials are made equal, and the cost along which there is a front."""
 
     metric: Literal["eval_loss"] = name_of(("eval_loss",), "eval_loss")
     at: Literal["tokens"] = name_of(("tokens",), "tokens")
     answer: Answer = name_of(get_args(Answer), "best")
+    cost: Cost | None = name_of(get_args(Cost), None)
 
 
 class SamplerSettings(Settings):

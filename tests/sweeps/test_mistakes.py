@@ -34,7 +34,7 @@ stopping: {rule: asha, grace: 0.2, keep: 0.33}
 finalists: {top: 1, seeds: 2}
 """
 SECTIONS = (
-    "name, base, data, trial, search, objective, sampler, budget, stopping, control, finalists, resources, "
+    "name, base, data, trial, search, objective, sampler, warm_start, budget, stopping, control, finalists, resources, "
     "retries, storage, tracking"
 )
 INJECTION = "method, k, place, layers, after, least_important_sets, block, m, g, init, scale, source, noise, identity, experts"
@@ -273,7 +273,7 @@ def test_too_large_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         ("budget.trials=x", ": got the text 'x'; expected a whole number of at least 2 (the control and the baseline come first); try 24"),
         ("budget.trial=40", ": got an unknown setting; expected one of trials, tokens, flops, gpu_hours, wall; try budget.trials"),
-        ("recipe.learning_rate=1e-3", ": got an unknown setting; expected one of name, base, data, trial, search, objective, sampler, budget, stopping, control, finalists, resources, retries, storage, tracking; try trial.recipe.learning_rate"),
+        ("recipe.learning_rate=1e-3", ": got an unknown setting; expected one of name, base, data, trial, search, objective, sampler, warm_start, budget, stopping, control, finalists, resources, retries, storage, tracking; try trial.recipe.learning_rate"),
         ("budget.trials", ": got no dotted path and value; expected dotted.path=value; try --set budget.trials=40"),
         ("name.x=1", ": got a path through name, which holds one value; expected a path to a setting"),
         ("finalists={top: 0}", " finalists.top: got 0; expected a whole number of at least 1; try 3"),

@@ -249,7 +249,7 @@ class Agenda:
         records = self.records()
         self.phase = "finalists"
         wanted, depth = self.spec.finalists, self.ledger.depth
-        for number, seed in replicates_due(records, wanted.top, wanted.seeds, wanted.per, depth=depth):
+        for number, seed in replicates_due(records, wanted.top, wanted.seeds, self.spec.spread, depth=depth):
             original = records[number]
             return self.ledger.start(
                 Role.REPLICATE,
@@ -267,7 +267,7 @@ class Agenda:
         records, margin = self.records(), wanted.margin
         look = look_of(records, self.ledger.study.completions)
         due = matched_due(
-            records, wanted.top, wanted.seeds, wanted.per, depth=depth, margin=margin, look=look
+            records, wanted.top, wanted.seeds, self.spec.spread, depth=depth, margin=margin, look=look
         )
         for number, settings in due:
             return self.ledger.start(Role.MATCHED, settings, replicate_of=number)

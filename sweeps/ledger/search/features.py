@@ -88,7 +88,7 @@ class Features:
         found = []
         for column in self.columns:
             value = params.get(column.path)
-            if column.path not in params and settings is not None and self._exists(column, settings):
+            if column.path not in params and settings is not None and self.exists(column, settings):
                 value = value_at(settings, column.path)
             idle = value is None and column.path not in params
             if idle or (column.number and (isinstance(value, bool) or not isinstance(value, int | float))):
@@ -101,7 +101,16 @@ class Features:
         """The coordinates of configurations, a row each."""
         return np.array([self.row(each) for each in params]).reshape(len(params), len(self.columns))
 
-    def _exists(self, column: Column, settings: Mapping[str, Any]) -> bool:
+    def valley(self, path: str, value: float | None) -> tuple[int, float] | None:
+        """The place of a range and the coordinate of a good value on it; None where there is none."""
+        paths = [column.path for column in self.columns]
+        if value is None or path not in paths or self.columns[paths.index(path)].choice:
+            return None
+        place = paths.index(path)
+        return place, self.columns[place].coordinate(value)
+
+    def exists(self, column: Column, settings: Mapping[str, Any]) -> bool:
+        """Whether a setting exists under the values of the others in a `trial:` section."""
         return all(value_at(settings, path) in allowed for path, allowed in column.wanted.when.items())
 
 

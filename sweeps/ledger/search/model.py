@@ -9,6 +9,7 @@ from typing import Any
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.normal import Array
 from sweeps.ledger.search.observations import Observations, Scale, observe
+from sweeps.ledger.search.prior import Prior
 from sweeps.ledger.search.process import Covariance, Process, fitted
 from sweeps.ledger.search.threads import one_thread
 from sweeps.records import State, TrialRecord
@@ -42,9 +43,9 @@ class Model:
 class Modeller:
     """Makes models of a growing study; a model hangs on nothing but the trials that it is of."""
 
-    def __init__(self, features: Features) -> None:
-        """Remember nothing yet."""
-        self.features = features
+    def __init__(self, features: Features, prior: Prior | None = None) -> None:
+        """Remember nothing yet; `prior` is what sibling sweeps say."""
+        self.features, self._prior = features, prior
         self._hyper: dict[tuple[Any, ...], Array] = {}
 
     @one_thread
@@ -62,39 +63,39 @@ class Modeller:
             end: their order; hyperparameters are fitted to the first of them, and only now and then anew.
         """
         ordered = sorted(ended, key=lambda record: (end(record), record.number))
-        said = observe(self.features, _window(ordered))
-        if len(said) < FEWEST:
+        said = observe(self.features, window(ordered))
+        if len(said) < (FEWEST if self._prior is None else 1):
             return None
-        covariance = Covariance(self.features.columns, self._valley(rate))
-        hyper = self._fitted(ordered, covariance)
-        scale = Scale.of(said.losses)
+        valley = self.features.valley(RATE, rate)
+        hyper = self._fitted(ordered, valley)
+        covariance, scale = self._prior_of(said, valley)
         noise = scale.variances(said.losses, said.variances)
         process = Process(covariance, hyper, said.x, scale.seen(said.losses), noise)
         return Model(self.features, said, scale, process)
 
-    def _valley(self, rate: float | None) -> tuple[int, float] | None:
-        paths = [column.path for column in self.features.columns]
-        if rate is None or RATE not in paths or self.features.columns[paths.index(RATE)].choice:
-            return None
-        place = paths.index(RATE)
-        return place, self.features.columns[place].coordinate(rate)
+    def _prior_of(self, said: Observations, valley: tuple[int, float] | None) -> tuple[Covariance, Scale]:
+        """The process before any trial, and the scale of losses."""
+        if self._prior is None:
+            return Covariance(self.features.columns, valley), Scale.of(said.losses)
+        scale = self._prior.scale(said)
+        return Covariance(self.features.columns, valley, self._prior.bases(said, scale)), scale
 
-    def _fitted(self, ordered: Sequence[TrialRecord], covariance: Covariance) -> Array:
+    def _fitted(self, ordered: Sequence[TrialRecord], valley: tuple[int, float] | None) -> Array:
         """Of the longest of the first parts of a study that hyperparameters are fitted to."""
         first = ordered[: fitted_at(len(ordered))]
-        key = covariance.valley, *(record.number for record in first)
+        key = valley, *(record.number for record in first)
         if key not in self._hyper:
-            said = observe(self.features, _window(first))
-            self._hyper = {key: _of(said, covariance)}  # the earlier ones are not asked for again
+            said = observe(self.features, window(first))
+            # The earlier ones are not asked for again.
+            self._hyper = {key: self._of(said, valley)}
         return self._hyper[key]
 
-
-def _of(said: Observations, covariance: Covariance) -> Array:
-    if len(said) < FEWEST:
-        return covariance.priors[:, 0]
-    scale = Scale.of(said.losses)
-    noise = scale.variances(said.losses, said.variances)
-    return fitted(covariance, said.x, scale.seen(said.losses), noise)
+    def _of(self, said: Observations, valley: tuple[int, float] | None) -> Array:
+        if len(said) < FEWEST:
+            return Covariance(self.features.columns, valley).priors[:, 0]
+        covariance, scale = self._prior_of(said, valley)
+        noise = scale.variances(said.losses, said.variances)
+        return fitted(covariance, said.x, scale.seen(said.losses), noise)
 
 
 def fitted_at(count: int) -> int:
@@ -105,7 +106,7 @@ def fitted_at(count: int) -> int:
     return found
 
 
-def _window(ordered: Sequence[TrialRecord]) -> list[TrialRecord]:
+def window(ordered: Sequence[TrialRecord]) -> list[TrialRecord]:
     """All, or of many the latest and the best of those that ran to their end."""
     if len(ordered) <= _BEST + _LATEST:
         return list(ordered)

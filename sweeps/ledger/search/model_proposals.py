@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from sweeps.ledger.search.features import Column, Features
+from sweeps.ledger.search.front_proposals import SAME, CostAim, cost_levels, front_improvement
 from sweeps.ledger.search.model import RATE, Model, Modeller
 from sweeps.ledger.search.normal import Array, normal_below
+from sweeps.ledger.search.prior import Prior
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.search.threads import one_thread
 from sweeps.records import TrialRecord
@@ -26,6 +28,7 @@ _COVARIANCES = 60_000  # between candidates and trials: of many trials, fewer ca
 _WIDTH = 0.08  # of what is near, in coordinates
 _SPREAD = 0.06  # of the first rates around the good one, in coordinates
 _GUESSED = 0.15  # where that is the spec's guess, as nothing has ended yet
+_ALONE = 3  # trials of which one is proposed without what siblings say
 _FUNCTIONS = 24  # drawn from the posterior where each value is to be answered for
 _POINTS = 160  # that they are drawn at
 
@@ -36,7 +39,14 @@ class ModelProposals:
     """What to try next, by the model of all that ended."""
 
     def __init__(
-        self, features: Features, space: Space, *, answer: str, rate: Callable[[], float | None]
+        self,
+        features: Features,
+        space: Space,
+        *,
+        answer: str,
+        rate: Callable[[], float | None],
+        cost: CostAim | None = None,
+        prior: Prior | None = None,
     ) -> None:
         """Ask nothing yet.
 
@@ -45,9 +55,12 @@ class ModelProposals:
             space: the dimensions.
             answer: `best`, or `each` where each value of each choice is to be answered for.
             rate: a learning rate known to be good, as it is known now.
+            cost: that losses are minimised against, along the front.
+            prior: of sibling sweeps.
         """
         self._features, self._space, self._answer, self._rate = features, space, answer, rate
-        self._modeller = Modeller(features)
+        self._cost, self._prior = cost, prior
+        self._alone, self._modeller = Modeller(features), Modeller(features, prior)
         self._columns = {column.path: column for column in features.columns}
 
     @one_thread
@@ -72,8 +85,13 @@ class ModelProposals:
         """
         chance = random.Random(seed)  # noqa: S311 - no secret
         tried = [*(record.params for record in ended), *running]
-        missing = self._missing(tried, fixed)
-        model = None if missing else self._modeller.model(ended, self._rate(), end)
+        # Some are proposed as if there were no siblings, so that wrong ones mislead for a while only.
+        prior = None if len(tried) % _ALONE == _ALONE - 1 else self._prior
+        missing = (prior is None or self._answer == "each") and self._missing(tried, fixed)
+        modeller = self._alone if prior is None else self._modeller
+        model = None if missing else modeller.model(ended, self._rate(), end)
+        if model is None and prior is not None and not missing:
+            return self._by_siblings(chance, prior, tried, fixed, allowed)
         if model is None:
             return self._first(chance, tried, fixed, allowed, _SPREAD if ended else _GUESSED)
         candidates = [each for each in self._candidates(chance, model, fixed) if allowed(each)]
@@ -86,6 +104,11 @@ class ModelProposals:
             model = Model(model.features, model.said, model.scale, process)
         if self._answer == "each":
             return candidates[self._undecided(chance, model, points)]
+        if self._cost is not None:
+            costs = np.array([self._cost.of_params(each) for each in candidates])
+            gained = partial(_gained, model, model.posterior(points))
+            gains = front_improvement(model, gained, costs, ended, self._cost)
+            return candidates[int(np.argmax(gains))]
         return candidates[int(np.argmax(_improvement(model, points)))]
 
     # -- the first ones --------------------------------------------------------------------------------
@@ -129,6 +152,29 @@ class ModelProposals:
             if allowed(params):
                 return params
         return None
+
+    def _by_siblings(
+        self,
+        chance: random.Random,
+        prior: Prior,
+        tried: Sequence[Mapping[str, Any]],
+        fixed: Mapping[str, Any],
+        allowed: Callable[[Params], bool],
+    ) -> Params | None:
+        """The best of a function drawn from what sibling sweeps say, while this one says too little."""
+
+        def anywhere(column: Column) -> Any:
+            return chance.choice(column.ends) if column.choice else column.value(chance.random())
+
+        drawn = [self._filled(anywhere, fixed) for _ in range(_CANDIDATES)]
+        candidates = [each for each in drawn if allowed(each)]
+        if not candidates:
+            return None
+        losses = prior.drawn(self._features.rows(candidates), chance.getrandbits(63), len(tried))
+        if self._cost is not None:  # any place of the front
+            costs = np.array([self._cost.of_params(each) for each in candidates])
+            losses[costs > chance.choice(cost_levels(costs)) * (1 + SAME)] = np.inf
+        return candidates[int(np.argmin(losses))]
 
     # -- candidates ------------------------------------------------------------------------------------
 
@@ -184,12 +230,22 @@ class ModelProposals:
 
 
 def _improvement(model: Model, points: Array) -> Array:
-    """Expected improvement on the best that was tried, on the model's scale; less where noise is all that
-    another look would take away (augmented: Huang et al., J. Global Optimization 34, 2006).
+    """Expected improvement on the best that was tried, on the model's scale."""
+    return _gained(model, model.posterior(points), model.incumbent)
+
+
+def _gained(model: Model, moments: tuple[Array, Array], lowest: float) -> Array:
+    """Expected improvement on a loss, on the model's scale; less where noise is all that another look would
+    take away (augmented: Huang et al., J. Global Optimization 34, 2006).
+
+    Args:
+        model: of the trials that have ended.
+        moments: means and deviations of the candidates.
+        lowest: that is improved on.
     """
-    means, deviations = model.posterior(points)
+    means, deviations = moments
     noise = math.exp(model.process.hyper[3])
-    better = (model.incumbent - means) / deviations
+    better = (lowest - means) / deviations
     density = np.exp(-0.5 * better**2) / math.sqrt(2 * math.pi)
     gained = deviations * (better * normal_below(better) + density)
     found: Array = gained * (1.0 - noise / np.sqrt(deviations**2 + noise**2))

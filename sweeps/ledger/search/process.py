@@ -9,7 +9,7 @@ sides of it, by how much is learned. Length scales, amplitudes and noise are tho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,17 +34,34 @@ _RISE, _RISE_SPREAD, _FLOOR = 1.0, 0.35, 0.1
 _RANGE, _ORDERED, _LABEL = (math.log(0.35), 0.5), (math.log(0.7), 0.6), (0.0, 0.6)
 
 
+@dataclass(frozen=True)
+class Basis:
+    """A function that the losses are a multiple of, beside the rest; the multiple is learned."""
+
+    of: Callable[[Array], Array]  # points, a row each
+    weight: float  # prior mean of the multiple
+    spread: float  # its standard deviation
+
+
 class Covariance:
     """The covariance of settings, by logarithms of hyperparameters: three amplitudes, the noise, lengths."""
 
-    def __init__(self, columns: Sequence[Column], valley: tuple[int, float] | None = None) -> None:
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        valley: tuple[int, float] | None = None,
+        bases: Sequence[Basis] = (),
+    ) -> None:
         """Of these coordinates.
 
         Args:
             columns: what they are.
             valley: the column of a learning rate and the coordinate of a good one; None where none is known.
+            bases: what is known from elsewhere; the valley is known from there, too, so far as they count.
         """
         self.valley = valley
+        rest = max(0.0, 1.0 - sum(basis.weight for basis in bases))
+        self.bases = (*bases, Basis(self._rise, rest * _RISE, _RISE_SPREAD))
         self.number = np.array([column.number for column in columns], dtype=bool)
         choice = np.array([column.choice for column in columns], dtype=bool)
         bound = np.array([bool(column.wanted.when) for column in columns], dtype=bool)
@@ -64,14 +81,16 @@ class Covariance:
 
     def mean(self, points: Array) -> Array:
         """The prior mean."""
-        return _RISE * self._rise(points)
+        found: Array = sum((each.weight * each.of(points) for each in self.bases), np.zeros(len(points)))
+        return found
 
     def variance(self, points: Array, hyper: Array) -> Array:
         """The prior variance at each of these."""
         amplitude = np.exp(2 * hyper[:3])
         shared = amplitude[0] if self.shared.any() else 0.0
         same = 1.0 + shared + amplitude[1] * self.main.sum() + amplitude[2]
-        found: Array = same + (_RISE_SPREAD * self._rise(points)) ** 2
+        left = sum(((each.spread * each.of(points)) ** 2 for each in self.bases), np.zeros(len(points)))
+        found: Array = same + left
         return found
 
     def _rise(self, points: Array) -> Array:
@@ -82,8 +101,12 @@ class Covariance:
         return found
 
     def risen(self, one: Array, other: Array) -> Array:
-        """The part of the covariance that is what the valley's steepness leaves open."""
-        return np.outer(_RISE_SPREAD * self._rise(one), _RISE_SPREAD * self._rise(other))
+        """The part of the covariance that is what the valley's steepness, and other multiples, leave open."""
+        found: Array = sum(
+            (each.spread**2 * np.outer(each.of(one), each.of(other)) for each in self.bases),
+            np.zeros((len(one), len(other))),
+        )
+        return found
 
     def with_gradient(self, apart: Array, hyper: Array) -> tuple[Array, list[Array]]:
         """Covariances of points, and their derivatives by each hyperparameter but the noise."""

@@ -28,7 +28,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.ledger.search.features import Features
+from sweeps.ledger.search.front_proposals import CostAim
 from sweeps.ledger.search.model_proposals import ModelProposals
+from sweeps.ledger.search.prior import Prior
 from sweeps.ledger.search.sequences import spread
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.search.summaries import TrialSummary, rank_of
@@ -64,6 +66,8 @@ class Aim:
     search: Mapping[str, Range]  # the ranges
     answer: str = "best"  # or `each`
     rate: Callable[[], float | None] = lambda: None  # a learning rate that is known to be good, by now
+    cost: CostAim | None = None  # that losses are minimised against
+    prior: Prior | None = None  # of sibling sweeps
 
 
 class Proposals:
@@ -95,7 +99,9 @@ class Proposals:
         aim = aim or Aim({})
         self._sampler, self._rate = sampler, aim.rate
         self._features = Features(aim.search)
-        self._model = ModelProposals(self._features, space, answer=aim.answer, rate=aim.rate)
+        self._model = ModelProposals(
+            self._features, space, answer=aim.answer, rate=aim.rate, cost=aim.cost, prior=aim.prior
+        )
         self._alike = alike or space.key
         self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
         self._tried: set[Hashable] = set()  # by trials that have ended

@@ -18,6 +18,7 @@ from typing import Any
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
+from sweeps.ledger.search.front_proposals import CostAim
 from sweeps.ledger.search.halving import Halving, Hyperband
 from sweeps.ledger.search.learned import Learned
 from sweeps.ledger.search.view import SearchView
@@ -72,7 +73,15 @@ class StoppingRule:
     """One sweep's rule."""
 
     def __init__(
-        self, name: str, *, on: str, steps: int, grace: float, keep: float, margin: float | None = None
+        self,
+        name: str,
+        *,
+        on: str,
+        steps: int,
+        grace: float,
+        keep: float,
+        margin: float | None = None,
+        cost: CostAim | None = None,
     ) -> None:
         """A pruner of Optuna's.
 
@@ -84,12 +93,14 @@ class StoppingRule:
             keep: share of the trials that pass each rung, at most one half; ASHA and Hyperband take the
                 nearest 1/n.
             margin: how near to the best counts as good, in nats per token, where that is set.
+            cost: that losses are minimised against; a trial is then compared with those that cost no more.
         """
         self.spent = SPENT[on] if name not in ("none", "learned") else None
         whole = steps if self.spent is None else _UNITS
         self._pruner = RULES[name](max(1, math.ceil(grace * whole)), whole, keep)
-        if isinstance(self._pruner, Learned) and margin is not None:
-            self._pruner.margin = margin
+        if isinstance(self._pruner, Learned):
+            self._pruner.margin = self._pruner.margin if margin is None else margin
+            self._pruner.cost = cost
         # Of ended trials by number, once they were compared.
         self._curves: dict[int, Mapping[int, float]] = {}
 

@@ -7,6 +7,7 @@ FINISHED = "sweeps:finished"
 LAYERS = "sweeps:layers"  # of the base
 WALL = "sweeps:wall"  # seconds in which drivers searched
 SEARCH_ANSWERS = "sweeps:search_answers"  # what the search's model says of each value
+WARM_START = "sweeps:warm_start"  # what was taken over from other sweeps when the study was made
 REFERENCE = "sweeps:reference"  # what the baseline spends in all
 BEST = "sweeps:best"  # number of the trial that the answer hands over; null while there is none
 ANSWER = "sweeps:answer"  # grow, do not grow, or not shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from sweeps.addresses import absolute, driven, file_of
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.loading import legible
-from sweeps.ledger.store.marks import IDENTITY, INPUT_DIGESTS, SPEC
+from sweeps.ledger.store.marks import IDENTITY, INPUT_DIGESTS, SPEC, WARM_START
 from sweeps.ledger.store.retrying import FileStorage, ServerStorage, as_sweep_error
 from sweeps.spec import Spec, changed_amounts, difference
 
@@ -94,9 +94,21 @@ def refuse_foreign(storage: BaseStorage, name: str) -> None:
     for study in _studies(storage):
         if study.study_name != name or SPEC in study.user_attrs:
             continue
-        if set(study.user_attrs) - {IDENTITY, INPUT_DIGESTS} or storage.get_n_trials(study._study_id):
+        if set(study.user_attrs) - {IDENTITY, INPUT_DIGESTS, WARM_START} or storage.get_n_trials(
+            study._study_id
+        ):
             got = "a study that was not made by sweeps"
             raise SpecError(Problem(f"study {name!r}", got, "a name of its own", f"name: {name}-2"))
+
+
+def no_such_study(storage: BaseStorage | None, name: str) -> SpecError:
+    """Why a study is not there to be read; it may be another program's."""
+    known: list[str] = []
+    if storage is not None:
+        refuse_foreign(storage, name)
+        known = sorted(storage_names(storage))
+    expected = f"one of: {', '.join(known) or 'none'}"
+    return SpecError(Problem(f"study {name!r}", "no such study", expected, "".join(known[:1])))
 
 
 def unused_study(storage: BaseStorage, name: str) -> int:
@@ -110,13 +122,19 @@ def unused_study(storage: BaseStorage, name: str) -> int:
         return int(storage.get_study_id_from_name(name))
 
 
-def make(storage: BaseStorage, spec: Spec, input_digests: Mapping[str, str]) -> None:
+def make(
+    storage: BaseStorage,
+    spec: Spec,
+    input_digests: Mapping[str, str],
+    warm_start: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """See that the study of this spec exists, and is this spec's.
 
     Args:
         storage: where it is, or is to be.
         spec: what the study is for.
-        material: digests of what the spec only names.
+        input_digests: digests of what the spec only names.
+        warm_start: what a study that is made now takes over from other sweeps, as JSON values.
 
     Raises:
         SpecError: the study belongs to another spec, or to other inputs; every difference is shown.
@@ -137,6 +155,8 @@ def make(storage: BaseStorage, spec: Spec, input_digests: Mapping[str, str]) -> 
         raise SpecError(*problems)
     if input_digests and known != input_digests:
         storage.set_study_user_attr(study_id, INPUT_DIGESTS, dict(input_digests))
+    if stored is None and warm_start:
+        storage.set_study_user_attr(study_id, WARM_START, list(warm_start))
     if stored is None or stored.to_json() != spec.to_json():
         # Last: a study without its spec is one that was killed while it was made, and is made again.
         storage.set_study_user_attr(study_id, SPEC, json.dumps(spec.to_json()))

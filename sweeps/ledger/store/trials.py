@@ -38,6 +38,10 @@ CONSTRAINT = "constraints"  # Optuna's system attribute: a trial with a number a
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 VALUE = "sweeps:value"  # the objective of a hidden one, which Optuna has as PRUNED: its best is the search's
 TEST_LOSSES = "sweeps:test_losses"  # by blocks of the test text, of runs under fresh seeds
+COSTS = {
+    "flops_per_token": "sweeps:flops_per_token",
+    "parameters": "sweeps:parameters",
+}  # of training; of all
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -52,6 +56,13 @@ def attributes_of(settings: Mapping[str, Any], steps: int, more: Mapping[str, An
     }
     attributes: dict[str, Any] = json.loads(json.dumps({**base, **more}))
     return attributes
+
+
+def cost_attributes(
+    costs: Callable[[Mapping[str, Any]], Mapping[str, float]] | None, settings: Mapping[str, Any]
+) -> dict[str, float]:
+    """What settings cost, as attributes of a trial; none where that is not known."""
+    return {COSTS[name]: value for name, value in (costs(settings) if costs else {}).items()}
 
 
 def template(
@@ -147,6 +158,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     RETRIES: lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
     STOPPED: _is_stop,
     HIDDEN: lambda value: isinstance(value, bool),
+    **dict.fromkeys(COSTS.values(), lambda value: _is_number(value) and value > 0),
 }
 
 
@@ -218,4 +230,5 @@ def record_of(
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         request=attributes.get(REQUEST),
         test_losses=tuple(attributes.get(TEST_LOSSES, ())),
+        costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
     )
