@@ -59,7 +59,7 @@ def test_shapes_are_the_control_and_every_k(base: Base) -> None:
     control, deepest = found.shapes[:2]
     assert control.cost.parameters == base.facts.parameters
     assert deepest.cost.parameters == base.facts.parameters + deepest.cost.injected_parameters
-    assert deepest.cost.memory_bytes > control.cost.memory_bytes
+    assert deepest.memory.total > control.memory.total
 
 
 def test_totals_are_those_counted_by_hand(base: Base) -> None:

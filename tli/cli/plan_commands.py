@@ -49,7 +49,7 @@ def _plan(options: argparse.Namespace) -> int:
             f"change of the hidden state: {' '.join(f'{change:.3f}' for change in decided.block_influence)}"
         ]
     if base and not decided.unchanged:
-        price = cost(base, decided, sequence_length=1, batch_tokens=1)
+        price = cost(base, decided, sequence_length=1)
         before = base.facts.parameters
         value |= {
             "base": base.name,
