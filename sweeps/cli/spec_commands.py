@@ -39,7 +39,7 @@ def _validate(options: argparse.Namespace) -> int:
     from sweeps.checks.preflight import check
 
     spec = _spec(options)
-    checked = check(spec, cluster=options.address, study=_study_problems)
+    checked = check(spec, cluster=options.address, weights=False, study=_study_problems)
     if options.json:
         shown = {"spec": spec.to_json(), "hash": spec.hash, "notes": list(checked.notes)}
         print_json({"sweep": spec.name, "valid": True, **shown})
@@ -62,7 +62,7 @@ def _plan(options: argparse.Namespace) -> int:
     from sweeps.checks.preflight import check
 
     spec = _spec(options)
-    checked = check(spec, cluster=options.address)
+    checked = check(spec, cluster=options.address, weights=options.calibrate)
     speed = None
     if options.calibrate:
         from sweeps.driver.single import calibrate
