@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
@@ -257,9 +257,7 @@ def _lines(it: Estimate) -> Iterator[str]:
     yield ""
     head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory", "")
     yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})
-    yield ""
-    yield from _memory_lines(it)
-    yield ""
+    yield from ("", *_memory_lines(it), "")
     kept = "expected" if it.rule == "none" else f"expected with {it.rule}"
     hours = ("hours here",) if it.at_most.hours is not None else ()
     rows = []
@@ -281,14 +279,10 @@ def _lines(it: Estimate) -> Iterator[str]:
 
 
 def _memory_lines(it: Estimate) -> Iterator[str]:
-    """What the memory of the largest is made of."""
     largest = max(it.shapes, key=lambda shape: shape.memory.total)
-    found = largest.memory
-    named = [(item.name, getattr(found, item.name)) for item in fields(found) if item.name != "at"]
-    parts = ", ".join(f"{name} {in_bytes(size)}" for name, size in named if size)
-    whose = "each process of a trial" if it.ranks == 1 else f"each of the {it.ranks} ranks of a trial"
-    yield f"memory of {whose}, most for {largest.label}: {in_bytes(found.total)} at {found.at}"
-    yield f"  {parts}"
+    found, ranks = largest.memory, f"each of the {it.ranks} ranks" if it.ranks > 1 else "the process"
+    yield f"memory of {ranks} of a trial, most for {largest.label}: {in_bytes(found.total)} at {found.at}"
+    yield f"  {', '.join(f'{name} {in_bytes(size)}' for name, size in found.parts.items())}"
 
 
 def _row(shape: Shape) -> tuple[str, ...]:

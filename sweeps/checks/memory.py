@@ -21,6 +21,8 @@ _BYTES = 4  # of a weight: models are kept and trained in float32
 _RANKS = (2, 4, 8, 16, 32, 64)
 _STATES = 6  # models' worth on the disk while a trial runs: weights and both moments, old and new
 
+_Change = tuple[dict[str, Any], str]  # of a `Setting`, and as a spec says it
+
 
 @dataclass(frozen=True)
 class _Trial:
@@ -119,12 +121,13 @@ def fitting_settings(spec: Spec, base: Base, have: int) -> Iterator[str]:
         base: its base.
         have: bytes that there are for one process.
     """
-    shortest = spec.data.sequence_length
-    small = ({"tokens": shortest}, f"micro_batch_tokens: {shortest}")
-    again = ({"checkpointing": 1}, "activation_checkpointing: 1")
-    options = [(small,), (again,), (small, again)]
-    options += [(small, again, ({"ranks": ranks}, f"resources.workers: {ranks}")) for ranks in _RANKS]
-    options.append((small, again, ({"train": "injected"}, "train: injected")))
+    shortest, own = spec.data.sequence_length, setting_of(spec, base, None)
+    small: _Change = ({"tokens": shortest}, f"micro_batch_tokens: {shortest}")
+    again: _Change = ({"checkpointing": 1}, "activation_checkpointing: 1")
+    rest = [*([small] if own.tokens > shortest else []), *([again] if own.checkpointing != 1 else [])]
+    options = [[change] for change in rest] + [rest]
+    options += [[*rest, ({"ranks": n}, f"resources.workers: {n}")] for n in _RANKS if n > own.ranks]
+    options.append([*rest, ({"train": "injected"}, "train: injected")])
     for option in options:
         other = {key: value for given, _ in option for key, value in given.items()}
         if _trial(spec, base, other).whole <= have:

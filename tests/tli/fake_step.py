@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import types
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -17,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
+from tli.models.descriptions import Description
 from tli.training import evaluate
 
 
@@ -33,22 +36,11 @@ class Peak:
         return max(self.passes, self.step)
 
 
-def fake_peak(
-    config: Any,
-    *,
-    rows: int,
-    sequence: int,
-    precision: str = "fp32",
-    checkpointing: bool = False,
-    losses: Any = None,
-    fused: bool = False,
-    injected: frozenset[int] | None = None,
-    ranks: int = 1,
-) -> Peak:
-    """Peak of the second step, so that the moments are there.
+@dataclass(frozen=True)
+class Step:
+    """How a step is made.
 
-    Args:
-        config: of the model that is made.
+    Attributes:
         rows: of a pass.
         sequence: tokens of a row.
         precision: fp32 or bf16, as the training loop has it.
@@ -58,43 +50,76 @@ def fake_peak(
         injected: positions of the only trained layers; None trains all.
         ranks: under FSDP2, of which this is one.
     """
-    mesh = _mesh(ranks) if ranks > 1 else None
+
+    rows: int = 1
+    sequence: int = 2048
+    precision: str = "fp32"
+    checkpointing: bool = False
+    losses: Any = None
+    fused: bool = False
+    injected: frozenset[int] | None = None
+    ranks: int = 1
+
+
+def fake_peak(config: Any, step: Step) -> Peak:
+    """Peak of the second step of a model of this configuration, so that the moments are there."""
+    if step.ranks == 1:
+        return _measured(config, step, None)
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=step.ranks)
+    try:
+        return _measured(config, step, dist.init_device_mesh("cpu", (step.ranks,)))
+    finally:
+        dist.destroy_process_group()
+
+
+def _measured(config: Any, step: Step, mesh: Any) -> Peak:
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        model.tie_weights()
-        model.train()
-        if checkpointing:
-            model.gradient_checkpointing_enable()
-        if injected is not None:
-            for name, parameter in model.named_parameters():
-                parameter.requires_grad_(any(f".layers.{i}." in name for i in injected))
-        model.mean_loss = types.MethodType(_mean_loss, model)
-        if mesh is not None:
-            _shard(model, mesh, policy=precision == "bf16")
+        model = _model(config, step, mesh)
         trained = [p for p in model.parameters() if p.requires_grad]
-        foreach = {"fused": True} if fused else {"foreach": True}
-        optimizer = torch.optim.AdamW(trained, lr=1e-3, **foreach)
+        how = {"fused": True} if step.fused else {"foreach": True}
+        optimizer = torch.optim.AdamW(trained, lr=1e-3, **how)
         tracker = Tracker()
         tracker.hold([*model.parameters(), *model.buffers()])
         with tracker:
             for _ in range(2):
                 tracker.peak = tracker.held
-                windows = torch.randint(0, 9, (rows, sequence + 1))
-                if losses is not None and mesh is None:
-                    losses.add_gradients(model, windows, precision)
+                windows = torch.randint(0, 9, (step.rows, step.sequence + 1))
+                if step.losses is not None and mesh is None:
+                    step.losses.add_gradients(model, windows, step.precision)
                 else:
-                    model.mean_loss(windows, precision, losses).backward()
+                    model.mean_loss(windows, step.precision, step.losses).backward()
                 passes, tracker.peak = tracker.peak, tracker.held
                 optimizer.step()
                 optimizer.zero_grad()
         return Peak(sum(p.numel() for p in model.parameters()), passes, tracker.peak)
 
 
-def _mesh(ranks: int) -> Any:
-    """Ranks of which only this one is there."""
-    if not dist.is_initialized():
-        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
-    return dist.init_device_mesh("cpu", (ranks,))
+def _model(config: Any, step: Step, mesh: Any) -> Any:
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.tie_weights()
+    model.train()
+    if step.checkpointing:
+        model.gradient_checkpointing_enable()
+    if step.injected is not None:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(any(f".layers.{i}." in name for i in step.injected))
+    model.mean_loss = types.MethodType(_mean_loss, model)
+    if mesh is not None:
+        _shard(model, mesh, policy=step.precision == "bf16")
+    return model
+
+
+def described(config: Any, folder: Path) -> Description:
+    """What headers would say of a model of this configuration."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    tensors = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    folder.mkdir()
+    (folder / "config.json").write_text(config.to_json_string())
+    content = {"hub": "", "revision": "", "dtype": "F32", "tensors": tensors}
+    (folder / "tensors.json").write_text(json.dumps(content))
+    return Description(str(folder), folder)
 
 
 def _shard(model: Any, mesh: Any, *, policy: bool) -> None:

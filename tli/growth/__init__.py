@@ -15,6 +15,7 @@ __all__ = [
     "memory",
     "on_disk",
     "outside_sizes",
+    "traffic",
     "verify",
     "verify_by_running",
     "verify_report",

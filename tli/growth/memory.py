@@ -37,9 +37,15 @@ class Memory:
     at: str = ""
 
     @property
+    def parts(self) -> dict[str, int]:
+        """What it is made of, by name, without what is none."""
+        sizes = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "at"}
+        return {name: size for name, size in sizes.items() if size}
+
+    @property
     def total(self) -> int:
         """All together."""
-        return sum(getattr(self, item.name) for item in fields(self) if item.name != "at")
+        return sum(self.parts.values())
 
 
 def memory(base: Base, plan: Plan, setting: Setting) -> Memory:

@@ -79,7 +79,7 @@ def _refused(model: str, revision: str | None, error: Exception, where: str, ins
     from huggingface_hub import errors
 
     expected = "a folder, a hub id or the built-in model"
-    named = "/" in model  # an owner's, so hardly a folder's name that was mistyped
+    named = "/" in model and instead.startswith("builtin:")  # an owner's; no folder has nearly this name
     if isinstance(error, errors.LocalEntryNotFoundError):
         offline = "no folder here, not downloaded before, and the hub cannot be reached"
         elsewhere = f"`hf download {model}` where there is a network, and the folder that it gives"
