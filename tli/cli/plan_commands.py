@@ -57,10 +57,10 @@ def _plan(options: argparse.Namespace) -> int:
             "base": base.name,
             "parameters": price.parameters,
             "injected_parameters": price.injected_parameters,
+            "described": base.revision if isinstance(base, Description) else None,
         }
         lines += [f"parameters: {before:,} -> {price.parameters:,} ({price.parameters / before - 1:+.1%})"]
     if isinstance(base, Description):
-        value["described"] = base.revision
         lines += [
             f"from the packaged description of {base.name}, at {base.revision}: no weight was looked at"
         ]
