@@ -208,7 +208,7 @@ def test_json_and_text(base: Base) -> None:
     ):
         assert part in text
     table = text.split("\n\n")[1].splitlines()
-    assert table[0].split() == ["layers", "parameters", "injected", "FLOPs/token", "memory/trial"]
+    assert table[0].split() == ["layers", "parameters", "injected", "FLOPs/token", "memory"]
     column = table[0].index("layers") + len("layers")
     assert [line[:column].split()[-1] for line in table[1:]] == ["4", "8", "6", "6", "5"]
     assert "hours are not known" in estimate(spec_on(base), base).text()
