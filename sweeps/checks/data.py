@@ -36,6 +36,11 @@ class Text:
         self._cache = Folders(spec.root, spec.name).tokens
         self._found: tuple[Amounts | None] | None = None  # once it was looked for
 
+    @property
+    def from_the_hub(self) -> bool:
+        """Whether a part of the text is a dataset on the hub."""
+        return any(on_the_hub(source) for source in self._settings.sources)
+
     def problems(self) -> Iterator[Problem]:
         """Sources that cannot be used; a dataset on the hub is asked for there."""
         found = source_problems(self._settings)

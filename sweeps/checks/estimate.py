@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_first
 from sweeps.checks.placement import slots, this_machine
-from sweeps.checks.shapes import Shape, plan_of, searched_shapes, shape_of
+from sweeps.checks.shapes import Shape, plan_of, searched_shapes, setting_of, shape_of
 from sweeps.spec import Spec
 from sweeps.text import counted, in_bytes, short, table
 from tli.growth.cost import cost
@@ -46,6 +46,7 @@ class Estimate:
         at_most: were no trial stopped, and all as deep as the deepest; up to what the budget allows.
         expected: if the stopping rule keeps its share at every rung, and all depths are tried alike.
         parallel: trials at once.
+        ranks: processes that train one trial together.
         flops_per_second: of one trial, as measured; None when it was not.
     """
 
@@ -63,6 +64,7 @@ class Estimate:
     at_most: Total
     expected: Total
     parallel: int
+    ranks: int
     flops_per_second: float | None
 
     def to_json(self) -> dict[str, Any]:
@@ -133,6 +135,7 @@ def estimate(
         at_most=total(max, least, most),
         expected=total(fmean, likely * share, likely * share),
         parallel=at_once,
+        ranks=setting_of(spec, base, None).ranks,
         flops_per_second=flops_per_second,
     )
 
@@ -244,7 +247,7 @@ def _whole_windows(spec: Spec, tokens: int, available: int | None) -> int:
 def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:
     """FLOPs of one whole trial. Measuring goes forward only: a third of training everything."""
     plan, sequence = plan_of(shape.injection, base.facts.depth), spec.data.sequence_length
-    whole = cost(base, plan, sequence_length=sequence, batch_tokens=sequence)
+    whole = cost(base, plan, sequence_length=sequence)
     return shape.cost.flops_per_token * trained + whole.flops_per_token / 3 * measured
 
 
@@ -262,9 +265,9 @@ def _lines(it: Estimate) -> Iterator[str]:
     own = it.shapes[0].cost
     yield f"base: {it.base}, {counted(own.depth, 'layer')}, {short(own.parameters)} parameters"
     yield ""
-    head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory/trial", "")
+    head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory", "")
     yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})
-    yield ""
+    yield from ("", *_memory_lines(it), "")
     kept = "expected" if it.rule == "none" else f"expected with {it.rule}"
     hours = ("hours here",) if it.at_most.hours is not None else ()
     rows = []
@@ -285,6 +288,13 @@ def _lines(it: Estimate) -> Iterator[str]:
         yield f"{it.parallel} at once on this machine, {speed} each, as measured"
 
 
+def _memory_lines(it: Estimate) -> Iterator[str]:
+    largest = max(it.shapes, key=lambda shape: shape.memory.total)
+    found, ranks = largest.memory, f"each of the {it.ranks} ranks" if it.ranks > 1 else "the process"
+    yield f"memory of {ranks} of a trial, most for {largest.label}: {in_bytes(found.total)} at {found.at}"
+    yield f"  {', '.join(f'{name} {in_bytes(size)}' for name, size in found.parts.items())}"
+
+
 def _row(shape: Shape) -> tuple[str, ...]:
     found = shape.cost
     notes = [*(["the baseline"] if shape.baseline else []), *([shape.note] if shape.note else [])]
@@ -294,6 +304,6 @@ def _row(shape: Shape) -> tuple[str, ...]:
         short(found.parameters),
         short(found.injected_parameters) if shape.injection is not None else "-",
         short(found.flops_per_token),
-        in_bytes(found.memory_bytes),
+        in_bytes(shape.memory.total),
         "; ".join(notes),
     )

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sweeps.checks import machine
 from sweeps.checks.estimate import estimate
 from sweeps.checks.placement import on_one_gpu, slots, this_machine
-from sweeps.checks.shapes import Shape
+from sweeps.checks.shapes import Shape, plan_of, searched_shapes, setting_of
 from sweeps.errors import Problem
 from sweeps.spec import Spec
 from sweeps.text import in_bytes
+from tli.growth.memory import memory
 from tli.models.base import Base
 
 _BYTES = 4  # of a weight: models are kept and trained in float32
+_RANKS = (2, 4, 8, 16, 32, 64)
 _STATES = 6  # models' worth on the disk while a trial runs: weights and both moments, old and new
+
+_Change = tuple[dict[str, Any], str]  # of a `Setting`, and as a spec says it
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,24 @@ def room_problems(spec: Spec, base: Base, *, local: bool, at_once: int | None = 
     shapes = estimate(spec, base, parallel=at_once).shapes
     yield from _on_the_disk(spec, shapes, at_once)
     if local:
-        own = max(shape.cost.memory_bytes for shape in shapes)
-        trial = _Trial(own, _BYTES * shapes[0].cost.parameters)  # the first is the control: the base itself
-        yield from (
-            _on_a_gpu(spec, trial, at_once) if spec.resources.gpus else _in_memory(spec, trial, at_once)
+        trial = _trial(spec, base, {})
+        room = _on_a_gpu if spec.resources.gpus else _in_memory
+        yield from room(spec, base, trial, at_once)
+
+
+def _trial(spec: Spec, base: Base, other: Mapping[str, Any]) -> _Trial:
+    """What one process of the largest trial needs, with other settings in place of the spec's. The control
+    trains all of its layers, whatever the others do.
+    """
+    most, ranks = 0, 1
+    for injection in (None, *searched_shapes(spec)):
+        own = setting_of(spec, base, injection)
+        setting = replace(
+            own, **{**other, "train": other.get("train", own.train) if injection else own.train}
         )
+        most = max(most, memory(base, plan_of(injection, base.facts.depth), setting).total)
+        ranks = setting.ranks
+    return _Trial(most, _BYTES * base.facts.parameters // ranks)
 
 
 def _on_the_disk(spec: Spec, shapes: Sequence[Shape], at_once: int) -> Iterator[Problem]:
@@ -65,7 +83,7 @@ def _on_the_disk(spec: Spec, shapes: Sequence[Shape], at_once: int) -> Iterator[
         yield Problem(spec.where("storage.artifacts"), got, expected, "another folder")
 
 
-def _in_memory(spec: Spec, trial: _Trial, at_once: int) -> Iterator[Problem]:
+def _in_memory(spec: Spec, base: Base, trial: _Trial, at_once: int) -> Iterator[Problem]:
     have = machine.memory()
     if have is None or at_once * trial.whole <= have:
         return
@@ -73,10 +91,10 @@ def _in_memory(spec: Spec, trial: _Trial, at_once: int) -> Iterator[Problem]:
     if fits := have // trial.whole:
         yield Problem(spec.where("resources.parallel"), _said(trial, at_once), expected, str(fits))
     else:
-        yield _smaller(spec, trial, 1, expected)
+        yield _smaller(spec, base, trial, have, expected)
 
 
-def _on_a_gpu(spec: Spec, trial: _Trial, at_once: int) -> Iterator[Problem]:
+def _on_a_gpu(spec: Spec, base: Base, trial: _Trial, at_once: int) -> Iterator[Problem]:
     have, together = machine.gpu_memory(), min(at_once, on_one_gpu(spec.resources.gpus))
     if have is None or together * trial.whole <= have:
         return
@@ -86,12 +104,34 @@ def _on_a_gpu(spec: Spec, trial: _Trial, at_once: int) -> Iterator[Problem]:
         remedy = f"{share:g}, or resources.parallel: {fits}"
         yield Problem(spec.where("resources.gpus"), _said(trial, together), expected, remedy)
     else:
-        yield _smaller(spec, trial, 1, expected)
+        yield _smaller(spec, base, trial, have, expected)
 
 
-def _smaller(spec: Spec, trial: _Trial, at_once: int, expected: str) -> Problem:
+def _smaller(spec: Spec, base: Base, trial: _Trial, have: int, expected: str) -> Problem:
     where = spec.where("trial.recipe.micro_batch_tokens")
-    return Problem(where, _said(trial, at_once), expected, "a smaller micro batch or base")
+    remedy = next(fitting_settings(spec, base, have), "a smaller base")
+    return Problem(where, _said(trial, 1), expected, remedy)
+
+
+def fitting_settings(spec: Spec, base: Base, have: int) -> Iterator[str]:
+    """Settings with which one process of every trial fits in so many bytes, the least change first.
+
+    Args:
+        spec: whose trials do not fit.
+        base: its base.
+        have: bytes that there are for one process.
+    """
+    shortest, own = spec.data.sequence_length, setting_of(spec, base, None)
+    small: _Change = ({"tokens": shortest}, f"micro_batch_tokens: {shortest}")
+    again: _Change = ({"checkpointing": 1}, "activation_checkpointing: 1")
+    rest = [*([small] if own.tokens > shortest else []), *([again] if own.checkpointing != 1 else [])]
+    options = [[change] for change in rest] + [rest]
+    options += [[*rest, ({"ranks": n}, f"resources.workers: {n}")] for n in _RANKS if n > own.ranks]
+    options.append([*rest, ({"train": "injected"}, "train: injected")])
+    for option in options:
+        other = {key: value for given, _ in option for key, value in given.items()}
+        if _trial(spec, base, other).whole <= have:
+            yield ", ".join(name for _, name in option)
 
 
 def _said(trial: _Trial, at_once: int) -> str:

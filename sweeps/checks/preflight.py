@@ -14,6 +14,7 @@ from sweeps.checks.usual_values import habit_notes
 from sweeps.errors import InputError, Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.spec import Spec
+from sweeps.text import in_bytes
 from sweeps.wording import masked
 from tli.architectures.config import section_of
 from tli.architectures.lengths import length_problems
@@ -23,6 +24,7 @@ from tli.growth.attention_sizes import scans
 from tli.growth.on_disk import growth_problems
 from tli.models import base as bases
 from tli.models.base import Base
+from tli.models.descriptions import Description, find_or_described
 from tli.models.quantised import training_problems
 from tli.planning.checks import injection_problems
 
@@ -45,6 +47,7 @@ def check(
     cluster: str | None = None,
     at_once: int | None = None,
     allow_remote_code: bool = False,
+    weights: bool = True,
     study: Callable[[Spec], Iterable[Problem]] = lambda _spec: (),
     warm_start: Callable[[Spec], Iterable[Problem]] = lambda _spec: (),
 ) -> Preflight:
@@ -56,6 +59,8 @@ def check(
             must answer.
         at_once: trials; None takes what the spec allows and this machine has.
         allow_remote_code: take a base that brings code of its own.
+        weights: whether they must be there; without, a model that has a packaged description is taken by
+            that, where its weights are not on this machine. What this machine lacks is a note then.
         study: what the ledger has against this spec, asked last and only of a store that is there.
         warm_start: what the sweeps that it begins with have against it.
 
@@ -64,18 +69,22 @@ def check(
     """
     problems: list[Problem] = []
     notes: list[str] = []
-    base = _base(spec, problems, allow_remote_code=allow_remote_code)
+    base = _base(spec, problems, weights=weights, allow_remote_code=allow_remote_code)
+    described = isinstance(base, Description)
     if base is not None:
         problems += _model_problems(spec, base)
         notes += [*_depth_notes(spec, base), *_cost_notes(base)]
     text = Text(spec)
-    wrong = list(text.problems())
+    unread = described and text.from_the_hub  # for sizes alone nothing is asked of another machine
+    wrong = [] if unread else list(text.problems())
     problems += wrong
-    if base is not None and not wrong:
+    if base is not None and not wrong and not unread:
         foreign = tokenizer_problems(base, spec.data.to_tli())
         problems += foreign or text.shortages(base)
     local = cluster is None or cluster == "local"
-    if local:
+    if local and described:
+        notes += [f"not on this machine: {problem}" for problem in _machine_problems(spec)]
+    elif local:
         problems += _machine_problems(spec)
         notes += _machine_notes(spec)
     elif cluster is not None:
@@ -84,7 +93,11 @@ def check(
     unusable = [*folder, *_store_problems(spec, own=not folder)]
     problems += unusable
     if base is not None and not problems:
-        problems += room_problems(spec, base, local=local, at_once=at_once)
+        lacking = room_problems(spec, base, local=local, at_once=at_once)
+        if described:
+            notes += [f"not on this machine: {problem}" for problem in lacking]
+        else:
+            problems += lacking
     if not unusable and addresses.may_exist(spec.study_url):
         with stores.readable(spec.study_url, spec.where("storage.study")):
             problems += study(spec)
@@ -93,9 +106,11 @@ def check(
     if problems:
         raise SpecError(*problems)
     assert base is not None, "a base that was not found is a problem"
-    heldout = text.heldout(base)
-    notes += [*habit_notes(spec, base, local=local, heldout=heldout), *text.notes(base)]
-    return Preflight(spec, base, (*notes, *_search_notes(spec), *_tracking_notes(spec)), heldout)
+    heldout = None if unread else text.heldout(base)
+    notes += habit_notes(spec, base, local=local and not described, heldout=heldout)
+    notes += [f"the text, {spec.data.source}, was not looked at either"] if unread else text.notes(base)
+    told = [_described(base)] if described else []
+    return Preflight(spec, base, (*told, *notes, *_search_notes(spec), *_tracking_notes(spec)), heldout)
 
 
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:
@@ -104,10 +119,19 @@ def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:
     return Problem(where, masked(problem.got), problem.expected, problem.remedy)
 
 
-def _base(spec: Spec, problems: list[Problem], *, allow_remote_code: bool) -> Base | None:
+def _described(base: Base) -> str:
+    terms = "accepting the terms that its page may ask for, and `hf auth login`, come first"
+    return (
+        f"no weight of {base.name} was looked at: sizes are those of its packaged description, at "
+        f"{base.revision}; sweeps run downloads {in_bytes(base.checkpoint.nbytes)}; {terms}"
+    )
+
+
+def _base(spec: Spec, problems: list[Problem], *, weights: bool, allow_remote_code: bool) -> Base | None:
     names = {"base.model": "base.model", "revision": "base.revision"}
+    find = bases.find if weights else find_or_described
     try:
-        return bases.find(
+        return find(
             spec.base.model,
             revision=spec.base.revision,
             allow_remote_code=allow_remote_code,

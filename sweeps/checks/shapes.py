@@ -8,23 +8,30 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sweeps.spec import Range, Spec
+from tli.architectures.lookup import family_of
+from tli.growth.activations import BF16, FP32, Setting, Trained
 from tli.growth.cost import Cost, cost
+from tli.growth.memory import PIECES, Memory, memory
 from tli.models.base import Base
 from tli.planning.checks import injection_problems
 from tli.planning.injection import METHODS, Injection
 from tli.planning.plan import Plan, plan_for
 
 T = TypeVar("T")
+_QUANTISED = 2.1  # bytes that both moments of a parameter take in 8 bits a value, with their scales
 _MOST_ROWS = 16  # of an integer range; of a wider one both ends and what lies evenly between are shown
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One size that trials may have. `injection` is None for the control; `note` says what is unusual."""
+    """One size that trials may have. `injection` is None for the control; `memory` is of one process of a
+    trial; `note` says what is unusual.
+    """
 
     injection: Injection | None
     baseline: bool
     cost: Cost
+    memory: Memory
     sets: tuple[int, ...]
     note: str = ""
 
@@ -82,16 +89,39 @@ def _spread(every: Sequence[T], most: int) -> list[T]:
 def shape_of(spec: Spec, base: Base, injection: Injection | None) -> Shape:
     """The size of an injection's trials on a base; None is the control."""
     plan = plan_of(injection, base.facts.depth)
-    recipe = spec.trial.recipe
-    passes = recipe.micro_batch_tokens or recipe.batch_tokens
-    # The control has no injected layers that it could train alone.
-    train = "all" if injection is None else _train(spec)
-    found = cost(base, plan, sequence_length=spec.data.sequence_length, batch_tokens=passes, train=train)
+    setting = setting_of(spec, base, injection)
+    found = cost(base, plan, sequence_length=spec.data.sequence_length, train=setting.train)
     short = injection is not None and plan.sets and plan.sets[-1] != injection.k
     note = f"the last set is shorter ({plan.sets[-1]} of {injection.k})" if injection and short else ""
     own = _resolved(spec.trial.to_injection())
     baseline = injection is not None and own is not None and own.label == injection.label
-    return Shape(injection, baseline, found, plan.sets, note)
+    return Shape(injection, baseline, found, memory(base, plan, setting), plan.sets, note)
+
+
+def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
+    """How trials of an injection are trained, as far as memory goes; of None, the control's."""
+    recipe, resources = spec.trial.recipe, spec.resources
+    ranks = getattr(resources, "workers", 1)
+    whole = recipe.batch_tokens // ranks
+    # The control has no injected layers that it could train alone.
+    train = "all" if injection is None else _train(spec)
+    halved = recipe.precision == "bf16" and train != "all" and base.facts.dtype == "BF16"
+    return Setting(
+        tokens=min(recipe.micro_batch_tokens or whole, whole),
+        precision=recipe.precision,
+        train=train,
+        ranks=ranks,
+        checkpointing=getattr(recipe, "activation_checkpointing", 0),
+        pieces=PIECES["cuda" if resources.gpus else "cpu"] if _head_apart(base) else 0,
+        fused=bool(resources.gpus),
+        moments=_QUANTISED if getattr(recipe, "optimizer", "adamw") == "adamw8bit" else 2 * FP32,
+        frozen=BF16 if halved else FP32,
+    )
+
+
+def _head_apart(base: Base) -> bool:
+    """Whether the head can go over a pass in pieces."""
+    return bool(getattr(family_of(base.facts.model_type), "head_apart", True))
 
 
 def plan_of(injection: Injection | None, depth: int) -> Plan:
@@ -104,5 +134,5 @@ def plan_of(injection: Injection | None, depth: int) -> Plan:
     )
 
 
-def _train(spec: Spec) -> str:
+def _train(spec: Spec) -> Trained:
     return "all" if "recipe.train" in spec.search else spec.trial.recipe.train

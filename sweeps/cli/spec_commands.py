@@ -40,7 +40,7 @@ def _validate(options: argparse.Namespace) -> int:
     from sweeps.checks.budget import amount
 
     spec = _spec(options)
-    _, notes = _checked(spec, options, study=_study_problems)
+    _, notes = _checked(spec, options, weights=False, study=_study_problems)
     notes = [*notes, *_margin_notes(spec)]
     if options.json:
         shown = {"spec": spec.to_json(), "hash": spec.hash, "notes": notes}
@@ -73,18 +73,21 @@ def _margin_notes(spec: Spec) -> list[str]:
 
 
 def _checked(
-    spec: Spec, options: argparse.Namespace, study: Callable[[Spec], Any] = lambda _: ()
+    spec: Spec, options: argparse.Namespace, *, weights: bool, study: Callable[[Spec], Any] = lambda _: ()
 ) -> tuple[Preflight, Sequence[str]]:
-    """What a check of everything found, with notes; what the sweep takes over from others is among them."""
+    """What a check of everything found, with notes; what the sweep takes over from others is among them.
+
+    A base that is described in the package needs no `weights` to be looked at.
+    """
     from sweeps.checks.preflight import check
 
     if not spec.warm_start:  # then nothing of the ledger is loaded
-        found = check(spec, cluster=options.address, study=study)
+        found = check(spec, cluster=options.address, weights=weights, study=study)
         return found, found.notes
     from sweeps.driver.schedule.warm_start import WarmStart
 
     begins = WarmStart()
-    found = check(spec, cluster=options.address, study=study, warm_start=begins.look)
+    found = check(spec, cluster=options.address, weights=weights, study=study, warm_start=begins.look)
     return found, (*found.notes, *begins.notes)
 
 
@@ -98,7 +101,7 @@ def _plan(options: argparse.Namespace) -> int:
     from sweeps.checks.estimate import estimate
 
     spec = _spec(options)
-    checked, notes = _checked(spec, options)
+    checked, notes = _checked(spec, options, weights=options.calibrate)
     speed = None
     if options.calibrate:
         from sweeps.driver.single import calibrate

@@ -156,7 +156,6 @@ def run_trial(
         context.base,
         plan,
         sequence_length=data.sequence_length,
-        batch_tokens=recipe.batch_tokens,
         train=recipe.train,
     ).flops_per_token
     model = grow(context.model, plan, seed=settings.seed)

@@ -137,9 +137,9 @@ class Recorder:
         if cell["matched"]:
             deeper = self._flops(cost, plan_for(Injection(method="tli", k=cell["matched"]), depth))
             steps = round(steps * deeper / flops)
-        recipe = Recipe(learning_rate=cell["learning_rate"], tokens=steps * _BATCH, batch_tokens=_BATCH)
+        recipe = Recipe(learning_rate=cell["learning_rate"], tokens=steps * _BATCH)
         model = grow(self.model, plan, seed=cell["seed"])
-        batches = self.tokens.batches(sequence_length=_LENGTH, batch_tokens=_BATCH, seed=cell["seed"])
+        batches = self.tokens.batches(sequence_length=_LENGTH, seed=cell["seed"])
         injected = injected_parameters(model, plan)
         grown = key({**cell, "learning_rate": None})
         training = Training(
@@ -160,7 +160,7 @@ class Recorder:
         return {**cell, **found, "seconds": round(time.time() - started, 2)}
 
     def _flops(self, cost: Any, plan: Any) -> float:
-        return float(cost(self.base, plan, sequence_length=_LENGTH, batch_tokens=_BATCH).flops_per_token)
+        return float(cost(self.base, plan, sequence_length=_LENGTH).flops_per_token)
 
 
 def record(name: str, folder: Path, *, device: str, workers: int, only: int | None = None) -> Path:

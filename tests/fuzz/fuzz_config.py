@@ -130,7 +130,7 @@ def _used(base: Base, source: random.Random) -> Plan | None:
         config = grown_config(base, plan)  # raises the same, or is refused for the weights alone
     else:
         config = grown_config(base, plan)
-        price = cost(base, plan, sequence_length=32, batch_tokens=64)
+        price = cost(base, plan, sequence_length=32)
         assert price.parameters > 0
         assert price.flops_per_token > 0
     written = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)

@@ -59,7 +59,7 @@ def test_shapes_are_the_control_and_every_k(base: Base) -> None:
     control, deepest = found.shapes[:2]
     assert control.cost.parameters == base.facts.parameters
     assert deepest.cost.parameters == base.facts.parameters + deepest.cost.injected_parameters
-    assert deepest.cost.memory_bytes > control.cost.memory_bytes
+    assert deepest.memory.total > control.memory.total
 
 
 def test_totals_are_those_counted_by_hand(base: Base) -> None:
@@ -208,7 +208,7 @@ def test_json_and_text(base: Base) -> None:
     ):
         assert part in text
     table = text.split("\n\n")[1].splitlines()
-    assert table[0].split() == ["layers", "parameters", "injected", "FLOPs/token", "memory/trial"]
+    assert table[0].split() == ["layers", "parameters", "injected", "FLOPs/token", "memory"]
     column = table[0].index("layers") + len("layers")
     assert [line[:column].split()[-1] for line in table[1:]] == ["4", "8", "6", "6", "5"]
     assert "hours are not known" in estimate(spec_on(base), base).text()

@@ -33,7 +33,7 @@ def base(spec: Spec) -> Base:
 
 def needed(spec: Spec, base: Base) -> int:
     """Bytes of one trial, the deepest, with the base beside it."""
-    return max(shape.cost.memory_bytes for shape in estimate(spec, base).shapes) + 4 * base.facts.parameters
+    return max(shape.memory.total for shape in estimate(spec, base).shapes) + 4 * base.facts.parameters
 
 
 def found(spec: Spec, base: Base, **given: int) -> list[Problem]:
@@ -72,7 +72,12 @@ def test_where_not_even_one_fits_its_pieces_are_to_be_smaller(
         ("0.25", 4, None, ""),
         ("0.25", 3, "resources.gpus", "0.34, or resources.parallel: 3"),
         ("1", 1, None, ""),
-        ("0.5", 0, "micro_batch_tokens", "a smaller micro batch or base"),
+        (
+            "0.5",
+            0,
+            "micro_batch_tokens",
+            "micro_batch_tokens: 16, activation_checkpointing: 1, resources.workers: 2",
+        ),
     ],
 )
 def test_those_on_one_gpu_share_its_memory(

@@ -18,6 +18,7 @@ import pytest
 
 from sweeps.__main__ import main
 from sweeps.checks import machine
+from sweeps.spec.packaged_specs import packaged
 
 GOOD = """\
 name: my-sweep
@@ -236,7 +237,7 @@ def test_the_table_is_long_enough() -> None:
 
 def test_missing_file_names_the_nearest(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "my-sweep.yaml").write_text(GOOD)
-    expected = "expected a YAML file, or one of methods, quickstart, quickstart-small"
+    expected = f"expected a YAML file, or one of {', '.join(packaged())}"
     assert refused(place, capsys, None, name="my-sweeep.yaml") == [
         f"my-sweeep.yaml: got no such file; {expected}; try my-sweep.yaml"
     ]

@@ -103,7 +103,7 @@ def test_two_trials(
     for record, injection in zip(trials, injections, strict=True):
         folder = sweep.folders.model_dir(record.number, record.attempt)
         decided = plan_of(injection, base.facts.depth)
-        told = cost(base, decided, sequence_length=spec.data.sequence_length, batch_tokens=64)
+        told = cost(base, decided, sequence_length=spec.data.sequence_length)
         assert find(str(folder)).facts.depth == decided.new_depth
         assert find(str(folder)).facts.parameters == told.parameters
         assert record.flops == record.tokens * told.flops_per_token

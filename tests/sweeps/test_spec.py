@@ -55,7 +55,8 @@ def messages(reference: str, **options: Any) -> list[str]:
 
 
 def test_packaged_specs_are_what_the_manual_says() -> None:
-    assert packaged() == ("methods", "quickstart", "quickstart-small")
+    models = ("gemma-3-4b", "llama-3.1-8b", "llama-3.2-1b", "llama-3.2-3b")
+    assert packaged() == (*models, "methods", "olmo-2-7b", "quickstart", "quickstart-small", "qwen3-4b")
     spec = load_spec("quickstart")
     assert (spec.name, spec.budget.trials, spec.finalists.top, spec.finalists.seeds) == (
         "quickstart",

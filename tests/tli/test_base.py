@@ -220,7 +220,8 @@ class TestHub:
     def test_an_unknown_one_is_told_at_once(self, cache: Path, offline: str) -> None:
         assert self.run(cache, "team/other", offline=offline)[1] == (
             "model: got 'team/other', no folder here, not downloaded before, and the hub cannot be reached;"
-            " expected a folder, a hub id or the built-in model; try builtin:tiny-llama"
+            " expected a folder, a hub id or the built-in model;"
+            " try `hf download team/other` where there is a network, and the folder that it gives"
         )
 
     def test_what_is_no_id(self, cache: Path) -> None:

@@ -12,8 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import TINY
 from tli.errors import FamilyError
+from tli.growth.activations import Setting
 from tli.growth.cost import cost
 from tli.growth.in_memory import grow, injected_parameters
+from tli.growth.memory import memory
 from tli.models.base import find
 from tli.planning.plan import plan
 
@@ -25,12 +27,12 @@ def test_parameters_are_those_of_the_grown_model(tiny_model: Tiny, model_type: s
     base = find(str(tiny_model(model_type)))
     decided = plan(4, 3)
     grown = grow(AutoModelForCausalLM.from_pretrained(base.folder), decided)
-    told = cost(base, decided, sequence_length=16, batch_tokens=32)
+    told = cost(base, decided, sequence_length=16)
     assert told.depth == 6
     assert told.parameters == sum(p.numel() for p in grown.parameters())
     sizes = dict(grown.named_parameters())
     assert told.injected_parameters == sum(sizes[n].numel() for n in injected_parameters(grown, decided))
-    assert cost(base, plan(4, method="none"), sequence_length=16, batch_tokens=32).parameters == sum(
+    assert cost(base, plan(4, method="none"), sequence_length=16).parameters == sum(
         p.numel() for p in AutoModelForCausalLM.from_pretrained(base.folder).parameters()
     )
 
@@ -51,7 +53,7 @@ def test_flops_are_those_that_torch_counts(tiny_model: Tiny, model_type: str, tr
     with FlopCounterMode(display=False) as counter:
         loss = grown(tokens).logits.float().logsumexp(-1).mean()
         loss.backward()
-    told = cost(base, decided, sequence_length=16, batch_tokens=32, train=train)
+    told = cost(base, decided, sequence_length=16, train=train)
     assert told.flops_per_token == pytest.approx(counter.get_total_flops() / tokens.numel(), rel=0.03)
 
 
@@ -73,19 +75,17 @@ def test_memory_is_of_the_right_size(tiny_model: Tiny, model_type: str) -> None:
     weights = {p.untyped_storage().data_ptr() for p in grown.parameters()}
     activations = sum(size for place, size in kept.items() if place not in weights)
     loss.backward()
-    told = cost(base, decided, sequence_length=64, batch_tokens=tokens.numel())
+    told = memory(base, decided, Setting(tokens.numel()))
     real = activations + 4 * sum(4 * p.numel() for p in grown.parameters())
-    assert real / 2 < told.memory_bytes < real * 2
+    assert real / 2 < told.total < real * 2
 
 
 def test_training_the_injected_layers_alone_is_cheaper(tiny_model: Tiny) -> None:
     base = find(str(tiny_model("llama")))
-    every, new = (
-        cost(base, plan(4, 4), sequence_length=16, batch_tokens=32, train=train)
-        for train in ("all", "injected")
-    )
+    every, new = (cost(base, plan(4, 4), sequence_length=16, train=train) for train in ("all", "injected"))
     assert new.flops_per_token < every.flops_per_token
-    assert new.memory_bytes < every.memory_bytes
+    few, many = (memory(base, plan(4, 4), Setting(32, train=train)) for train in ("injected", "all"))
+    assert few.total < many.total
     assert new.parameters == every.parameters
 
 
@@ -93,13 +93,13 @@ def test_an_unknown_architecture_is_refused(tiny_model: Tiny, tmp_path: Path) ->
     base = find(str(tiny_model("llama")))
     base.config["model_type"] = "unknown"
     with pytest.raises(FamilyError):
-        cost(base, plan(4, 2), sequence_length=16, batch_tokens=32)
+        cost(base, plan(4, 2), sequence_length=16)
 
 
 def test_costs_need_no_torch(tiny_model: Tiny) -> None:
     code = (
         "import sys; from tli.models.base import find; from tli.growth.cost import cost; from tli.planning.plan import plan\n"
-        "cost(find(sys.argv[1]), plan(4, 2), sequence_length=8, batch_tokens=8)\n"
+        "cost(find(sys.argv[1]), plan(4, 2), sequence_length=8)\n"
         "assert not {'torch', 'transformers', 'numpy', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tiny_model("llama"))], check=True)

@@ -55,7 +55,7 @@ def counted(model: PreTrainedModel, names: frozenset[str] | None = None) -> dict
 
 
 def told(base: Base, decided: Plan, length: int = LENGTH, **settings: Any) -> float:
-    found = cost(base, decided, sequence_length=length, batch_tokens=ROWS * length, **settings)
+    found = cost(base, decided, sequence_length=length, **settings)
     return found.flops_per_token
 
 
@@ -87,7 +87,7 @@ def test_costs_of_the_base_and_of_a_grown_model(model_type: str, tmp_path: Path)
     upscale_folder(base, tmp_path / "grown", decided)
     control = plan(base.facts.depth, method="none")
     for each, folder in ((control, "base"), (decided, "grown")):
-        found = cost(base, each, sequence_length=LENGTH, batch_tokens=LENGTH)
+        found = cost(base, each, sequence_length=LENGTH)
         assert found.parameters == written(tmp_path / folder)
         assert find(str(tmp_path / folder)).facts.parameters == found.parameters
     if model_type not in (
@@ -117,7 +117,7 @@ def test_costs_of_experts(model_type: str, method: str, tmp_path: Path) -> None:
     decided = plan_for(injection, base.facts.depth)
     upscale_folder(base, tmp_path / "grown", decided)
     grown = grow(model, decided)
-    found = cost(base, decided, sequence_length=LENGTH, batch_tokens=LENGTH)
+    found = cost(base, decided, sequence_length=LENGTH)
     assert found.parameters == written(tmp_path / "grown")
     assert told(base, decided) == pytest.approx(sum(counted(grown).values()), rel=CLOSE)
     # Of the lowest layer that learns, gradients of some inputs are told that nothing needs.

@@ -21,8 +21,10 @@ from tli.checkpoint.header import TensorInfo
 from tli.checkpoint.writer import Computed, Pieces, Zeros
 from tli.cli.commands import main
 from tli.errors import CheckpointError, FamilyError, PlanError
+from tli.growth.activations import Setting
 from tli.growth.cost import cost
 from tli.growth.in_memory import grow, injected_parameters
+from tli.growth.memory import memory
 from tli.growth.on_disk import planned, upscale_folder
 from tli.growth.verify import verify_folder
 from tli.growth.verify_report import Report
@@ -290,7 +292,7 @@ class TestCosts:
     ) -> None:
         base = find(str(dense_model(model_type)))
         grown = grow(load(base.folder), decided)
-        told = cost(base, decided, sequence_length=16, batch_tokens=32)
+        told = cost(base, decided, sequence_length=16)
         sizes = {name: parameter.numel() for name, parameter in grown.named_parameters()}
         assert told.depth == decided.new_depth
         assert told.parameters == sum(sizes.values())
@@ -313,7 +315,7 @@ class TestCosts:
         tokens = torch.randint(0, 256, (2, 16))
         with FlopCounterMode(display=False) as counter:
             grown(tokens).logits.float().logsumexp(-1).mean().backward()
-        told = cost(base, decided, sequence_length=16, batch_tokens=32, train=train)
+        told = cost(base, decided, sequence_length=16, train=train)
         assert told.flops_per_token == pytest.approx(counter.get_total_flops() / tokens.numel(), rel=0.04)
 
     def test_memory_is_of_the_right_size(self, dense_model: Base) -> None:
@@ -332,9 +334,9 @@ class TestCosts:
         weights = {p.untyped_storage().data_ptr() for p in grown.parameters()}
         activations = sum(size for place, size in kept.items() if place not in weights)
         loss.backward()
-        told = cost(base, PLAIN, sequence_length=64, batch_tokens=tokens.numel())
+        told = memory(base, PLAIN, Setting(tokens.numel()))
         real = activations + 4 * sum(4 * p.numel() for p in grown.parameters())
-        assert real / 2 < told.memory_bytes < real * 2
+        assert real / 2 < told.total < real * 2
 
 
 class TestByCommand:

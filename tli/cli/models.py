@@ -16,15 +16,20 @@ from tli.errors import InputError, Problem
 from tli.growth.folders import tried
 from tli.growth.verify_report import Report
 from tli.models.base import Base, find
+from tli.models.descriptions import find_or_described
 from tli.terminal import printable
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
-def found(options: argparse.Namespace, model: str) -> Base:
-    """The model of this name or folder. Raises InputError."""
-    base = find(model, revision=options.revision, allow_remote_code=options.allow_remote_code)
+def found(options: argparse.Namespace, model: str, *, weights: bool = True) -> Base:
+    """The model of this name or folder; its packaged description will do where no weights are needed.
+
+    Raises InputError.
+    """
+    ways = find if weights else find_or_described
+    base = ways(model, revision=options.revision, allow_remote_code=options.allow_remote_code)
     _LOG.debug("%s is in %s: %s, %s layers", model, base.folder, base.facts.model_type, base.facts.depth)
     return base
 

@@ -19,6 +19,7 @@ from tli.growth.cost import cost
 from tli.growth.folders import decide, tried, upscale
 from tli.growth.verify import verify_folder
 from tli.models.base import Base
+from tli.models.descriptions import Description
 from tli.planning.plan import Plan
 from tli.terminal import printable
 
@@ -30,7 +31,8 @@ def _plan(options: argparse.Namespace) -> int:
         got = "neither a model nor --depth" if options.model is None else "both a model and --depth"
         raise InputError(Problem("plan", got, "one of them", "tli plan builtin:tiny-llama"))
     problems: list[Problem] = []
-    base = tried(problems, lambda: found(options, options.model)) if options.model else None
+    weights = options.least_important_sets is not None  # which sets these are is measured
+    base = tried(problems, lambda: found(options, options.model, weights=weights)) if options.model else None
     if base and options.method != "none":
         problems += obstacles(base)
     if options.save and options.save.is_dir():
@@ -49,14 +51,19 @@ def _plan(options: argparse.Namespace) -> int:
             f"change of the hidden state: {' '.join(f'{change:.3f}' for change in decided.block_influence)}"
         ]
     if base and not decided.unchanged:
-        price = cost(base, decided, sequence_length=1, batch_tokens=1)
+        price = cost(base, decided, sequence_length=1)
         before = base.facts.parameters
         value |= {
             "base": base.name,
             "parameters": price.parameters,
             "injected_parameters": price.injected_parameters,
+            "described": base.revision if isinstance(base, Description) else None,
         }
         lines += [f"parameters: {before:,} -> {price.parameters:,} ({price.parameters / before - 1:+.1%})"]
+    if isinstance(base, Description):
+        lines += [
+            f"from the packaged description of {base.name}, at {base.revision}: no weight was looked at"
+        ]
     if options.json:
         print_json(value)
     else:

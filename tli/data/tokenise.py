@@ -18,7 +18,7 @@ from tli.data.encode import Encoded, Encoder, encoded, groups, processes
 from tli.data.sides import SIDES, Side
 from tli.data.split import Stretch, stretches
 from tli.errors import CheckpointError, DataError, Problem
-from tli.models.base import vocabulary_of
+from tli.models.config_checks import vocabulary_of
 
 if TYPE_CHECKING:
     from tli.data.settings import DataSettings

@@ -4,6 +4,7 @@ Promises: both ways give the same model, and a folder that was written is whole.
 """
 
 __all__ = [
+    "activations",
     "attention_sizes",
     "cost",
     "experts_on_disk",
@@ -11,7 +12,10 @@ __all__ = [
     "importance",
     "in_memory",
     "layer_sizes",
+    "memory",
     "on_disk",
+    "outside_sizes",
+    "traffic",
     "verify",
     "verify_by_running",
     "verify_report",

@@ -1,4 +1,4 @@
-"""What a plan costs in parameters, arithmetic and memory, from headers and configuration alone."""
+"""What a plan costs in parameters and arithmetic, from headers and configuration alone."""
 
 from __future__ import annotations
 
@@ -7,35 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tli.architectures.mixtures import DENSE, require_mixture
-from tli.growth.layer_sizes import LayerSizes, OutsideSizes, deepened, layer_sizes, outside_sizes
+from tli.growth.layer_sizes import LayerSizes, layer_sizes
+from tli.growth.outside_sizes import OutsideSizes, deepened, outside_sizes
 from tli.models.base import Base
 from tli.planning.experts import Experts
 from tli.planning.plan import Plan
 
-_BYTES = 4  # weights, gradients and both moments of AdamW are float32
-
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one trial. `flops_per_token` is of training (forward and backward); `memory_bytes` an estimate of
-    its weights, gradients, AdamW moments and activations, without a base model kept beside it and libraries.
-    Measuring the held-out loss takes less: as many tokens at once (`tli.training.loop`), forward only,
-    nothing kept.
-    """
+    """Of one trial. `flops_per_token` is of training (forward and backward)."""
 
     depth: int
     parameters: int
     injected_parameters: int
     flops_per_token: float
-    memory_bytes: int
 
 
-def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, train: str = "all") -> Cost:
+def cost(base: Base, plan: Plan, *, sequence_length: int, train: str = "all") -> Cost:
     """Costs of training the deepened `base` on sequences of `sequence_length` tokens.
 
-    `batch_tokens` are those of one forward pass (a micro batch), and set the activations. `train` is "all" or
-    "injected": then only injected layers, routers and experts need gradients of weights, and nothing below
-    the lowest of them any. All experts are parameters, but only those that a token goes through are FLOPs.
+    `train` is "all", "injected", whereby only injected layers, routers and experts need gradients of weights,
+    and nothing below the lowest of them any, or "injected+norms", whereby the gradient goes down to the first
+    layer. All experts are parameters, but only those that a token goes through are FLOPs.
 
     FLOPs count a multiply-add as two: 2 per token and matrix element forward, 2 for the gradient of the input
     and 2 for that of the weights. Attention scores add 4 * width * sequence_length forward and twice that
@@ -50,8 +44,7 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
     """
     facts = base.facts
     old = layer_sizes(base)
-    stack = old if plan.experts is None else [_with_experts(base, layer, plan.experts) for layer in old]
-    layers = [stack[source] for source in plan.sources]
+    layers = grown_layers(base, plan)
     fresh = [layers[position] for position in plan.injected]
     kept_on = [layer for position, layer in enumerate(layers) if position not in set(plan.injected)]
     around, depth = outside_sizes(base), plan.new_depth
@@ -61,22 +54,20 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
     injected = sum(layer.parameters for layer in fresh) + sum(layer.experts for layer in kept_on)
     # Of the first layer, unless it is new, only experts are trained: little but their own gradient is needed.
     trains = {*plan.injected, *((min(1, depth - 1),) if plan.experts else ())}
-    lowest = 0 if train == "all" else min(trains, default=depth)
+    lowest = min(trains, default=depth) if train == "injected" else 0
     learned = sum(layer.multiplied - layer.picking for layer in fresh)
     learned += sum(layer.chosen if train != "all" else layer.multiplied - layer.picking for layer in kept_on)
     flops = _flops(
         layers, lowest, learned, outside, sequence_length=sequence_length, everything=train == "all"
     )
-    # Kept for the backward pass of a layer: its input, the outputs of both norms, queries, keys, values, the
-    # attended values and the sums (about 8 widths), and 4 widths of the feed-forward part. Of the head:
-    # logits, their logarithms and their gradient. Each chosen expert keeps its input and output too.
-    width = 8 + (3 * plan.experts.top_k * plan.experts.granularity if plan.experts else 0)
-    kept = (
-        sum(width * facts.hidden_size + 4 * layer.inner for layer in layers[lowest:]) + 3 * facts.vocabulary
-    )
-    trained = total if train == "all" else injected
-    memory = _BYTES * (total + 3 * trained + batch_tokens * kept)
-    return Cost(depth, total, injected, flops, memory)
+    return Cost(depth, total, injected, flops)
+
+
+def grown_layers(base: Base, plan: Plan) -> list[LayerSizes]:
+    """The sizes of every layer of the grown model. Raises FamilyError."""
+    old = layer_sizes(base)
+    stack = old if plan.experts is None else [_with_experts(base, layer, plan.experts) for layer in old]
+    return [stack[source] for source in plan.sources]
 
 
 def _flops(
@@ -124,6 +115,8 @@ def _with_experts(base: Base, dense: LayerSizes, experts: Experts) -> LayerSizes
         parameters=dense.parameters - matrices + new + shared,
         multiplied=dense.multiplied - matrices + chosen + shared,
         inner=experts.top_k * dense.inner,
+        # Each chosen expert keeps its input and its output, too.
+        widened=experts.top_k * (dense.widened + experts.granularity * hidden),
         experts=new,
         chosen=chosen,
     )

@@ -7,8 +7,8 @@ up, a convolution over a few neighbours, attention to what another model compute
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tli.architectures.config import section_of
@@ -22,8 +22,7 @@ from tli.models.config_checks import setting
 _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _EVERY_EXPERT = ("llama4", "llama4_text")  # run for each token; what was not chosen is weighed with zero
-_AHEAD = {"prophetnet": "ngram"}  # so many tokens ahead are predicted, each in a stream of its own
-_PROMPT = {"cpmant": "prompt_length"}  # so many tokens are put before each sequence
+AHEAD = {"prophetnet": "ngram"}  # so many tokens ahead are predicted, each in a stream of its own
 
 # Tensors of two or more dimensions that no matrix product reads.
 _NOT_MULTIPLIED = re.compile(
@@ -35,17 +34,10 @@ _ADAPTER = re.compile(r"adapter_list\.(\d+)\.")  # of the so many-th layer that 
 _INDEXER = "indexer."  # picks the keys of a sparse attention by scores of its own, without a gradient
 _PICKING = re.compile(r"\.(wq_b|q_proj|weights_proj)\.weight$")  # whose outputs meet every key
 
-# Matrices outside the layers that every token is multiplied with: behind the embedding, and before the head.
-_BEHIND_EMBEDDING = re.compile(
-    r"(embedding_hidden_mapping_in|map_inputs_layer|embeddings_project|project_in|per_layer_model_projection"
-    r"|altup_projections\.\d+)\.weight$"
+# A norm in a layer; of queries or keys, with the projection that it follows.
+_NORM = re.compile(
+    r"(?P<module>(?:.*\.)?)(?:(?P<part>[qk])_?(?:layer)?norm|[a-z_]*(?:norm|ln)[a-z_0-9]*)\.weight$"
 )
-_BEFORE_HEAD = re.compile(
-    r"((transform|lm_head|predictions|generator_predictions)\.dense|project_out|altup_unembed_projections\.\d+"
-    r"|input_mix_weight_(down|up))\.weight$|hc_(head\.)?(hc_)?(head_)?fn$"
-)
-_HEAD = re.compile(r"(^|\.)(lm_head|head|embed_out|output|decoder)\.weight$")
-_TOWERS = re.compile(r"vision|visual|image|audio|multi_modal")
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,9 @@ class LayerSizes:
         inner: width of the feed-forward part; of all that a token goes through, where there are experts.
         experts: of `parameters`, those of router and experts that the plan adds.
         chosen: of `multiplied`, that in the router and the chosen experts that the plan adds.
+        normed: widths of what root-mean-square norms read, all together; of a norm of heads, of all heads.
+        centred: the same of norms with a bias, which keep less for their gradient.
+        widened: widths of the hidden states of the feed-forward part, of every matrix that makes some.
     """
 
     parameters: int
@@ -72,21 +67,9 @@ class LayerSizes:
     picked_by: float = 0
     experts: int = 0
     chosen: int = 0
-
-
-@dataclass(frozen=True)
-class OutsideSizes:
-    """Matrices outside the layers, in elements: `front` behind the embedding, `back` to the logits.
-
-    `prompt` is the number of tokens that the model puts before each sequence. `by_layer` are parameters of
-    tensors that have a part for each layer, multiplied or looked up, and `front_by_layer` those of `front`.
-    """
-
-    front: int
-    back: int
-    prompt: int = 0
-    by_layer: int = 0
-    front_by_layer: int = 0
+    normed: int = 0
+    centred: int = 0
+    widened: float = 0
 
 
 def layer_sizes(base: Base) -> list[LayerSizes]:
@@ -115,47 +98,6 @@ def layer_sizes(base: Base) -> list[LayerSizes]:
             known[alike] = _layer(base, index, weights, shared.get(index, weights))
         sizes.append(known[alike])
     return sizes
-
-
-def outside_sizes(base: Base) -> OutsideSizes:
-    """The matrices outside the layers of the base. Raises FamilyError."""
-    facts, family = base.facts, family_of(base.facts.model_type)
-    tensors = base.checkpoint.tensors
-    prefix = f"{family.stored_layers(tensors, facts.depth)}."
-    outside = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith(prefix) and not _TOWERS.search(name) and len(tensor.shape) == 2
-    }
-    parts = {name: t for name, t in outside.items() if family.axis_of_layers(name) is not None}
-    front = {name: t.count for name, t in outside.items() if _BEHIND_EMBEDDING.search(name)}
-    config = section_of(base.config)
-    streams = _number(config, _AHEAD.get(facts.model_type)) or 1
-    back = sum(t.count for name, t in outside.items() if _BEFORE_HEAD.search(name))
-    return OutsideSizes(
-        front=sum(front.values()),
-        back=back + streams * facts.vocabulary * _head_width(outside, facts.vocabulary, facts.hidden_size),
-        prompt=_number(config, _PROMPT.get(facts.model_type)),
-        by_layer=sum(tensor.count for tensor in parts.values()),
-        front_by_layer=sum(front[name] for name in parts if name in front),
-    )
-
-
-def deepened(outside: OutsideSizes, depth: int, new_depth: int) -> OutsideSizes:
-    """The same of a model with another number of layers."""
-    by_layer, front_by_layer = (
-        count * new_depth // depth for count in (outside.by_layer, outside.front_by_layer)
-    )
-    front = outside.front - outside.front_by_layer + front_by_layer
-    return replace(outside, front=front, by_layer=by_layer, front_by_layer=front_by_layer)
-
-
-def _head_width(outside: Mapping[str, TensorInfo], vocabulary: int, hidden: int) -> int:
-    """What a logit is made of: the width of the head, or of the embedding where the two are tied."""
-    fits = {name: tensor.shape[1] for name, tensor in outside.items() if tensor.shape[0] == vocabulary}
-    heads = [width for name, width in fits.items() if _HEAD.search(name)]
-    embedded = [width for name, width in fits.items() if "per_layer" not in name]
-    return max(heads or embedded, default=hidden)
 
 
 def _shared(
@@ -198,8 +140,9 @@ def _layer(
     indexer = {name: tensor for name, tensor in matrices.items() if _INDEXER in name}
     # Half of the work on distances: nothing behind them learns.
     distances = sum(tensor.count for name, tensor in matrices.items() if name.endswith(DISTANCES))
-    streams = 1 + _number(config, _AHEAD.get(base.facts.model_type))
+    streams = 1 + number(config, AHEAD.get(base.facts.model_type))
     rate = _compression(config, index)
+    norms = list(_norms(run))
     return LayerSizes(
         parameters=sum(tensor.count for tensor in weights.values()),
         multiplied=streams
@@ -212,10 +155,28 @@ def _layer(
         picking=distances + sum(tensor.count for tensor in indexer.values()),
         picked_by=sum(_picked_by(name, tensor, rate) for name, tensor in indexer.items()),
         inner=max((tensor.count // hidden for tensor in plain), default=0),
+        normed=sum(width for width, biased in norms if not biased),
+        centred=sum(width for width, biased in norms if biased),
+        widened=sum(
+            tensor.count / hidden * (share if _is_expert(name, tensor, experts) else 1)
+            for name, tensor in matrices.items()
+            if not ATTENTION.search(name) and not family.writes_residual(name)
+        ),
     )
 
 
-def _number(config: Mapping[str, Any], *names: str | None) -> int:
+def _norms(run: Mapping[str, TensorInfo]) -> Iterator[tuple[int, bool]]:
+    """The width of what each norm reads, and whether it has a bias."""
+    for name, tensor in run.items():
+        match = _NORM.search(name)
+        if match is None or len(tensor.shape) != 1:
+            continue
+        projected = run.get(f"{match['module']}{match['part']}_proj.weight") if match["part"] else None
+        width = projected.shape[0] if projected is not None else tensor.shape[0]
+        yield width, f"{name.removesuffix('weight')}bias" in run
+
+
+def number(config: Mapping[str, Any], *names: str | None) -> int:
     """A whole number from a configuration; 0 where it has none."""
     value = setting(config, *filter(None, names))
     return value if isinstance(value, int) else 0
@@ -224,7 +185,7 @@ def _number(config: Mapping[str, Any], *names: str | None) -> int:
 def _work(name: str, tensor: TensorInfo, config: Mapping[str, Any], hidden: int) -> int:
     """Elements that a token is multiplied with in one matrix: its own, but where it is used several times."""
     if name.endswith("rel_logits_proj.proj"):  # by every head
-        return tensor.count * (_number(config, *HEADS) or 1)
+        return tensor.count * (number(config, *HEADS) or 1)
     if name.endswith("altup.modality_router.weight"):  # for the prediction and for its correction
         return 2 * tensor.count
     if name.endswith(
@@ -232,7 +193,7 @@ def _work(name: str, tensor: TensorInfo, config: Mapping[str, Any], hidden: int)
     ):  # what it makes mixes the streams: a number for each two
         return tensor.count + tensor.shape[0] * hidden
     if name.endswith(("hc_attn_fn", "hc_ffn_fn")):  # the same, but for the hyper connections of deepseek
-        return tensor.count + _number(config, "hc_mult") ** 2 * hidden
+        return tensor.count + number(config, "hc_mult") ** 2 * hidden
     if name.endswith(DISTANCES):  # by twice as many distances as there are tokens
         return 2 * tensor.count
     return tensor.count

@@ -7,6 +7,7 @@ bytes. Never runs code that a model brings, unless that was allowed.
 __all__ = [
     "base",
     "config_checks",
+    "descriptions",
     "fingerprint",
     "hub",
     "known_names",

@@ -18,7 +18,7 @@ from tli.argument_types import FLAG, MODEL_NAME, STRING, require_types
 from tli.checkpoint.header import BITS, TensorInfo
 from tli.checkpoint.reader import INDEX, SINGLE, Checkpoint
 from tli.errors import CheckpointError, InputError, Problem, Problems
-from tli.models.config_checks import HIDDEN, VOCABULARY, config_problems, setting
+from tli.models.config_checks import HIDDEN, config_problems, setting, vocabulary_of
 from tli.models.fingerprint import fingerprint
 from tli.models.model_files import link_problems, side_files, size_problems
 from tli.models.references import ADAPTER, CONFIG, folder_problems
@@ -104,11 +104,6 @@ def _stored_twice(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) 
     alike = (t for t in tensors.values() if t is not head and (t.dtype, t.shape) == (head.dtype, head.shape))
     first = next(head.pieces(_COMPARED), b"")
     return head.count if any(next(t.pieces(_COMPARED), b"") == first for t in alike) else 0
-
-
-def vocabulary_of(config: Mapping[str, Any]) -> Any:
-    """Token ids that a config.json speaks of, not yet checked to be a number; None where it names none."""
-    return setting(section_of(config), *VOCABULARY)
 
 
 def find(

@@ -20,6 +20,8 @@ from tli.terminal import formatted, formatted_bare
 
 HIDDEN = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
 VOCABULARY = ("vocab_size",)
+# Of models whose published configurations leave it to the class of transformers.
+_USUAL_VOCABULARY = {"gemma3": 262_208}
 LARGEST = 2**31 - 1  # of a size or count
 MOST = 100_000  # of what transformers makes lists of: layers, labels, stages
 _LISTED = re.compile(r"^(num|n)_.*(layer|label|block|stage)|layers$|depth$")
@@ -34,6 +36,15 @@ def setting(config: Mapping[str, Any], *names: str) -> Any:
     return next((config[name] for name in names if config.get(name) is not None), None)
 
 
+def vocabulary_of(config: Mapping[str, Any]) -> Any:
+    """Token ids that a config.json speaks of, not yet checked to be a number; None where it names none."""
+    named = setting(section_of(config), *VOCABULARY)
+    model_type = config.get("model_type")
+    return (
+        named if named is not None or not isinstance(model_type, str) else _USUAL_VOCABULARY.get(model_type)
+    )
+
+
 def config_problems(config: Mapping[str, Any], where: str, *, allow_remote_code: bool) -> list[Problem]:
     """What in the content of a config.json stands against upscaling it, whatever the architecture."""
     problems = reference_problems(config, where, allow_remote_code=allow_remote_code)
@@ -42,7 +53,7 @@ def config_problems(config: Mapping[str, Any], where: str, *, allow_remote_code:
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     inner = section_of(config)
     sizes = {"num_hidden_layers": depth_of(config, family)}
-    sizes |= {names[0]: setting(inner, *names) for names in (HIDDEN, VOCABULARY)}
+    sizes |= {HIDDEN[0]: setting(inner, *HIDDEN), VOCABULARY[0]: vocabulary_of(config)}
     for name, value in sizes.items():
         if not _count(value) or value < 1:
             got = "nothing" if value is None else formatted(value, 60)

@@ -79,18 +79,29 @@ def _refused(model: str, revision: str | None, error: Exception, where: str, ins
     from huggingface_hub import errors
 
     expected = "a folder, a hub id or the built-in model"
+    named = "/" in model and instead.startswith("builtin:")  # an owner's; no folder has nearly this name
     if isinstance(error, errors.LocalEntryNotFoundError):
         offline = "no folder here, not downloaded before, and the hub cannot be reached"
-        return Problem(where, f"{model!r}, {offline}", expected, instead)
+        elsewhere = f"`hf download {model}` where there is a network, and the folder that it gives"
+        return Problem(where, f"{model!r}, {offline}", expected, elsewhere if named else instead)
     # From the special to the general: a gated repository is a kind of one that is not found.
     kinds: tuple[tuple[type[Exception], str, str], ...] = (
         (errors.GatedRepoError, "gated on the hub", "accepting its terms there and `hf auth login`"),
         (errors.RevisionNotFoundError, f"without a revision {revision!r}", "a revision that its page lists"),
-        (errors.RepositoryNotFoundError, "no folder here, and not on the hub or private", instead),
+        (
+            errors.RepositoryNotFoundError,
+            "no folder here, and not on the hub or private",
+            "the name that its page has; of a private one `hf auth login`" if named else instead,
+        ),
         (errors.EntryNotFoundError, "without a config.json on the hub", "another model"),
     )
     for kind, got, remedy in kinds:
         if isinstance(error, kind):
             return Problem(where, f"{model!r}, {got}", expected, remedy)
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    if status in (401, 403):
+        refused = f"which the hub refuses with {status}"
+        remedy = "`hf auth login` with a token that may read it, after accepting the terms on its page"
+        return Problem(where, f"{model!r}, {refused}", expected, remedy)
     reason = " ".join(str(error).split())[:200]
     return Problem(where, f"{model!r}, no folder here, and the hub says: {reason}", expected, instead)

@@ -16,7 +16,7 @@ from tli.architectures.table import FAMILIES
 from tli.checkpoint.header import TensorInfo
 from tli.checkpoint.reader import Checkpoint
 from tli.errors import Problem
-from tli.models.config_checks import HIDDEN, setting
+from tli.models.config_checks import HIDDEN, setting, vocabulary_of
 from tli.terminal import formatted
 
 _FLOATS = ("F64", "F32", "F16", "BF16")  # packed tensors have other shapes
@@ -98,7 +98,7 @@ def _outside(config: Mapping[str, Any], section: Mapping[str, Any], name: str, t
         yield _key(section, _POSITIONS), positions, str(rows)
     if not _BY_TOKEN.search(name):
         return
-    vocabulary = section["vocab_size"]
+    vocabulary = vocabulary_of(config)
     if rows not in (vocabulary, vocabulary + _MORE_ROWS.get(config["model_type"], 0)):
         yield "vocab_size", vocabulary, str(rows)
     hidden = setting(section, *HIDDEN)
