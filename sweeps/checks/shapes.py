@@ -104,4 +104,5 @@ def plan_of(injection: Injection | None, depth: int) -> Plan:
 
 
 def _train(spec: Spec) -> str:
-    return "all" if "recipe.train" in spec.search else spec.trial.recipe.train
+    searched = any(path == "recipe.train" or path.startswith("recipe.rates.") for path in spec.search)
+    return "all" if searched else spec.trial.to_recipe().moves

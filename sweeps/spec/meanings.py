@@ -94,16 +94,34 @@ _EXPERTS = {
 
 _RECIPE = {
     "learning_rate": "Peak learning rate of AdamW.",
-    "injected_learning_rate": "Peak learning rate of the injected layers; null: `learning_rate`.",
+    "injected_learning_rate": "Peak learning rate of the injected layers; null: `learning_rate`. In its "
+    "place, `rates.injected` says it as a multiple.",
+    "rates": "Learning rates of groups of parameters, as multiples of `learning_rate`; 0 freezes a group. "
+    "Each parameter is in one group.",
+    "optimizer": "`adamw`, or `adamw8bit`: its moments in 8 bits a value, which takes the extra `adamw8bit`.",
     "tokens": "Training budget of one trial in predicted tokens, rounded up to whole batches.",
     "batch_tokens": "Tokens of one optimizer step.",
     "micro_batch_tokens": "Tokens of one forward pass (gradient accumulation). The batch stays the same.",
     "warmup": "Share of the steps in which the learning rate rises.",
-    "schedule": "How the learning rate falls to zero by the end of the budget; `constant`: it does not.",
+    "warmup_tokens": "Tokens in which the learning rate rises, rounded up to whole batches, in place of "
+    "`warmup`.",
+    "schedule": "How the learning rate falls to zero by the end of the budget; `constant`: it does not; "
+    "`wsd` (warm-up, stable, decay): it stays at its peak until the last `decay` of the steps.",
+    "decay": "`wsd`: share of the steps in which the learning rate falls, linearly.",
     "weight_decay": "Weight decay of matrices; norms and biases are never decayed.",
     "clip": "Largest global norm of the gradient; null does not clip.",
-    "train": "Which parameters move: all, or those of the injected layers alone.",
-    "precision": "`fp32`, or `bf16` autocast over fp32 weights.",
+    "train": "Which parameters move: all, those of the injected layers alone, or these and all norms. What "
+    "does not move has no gradient and no moments.",
+    "precision": "`fp32`, or `bf16` autocast over fp32 weights. Frozen matrices are kept in bf16 where that "
+    "loses nothing.",
+}
+
+_RATES = {
+    "injected": "Injected layers, their norms too, and new experts. Not beside `injected_learning_rate`.",
+    "original": "Matrices and biases of the layers that the base had.",
+    "norms": "Norms outside injected layers.",
+    "embeddings": "Embeddings, and the output head, tied or not.",
+    "router": "Routers of mixtures of experts. Refused where no trial has one.",
 }
 
 _TRIAL = {
@@ -174,6 +192,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         **_under("trial.injection", _INJECTION),
         **_under("trial.injection.experts", _EXPERTS),
         **_under("trial.recipe", _RECIPE),
+        **_under("trial.recipe.rates", _RATES),
         **_REST,
     }
 )

@@ -10,7 +10,9 @@ import pytest
 from tli.growth.in_memory import grow, injected_parameters
 from tli.models.loading import load_model
 from tli.planning.plan import plan
-from tli.training.recipe import PRECISIONS, SCHEDULES, Recipe, optimizer, recipe_problems
+from tli.training.optimizer import optimizer
+from tli.training.recipe import PRECISIONS, SCHEDULES, Recipe
+from tli.training.recipe_checks import recipe_problems
 
 Tiny = Callable[[str], Path]
 
@@ -58,7 +60,7 @@ def test_a_rate_rises_to_its_peak_and_falls_to_nearly_nothing(
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert top <= math.ceil(warmup * steps)
     if schedule != "constant" and steps == 333 and warmup < 0.9:
-        assert rates[-1] < 0.01
+        assert rates[-1] < (0.02 if schedule == "wsd" else 0.01)
 
 
 # -- problems -------------------------------------------------------------------------------------------------

@@ -33,9 +33,10 @@ class Cost:
 def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, train: str = "all") -> Cost:
     """Costs of training the deepened `base` on sequences of `sequence_length` tokens.
 
-    `batch_tokens` are those of one forward pass (a micro batch), and set the activations. `train` is "all" or
-    "injected": then only injected layers, routers and experts need gradients of weights, and nothing below
-    the lowest of them any. All experts are parameters, but only those that a token goes through are FLOPs.
+    `batch_tokens` are those of one forward pass (a micro batch), and set the activations. `train` is "all",
+    "injected", whereby only injected layers, routers and experts need gradients of weights, and nothing below
+    the lowest of them any, or "injected+norms", whereby the gradient goes down to the first layer. All
+    experts are parameters, but only those that a token goes through are FLOPs.
 
     FLOPs count a multiply-add as two: 2 per token and matrix element forward, 2 for the gradient of the input
     and 2 for that of the weights. Attention scores add 4 * width * sequence_length forward and twice that
@@ -61,7 +62,7 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, batch_tokens: int, tra
     injected = sum(layer.parameters for layer in fresh) + sum(layer.experts for layer in kept_on)
     # Of the first layer, unless it is new, only experts are trained: little but their own gradient is needed.
     trains = {*plan.injected, *((min(1, depth - 1),) if plan.experts else ())}
-    lowest = 0 if train == "all" else min(trains, default=depth)
+    lowest = min(trains, default=depth) if train == "injected" else 0
     learned = sum(layer.multiplied - layer.picking for layer in fresh)
     learned += sum(layer.chosen if train != "all" else layer.multiplied - layer.picking for layer in kept_on)
     flops = _flops(

@@ -4,4 +4,15 @@ Promises: closing the loop ends it, and a state that was written goes on to the 
 a trial is.
 """
 
-__all__ = ["device", "evaluate", "export", "loop", "recipe", "saver", "state"]
+__all__ = [
+    "device",
+    "evaluate",
+    "export",
+    "frozen",
+    "loop",
+    "optimizer",
+    "recipe",
+    "recipe_checks",
+    "saver",
+    "state",
+]

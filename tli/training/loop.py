@@ -15,7 +15,10 @@ from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError, Problem
 from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate, token_losses
-from tli.training.recipe import Recipe, optimizer, recipe_problems
+from tli.training.frozen import halve_frozen
+from tli.training.optimizer import optimizer, set_rate
+from tli.training.recipe import Recipe
+from tli.training.recipe_checks import recipe_problems
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,8 +72,8 @@ class Training:
     ----------
     model, recipe, batches, heldout
         As given.
-    optimizer : torch.optim.AdamW
-        With a group for each rate and decay.
+    optimizer : torch.optim.Optimizer
+        AdamW, with a group for each rate and decay.
     step : int
         Optimizer steps made so far.
     seconds : float
@@ -124,8 +127,9 @@ class Training:
         if not problems and size != recipe.batch_tokens:
             got = f"{recipe.batch_tokens} tokens"
             problems.append(Problem("recipe.batch_tokens", got, f"{size}, as the batches have", str(size)))
-        if recipe.train == "injected" and not injected:
-            problems.append(Problem("recipe.train", "'injected'", "a model with injected layers", "all"))
+        if recipe.train != "all" and not injected:
+            got, expected = repr(recipe.train), "a model with injected layers"
+            problems.append(Problem("recipe.train", got, expected, "all"))
         if problems:
             raise InputError(*problems)
         torch.manual_seed(seed)
@@ -134,6 +138,8 @@ class Training:
         self.batches = batches
         self.heldout = heldout
         self.optimizer = optimizer(model, recipe, injected)
+        if recipe.precision == "bf16":
+            halve_frozen(model)
         self.step = 0
         self.seconds = 0.0
         self.measured: int | None = None
@@ -219,7 +225,7 @@ class Training:
         started = time.perf_counter()
         share = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * share
+            set_rate(group, group["peak"] * share)
         rows = torch.from_numpy(self.batches[self.step]).to(next(self.model.parameters()).device)
         total = 0.0
         for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):

@@ -34,6 +34,7 @@ _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{8})-([0-9a-f]{16})\.safetensors")  #
 _KEPT = 2
 _TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _TYPES |= {torch.uint8: "U8"}  # of the random numbers' states
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 # What a training has beside tensors.
 _PROGRESS = (
     "step",
@@ -64,10 +65,11 @@ def copy_state(training: Training, owner: str = "") -> State:
     tensors = {"rng": torch.get_rng_state()}
     if (device := _cuda(training)) is not None:
         tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
-    for name, parameter in training.model.named_parameters():
+    for name, parameter in _trained(training):
         tensors[f"model.{name}"] = _copied(parameter.detach())
         for key, value in training.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = _copied(torch.as_tensor(value))
+            for part, tensor in _parts_of(value).items():
+                tensors[f"optimizer.{key}{part}.{name}"] = _copied(tensor)
     progress = {name: getattr(training, name) for name in _PROGRESS}
     return State(training.step, tensors, json.dumps(progress), owner)
 
@@ -171,6 +173,19 @@ def _parts(state: State) -> Iterator[bytes | memoryview]:
         yield bytes_of(state.tensors[name])
 
 
+def _trained(training: Training) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Parameters that move; the frozen ones are those of the model that the training was made with."""
+    return ((name, each) for name, each in training.model.named_parameters() if each.requires_grad)
+
+
+def _parts_of(value: Any) -> dict[str, torch.Tensor]:
+    """The plain tensors that hold an optimizer's value: itself, or codes and scales of one in 8 bits."""
+    if not hasattr(value, "__tensor_flatten__"):
+        return {"": torch.as_tensor(value)}
+    names, _ = value.__tensor_flatten__()
+    return {f".{name}": getattr(value, name) for name in names if name != "qmap"}  # always the same map
+
+
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
@@ -186,7 +201,10 @@ def _checked(training: Training, path: Path, owner: str) -> dict[str, Any]:
         raise ValueError("another training's")
     wanted = _shapes(training)
     found = {tensor.name: (tensor.dtype, tensor.shape) for tensor in shard.tensors}
-    parameters = {name for name in wanted if name.startswith("model.")}
+    parameters = {f"model.{name}" for name, _ in _trained(training)}
+    for name, parameter in _trained(training):
+        if f"optimizer.step.{name}" in found:
+            parameters |= _moments(training, name, parameter).keys()
     if not parameters <= found.keys() or any(found[name] not in wanted.get(name, ()) for name in found):
         raise ValueError("tensors of another model")
     progress = json.loads(shard.metadata.get("progress", "null"))
@@ -201,12 +219,39 @@ def _shapes(training: Training) -> Mapping[str, set[tuple[str, tuple[int, ...]]]
     if (device := _cuda(training)) is not None:
         shapes["rng.cuda"] = {("U8", tuple(torch.cuda.get_rng_state(device).shape))}
     for name, parameter in training.model.named_parameters():
-        whole = (_TYPES[parameter.dtype], tuple(parameter.shape))
-        shapes[f"model.{name}"] = {whole}
-        shapes[f"optimizer.step.{name}"] = {("F32", ()), ("F64", ())}
-        for key in ("exp_avg", "exp_avg_sq"):
-            shapes[f"optimizer.{key}.{name}"] = {whole}
+        kind, shape = _TYPES[parameter.dtype], tuple(parameter.shape)
+        # An earlier version also wrote what was frozen, all of it in float32.
+        shapes[f"model.{name}"] = (
+            {(kind, shape)} if parameter.requires_grad else {(kind, shape), ("F32", shape)}
+        )
+        if parameter.requires_grad:
+            shapes[f"optimizer.step.{name}"] = {("F32", ()), ("F64", ())}
+            shapes |= {
+                key: {(_TYPES[part.dtype], tuple(part.shape))}
+                for key, part in _moments(training, name, parameter).items()
+            }
     return shapes
+
+
+def _moments(training: Training, name: str, parameter: torch.nn.Parameter) -> dict[str, torch.Tensor]:
+    """Tensors of the types and shapes, by their names in a state, that hold a parameter's moments."""
+    plain = isinstance(training.optimizer, torch.optim.AdamW)
+    return {
+        f"optimizer.{key}{part}.{name}": tensor
+        for key in _MOMENTS
+        for part, tensor in _parts_of(
+            parameter.detach() if plain else _moment(training, parameter, key)
+        ).items()
+    }
+
+
+def _moment(training: Training, parameter: torch.nn.Parameter, key: str) -> torch.Tensor:
+    """Room for a moment of a parameter as the optimizer keeps it; nothing is in it."""
+    if isinstance(training.optimizer, torch.optim.AdamW):
+        return torch.empty_like(parameter, requires_grad=False)
+    eight_bits: Any = training.optimizer  # torchao's, whose values are made by it alone
+    made: torch.Tensor = eight_bits._new_buffer(parameter.detach(), key == "exp_avg")
+    return made
 
 
 def _is_progress(value: Any) -> bool:
@@ -247,15 +292,17 @@ def _load(training: Training, path: Path, progress: Mapping[str, Any]) -> None:
             raise ValueError("no state of a generator") from error
         training.optimizer.state.clear()
         with torch.no_grad():
-            for name, parameter in training.model.named_parameters():
+            for name, parameter in _trained(training):
                 parameter.copy_(state.get_tensor(f"model.{name}"))
-                keys = [
-                    key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{key}.{name}" in names
-                ]
-                for key in keys:
-                    value = state.get_tensor(f"optimizer.{key}.{name}")
-                    # AdamW keeps its step count on the CPU whatever the parameter's device is.
-                    training.optimizer.state[parameter][key] = value if key == "step" else value.to(parameter)
+                if f"optimizer.step.{name}" not in names:
+                    continue
+                kept = training.optimizer.state[parameter]
+                # AdamW keeps its step count on the CPU whatever the parameter's device is.
+                kept["step"] = state.get_tensor(f"optimizer.step.{name}")
+                for key in _MOMENTS:
+                    kept[key] = _moment(training, parameter, key)
+                    for part, tensor in _parts_of(kept[key]).items():
+                        tensor.copy_(state.get_tensor(f"optimizer.{key}{part}.{name}"))
         torch.set_rng_state(generator)
         if (device := _cuda(training)) is not None and "rng.cuda" in names:
             torch.cuda.set_rng_state(state.get_tensor("rng.cuda"), device)
