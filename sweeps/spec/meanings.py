@@ -114,6 +114,9 @@ _RECIPE = {
     "does not move has no gradient and no moments.",
     "precision": "`fp32`, or `bf16` autocast over fp32 weights. Frozen matrices are kept in bf16 where that "
     "loses nothing.",
+    "activation_checkpointing": "Every how many layers one keeps nothing but its input for the backward pass, "
+    "and is calculated again there. Less memory, more time, the same gradients.",
+    "compile": "Whether layers are compiled: the first step takes up to a minute, those after it less time.",
 }
 
 _RATES = {

@@ -204,6 +204,10 @@ class RecipeSettings(Settings):
     clip: float | None = setting("a finite number above 0, or null", Recipe.clip, gt=0)
     train: Trained = name_of(TRAINED, Recipe.train)
     precision: Precision = name_of(PRECISIONS, Recipe.precision)
+    activation_checkpointing: int = setting(
+        "0 for no layer, 1 for every layer, 2 for every second one", Recipe.activation_checkpointing, ge=0
+    )
+    compile: bool = setting("true or false", default=Recipe.compile)
 
 
 class TrialSettings(Settings):

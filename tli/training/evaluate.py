@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WINDOWS = Kind("ids, as an array or tensor", attributes=("shape", "dtype", "min", "max"))
-TOKENS_AT_ONCE = 4096  # bounds the memory that logits take
+TOKENS_AT_ONCE = 4096  # bounds the memory of a pass
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,6 @@ class Evaluation:
     def bits_per_byte(self, bytes_per_token: float) -> float:
         """Loss in bits per UTF-8 byte of text."""
         return self.loss / math.log(2) / bytes_per_token
-
-
-def token_losses(model: PreTrainedModel, windows: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
-    """Cross-entropy of each next token, fp32.
-
-    Args:
-        model: any causal language model.
-        windows: token ids, shape [rows, sequence_length + 1].
-        precision: fp32, or bf16 autocast.
-
-    Returns:
-        Losses in nats, shape [rows * sequence_length].
-    """
-    import torch
-
-    with torch.autocast(windows.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(input_ids=windows[:, :-1], use_cache=False).logits
-    return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="none"
-    )
 
 
 def evaluate(
@@ -101,6 +81,8 @@ def evaluate(
     (32, True)
     """
     import torch
+
+    from tli.training.losses import token_losses
 
     expected = "a model of transformers"
     require_types(

@@ -14,9 +14,15 @@ import torch
 from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError, Problem
-from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate, token_losses
+from tli.training.acceleration import checkpoint_activations, compile_layers
+from tli.training.device import out_of_memory, release, set_numerics
+from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
+from tli.training.feed import Feed
 from tli.training.frozen import halve_frozen
+from tli.training.losses import add_gradients
+from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
+from tli.training.readings import Readings
 from tli.training.recipe import Recipe
 from tli.training.recipe_checks import recipe_problems
 
@@ -82,8 +88,10 @@ class Training:
         The last step at which the held-out loss was measured; None before the first time.
     initial_loss : float or None
         Held-out loss before the first step, nats per token; None where it is not known.
-    unreported : list of (int, float)
-        Train losses by step since the last measurement.
+    numerics : dict of str to str
+        Precision of weights, of measuring and of products in float32.
+    halves_micro_batch : bool
+        Whether half a micro batch is tried where memory runs out (default); else that ends the training.
 
     Raises
     ------
@@ -132,6 +140,10 @@ class Training:
             problems.append(Problem("recipe.train", got, expected, "all"))
         if problems:
             raise InputError(*problems)
+        checkpoint_activations(model, recipe.activation_checkpointing)
+        if recipe.compile:
+            compile_layers(model)
+        device = next(model.parameters()).device
         torch.manual_seed(seed)
         self.model = model
         self.recipe = recipe
@@ -144,7 +156,28 @@ class Training:
         self.seconds = 0.0
         self.measured: int | None = None
         self.initial_loss = initial_loss
-        self.unreported: list[tuple[int, float]] = []
+        self.numerics = set_numerics(device)
+        self.halves_micro_batch = True
+        self._readings = Readings()
+        self._feed = Feed(batches, device)
+        self._kind = kind_of(model, recipe, batches.sequence_length)
+
+    @property
+    def unreported(self) -> list[tuple[int, float]]:
+        """Train losses by step since the last measurement; those that a GPU still owes are waited for.
+
+        Raises:
+            DivergedError: one of them, or a gradient's norm, is not finite.
+        """
+        if self._readings.owed:
+            started = time.perf_counter()
+            self._readings.wait()
+            self.seconds += time.perf_counter() - started
+        return self._readings.known
+
+    @unreported.setter
+    def unreported(self, losses: Sequence[tuple[int, float]]) -> None:
+        self._readings.begin(losses)
 
     def run(
         self, report_steps: Sequence[int], on_work: Callable[[str], None] = _nothing
@@ -176,10 +209,11 @@ class Training:
                 continue
             while self.step < target:
                 on_work(STEP)
-                self.unreported.append((self.step + 1, self._advance()))
+                self._advance()
+            losses = tuple(self.unreported)
             loss, measuring = self._measure(on_work)
             self._check(loss)
-            losses, self.unreported, self.measured = tuple(self.unreported), [], self.step
+            self.unreported, self.measured = [], self.step
             tokens = self.step * self.recipe.batch_tokens
             yield Progress(self.step, tokens, self.seconds, loss, losses, measuring)
 
@@ -203,7 +237,7 @@ class Training:
     @property
     def _micro_batch(self) -> int:
         """Tokens that go through the model at once."""
-        return self.recipe.micro_batch_tokens or self.recipe.batch_tokens
+        return most_tokens(self._kind, self.recipe.micro_batch_tokens or self.recipe.batch_tokens)
 
     def _check(self, loss: float) -> None:
         """Refuse a held-out loss from which training does not come back.
@@ -220,26 +254,40 @@ class Training:
         if self.step > 0 and loss > limit:
             raise DivergedError(f"held-out loss is {loss:.4g} at step {self.step}, above {limit:.4g}")
 
-    def _advance(self) -> float:
-        """One optimizer step; returns the mean train loss of its batch."""
+    def _advance(self) -> None:
+        """One optimizer step. On a GPU it is given to it, and not waited for."""
         started = time.perf_counter()
         share = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             set_rate(group, group["peak"] * share)
-        rows = torch.from_numpy(self.batches[self.step]).to(next(self.model.parameters()).device)
-        total = 0.0
-        for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):
-            loss = token_losses(self.model, part, self.recipe.precision).mean() * (len(part) / len(rows))
-            loss.backward()  # type: ignore[no-untyped-call] # torch's
-            total += float(loss.detach())
+        loss = self._gradients(self._feed.take(self.step))
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise DivergedError(
-                f"train loss is {total} and the gradient's norm {norm} at step {self.step + 1}"
-            )
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf)
+        self._readings.add(self.step + 1, loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        if self.step < self.recipe.steps:
+            self._feed.prepare(self.step)
         self.seconds += time.perf_counter() - started
-        return total
+
+    def _gradients(self, rows: torch.Tensor) -> torch.Tensor:
+        """Adds the gradients of a batch to those of the parameters; returns its mean loss, on its device.
+
+        Where memory runs out, all of it is done again with half of the micro batch.
+        """
+        while True:
+            try:
+                total = torch.zeros((), dtype=torch.float64, device=rows.device)
+                for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):
+                    total += add_gradients(self.model, part, self.recipe.precision, len(part) / len(rows))
+            except (RuntimeError, MemoryError) as error:
+                if not self.halves_micro_batch or not out_of_memory(error):
+                    raise
+                if halved(self._kind, self._micro_batch, self.batches.sequence_length) is None:
+                    raise
+            else:
+                return total
+            # Here and not above: while an error is handled, its frames hold what did not fit.
+            self.optimizer.zero_grad(set_to_none=True)
+            release()

@@ -90,6 +90,8 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
     """
     import torch
 
+    from tli.training.acceleration import fastest_kernel
+
     groups = groups_of(model, injected)
     problems = [*group_problems(recipe, frozenset(groups.values())), *optimizer_problems(recipe)]
     if problems:
@@ -113,7 +115,7 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
     ]
     if recipe.optimizer == "adamw8bit":
         return _in_8_bits(settings, device=settings[0]["params"][0].device.type)
-    return torch.optim.AdamW(settings, betas=_BETAS, eps=_EPSILON, foreach=True)
+    return torch.optim.AdamW(settings, betas=_BETAS, eps=_EPSILON, **fastest_kernel(model))
 
 
 def set_rate(group: dict[str, Any], rate: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from tli.argument_types import NUMBER, STRING, WHOLE, Kind, instance_of, type_problems
+from tli.argument_types import FLAG, NUMBER, STRING, WHOLE, Kind, instance_of, type_problems
 from tli.errors import InputError, Problem
 
 Schedule = Literal["linear", "cosine", "constant", "wsd"]
@@ -63,6 +63,7 @@ _KINDS: dict[str, Kind] = {
     "float | None": NUMBER.optional,
     "int": WHOLE,
     "int | None": WHOLE.optional,
+    "bool": FLAG,
     "Rates": instance_of(Rates, f"a mapping of {', '.join(GROUPS)} to numbers", '{"injected": 2.0}'),
     "Optimizer": STRING,
     "Schedule": STRING,
@@ -109,8 +110,13 @@ class Recipe:
     train : {"all", "injected", "injected+norms"}
         All parameters, or the injected layers alone, or these and all norms.
     precision : {"fp32", "bf16"}
-        bf16 is autocast over fp32 weights; matrices that are not trained and lose nothing by it are kept in
-        bf16.
+        bf16 is computation in bfloat16 over weights, gradients and moments in float32 (autocast). Matrices
+        that are not trained are kept in bfloat16 where that loses nothing.
+    activation_checkpointing : int
+        Every how many layers one keeps nothing but its input for the backward pass, and is calculated again
+        there: 0 none, 1 all, 2 every second one. Less memory, more time, the same gradients.
+    compile : bool
+        Compile each layer (`torch.compile`): the first pass takes up to a minute, those after it less time.
 
     Raises
     ------
@@ -144,6 +150,8 @@ class Recipe:
     clip: float | None = 1.0
     train: Trained = "all"
     precision: Precision = "fp32"
+    activation_checkpointing: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         rates: Any = self.rates
@@ -267,4 +275,6 @@ class Recipe:
             warmup=self.warmup_steps,
             warmup_tokens=None,
             decay=self.decay_steps if self.schedule == "wsd" else Recipe.decay,
+            activation_checkpointing=Recipe.activation_checkpointing,
+            compile=Recipe.compile,
         )

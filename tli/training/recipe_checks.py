@@ -88,6 +88,9 @@ def _name_problems(recipe: Recipe, where: str) -> Iterator[Problem]:
         yield _wrong(recipe, where, "weight_decay", "a finite number, 0 or more", "0.0")
     if recipe.clip is not None and not (math.isfinite(recipe.clip) and recipe.clip > 0):
         yield _wrong(recipe, where, "clip", "a finite number above 0, or null", "1.0")
+    if recipe.activation_checkpointing < 0:
+        expected = "0 for no layer, 1 for every layer, 2 for every second one"
+        yield _wrong(recipe, where, "activation_checkpointing", expected, "1")
     for name, known in _NAMED:
         if getattr(recipe, name) not in known:
             yield _wrong(recipe, where, name, f"one of {', '.join(known)}", known[0])
