@@ -28,11 +28,20 @@ def recipe_problems(spec: Spec, base: Base) -> Iterator[Problem]:
         if path in spec.search and group not in present:
             expected = f"groups that its models have: {', '.join(each for each in GROUPS if each in present)}"
             yield Problem(spec.where(f"search.{path}"), f"a range for {group!r}", expected, "deleting it")
+    if spec.data.packing == "documents":
+        yield from _packing_problems(spec, base)
     searched = spec.search.get("recipe.optimizer")
     for index, name in enumerate(searched.ends if searched is not None else (own.optimizer,)):
         place = "trial.recipe.optimizer" if searched is None else f"search.recipe.optimizer.choice[{index}]"
         for problem in optimizer_problems(replace(own, optimizer=name)):
             yield replace(problem, where=spec.where(place))
+
+
+def _packing_problems(spec: Spec, base: Base) -> Iterator[Problem]:
+    """What a small model of the base's architecture makes of packed documents."""
+    from tli.training.packed import base_problems  # loads torch, which no other check of a spec does
+
+    return iter(base_problems(base, spec.data.sequence_length, spec.where("data.packing")))
 
 
 def _groups(spec: Spec, base: Base) -> frozenset[Group]:

@@ -50,6 +50,9 @@ _DATA = {
     "heldout_revision": "Commit, tag or branch of the held-out dataset; null: that of `source`, if it is the "
     "same dataset.",
     "max_tokens": "Training tokens after which no more text is read.",
+    "packing": "`stream`: sequences are cut from the text as it runs, whatever documents they cross; "
+    "`documents`: the same sequences, in which no document sees another, and the first token of none is "
+    "predicted. Refused for models that mix documents all the same, which is tried.",
     "sequence_length": "Tokens of one training sequence: what the model sees at once.",
     "eval_tokens": "Held-out tokens of every measurement, the same ones each time.",
     "test_tokens": "Tokens of the test text that each run under a fresh seed is measured on after its last "
@@ -114,8 +117,8 @@ _RECIPE = {
     "does not move has no gradient and no moments.",
     "precision": "`fp32`, or `bf16` autocast over fp32 weights. Frozen matrices are kept in bf16 where that "
     "loses nothing.",
-    "activation_checkpointing": "Every how many layers one keeps nothing but its input for the backward pass, "
-    "and is calculated again there. Less memory, more time, the same gradients.",
+    "activation_checkpointing": "Every how many layers one keeps nothing but its input for the backward "
+    "pass, and is calculated again there. Less memory, more time, the same gradients.",
     "compile": "Whether layers are compiled: the first step takes up to a minute, those after it less time.",
 }
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from sweeps.spec.ranges import LARGEST_INT
 from tli.data import settings
+from tli.data.packing import PACKINGS, Packing
 from tli.places import means_null
 from tli.planning.experts import Experts
 from tli.planning.injection import (
@@ -118,6 +119,7 @@ class DataSettings(Settings):
     max_tokens: int | None = setting(
         "a whole number of at least 1 (training tokens that are read), or null for all", None, ge=1
     )
+    packing: Packing = name_of(PACKINGS, "stream")
     sequence_length: int = setting("a whole number of at least 2", 128, ge=2)
     eval_tokens: int = setting("a whole number of at least one sequence", 16_384, ge=1)
     test_tokens: int = setting("a whole number of at least one sequence", 65_536, ge=1)

@@ -11,6 +11,7 @@ __all__ = [
     "frozen",
     "loop",
     "optimizer",
+    "packed",
     "recipe",
     "recipe_checks",
     "saver",

@@ -22,6 +22,7 @@ from tli.training.frozen import halve_frozen
 from tli.training.losses import add_gradients
 from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
+from tli.training.packed import packing_problems, share_of
 from tli.training.readings import Readings
 from tli.training.recipe import Recipe
 from tli.training.recipe_checks import recipe_problems
@@ -138,6 +139,11 @@ class Training:
         if recipe.train != "all" and not injected:
             got, expected = repr(recipe.train), "a model with injected layers"
             problems.append(Problem("recipe.train", got, expected, "all"))
+        if batches.packed != (len(heldout.shape) == 3):
+            got, expected = "windows of another packing", "windows packed as the batches are"
+            problems.append(Problem("heldout", got, expected))
+        if batches.packed:
+            problems += packing_problems(model, batches.sequence_length)
         if problems:
             raise InputError(*problems)
         checkpoint_activations(model, recipe.activation_checkpointing)
@@ -280,7 +286,8 @@ class Training:
             try:
                 total = torch.zeros((), dtype=torch.float64, device=rows.device)
                 for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):
-                    total += add_gradients(self.model, part, self.recipe.precision, len(part) / len(rows))
+                    share = share_of(part, rows)
+                    total += add_gradients(self.model, part, self.recipe.precision, share)
             except (RuntimeError, MemoryError) as error:
                 if not self.halves_micro_batch or not out_of_memory(error):
                     raise
