@@ -55,7 +55,8 @@ def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Itera
     if alone:
         place = "search.injection.method" if method else "trial.injection.method"
         involves = ("trial.recipe.train", "search.recipe.train")
-        got = f"'none', of which recipe.train: {alone[0]} trains nothing that is new"
+        what = "nothing" if alone[0] == "injected" else "norms alone"
+        got = f"'none', of which recipe.train: {alone[0]} trains {what}"
         yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
 
 

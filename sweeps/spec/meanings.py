@@ -110,7 +110,8 @@ _RECIPE = {
     "`warmup`.",
     "schedule": "How the learning rate falls to zero by the end of the budget; `constant`: it does not; "
     "`wsd` (warm-up, stable, decay): it stays at its peak until the last `decay` of the steps.",
-    "decay": "`wsd`: share of the steps in which the learning rate falls, linearly.",
+    "decay": "`wsd`: share of the steps in which the learning rate falls, linearly; no more than the warm-up "
+    "leaves.",
     "weight_decay": "Weight decay of matrices; norms and biases are never decayed.",
     "clip": "Largest global norm of the gradient; null does not clip.",
     "train": "Which parameters move: all, those of the injected layers alone, or these and all norms. What "

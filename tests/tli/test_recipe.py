@@ -139,7 +139,6 @@ def test_each_mistake_is_told_of_alone(field: str, value: object) -> None:
         ({"rates": {"injected": 0.0}, "train": "injected"}, "rates.injected"),
         ({"rates": dict.fromkeys(GROUPS, 0.0)}, "rates"),
         ({"warmup_tokens": 32, "warmup": 0.3}, "warmup_tokens"),
-        ({"schedule": "wsd", "decay": 0.9, "warmup": 0.2}, "decay"),
     ],
 )
 def test_settings_that_do_not_go_together(values: dict[str, Any], where: str) -> None:

@@ -102,7 +102,7 @@ class Recipe:
         How the rate falls to zero by the budget; constant: it does not; wsd (warm-up, stable, decay [1]_): it
         stays at its peak, then falls linearly.
     decay : float
-        Of wsd, the share of the steps in which the rate falls, above 0.
+        Of wsd, the share of the steps in which the rate falls, above 0; no more than the warm-up leaves.
     weight_decay : float
         Of matrices; vectors (norms, biases) are never decayed.
     clip : float, optional

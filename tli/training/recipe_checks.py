@@ -77,10 +77,6 @@ def _schedule_problems(recipe: Recipe, where: str) -> Iterator[Problem]:
         yield _wrong(recipe, where, "warmup_tokens", expected, str(max(0, recipe.tokens) // 10))
     elif not 0 < recipe.decay <= 1:
         yield _wrong(recipe, where, "decay", "a share of the steps in (0, 1]", "0.2")
-    elif recipe.schedule == "wsd" and recipe.batch_tokens > 0 and recipe.tokens > 0:
-        left = 1 - recipe.warmup_steps / recipe.steps
-        if recipe.decay > max(left, 1 / recipe.steps):
-            yield _wrong(recipe, where, "decay", f"at most {left:.4g}, what the warm-up leaves", "0.2")
 
 
 def _name_problems(recipe: Recipe, where: str) -> Iterator[Problem]:
