@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sweeps.checks.preflight import check
 from sweeps.checks.recipe import recipe_problems
 from sweeps.driver.schedule.agenda import control_settings
+from sweeps.driver.service import run
 from sweeps.errors import Problem, SpecError
+from sweeps.folders import Folders
+from sweeps.records import Role, State
+from sweeps.results.export import export
 from sweeps.spec import Spec, load_spec
 from sweeps.spec.differences import difference
 from tests.sweeps.conftest import WriteSpec
+from tli.data.batches import open_tokens
 from tli.models.base import find
+from tli.models.loading import load_model
+from tli.training.evaluate import evaluate
 
 Tiny = Callable[[str], Path]
 LATER = ("rates", "optimizer", "warmup_tokens", "decay", "activation_checkpointing", "compile")
@@ -93,3 +102,36 @@ def test_the_control_trains_what_was_frozen_for_the_injected_layers() -> None:
     recipe = control_settings(baseline)["recipe"]
     assert (recipe["train"], recipe["rates"]) == ("all", {"original": 1.0, "norms": 0.5})
     assert control_settings({"injection": {}, "recipe": {}})["recipe"] == {"train": "all"}
+
+
+@pytest.mark.slow
+def test_a_whole_sweep_of_documents_at_rates_of_groups(
+    write_spec: WriteSpec, silent: Any, tmp_path: Path
+) -> None:
+    """The control beside them, though it has no injected layers; the winner has the loss that was measured."""
+    texts = (json.dumps({"text": f"{n} bottles of beer on the wall."}) + "\n" for n in range(300))
+    (tmp_path / "rows.jsonl").write_text("".join(texts))
+    overrides = {
+        "data.source": str(tmp_path / "rows.jsonl"),
+        "data.packing": "documents",
+        "trial.recipe.train": "injected+norms",
+        "trial.recipe.precision": "bf16",
+        "trial.recipe.schedule": "wsd",
+        "trial.recipe.warmup_tokens": 128,
+        "search.recipe.rates.injected": {"log": [0.5, 8.0]},
+    }
+    spec = load_spec(write_spec(), overrides=overrides)
+    records = run(spec, silent, runner="inline").records
+    assert {record.state for record in records} <= {State.COMPLETE, State.PRUNED}
+    assert any(record.role is Role.CONTROL for record in records)
+    number = export(spec.name, tmp_path / "out", grown=True, runs=spec.root)
+    data = spec.data.to_tli()
+    base = find(spec.base.model)
+    tokens = open_tokens(data, base, Folders(spec.root, spec.name).tokens)
+    heldout = tokens.heldout_windows(sequence_length=16, eval_tokens=64)
+    written = load_model(tmp_path / "out")
+    assert evaluate(written, heldout).loss == pytest.approx(records[number].loss, rel=1e-6)
+    assert heldout.ndim == 3
+    before, after = (dict(model.named_parameters()) for model in (load_model(base.folder), written))
+    name = "model.embed_tokens.weight"
+    assert torch.equal(before[name], after[name]), "frozen weights are the base's"
