@@ -172,6 +172,11 @@ def _machine_problems(spec: Spec) -> Iterator[Problem]:
         yield Problem(spec.where("resources.cpus"), str(wanted.cpus), expected, str(cores))
     if wanted.gpus and not machine.gpus():
         yield Problem(spec.where("resources.gpus"), f"{wanted.gpus:g}", "0: this machine has no GPU", "0")
+    compiled = spec.trial.recipe.compile or "recipe.compile" in spec.search
+    if compiled and (missing := machine.missing_compiler(gpu=wanted.gpus > 0)):
+        got = f"true, and {missing} on this machine"
+        expected = "Triton and a C compiler" if wanted.gpus else "a C++ compiler"
+        yield Problem(spec.where("trial.recipe.compile"), got, expected, "false")
 
 
 def _machine_notes(spec: Spec) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 A setting that has no effect tells no two trials apart: `k` beside a method that has no sets, first weights
 where no layer is new, another name for the same layers. What counts is what is built (the plan) and how it is
-trained (the recipe); the seed is left out, and so is the micro batch, which changes nothing but rounding.
+trained (the recipe); the seed is left out, and so is what changes nothing but rounding: the micro batch,
+which activations are kept, whether layers are compiled.
 """
 
 from __future__ import annotations

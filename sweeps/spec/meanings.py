@@ -116,11 +116,13 @@ _RECIPE = {
     "clip": "Largest global norm of the gradient; null does not clip.",
     "train": "Which parameters move: all, those of the injected layers alone, or these and all norms. What "
     "does not move has no gradient and no moments.",
-    "precision": "`fp32`, or `bf16` autocast over fp32 weights. Frozen matrices are kept in bf16 where that "
-    "loses nothing.",
+    "precision": "`fp32`, or `bf16`: computation in bfloat16 over weights, gradients and moments in float32. "
+    "Frozen matrices are kept in bfloat16 where that loses nothing. Held-out losses are measured in float32 "
+    "whatever it is.",
     "activation_checkpointing": "Every how many layers one keeps nothing but its input for the backward "
-    "pass, and is calculated again there. Less memory, more time, the same gradients.",
-    "compile": "Whether layers are compiled: the first step takes up to a minute, those after it less time.",
+    "pass: 0 none, 1 all, 2 every second one. Less memory, more time, the same result.",
+    "compile": "Whether layers are compiled (`torch.compile`): the first pass of a worker takes up to a "
+    "minute, those after it less time. Needs a C++ compiler, and Triton on a GPU.",
 }
 
 _RATES = {

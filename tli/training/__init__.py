@@ -5,13 +5,18 @@ a trial is.
 """
 
 __all__ = [
+    "acceleration",
     "device",
     "evaluate",
     "export",
+    "feed",
     "frozen",
     "loop",
+    "losses",
+    "micro_batches",
     "optimizer",
     "packed",
+    "readings",
     "recipe",
     "recipe_checks",
     "saver",

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tli.architectures.lookup import family_of
 from tli.architectures.mixtures import dense_type
-from tli.errors import InputError, Problem
+from tli.errors import FamilyError, InputError, Problem
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ def checkpoint_activations(model: PreTrainedModel, every: int) -> None:
         every: 1 for all layers, 2 for every second one; 0 for none.
 
     Raises:
-        InputError: the layers of this architecture cannot do that.
+        FamilyError: the layers of this architecture cannot do that.
     """
     layers = _layers(model)
     if not every and not any(getattr(layer, "gradient_checkpointing", False) for layer in layers):
@@ -40,7 +40,7 @@ def checkpoint_activations(model: PreTrainedModel, every: int) -> None:
     if not all(hasattr(layer, "gradient_checkpointing") for layer in layers):
         got = f"{every} with layers of {model.config.model_type!r}"
         expected = "an architecture whose layers can be calculated again"
-        raise InputError(Problem("recipe.activation_checkpointing", got, expected, "0"))
+        raise FamilyError(Problem("recipe.activation_checkpointing", got, expected, "0"))
     for index, layer in enumerate(cast("Any", layers)):
         layer.gradient_checkpointing = bool(every) and index % every == 0
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
@@ -60,6 +60,19 @@ def compile_layers(model: PreTrainedModel) -> None:
         raise InputError(Problem("recipe.compile", f"true, but {reason}", needed, "false"))
     for layer in _layers(model):
         layer.compile(fullgraph=True)
+
+
+def refuse_graph_breaks(error: Exception, model: PreTrainedModel) -> None:
+    """Say in words of the recipe that a model's layers cannot be compiled, if that is what an error says.
+
+    Raises:
+        FamilyError: it is.
+    """
+    if type(error).__module__.startswith("torch._dynamo"):
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        got = f"true with layers of {model.config.model_type!r} ({said})"
+        expected = "an architecture whose layers can be compiled as one graph"
+        raise FamilyError(Problem("recipe.compile", got, expected, "false")) from error
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The device: its precision set, out of memory told from other errors, memory released, a lost one detected."""
+"""The device: its precision, out of memory told from other errors, memory released, a lost one detected."""
 
 from __future__ import annotations
 

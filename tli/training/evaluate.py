@@ -101,14 +101,14 @@ def evaluate(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=device)
     with torch.no_grad():
         for start in range(0, len(windows), rows):
             part = torch.as_tensor(windows[start : start + rows]).to(device)
-            total += float(token_losses(model, part).double().sum())
+            total += token_losses(model, part).double().sum()
     model.train(was_training)
     count = max(1, predicted_tokens(windows))
-    return Evaluation(total / count, count)
+    return Evaluation(float(total) / count, count)
 
 
 def _refuse_others(windows: np.ndarray | torch.Tensor, vocabulary: int) -> None:

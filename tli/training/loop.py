@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,12 @@ import torch
 from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError, Problem
-from tli.training.acceleration import checkpoint_activations, compile_layers
+from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
 from tli.training.device import out_of_memory, release, set_numerics
 from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
 from tli.training.feed import Feed
 from tli.training.frozen import halve_frozen
-from tli.training.losses import add_gradients
+from tli.training.losses import add_gradients, is_sharded
 from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
 from tli.training.packed import packing_problems, share_of
@@ -92,7 +93,8 @@ class Training:
     numerics : dict of str to str
         Precision of weights, of measuring and of products in float32.
     halves_micro_batch : bool
-        Whether half a micro batch is tried where memory runs out (default); else that ends the training.
+        Whether half a micro batch is tried where memory runs out, which is so for a model that is not
+        sharded; else that ends the training.
 
     Raises
     ------
@@ -163,7 +165,7 @@ class Training:
         self.measured: int | None = None
         self.initial_loss = initial_loss
         self.numerics = set_numerics(device)
-        self.halves_micro_batch = True
+        self.halves_micro_batch = not is_sharded(model)  # ranks would have to run out of memory together
         self._readings = Readings()
         self._feed = Feed(batches, device)
         self._kind = kind_of(model, recipe, batches.sequence_length)
@@ -229,7 +231,9 @@ class Training:
             return self.initial_loss, 0.0
         on_work(EVALUATION)
         started = time.perf_counter()
-        loss = evaluate(self.model, self.heldout, at_once=self.evaluated_at_once).loss
+        # Never by compiled layers: measured alike, and shapes of its own would have to be compiled for.
+        with torch.compiler.set_stance("force_eager") if self.recipe.compile else nullcontext():
+            loss = evaluate(self.model, self.heldout, at_once=self.evaluated_at_once).loss
         return loss, time.perf_counter() - started
 
     @property
@@ -286,9 +290,15 @@ class Training:
             try:
                 total = torch.zeros((), dtype=torch.float64, device=rows.device)
                 for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):
-                    share = share_of(part, rows)
-                    total += add_gradients(self.model, part, self.recipe.precision, share)
+                    total += add_gradients(
+                        self.model,
+                        part,
+                        self.recipe.precision,
+                        share_of(part, rows),
+                        compiled=self.recipe.compile,
+                    )
             except (RuntimeError, MemoryError) as error:
+                refuse_graph_breaks(error, self.model)
                 if not self.halves_micro_batch or not out_of_memory(error):
                     raise
                 if halved(self._kind, self._micro_batch, self.batches.sequence_length) is None:

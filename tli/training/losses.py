@@ -1,8 +1,8 @@
 """The loss of each token, with and without the logits of all tokens in memory at once.
 
 The logits of a large vocabulary take more memory than all else in a training pass: 8,192 tokens of 128,256
-words are 4 GB in float32, and a plain cross-entropy holds four of that. So the hidden states of a large pass go
-through the model's head in pieces, and of a piece nothing is kept but its losses and gradients.
+words are 4 GB in float32, and a plain cross-entropy holds four of that. So the hidden states of a large pass
+go through the model's head in pieces, and of a piece nothing is kept but its losses and gradients.
 
 The head is the model's own `forward` with its body standing still: scalings, caps and projections of an
 architecture are applied by its own code. A few architectures do more around their body than that; these have
@@ -11,9 +11,11 @@ architecture are applied by its own code. A few architectures do more around the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from types import MethodType
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SMALL = 2**25  # logits of a pass that are not worth pieces: 128 MiB in float32
-_LOGITS_AT_ONCE = {"cuda": 2**29}  # of a piece: a matrix product that keeps the device busy, in 2 to 4 GiB
-_LOGITS_ON_CPU = 2**26
+# Of a piece, by the kind of device: a matrix product that keeps a GPU busy, in 2 to 4 GiB.
+LOGITS_AT_ONCE = {"cuda": 2**29, "cpu": 2**26}
 _SOFTMAX_AT_ONCE = 2**25  # in float32, within a piece
 
 
@@ -55,6 +57,14 @@ def token_losses(
         return torch.nn.functional.cross_entropy(
             logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="none"
         )
+    if is_sharded(model):
+        return _as_method(model)(windows, precision, inputs)
+    return _losses_in_pieces(model, windows, precision, inputs)
+
+
+def _losses_in_pieces(
+    model: PreTrainedModel, windows: torch.Tensor, precision: str, inputs: dict[str, torch.Tensor]
+) -> torch.Tensor:
     with _autocast(windows, precision):
         hidden = _hidden_states(model, windows, inputs)
         found = [
@@ -64,17 +74,35 @@ def token_losses(
     return torch.cat(found)
 
 
+def is_sharded(model: PreTrainedModel) -> bool:
+    """Whether other processes hold parts of a model's parameters (FSDP2)."""
+    return hasattr(next(model.parameters()), "device_mesh")
+
+
+def _as_method(model: PreTrainedModel) -> Callable[..., torch.Tensor]:
+    """The losses in pieces as a method of a sharded model, around which its root gathers its parameters."""
+    name = "_losses_in_pieces"
+    if not hasattr(model, name):
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
+        setattr(model, name, MethodType(_losses_in_pieces, model))
+        register_fsdp_forward_method(model, name)
+    return cast("Callable[..., torch.Tensor]", getattr(model, name))
+
+
 def add_gradients(
     model: PreTrainedModel,
     windows: torch.Tensor,
     precision: str = "fp32",
     share: float | torch.Tensor = 1.0,
+    *,
+    compiled: bool = False,
     **inputs: torch.Tensor,
 ) -> torch.Tensor:
     """Add the gradients of a share of the mean loss to those of the parameters.
 
     As `(token_losses(...).mean() * share).backward()`, the mean over what is predicted, but that each piece
-    goes back through the head at once: nothing is calculated twice. Not for a model that is sharded, whose
+    goes back through the head at once: nothing is calculated twice. But for a model that is sharded, whose
     gradients are reduced in one go.
 
     Args:
@@ -82,6 +110,7 @@ def add_gradients(
         windows: token ids, shape [rows, sequence_length + 1].
         precision: fp32, or bf16 autocast.
         share: of what is predicted in the batch, how much is in these windows.
+        compiled: whether softmax and its gradient are one compiled kernel, as the layers may be.
         inputs: what the model is given beside the ids; nothing with packed windows.
 
     Returns:
@@ -92,7 +121,7 @@ def add_gradients(
         require_no_mask(inputs)
         windows, inputs, counted = split_packed(windows)
         share = share * len(counted) / counted.sum().clamp(min=1)
-    if not in_pieces(model, windows):
+    if not in_pieces(model, windows) or is_sharded(model):
         losses = token_losses(model, windows, precision, **inputs)
         loss = _of(losses, counted, 0).mean() * share
         loss.backward()  # type: ignore[no-untyped-call] # torch's
@@ -104,10 +133,11 @@ def add_gradients(
     total, done = torch.zeros((), device=hidden.device), 0
     for piece in _pieces(model, windows, cut):
         with _autocast(windows, precision):
-            loss = _of(_piece_losses(model, *piece), counted, done).sum() * weight
+            losses = _piece_losses(model, *piece, compiled=compiled)
+            loss = _of(losses, counted, done).sum() * weight
         done += len(piece[0])
         if loss.requires_grad:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call] # torch's
         total += loss.detach()
     if cut.grad is not None:
         hidden.backward(cut.grad)  # type: ignore[no-untyped-call] # torch's
@@ -141,9 +171,9 @@ def _body(model: PreTrainedModel) -> torch.nn.Module:
     """The module whose output the head reads."""
     body: torch.nn.Module = model.base_model
     if body is model:
-        body = model.get_decoder()
+        body = cast("Any", model).get_decoder()
     if body is model:  # as of a text model that bears the prefix of a larger one
-        body = model.get_submodule(FAMILIES[model.config.model_type].layers.rpartition(".")[0])
+        body = model.get_submodule(FAMILIES[cast("Any", model).config.model_type].layers.rpartition(".")[0])
     # A decoder alone is wrapped once more in the classes of some encoder-decoders.
     inner = getattr(body, "decoder", None)
     return inner if isinstance(inner, torch.nn.Module) and not hasattr(body, "embed_tokens") else body
@@ -161,20 +191,25 @@ def _pieces(
     model: PreTrainedModel, windows: torch.Tensor, hidden: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Pieces of equal size, but for the last: ids and hidden states of tokens in a row, and the next ids."""
-    most = _LOGITS_AT_ONCE.get(windows.device.type, _LOGITS_ON_CPU)
+    most = LOGITS_AT_ONCE.get(windows.device.type, LOGITS_AT_ONCE["cpu"])
     rows = max(1, most // _vocabulary(model))
     flat = (windows[:, :-1].flatten(), hidden.flatten(0, 1), windows[:, 1:].flatten())
     return zip(*(torch.split(each, rows) for each in flat), strict=True)
 
 
 def _piece_losses(
-    model: PreTrainedModel, ids: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    compiled: bool = False,
 ) -> torch.Tensor:
     """Losses of tokens in a row, of their hidden states [tokens, width]."""
     with _standing_still(_body(model), hidden[None]):
         # Not by calling the model: hooks of a sharded one run once a pass, around all of this.
         logits: torch.Tensor = model.forward(input_ids=ids[None], use_cache=False).logits[0]
-    found: torch.Tensor = _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call] # torch's
+    found: torch.Tensor = _CrossEntropy.apply(logits, targets, compiled)  # type: ignore[no-untyped-call] # torch's
     return found
 
 
@@ -211,25 +246,43 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, compiled: bool) -> torch.Tensor:  # noqa: FBT001
         """Losses, shape [rows], of logits [rows, vocabulary] and targets [rows]."""
+        wanted = targets[:, None]
+        if compiled and ctx.needs_input_grad[0]:
+            losses, gradient = _compiled()(logits, wanted)
+            ctx.save_for_backward(gradient)
+            return cast("torch.Tensor", losses)
         rows = max(1, _SOFTMAX_AT_ONCE // logits.shape[-1])
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
         for start in range(0, len(logits), rows):
-            part, wanted = slice(start, start + rows), targets[start : start + rows, None]
+            part = slice(start, start + rows)
             logarithms = torch.log_softmax(logits[part], dim=-1, dtype=torch.float32)
-            losses[part] = -logarithms.gather(-1, wanted)[:, 0]
+            losses[part] = -logarithms.gather(-1, wanted[part])[:, 0]
             if gradient is not None:
                 chances = logarithms.exp_()
-                chances.scatter_add_(-1, wanted, chances.new_full((1, 1), -1.0).expand_as(wanted))
+                chances.scatter_add_(-1, wanted[part], chances.new_full((1, 1), -1.0).expand_as(wanted[part]))
                 gradient[part] = chances
-        ctx.gradient = gradient
+        if gradient is not None:
+            ctx.save_for_backward(gradient)  # which a checkpoint around this does not keep
         return losses
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Once: the gradient is weighted in place."""
-        gradient, ctx.gradient = ctx.gradient, None
-        assert gradient is not None, "a second backward pass"
-        return gradient.mul_(upstream[:, None]), None
+        (gradient,) = ctx.saved_tensors
+        return gradient.mul_(upstream[:, None]), None, None
+
+
+def _losses_and_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of each row, and their gradient by the logits; to be compiled, so that no more is stored."""
+    logarithms = torch.log_softmax(logits.float(), dim=-1)
+    hit = torch.arange(logits.shape[-1], device=logits.device) == wanted
+    losses = -torch.where(hit, logarithms, 0.0).sum(-1)
+    return losses, (logarithms.exp() - hit.float()).to(logits.dtype)
+
+
+@cache
+def _compiled() -> Any:
+    return torch.compile(_losses_and_gradient, fullgraph=True, dynamic=False)

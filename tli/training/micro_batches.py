@@ -1,7 +1,8 @@
 """Micro batches that fit the device's memory: found once for a model, text length and way of training.
 
-The first training of a kind in a process finds out how many tokens can go through the model at once, by halving
-them whenever memory runs out; those after it begin with what was found. The batch of a step stays the same.
+The first training of a kind in a process finds out how many tokens can go through the model at once, by
+halving them whenever memory runs out; those after it begin with what was found. The batch of a step stays the
+same.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def most_tokens(kind: Hashable, wanted: int) -> int:
 
 
 def halved(kind: Hashable, tokens: int, sequence_length: int) -> int | None:
-    """Half of the sequences of a micro batch that was too large, in tokens, from now on; None when it was one."""
+    """Half the sequences of a micro batch that was too large, in tokens, from now on; None if it was one."""
     sequences = tokens // sequence_length
     if sequences <= 1:
         return None

@@ -26,6 +26,11 @@ class _Underway:
     pair: torch.Tensor
     arrival: torch.cuda.Event
 
+    @property
+    def arrived(self) -> bool:
+        """Whether it has happened."""
+        return bool(self.arrival.query())  # type: ignore[no-untyped-call] # torch's
+
 
 class Readings:
     """Losses by step since the last report, each of them finite."""
@@ -46,10 +51,10 @@ class Readings:
             return
         target = torch.empty(2, dtype=torch.float64, pin_memory=True)
         target.copy_(pair, non_blocking=True)
-        arrival = torch.cuda.Event()
+        arrival = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's
         arrival.record()
         self._underway.append(_Underway(step, target, arrival))
-        while self._underway and (len(self._underway) > _STEPS_AHEAD or self._underway[0].arrival.query()):
+        while len(self._underway) > _STEPS_AHEAD or (self._underway and self._underway[0].arrived):
             self._settle()
 
     @property

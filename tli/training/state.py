@@ -297,8 +297,9 @@ def _load(training: Training, path: Path, progress: Mapping[str, Any]) -> None:
                 if f"optimizer.step.{name}" not in names:
                     continue
                 kept = training.optimizer.state[parameter]
-                # AdamW keeps its step count on the CPU whatever the parameter's device is.
-                kept["step"] = state.get_tensor(f"optimizer.step.{name}")
+                step = state.get_tensor(f"optimizer.step.{name}")
+                # Counted on the CPU, but by the fused kernel on its device.
+                kept["step"] = step.to(parameter.device) if training.optimizer.defaults.get("fused") else step
                 for key in _MOMENTS:
                     kept[key] = _moment(training, parameter, key)
                     for part, tensor in _parts_of(kept[key]).items():
