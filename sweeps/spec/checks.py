@@ -9,13 +9,13 @@ from sweeps.addresses import file_of, holds_secret, url_of
 from sweeps.errors import InputError, Problem
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
+from sweeps.spec.section import Settings
 from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
     DataSettings,
     FinalistSettings,
     ResourceSettings,
-    Settings,
     TrialSettings,
 )
 from sweeps.wording import Fault, formatted, masked, nearest

@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 from sweeps.checks.preflight import check
 from sweeps.errors import SpecError
 from sweeps.spec import COMPARED, Range, Spec, difference, load_spec, packaged
+from sweeps.spec.recipe_settings import RateSettings, RecipeSettings
 from sweeps.spec.settings import (
     GRACED,
     DataSettings,
     ExpertSettings,
     InjectionSettings,
-    RateSettings,
-    RecipeSettings,
 )
 from sweeps.wording import formatted, masked, nearest
 from tli.data.settings import DataSettings as TliData

@@ -14,6 +14,7 @@ __all__ = [
     "loop",
     "losses",
     "micro_batches",
+    "moments",
     "optimizer",
     "packed",
     "readings",

@@ -14,7 +14,7 @@ import torch
 
 from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
-from tli.errors import DivergedError, InputError, Problem
+from tli.errors import DivergedError, InputError
 from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
 from tli.training.device import out_of_memory, release, set_numerics
 from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
@@ -26,7 +26,7 @@ from tli.training.optimizer import optimizer, set_rate
 from tli.training.packed import packing_problems, share_of
 from tli.training.readings import Readings
 from tli.training.recipe import Recipe
-from tli.training.recipe_checks import recipe_problems
+from tli.training.recipe_checks import batch_problems, recipe_problems
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,16 +134,8 @@ class Training:
             seed=(seed, WHOLE),
         )
         problems = recipe_problems(recipe, batches.sequence_length)
-        size = batches.rows * batches.sequence_length
-        if not problems and size != recipe.batch_tokens:
-            got = f"{recipe.batch_tokens} tokens"
-            problems.append(Problem("recipe.batch_tokens", got, f"{size}, as the batches have", str(size)))
-        if recipe.train != "all" and not injected:
-            got, expected = repr(recipe.train), "a model with injected layers"
-            problems.append(Problem("recipe.train", got, expected, "all"))
-        if batches.packed != (len(heldout.shape) == 3):
-            got, expected = "windows of another packing", "windows packed as the batches are"
-            problems.append(Problem("heldout", got, expected))
+        packed = len(heldout.shape) == 3
+        problems += batch_problems(recipe, batches, packed=packed, grown=bool(injected))
         if batches.packed:
             problems += packing_problems(model, batches.sequence_length)
         if problems:

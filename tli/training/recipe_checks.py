@@ -6,9 +6,13 @@ import importlib.util
 import math
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
 from tli.errors import Problem
 from tli.training.recipe import GROUPS, OPTIMIZERS, PRECISIONS, SCHEDULES, TRAINED, Group, Recipe
+
+if TYPE_CHECKING:
+    from tli.data.batches import Batches
 
 EXTRA = "adamw8bit"  # of this package, which the 8-bit moments come with
 _NAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -27,6 +31,25 @@ def recipe_problems(recipe: Recipe, sequence_length: int, where: str = "recipe")
         *_schedule_problems(recipe, where),
         *_name_problems(recipe, where),
     ]
+
+
+def batch_problems(recipe: Recipe, batches: Batches, *, packed: bool, grown: bool) -> Iterator[Problem]:
+    """What of a recipe does not fit what is trained, and on what.
+
+    Args:
+        recipe: how.
+        batches: on what.
+        packed: whether the held-out windows are packed.
+        grown: whether the model has injected layers.
+    """
+    size = batches.rows * batches.sequence_length
+    if size != recipe.batch_tokens and not recipe.batch_tokens % batches.sequence_length:
+        got = f"{recipe.batch_tokens} tokens"
+        yield Problem("recipe.batch_tokens", got, f"{size}, as the batches have", str(size))
+    if recipe.train != "all" and not grown:
+        yield Problem("recipe.train", repr(recipe.train), "a model with injected layers", "all")
+    if batches.packed != packed:
+        yield Problem("heldout", "windows of another packing", "windows packed as the batches are")
 
 
 def _rate_problems(recipe: Recipe, where: str) -> Iterator[Problem]:

@@ -26,6 +26,7 @@ from tli.checkpoint.header import read_header
 from tli.checkpoint.tensors import bytes_of
 from tli.errors import CheckpointError
 from tli.files import open_regular, sync
+from tli.training.moments import MOMENTS, moment, moments, parts_of, trained
 
 if TYPE_CHECKING:
     from tli.training.loop import Training
@@ -34,7 +35,6 @@ _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{8})-([0-9a-f]{16})\.safetensors")  #
 _KEPT = 2
 _TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _TYPES |= {torch.uint8: "U8"}  # of the random numbers' states
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 # What a training has beside tensors.
 _PROGRESS = (
     "step",
@@ -65,10 +65,10 @@ def copy_state(training: Training, owner: str = "") -> State:
     tensors = {"rng": torch.get_rng_state()}
     if (device := _cuda(training)) is not None:
         tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
-    for name, parameter in _trained(training):
+    for name, parameter in trained(training):
         tensors[f"model.{name}"] = _copied(parameter.detach())
         for key, value in training.optimizer.state.get(parameter, {}).items():
-            for part, tensor in _parts_of(value).items():
+            for part, tensor in parts_of(value).items():
                 tensors[f"optimizer.{key}{part}.{name}"] = _copied(tensor)
     progress = {name: getattr(training, name) for name in _PROGRESS}
     return State(training.step, tensors, json.dumps(progress), owner)
@@ -173,19 +173,6 @@ def _parts(state: State) -> Iterator[bytes | memoryview]:
         yield bytes_of(state.tensors[name])
 
 
-def _trained(training: Training) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Parameters that move; the frozen ones are those of the model that the training was made with."""
-    return ((name, each) for name, each in training.model.named_parameters() if each.requires_grad)
-
-
-def _parts_of(value: Any) -> dict[str, torch.Tensor]:
-    """The plain tensors that hold an optimizer's value: itself, or codes and scales of one in 8 bits."""
-    if not hasattr(value, "__tensor_flatten__"):
-        return {"": torch.as_tensor(value)}
-    names, _ = value.__tensor_flatten__()
-    return {f".{name}": getattr(value, name) for name in names if name != "qmap"}  # always the same map
-
-
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
@@ -201,10 +188,10 @@ def _checked(training: Training, path: Path, owner: str) -> dict[str, Any]:
         raise ValueError("another training's")
     wanted = _shapes(training)
     found = {tensor.name: (tensor.dtype, tensor.shape) for tensor in shard.tensors}
-    parameters = {f"model.{name}" for name, _ in _trained(training)}
-    for name, parameter in _trained(training):
+    parameters = {f"model.{name}" for name, _ in trained(training)}
+    for name, parameter in trained(training):
         if f"optimizer.step.{name}" in found:
-            parameters |= _moments(training, name, parameter).keys()
+            parameters |= moments(training, name, parameter).keys()
     if not parameters <= found.keys() or any(found[name] not in wanted.get(name, ()) for name in found):
         raise ValueError("tensors of another model")
     progress = json.loads(shard.metadata.get("progress", "null"))
@@ -228,30 +215,9 @@ def _shapes(training: Training) -> Mapping[str, set[tuple[str, tuple[int, ...]]]
             shapes[f"optimizer.step.{name}"] = {("F32", ()), ("F64", ())}
             shapes |= {
                 key: {(_TYPES[part.dtype], tuple(part.shape))}
-                for key, part in _moments(training, name, parameter).items()
+                for key, part in moments(training, name, parameter).items()
             }
     return shapes
-
-
-def _moments(training: Training, name: str, parameter: torch.nn.Parameter) -> dict[str, torch.Tensor]:
-    """Tensors of the types and shapes, by their names in a state, that hold a parameter's moments."""
-    plain = isinstance(training.optimizer, torch.optim.AdamW)
-    return {
-        f"optimizer.{key}{part}.{name}": tensor
-        for key in _MOMENTS
-        for part, tensor in _parts_of(
-            parameter.detach() if plain else _moment(training, parameter, key)
-        ).items()
-    }
-
-
-def _moment(training: Training, parameter: torch.nn.Parameter, key: str) -> torch.Tensor:
-    """Room for a moment of a parameter as the optimizer keeps it; nothing is in it."""
-    if isinstance(training.optimizer, torch.optim.AdamW):
-        return torch.empty_like(parameter, requires_grad=False)
-    eight_bits: Any = training.optimizer  # torchao's, whose values are made by it alone
-    made: torch.Tensor = eight_bits._new_buffer(parameter.detach(), key == "exp_avg")
-    return made
 
 
 def _is_progress(value: Any) -> bool:
@@ -292,7 +258,7 @@ def _load(training: Training, path: Path, progress: Mapping[str, Any]) -> None:
             raise ValueError("no state of a generator") from error
         training.optimizer.state.clear()
         with torch.no_grad():
-            for name, parameter in _trained(training):
+            for name, parameter in trained(training):
                 parameter.copy_(state.get_tensor(f"model.{name}"))
                 if f"optimizer.step.{name}" not in names:
                     continue
@@ -300,9 +266,9 @@ def _load(training: Training, path: Path, progress: Mapping[str, Any]) -> None:
                 step = state.get_tensor(f"optimizer.step.{name}")
                 # Counted on the CPU, but by the fused kernel on its device.
                 kept["step"] = step.to(parameter.device) if training.optimizer.defaults.get("fused") else step
-                for key in _MOMENTS:
-                    kept[key] = _moment(training, parameter, key)
-                    for part, tensor in _parts_of(kept[key]).items():
+                for key in MOMENTS:
+                    kept[key] = moment(training, parameter, key)
+                    for part, tensor in parts_of(kept[key]).items():
                         tensor.copy_(state.get_tensor(f"optimizer.{key}{part}.{name}"))
         torch.set_rng_state(generator)
         if (device := _cuda(training)) is not None and "rng.cuda" in names:
