@@ -145,7 +145,7 @@ def test_frozen_matrices_in_half_the_bytes_change_no_bit(
     save_state(made, tmp_path)
     measured += losses(made, 6)
     with monkeypatch.context() as patch:
-        patch.setattr("tli.training.loop.halve_frozen", lambda _model: 0)
+        patch.setattr("tli.training.frozen.halve_frozen", lambda _model: 0)
         whole = training(half(model_type), train="injected", precision="bf16")
     assert not set(halved_weights(whole.model))
     assert losses(whole, 0, 3, 6) == measured

@@ -19,7 +19,6 @@ from tli.training.acceleration import checkpoint_activations, compile_layers, re
 from tli.training.device import out_of_memory, release, set_numerics
 from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
 from tli.training.feed import Feed
-from tli.training.frozen import halve_frozen
 from tli.training.losses import add_gradients, is_sharded
 from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
@@ -134,8 +133,7 @@ class Training:
             seed=(seed, WHOLE),
         )
         problems = recipe_problems(recipe, batches.sequence_length)
-        packed = len(heldout.shape) == 3
-        problems += batch_problems(recipe, batches, packed=packed, grown=bool(injected))
+        problems += batch_problems(recipe, batches, heldout, injected)
         if batches.packed:
             problems += packing_problems(model, batches.sequence_length)
         if problems:
@@ -150,8 +148,6 @@ class Training:
         self.batches = batches
         self.heldout = heldout
         self.optimizer = optimizer(model, recipe, injected)
-        if recipe.precision == "bf16":
-            halve_frozen(model)
         self.step = 0
         self.seconds = 0.0
         self.measured: int | None = None

@@ -12,6 +12,8 @@ from tli.errors import Problem
 from tli.training.recipe import GROUPS, OPTIMIZERS, PRECISIONS, SCHEDULES, TRAINED, Group, Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tli.data.batches import Batches
 
 EXTRA = "adamw8bit"  # of this package, which the 8-bit moments come with
@@ -33,22 +35,24 @@ def recipe_problems(recipe: Recipe, sequence_length: int, where: str = "recipe")
     ]
 
 
-def batch_problems(recipe: Recipe, batches: Batches, *, packed: bool, grown: bool) -> Iterator[Problem]:
+def batch_problems(
+    recipe: Recipe, batches: Batches, heldout: np.ndarray, injected: AbstractSet[str]
+) -> Iterator[Problem]:
     """What of a recipe does not fit what is trained, and on what.
 
     Args:
         recipe: how.
         batches: on what.
-        packed: whether the held-out windows are packed.
-        grown: whether the model has injected layers.
+        heldout: the held-out windows.
+        injected: names of the injected layers' parameters.
     """
     size = batches.rows * batches.sequence_length
     if size != recipe.batch_tokens and not recipe.batch_tokens % batches.sequence_length:
         got = f"{recipe.batch_tokens} tokens"
         yield Problem("recipe.batch_tokens", got, f"{size}, as the batches have", str(size))
-    if recipe.train != "all" and not grown:
+    if recipe.train != "all" and not injected:
         yield Problem("recipe.train", repr(recipe.train), "a model with injected layers", "all")
-    if batches.packed != packed:
+    if batches.packed != (len(heldout.shape) == 3):
         yield Problem("heldout", "windows of another packing", "windows packed as the batches are")
 
 
