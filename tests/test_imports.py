@@ -123,6 +123,7 @@ ONLY_IN = {
     "argcomplete": {"tli/cli"},
     "datasets": {"tli/data"},
     "pyarrow": {"tli/data"},
+    "torchao": {"tli/training"},
     "packaging": {"sweeps/cli"},
 }
 # Of these: imported by name at run time, where a reader of the source does not see it.

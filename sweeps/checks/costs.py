@@ -45,14 +45,13 @@ def _costs(spec: Spec, base: Base, settings: Mapping[str, Any], train: str) -> M
     if injection is None:
         return {}
     original = injection.method == "none"
-    length, tokens = spec.data.sequence_length, spec.trial.recipe.batch_tokens
+    length = spec.data.sequence_length
     try:
         plan = plan_of(None if original else injection, base.facts.depth)
         found = cost(
             base,
             plan,
             sequence_length=length,
-            batch_tokens=tokens,
             train="all" if original else train,
         )
     except InputError:

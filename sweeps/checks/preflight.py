@@ -10,6 +10,7 @@ from sweeps.checks import machine, shapes, stores
 from sweeps.checks.data import Text
 from sweeps.checks.memory import room_problems
 from sweeps.checks.placement import slots, this_machine
+from sweeps.checks.recipe import recipe_problems
 from sweeps.checks.usual_values import habit_notes
 from sweeps.errors import InputError, Problem, SpecError
 from sweeps.folders import Folders
@@ -72,7 +73,7 @@ def check(
     base = _base(spec, problems, weights=weights, allow_remote_code=allow_remote_code)
     described = isinstance(base, Description)
     if base is not None:
-        problems += _model_problems(spec, base)
+        problems += [*_model_problems(spec, base), *recipe_problems(spec, base)]
         notes += [*_depth_notes(spec, base), *_cost_notes(base)]
     text = Text(spec)
     unread = described and text.from_the_hub  # for sizes alone nothing is asked of another machine

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 from sweeps.spec import Range, Spec
 from tli.architectures.lookup import family_of
-from tli.growth.activations import BF16, FP32, Setting, Trained
+from tli.growth.activations import BF16, FP32, Setting
 from tli.growth.cost import Cost, cost
 from tli.growth.memory import PIECES, Memory, memory
 from tli.models.base import Base
 from tli.planning.checks import injection_problems
 from tli.planning.injection import METHODS, Injection
 from tli.planning.plan import Plan, plan_for
+from tli.training.recipe import Trained
 
 T = TypeVar("T")
 _QUANTISED = 2.1  # bytes that both moments of a parameter take in 8 bits a value, with their scales
@@ -104,17 +105,17 @@ def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
     ranks = getattr(resources, "workers", 1)
     whole = recipe.batch_tokens // ranks
     # The control has no injected layers that it could train alone.
-    train = "all" if injection is None else _train(spec)
+    train: Trained = "all" if injection is None else _train(spec)
     halved = recipe.precision == "bf16" and train != "all" and base.facts.dtype == "BF16"
     return Setting(
         tokens=min(recipe.micro_batch_tokens or whole, whole),
         precision=recipe.precision,
         train=train,
         ranks=ranks,
-        checkpointing=getattr(recipe, "activation_checkpointing", 0),
+        checkpointing=recipe.activation_checkpointing,
         pieces=PIECES["cuda" if resources.gpus else "cpu"] if _head_apart(base) else 0,
         fused=bool(resources.gpus),
-        moments=_QUANTISED if getattr(recipe, "optimizer", "adamw") == "adamw8bit" else 2 * FP32,
+        moments=_QUANTISED if recipe.optimizer == "adamw8bit" else 2 * FP32,
         frozen=BF16 if halved else FP32,
     )
 
@@ -135,4 +136,5 @@ def plan_of(injection: Injection | None, depth: int) -> Plan:
 
 
 def _train(spec: Spec) -> Trained:
-    return "all" if "recipe.train" in spec.search else spec.trial.recipe.train
+    searched = any(path == "recipe.train" or path.startswith("recipe.rates.") for path in spec.search)
+    return "all" if searched else spec.trial.to_recipe().moves

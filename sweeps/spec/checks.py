@@ -9,19 +9,19 @@ from sweeps.addresses import file_of, holds_secret, url_of
 from sweeps.errors import InputError, Problem
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
+from sweeps.spec.section import Settings
 from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
     DataSettings,
     FinalistSettings,
     ResourceSettings,
-    Settings,
     TrialSettings,
 )
 from sweeps.wording import Fault, formatted, masked, nearest
 from tli.places import expanded
 from tli.planning.checks import injection_problems
-from tli.training.recipe import recipe_problems
+from tli.training.recipe_checks import recipe_problems
 
 RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
 FIXED = ("seed", "recipe.tokens", "recipe.batch_tokens")  # the same for all trials, or none could be compared
@@ -50,10 +50,13 @@ def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Itera
     if "none" not in (method.ends if method else (trial.injection.method,)):
         return
     asked = train is not None and "none" in train.when.get("injection.method", ("none",))
-    if "injected" in (train.ends if train is not None and asked else (trial.recipe.train,)):
+    given = train.ends if train is not None and asked else (trial.recipe.train,)
+    alone = [each for each in given if each != "all"]
+    if alone:
         place = "search.injection.method" if method else "trial.injection.method"
         involves = ("trial.recipe.train", "search.recipe.train")
-        got = "'none', of which recipe.train: injected trains nothing"
+        what = "nothing" if alone[0] == "injected" else "norms alone"
+        got = f"'none', of which recipe.train: {alone[0]} trains {what}"
         yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
 
 

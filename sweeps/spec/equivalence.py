@@ -9,7 +9,6 @@ which activations are kept, whether layers are compiled.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -38,7 +37,7 @@ def key(settings: Mapping[str, Any], depth: int | None) -> Hashable:
     if injection is None or not known:
         return json.dumps(settings, sort_keys=True, default=str)
     try:
-        return _built(injection, depth), _trained(Recipe(**recipe), grown=injection.method != "none")
+        return _built(injection, depth), Recipe(**recipe).read(grown=injection.method != "none")
     except (TypeError, ValueError, ArithmeticError):  # of values that no trial was ever given
         return json.dumps(settings, sort_keys=True, default=str)
 
@@ -110,22 +109,3 @@ def _built(injection: Injection, depth: int | None) -> Hashable:
         return injection
     chosen = injection.least_important_sets, injection.k, injection.layers, injection.place
     return every.built if injection.least_important_sets == len(every.sets) else (every.built, chosen)
-
-
-def _trained(recipe: Recipe, *, grown: bool) -> Hashable:
-    """A recipe without what has no effect."""
-    rate, new_rate = recipe.learning_rate, recipe.injected_learning_rate or recipe.learning_rate
-    if not grown:
-        new_rate = rate
-    elif recipe.train == "injected":
-        rate = new_rate
-    return replace(
-        recipe,
-        learning_rate=rate,
-        injected_learning_rate=new_rate,
-        tokens=recipe.steps * recipe.batch_tokens,
-        micro_batch_tokens=None,
-        activation_checkpointing=0,
-        compile=False,
-        warmup=math.ceil(recipe.warmup * recipe.steps),
-    )

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sweeps.spec import values
 from sweeps.spec.ranges import Range
+from sweeps.spec.section import Settings, section, setting
 from sweeps.spec.settings import (
     GRACED,
     BaseSettings,
@@ -21,13 +22,10 @@ from sweeps.spec.settings import (
     ResourceSettings,
     RetrySettings,
     SamplerSettings,
-    Settings,
     StoppingSettings,
     StorageSettings,
     TrackingSettings,
     TrialSettings,
-    section,
-    setting,
 )
 from tli.planning.injection import Injection
 

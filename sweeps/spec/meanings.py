@@ -54,6 +54,9 @@ _DATA = {
     "heldout_revision": "Commit, tag or branch of the held-out dataset; null: that of `source`, if it is the "
     "same dataset.",
     "max_tokens": "Training tokens after which no more text is read.",
+    "packing": "`stream`: sequences are cut from the text as it runs, whatever documents they cross; "
+    "`documents`: the same sequences, in which no document sees another, and the first token of none is "
+    "predicted. Refused for models that mix documents all the same, which is tried.",
     "sequence_length": "Tokens of one training sequence: what the model sees at once.",
     "eval_tokens": "Held-out tokens of every measurement, the same ones each time.",
     "test_tokens": "Tokens of the test text that each run under a fresh seed is measured on after its last "
@@ -98,21 +101,40 @@ _EXPERTS = {
 
 _RECIPE = {
     "learning_rate": "Peak learning rate of AdamW.",
-    "injected_learning_rate": "Peak learning rate of the injected layers; null: `learning_rate`.",
+    "injected_learning_rate": "Peak learning rate of the injected layers; null: `learning_rate`. In its "
+    "place, `rates.injected` says it as a multiple.",
+    "rates": "Learning rates of groups of parameters, as multiples of `learning_rate`; 0 freezes a group. "
+    "Each parameter is in one group.",
+    "optimizer": "`adamw`, or `adamw8bit`: its moments in 8 bits a value, which takes the extra `adamw8bit`.",
     "tokens": "Training budget of one trial in predicted tokens, rounded up to whole batches.",
     "batch_tokens": "Tokens of one optimizer step.",
     "micro_batch_tokens": "Tokens of one forward pass (gradient accumulation). The batch stays the same.",
     "warmup": "Share of the steps in which the learning rate rises.",
-    "schedule": "How the learning rate falls to zero by the end of the budget; `constant`: it does not.",
+    "warmup_tokens": "Tokens in which the learning rate rises, rounded up to whole batches, in place of "
+    "`warmup`.",
+    "schedule": "How the learning rate falls to zero by the end of the budget; `constant`: it does not; "
+    "`wsd` (warm-up, stable, decay): it stays at its peak until the last `decay` of the steps.",
+    "decay": "`wsd`: share of the steps in which the learning rate falls, linearly; no more than the warm-up "
+    "leaves.",
     "weight_decay": "Weight decay of matrices; norms and biases are never decayed.",
     "clip": "Largest global norm of the gradient; null does not clip.",
-    "train": "Which parameters move: all, or those of the injected layers alone.",
+    "train": "Which parameters move: all, those of the injected layers alone, or these and all norms. What "
+    "does not move has no gradient and no moments.",
     "precision": "`fp32`, or `bf16`: computation in bfloat16 over weights, gradients and moments in float32. "
-    "Held-out losses are measured in float32 whatever it is.",
+    "Frozen matrices are kept in bfloat16 where that loses nothing. Held-out losses are measured in float32 "
+    "whatever it is.",
     "activation_checkpointing": "Every how many layers one keeps nothing but its input for the backward "
     "pass: 0 none, 1 all, 2 every second one. Less memory, more time, the same result.",
     "compile": "Whether layers are compiled (`torch.compile`): the first pass of a worker takes up to a "
     "minute, those after it less time. Needs a C++ compiler, and Triton on a GPU.",
+}
+
+_RATES = {
+    "injected": "Injected layers, their norms too, and new experts. Not beside `injected_learning_rate`.",
+    "original": "Matrices and biases of the layers that the base had.",
+    "norms": "Norms outside injected layers.",
+    "embeddings": "Embeddings, and the output head, tied or not.",
+    "router": "Routers of mixtures of experts. Refused where no trial has one.",
 }
 
 _TRIAL = {
@@ -187,6 +209,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         **_under("trial.injection", _INJECTION),
         **_under("trial.injection.experts", _EXPERTS),
         **_under("trial.recipe", _RECIPE),
+        **_under("trial.recipe.rates", _RATES),
         **_REST,
     }
 )

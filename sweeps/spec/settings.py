@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator
 
 from sweeps.spec.margins import canonical
-from sweeps.spec.ranges import LARGEST_INT, fractional
+from sweeps.spec.ranges import fractional
+from sweeps.spec.recipe_settings import RecipeSettings
+from sweeps.spec.section import Settings, name_of, section, setting
 from tli.data import settings
-from tli.places import means_null
+from tli.data.packing import PACKINGS, Packing
 from tli.planning.experts import Experts
 from tli.planning.injection import (
     IDENTITIES,
@@ -25,7 +26,7 @@ from tli.planning.injection import (
     Origin,
     Place,
 )
-from tli.training.recipe import PRECISIONS, SCHEDULES, TRAINED, Precision, Recipe, Schedule, Trained
+from tli.training.recipe import Recipe
 
 Sampler = Literal["gp", "tpe", "random", "qmc", "grid"]
 Answer = Literal["best", "each"]
@@ -33,49 +34,6 @@ Cost = Literal["flops_per_token", "parameters"]
 Amount = Literal["steps", "tokens", "flops", "seconds"]
 StoppingRule = Literal["learned", "asha", "hyperband", "median", "none"]
 GRACED: tuple[StoppingRule, ...] = ("asha", "hyperband", "median")  # those that have a grace
-
-
-def setting(expected: str, default: Any = ..., *, example: Any = None, **limits: Any) -> Any:
-    """A field with what belongs there in words, and an example of it."""
-    shown_example = example if example is not None or default is ... else default
-    return Field(default, description=expected, examples=[shown_example], **limits)
-
-
-def name_of(names: Sequence[str], default: Any = ..., **limits: Any) -> Any:
-    """A field that holds one of a few names."""
-    return setting(f"one of {', '.join(names)}", default, json_schema_extra={"names": [*names]}, **limits)
-
-
-def section(model: type[BaseModel], example: Any = None) -> Any:
-    """A field that holds a section; with an example it must be there."""
-    expected = f"a mapping of {', '.join(model.model_fields)}"
-    if example is not None:
-        return Field(..., description=expected, examples=[example])
-    return Field(default_factory=model, description=expected, examples=[None])
-
-
-class Settings(BaseModel):
-    """A section of the spec: frozen, strict in its types, without unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def _known(cls, value: Any, info: ValidationInfo) -> Any:
-        assert info.field_name is not None, "every validated field has a name"
-        extra = cls.model_fields[info.field_name].json_schema_extra
-        names = extra.get("names") if isinstance(extra, dict) else None
-        if isinstance(names, list) and value is not None and value not in names:
-            raise ValueError("not a known name")
-        if names is None and info.field_name != "name" and isinstance(value, str) and means_null(value):
-            raise ValueError("null is meant")
-        if isinstance(value, int) and abs(value) > LARGEST_INT:
-            raise ValueError("too large a number")
-        return value
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return self.model_dump()
 
 
 class BaseSettings(Settings):
@@ -107,6 +65,7 @@ class DataSettings(Settings):
     max_tokens: int | None = setting(
         "a whole number of at least 1 (training tokens that are read), or null for all", None, ge=1
     )
+    packing: Packing = name_of(PACKINGS, "stream")
     sequence_length: int = setting("a whole number of at least 2", 128, ge=2)
     eval_tokens: int = setting("a whole number of at least one sequence", 16_384, ge=1)
     test_tokens: int = setting("a whole number of at least one sequence", 65_536, ge=1)
@@ -150,28 +109,6 @@ class InjectionSettings(Settings):
     noise: float = setting("a number of at least 0", Injection.noise, ge=0)
     identity: Identity = name_of(IDENTITIES, Injection.identity)
     experts: ExpertSettings = section(ExpertSettings)
-
-
-class RecipeSettings(Settings):
-    """How every trial is trained; the fields of `tli.training.recipe.Recipe`."""
-
-    learning_rate: float = setting("a finite number above 0", Recipe.learning_rate, gt=0)
-    injected_learning_rate: float | None = setting(
-        "a finite number above 0, or null for learning_rate", Recipe.injected_learning_rate, gt=0
-    )
-    tokens: int = setting("a whole number of at least 1", Recipe.tokens, ge=1)
-    batch_tokens: int = setting("a whole number of at least 1", Recipe.batch_tokens, ge=1)
-    micro_batch_tokens: int | None = setting(
-        "a whole number of at least 1, or null for the whole batch", Recipe.micro_batch_tokens, ge=1
-    )
-    warmup: float = setting("a share of the steps, from 0 to below 1", Recipe.warmup, ge=0, lt=1)
-    schedule: Schedule = name_of(SCHEDULES, Recipe.schedule)
-    weight_decay: float = setting("a finite number of at least 0", Recipe.weight_decay, ge=0)
-    clip: float | None = setting("a finite number above 0, or null", Recipe.clip, gt=0)
-    train: Trained = name_of(TRAINED, Recipe.train)
-    precision: Precision = name_of(PRECISIONS, Recipe.precision)
-    activation_checkpointing: int = setting("0, or 1, 2, ... (layers)", Recipe.activation_checkpointing, ge=0)
-    compile: bool = setting("true or false", Recipe.compile)
 
 
 class TrialSettings(Settings):

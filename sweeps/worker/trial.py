@@ -139,6 +139,7 @@ def run_trial(
     from tli.growth.in_memory import grow, injected_parameters
     from tli.planning.plan import plan_for
     from tli.training.loop import Training
+    from tli.training.optimizer import groups_of
     from tli.training.state import load_latest
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
@@ -156,9 +157,12 @@ def run_trial(
         context.base,
         plan,
         sequence_length=data.sequence_length,
-        train=recipe.train,
+        train=recipe.moves,
     ).flops_per_token
     model = grow(context.model, plan, seed=settings.seed)
+    injected = injected_parameters(model, plan)
+    # The control has no injected layers, a dense model no routers: rates of these are for other trials.
+    recipe = recipe.for_groups(frozenset(groups_of(model, injected).values()))
     batches = context.tokens.batches(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
@@ -168,7 +172,7 @@ def run_trial(
         recipe,
         batches,
         context.heldout,
-        injected=injected_parameters(model, plan),
+        injected=injected,
         seed=settings.seed,
         initial_loss=context.initial_losses.get(grown),
     )

@@ -87,6 +87,15 @@ def test_what_is_alike_has_the_same_bytes_and_what_is_not_has_others(
         ({"warmup": 0.1}, {"warmup": 0.3}, False),
         ({"schedule": "linear"}, {"schedule": "cosine"}, False),
         ({"weight_decay": 0.0}, {"weight_decay": 0.1}, False),
+        ({}, {"rates": {"injected": 1}, "optimizer": "adamw", "decay": 0.5, "compile": True}, True),
+        ({}, {"rates": {"injected": 2.0}}, False),
+        ({"train": "injected"}, {"train": "injected", "rates": {"original": 0.5, "norms": 0.0}}, True),
+        ({"train": "injected+norms"}, {"train": "injected+norms", "rates": {"norms": 0.5}}, False),
+        ({"train": "injected"}, {"train": "injected+norms"}, False),
+        ({"optimizer": "adamw"}, {"optimizer": "adamw8bit"}, False),
+        ({"warmup": 0.1}, {"warmup_tokens": 64}, True),
+        ({"schedule": "wsd"}, {"schedule": "wsd", "decay": 0.11}, True),
+        ({"schedule": "wsd"}, {"schedule": "wsd", "decay": 0.5}, False),
     ],
 )
 def test_recipes_that_train_alike(one: dict[str, Any], other: dict[str, Any], *, alike: bool) -> None:

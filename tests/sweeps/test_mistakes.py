@@ -40,8 +40,9 @@ SECTIONS = (
 )
 INJECTION = "method, k, place, layers, after, least_important_sets, block, m, g, init, scale, source, noise, identity, experts"
 RECIPE = (
-    "learning_rate, injected_learning_rate, tokens, batch_tokens, micro_batch_tokens, warmup, schedule, "
-    "weight_decay, clip, train, precision, activation_checkpointing, compile"
+    "learning_rate, injected_learning_rate, rates, optimizer, tokens, batch_tokens, micro_batch_tokens, "
+    "warmup, warmup_tokens, schedule, decay, weight_decay, clip, train, precision, "
+    "activation_checkpointing, compile"
 )
 FORMS = "one of {choice: [...]}, {uniform: [low, high]}, {log: [low, high]}, {int: [low, high]}"
 INITS = "one of copy, identity, damped, mean, slerp, aligned, predicted, random"
@@ -70,7 +71,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "unknown setting": ("tokens: 2048", "tokens: 2048, lrr: 3", [f"6:47 trial.recipe.lrr: got an unknown setting; expected one of {RECIPE}; try trial.recipe.learning_rate"]),
     "renamed setting": ("k: 2, init: identity", "sets: 2, init: identity", [f"5:15 trial.injection.sets: got an unknown setting; expected one of {INJECTION}; try trial.injection.least_important_sets"]),
     "setting in the wrong section": ("budget:", "k: 4\nbudget:", [f"10:1 k: got an unknown setting; expected one of {SECTIONS}; try trial.injection.k"]),
-    "missing data": ("data: {source: train.txt, heldout: test.txt, sequence_length: 32, eval_tokens: 256}\n", "", ["1:1 data: got nothing; expected a mapping of source, heldout, heldout_fraction, text_field, split, configuration, revision, heldout_split, heldout_configuration, heldout_revision, max_tokens, sequence_length, eval_tokens, test_tokens; try data: {source: builtin:stdlib}"]),
+    "missing data": ("data: {source: train.txt, heldout: test.txt, sequence_length: 32, eval_tokens: 256}\n", "", ["1:1 data: got nothing; expected a mapping of source, heldout, heldout_fraction, text_field, split, configuration, revision, heldout_split, heldout_configuration, heldout_revision, max_tokens, packing, sequence_length, eval_tokens, test_tokens; try data: {source: builtin:stdlib}"]),
     "null section": ("{k: 2, init: identity}", "", [f"5:3 trial.injection: got null; expected a mapping of {INJECTION}; try deleting the line, or indenting its settings below it"]),
     "number for a section": ("{trials: 6}", "6", ["10:1 budget: got 6; expected a mapping of trials, tokens, flops, gpu_hours, wall; try {trials: 6}"]),
     "text for a number": ("tokens: 2048", 'tokens: "2048"', ["6:33 trial.recipe.tokens: got the text '2048'; expected a whole number of at least 1; try 100000"]),
@@ -91,10 +92,20 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "scale above 1": ("k: 2", "k: 2, scale: 1.5", ["5:21 trial.injection.scale: got 1.5; expected a residual scale between 0 and 1, or 1/n or 1/sqrt(n); try 0.5"]),
     "negative rate": ("learning_rate: 1e-3", "learning_rate: -1e-3", ["6:12 trial.recipe.learning_rate: got -0.001; expected a finite number above 0; try 0.001"]),
     "infinite rate": ("learning_rate: 1e-3", "learning_rate: .inf", ["6:12 trial.recipe.learning_rate: got inf; expected a finite number above 0; try 0.001"]),
-    "unknown schedule": ("tokens: 2048", "tokens: 2048, schedule: cosin", ["6:47 trial.recipe.schedule: got 'cosin'; expected one of linear, cosine, constant; try cosine"]),
+    "unknown schedule": ("tokens: 2048", "tokens: 2048, schedule: cosin", ["6:47 trial.recipe.schedule: got 'cosin'; expected one of linear, cosine, constant, wsd; try cosine"]),
     "tokens below a batch": ("tokens: 2048", "tokens: 100", ["6:33 trial.recipe.tokens: got 100; expected at least one batch of 256 tokens; try 12800"]),
     "batch of part sequences": ("batch_tokens: 256", "batch_tokens: 250", ["6:47 trial.recipe.batch_tokens: got 250; expected a multiple of the sequence length 32; try 512"]),
     "micro batch that does not divide": ("batch_tokens: 256", "batch_tokens: 256, micro_batch_tokens: 96", ["6:66 trial.recipe.micro_batch_tokens: got 96; expected a multiple of the sequence length that divides batch_tokens; try null"]),
+    "rate of an unknown group": ("tokens: 2048", "tokens: 2048, rates: {injceted: 2}", ["6:55 trial.recipe.rates.injceted: got an unknown setting; expected one of injected, original, norms, embeddings, router; try trial.recipe.rates.injected"]),
+    "rate of a group below 0": ("tokens: 2048", "tokens: 2048, rates: {norms: -1}", ["6:55 trial.recipe.rates.norms: got -1; expected a finite number of at least 0 (times learning_rate; 0 freezes); try 1.0"]),
+    "two rates of injected layers": ("tokens: 2048", "tokens: 2048, rates: {injected: 2}, injected_learning_rate: 1e-2", ["6:55 trial.recipe.rates.injected: got 2.0 beside injected_learning_rate 0.01; expected one of the two; try injected_learning_rate: null"]),
+    "rate of routers in a dense model": ("tokens: 2048", "tokens: 2048, rates: {router: 0.5}", ["6:55 trial.recipe.rates.router: got 0.5, of a model without routers; expected groups that it has: injected, original, norms, embeddings; try router: 1.0"]),
+    "searched rate of routers in a dense model": (LR, f"{LR}\n  recipe.rates.router: {{log: [0.1, 1.0]}}", ["10:3 search.recipe.rates.router: got a range for 'router'; expected groups that its models have: injected, original, norms, embeddings; try deleting it"]),
+    "warm-up with a unit": ("tokens: 2048", "tokens: 2048, warmup_tokens: 1k", ["6:47 trial.recipe.warmup_tokens: got the text '1k'; expected a whole number of at least 0 (tokens), or null for warmup; try 1000"]),
+    "two warm-ups": ("tokens: 2048", "tokens: 2048, warmup: 0.2, warmup_tokens: 512", ["6:60 trial.recipe.warmup_tokens: got 512 beside warmup 0.2; expected one of the two; try null"]),
+    "warm-up longer than the budget": ("tokens: 2048", "tokens: 2048, warmup_tokens: 4096", ["6:47 trial.recipe.warmup_tokens: got 4096; expected tokens in which the rate rises, from 0 to below tokens (2048); try 204"]),
+    "unknown optimizer": ("tokens: 2048", "tokens: 2048, optimizer: adam8bit", ["6:47 trial.recipe.optimizer: got 'adam8bit'; expected one of adamw, adamw8bit; try adamw8bit"]),
+    "unknown packing": ("eval_tokens: 256", "eval_tokens: 256, packing: document", ["3:85 data.packing: got 'document'; expected one of stream, documents; try documents"]),
     "sequence above the context": ("sequence_length: 32", "sequence_length: 128", ["3:46 data.sequence_length: got 128; expected at most 64, the context of base; try 64"]),
     "less than one held-out sequence": ("eval_tokens: 256", "eval_tokens: 16", ["3:67 data.eval_tokens: got 16; expected at least one sequence of 32 tokens; try 2048"]),
     # -- search --

@@ -17,12 +17,18 @@ from hypothesis import strategies as st
 from sweeps.checks.preflight import check
 from sweeps.errors import SpecError
 from sweeps.spec import COMPARED, Range, Spec, difference, load_spec, packaged
-from sweeps.spec.settings import GRACED, DataSettings, ExpertSettings, InjectionSettings, RecipeSettings
+from sweeps.spec.recipe_settings import RateSettings, RecipeSettings
+from sweeps.spec.settings import (
+    GRACED,
+    DataSettings,
+    ExpertSettings,
+    InjectionSettings,
+)
 from sweeps.wording import formatted, masked, nearest
 from tli.data.settings import DataSettings as TliData
 from tli.planning.experts import Experts
 from tli.planning.injection import Injection
-from tli.training.recipe import Recipe
+from tli.training.recipe import Rates, Recipe
 
 SHORT = """\
 name: short
@@ -142,13 +148,14 @@ def test_sections_mirror_the_library() -> None:
         (InjectionSettings, Injection),
         (ExpertSettings, Experts),
         (RecipeSettings, Recipe),
+        (RateSettings, Rates),
         (DataSettings, TliData),
     )
     for ours, theirs in pairs:
         defaults = {each.name: each.default for each in dataclasses.fields(theirs)}
         assert list(ours.model_fields) == list(defaults)
         for name, field in ours.model_fields.items():
-            section = name == "experts"
+            section = name in ("experts", "rates")
             assert section or field.is_required() or field.default == defaults[name], (ours, name)
 
 

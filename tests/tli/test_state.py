@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tli.data.batches import Batches
 from tli.growth.in_memory import grow, injected_parameters
@@ -63,6 +64,7 @@ def same(one: Training, other: Training) -> None:
         ("gpt2", {"train": "injected"}),  # frozen weights
         ("gpt2", {"precision": "bf16", "micro_batch_tokens": 16}),
         ("llama", {"schedule": "cosine", "injected_learning_rate": 1e-3, "clip": None}),
+        ("llama", {"schedule": "wsd", "rates": {"embeddings": 0.0, "norms": 2.0}, "warmup_tokens": 64}),
     ],
 )
 def test_resumed_training_is_the_same_to_the_bit(
@@ -79,6 +81,43 @@ def test_resumed_training_is_the_same_to_the_bit(
     assert (second.step, second.seconds) == (3, first.seconds)
     assert run(second, 0, 3, 6) == whole[2:]
     same(straight, second)
+
+
+def test_eight_bit_moments_are_taken_up_to_the_bit(save_model: Callable[..., Path], tmp_path: Path) -> None:
+    """In codes and scales; small tensors keep theirs in float32."""
+    pytest.importorskip("torchao.optim")
+    folder = save_model(tmp_path / "wide", "llama", hidden_size=64, intermediate_size=128)
+    values = {"optimizer": "adamw8bit"}
+    straight = training(folder, **values)
+    whole = run(straight, 0, 3, 6)
+    assert whole[-1][1] < whole[0][1]
+    first = training(folder, **values)
+    run(first, 0, 3)
+    path = save_state(first, tmp_path)
+    names = set(load_file(path))
+    matrix = "model.layers.0.mlp.up_proj.weight"
+    assert {f"optimizer.exp_avg.codes.{matrix}", f"optimizer.exp_avg_sq.scale.{matrix}"} <= names
+    assert "optimizer.exp_avg.model.norm.weight" in names
+    second = training(folder, **values)
+    assert load_latest(second, tmp_path)
+    assert run(second, 6) == whole[2:]
+    assert not load_latest(training(folder), tmp_path), "a state of other moments"
+
+
+def test_a_state_with_frozen_weights_in_it_is_taken_up(tiny_model: Tiny, tmp_path: Path) -> None:
+    """As an earlier version wrote them."""
+    first = training(tiny_model("llama"), train="injected")
+    run(first, 0, 3)
+    state = copy_state(first)
+    frozen = {
+        f"model.{name}": each.detach().clone()
+        for name, each in first.model.named_parameters()
+        if not each.requires_grad
+    }
+    write_state(replace(state, tensors={**state.tensors, **frozen}), tmp_path)
+    second = training(tiny_model("llama"), train="injected")
+    assert load_latest(second, tmp_path)
+    assert run(second, 6) == run(first, 6)
 
 
 @pytest.mark.gpu

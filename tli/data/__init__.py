@@ -12,10 +12,12 @@ __all__ = [
     "dataset",
     "encode",
     "manifests",
+    "packing",
     "settings",
     "sides",
     "sources",
     "split",
+    "starts",
     "tokenise",
     "tokenizer_check",
 ]

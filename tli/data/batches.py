@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tli.data import corpus
-from tli.data.manifests import manifest_of, tokens_of
+from tli.data.manifests import manifest_of, starts_file, tokens_of
+from tli.data.packing import windows_at
 from tli.data.settings import DataSettings
 from tli.data.sides import SIDES, Side
 from tli.data.sources import source_problems
@@ -46,6 +47,7 @@ class Tokens:
         test: token ids of the test side, shape [tokens].
         bytes_per_token: UTF-8 bytes of a held-out token on average, for bits per byte.
         digest: SHA-256 of all sides, in hex: the same text under the same tokenizer, wherever it lies.
+        starts: where documents start on each side, where windows are packed; else None for each.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,6 +61,12 @@ class Tokens:
         self.train, self.heldout, self.test = (
             np.memmap(folder / f"{side}.bin", dtype=dtype, mode="r") for side in SIDES
         )
+        self.starts: dict[Side, np.ndarray | None] = {
+            side: np.memmap(folder / starts_file(side), dtype=np.uint64, mode="r")
+            if "documents" in manifest
+            else None
+            for side in SIDES
+        }
         self.bytes_per_token: float = manifest["heldout_bytes"] / max(1, len(self.heldout))
         self.digest: str = manifest["digest"]
 
@@ -68,41 +76,53 @@ class Tokens:
         Raises:
             DataError: the training side is shorter than one batch.
         """
-        return Batches(self.train, sequence_length, batch_tokens // sequence_length, seed)
+        rows = batch_tokens // sequence_length
+        return Batches(self.train, sequence_length, rows, seed, self.starts["train"])
 
     def heldout_windows(self, *, sequence_length: int, eval_tokens: int) -> np.ndarray:
-        """Windows spread evenly over the held-out side, shape [windows, sequence_length + 1].
+        """Windows spread evenly over the held-out side, shape [windows, sequence_length + 1], or packed.
 
         Raises:
             DataError: the held-out side is shorter than one window.
         """
-        return _windows(self.heldout, sequence_length, eval_tokens)
+        return _windows(self.heldout, sequence_length, eval_tokens, self.starts["heldout"])
 
     def test_windows(self, *, sequence_length: int, test_tokens: int) -> np.ndarray:
-        """Windows spread evenly over the test side, shape [windows, sequence_length + 1].
+        """Windows spread evenly over the test side, shape [windows, sequence_length + 1], or packed.
 
         Raises:
             DataError: the test side is shorter than one window.
         """
-        return _windows(self.test, sequence_length, test_tokens)
+        return _windows(self.test, sequence_length, test_tokens, self.starts["test"])
 
 
-def _windows(ids: np.ndarray, sequence_length: int, tokens: int) -> np.ndarray:
+def _windows(ids: np.ndarray, sequence_length: int, tokens: int, starts: np.ndarray | None) -> np.ndarray:
     import numpy as np
 
     available = (len(ids) - 1) // sequence_length
     if available < 1:
         raise DataError(_too_short("data.heldout", len(ids), sequence_length + 1))
     count = min(max(1, tokens // sequence_length), available)
-    starts = np.linspace(0, available - 1, count).astype(np.int64) * sequence_length
-    return np.stack([ids[s : s + sequence_length + 1] for s in starts]).astype(np.int64)
+    begins = np.linspace(0, available - 1, count).astype(np.int64) * sequence_length
+    return windows_at(ids, begins.tolist(), sequence_length + 1, starts)
 
 
 class Batches:
-    """Batches by step: every window once an epoch, in an order drawn from (seed, epoch)."""
+    """Batches by step: every window once an epoch, in an order drawn from (seed, epoch).
 
-    def __init__(self, tokens: np.ndarray, sequence_length: int, rows: int, seed: int) -> None:
+    With `starts`, where documents start in the tokens, windows are packed (`tli.data.packing`).
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        sequence_length: int,
+        rows: int,
+        seed: int,
+        starts: np.ndarray | None = None,
+    ) -> None:
         self._tokens = tokens
+        self._starts = starts
         self._windows = (len(tokens) - 1) // sequence_length
         self.sequence_length = sequence_length
         self.rows = rows
@@ -111,20 +131,23 @@ class Batches:
             raise DataError(_too_short("data.source", len(tokens), rows * sequence_length + 1))
         self._order = lru_cache(maxsize=2)(self._draw_order)
 
+    @property
+    def packed(self) -> bool:
+        """Whether windows know where documents start."""
+        return self._starts is not None
+
     def _draw_order(self, epoch: int) -> np.ndarray:
         import numpy as np
 
         return np.random.default_rng([self.seed, epoch]).permutation(self._windows)
 
     def __getitem__(self, step: int) -> np.ndarray:
-        """The batch of one step (counted from 0), shape [rows, sequence_length + 1]."""
-        import numpy as np
-
+        """The batch of one step (counted from 0), shape [rows, sequence_length + 1], or packed."""
         places = range(step * self.rows, (step + 1) * self.rows)
-        starts = [
+        begins = [
             int(self._order(p // self._windows)[p % self._windows]) * self.sequence_length for p in places
         ]
-        return np.stack([self._tokens[s : s + self.sequence_length + 1] for s in starts]).astype(np.int64)
+        return windows_at(self._tokens, begins, self.sequence_length + 1, self._starts)
 
 
 def tokens_ready(settings: DataSettings, base: Base, cache: Path) -> bool:
@@ -185,6 +208,8 @@ def _cache_key(settings: DataSettings, base: Base) -> str:
     what = asdict(
         replace(settings, sequence_length=0, eval_tokens=0, test_tokens=0)
     )  # of batches, not of token files
+    if what["packing"] == "stream":  # as before there was another: files that are there stay good
+        del what["packing"]
     for source in settings.sources:
         field = source.where.rpartition(".")[2]
         digest.update(f"{field}\n".encode())

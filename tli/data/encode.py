@@ -59,11 +59,13 @@ class Encoded:
     Attributes:
         ids: of each side, little-endian ids of the encoder's width.
         largest: the largest id.
+        starts: of each side, the places in `ids` at which documents start.
         heldout_bytes: UTF-8 bytes of the held-out text.
         size: the pieces' together.
     """
 
     ids: Mapping[Side, bytes]
+    starts: Mapping[Side, list[int]]
     largest: int
     heldout_bytes: int
     size: float
@@ -126,11 +128,15 @@ class Encoder:
         import numpy as np
 
         made: dict[Side, bytearray] = {side: bytearray() for side in SIDES}
+        starts: dict[Side, list[int]] = {side: [] for side in SIDES}
+        width = np.dtype(self._dtype).itemsize
         largest, size, heldout_bytes = -1, 0.0, 0
         texts = [piece.text for piece in pieces]
         for piece, ids in zip(pieces, self.ids(texts, threads=threads), strict=True):
             if self._end is not None and piece.last and (ids or not piece.first):
                 ids.append(self._end)
+            if piece.first:
+                starts[piece.side].append(len(made[piece.side]) // width)
             if ids:
                 row = np.asarray(ids, dtype=np.int64)
                 largest = max(largest, int(row.max()))
@@ -138,7 +144,7 @@ class Encoder:
             size += piece.size
             heldout_bytes += len(piece.text.encode()) if piece.side == "heldout" else 0
         whole = {side: bytes(content) for side, content in made.items()}
-        return Encoded(whole, largest, heldout_bytes, size)
+        return Encoded(whole, starts, largest, heldout_bytes, size)
 
 
 def groups(documents: Iterable[tuple[Side, Document]]) -> Iterator[list[Piece]]:

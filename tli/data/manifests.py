@@ -20,6 +20,7 @@ _LARGEST = 1 << 20  # bytes of a manifest
 
 
 WIDTHS = {"uint16": 2, "uint32": 4}  # bytes of an id
+STARTS_WIDTH = 8  # bytes of the place where a document starts
 
 
 def pinned_commit(source: Source, cache: Path) -> str | None:
@@ -53,14 +54,21 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
         sound = all(type(each) is int and each >= 0 for each in counts)
         sound = sound and isinstance(manifest["digest"], str)
         sound = sound and all(isinstance(known["name"], str) for known in manifest["sources"])
-        files = [(folder / f"{side}.bin").lstat() for side in SIDES]
+        sizes = {f"{side}.bin": count * width for side, count in zip(SIDES, counts, strict=False)}
+        if "documents" in manifest:
+            sizes |= {starts_file(side): manifest["documents"][side] * STARTS_WIDTH for side in SIDES}
+        files = {name: (folder / name).lstat() for name in sizes}
         whole = all(
-            stat.S_ISREG(file.st_mode) and file.st_size == count * width
-            for file, count in zip(files, counts, strict=False)
+            stat.S_ISREG(file.st_mode) and file.st_size == sizes[name] for name, file in files.items()
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return manifest if sound and whole else None
+
+
+def starts_file(side: Side) -> str:
+    """The name of the file that says where the documents of a side start, as little-endian uint64."""
+    return f"{side}.starts"
 
 
 def on_the_hub(source: Source) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tli.data import corpus
 from tli.data.dataset import Source
 from tli.data.manifests import pinned_commit
+from tli.data.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class DataSettings:
     Split, configuration and revision are those of a Hugging Face dataset. Where those of `heldout` are left
     out, they are those of `source` if it is the same dataset; of another one the same split, the only
     configuration and the main branch. `max_tokens` ends the training side; no more is read than that takes.
+
+    `packing` says what windows take notice of: nothing ("stream"), so a token sees all of its window that is
+    before it, or documents, which then do not see each other and whose first token is not predicted.
     """
 
     source: str = corpus.STDLIB
@@ -34,6 +38,7 @@ class DataSettings:
     heldout_configuration: str | None = None
     heldout_revision: str | None = None
     max_tokens: int | None = None
+    packing: Packing = "stream"
     sequence_length: int = 128
     eval_tokens: int = 16_384
     test_tokens: int = 65_536

@@ -15,8 +15,10 @@ from tli.checkpoint.atomic import new_folder
 from tli.data.corpus import Document, extent
 from tli.data.dataset import reason
 from tli.data.encode import Encoded, Encoder, encoded, groups, processes
+from tli.data.manifests import starts_file
 from tli.data.sides import SIDES, Side
 from tli.data.split import Stretch, stretches
+from tli.data.starts import Starts
 from tli.errors import CheckpointError, DataError, Problem
 from tli.models.config_checks import vocabulary_of
 
@@ -82,6 +84,7 @@ def build(
                         if sides.enough(stretch):
                             break
             tokens = sides.tokens
+            documents = sides.finish_starts()
         empty = dict.fromkeys(_PLACES[side] for side, count in tokens.items() if count == 0)
         if empty:
             raise DataError(*(Problem(place, "no text", "text", "another source") for place in empty))
@@ -92,6 +95,7 @@ def build(
             "digest": _digest(aside),
             **{f"{side}_tokens": count for side, count in tokens.items()},
             "heldout_bytes": sides.heldout_bytes,
+            **({"documents": documents} if documents else {}),
         }
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False))
 
@@ -133,6 +137,9 @@ class _Sides:
         # Of all sides as much is read as would be read without the limit, in proportion.
         self._least_untrained = (self._most or 0) * share / (1 - share)
         self._files: dict[Side, BinaryIO] = {side: (folder / f"{side}.bin").open("wb") for side in SIDES}
+        self._starts: dict[Side, Starts] = {}
+        if settings.packing == "documents":
+            self._starts = {side: Starts(folder / starts_file(side)) for side in SIDES}
         self.tokens = dict.fromkeys(SIDES, 0)
         self.heldout_bytes = 0
 
@@ -142,6 +149,8 @@ class _Sides:
     def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             file.close()
+        for starts in self._starts.values():
+            starts.close()
 
     def add(self, made: Encoded) -> None:
         """Write what was made; of the training side no more than is wanted."""
@@ -153,8 +162,16 @@ class _Sides:
                 self._files[side].write(content)
             except OSError as error:
                 raise DataError(Problem(self._files[side].name, reason(error), "room to write to")) from None
+            if self._starts:
+                cut = len(content) if len(content) < len(ids) else None
+                places = (each for each in made.starts[side] if cut is None or each * self._width < cut)
+                self._starts[side].add(self.tokens[side] + each for each in places)
             self.tokens[side] += len(content) // self._width
         self.heldout_bytes += made.heldout_bytes
+
+    def finish_starts(self) -> dict[Side, int]:
+        """How many documents each side has, where that is wanted; what starts at its end is none."""
+        return {side: starts.finish(self.tokens[side]) for side, starts in self._starts.items()}
 
     def enough(self, stretch: Stretch) -> bool:
         """Whether the rest of a stretch need not be read: the training side is full."""

@@ -4,4 +4,22 @@ Promises: closing the loop ends it, and a state that was written goes on to the 
 a trial is.
 """
 
-__all__ = ["device", "evaluate", "export", "loop", "recipe", "saver", "state"]
+__all__ = [
+    "acceleration",
+    "device",
+    "evaluate",
+    "export",
+    "feed",
+    "frozen",
+    "loop",
+    "losses",
+    "micro_batches",
+    "moments",
+    "optimizer",
+    "packed",
+    "readings",
+    "recipe",
+    "recipe_checks",
+    "saver",
+    "state",
+]

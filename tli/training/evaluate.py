@@ -56,7 +56,8 @@ def evaluate(
     model : transformers.PreTrainedModel
         Any causal language model; its mode (train or eval) is kept.
     windows : array or tensor of int
-        Token ids, shape [windows, sequence_length + 1]: each but the first of a window is predicted.
+        Token ids, shape [windows, sequence_length + 1]: each but the first of a window is predicted. Packed
+        (`tli.data.packing`), with a last side of 2: each but the first of a document, which sees no other.
     at_once : int, default 4096
         Most tokens that go through the model together, but for one window at least; changes the memory that
         is needed, and the loss by no more than rounding.
@@ -69,7 +70,8 @@ def evaluate(
     Raises
     ------
     InputError
-        No model, windows of another shape, no whole numbers, or no ids of the model's vocabulary.
+        No model, windows of another shape, no whole numbers, no ids of the model's vocabulary, or packed
+        windows for a model that does not keep documents apart.
 
     Examples
     --------
@@ -82,7 +84,9 @@ def evaluate(
     """
     import torch
 
+    from tli.data.packing import predicted_tokens
     from tli.training.losses import token_losses
+    from tli.training.packed import require_packing
 
     expected = "a model of transformers"
     require_types(
@@ -91,6 +95,8 @@ def evaluate(
         at_once=(at_once, WHOLE),
     )
     _refuse_others(windows, model.get_input_embeddings().num_embeddings)
+    if windows.ndim == 3:
+        require_packing(model, windows.shape[1] - 1, "windows")
     rows = max(1, at_once // (windows.shape[1] - 1))
     device = next(model.parameters()).device
     was_training = model.training
@@ -101,7 +107,7 @@ def evaluate(
             part = torch.as_tensor(windows[start : start + rows]).to(device)
             total += token_losses(model, part).double().sum()
     model.train(was_training)
-    count = windows.shape[0] * (windows.shape[1] - 1)
+    count = max(1, predicted_tokens(windows))
     return Evaluation(float(total) / count, count)
 
 
@@ -110,10 +116,11 @@ def _refuse_others(windows: np.ndarray | torch.Tensor, vocabulary: int) -> None:
     shape = tuple(windows.shape)
     whole = str(windows.dtype).rpartition(".")[2].lstrip("u").startswith("int")
     got = "" if whole else f"numbers of type {windows.dtype}"
-    if len(shape) != 2 or shape[0] < 1 or shape[1] < 2:
+    if len(shape) not in (2, 3) or shape[0] < 1 or shape[1] < 2 or shape[2:] not in ((), (2,)):
         got = f"shape {list(shape)}"
-    if not got and not (int(windows.min()) >= 0 and int(windows.max()) < vocabulary):
-        got = f"ids from {int(windows.min())} to {int(windows.max())}"
+    ids = windows if got or len(shape) == 2 else windows[..., 0]
+    if not got and not (int(ids.min()) >= 0 and int(ids.max()) < vocabulary):
+        got = f"ids from {int(ids.min())} to {int(ids.max())}"
     if got:
         expected = f"ids from 0 to {vocabulary - 1} of shape [windows, sequence_length + 1]"
         raise DataError(Problem("windows", got, expected, "ids of this model's tokenizer"))

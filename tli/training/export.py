@@ -17,6 +17,7 @@ from tli.files import open_regular
 from tli.models.lineage import FILE, read_lineage, write_lineage
 from tli.models.model_files import copy_side_files
 from tli.models.references import brings_code
+from tli.training.frozen import halved_weights, whole_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +42,8 @@ def write_model(model: PreTrainedModel, target: Path, *, beside: Path, lineage: 
         CheckpointError: the target exists, or a file to copy is a link out of its folder.
     """
     with new_folder(target) as folder:
-        model.save_pretrained(folder)
+        halved = any(halved_weights(model))
+        model.save_pretrained(folder, state_dict=whole_state(model) if halved else None)
         copy_side_files(beside, folder, code=brings_code(beside, read_config(beside)))
         _seal(folder, lineage)
 

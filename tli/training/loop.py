@@ -14,15 +14,18 @@ import torch
 
 from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
-from tli.errors import DivergedError, InputError, Problem
+from tli.errors import DivergedError, InputError
 from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
 from tli.training.device import out_of_memory, release, set_numerics
 from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
 from tli.training.feed import Feed
 from tli.training.losses import add_gradients, is_sharded
 from tli.training.micro_batches import halved, kind_of, most_tokens
+from tli.training.optimizer import optimizer, set_rate
+from tli.training.packed import packing_problems, share_of
 from tli.training.readings import Readings
-from tli.training.recipe import Recipe, optimizer, recipe_problems
+from tli.training.recipe import Recipe
+from tli.training.recipe_checks import batch_problems, recipe_problems
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,8 +79,8 @@ class Training:
     ----------
     model, recipe, batches, heldout
         As given.
-    optimizer : torch.optim.AdamW
-        With a group for each rate and decay.
+    optimizer : torch.optim.Optimizer
+        AdamW, with a group for each rate and decay.
     step : int
         Optimizer steps made so far.
     seconds : float
@@ -130,12 +133,9 @@ class Training:
             seed=(seed, WHOLE),
         )
         problems = recipe_problems(recipe, batches.sequence_length)
-        size = batches.rows * batches.sequence_length
-        if not problems and size != recipe.batch_tokens:
-            got = f"{recipe.batch_tokens} tokens"
-            problems.append(Problem("recipe.batch_tokens", got, f"{size}, as the batches have", str(size)))
-        if recipe.train == "injected" and not injected:
-            problems.append(Problem("recipe.train", "'injected'", "a model with injected layers", "all"))
+        problems += batch_problems(recipe, batches, heldout, injected)
+        if batches.packed:
+            problems += packing_problems(model, batches.sequence_length)
         if problems:
             raise InputError(*problems)
         checkpoint_activations(model, recipe.activation_checkpointing)
@@ -257,7 +257,7 @@ class Training:
         started = time.perf_counter()
         share = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * share
+            set_rate(group, group["peak"] * share)
         loss = self._gradients(self._feed.take(self.step))
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf)
@@ -282,7 +282,7 @@ class Training:
                         self.model,
                         part,
                         self.recipe.precision,
-                        len(part) / len(rows),
+                        share_of(part, rows),
                         compiled=self.recipe.compile,
                     )
             except (RuntimeError, MemoryError) as error:

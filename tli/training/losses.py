@@ -21,6 +21,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from tli.architectures.table import FAMILIES
+from tli.training.packed import require_no_mask, split_packed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,13 +40,17 @@ def token_losses(
 
     Args:
         model: any causal language model.
-        windows: token ids, shape [rows, sequence_length + 1].
+        windows: token ids, shape [rows, sequence_length + 1], or packed (`tli.data.packing`).
         precision: fp32, or bf16 autocast.
-        inputs: what the model is given beside the ids, such as `position_ids` [rows, sequence_length].
+        inputs: what the model is given beside the ids; nothing with packed windows.
 
     Returns:
-        Losses in nats, shape [rows * sequence_length].
+        Losses in nats, shape [rows * sequence_length]; 0 where the next token begins another document.
     """
+    if windows.ndim == 3:
+        require_no_mask(inputs)
+        windows, inputs, predicted = split_packed(windows)
+        return token_losses(model, windows, precision, **inputs) * predicted
     if not in_pieces(model, windows):
         with _autocast(windows, precision):
             logits = model(input_ids=windows[:, :-1], use_cache=False, **inputs).logits
@@ -89,45 +94,59 @@ def add_gradients(
     model: PreTrainedModel,
     windows: torch.Tensor,
     precision: str = "fp32",
-    share: float = 1.0,
+    share: float | torch.Tensor = 1.0,
     *,
     compiled: bool = False,
     **inputs: torch.Tensor,
 ) -> torch.Tensor:
     """Add the gradients of a share of the mean loss to those of the parameters.
 
-    As `(token_losses(...).mean() * share).backward()`, but that each piece goes back through the head at
-    once: nothing is calculated twice. But for a model that is sharded, whose gradients are reduced in one go.
+    As `(token_losses(...).mean() * share).backward()`, the mean over what is predicted, but that each piece
+    goes back through the head at once: nothing is calculated twice. But for a model that is sharded, whose
+    gradients are reduced in one go.
 
     Args:
         model: any causal language model.
         windows: token ids, shape [rows, sequence_length + 1].
         precision: fp32, or bf16 autocast.
-        share: of these windows in the batch.
+        share: of what is predicted in the batch, how much is in these windows.
         compiled: whether softmax and its gradient are one compiled kernel, as the layers may be.
-        inputs: what the model is given beside the ids.
+        inputs: what the model is given beside the ids; nothing with packed windows.
 
     Returns:
         The share of the mean loss, in nats, on the device and without a graph.
     """
+    counted: torch.Tensor | None = None
+    if windows.ndim == 3:
+        require_no_mask(inputs)
+        windows, inputs, counted = split_packed(windows)
+        share = share * len(counted) / counted.sum().clamp(min=1)
     if not in_pieces(model, windows) or is_sharded(model):
-        loss = token_losses(model, windows, precision, **inputs).mean() * share
+        losses = token_losses(model, windows, precision, **inputs)
+        loss = _of(losses, counted, 0).mean() * share
         loss.backward()  # type: ignore[no-untyped-call] # torch's
         return loss.detach()
     with _autocast(windows, precision):
         hidden = _hidden_states(model, windows, inputs)
     cut = hidden.detach().requires_grad_(hidden.requires_grad)
     weight = share / windows[:, 1:].numel()
-    total = torch.zeros((), device=hidden.device)
+    total, done = torch.zeros((), device=hidden.device), 0
     for piece in _pieces(model, windows, cut):
         with _autocast(windows, precision):
-            loss = _piece_losses(model, *piece, compiled=compiled).sum() * weight
+            losses = _piece_losses(model, *piece, compiled=compiled)
+            loss = _of(losses, counted, done).sum() * weight
+        done += len(piece[0])
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call] # torch's
         total += loss.detach()
     if cut.grad is not None:
         hidden.backward(cut.grad)  # type: ignore[no-untyped-call] # torch's
     return total
+
+
+def _of(losses: torch.Tensor, counted: torch.Tensor | None, start: int) -> torch.Tensor:
+    """Losses of tokens from `start` on, 0 for those that do not count."""
+    return losses if counted is None else losses * counted[start : start + len(losses)]
 
 
 def in_pieces(model: PreTrainedModel, windows: torch.Tensor) -> bool:

@@ -1,26 +1,60 @@
-"""How a model is trained: optimizer, rates, schedule, budget, and which parameters move."""
+"""How a model is trained: optimizer, rates, schedule, budget, and which parameters move. No torch."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, Self, get_args
 
-from tli.argument_types import FLAG, NUMBER, STRING, WHOLE, Kind, type_problems
+from tli.argument_types import FLAG, NUMBER, STRING, WHOLE, Kind, instance_of, type_problems
 from tli.errors import InputError, Problem
 
-if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
-    import torch
-    from transformers import PreTrainedModel
-
-Schedule = Literal["linear", "cosine", "constant"]
-Trained = Literal["all", "injected"]
+Schedule = Literal["linear", "cosine", "constant", "wsd"]
+Trained = Literal["all", "injected", "injected+norms"]
 Precision = Literal["fp32", "bf16"]
+Optimizer = Literal["adamw", "adamw8bit"]
+Group = Literal["injected", "original", "norms", "embeddings", "router"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 TRAINED: tuple[Trained, ...] = get_args(Trained)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of groups of parameters, as multiples of the recipe's. 0 freezes a group.
+
+    Each parameter is in one group: a router in `router`, whatever layer it is in; all else of an injected
+    layer, its norms too, in `injected`; of the rest, norms, embeddings (the output head among them), and what
+    is left.
+
+    Attributes
+    ----------
+    injected : float
+        Injected layers, and new experts.
+    original : float
+        Matrices and biases of the layers that the base had.
+    norms : float
+        Norms outside injected layers.
+    embeddings : float
+        Embeddings, and the output head, tied or not.
+    router : float
+        Routers of mixtures of experts.
+
+    Examples
+    --------
+    >>> import tli
+    >>> tli.Recipe(rates={"injected": 2.0, "embeddings": 0.1}).rates.injected
+    2.0
+    """
+
+    injected: float = 1.0
+    original: float = 1.0
+    norms: float = 1.0
+    embeddings: float = 1.0
+    router: float = 1.0
 
 
 # By the annotation of a field; names are judged beside the other values.
@@ -30,6 +64,8 @@ _KINDS: dict[str, Kind] = {
     "int": WHOLE,
     "int | None": WHOLE.optional,
     "bool": FLAG,
+    "Rates": instance_of(Rates, f"a mapping of {', '.join(GROUPS)} to numbers", '{"injected": 2.0}'),
+    "Optimizer": STRING,
     "Schedule": STRING,
     "Trained": STRING,
     "Precision": STRING,
@@ -46,7 +82,12 @@ class Recipe:
     learning_rate : float
         Peak rate of AdamW for the original layers (and the injected ones, unless given).
     injected_learning_rate : float, optional
-        Peak rate for the injected layers; where left out, the same.
+        Peak rate for the injected layers and new experts with their routers; where left out, the same.
+    rates : Rates, or a mapping
+        Multiples of the peak rate by group of parameters; `injected` is not read where
+        `injected_learning_rate` is given.
+    optimizer : {"adamw", "adamw8bit"}
+        AdamW, its moments in float32 or in 8 bits a value (torchao's blockwise quantisation).
     tokens : int
         The budget, in predicted tokens; rounded up to whole batches.
     batch_tokens : int
@@ -55,16 +96,22 @@ class Recipe:
         Tokens of one forward pass; where left out, the whole batch. The batch stays the same.
     warmup : float
         Share of the steps in which the rate rises, from 0 to below 1.
-    schedule : {"linear", "cosine", "constant"}
-        How the rate falls to zero by the budget; constant: it does not.
+    warmup_tokens : int, optional
+        Tokens in which the rate rises, rounded up to whole batches, in place of `warmup`.
+    schedule : {"linear", "cosine", "constant", "wsd"}
+        How the rate falls to zero by the budget; constant: it does not; wsd (warm-up, stable, decay [1]_): it
+        stays at its peak, then falls linearly.
+    decay : float
+        Of wsd, the share of the steps in which the rate falls, above 0; no more than the warm-up leaves.
     weight_decay : float
         Of matrices; vectors (norms, biases) are never decayed.
     clip : float, optional
         Largest global norm of the gradient; None does not clip.
-    train : {"all", "injected"}
-        All parameters, or the injected layers alone.
+    train : {"all", "injected", "injected+norms"}
+        All parameters, or the injected layers alone, or these and all norms.
     precision : {"fp32", "bf16"}
-        bf16 is computation in bfloat16 over weights, gradients and moments in float32 (autocast).
+        bf16 is computation in bfloat16 over weights, gradients and moments in float32 (autocast). Matrices
+        that are not trained are kept in bfloat16 where that loses nothing.
     activation_checkpointing : int
         Every how many layers one keeps nothing but its input for the backward pass, and is calculated again
         there: 0 none, 1 all, 2 every second one. Less memory, more time, the same gradients.
@@ -76,6 +123,10 @@ class Recipe:
     InputError
         A value of another type, all of them at once.
 
+    References
+    ----------
+    .. [1] MiniCPM. arXiv 2404.06395.
+
     Examples
     --------
     >>> import tli
@@ -86,11 +137,15 @@ class Recipe:
 
     learning_rate: float = 1e-3
     injected_learning_rate: float | None = None
+    rates: Rates = field(default_factory=Rates)
+    optimizer: Optimizer = "adamw"
     tokens: int = 100_000
     batch_tokens: int = 2048
     micro_batch_tokens: int | None = None
     warmup: float = 0.1
+    warmup_tokens: int | None = None
     schedule: Schedule = "linear"
+    decay: float = 0.2
     weight_decay: float = 0.0
     clip: float | None = 1.0
     train: Trained = "all"
@@ -99,14 +154,47 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        rates: Any = self.rates
+        if isinstance(rates, Mapping):
+            unknown = [name for name in rates if name not in GROUPS]
+            if unknown:
+                expected = f"one of {', '.join(GROUPS)}"
+                wrong = (Problem(f"recipe.rates.{name}", "an unknown group", expected) for name in unknown)
+                raise InputError(*wrong)
+            object.__setattr__(self, "rates", Rates(**rates))
         given = {item.name: (getattr(self, item.name), _KINDS[str(item.type)]) for item in fields(self)}
+        if isinstance(self.rates, Rates):
+            given |= {f"rates.{name}": (getattr(self.rates, name), NUMBER) for name in GROUPS}
         if problems := type_problems(given, "recipe."):
             raise InputError(*problems)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; the recipe of these keywords is equal.
+
+        Returns
+        -------
+        dict
+            With every setting, defaults too.
+        """
+        return asdict(self)
 
     @property
     def steps(self) -> int:
         """Optimizer steps in the budget."""
         return math.ceil(self.tokens / self.batch_tokens)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps in which the rate rises."""
+        if self.warmup_tokens is not None:
+            return math.ceil(self.warmup_tokens / self.batch_tokens)
+        return math.ceil(self.warmup * self.steps)
+
+    @property
+    def decay_steps(self) -> int:
+        """Steps in which the rate falls: of wsd its share, of the others all behind the warm-up."""
+        left = max(1, self.steps - self.warmup_steps)
+        return min(left, math.ceil(self.decay * self.steps)) if self.schedule == "wsd" else left
 
     def rate(self, step: int) -> float:
         """Share of the peak rate at one step.
@@ -121,90 +209,72 @@ class Recipe:
         float
             From 0 to 1.
         """
-        warm = math.ceil(self.warmup * self.steps)
+        warm = self.warmup_steps
         if step < warm:
             return (step + 1) / warm
-        left = (self.steps - step) / max(1, self.steps - warm)
-        if self.schedule == "linear":
-            return left
+        left = (self.steps - step) / self.decay_steps
+        if self.schedule in ("linear", "wsd"):
+            return min(1.0, left)
         return 0.5 - 0.5 * math.cos(math.pi * left) if self.schedule == "cosine" else 1.0
 
+    @property
+    def moves(self) -> Trained:
+        """What is trained, the groups that a rate of 0 freezes taken into account."""
+        if self.train == "all" and self.rates.original:
+            return "all"
+        rest = self.rates.norms or (self.train == "all" and self.rates.embeddings)
+        return "injected+norms" if rest and self.train != "injected" else "injected"
 
-def recipe_problems(recipe: Recipe, sequence_length: int, where: str = "recipe") -> list[Problem]:
-    """Everything about a recipe that cannot be run."""
-    problems = []
+    def for_groups(self, groups: frozenset[Group]) -> Self:
+        """The same without multiples of groups that a model does not have.
 
-    def wrong(field: str, expected: str, remedy: str = "") -> None:
-        problems.append(Problem(f"{where}.{field}", repr(getattr(recipe, field)), expected, remedy))
+        Parameters
+        ----------
+        groups : frozenset of str
+            Those that it has.
 
-    for field in ("learning_rate", "injected_learning_rate"):
-        rate = getattr(recipe, field)
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            wrong(field, "a finite number above 0", "1.0e-3")
-    if recipe.batch_tokens < sequence_length or recipe.batch_tokens % sequence_length:
-        wrong(
-            "batch_tokens", f"a multiple of the sequence length {sequence_length}", str(16 * sequence_length)
+        Returns
+        -------
+        Recipe
+            Which trains that model as this one would.
+        """
+        absent = dict.fromkeys((name for name in GROUPS if name not in groups), 1.0)
+        return replace(self, rates=replace(self.rates, **absent))
+
+    def read(self, *, grown: bool = True) -> Self:
+        """The same with one value for all that train alike: what has no effect is as by default.
+
+        Parameters
+        ----------
+        grown : bool
+            Whether the model has injected layers.
+
+        Returns
+        -------
+        Recipe
+            Equal for two that train the same model alike but for rounding.
+        """
+        given = replace(self.rates, **{name: float(getattr(self.rates, name)) for name in GROUPS})
+        rate, new_rate = self.learning_rate, self.injected_learning_rate
+        if not grown:
+            given, new_rate = replace(given, injected=1.0), None
+        if self.train != "all":
+            given = replace(given, original=1.0, embeddings=1.0)
+        if self.train == "injected":
+            given = replace(given, norms=1.0)
+            rate = new_rate or rate
+        if new_rate is not None and new_rate == rate:
+            new_rate = None
+        return replace(
+            self,
+            learning_rate=rate,
+            injected_learning_rate=new_rate,
+            rates=given,
+            tokens=self.steps * self.batch_tokens,
+            micro_batch_tokens=None,
+            warmup=self.warmup_steps,
+            warmup_tokens=None,
+            decay=self.decay_steps if self.schedule == "wsd" else Recipe.decay,
+            activation_checkpointing=Recipe.activation_checkpointing,
+            compile=Recipe.compile,
         )
-    if recipe.tokens < recipe.batch_tokens:
-        wrong("tokens", f"at least one batch of {recipe.batch_tokens} tokens", str(50 * recipe.batch_tokens))
-    micro = recipe.micro_batch_tokens
-    if micro is not None and (
-        micro < sequence_length or micro % sequence_length or recipe.batch_tokens % micro
-    ):
-        wrong("micro_batch_tokens", "a multiple of the sequence length that divides batch_tokens", "null")
-    if not 0 <= recipe.warmup < 1:
-        wrong("warmup", "a share of the steps in [0, 1)", "0.1")
-    if not (math.isfinite(recipe.weight_decay) and recipe.weight_decay >= 0):
-        wrong("weight_decay", "a finite number, 0 or more", "0.0")
-    if recipe.clip is not None and not (math.isfinite(recipe.clip) and recipe.clip > 0):
-        wrong("clip", "a finite number above 0, or null", "1.0")
-    for field, names in (("schedule", SCHEDULES), ("train", TRAINED), ("precision", PRECISIONS)):
-        if getattr(recipe, field) not in names:
-            wrong(field, f"one of {', '.join(names)}", names[0])
-    return problems + _layer_problems(recipe, where)
-
-
-def _layer_problems(recipe: Recipe, where: str) -> list[Problem]:
-    """About which layers keep their activations."""
-    every = recipe.activation_checkpointing
-    if every >= 0:
-        return []
-    expected = "0 for no layer, 1 for every layer, 2 for every second one"
-    return [Problem(f"{where}.activation_checkpointing", str(every), expected, "1")]
-
-
-def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]) -> torch.optim.AdamW:
-    """AdamW over what the recipe trains, with each group's peak rate kept as `peak`.
-
-    Parameters that are not trained are frozen as a side effect. Tied parameters count once.
-
-    Args:
-        model: the model to train.
-        recipe: a recipe without problems.
-        injected: names of the parameters of injected layers.
-    """
-    import torch
-
-    from tli.training.acceleration import fastest_kernel
-
-    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        new = name in injected
-        parameter.requires_grad_(recipe.train == "all" or new)
-        if parameter.requires_grad:
-            groups.setdefault((new, parameter.ndim > 1), []).append(parameter)
-    new_rate = recipe.injected_learning_rate or recipe.learning_rate
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": new_rate if new else recipe.learning_rate,
-                "peak": new_rate if new else recipe.learning_rate,
-                "weight_decay": recipe.weight_decay if matrix else 0.0,
-            }
-            for (new, matrix), parameters in groups.items()
-        ],
-        betas=(0.9, 0.95),
-        eps=1e-8,
-        **fastest_kernel(model),
-    )

@@ -26,6 +26,7 @@ from tli.checkpoint.header import read_header
 from tli.checkpoint.tensors import bytes_of
 from tli.errors import CheckpointError
 from tli.files import open_regular, sync
+from tli.training.moments import MOMENTS, moment, moments, parts_of, trained
 
 if TYPE_CHECKING:
     from tli.training.loop import Training
@@ -64,10 +65,11 @@ def copy_state(training: Training, owner: str = "") -> State:
     tensors = {"rng": torch.get_rng_state()}
     if (device := _cuda(training)) is not None:
         tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
-    for name, parameter in training.model.named_parameters():
+    for name, parameter in trained(training):
         tensors[f"model.{name}"] = _copied(parameter.detach())
         for key, value in training.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = _copied(torch.as_tensor(value))
+            for part, tensor in parts_of(value).items():
+                tensors[f"optimizer.{key}{part}.{name}"] = _copied(tensor)
     progress = {name: getattr(training, name) for name in _PROGRESS}
     return State(training.step, tensors, json.dumps(progress), owner)
 
@@ -186,7 +188,10 @@ def _checked(training: Training, path: Path, owner: str) -> dict[str, Any]:
         raise ValueError("another training's")
     wanted = _shapes(training)
     found = {tensor.name: (tensor.dtype, tensor.shape) for tensor in shard.tensors}
-    parameters = {name for name in wanted if name.startswith("model.")}
+    parameters = {f"model.{name}" for name, _ in trained(training)}
+    for name, parameter in trained(training):
+        if f"optimizer.step.{name}" in found:
+            parameters |= moments(training, name, parameter).keys()
     if not parameters <= found.keys() or any(found[name] not in wanted.get(name, ()) for name in found):
         raise ValueError("tensors of another model")
     progress = json.loads(shard.metadata.get("progress", "null"))
@@ -201,11 +206,17 @@ def _shapes(training: Training) -> Mapping[str, set[tuple[str, tuple[int, ...]]]
     if (device := _cuda(training)) is not None:
         shapes["rng.cuda"] = {("U8", tuple(torch.cuda.get_rng_state(device).shape))}
     for name, parameter in training.model.named_parameters():
-        whole = (_TYPES[parameter.dtype], tuple(parameter.shape))
-        shapes[f"model.{name}"] = {whole}
-        shapes[f"optimizer.step.{name}"] = {("F32", ()), ("F64", ())}
-        for key in ("exp_avg", "exp_avg_sq"):
-            shapes[f"optimizer.{key}.{name}"] = {whole}
+        kind, shape = _TYPES[parameter.dtype], tuple(parameter.shape)
+        # An earlier version also wrote what was frozen, all of it in float32.
+        shapes[f"model.{name}"] = (
+            {(kind, shape)} if parameter.requires_grad else {(kind, shape), ("F32", shape)}
+        )
+        if parameter.requires_grad:
+            shapes[f"optimizer.step.{name}"] = {("F32", ()), ("F64", ())}
+            shapes |= {
+                key: {(_TYPES[part.dtype], tuple(part.shape))}
+                for key, part in moments(training, name, parameter).items()
+            }
     return shapes
 
 
@@ -247,20 +258,18 @@ def _load(training: Training, path: Path, progress: Mapping[str, Any]) -> None:
             raise ValueError("no state of a generator") from error
         training.optimizer.state.clear()
         with torch.no_grad():
-            for name, parameter in training.model.named_parameters():
+            for name, parameter in trained(training):
                 parameter.copy_(state.get_tensor(f"model.{name}"))
-                keys = [
-                    key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{key}.{name}" in names
-                ]
-                for key in keys:
-                    value = state.get_tensor(f"optimizer.{key}.{name}")
-                    if key == "step":  # counted on the CPU, but by the fused kernel on its device
-                        value = (
-                            value.to(parameter.device) if training.optimizer.defaults.get("fused") else value
-                        )
-                    else:
-                        value = value.to(parameter)
-                    training.optimizer.state[parameter][key] = value
+                if f"optimizer.step.{name}" not in names:
+                    continue
+                kept = training.optimizer.state[parameter]
+                step = state.get_tensor(f"optimizer.step.{name}")
+                # Counted on the CPU, but by the fused kernel on its device.
+                kept["step"] = step.to(parameter.device) if training.optimizer.defaults.get("fused") else step
+                for key in MOMENTS:
+                    kept[key] = moment(training, parameter, key)
+                    for part, tensor in parts_of(kept[key]).items():
+                        tensor.copy_(state.get_tensor(f"optimizer.{key}{part}.{name}"))
         torch.set_rng_state(generator)
         if (device := _cuda(training)) is not None and "rng.cuda" in names:
             torch.cuda.set_rng_state(state.get_tensor("rng.cuda"), device)

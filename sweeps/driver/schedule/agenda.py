@@ -290,6 +290,9 @@ class Agenda:
 
 
 def control_settings(baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """The baseline without injection: the original model, all of it trained on the same tokens."""
+    """The baseline without injection: the original model, its layers trained on the same tokens."""
     injection = {**baseline["injection"], "method": "none"}
-    return {**baseline, "injection": injection, "recipe": {**baseline["recipe"], "train": "all"}}
+    recipe = {**baseline["recipe"], "train": "all"}
+    if recipe.get("rates", {}).get("original") == 0:  # frozen for the sake of the injected ones
+        recipe["rates"] = {**recipe["rates"], "original": 1.0}
+    return {**baseline, "injection": injection, "recipe": recipe}
