@@ -145,7 +145,6 @@ def test_from_a_plain_checkout(tmp_path: Path) -> None:
         "ray",
         "optuna",
         "mlflow",
-        "yaml",
         "argcomplete",
         "sqlalchemy",
         "rich",

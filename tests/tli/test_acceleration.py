@@ -140,6 +140,7 @@ def _in_process(script: str, *arguments: str, **environment: str) -> subprocess.
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a compiler on a busy machine
 def test_compiled_layers_are_one_graph_and_learn_the_same(tiny_model: Tiny) -> None:
     done = _in_process(_COMPILED, str(tiny_model("llama")))
     assert done.returncode == 0, done.stderr
