@@ -27,6 +27,7 @@ _NEAR = 400  # drawn near the best ones
 _COVARIANCES = 60_000  # between candidates and trials: of many trials, fewer candidates are looked at
 _WIDTH = 0.08  # of what is near, in coordinates
 _SPREAD = 0.06  # of the first rates around the good one, in coordinates
+_GUESSED = 0.15  # where that is the spec's guess, as nothing has ended yet
 _ALONE = 3  # trials of which one is proposed without what siblings say
 _FUNCTIONS = 24  # drawn from the posterior where each value is to be answered for
 _POINTS = 160  # that they are drawn at
@@ -92,7 +93,7 @@ class ModelProposals:
         if model is None and prior is not None and not missing:
             return self._by_siblings(chance, prior, tried, fixed, allowed)
         if model is None:
-            return self._first(chance, tried, fixed, allowed)
+            return self._first(chance, tried, fixed, allowed, _SPREAD if ended else _GUESSED)
         candidates = [each for each in self._candidates(chance, model, fixed) if allowed(each)]
         if not candidates:
             return None
@@ -127,6 +128,7 @@ class ModelProposals:
         tried: Sequence[Mapping[str, Any]],
         fixed: Mapping[str, Any],
         allowed: Callable[[Params], bool],
+        spread: float,
     ) -> Params | None:
         """The least tried value of each choice, at a rate near the good one."""
         counts = {
@@ -141,7 +143,7 @@ class ModelProposals:
                 least = min(seen[type(v), v] for v in column.ends)
                 return chance.choice([v for v in column.ends if seen[type(v), v] == least])
             if column.path == RATE and rate is not None:
-                near = column.coordinate(rate) + chance.gauss(0.0, _SPREAD)
+                near = column.coordinate(rate) + chance.gauss(0.0, spread)
                 return column.value(min(max(near, 0.0), 1.0))
             return column.value(chance.random())
 
