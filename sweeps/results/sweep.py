@@ -13,7 +13,6 @@ from sweeps.curve import CURVE, read_curve
 from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
-from sweeps.results.at_most import chosen_by, described, refuse_several
 from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
 from sweeps.results.setting_answers import searched_in
@@ -136,6 +135,7 @@ class Sweep:
             The trial does not exist, did not complete, or its weights were not kept or are not those that
             were written; or `out` exists, nothing costs so little, or `trial` is beside one of the others.
         """
+        from sweeps.results.at_most import chosen_by, described, refuse_several
         from tli.training.export import copy_model
 
         require_types(
