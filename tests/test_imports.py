@@ -40,6 +40,15 @@ TLI = {
         "tli/data",
     },
     "tli/training": {"tli/checkpoint", "tli/architectures", "tli/models", "tli/data"},
+    "tli/sharded": {
+        "tli/planning",
+        "tli/checkpoint",
+        "tli/architectures",
+        "tli/models",
+        "tli/initializers",
+        "tli/growth",
+        "tli/training",
+    },
     "tli/cli": {
         "tli/planning",
         "tli/checkpoint",

@@ -15,6 +15,7 @@ from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError, Problem
 from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate, token_losses
+from tli.training.ranks import ranks_of, rows_problems
 from tli.training.recipe import Recipe, optimizer, recipe_problems
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class Training:
     ----------
     model, recipe, batches, heldout
         As given.
+    ranks : tli.training.ranks.Ranks
+        This process among those that train the model together, each on its rows of every batch; most often
+        alone.
     optimizer : torch.optim.AdamW
         With a group for each rate and decay.
     step : int
@@ -126,13 +130,16 @@ class Training:
             problems.append(Problem("recipe.batch_tokens", got, f"{size}, as the batches have", str(size)))
         if recipe.train == "injected" and not injected:
             problems.append(Problem("recipe.train", "'injected'", "a model with injected layers", "all"))
+        ranks = ranks_of(model)
+        problems += rows_problems(batches.rows, batches.sequence_length, ranks)
         if problems:
             raise InputError(*problems)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed * ranks.size + ranks.rank)  # each rank drops other numbers of its rows
         self.model = model
         self.recipe = recipe
         self.batches = batches
         self.heldout = heldout
+        self.ranks = ranks
         self.optimizer = optimizer(model, recipe, injected)
         self.step = 0
         self.seconds = 0.0
@@ -220,14 +227,16 @@ class Training:
         share = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
-        rows = torch.from_numpy(self.batches[self.step]).to(next(self.model.parameters()).device)
+        rows = self.ranks.share(torch.from_numpy(self.batches[self.step]))
+        rows = rows.to(next(self.model.parameters()).device)
         total = 0.0
         for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):
             loss = token_losses(self.model, part, self.recipe.precision).mean() * (len(part) / len(rows))
             loss.backward()  # type: ignore[no-untyped-call] # torch's
             total += float(loss.detach())
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))
+        total = self.ranks.total(total) / self.ranks.size
+        norm = float(_whole(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf)))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise DivergedError(
                 f"train loss is {total} and the gradient's norm {norm} at step {self.step + 1}"
@@ -237,3 +246,9 @@ class Training:
         self.step += 1
         self.seconds += time.perf_counter() - started
         return total
+
+
+def _whole(norm: torch.Tensor) -> torch.Tensor:
+    """A norm over all ranks, where it was left as the norms of their rows."""
+    gather = getattr(norm, "full_tensor", None)
+    return norm if gather is None else gather()
