@@ -47,10 +47,15 @@ def room_problems(spec: Spec, base: Base, *, local: bool, at_once: int | None = 
     shapes = estimate(spec, base, parallel=at_once).shapes
     yield from _on_the_disk(spec, shapes, at_once)
     if local:
-        own = max(shape.cost.memory_bytes for shape in shapes)
-        trial = _Trial(own, _BYTES * shapes[0].cost.parameters)  # the first is the control: the base itself
+        # What a rank holds of weights, moments and gradients, and of the activations of its rows.
+        ranks = spec.resources.workers
+        own = max(shape.cost.memory_bytes for shape in shapes) // ranks
+        # The first is the control: the base itself.
+        trial = _Trial(own, _BYTES * shapes[0].cost.parameters // ranks)
         yield from (
-            _on_a_gpu(spec, trial, at_once) if spec.resources.gpus else _in_memory(spec, trial, at_once)
+            _on_a_gpu(spec, trial, at_once * ranks)
+            if spec.resources.gpus
+            else _in_memory(spec, trial, at_once * ranks)
         )
 
 
@@ -70,7 +75,7 @@ def _in_memory(spec: Spec, trial: _Trial, at_once: int) -> Iterator[Problem]:
     if have is None or at_once * trial.whole <= have:
         return
     expected = f"at most {in_bytes(have)}, the memory of this machine"
-    if fits := have // trial.whole:
+    if fits := have // trial.whole // spec.resources.workers:
         yield Problem(spec.where("resources.parallel"), _said(trial, at_once), expected, str(fits))
     else:
         yield _smaller(spec, trial, 1, expected)

@@ -28,7 +28,7 @@ def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: st
         spec=spec,
         runs=runs,
         ended=sweep.used_up,
-        gpus=sweep.spec.resources.gpus,
+        gpus=sweep.spec.resources.all_gpus,
     )
 
 

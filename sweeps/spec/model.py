@@ -251,6 +251,7 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     yield from search_checks.stopping_faults(spec.stopping)
     yield from search_checks.sampler_faults(spec.sampler, spec.objective, spec.search)
     yield from checks.resource_faults(spec.resources)
+    yield from checks.rank_faults(spec.resources, spec.trial, spec.data.sequence_length)
     yield from address_checks.address_faults(spec.storage, spec.tracking)
     yield from checks.secret_faults(spec.base, spec.data)
     wrong = list(checks.condition_faults(spec.search))

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import distributed
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from tli.errors import InputError, Problem
 from tli.training.ranks import Ranks
 
 TIMEOUT = 600.0  # seconds that one collective may take before gloo raises
+MEETING = 300.0  # seconds for all ranks to come
 
 
 @dataclass(frozen=True)
@@ -36,32 +38,47 @@ class Group:
     writers: distributed.ProcessGroup
 
 
-def join(address: str, ranks: Ranks, device: str = "cpu", *, timeout: float = TIMEOUT) -> Group:
-    """Meet the other ranks at an address, `host:port`, that rank 0 listens at.
+def meeting(host: str) -> TCPStore:
+    """Where ranks meet, on a free port of this machine; for rank 0, which is here before the others."""
+    return TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=_seconds(MEETING))
+
+
+def join(place: str | TCPStore, ranks: Ranks, device: str = "cpu", *, timeout: float = TIMEOUT) -> Group:
+    """Meet the other ranks.
 
     Collectives go over gloo on the CPU and NCCL between GPUs. The latter has never been run by the tests of
     this package.
+
+    Args:
+        place: `host:port`, where rank 0 listens; for that one perhaps the meeting itself.
+        ranks: which this one is.
+        device: where this rank computes.
+        timeout: seconds that a collective may take before it raises.
 
     Raises:
         InputError: a GPU is asked for where torch has none, or no NCCL.
     """
     if problem := device_problem(device):
         raise InputError(problem)
-    place = torch.device(device)
-    backend = "gloo"
-    if place.type == "cuda":
+    where, backend = torch.device(device), "gloo"
+    if where.type == "cuda":
         backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(where)
+    if isinstance(place, str):
+        host, _, port = place.rpartition(":")
+        store = TCPStore(host, int(port), is_master=ranks.rank == 0, timeout=_seconds(MEETING))
+    else:
+        store = place
     distributed.init_process_group(
-        backend,
-        init_method=f"tcp://{address}",
-        rank=ranks.rank,
-        world_size=ranks.size,
-        timeout=dt.timedelta(seconds=timeout),
+        backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=_seconds(timeout)
     )
     host_mesh = init_device_mesh("cpu", (ranks.size,))
-    mesh = host_mesh if place.type == "cpu" else init_device_mesh(place.type, (ranks.size,))
-    return Group(ranks, place, mesh, host_mesh, distributed.new_group(backend="gloo"))
+    mesh = host_mesh if where.type == "cpu" else init_device_mesh(where.type, (ranks.size,))
+    return Group(ranks, where, mesh, host_mesh, distributed.new_group(backend="gloo"))
+
+
+def _seconds(number: float) -> dt.timedelta:
+    return dt.timedelta(seconds=number)
 
 
 def device_problem(device: str) -> Problem | None:
