@@ -10,12 +10,12 @@ from sweeps.addresses import file_of, holds_secret, url_of
 from sweeps.errors import InputError, Problem
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
+from sweeps.spec.resources import ResourceSettings
 from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
     DataSettings,
     FinalistSettings,
-    ResourceSettings,
     Settings,
     TrialSettings,
 )

@@ -78,7 +78,7 @@ class RankContext(WorkerContext):
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
         """Put the newest good state into a training; whether there was one."""
-        from tli.sharded.states import load_latest_sharded
+        from tli.sharded.resuming import load_latest_sharded
 
         return load_latest_sharded(training, folder, self.group, owner)
 

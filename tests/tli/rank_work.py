@@ -21,8 +21,9 @@ from tli.sharded.base import read_base
 from tli.sharded.export import write_sharded_model
 from tli.sharded.growth import grow_sharded
 from tli.sharded.processes import Group
+from tli.sharded.resuming import load_latest_sharded
 from tli.sharded.rows import local_of, own_part
-from tli.sharded.states import ShardedSaver, load_latest_sharded
+from tli.sharded.states import ShardedSaver
 from tli.training.export import write_model
 from tli.training.loop import Training
 from tli.training.recipe import Recipe

@@ -5,4 +5,15 @@ Promises: the same weights, bit for bit, and the same losses but for rounding as
     same order. Never starts a process.
 """
 
-__all__ = ["base", "export", "growth", "processes", "rows", "states", "wrapping"]
+__all__ = [
+    "base",
+    "experts",
+    "export",
+    "growth",
+    "processes",
+    "resuming",
+    "rows",
+    "state_folders",
+    "states",
+    "wrapping",
+]

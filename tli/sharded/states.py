@@ -11,7 +11,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,30 +19,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from tli.checkpoint.atomic import disk_space_problems, remove_stale, write_text
 from tli.errors import CheckpointError
-from tli.files import open_regular, sync
-from tli.json_files import read_json
+from tli.files import sync
 from tli.sharded.processes import Group
 from tli.sharded.rows import local_of, sharded
-from tli.training.state import owner_tag, read_progress, written_progress
+from tli.sharded.state_folders import MANIFEST, MOMENTS, digest_of, exchanged, states_of
+from tli.training.state import owner_tag, written_progress
 
 if TYPE_CHECKING:
     from tli.training.loop import Training
 
-_NAME = re.compile(r"step-(\d{8})-([0-9a-f]{8})-([0-9a-f]{16})")  # step, owner, content
-_FILE = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
-MANIFEST = "state.json"
-_LIMIT = 100_000_000  # bytes of a manifest
 _KEPT = 2
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -106,14 +98,14 @@ class ShardedSaver:
 
     def _write(self, state: _State) -> None:
         group, aside = self._group, self._aside(state.step)
-        needed = sum(_exchanged(group, state.nbytes))
+        needed = sum(exchanged(group, state.nbytes))
         _all_or_none(group, lambda: self._prepare(aside, needed))
         try:
             writer = HuggingFaceStorageWriter(str(aside), save_distributed=True)
             _save(state.tensors, writer, group)
             digests: dict[str, str] = {}
             _all_or_none(group, lambda: digests.update(_own_digests(aside, group.ranks.rank)))
-            files = {name: digest for part in _exchanged(group, digests) for name, digest in part.items()}
+            files = {name: digest for part in exchanged(group, digests) for name, digest in part.items()}
             _all_or_none(group, lambda: self._finish(aside, state, files))
         except OSError:
             if group.ranks.rank == 0:
@@ -121,7 +113,7 @@ class ShardedSaver:
             raise
 
     def _aside(self, step: int) -> Path:
-        pid = _exchanged(self._group, os.getpid())[0]
+        pid = exchanged(self._group, os.getpid())[0]
         return self._folder / f".step-{step:08d}.tmp-{pid}"
 
     def _prepare(self, aside: Path, needed: int) -> None:
@@ -150,36 +142,8 @@ class ShardedSaver:
         else:
             aside.rename(target)
         sync(self._folder)
-        for old in _states(self._folder, self._owner)[_KEPT:]:
+        for old in states_of(self._folder, self._owner)[_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def load_latest_sharded(training: Training, folder: Path, group: Group, owner: str = "") -> bool:
-    """Put the newest good state of a folder into a training of the same model and recipe; every rank does.
-
-    The state may be of another number of ranks. Random numbers go on where this rank was one of those; a new
-    one starts from its own seed.
-
-    Args:
-        training: untouched where there is none.
-        folder: of states, this training's and others'.
-        group: of the ranks.
-        owner: whose states are looked at.
-
-    Returns:
-        Whether there was one.
-    """
-    found = [path.name for path in _states(folder, owner)] if group.ranks.rank == 0 else []
-    for name in _exchanged(group, found)[0]:
-        path = folder / name
-        manifest = _checked(training, path, group, owner)
-        # Whether a state is taken up is one decision of all ranks.
-        if not all(_exchanged(group, manifest is not None)):
-            continue
-        assert manifest is not None
-        _load(training, path, manifest, group)
-        return True
-    return False
 
 
 def _copied_state(training: Training, owner: str, group: Group) -> _State:
@@ -192,7 +156,7 @@ def _copied_state(training: Training, owner: str, group: Group) -> _State:
     for name, parameter in training.model.named_parameters():
         held = {f"model.{name}": parameter.detach()}
         moments = training.optimizer.state.get(parameter, {})
-        held |= {f"optimizer.{key}.{name}": moments[key] for key in _MOMENTS if key in moments}
+        held |= {f"optimizer.{key}.{name}": moments[key] for key in MOMENTS if key in moments}
         if "step" in moments:
             steps[name] = float(moments["step"])
         for key, value in held.items():
@@ -217,19 +181,7 @@ def _save(tensors: dict[str, Tensor], writer: HuggingFaceStorageWriter, group: G
 
 def _own_digests(folder: Path, rank: int) -> dict[str, str]:
     """Digests by name of what this rank wrote."""
-    return {path.name: _digest(path) for path in folder.glob(f"shard-{rank + 1:05d}-*.safetensors")}
-
-
-def _digest(path: Path) -> str:
-    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _exchanged(group: Group, value: Any) -> list[Any]:
-    """Every rank's value, by rank; by the group of what goes on behind the training."""
-    values: list[Any] = [None] * group.ranks.size
-    distributed.all_gather_object(values, value, group=group.writers)
-    return values
+    return {path.name: digest_of(path) for path in folder.glob(f"shard-{rank + 1:05d}-*.safetensors")}
 
 
 def _all_or_none(group: Group, work: Callable[[], None]) -> None:
@@ -242,92 +194,6 @@ def _all_or_none(group: Group, work: Callable[[], None]) -> None:
             fault = (error.errno or errno.EIO, error.strerror or str(error), error.filename)
         else:
             fault = (errno.EIO, str(error), None)
-    for found in _exchanged(group, fault):
+    for found in exchanged(group, fault):
         if found is not None:
             raise OSError(*found)
-
-
-def _states(folder: Path, owner: str) -> list[Path]:
-    """States of a folder that are an owner's by their names, newest first."""
-    found = [
-        path
-        for path in folder.glob("step-*")
-        if (match := _NAME.fullmatch(path.name)) and match[2] == owner_tag(owner)
-    ]
-    return sorted(found, reverse=True)
-
-
-def _checked(training: Training, path: Path, group: Group, owner: str) -> dict[str, Any] | None:
-    """The manifest of a state that fits this training and is whole; None where it is not, as this rank sees
-    it.
-
-    Each rank reads and hashes its share of the files.
-    """
-    match = _NAME.fullmatch(path.name)
-    assert match is not None
-    try:
-        if path.is_symlink():
-            return None
-        manifest = read_json(path / MANIFEST, _LIMIT)
-        files = manifest["files"]
-        if manifest["owner"] != owner or not all(_FILE.fullmatch(name) for name in files):
-            return None
-        progress = read_progress(manifest["progress"])
-        names = sorted(files)
-        if progress["step"] != int(match[1]) or {f.name for f in path.glob("*.safetensors")} != set(names):
-            return None
-        ranks = group.ranks
-        if any(_digest(path / name) != files[name] for name in names[ranks.rank :: ranks.size]):
-            return None
-        return manifest if _fits(training, path, manifest) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _tensors(reader: HuggingFaceStorageReader) -> dict[str, TensorStorageMetadata]:
-    """The tensors of a state by name, whichever files their rows are in."""
-    found = reader.read_metadata().state_dict_metadata
-    return {name: held for name, held in found.items() if isinstance(held, TensorStorageMetadata)}
-
-
-def _fits(training: Training, path: Path, manifest: dict[str, Any]) -> bool:
-    """Whether a state has the tensors of this training's model, and no moment of another shape."""
-    held = _tensors(HuggingFaceStorageReader(str(path)))
-    for name, parameter in training.model.named_parameters():
-        moments = (
-            [f"optimizer.{key}.{name}" for key in _MOMENTS] if name in manifest["optimizer_steps"] else []
-        )
-        for key in [f"model.{name}", *moments]:
-            tensor = held.get(key)
-            if tensor is None or tuple(tensor.size) != tuple(parameter.shape):
-                return False
-            if tensor.properties.dtype != parameter.dtype:
-                return False
-    models = {f"model.{name}" for name, _ in training.model.named_parameters()}
-    return {key for key in held if key.startswith("model.")} == models
-
-
-def _load(training: Training, path: Path, manifest: dict[str, Any], group: Group) -> None:
-    reader = HuggingFaceStorageReader(str(path))
-    rank, held = group.ranks.rank, _tensors(reader)
-    state: dict[str, Tensor] = {}
-    training.optimizer.state.clear()
-    for name, parameter in training.model.named_parameters():
-        state[f"model.{name}"] = parameter.detach()
-        if name in manifest["optimizer_steps"]:
-            moments = {key: torch.zeros_like(parameter.detach()) for key in _MOMENTS}
-            state |= {f"optimizer.{key}.{name}": moment for key, moment in moments.items()}
-            count = torch.tensor(float(manifest["optimizer_steps"][name]))
-            training.optimizer.state[parameter] = {"step": count, **moments}
-    generators = {
-        name: torch.empty(held[name].size, dtype=torch.uint8)
-        for name in (f"rng.{rank}", f"rng.cuda.{rank}")
-        if name in held
-    }
-    load({**state, **generators}, storage_reader=reader, process_group=group.writers)
-    if (generator := generators.get(f"rng.{rank}")) is not None:
-        torch.set_rng_state(generator)
-    if group.device.type == "cuda" and (generator := generators.get(f"rng.cuda.{rank}")) is not None:
-        torch.cuda.set_rng_state(generator, group.device)
-    for name, value in read_progress(manifest["progress"]).items():
-        setattr(training, name, value)

@@ -6,6 +6,7 @@ Promises: Ray carries out what the schedule hands it, and may be lost at any mom
 __all__ = [
     "head_node",
     "jobs_server",
+    "killing",
     "packing",
     "peers",
     "searcher",

@@ -11,19 +11,17 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import _raylet, tune
-from ray.exceptions import RayError
 from ray.tune.execution import class_cache
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.addresses import secret_name
 from sweeps.checks import machine
 from sweeps.checks.placement import Node, fitting, slots, this_machine
+from sweeps.driver.on_ray.killing import kill_worker
 from sweeps.driver.on_ray.peers import Peers, assignment_from
 from sweeps.driver.on_ray.stall_monitor import StallMonitor
 from sweeps.driver.on_ray.temp_dirs import keep_rays_token, ray_folder
@@ -41,7 +39,6 @@ from sweeps.worker.watchdog import Bounds, hung
 if TYPE_CHECKING:
     from sweeps.driver.schedule.agenda import Agenda
 
-_KILL_SECONDS = 60.0  # for a process to start on the worker's node and do it
 _LOOKED_EVERY = 2.0  # seconds between two looks at the driver's own node
 
 
@@ -207,7 +204,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
     from sweeps.driver.on_ray.searcher import AgendaScheduler, AgendaSearcher
 
     # Twice what a worker's own watchdog allows, which knows more: it dumps the stacks.
-    watch = StallMonitor(2 * spec.retries.silence, _kill_worker)
+    watch = StallMonitor(2 * spec.retries.silence, kill_worker)
     folders = Folders(spec.root, spec.name)
     searcher = AgendaSearcher(
         agenda,
@@ -291,16 +288,3 @@ class OwnNode(tune.Callback):  # type: ignore[misc] # Ray is untyped
                 "Ray's raylet on this machine died (killed, or out of memory); nothing is lost:"
                 " the same command again goes on"
             )
-
-
-def _kill_worker(node: str, pid: int) -> None:
-    """End a worker that may be frozen, which Ray could only ask to end itself."""
-    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-    kill = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(_kill)
-    with suppress(RayError):  # its node is gone, and the worker with it
-        ray.get(kill.remote(pid), timeout=_KILL_SECONDS)
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
