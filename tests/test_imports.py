@@ -78,7 +78,14 @@ MAY_IMPORT: dict[str, set[str]] = TLI | {
         "sweeps/results",
         "sweeps/tracking",
     },
-    "sweeps/driver/on_ray": {"sweeps/spec", "sweeps/worker", "sweeps/checks", "sweeps/driver/schedule"},
+    "sweeps/driver/on_ray": {
+        "sweeps/spec",
+        "sweeps/worker",
+        "sweeps/checks",
+        "sweeps/driver/schedule",
+        "tli/training",
+        "tli/sharded",
+    },
     "sweeps/driver": {
         "sweeps/spec",
         "sweeps/worker",

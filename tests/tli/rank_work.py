@@ -218,3 +218,11 @@ def undivided(group: Group, folder: str) -> list[str]:
     except InputError as error:
         return [error.problems[0].where, error.problems[0].remedy]
     return []
+
+
+def everything(group: Group, folder: str, plans: list[dict[str, Any]], out: str) -> list[Any]:
+    """Of `trained`, `saved` and `resumed` the results; `exported` leaves its own."""
+    found = [trained(group, folder, plans), saved(group, folder, f"{out}/states", 2)]
+    found.append(resumed(group, folder, f"{out}/states"))
+    exported(group, folder, out, None, k=2, init="identity")
+    return found

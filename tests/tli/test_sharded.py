@@ -47,9 +47,18 @@ def check(results: list[Any], count: int) -> None:
 
 @pytest.mark.ranks
 @pytest.mark.default_run
-def test_two_ranks_grow_and_train_as_one_process(tiny_model: Tiny) -> None:
+def test_two_ranks_do_what_one_process_does(tiny_model: Tiny, tmp_path: Path) -> None:
+    """Grow, train, save, resume and write out, in one start of two processes."""
     plans = [{"k": 2, "init": "random"}, {"k": 2, "init": "slerp"}]
-    check(on_ranks(2, f"{WORK}:trained", folder=str(tiny_model("llama")), plans=plans), len(plans))
+    given = {"folder": str(tiny_model("llama")), "plans": plans, "out": str(tmp_path)}
+    results = on_ranks(2, f"{WORK}:everything", **given)
+    check([grown for grown, _, _ in results], len(plans))
+    for _, went_on, resumed in results:
+        assert went_on == resumed
+        assert len(went_on) == 6
+    ranks, alone = tensors(tmp_path / "ranks"), tensors(tmp_path / "alone")
+    assert ranks.keys() == alone.keys()
+    assert all(ranks[key].equal(alone[key]) for key in alone)
 
 
 @pytest.mark.ranks
@@ -66,12 +75,12 @@ def test_any_number_of_ranks_grows_and_trains_as_one_process(
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_experts_are_made_as_in_one_process(save_model: SaveModel, tmp_path: Path, size: int) -> None:
+def test_mixtures_are_made_as_in_one_process(save_model: SaveModel, tmp_path: Path, size: int) -> None:
     folder = saved(save_model, tmp_path, "llama untied", attention_bias=False, mlp_bias=False)
-    experts = {"count": 3, "top": 2, "noise": 0.1, "drop": 0.5}
+    experts = {"count": 3, "top_k": 2, "noise": 0.1, "drop": 0.5}
     plans = [
         {"method": "moe", "experts": experts},
-        {"method": "moe", "experts": {"count": 4, "top": 2, "granularity": 2}},
+        {"method": "moe", "experts": {"count": 4, "top_k": 2, "granularity": 2}},
         {"k": 2, "init": "identity", "experts": experts},
     ]
     check(on_ranks(size, f"{WORK}:trained", folder=folder, plans=plans), len(plans))

@@ -92,6 +92,13 @@ def device_problem(device: str) -> Problem | None:
     return None
 
 
+def largest(number: int) -> int:
+    """The largest number of all ranks; called by each."""
+    found = torch.tensor(number)
+    distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
+    return int(found)
+
+
 def leave() -> None:
     """Leave the group, whatever state the others are in."""
     if distributed.is_initialized():
