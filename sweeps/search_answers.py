@@ -6,7 +6,7 @@ It is worked out by the driver and kept in the study, so that reading an answer 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sweeps.records import Role, TrialRecord
@@ -64,6 +64,23 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Along:
+    """The lowest loss along a range with one value of a choice, the settings besides being the best ones.
+
+    Attributes
+    ----------
+    points : tuple of float
+        Values of the range, rising.
+    means, half_widths : tuple of float
+        Held-out loss at each, nats per token, and half of its 95 % interval.
+    """
+
+    points: tuple[float, ...]
+    means: tuple[float, ...]
+    half_widths: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class StoppingEvidence:
     """How far the stopping of a sweep can be trusted, by its own whole curves.
 
@@ -101,6 +118,8 @@ class SearchAnswers:
         By dotted path.
     stopping : StoppingEvidence or None
         None where nothing was stopped, or too few whole curves tell.
+    valleys : mapping of value to Along
+        Along the learning rate, for each K that is searched; empty where either is not.
     """
 
     trials: int
@@ -108,6 +127,7 @@ class SearchAnswers:
     pairs: Mapping[Pair, Mapping[tuple[Value, Value], Estimate]]
     ranges: Mapping[str, Best]
     stopping: StoppingEvidence | None
+    valleys: Mapping[Value, Along] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values: what is by value becomes a list, for a value may be a number."""
@@ -122,6 +142,7 @@ class SearchAnswers:
             ],
             "ranges": {path: asdict(best) for path, best in self.ranges.items()},
             "stopping": asdict(self.stopping) if self.stopping else None,
+            "valleys": [[value, asdict(along)] for value, along in self.valleys.items()],
         }
 
     @classmethod
@@ -143,12 +164,21 @@ class SearchAnswers:
         }
         ranges = {str(path): Best(**best) for path, best in plain.get("ranges", {}).items()}
         stopping = StoppingEvidence(**plain["stopping"]) if plain["stopping"] else None
-        return cls(plain["trials"], values, pairs, ranges, stopping)
+        # Studies that ended before there were any have none.
+        valleys = {value: _along(found) for value, found in plain.get("valleys", ())}
+        return cls(plain["trials"], values, pairs, ranges, stopping, valleys)
 
 
 def ended_trials(records: Sequence[TrialRecord]) -> int:
     """How many trials of a search have ended: what its answers are made of."""
     return sum(r.role in (Role.BASELINE, Role.SEARCH) and r.state.finished for r in records)
+
+
+def _along(plain: Mapping[str, Any]) -> Along:
+    columns = {name: tuple(map(float, plain[name])) for name in ("points", "means", "half_widths")}
+    if len({len(column) for column in columns.values()}) != 1:
+        raise ValueError("columns of one length")
+    return Along(**columns)
 
 
 def _estimate(plain: Mapping[str, Any]) -> Estimate:

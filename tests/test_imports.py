@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = TLI | {
     "sweeps/results": {"sweeps/spec", "sweeps/checks", "sweeps/ledger", *TLI} - {"tli/cli"},
     "sweeps/tracking": {"sweeps/checks", "sweeps/results"},
     "sweeps/report": {"sweeps/results"},
+    "sweeps/report/page": {"sweeps/results", "sweeps/report"},
     "sweeps/ui": {"sweeps/ledger", "sweeps/tracking"},
     "sweeps/driver/schedule": {
         "sweeps/spec",
@@ -104,6 +105,7 @@ MAY_IMPORT: dict[str, set[str]] = TLI | {
         "sweeps/results",
         "sweeps/tracking",
         "sweeps/report",
+        "sweeps/report/page",
         "sweeps/ui",
         "sweeps/driver",
         "sweeps/driver/schedule",

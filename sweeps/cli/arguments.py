@@ -169,6 +169,16 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         action="store_true",
         help="the best grown model, also where the answer is the original, trained on",
     )
+    report = command(
+        "report",
+        "write the answer with its figures as one HTML page",
+        "sweeps report quickstart --open\n  sweeps report quickstart --out answer.html",
+    )
+    report.add_argument(
+        "--out", metavar="FILE", type=path, help="where to (default: report.html in the sweep's folder)"
+    )
+    report.add_argument("--force", action="store_true", help="replace a file that exists")
+    report.add_argument("--open", action="store_true", help="open it in a browser")
     ui = command("ui", "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
     ui.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 opens it to other machines")
     ui.add_argument(
@@ -189,12 +199,12 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
     )
     resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
-    for each in (resume, status, best, results, export, ui, sync):
+    for each in (resume, status, best, results, export, report, ui, sync):
         shown = "the sweep's name, or its spec file; may be left out where there is one sweep"
         _completed(each.add_argument("name", metavar="NAME", nargs="?", help=shown), completion.sweeps)
-    for each in (resume, status, best, results, compare, export, ui, sync, doctor):
+    for each in (resume, status, best, results, compare, export, report, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, results, compare, export, sync, doctor):
+    for each in (resume, status, listed, best, results, compare, export, report, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 

@@ -1,4 +1,4 @@
-"""Commands that take a sweep that was run: status, best, compare, export; and doctor."""
+"""Commands that take a sweep that was run: status, best, compare, export, report; and doctor."""
 
 from __future__ import annotations
 
@@ -114,6 +114,22 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    import webbrowser
+
+    from sweeps.cli.report_page import write_report
+
+    sweep = _find(options)
+    written = write_report(sweep, options.name, out=options.out, force=options.force, runs=options.runs)
+    if options.json:
+        print_json({"sweep": sweep.spec.name, "out": str(written)})
+    else:
+        print_text(str(written))
+    if options.open:
+        webbrowser.open(written.absolute().as_uri())
+    return 0
+
+
 def _ui(options: argparse.Namespace) -> int:
     from sweeps.results.kept import unasked_tracking
     from sweeps.tracking import store_uri
@@ -194,6 +210,7 @@ OF_SWEEPS: Mapping[str, Command] = {
     "results": _results,
     "compare": _compare,
     "export": _export,
+    "report": _report,
     "ui": _ui,
     "sync": _sync,
     "doctor": _doctor,

@@ -3,7 +3,7 @@
 A table has a grid of first weights, K and learning rates, each cell run to its end under two seeds. Between the
 recorded rates losses lie on a shape-preserving cubic in log rate, at each measured step; between the scales of
 damped first weights on a line. Seeds beyond the recorded ones replay one of them, with an independent residual as
-large as the recorded seeds differ in after what all cells share is taken out.
+large as the recorded seeds differ in at that rate after what all cells share there is taken out.
 
 Of a table that is recorded in part, a cell with fewer than three rates keeps its distance from the control, as it
 was at its nearest recorded rate, along the control's valley; and with one seed the residual is a constant.
@@ -70,7 +70,7 @@ class Table:
             scales[key].add(scale)
         self._scales = {key: sorted(found, key=lambda scale: scale or 0.0) for key, found in scales.items()}
         rates = sorted({rate for by_rate in curves.values() for rate in by_rate})
-        self.rates = (rates[0], rates[-1])
+        self._rates, self.rates = rates, (rates[0], rates[-1])
         self.ks = sorted({key[0] for key in self._scales if key[0] is not None})
         inits = dict.fromkeys(key[1] for key in self._scales if key[1] is not None)
         self.inits = [init for init in inits if all((k, init) in self._scales for k in self.ks)]
@@ -122,7 +122,7 @@ class Table:
         if seed < len(self.seeds) or step == 0:
             return recorded
         own, shared = _normal(settings, step), _normal(settings, None)
-        residual = float(np.interp(step, self.measured, self.residuals))
+        residual = self.residual(settings["recipe"]["learning_rate"], step)
         return recorded + residual * (_SHARED * shared + math.sqrt(1 - _SHARED**2) * own)
 
     @cached_property
@@ -140,22 +140,30 @@ class Table:
         return min(self.true_loss(_settings(k, init, scale, rate)) for scale in between for rate in rates)
 
     @cached_property
-    def residuals(self) -> list[float]:
-        """By measured step: the standard deviation of one trial's loss once its seed's own effect is out."""
+    def residuals(self) -> Any:
+        """By rate and measured step: the standard deviation of one trial's loss once its seed's own effect at
+        that rate is out. The higher the rate, the further seeds are apart, and cells of one seed with them.
+        """
+        found = np.full((len(self._rates), len(self.measured)), _RESIDUAL)
         if len(self.seeds) < 2:
-            return [_RESIDUAL] * len(self.measured)
+            return found
         first, second = self.seeds[:2]
-        found = []
-        for place in range(len(self.measured)):
-            differences = []
-            for (key, scale, seed), valley in self._curves.items():
-                if seed == first and (key, scale, second) in self._curves:
-                    differences += valley.against(self._curves[key, scale, second], place)
-            # Robust: where the rate is too high, seeds differ by more than the rest of the table does.
-            middle = statistics.median(differences)
-            spread = statistics.median(abs(each - middle) for each in differences)
-            found.append(1.4826 * spread / math.sqrt(2))
+        pairs = [
+            (valley, self._curves[key, scale, second])
+            for (key, scale, seed), valley in self._curves.items()
+            if seed == first and (key, scale, second) in self._curves
+        ]
+        for row, rate in enumerate(self._rates):
+            apart = np.array([one.recorded(rate) - other.recorded(rate) for one, other in pairs])
+            middle = np.nanmedian(apart, axis=0)
+            found[row] = 1.4826 * np.nanmedian(np.abs(apart - middle), axis=0) / math.sqrt(2)
         return found
+
+    def residual(self, rate: float, step: int) -> float:
+        """`residuals` on the lines between rates, by their logarithm, and between measured steps."""
+        at = math.log(rate)
+        by_step = [np.interp(at, np.log(self._rates), column) for column in self.residuals.T]
+        return float(np.interp(step, self.measured, by_step))
 
     def _recorded(self, settings: Mapping[str, Any], seed: int) -> Any:
         key = self._key(settings)
@@ -203,10 +211,11 @@ class _Valley:
             self._seen[rate] = self._curve(math.log(min(max(rate, self._rates[0]), self._rates[-1])))
         return self._seen[rate]
 
-    def against(self, other: _Valley, place: int) -> list[float]:
-        """Differences at the recorded rates, of what are numbers."""
-        both = self._losses[:, place] - other._losses[:, place]
-        return [float(each) for each in both if math.isfinite(each)]
+    def recorded(self, rate: float) -> Any:
+        """The losses at the measured steps, as they were; no numbers at a rate that was not recorded."""
+        if rate not in self._rates:
+            return np.full(self._losses.shape[1], math.nan)
+        return self._losses[self._rates.index(rate)]
 
 
 def _settings(k: int, init: str, scale: float | None, rate: float) -> dict[str, Any]:

@@ -22,5 +22,6 @@ __all__ = [
     "stopping",
     "summaries",
     "threads",
+    "valleys",
     "view",
 ]

@@ -13,6 +13,7 @@ from sweeps.ledger.search.evidence import stopping_evidence
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.model import Model, Modeller
 from sweeps.ledger.search.threads import one_thread
+from sweeps.ledger.search.valleys import valleys
 from sweeps.records import Role, TrialRecord
 from sweeps.search_answers import Best, SearchAnswers, ended_trials
 from sweeps.spec import Spec
@@ -38,7 +39,8 @@ def search_answers(spec: Spec, records: Sequence[TrialRecord], margin: float) ->
         for path, by_value in found.values.items()
     }
     best = best_of_ranges(spec, records, margin=margin)
-    return SearchAnswers(ended_trials(records), values, found.pairs, best, stopping_evidence(records))
+    stopping = stopping_evidence(records)
+    return SearchAnswers(ended_trials(records), values, found.pairs, best, stopping, valleys(spec, records))
 
 
 @one_thread

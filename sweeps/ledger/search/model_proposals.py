@@ -22,6 +22,7 @@ from sweeps.records import TrialRecord
 
 _CANDIDATES = 800  # drawn anywhere
 _NEAR = 400  # drawn near the best ones
+_COVARIANCES = 60_000  # between candidates and trials: of many trials, fewer candidates are looked at
 _WIDTH = 0.08  # of what is near, in coordinates
 _SPREAD = 0.06  # of the first rates around the good one, in coordinates
 _FUNCTIONS = 24  # drawn from the posterior where each value is to be answered for
@@ -137,12 +138,13 @@ class ModelProposals:
                 return chance.choice(column.ends)
             return column.value(chance.random())
 
-        found = [self._filled(anywhere, fixed) for _ in range(_CANDIDATES)]
+        share = min(1.0, _COVARIANCES / (len(model.said) * (_CANDIDATES + _NEAR)))
+        found = [self._filled(anywhere, fixed) for _ in range(round(share * _CANDIDATES))]
         means, _ = model.posterior(model.said.x)
         best = model.said.x[np.argsort(means, kind="stable")[:5]]
         found += [
             self._filled(partial(self._near, chance, best[index % len(best)]), fixed)
-            for index in range(_NEAR)
+            for index in range(round(share * _NEAR))
         ]
         return found
 

@@ -32,9 +32,12 @@ class Dimension:
     distribution: BaseDistribution
     when: Mapping[str, tuple[Any, ...]]
 
-    def active(self, settings: Mapping[str, Any]) -> bool:
-        """Whether this setting exists under these values of the others."""
-        return all(settings.get(path) in allowed for path, allowed in self.when.items())
+    def active(self, chosen: Mapping[str, Any], baseline: Mapping[str, Any]) -> bool:
+        """Whether this setting exists under these values; what is not chosen is the baseline's."""
+        return all(
+            (chosen[path] if path in chosen else baseline.get(path)) in allowed
+            for path, allowed in self.when.items()
+        )
 
     @property
     def size(self) -> int | None:
@@ -85,7 +88,7 @@ class Space:
     def walk(self, chosen: Mapping[str, Any]) -> Iterator[tuple[str, BaseDistribution]]:
         """Active dimensions in order; `chosen` is read as it fills up."""
         for name, dimension in self.dimensions.items():
-            if not dimension.when or dimension.active({**self._baseline, **chosen}):
+            if not dimension.when or dimension.active(chosen, self._baseline):
                 yield name, dimension.distribution
 
     def grid(self) -> Iterator[dict[str, Any]]:

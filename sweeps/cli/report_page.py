@@ -1,0 +1,98 @@
+"""Writes the report of a sweep: `sweeps report`, and at the end of `sweeps run`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.errors import Problem, SpecError
+from tli.files import replace_file
+
+if TYPE_CHECKING:
+    from sweeps.results.sweep import Sweep
+
+REPORT = "report.html"  # in the folder of the sweep
+_PACKAGES = ("tli-sweeps", "torch", "transformers", "optuna", "ray")
+
+
+def report_path(sweep: Sweep) -> Path:
+    """Where the report lies when no place is named."""
+    return sweep.folders.sweep / REPORT
+
+
+def write_report(
+    sweep: Sweep, reference: str, *, out: Path | None = None, force: bool = False, runs: str | None = None
+) -> Path:
+    """Write the page, whole or not at all; returns where.
+
+    Args:
+        sweep: that was run, or runs.
+        reference: what the user calls it.
+        out: the file; None for the usual one, which is written anew each time.
+        force: whether a file that exists may be replaced.
+        runs: the folder of results, where the user named it.
+
+    Raises:
+        InputError: no trial is complete, or the file exists or cannot be written.
+    """
+    from sweeps.report.page.html import page
+    from sweeps.results.unfinished import progress_of
+    from sweeps.results.verdict import none_complete
+
+    records = sweep.records
+    verdict, problems = sweep.answer(records), []
+    if verdict.control is None and verdict.answer.grown is None:
+        remedy = f"sweeps status {reference}"
+        problems.append(
+            Problem(f"sweep {sweep.spec.name}", none_complete(verdict), "a complete trial", remedy)
+        )
+    if out is not None and out.is_dir():
+        problems.append(Problem("--out", f"{out}, a folder", "a file", f"--out {out / REPORT}"))
+    elif out is not None and out.exists() and not force:
+        problems.append(Problem("--out", f"{out}, which exists", "a new file", "--force, to replace it"))
+    elif out is not None and not out.absolute().parent.is_dir():
+        problems.append(Problem("--out", f"{out}, in no folder", "a file in a folder that is there"))
+    if problems:
+        raise SpecError(*problems)
+    progress = progress_of(sweep, reference, runs)
+    text = page(
+        sweep.spec.name,
+        verdict,
+        records,
+        sweep.ledger.study.search_answers,
+        again=_again(sweep, reference, runs),
+        spec=sweep.spec.to_json(),
+        notes=[progress.note] if progress.note else [],
+    )
+    target = out or report_path(sweep)
+    try:
+        replace_file(target, text.encode())
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        got = f"{target}, which cannot be written ({reason})"
+        raise SpecError(Problem("--out", got, "a place to write to", "--out FILE")) from None
+    return target
+
+
+def _again(sweep: Sweep, reference: str, runs: str | None) -> dict[str, str]:
+    """What it takes to do it again."""
+    command = shlex.join(["sweeps", "run", reference, *(["--runs", runs] if runs else [])])
+    digests = {f"SHA-256 of {what}": digest for what, digest in sweep.ledger.study.input_digests.items()}
+    versions = ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name)))
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {
+        "command": command,
+        "spec's hash": sweep.spec.hash,
+        **digests,
+        "written with": f"{versions}, Python {python}",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
