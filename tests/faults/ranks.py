@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from tests.bench.processes import descendants
 from tests.faults.cluster import MINUTES, on_nodes
-from tests.faults.oracle import endings, opened, survived
+from tests.faults.oracle import LINGERING, endings, opened, survived
 from tests.faults.world import APART, Arena, Shape, World, ended
 
 # Two nodes of one CPU each: every trial is spread over both, and one trial runs at a time.
 RANKS = replace(APART, trials=3, parallel=1, workers=2)
+_RANKS = ("ray::Peer", "ray::ResourceTrainable")
 _STEPS = 10  # a rank makes at least eighteen in its first three trials; its faults come before
 
 
@@ -46,8 +51,24 @@ def _faulty(arena: Arena, dice: random.Random, seed: int, do: str, shape: Shape 
         world.plan("step", dice.randint(3, _STEPS), do, role="worker", rank=seed % 2)
         assert ended(world.begin(), 2 * MINUTES) == 0, world.said()
         assert world.fired is not None, "the fault's moment did not come"
+        _no_rank_left()
         yield world
         assert endings(reference), "the sweep without a fault has trials"
+
+
+def _no_rank_left() -> None:
+    """No process of a trial is left on the nodes, which go on: they are this process's children."""
+    deadline = time.monotonic() + LINGERING
+    while left := [words for pid in descendants(os.getpid()) if (words := _words(pid)).startswith(_RANKS)]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.1)
+
+
+def _words(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _retried(world: World, *causes: str) -> None:

@@ -122,6 +122,7 @@ SMALL = {"budget.trials": 3, "sampler.name": "random", "stopping.rule": "none", 
 
 @pytest.mark.ranks
 @pytest.mark.ray
+@pytest.mark.timeout(1200)
 def test_a_sweep_over_two_ranks_is_that_of_one_process(write_spec: WriteSpec, silent: Any) -> None:
     given = load_spec(str(write_spec("alone")), overrides=SMALL)
     alone = run(given, silent, runner="inline")
@@ -139,6 +140,7 @@ def test_a_sweep_over_two_ranks_is_that_of_one_process(write_spec: WriteSpec, si
 
 @pytest.mark.ranks
 @pytest.mark.ray
+@pytest.mark.timeout(1200)
 def test_a_rank_that_is_killed_costs_no_trial(
     write_spec: WriteSpec, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +170,7 @@ def test_a_rank_that_is_killed_costs_no_trial(
 
 @pytest.mark.ranks
 @pytest.mark.ray
+@pytest.mark.timeout(1200)
 def test_ranks_stay_warm_from_trial_to_trial(write_spec: WriteSpec, silent: Any) -> None:
     """The same processes for all trials: the second trial begins where the first had to load libraries."""
     import optuna
@@ -188,7 +191,7 @@ def ranks() -> list[int]:
 
 def workers() -> list[int]:
     """Processes below this one that are rank 0 of a trial."""
-    return _named(b"ray::SlotTrainable") or _named(b"ray::ImplicitFunc")
+    return _named(b"ray::ResourceTrainable")
 
 
 def _named(start: bytes) -> list[int]:
