@@ -28,7 +28,7 @@ from sweeps.driver.on_ray.temp_dirs import keep_rays_token, ray_folder
 from sweeps.environment import FOR_RAY, without_secrets
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.folders import Folders
-from sweeps.records import METRIC
+from sweeps.records import METRIC, Cause
 from sweeps.spec import Spec
 from sweeps.wording import masked
 from sweeps.worker.execution import Execution, Worker
@@ -71,6 +71,9 @@ class SlotTrainable(tune.Trainable):  # type: ignore[misc] # Ray is untyped
         """Train to the next measurement."""
         reply = self._execution.advance()
         outcome = reply.outcome
+        if outcome is not None and outcome.cause is Cause.LOST:
+            # Another rank died. As this process goes, too, its driver finds the trial lost, and starts all anew.
+            ray.actor.exit_actor()
         return {  # flat: Tune shows a scheduler the last result with nested dictionaries flattened
             "worker": self._place,
             "points": [point.to_json() for point in reply.points],
