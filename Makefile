@@ -20,7 +20,7 @@ $(shell rm -f $(STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test faults compat lint types docs lock clean
+.PHONY: help install sweep test gpu faults compat lint types docs lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /: /' | awk -F': ' '{ printf "make %-9s %s\n", $$1, $$2 }'
@@ -32,6 +32,9 @@ sweep: $(STAMP) ## run the main job, the packaged sweep "quickstart"
 
 test: $(STAMP) ## run the tests
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+gpu: $(STAMP) ## run every check of a GPU within 8 minutes; ARGS="--device cpu --size tiny" tries it without one
+	@$(RUN) -m tests.gpu $(ARGS)
 
 faults: $(STAMP) ## kill a sweep's processes in every way, SEEDS times each, and see that nothing is lost
 	@OMP_NUM_THREADS=1 $(RUN) -m tests.faults --seeds $(SEEDS) --jobs $(JOBS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -53,6 +54,21 @@ def memory(groups: Path = _GROUPS, mine: Path = _MINE) -> int | None:
     except (ValueError, OSError, AttributeError):
         return None
     return min(whole, *_memory_limits(groups, mine), whole)
+
+
+def missing_compiler(*, gpu: bool) -> str | None:
+    """What this machine lacks to compile layers with; None where it has it.
+
+    Args:
+        gpu: whether for a GPU, by Triton and a C compiler; else by a C++ compiler.
+    """
+    variable, names = ("CC", ("gcc", "clang", "cc")) if gpu else ("CXX", ("g++", "clang++", "c++"))
+    if gpu and importlib.util.find_spec("triton") is None:
+        return "no Triton"
+    named = for_child().get(variable)
+    if any(shutil.which(name) for name in (named, *names) if name):
+        return None
+    return f"none of {', '.join(names)}"
 
 
 def _nvidia_smi(*words: str) -> list[str]:

@@ -179,6 +179,11 @@ def _machine_problems(spec: Spec) -> Iterator[Problem]:
             yield Problem(spec.where("resources.workers"), str(wanted.workers), expected, str(ranks))
         elif wanted.gpus:
             yield from _between_gpus(spec)
+    compiled = spec.trial.recipe.compile or "recipe.compile" in spec.search
+    if compiled and (missing := machine.missing_compiler(gpu=wanted.gpus > 0)):
+        got = f"true, and {missing} on this machine"
+        expected = "Triton and a C compiler" if wanted.gpus else "a C++ compiler"
+        yield Problem(spec.where("trial.recipe.compile"), got, expected, "false")
 
 
 def _between_gpus(spec: Spec) -> Iterator[Problem]:

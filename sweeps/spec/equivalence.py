@@ -2,7 +2,8 @@
 
 A setting that has no effect tells no two trials apart: `k` beside a method that has no sets, first weights
 where no layer is new, another name for the same layers. What counts is what is built (the plan) and how it is
-trained (the recipe); the seed is left out, and so is the micro batch, which changes nothing but rounding.
+trained (the recipe); the seed is left out, and so is what changes nothing but rounding: the micro batch,
+which activations are kept, whether layers are compiled.
 """
 
 from __future__ import annotations
@@ -107,5 +108,7 @@ def _trained(recipe: Recipe, *, grown: bool) -> Hashable:
         injected_learning_rate=new_rate,
         tokens=recipe.steps * recipe.batch_tokens,
         micro_batch_tokens=None,
+        activation_checkpointing=0,
+        compile=False,
         warmup=math.ceil(recipe.warmup * recipe.steps),
     )

@@ -103,7 +103,12 @@ _RECIPE = {
     "weight_decay": "Weight decay of matrices; norms and biases are never decayed.",
     "clip": "Largest global norm of the gradient; null does not clip.",
     "train": "Which parameters move: all, or those of the injected layers alone.",
-    "precision": "`fp32`, or `bf16` autocast over fp32 weights.",
+    "precision": "`fp32`, or `bf16`: computation in bfloat16 over weights, gradients and moments in float32. "
+    "Held-out losses are measured in float32 whatever it is.",
+    "activation_checkpointing": "Every how many layers one keeps nothing but its input for the backward "
+    "pass: 0 none, 1 all, 2 every second one. Less memory, more time, the same result.",
+    "compile": "Whether layers are compiled (`torch.compile`): the first pass of a worker takes up to a "
+    "minute, those after it less time. Needs a C++ compiler, and Triton on a GPU.",
 }
 
 _TRIAL = {

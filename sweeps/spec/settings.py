@@ -30,8 +30,7 @@ Sampler = Literal["gp", "tpe", "random", "qmc", "grid"]
 Answer = Literal["best", "each"]
 Amount = Literal["steps", "tokens", "flops", "seconds"]
 StoppingRule = Literal["learned", "asha", "hyperband", "median", "none"]
-# Those that have a grace.
-GRACED: tuple[StoppingRule, ...] = ("asha", "hyperband", "median")
+GRACED: tuple[StoppingRule, ...] = ("asha", "hyperband", "median")  # those that have a grace
 
 
 def setting(expected: str, default: Any = ..., *, example: Any = None, **limits: Any) -> Any:
@@ -42,8 +41,7 @@ def setting(expected: str, default: Any = ..., *, example: Any = None, **limits:
 
 def name_of(names: Sequence[str], default: Any = ..., **limits: Any) -> Any:
     """A field that holds one of a few names."""
-    extra = {"names": list(names)}
-    return setting(f"one of {', '.join(names)}", default, json_schema_extra=extra, **limits)
+    return setting(f"one of {', '.join(names)}", default, json_schema_extra={"names": [*names]}, **limits)
 
 
 def section(model: type[BaseModel], example: Any = None) -> Any:
@@ -173,6 +171,8 @@ class RecipeSettings(Settings):
     clip: float | None = setting("a finite number above 0, or null", Recipe.clip, gt=0)
     train: Trained = name_of(TRAINED, Recipe.train)
     precision: Precision = name_of(PRECISIONS, Recipe.precision)
+    activation_checkpointing: int = setting("0, or 1, 2, ... (layers)", Recipe.activation_checkpointing, ge=0)
+    compile: bool = setting("true or false", Recipe.compile)
 
 
 class TrialSettings(Settings):

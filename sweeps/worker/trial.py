@@ -207,6 +207,7 @@ def run_trial(
         seed=settings.seed,
         initial_loss=context.initial_losses.get(grown),
     )
+    training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
     if context.load_state(training, states, owner) and training.measured is not None and context.leads:
@@ -262,7 +263,11 @@ def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, trai
         "trial": assignment.number,
         "attempt": assignment.attempt,
         "settings": dict(assignment.settings),
-        "training": {"steps": training.step, "tokens": training.step * training.recipe.batch_tokens},
+        "training": {
+            "steps": training.step,
+            "tokens": training.step * training.recipe.batch_tokens,
+            "numerics": training.numerics,
+        },
     }
     target = folders.model_dir(assignment.number, assignment.attempt)
     if context.leads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -103,19 +104,20 @@ def test_a_smaller_micro_batch_in_place_of_the_recipes(spec: Spec, monkeypatch: 
     slot = sweeps.worker.trial.WorkerContext(spec)
     whole = [point for points in run_trial(slot, assignment, folders) for point in points]
     rows = []
-    inner = tli.training.loop.token_losses
+    inner = tli.training.loop.add_gradients
 
-    def seen(model: Any, windows: Any, *rest: Any) -> Any:
+    def seen(model: Any, windows: Any, *rest: Any, **more: Any) -> Any:
         rows.append(len(windows))
-        return inner(model, windows, *rest)
+        return inner(model, windows, *rest, **more)
 
-    monkeypatch.setattr(tli.training.loop, "token_losses", seen)
+    monkeypatch.setattr(tli.training.loop, "add_gradients", seen)
     smaller = replace(assignment, attempt=2, micro_batch_tokens=16)
     parts = [point for points in run_trial(slot, smaller, folders) for point in points]
     assert set(rows) == {1}  # of 4 in the batch
     assert [p.eval_loss for p in parts] == pytest.approx([p.eval_loss for p in whole], rel=1e-5)
     assert (folders.model_dir(1, 1) / "lineage.json").is_file()
-    assert (folders.model_dir(1, 2) / "lineage.json").is_file()
+    facts = json.loads((folders.model_dir(1, 2) / "lineage.json").read_text())
+    assert facts["training"]["numerics"] == {"weights": "fp32", "evaluation": "fp32", "fp32 products": "fp32"}
 
 
 def full_at(monkeypatch: pytest.MonkeyPatch, room: str, name: str) -> None:

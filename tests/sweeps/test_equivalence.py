@@ -74,6 +74,7 @@ def test_what_is_alike_has_the_same_bytes_and_what_is_not_has_others(
     ("one", "other", "alike"),
     [
         ({}, {"micro_batch_tokens": 64}, True),
+        ({}, {"activation_checkpointing": 1, "compile": True}, True),
         ({"learning_rate": 1e-3}, {"learning_rate": 1e-3, "injected_learning_rate": 1e-3}, True),
         ({"learning_rate": 1e-3}, {"injected_learning_rate": 1e-2}, False),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from sweeps.checks.estimate import estimate, measured_tokens
 from sweeps.checks.memory import room_problems
 from sweeps.checks.preflight import check
 from sweeps.checks.usual_values import habit_notes
-from sweeps.errors import Problem
+from sweeps.errors import Problem, SpecError
 from sweeps.spec import Spec, load_spec
 from tli.models.base import Base, find
 
@@ -155,3 +156,31 @@ def test_what_is_seldom_meant_is_noted_with_what_is_usual(override: str, said: s
 def test_hours_of_a_cluster_are_not_guessed() -> None:
     spec = load_spec("quickstart", overrides=["trial.recipe.tokens=4900000000"])
     assert list(habit_notes(spec, find(spec.base.model), local=False)) == []
+
+
+# -- compilers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "override", ["trial.recipe.compile=true", "search={recipe.compile: {choice: [false, true]}}"]
+)
+def test_layers_are_compiled_where_there_is_a_compiler(
+    override: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = load_spec("quickstart", overrides=[override])
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SpecError) as caught:
+        check(spec)
+    said = [str(problem) for problem in caught.value.problems if "recipe.compile" in problem.where]
+    assert len(said) == 1
+    assert (
+        "true, and none of g++, clang++, c++ on this machine; expected a C++ compiler; try false" in said[0]
+    )
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    assert machine.missing_compiler(gpu=False) is None
+    assert machine.missing_compiler(gpu=True) == (
+        "no Triton" if find_spec("triton") is None else "none of gcc, clang, cc"
+    )

@@ -40,7 +40,7 @@ SECTIONS = (
 INJECTION = "method, k, place, layers, after, least_important_sets, block, m, g, init, scale, source, noise, identity, experts"
 RECIPE = (
     "learning_rate, injected_learning_rate, tokens, batch_tokens, micro_batch_tokens, warmup, schedule, "
-    "weight_decay, clip, train, precision"
+    "weight_decay, clip, train, precision, activation_checkpointing, compile"
 )
 FORMS = "one of {choice: [...]}, {uniform: [low, high]}, {log: [low, high]}, {int: [low, high]}"
 INITS = "one of copy, identity, damped, mean, slerp, aligned, predicted, random"

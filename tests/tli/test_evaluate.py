@@ -10,7 +10,8 @@ import torch
 
 from tli.errors import InputError
 from tli.models.loading import load_model
-from tli.training.evaluate import Evaluation, evaluate, token_losses
+from tli.training.evaluate import Evaluation, evaluate
+from tli.training.losses import token_losses
 
 Tiny = Callable[[str], Path]
 

@@ -67,6 +67,7 @@ class Family:
     no_scale: str | None = None
     only_zero: str | None = None
     refusals: tuple[tuple[str, str], ...] = ()
+    head_apart: bool = True
     not_loaded: str | None = None
     refused: str | None = None
 

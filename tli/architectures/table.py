@@ -239,7 +239,7 @@ FAMILIES: Mapping[str, Family] = {
     **_rows("roformer", layers="roformer.encoder.layer", no_scale=_POST_NORM),
     **_rows("bart blenderbot-small marian mvp plbart", no_scale=_POST_NORM, **_DECODER),
     **_rows("trocr", layers="model.decoder.layers", depth_keys=("decoder_layers",), no_scale=_POST_NORM),
-    **_rows("prophetnet", layers="prophetnet.decoder.layers", no_scale=_POST_NORM,
+    **_rows("prophetnet", layers="prophetnet.decoder.layers", no_scale=_POST_NORM, head_apart=False,
             depth_keys=("num_decoder_layers", "num_encoder_layers")),
     **_rows("openai-gpt", no_scale=_POST_NORM, buffers=("attn.bias",), **_GPT),
     **_rows("xlnet", layers="transformer.layer", depth_keys=("n_layer",), no_scale=_POST_NORM),

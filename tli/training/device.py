@@ -1,9 +1,13 @@
-"""Device faults: out of memory told from other errors, memory released, a lost device detected."""
+"""The device: its precision, out of memory told from other errors, memory released, a lost one detected."""
 
 from __future__ import annotations
 
 import errno
 import gc
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # What torch's allocators and libraries say where they raise nothing but RuntimeError.
 _SAID = (
@@ -13,6 +17,24 @@ _SAID = (
     "cannot allocate memory",
     "_ALLOC_FAILED",
 )
+
+
+def set_numerics(device: torch.device) -> dict[str, str]:
+    """Set how float32 is multiplied on a device, for the whole process, and say so.
+
+    On a GPU that has it, TF32: factors rounded to 10 bits of mantissa, sums in float32, at eight times the
+    speed. On the CPU nothing is rounded. Held-out losses are measured so, whatever a training's precision is.
+
+    Returns:
+        By what it is about, for the records of a training.
+    """
+    import torch
+
+    products = "fp32"
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        products = "tf32"
+    return {"weights": "fp32", "evaluation": "fp32", "fp32 products": products}
 
 
 def out_of_memory(error: BaseException) -> bool:

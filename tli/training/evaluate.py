@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WINDOWS = Kind("ids, as an array or tensor", attributes=("shape", "dtype", "min", "max"))
-TOKENS_AT_ONCE = 4096  # bounds the memory that logits take
+TOKENS_AT_ONCE = 4096  # bounds the memory of a pass
 
 
 @dataclass(frozen=True)
@@ -42,26 +42,6 @@ class Evaluation:
     def bits_per_byte(self, bytes_per_token: float) -> float:
         """Loss in bits per UTF-8 byte of text."""
         return self.loss / math.log(2) / bytes_per_token
-
-
-def token_losses(model: PreTrainedModel, windows: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
-    """Cross-entropy of each next token, fp32.
-
-    Args:
-        model: any causal language model.
-        windows: token ids, shape [rows, sequence_length + 1].
-        precision: fp32, or bf16 autocast.
-
-    Returns:
-        Losses in nats, shape [rows * sequence_length].
-    """
-    import torch
-
-    with torch.autocast(windows.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(input_ids=windows[:, :-1], use_cache=False).logits
-    return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="none"
-    )
 
 
 def evaluate(
@@ -103,6 +83,8 @@ def evaluate(
     """
     import torch
 
+    from tli.training.losses import token_losses
+
     expected = "a model of transformers"
     require_types(
         model=(model, instance_of(torch.nn.Module, expected, 'tli.load_model("my-model/")')),
@@ -117,17 +99,17 @@ def evaluate(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=device)
     with torch.no_grad():
         for start in range(0, passes * rows, rows):
             part = own[start : start + rows]
             # Layers are gathered from all ranks: one that has no windows left computes beside the others.
-            measured = torch.as_tensor(part if len(part) else windows[:1]).to(device)
-            losses = token_losses(model, measured)
-            total += float(losses.double().sum()) if len(part) else 0.0
+            losses = token_losses(model, torch.as_tensor(part if len(part) else windows[:1]).to(device))
+            if len(part):
+                total += losses.double().sum()
     model.train(was_training)
     count = windows.shape[0] * (windows.shape[1] - 1)
-    return Evaluation(ranks.total(total) / count, count)
+    return Evaluation(ranks.total(float(total)) / count, count)
 
 
 def _refuse_others(windows: np.ndarray | torch.Tensor, vocabulary: int) -> None:

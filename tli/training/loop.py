@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,14 @@ import torch
 from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError, Problem
-from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate, token_losses
+from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
+from tli.training.device import out_of_memory, release, set_numerics
+from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
+from tli.training.feed import Feed
+from tli.training.losses import add_gradients, is_sharded
+from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.ranks import ranks_of, rows_problems
+from tli.training.readings import Readings
 from tli.training.recipe import Recipe, optimizer, recipe_problems
 
 if TYPE_CHECKING:
@@ -83,8 +90,11 @@ class Training:
         The last step at which the held-out loss was measured; None before the first time.
     initial_loss : float or None
         Held-out loss before the first step, nats per token; None where it is not known.
-    unreported : list of (int, float)
-        Train losses by step since the last measurement.
+    numerics : dict of str to str
+        Precision of weights, of measuring and of products in float32.
+    halves_micro_batch : bool
+        Whether half a micro batch is tried where memory runs out, which is so for a model that is not
+        sharded; else that ends the training.
 
     Raises
     ------
@@ -134,6 +144,10 @@ class Training:
         problems += rows_problems(batches.rows, batches.sequence_length, ranks)
         if problems:
             raise InputError(*problems)
+        checkpoint_activations(model, recipe.activation_checkpointing)
+        if recipe.compile:
+            compile_layers(model)
+        device = next(model.parameters()).device
         torch.manual_seed(seed * ranks.size + ranks.rank)  # each rank drops other numbers of its rows
         self.model = model
         self.recipe = recipe
@@ -145,7 +159,28 @@ class Training:
         self.seconds = 0.0
         self.measured: int | None = None
         self.initial_loss = initial_loss
-        self.unreported: list[tuple[int, float]] = []
+        self.numerics = set_numerics(device)
+        self.halves_micro_batch = not is_sharded(model)  # ranks would have to run out of memory together
+        self._readings = Readings(early=ranks.size == 1)
+        self._feed = Feed(batches, device, ranks)
+        self._kind = kind_of(model, recipe, batches.sequence_length)
+
+    @property
+    def unreported(self) -> list[tuple[int, float]]:
+        """Train losses by step since the last measurement; those that a GPU still owes are waited for.
+
+        Raises:
+            DivergedError: one of them, or a gradient's norm, is not finite.
+        """
+        if self._readings.owed:
+            started = time.perf_counter()
+            self._readings.wait()
+            self.seconds += time.perf_counter() - started
+        return self._readings.known
+
+    @unreported.setter
+    def unreported(self, losses: Sequence[tuple[int, float]]) -> None:
+        self._readings.begin(losses)
 
     def run(
         self, report_steps: Sequence[int], on_work: Callable[[str], None] = _nothing
@@ -177,10 +212,11 @@ class Training:
                 continue
             while self.step < target:
                 on_work(STEP)
-                self.unreported.append((self.step + 1, self._advance()))
+                self._advance()
+            losses = tuple(self.unreported)
             loss, measuring = self._measure(on_work)
             self._check(loss)
-            losses, self.unreported, self.measured = tuple(self.unreported), [], self.step
+            self.unreported, self.measured = [], self.step
             tokens = self.step * self.recipe.batch_tokens
             yield Progress(self.step, tokens, self.seconds, loss, losses, measuring)
 
@@ -190,7 +226,9 @@ class Training:
             return self.initial_loss, 0.0
         on_work(EVALUATION)
         started = time.perf_counter()
-        loss = evaluate(self.model, self.heldout, at_once=self.evaluated_at_once).loss
+        # Never by compiled layers: measured alike, and shapes of its own would have to be compiled for.
+        with torch.compiler.set_stance("force_eager") if self.recipe.compile else nullcontext():
+            loss = evaluate(self.model, self.heldout, at_once=self.evaluated_at_once).loss
         return loss, time.perf_counter() - started
 
     @property
@@ -204,7 +242,7 @@ class Training:
     @property
     def _micro_batch(self) -> int:
         """Tokens that go through the model at once."""
-        return self.recipe.micro_batch_tokens or self.recipe.batch_tokens
+        return most_tokens(self._kind, self.recipe.micro_batch_tokens or self.recipe.batch_tokens)
 
     def _check(self, loss: float) -> None:
         """Refuse a held-out loss from which training does not come back.
@@ -221,31 +259,50 @@ class Training:
         if self.step > 0 and loss > limit:
             raise DivergedError(f"held-out loss is {loss:.4g} at step {self.step}, above {limit:.4g}")
 
-    def _advance(self) -> float:
-        """One optimizer step; returns the mean train loss of its batch."""
+    def _advance(self) -> None:
+        """One optimizer step. On a GPU it is given to it, and not waited for."""
         started = time.perf_counter()
         share = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
-        rows = self.ranks.share(torch.from_numpy(self.batches[self.step]))
-        rows = rows.to(next(self.model.parameters()).device)
-        total = 0.0
-        for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):
-            loss = token_losses(self.model, part, self.recipe.precision).mean() * (len(part) / len(rows))
-            loss.backward()  # type: ignore[no-untyped-call] # torch's
-            total += float(loss.detach())
+        loss = self.ranks.mean(self._gradients(self._feed.take(self.step)))
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        total = self.ranks.total(total) / self.ranks.size
-        norm = float(_whole(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf)))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise DivergedError(
-                f"train loss is {total} and the gradient's norm {norm} at step {self.step + 1}"
-            )
+        norm = _whole(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))
+        self._readings.add(self.step + 1, loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        if self.step < self.recipe.steps:
+            self._feed.prepare(self.step)
         self.seconds += time.perf_counter() - started
-        return total
+
+    def _gradients(self, rows: torch.Tensor) -> torch.Tensor:
+        """Adds the gradients of a batch to those of the parameters; returns its mean loss, on its device.
+
+        Where memory runs out, all of it is done again with half of the micro batch.
+        """
+        while True:
+            try:
+                total = torch.zeros((), dtype=torch.float64, device=rows.device)
+                for part in torch.split(rows, self._micro_batch // self.batches.sequence_length):
+                    total += add_gradients(
+                        self.model,
+                        part,
+                        self.recipe.precision,
+                        len(part) / len(rows),
+                        compiled=self.recipe.compile,
+                    )
+            except (RuntimeError, MemoryError) as error:
+                refuse_graph_breaks(error, self.model)
+                if not self.halves_micro_batch or not out_of_memory(error):
+                    raise
+                if halved(self._kind, self._micro_batch, self.batches.sequence_length) is None:
+                    raise
+            else:
+                return total
+            # Here and not above: while an error is handled, its frames hold what did not fit.
+            self.optimizer.zero_grad(set_to_none=True)
+            release()
 
 
 def _whole(norm: torch.Tensor) -> torch.Tensor:

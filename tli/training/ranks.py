@@ -37,6 +37,19 @@ class Ranks:
         distributed.all_reduce(summed)
         return float(summed)
 
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of every rank's number, on its device; not waited for."""
+        if self.size == 1:
+            return value
+        from torch import distributed
+
+        summed = value.clone()
+        distributed.all_reduce(summed)
+        return summed / self.size
+
+
+ALONE = Ranks()
+
 
 def ranks_of(model: nn.Module) -> Ranks:
     """This process among those that hold a model together (`tli.sharded`); alone where it has all of it."""

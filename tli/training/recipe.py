@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, get_args
 
-from tli.argument_types import NUMBER, STRING, WHOLE, Kind, type_problems
+from tli.argument_types import FLAG, NUMBER, STRING, WHOLE, Kind, type_problems
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _KINDS: dict[str, Kind] = {
     "float | None": NUMBER.optional,
     "int": WHOLE,
     "int | None": WHOLE.optional,
+    "bool": FLAG,
     "Schedule": STRING,
     "Trained": STRING,
     "Precision": STRING,
@@ -63,7 +64,12 @@ class Recipe:
     train : {"all", "injected"}
         All parameters, or the injected layers alone.
     precision : {"fp32", "bf16"}
-        bf16 is autocast over fp32 weights.
+        bf16 is computation in bfloat16 over weights, gradients and moments in float32 (autocast).
+    activation_checkpointing : int
+        Every how many layers one keeps nothing but its input for the backward pass, and is calculated again
+        there: 0 none, 1 all, 2 every second one. Less memory, more time, the same gradients.
+    compile : bool
+        Compile each layer (`torch.compile`): the first pass takes up to a minute, those after it less time.
 
     Raises
     ------
@@ -89,6 +95,8 @@ class Recipe:
     clip: float | None = 1.0
     train: Trained = "all"
     precision: Precision = "fp32"
+    activation_checkpointing: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         given = {item.name: (getattr(self, item.name), _KINDS[str(item.type)]) for item in fields(self)}
@@ -153,7 +161,16 @@ def recipe_problems(recipe: Recipe, sequence_length: int, where: str = "recipe")
     for field, names in (("schedule", SCHEDULES), ("train", TRAINED), ("precision", PRECISIONS)):
         if getattr(recipe, field) not in names:
             wrong(field, f"one of {', '.join(names)}", names[0])
-    return problems
+    return problems + _layer_problems(recipe, where)
+
+
+def _layer_problems(recipe: Recipe, where: str) -> list[Problem]:
+    """About which layers keep their activations."""
+    every = recipe.activation_checkpointing
+    if every >= 0:
+        return []
+    expected = "0 for no layer, 1 for every layer, 2 for every second one"
+    return [Problem(f"{where}.activation_checkpointing", str(every), expected, "1")]
 
 
 def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]) -> torch.optim.AdamW:
@@ -167,6 +184,8 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
         injected: names of the parameters of injected layers.
     """
     import torch
+
+    from tli.training.acceleration import fastest_kernel
 
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -187,5 +206,5 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
         ],
         betas=(0.9, 0.95),
         eps=1e-8,
-        foreach=True,
+        **fastest_kernel(model),
     )

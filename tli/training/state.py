@@ -263,8 +263,13 @@ def _load(training: Training, path: Path, progress: Mapping[str, Any]) -> None:
                 ]
                 for key in keys:
                     value = state.get_tensor(f"optimizer.{key}.{name}")
-                    # AdamW keeps its step count on the CPU whatever the parameter's device is.
-                    training.optimizer.state[parameter][key] = value if key == "step" else value.to(parameter)
+                    if key == "step":  # counted on the CPU, but by the fused kernel on its device
+                        value = (
+                            value.to(parameter.device) if training.optimizer.defaults.get("fused") else value
+                        )
+                    else:
+                        value = value.to(parameter)
+                    training.optimizer.state[parameter][key] = value
         torch.set_rng_state(generator)
         if (device := _cuda(training)) is not None and "rng.cuda" in names:
             torch.cuda.set_rng_state(state.get_tensor("rng.cuda"), device)
