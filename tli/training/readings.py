@@ -36,8 +36,9 @@ class Readings:
     """Losses by step since the last report, each of them finite."""
 
     def __init__(self, *, early: bool = True) -> None:
-        """With `early` a step is looked at as soon as it has come. Ranks look at the same one together, or one
-        of them would raise a step before the others.
+        """With `early` a step is looked at as soon as it has come.
+
+        Ranks look at the same step together, or one of them would raise a step before the others.
         """
         self._early = early
         self._known: list[tuple[int, float]] = []
