@@ -72,7 +72,7 @@ class SlotTrainable(tune.Trainable):  # type: ignore[misc] # Ray is untyped
         reply = self._execution.advance()
         outcome = reply.outcome
         if outcome is not None and outcome.cause is Cause.LOST:
-            # Another rank died. As this process goes, too, its driver finds the trial lost, and starts all anew.
+            # Another rank died. As this process goes too, its driver finds the trial lost, and starts anew.
             ray.actor.exit_actor()
         return {  # flat: Tune shows a scheduler the last result with nested dictionaries flattened
             "worker": self._place,
