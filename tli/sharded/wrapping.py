@@ -68,7 +68,7 @@ def rows_of_weights(
     )
     for layer in model.get_submodule(family.layers).children():
         fully_shard(layer, mesh=group.mesh, mp_policy=policy)
-    # Without a backward behind it, as in an evaluation, the root would stay gathered: no more rows to be saved.
+    # Without a backward behind it, as in an evaluation, the root would stay gathered: no rows to be saved.
     fully_shard(model, mesh=group.mesh, mp_policy=policy, reshard_after_forward=True)
     model.to_empty(device=group.device)
     model.tie_weights()
