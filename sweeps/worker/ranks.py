@@ -193,10 +193,8 @@ def cached_rank_context(spec_json: str, group: Group) -> RankContext:
 def run_peer(spec_json: str, assignment: Assignment, group: Group, preemption: PreemptionFlag) -> Ending:
     """Run this rank's part of a trial to its end, in a process that is there for trials alone.
 
-    A rank that fails alone leaves the group first: then the others do not wait for it.
+    Where a rank fails alone the others wait for it, until rank 0 ends its process.
     """
-    from tli.sharded.processes import leave
-
     spec = Spec.from_json(json.loads(spec_json))
     folders = Folders(spec.root, spec.name)
     preemption.deferred = True
@@ -213,10 +211,7 @@ def run_peer(spec_json: str, assignment: Assignment, group: Group, preemption: P
         for _ in run_trial(context, assignment, folders, on_work):
             pass
     except Exception as error:  # noqa: BLE001 - it is rank 0 that says how a trial ended
-        ending = Ending(outcome_of(error, assignment, folders), is_broken(error.__cause__ or error))
-        if not ending.together:
-            leave()
-        return ending
+        return Ending(outcome_of(error, assignment, folders), is_broken(error.__cause__ or error))
     finally:
         preemption.deferred = False
     return Ending(Outcome(State.COMPLETE))
