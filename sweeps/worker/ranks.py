@@ -9,7 +9,6 @@ processes of all.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -219,11 +218,8 @@ def run_peer(spec_json: str, assignment: Assignment, group: Group, preemption: P
 
 def joint_ending(own: Ending, fault: Callable[[float], Ending | None], seconds: float) -> Outcome:
     """Why a trial ended that failed on rank 0: by a fault of its own, or of a rank that failed before."""
-    if own.together or (own.outcome.cause is not Cause.ERROR and not own.broken):
-        return own.outcome
-    ends = time.monotonic() + seconds
-    while own.broken and (other := fault(max(0.0, ends - time.monotonic()))) is not None:
-        if not other.broken:
+    if own.broken and own.outcome.cause is Cause.ERROR:
+        other = fault(seconds)
+        if other is not None and not other.broken:
             return other.outcome
-        break
     return own.outcome
