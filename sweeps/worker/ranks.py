@@ -9,7 +9,6 @@ processes of all.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -193,10 +192,8 @@ def cached_rank_context(spec_json: str, group: Group) -> RankContext:
 def run_peer(spec_json: str, assignment: Assignment, group: Group, preemption: PreemptionFlag) -> Ending:
     """Run this rank's part of a trial to its end, in a process that is there for trials alone.
 
-    A rank that fails alone leaves the group first: then the others do not wait for it.
+    Where a rank fails alone the others wait for it, until rank 0 ends its process.
     """
-    from tli.sharded.processes import leave
-
     spec = Spec.from_json(json.loads(spec_json))
     folders = Folders(spec.root, spec.name)
     preemption.deferred = True
@@ -213,10 +210,7 @@ def run_peer(spec_json: str, assignment: Assignment, group: Group, preemption: P
         for _ in run_trial(context, assignment, folders, on_work):
             pass
     except Exception as error:  # noqa: BLE001 - it is rank 0 that says how a trial ended
-        ending = Ending(outcome_of(error, assignment, folders), is_broken(error.__cause__ or error))
-        if not ending.together:
-            leave()
-        return ending
+        return Ending(outcome_of(error, assignment, folders), is_broken(error.__cause__ or error))
     finally:
         preemption.deferred = False
     return Ending(Outcome(State.COMPLETE))
@@ -224,11 +218,8 @@ def run_peer(spec_json: str, assignment: Assignment, group: Group, preemption: P
 
 def joint_ending(own: Ending, fault: Callable[[float], Ending | None], seconds: float) -> Outcome:
     """Why a trial ended that failed on rank 0: by a fault of its own, or of a rank that failed before."""
-    if own.together or (own.outcome.cause is not Cause.ERROR and not own.broken):
-        return own.outcome
-    ends = time.monotonic() + seconds
-    while own.broken and (other := fault(max(0.0, ends - time.monotonic()))) is not None:
-        if not other.broken:
+    if own.broken and own.outcome.cause is Cause.ERROR:
+        other = fault(seconds)
+        if other is not None and not other.broken:
             return other.outcome
-        break
     return own.outcome

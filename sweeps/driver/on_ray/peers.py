@@ -123,6 +123,9 @@ class Peers:
     def end(self) -> None:
         """End their processes, in whatever state they are."""
         self.rest()
+        self._kill()
+
+    def _kill(self) -> None:
         for peer in self._actors:
             with suppress(RayError):
                 ray.kill(peer)
@@ -142,7 +145,11 @@ class Peers:
             if found.is_set():
                 break
         found.set()
-        if self._fault is not None and not stopped.wait(_NOTICED_SECONDS):
+        if self._fault is None or stopped.is_set():
+            return
+        # What waits for the rank that failed, here and in the others, ends with that one's connections.
+        self._kill()
+        if not stopped.wait(_NOTICED_SECONDS):
             os.kill(os.getpid(), signal.SIGKILL)  # its driver finds the worker lost, and the trial goes on
 
 

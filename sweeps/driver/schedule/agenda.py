@@ -73,7 +73,7 @@ class Agenda:
         self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
         self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self._spending = Spending(ledger)
-        self._control_rates = LineSearch(ledger.spec)
+        self._control_rates = LineSearch(ledger.spec, parallel)
         self.phase = "search"
         self.finished = False
         self.broken: str | None = None

@@ -20,6 +20,7 @@ from sweeps.spec.fields import LEARNING_RATE
 _FACTOR = math.log(3.0)  # between two rates while the minimum is not bracketed
 _FURTHEST = {1: 2 * _FACTOR, -1: 3 * _FACTOR}  # beyond the outermost rate, up and down, where losses are safe
 _SAME = math.log(1.05)  # rates that are closer train alike
+_AT_ONCE = 3  # first rates that are tried side by side, where slots are many
 
 Point = tuple[float, float]  # logarithm of a rate, and the loss at it: infinite where a trial had none
 
@@ -27,9 +28,10 @@ Point = tuple[float, float]  # logarithm of a rate, and the loss at it: infinite
 class LineSearch:
     """The control's learning rates of one sweep; what it says hangs on the ledger's records alone."""
 
-    def __init__(self, spec: Spec) -> None:
-        """Ask nothing yet."""
+    def __init__(self, spec: Spec, parallel: int = 1) -> None:
+        """Ask nothing yet; with many slots in `parallel`, half of them at the most try the first rates."""
         self._spec = spec
+        self._at_once = min(_AT_ONCE, parallel // 2, spec.control_rates)
         self.over = spec.control_rates == 1  # nothing more will come of it
 
     def next(self, records: Sequence[TrialRecord]) -> dict[str, Any] | None:
@@ -39,8 +41,10 @@ class LineSearch:
             records: of the sweep; without a control there is nothing to go on from.
         """
         controls = [record for record in records if record.role is Role.CONTROL]
-        if self.over or not controls or not all(record.state.finished for record in controls):
+        if self.over or not controls:
             return None
+        if not all(record.state.finished for record in controls):
+            return self._beside(controls) if len(controls) < self._at_once else None
         rate = None
         if len(controls) < self._spec.control_rates:
             tried = [
@@ -50,6 +54,23 @@ class LineSearch:
             rate = next_rate(tried, self._spec.search[LEARNING_RATE])
         self.over = rate is None
         return None if rate is None else replaced(controls[0].settings, {LEARNING_RATE: rate})
+
+    def _beside(self, controls: Sequence[TrialRecord]) -> dict[str, Any] | None:
+        """While the first one runs: the rates that would bracket it, the higher one first."""
+        first = value_at(controls[0].settings, LEARNING_RATE)
+        wanted = self._spec.search[LEARNING_RATE]
+        tried = [math.log(value_at(record.settings, LEARNING_RATE)) for record in controls]
+        if wanted.choice is not None:
+            choices = sorted(wanted.choice, key=lambda c: abs(math.log(c / first)))
+            rates = [float(choice) for choice in choices]
+        else:
+            low, high = wanted.ends
+            ends = (math.exp(math.log(first) + side * _FACTOR) for side in (1, -1))
+            rates = [_rounded(min(max(end, low), high), wanted) for end in ends]
+        for rate in rates:
+            if all(abs(math.log(rate) - known) >= _SAME for known in tried):
+                return replaced(controls[0].settings, {LEARNING_RATE: rate})
+        return None
 
     def left(self, records: Sequence[TrialRecord]) -> int:
         """The most controls that are still to come."""

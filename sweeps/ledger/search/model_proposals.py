@@ -25,6 +25,7 @@ _NEAR = 400  # drawn near the best ones
 _COVARIANCES = 60_000  # between candidates and trials: of many trials, fewer candidates are looked at
 _WIDTH = 0.08  # of what is near, in coordinates
 _SPREAD = 0.06  # of the first rates around the good one, in coordinates
+_GUESSED = 0.15  # where that is the spec's guess, as nothing has ended yet
 _FUNCTIONS = 24  # drawn from the posterior where each value is to be answered for
 _POINTS = 160  # that they are drawn at
 
@@ -74,7 +75,7 @@ class ModelProposals:
         missing = self._missing(tried, fixed)
         model = None if missing else self._modeller.model(ended, self._rate(), end)
         if model is None:
-            return self._first(chance, tried, fixed, allowed)
+            return self._first(chance, tried, fixed, allowed, _SPREAD if ended else _GUESSED)
         candidates = [each for each in self._candidates(chance, model, fixed) if allowed(each)]
         if not candidates:
             return None
@@ -104,6 +105,7 @@ class ModelProposals:
         tried: Sequence[Mapping[str, Any]],
         fixed: Mapping[str, Any],
         allowed: Callable[[Params], bool],
+        spread: float,
     ) -> Params | None:
         """The least tried value of each choice, at a rate near the good one."""
         counts = {
@@ -118,7 +120,7 @@ class ModelProposals:
                 least = min(seen[type(v), v] for v in column.ends)
                 return chance.choice([v for v in column.ends if seen[type(v), v] == least])
             if column.path == RATE and rate is not None:
-                near = column.coordinate(rate) + chance.gauss(0.0, _SPREAD)
+                near = column.coordinate(rate) + chance.gauss(0.0, spread)
                 return column.value(min(max(near, 0.0), 1.0))
             return column.value(chance.random())
 
