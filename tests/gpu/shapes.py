@@ -61,7 +61,7 @@ SIZES: dict[str, tuple[Shape, ...]] = {
         Shape("1B", _1B, 4096, 8192, 4, steps=6, recipe=_BF16),
         Shape("3B", _3B, 4096, 4096, 4, steps=4, warm=1, recipe={**_BF16, "activation_checkpointing": 1}),
     ),
-    "60m": (Shape("60M", _60M, 256, 2048, 1, steps=2, warm=1, rounds=3),),
+    "60m": (Shape("60M", _60M, 256, 512, 1, steps=1, warm=1, rounds=2),),
     "builtin": (Shape("built-in", _BUILTIN, 128, 2048, 1, steps=4, rounds=5),),
     "tiny": (
         Shape("tiny", _TINY, 16, 32, 2, steps=1, warm=1, recipe=_BF16),

@@ -42,6 +42,8 @@ def model_of(model_type: str) -> PreTrainedModel:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
     return model.train(model_type == "reformer")
 
 
