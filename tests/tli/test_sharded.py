@@ -119,7 +119,8 @@ def test_no_rank_ever_holds_the_model(save_model: SaveModel, tmp_path: Path, ini
         assert found["base"] <= found["whole"] / 4 * 1.05
         assert found["read"] <= found["whole"] / 4 * 1.05
         assert found["grown"] <= found["grown whole"] / 4 * 1.05
-        assert found["largest"] <= found["largest tensor"]
+        drawing = 2**18 if init == "random" else 0  # bytes that drawing takes, whatever is drawn
+        assert found["largest"] <= max(found["largest tensor"], drawing)
 
 
 @pytest.mark.ranks
