@@ -79,7 +79,7 @@ def save_tiny_model(
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     ends = {"bos_token_id": VOCABULARY - 1, "eos_token_id": VOCABULARY - 1}
-    given = {"vocab_size": VOCABULARY, **ends, **TINY[model_type], **config}
+    given = {"vocab_size": VOCABULARY, **ends, **TINY.get(model_type, {}), **config}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **given))
     with torch.no_grad():
         # Biases and gains that are not zero and one, so that a test sees which of them were touched.

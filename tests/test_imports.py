@@ -40,6 +40,15 @@ TLI = {
         "tli/data",
     },
     "tli/training": {"tli/checkpoint", "tli/architectures", "tli/models", "tli/data"},
+    "tli/sharded": {
+        "tli/planning",
+        "tli/checkpoint",
+        "tli/architectures",
+        "tli/models",
+        "tli/initializers",
+        "tli/growth",
+        "tli/training",
+    },
     "tli/cli": {
         "tli/planning",
         "tli/checkpoint",
@@ -70,7 +79,14 @@ MAY_IMPORT: dict[str, set[str]] = TLI | {
         "sweeps/results",
         "sweeps/tracking",
     },
-    "sweeps/driver/on_ray": {"sweeps/spec", "sweeps/worker", "sweeps/checks", "sweeps/driver/schedule"},
+    "sweeps/driver/on_ray": {
+        "sweeps/spec",
+        "sweeps/worker",
+        "sweeps/checks",
+        "sweeps/driver/schedule",
+        "tli/training",
+        "tli/sharded",
+    },
     "sweeps/driver": {
         "sweeps/spec",
         "sweeps/worker",

@@ -176,7 +176,7 @@ def _reaches(
     def spends(trials: float, training: float, working: float) -> dict[str, float]:
         known = {"tokens": trials * tokens, "flops": training}
         if flops_per_second:
-            known["gpu_hours"] = training / flops_per_second * spec.resources.gpus / 3600
+            known["gpu_hours"] = training / flops_per_second * spec.resources.all_gpus / 3600
             known["wall"] = working / flops_per_second / at_once
         return known
 

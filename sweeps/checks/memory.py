@@ -88,7 +88,7 @@ def _in_memory(spec: Spec, base: Base, trial: _Trial, at_once: int) -> Iterator[
     if have is None or at_once * trial.whole <= have:
         return
     expected = f"at most {in_bytes(have)}, the memory of this machine"
-    if fits := have // trial.whole:
+    if fits := have // trial.whole // spec.resources.workers:
         yield Problem(spec.where("resources.parallel"), _said(trial, at_once), expected, str(fits))
     else:
         yield _smaller(spec, base, trial, have, expected)

@@ -1,7 +1,8 @@
 """Trials that fit on a cluster at once, counted as Ray places them: one node after the other.
 
-Ray counts resources in ten-thousandths. A trial stands on one node, with all its CPUs; a share of a GPU is a
-share of one GPU, so what is left of two GPUs is not added up.
+Ray counts resources in ten-thousandths. A rank stands on one node, with all its CPUs; a share of a GPU is a
+share of one GPU, so what is left of two GPUs is not added up. The ranks of a trial are on one node where that
+has room for them, else on several.
 """
 
 from __future__ import annotations
@@ -34,19 +35,20 @@ def this_machine() -> Node:
 def slots(spec: Spec, nodes: Iterable[Node]) -> int:
     """How many trials run at once on nodes, within what the spec allows; at least 1."""
     wanted = spec.resources
-    fits = fitting(nodes, wanted.cpus, wanted.gpus)
+    fits = fitting(nodes, wanted.cpus, wanted.gpus, wanted.workers)
     return max(1, min(fits, wanted.parallel or fits))
 
 
-def fitting(nodes: Iterable[Node], cpus: float, gpus: float) -> int:
-    """How many trials these nodes hold at once; 0 where none holds one.
+def fitting(nodes: Iterable[Node], cpus: float, gpus: float, workers: int = 1) -> int:
+    """How many trials these nodes hold at once; 0 where they do not hold one.
 
     Args:
         nodes: as if nothing else ran on them.
-        cpus: of one trial.
-        gpus: of one trial: none, a share of one, or whole ones.
+        cpus: of one rank.
+        gpus: of one rank: none, a share of one, or whole ones.
+        workers: ranks of one trial.
     """
-    return sum(_on(node, cpus, gpus) for node in nodes)
+    return sum(_on(node, cpus, gpus) for node in nodes) // workers
 
 
 def on_one_gpu(gpus: float) -> int:

@@ -9,7 +9,7 @@ from sweeps import addresses
 from sweeps.checks import machine, shapes, stores
 from sweeps.checks.data import Text
 from sweeps.checks.memory import room_problems
-from sweeps.checks.placement import slots, this_machine
+from sweeps.checks.placement import fitting, slots, this_machine
 from sweeps.checks.recipe import recipe_problems
 from sweeps.checks.usual_values import habit_notes
 from sweeps.errors import InputError, Problem, SpecError
@@ -200,11 +200,28 @@ def _machine_problems(spec: Spec) -> Iterator[Problem]:
         yield Problem(spec.where("resources.cpus"), str(wanted.cpus), expected, str(cores))
     if wanted.gpus and not machine.gpus():
         yield Problem(spec.where("resources.gpus"), f"{wanted.gpus:g}", "0: this machine has no GPU", "0")
+    elif wanted.workers > 1 and wanted.cpus <= cores:
+        ranks = fitting([this_machine()], wanted.cpus, wanted.gpus)
+        if ranks < wanted.workers:
+            each = f"{wanted.cpus} CPUs and {wanted.gpus:g} GPUs"
+            expected = f"at most {ranks}, the ranks of {each} that this machine holds"
+            yield Problem(spec.where("resources.workers"), str(wanted.workers), expected, str(ranks))
+        elif wanted.gpus:
+            yield from _between_gpus(spec)
     compiled = spec.trial.recipe.compile or "recipe.compile" in spec.search
     if compiled and (missing := machine.missing_compiler(gpu=wanted.gpus > 0)):
         got = f"true, and {missing} on this machine"
         expected = "Triton and a C compiler" if wanted.gpus else "a C++ compiler"
         yield Problem(spec.where("trial.recipe.compile"), got, expected, "false")
+
+
+def _between_gpus(spec: Spec) -> Iterator[Problem]:
+    """Why ranks on this machine's GPUs could not speak with each other; torch is asked, and loaded for it."""
+    from tli.sharded.processes import device_problem
+
+    if (problem := device_problem("cuda")) is not None:
+        got = f"{spec.resources.gpus:g} for each of {spec.resources.workers} ranks; here {problem.got}"
+        yield Problem(spec.where("resources.gpus"), got, problem.expected, "0, or resources.workers: 1")
 
 
 def _machine_notes(spec: Spec) -> Iterator[str]:

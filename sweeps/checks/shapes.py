@@ -102,7 +102,7 @@ def shape_of(spec: Spec, base: Base, injection: Injection | None) -> Shape:
 def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
     """How trials of an injection are trained, as far as memory goes; of None, the control's."""
     recipe, resources = spec.trial.recipe, spec.resources
-    ranks = getattr(resources, "workers", 1)
+    ranks = resources.workers
     whole = recipe.batch_tokens // ranks
     # The control has no injected layers that it could train alone.
     train: Trained = "all" if injection is None else _train(spec)

@@ -146,6 +146,7 @@ def _margin(spec: Spec) -> Iterator[str]:
 def _long(spec: Spec, found: Estimate) -> Iterator[str]:
     wanted = spec.resources
     each = wanted.gpus * _GPU_FLOPS if wanted.gpus else wanted.cpus * _CORE_FLOPS
+    each *= wanted.workers
     seconds = found.expected.flops / each / slots(spec, [this_machine()])
     if seconds > _LONG:
         speed = f"{each / 1e9:,.0f} GFLOP/s a trial"

@@ -263,7 +263,7 @@ def _unlike(sweeps: Sequence[Sweep]) -> Iterator[str]:
             f"the budgets of {names} differ: where the shorter ends, the learning rate of the longer has not "
             "fallen yet, which counts against it"
         )
-    if len({(sweep.spec.resources.cpus, sweep.spec.resources.gpus) for sweep in sweeps}) > 1:
+    if len({sweep.spec.resources.of_a_trial for sweep in sweeps}) > 1:
         yield f"the trials of {names} had different resources: their seconds are not of one machine"
 
 

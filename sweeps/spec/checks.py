@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -9,18 +10,19 @@ from sweeps.addresses import file_of, holds_secret, url_of
 from sweeps.errors import InputError, Problem
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
+from sweeps.spec.resources import ResourceSettings
 from sweeps.spec.section import Settings
 from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
     DataSettings,
     FinalistSettings,
-    ResourceSettings,
     TrialSettings,
 )
 from sweeps.wording import Fault, formatted, masked, nearest
 from tli.places import expanded
 from tli.planning.checks import injection_problems
+from tli.training.ranks import Ranks, alone_problems, rows_problems
 from tli.training.recipe_checks import recipe_problems
 
 RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
@@ -137,14 +139,34 @@ def per_faults(per: str | None, search: Mapping[str, Range]) -> Iterator[Fault]:
 
 
 def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
-    """More than the one GPU that a trial uses, or a share of it that Ray rounds to none."""
-    gpus = resources.gpus
+    """More than the one GPU that a rank uses, a share among ranks, or one that Ray rounds to none."""
+    gpus, workers = resources.gpus, resources.workers
     if gpus > 1:
-        expected = "at most 1: a trial trains on one GPU, and others would stand idle and count as GPU-hours"
-        yield Fault("resources.gpus", f"{gpus:g}", expected, "1")
+        expected = "at most 1: a rank trains on one GPU, and others would stand idle and count as GPU-hours"
+        remedy = f"1, with resources.workers: {math.ceil(gpus)}" if workers == 1 else "1"
+        yield Fault("resources.gpus", f"{gpus:g}", expected, remedy, ("resources.workers",))
+    elif workers > 1 and 0 < gpus < 1:
+        expected = f"0 or 1: each of {workers} ranks has a GPU of its own, as NCCL wants it"
+        yield Fault("resources.gpus", f"{gpus:g}", expected, "1", ("resources.workers",))
     elif 0 < gpus < _FINEST_SHARE:
         expected = f"0, or at least {_FINEST_SHARE:g}, the finest share of a GPU that Ray counts"
         yield Fault("resources.gpus", f"{gpus:g}", expected, "0.1")
+
+
+def rank_faults(resources: ResourceSettings, trial: TrialSettings, data: DataSettings) -> Iterator[Fault]:
+    """A batch whose rows the ranks of a trial do not divide, and what only one process can do."""
+    tokens, ranks, length = trial.recipe.batch_tokens, Ranks(0, resources.workers), data.sequence_length
+    problems = alone_problems(
+        ranks,
+        optimizer=trial.recipe.optimizer,
+        packed=data.packing == "documents",
+        optimizer_at="trial.recipe.optimizer",
+    )
+    if not tokens % length:  # else it is a fault of its own
+        problems += rows_problems(tokens // length, length, ranks, "trial.recipe.batch_tokens")
+    for problem in problems:
+        involves = ("resources.workers", "data.sequence_length")
+        yield Fault(problem.where, problem.got, problem.expected, problem.remedy, involves)
 
 
 def _homeless(path: str, address: str) -> Iterator[Fault]:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sweeps.spec import values
 from sweeps.spec.ranges import Range
+from sweeps.spec.resources import ResourceSettings
 from sweeps.spec.section import Settings, section, setting
 from sweeps.spec.settings import (
     GRACED,
@@ -19,7 +20,6 @@ from sweeps.spec.settings import (
     DataSettings,
     FinalistSettings,
     ObjectiveSettings,
-    ResourceSettings,
     RetrySettings,
     SamplerSettings,
     StoppingSettings,

@@ -27,7 +27,7 @@ _TOP = {
     "control": "The original trained on: at how many learning rates, and whether also with the winner's "
     "FLOPs.",
     "finalists": "Which trials run again under fresh seeds, so that differences get intervals.",
-    "resources": "What one trial gets, and how many trials run at once.",
+    "resources": "What each process of one trial gets, how many there are, and how many trials run at once.",
     "retries": "How often a trial that ended without a result runs again, from its last checkpoint.",
     "storage": "Where the study and the files of the sweep are kept.",
     "tracking": "Where MLflow is; `tracking: null` sends nothing to MLflow.",
@@ -181,8 +181,9 @@ _REST = {
     "control's test loss; null: from the noise of the fresh runs. It may be changed after a sweep.",
     "finalists.per": "A searched path with choices, such as `injection.method`: each of its values has "
     "finalists of its own.",
-    "resources.cpus": "CPU cores of one trial.",
-    "resources.gpus": "GPUs of one trial: 0, 1, or a share of one.",
+    "resources.cpus": "CPU cores of each process of one trial.",
+    "resources.gpus": "GPUs of each process of one trial: 0, 1, or a share of one where it has one process.",
+    "resources.workers": "Processes (ranks) that train one trial together, each with its rows of the model.",
     "resources.parallel": "Trials at once; null: as many as fit.",
     "retries.lost": "Times that a trial runs again after its worker process died at one place.",
     "retries.hung": "Times that a trial runs again after it made no progress and was ended.",

@@ -283,6 +283,7 @@ def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
     yield from search_checks.front_faults(spec)
     yield from search_checks.warm_start_faults(spec)
     yield from checks.resource_faults(spec.resources)
+    yield from checks.rank_faults(spec.resources, spec.trial, spec.data)
     yield from address_checks.address_faults(spec.storage, spec.tracking)
     yield from checks.secret_faults(spec.base, spec.data)
     wrong = list(checks.condition_faults(spec.search))

@@ -201,14 +201,6 @@ class FinalistSettings(Settings):
     per: str | None = setting("a searched path with choices, each to have its own, or null", None)
 
 
-class ResourceSettings(Settings):
-    """What one trial gets, and how many run at once (null: as many as fit)."""
-
-    cpus: int = setting("a whole number of at least 1", 1, ge=1)
-    gpus: float = setting("a number from 0 to 1 (a share of one GPU)", 0.0, example=0, ge=0)
-    parallel: int | None = setting("a whole number of at least 1, or null for as many as fit", None, ge=1)
-
-
 class RetrySettings(Settings):
     """How often a trial runs again, from its last checkpoint, that ended without a result, by the cause."""
 

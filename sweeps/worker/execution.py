@@ -14,10 +14,13 @@ from sweeps.records import Assignment, Cause, Outcome, Point, State
 from sweeps.spec import Spec
 from sweeps.worker.causes import UnusableError, outcome_of
 from sweeps.worker.preemption import PreemptionFlag
-from sweeps.worker.trial import WRITING, cached_context, run_trial
+from sweeps.worker.ranks import Ending, Team, cached_rank_context, is_broken, joint_ending
+from sweeps.worker.saving import WRITING
+from sweeps.worker.trial import WorkerContext, cached_context, run_trial
 from sweeps.worker.watchdog import Bounds, Watchdog
 
 _LOOKED_EVERY = 1.0  # seconds between two looks for whether the trial was recalled
+_OTHERS_SECONDS = 20.0  # for what another rank ended by to be known, where this one saw only that it is gone
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Worker:
-    """A process that is there for trials alone, and may end for one that hangs or for a SIGTERM."""
+    """A process that is there for trials alone, and may end for one that hangs or for a SIGTERM; with `team`,
+    rank 0 of those that train a trial together.
+    """
 
     preemption: PreemptionFlag
     bounds: Bounds
+    team: Team | None = None
 
 
 class Execution:
@@ -64,6 +70,8 @@ class Execution:
             points = next(self._points)
         except Exception as error:  # noqa: BLE001 - one trial's bug must not end the sweep
             outcome = outcome_of(error, self._assignment, self._folders)
+            if self._team is not None:
+                outcome = self._ended_together(Ending(outcome, is_broken(error)), self._team)
         else:
             if points[-1].step < self._assignment.steps:
                 if self._watchdog is not None:
@@ -72,10 +80,24 @@ class Execution:
             self.close()
             return Reply(points, Outcome(State.COMPLETE))
         self.close()
-        self.ruined = outcome.cause in (Cause.ERROR, Cause.OUT_OF_MEMORY) and not _device_answers()
+        self.ruined |= outcome.cause in (Cause.ERROR, Cause.OUT_OF_MEMORY) and not _device_answers()
         if outcome.cause is Cause.OUT_OF_MEMORY and not self.ruined:
             _release()  # here and not above: while an error is handled, its frames hold the model
         return Reply((), outcome)
+
+    @property
+    def _team(self) -> Team | None:
+        return self._worker.team if self._worker is not None else None
+
+    def _ended_together(self, own: Ending, team: Team) -> Outcome:
+        """Why all ranks ended; they go on to another trial where they agreed, and none is told to go."""
+        if self._watchdog is not None:
+            self._watchdog.rest()
+        outcome = joint_ending(own, team.fault, _OTHERS_SECONDS)
+        if not Ending(outcome).together or outcome.cause is Cause.PREEMPTED:
+            self.ruined = True
+            team.end()
+        return outcome
 
     def close(self) -> None:
         """Let go of the model, once nothing is written any more."""
@@ -96,8 +118,13 @@ class Execution:
             stacks = self._folders.hung(number, attempt)
             self._watchdog = Watchdog(stacks, self._worker.bounds, self._assignment.token)
             self._watchdog.begin("beginning")
+        spec = json.dumps(self._spec.to_json())
         try:
-            context = cached_context(json.dumps(self._spec.to_json()))
+            if (team := self._team) is not None:
+                team.begin(spec, self._assignment)
+                context: WorkerContext = cached_rank_context(spec, team.group)
+            else:
+                context = cached_context(spec)
         except Exception as error:
             raise UnusableError(str(error)) from error
         yield from run_trial(context, self._assignment, self._folders, self._on_work)

@@ -10,32 +10,26 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Generator, Hashable
-from contextlib import closing, suppress
+from collections.abc import Generator, Hashable
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.curve import CURVE, append_curve, read_curve
-from sweeps.errors import PreemptedError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
+from sweeps.worker.saving import TESTING, WRITING, OnWork, Saving, synced
 from tli.data.corpus import matching_files
 from tli.data.dataset import at_home
-from tli.files import sync
 from tli.places import expanded
 
 if TYPE_CHECKING:
+    from tli.planning.plan import Plan
     from tli.training.loop import Training
 
-CHECKPOINT_SECONDS = 15.0  # between training states; written behind the training's back
-WRITING = "writing"  # a kind of work beside those of `tli.training.loop`: a state or a model
-TESTING = "testing"  # another one: the loss on one block of the test text
 TEST_BLOCKS = 16  # equal parts of the test text, between which its loss varies
-
-OnWork = Callable[[str], None]
 
 
 class WorkerContext:
@@ -50,19 +44,60 @@ class WorkerContext:
         from tli.data.batches import open_tokens
         from tli.data.settings import DataSettings
         from tli.models.base import find
-        from tli.models.loading import load_model, quieten
+        from tli.models.loading import quieten
 
         quieten(threads=spec.resources.cpus)
         self.spec = spec
         self.data = DataSettings(**spec.data.to_json())
         self.base = find(spec.base.model, revision=spec.base.revision, where="base.model")
-        self.model = load_model(self.base, "cuda" if spec.resources.gpus else "cpu")
+        self._load()
         self.depth = self.base.facts.depth
         self.tokens = open_tokens(self.data, self.base, Folders(spec.root, spec.name).tokens)
         self.heldout = self.tokens.heldout_windows(
             sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens
         )
         self.initial_losses: dict[tuple[Hashable, int], float] = {}  # by plan and seed, which make a model
+
+    leads = True  # whether this process writes the curve; of those that train a model together, one does
+
+    def _load(self) -> None:
+        from tli.models.loading import load_model
+
+        self.model = load_model(self.base, self.device)
+
+    @property
+    def device(self) -> str:
+        """Where trials compute."""
+        return "cuda" if self.spec.resources.gpus else "cpu"
+
+    def grow(self, plan: Plan, seed: int, precision: str) -> Any:  # noqa: ARG002 - ranks shard for one
+        """The model of a trial, made of the base."""
+        from tli.growth.in_memory import grow
+
+        return grow(self.model, plan, seed=seed)
+
+    def load_state(self, training: Training, folder: Path, owner: str) -> bool:
+        """Put the newest good state into a training; whether there was one."""
+        from tli.training.state import load_latest
+
+        return load_latest(training, folder, owner)
+
+    def saving(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> Saving:
+        """What saves the states of a training."""
+        from tli.training.saver import Saver
+
+        # What was measured before a state is not measured again after it.
+        return Saving(training, Saver(folder, before=lambda: synced(curve), owner=owner), on_work)
+
+    def write(self, model: Any, target: Path, lineage: dict[str, Any]) -> None:
+        """Write a trained model as a folder."""
+        from tli.training.export import write_model
+
+        write_model(model, target, beside=self.base.folder, lineage=lineage)
+
+    def measured_model(self) -> Any:
+        """The base as a model that can be run."""
+        return self.model
 
     @cached_property
     def test_blocks(self) -> tuple[Any, ...]:
@@ -79,7 +114,7 @@ class WorkerContext:
         """How much each layer of the base changes the hidden state, on the text that `tli plan` takes."""
         from tli.growth.importance import measure
 
-        return measure(self.base, self.data.train_source, model=self.model, where="data.source")
+        return measure(self.base, self.data.train_source, model=self.measured_model(), where="data.source")
 
 
 @lru_cache(maxsize=1)
@@ -136,11 +171,10 @@ def run_trial(
             it raises PreemptedError in the loop, the state is written first.
     """
     from tli.growth.cost import cost
-    from tli.growth.in_memory import grow, injected_parameters
+    from tli.growth.in_memory import injected_parameters
     from tli.planning.plan import plan_for
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
-    from tli.training.state import load_latest
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
     recipe, data = settings.to_recipe(), context.data
@@ -159,7 +193,7 @@ def run_trial(
         sequence_length=data.sequence_length,
         train=recipe.moves,
     ).flops_per_token
-    model = grow(context.model, plan, seed=settings.seed)
+    model = context.grow(plan, settings.seed, recipe.precision)
     injected = injected_parameters(model, plan)
     # The control has no injected layers, a dense model no routers: rates of these are for other trials.
     recipe = recipe.for_groups(frozenset(groups_of(model, injected).values()))
@@ -179,11 +213,11 @@ def run_trial(
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    if load_latest(training, states, owner) and training.measured is not None:
+    if context.load_state(training, states, owner) and training.measured is not None and context.leads:
         known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
         if known:  # a curve may be lost where a state is not
             yield known
-    with closing(_Saving(training, states, owner, curve, on_work)) as saving:
+    with context.saving(training, states, owner, curve, on_work) as saving:
         for progress in training.run(assignment.report_steps, saving.between):
             point = Point(
                 step=progress.step,
@@ -196,15 +230,17 @@ def run_trial(
                 measuring=progress.measuring,
             )
             if point.step == assignment.steps and assignment.role.fresh:
-                point = replace(point, test_losses=_test_losses(context, training, on_work))
-            append_curve(curve, point, owner)
+                point = replace(point, test_losses=_test_losses(context, training, saving.on_work))
+            if context.leads:
+                append_curve(curve, point, owner)
             if point.step == 0:
                 context.initial_losses[grown] = point.eval_loss
             if point.step == assignment.steps:
-                on_work(WRITING)
+                saving.on_work(WRITING)
                 saving.saver.wait()
                 if assignment.role is not Role.REPLICATE:
                     _keep(context, assignment, folders, training, plan)
+                saving.finished = True
             yield (point,)
 
 
@@ -219,50 +255,9 @@ def _test_losses(context: WorkerContext, training: Training, on_work: OnWork) ->
     return tuple(losses)
 
 
-class _Saving:
-    """Between two pieces of work: the state is written when it is time, or when the process is told to go."""
-
-    def __init__(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> None:
-        from tli.training.saver import Saver
-
-        # What was measured before a state is not measured again after it.
-        self.saver = Saver(folder, before=lambda: _synced(curve), owner=owner)
-        self._training = training
-        self._on_work = on_work
-        self._saved = time.monotonic()
-
-    def between(self, work: str) -> None:
-        """Before each step and each measurement."""
-        due = time.monotonic() - self._saved > CHECKPOINT_SECONDS and not self.saver.busy
-        if due:
-            self._save()
-        try:
-            self._on_work(work)
-        except PreemptedError:
-            if not due:
-                self._save()
-            self.saver.wait()
-            raise
-
-    def _save(self) -> None:
-        self._on_work(WRITING)
-        self.saver.save(self._training)
-        self._saved = time.monotonic()
-
-    def close(self) -> None:
-        """Nothing is written any more."""
-        self.saver.close()
-
-
-def _synced(curve: Path) -> None:
-    with suppress(FileNotFoundError):
-        sync(curve)
-
-
 def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
     """Write the trained model as a folder that plain transformers loads."""
     from tli.models.lineage import lineage
-    from tli.training.export import write_model
 
     facts = {
         "sweep": context.spec.name,
@@ -278,10 +273,10 @@ def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, trai
         },
     }
     target = folders.model_dir(assignment.number, assignment.attempt)
-    shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
-    write_model(
+    if context.leads:
+        shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
+    context.write(
         training.model,
         target,
-        beside=context.base.folder,
-        lineage=lineage(context.base, plan, seed=assignment.settings["seed"], extra=facts),
+        lineage(context.base, plan, seed=assignment.settings["seed"], extra=facts),
     )

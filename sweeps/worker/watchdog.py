@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sweeps.folders import Folders
 from sweeps.records import Assignment
-from sweeps.worker.trial import WRITING
+from sweeps.worker.saving import WRITING
 from tli.files import open_regular, read_regular
 
 _STACKS = 10_000_000  # bytes at most, of all threads

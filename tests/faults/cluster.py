@@ -24,7 +24,7 @@ ONE = replace(APART, parallel=1)
 def _survives(arena: Arena, dice: random.Random, point: str, last: int, do: str, **more: Any) -> None:
     """Have it done to a worker; the sweep goes on by itself."""
     when = more.pop("when", "before")
-    with _on_nodes(arena) as world:
+    with on_nodes(arena) as world:
         world.plan(point, dice.randint(1, last), do, role="worker", when=when, **more)
         assert ended(world.begin(), MINUTES) == 0, world.said()
         assert world.fired is not None, "the fault's moment did not come"
@@ -56,7 +56,7 @@ def worker_killed_after_report(arena: Arena, dice: random.Random, seed: int) -> 
 def worker_hangs(arena: Arena, dice: random.Random, seed: int) -> None:
     """A lock that is never freed: stacks are written, the worker ends, the trial goes on elsewhere."""
     shape = replace(APART, silence=5)
-    with _on_nodes(arena, shape) as world:
+    with on_nodes(arena, shape) as world:
         world.plan("step", dice.randint(3, _STEPS), "hang", role="worker")
         assert ended(world.begin(), MINUTES) == 0, world.said()
         assert world.fired is not None, "the fault's moment did not come"
@@ -70,7 +70,7 @@ def worker_hangs(arena: Arena, dice: random.Random, seed: int) -> None:
 def worker_frozen(arena: Arena, dice: random.Random, seed: int) -> None:
     """SIGSTOP: the driver kills it; or SIGCONT comes first, and nobody has noticed."""
     shape = replace(APART, silence=5)
-    with _on_nodes(arena, shape) as world:
+    with on_nodes(arena, shape) as world:
         world.plan("step", dice.randint(7, _STEPS), "stop", role="worker")
         process = world.begin()
         fired = world.wait_for_fault(process)
@@ -143,7 +143,7 @@ def _nodes(arena: Arena) -> Nodes:
 
 
 @contextlib.contextmanager
-def _on_nodes(arena: Arena, shape: Shape = APART) -> Iterator[World]:
+def on_nodes(arena: Arena, shape: Shape = APART) -> Iterator[World]:
     """A new sweep that runs on the standing cluster."""
     with arena.cleared(shape) as world:
         world.runner = _nodes(arena).serve(world)
@@ -152,7 +152,7 @@ def _on_nodes(arena: Arena, shape: Shape = APART) -> Iterator[World]:
 
 def raylet_killed(arena: Arena, dice: random.Random, seed: int) -> None:
     """A node is lost at any measurement: its trial goes on at another."""
-    with _on_nodes(arena) as world:
+    with on_nodes(arena) as world:
         world.plan("curve", dice.randint(1, _MEASURED), "wait", role="worker", when="after")
         process = world.begin()
         world.wait_for_fault(process)
@@ -164,7 +164,7 @@ def raylet_killed(arena: Arena, dice: random.Random, seed: int) -> None:
 
 def head_killed(arena: Arena, dice: random.Random, seed: int) -> None:
     """The head and all nodes are lost: the command ends, and goes on with a fresh cluster."""
-    with _on_nodes(arena) as world:
+    with on_nodes(arena) as world:
         world.plan("curve", dice.randint(1, _MEASURED), "wait", role="worker", when="after")
         process = world.begin()
         world.wait_for_fault(process)

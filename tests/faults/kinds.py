@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-from tests.faults import cluster, crowds, kills, spoiled, stores
+from tests.faults import cluster, crowds, kills, ranks, spoiled, stores
 from tests.faults.world import Arena
 
 Kind = Callable[[Arena, random.Random, int], None]
@@ -39,5 +39,6 @@ KINDS: Mapping[str, Kind] = {
     "worker-frozen": cluster.worker_frozen,
     "raylet-killed": cluster.raylet_killed,
     "head-killed": cluster.head_killed,
+    **ranks.KINDS,
     "own-cluster-killed": cluster.own_cluster_killed,
 }

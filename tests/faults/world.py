@@ -36,8 +36,8 @@ sampler: {{name: {sampler}}}
 budget: {{trials: {trials}}}
 stopping: {{rule: {rule}, grace: 0.25, keep: 0.5}}
 finalists: {{top: 1, seeds: 1}}
-resources: {{cpus: 1, parallel: {parallel}}}
-retries: {{silence: {silence}}}
+resources: {{cpus: 1, parallel: {parallel}, workers: {workers}}}
+retries: {{silence: {silence}, halve_micro_batch: {halve}}}
 storage: {{study: "{study}", artifacts: runs}}
 tracking: {tracking}
 """
@@ -53,6 +53,8 @@ class Shape:
     rule: str = "asha"
     parallel: int = 1
     silence: int = 60
+    workers: int = 1
+    halve: str = "true"
 
 
 Process = subprocess.Popen[bytes] | Child

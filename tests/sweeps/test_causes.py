@@ -139,7 +139,7 @@ def test_a_curve_on_a_full_disk(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps.worker.trial, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("sweeps.worker.saving.CHECKPOINT_SECONDS", 0.0)
     folders = Folders(spec.root, spec.name)
     full_at(monkeypatch, "tli.training.state", ".step-00000004.tmp-")
     assignment = assignment_of(spec, 1)
@@ -154,7 +154,7 @@ def test_a_state_on_a_full_disk_leaves_the_ones_before(spec: Spec, monkeypatch: 
 
 
 def test_no_room_for_a_state(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps.worker.trial, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("sweeps.worker.saving.CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(
         "tli.training.saver.disk_space_problems", lambda *_: [Problem("here", "too little", "more")]
     )

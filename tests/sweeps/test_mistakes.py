@@ -160,7 +160,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "unknown metric": ("budget:", "objective: {metric: loss}\nbudget:", ["10:13 objective.metric: got 'loss'; expected one of eval_loss; try eval_loss"]),
     "no cpu": ("budget:", "resources: {cpus: 0}\nbudget:", ["10:13 resources.cpus: got 0; expected a whole number of at least 1; try 1"]),
     "cores that are not there": ("budget:", "resources: {cpus: 4096}\nbudget:", [f"10:13 resources.cpus: got 4096; expected at most {machine.cores()}, the cores of this machine; try {machine.cores()}"]),
-    "more GPUs than a trial uses": ("budget:", "resources: {gpus: 99}\nbudget:", ["10:13 resources.gpus: got 99; expected at most 1: a trial trains on one GPU, and others would stand idle and count as GPU-hours; try 1"]),
+    "more GPUs than a trial uses": ("budget:", "resources: {gpus: 99}\nbudget:", ["10:13 resources.gpus: got 99; expected at most 1: a rank trains on one GPU, and others would stand idle and count as GPU-hours; try 1, with resources.workers: 99"]),
     "none at once": ("budget:", "resources: {parallel: 0}\nbudget:", ["10:13 resources.parallel: got 0; expected a whole number of at least 1, or null for as many as fit; try null"]),
     "store of another kind": ("budget:", "storage: {study: 'mysql://me:secret@db/x'}\nbudget:", ["10:11 storage.study: got 'mysql://me:***@db/x'; expected sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; try sqlite"]),
     "store in memory": ("budget:", "storage: {study: 'sqlite:///:memory:'}\nbudget:", ["10:11 storage.study: got 'sqlite:///:memory:'; expected sqlite, or an address sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; try sqlite"]),

@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 import pytest
 
-import sweeps.worker.trial
 from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.driver.service import run
 from sweeps.driver.single import assignment_of
@@ -64,12 +63,12 @@ def dead(spec: Spec) -> None:
 def test_a_new_study_uses_nothing_of_a_dead_one_of_its_name(
     write_spec: Any, silent: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sweeps.worker.trial, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("sweeps.worker.saving.CHECKPOINT_SECONDS", 0.0)
     first = load_spec(str(write_spec(trials=2)))
     dead(first)
     left = {path.name for path in (first.root / "tiny").rglob("*")}
     assert any(name.startswith("step-") for name in left)
-    monkeypatch.setattr(sweeps.worker.trial, "CHECKPOINT_SECONDS", 15.0)
+    monkeypatch.setattr("sweeps.worker.saving.CHECKPOINT_SECONDS", 15.0)
     second = run(load_spec(str(write_spec(trials=2, replace=RATE))), silent, runner="inline")
     clean = load_spec(str(write_spec(trials=2, replace=RATE)), runs=str(tmp_path / "clean"))
     assert losses(second) == losses(run(clean, silent, runner="inline"))

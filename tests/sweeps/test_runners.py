@@ -141,11 +141,10 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
     write_spec: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of training and resumed, a trial ends with the same bits as one left alone."""
-    import sweeps.worker.trial
     from sweeps.driver.single import assignment_of
     from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 
-    monkeypatch.setattr(sweeps.worker.trial, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("sweeps.worker.saving.CHECKPOINT_SECONDS", 0.0)
     spec = for_workers(load_spec(str(write_spec())))
     slot, assignment = WorkerContext(spec), assignment_of(spec, 1)
     alone, stopped = (Folders(spec.root / name, spec.name) for name in ("alone", "stopped"))

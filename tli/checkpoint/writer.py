@@ -91,16 +91,19 @@ def write_shards(
     the writing. Raises OSError when the disk is full.
     """
     shards = split(outputs, limit)
-    names = [SINGLE] if limit is None else [_shard_name(i, len(shards)) for i in range(1, len(shards) + 1)]
+    names = [SINGLE] if limit is None else [shard_name(i, len(shards)) for i in range(1, len(shards) + 1)]
     files = [_File(folder / name, shard, metadata) for name, shard in zip(names, shards, strict=True)]
     _write_all(files, progress)
     if limit is not None:
-        weight_map = {
-            output.name: name for name, shard in zip(names, shards, strict=True) for output in shard
-        }
-        total = sum(output.nbytes for output in outputs)
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        (folder / INDEX).write_text(json.dumps(index, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / INDEX).write_text(index_of(names, shards), encoding="utf-8")
+
+
+def index_of(names: Sequence[str], shards: Sequence[Sequence[Output]]) -> str:
+    """The content of the index of several files."""
+    weight_map = {output.name: name for name, shard in zip(names, shards, strict=True) for output in shard}
+    total = sum(output.nbytes for shard in shards for output in shard)
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    return json.dumps(index, indent=2, allow_nan=False) + "\n"
 
 
 def split(outputs: Sequence[Output], limit: int | None) -> list[list[Output]]:
@@ -140,7 +143,8 @@ def header(outputs: Sequence[Output], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _shard_name(number: int, count: int) -> str:
+def shard_name(number: int, count: int) -> str:
+    """What one of several files is called, counted from 1."""
     return f"model-{number:05}-of-{count:05}.safetensors"
 
 

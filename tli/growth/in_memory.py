@@ -18,7 +18,7 @@ from tli.planning.plan import Plan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedModel:
@@ -87,15 +87,23 @@ def injected_parameters(model: PreTrainedModel, plan: Plan) -> frozenset[str]:
     return new if plan.experts is None else new | expert_parameters(model)
 
 
+def deepened_config(model: PreTrainedModel, plan: Plan) -> PreTrainedConfig:
+    """The configuration of a model as the plan makes it, for its own class. Raises FamilyError."""
+    import torch
+
+    config = deepen(model.config, family_of(model.config.model_type, "model_type"), plan)
+    for part in (config, config.get_text_config(decoder=True)):
+        if isinstance(part.dtype, str):  # as a saved model has it
+            part.dtype = getattr(torch, part.dtype)
+    return config
+
+
 def _deepened(model: PreTrainedModel, plan: Plan, seed: int) -> PreTrainedModel:
     import torch
     from transformers.initialization import no_init_weights
 
     family = family_of(model.config.model_type, "model_type")
-    config = deepen(model.config, family, plan)
-    for part in (config, config.get_text_config(decoder=True)):
-        if isinstance(part.dtype, str):  # as a saved model has it
-            part.dtype = getattr(torch, part.dtype)
+    config = deepened_config(model, plan)
     with torch.device("meta"), no_init_weights():
         grown = type(model)(config)
     inner = config.get_text_config(decoder=True).to_dict()

@@ -91,6 +91,17 @@ class StoredLayers:
 
 def _parts(model: PreTrainedModel, family: Family, layer: int, tensors: Tensors) -> dict[str, Tensor]:
     """Views of the tensors of a layer by their full names in files."""
+    return parts_in_files(
+        model, {f"{family.layers}.{layer}.{name}": tensor for name, tensor in tensors.items()}
+    )
+
+
+def parts_in_files(model: PreTrainedModel, tensors: Tensors) -> dict[str, Tensor]:
+    """Views of tensors by their full names in files; given are full names in the module tree.
+
+    The tensors may be on the meta device: then the views tell where the parts lie in them. Raises FamilyError
+    where what files hold is no part of what is in memory.
+    """
     import torch
     from torch.overrides import TorchFunctionMode
     from transformers.core_model_loading import revert_weight_conversion
@@ -101,19 +112,23 @@ def _parts(model: PreTrainedModel, family: Family, layer: int, tensors: Tensors)
         def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
             return args[0] if func is torch.Tensor.contiguous else func(*args, **(kwargs or {}))
 
-    full = {f"{family.layers}.{layer}.{name}": tensor for name, tensor in tensors.items()}
     try:
         with torch.no_grad(), Views():
-            parts: dict[str, Tensor] = revert_weight_conversion(model, full)
+            parts: dict[str, Tensor] = revert_weight_conversion(model, dict(tensors))
     except (ValueError, NotImplementedError, RuntimeError) as error:  # quantised ones have no way back
         raise FamilyError(_strange(" ".join(str(error).split())[:200])) from None
-    ours = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+    ours = {storage_of(tensor) for tensor in tensors.values()}
     for name, part in parts.items():
-        if part.untyped_storage().data_ptr() not in ours:
+        if storage_of(part) not in ours:
             raise FamilyError(_strange(f"{name} in its files, joined from several in memory"))
     if sum(part.numel() for part in parts.values()) != sum(tensor.numel() for tensor in tensors.values()):
-        raise FamilyError(_strange(f"files that do not hold all of layer {layer}"))
+        raise FamilyError(_strange(f"files that do not hold all of {next(iter(tensors), 'it')}"))
     return parts
+
+
+def storage_of(tensor: Tensor) -> int:
+    """What a tensor and its views have in common, on the meta device as well."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _strange(got: str) -> Problem:

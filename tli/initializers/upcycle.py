@@ -124,24 +124,34 @@ def upcycle(
     saves memory where `model` is needed no more. Raises FamilyError and PlanError with all problems.
     """
     import torch
-    import transformers
     from transformers.initialization import no_init_weights
 
     upcycling = Upcycling.of(model.config.to_dict(), experts, seed)
-    mixture = upcycling.mixture
-    if type(model).__name__ != mixture.dense:
-        raise FamilyError(Problem("model", type(model).__name__, f"a {mixture.dense}"))
-    settings = moe_config(model.config.to_dict(), experts)
-    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
-    config._attn_implementation = model.config._attn_implementation
     with torch.device("meta"), no_init_weights():
-        grown = getattr(transformers, mixture.architecture)(config)
+        grown = empty_mixture(model, upcycling)
     with torch.no_grad():
         _fill(grown, model, upcycling, share=share)
     if model.can_generate():
         grown.generation_config = copy.deepcopy(model.generation_config)
     grown.name_or_path = model.name_or_path
     return grown.train(model.training)
+
+
+def empty_mixture(model: PreTrainedModel, upcycling: Upcycling) -> PreTrainedModel:
+    """A model of the matching class with experts, as the surroundings have it made: on the meta device, say.
+
+    Raises FamilyError where `model` is not of the dense class.
+    """
+    import transformers
+
+    mixture = upcycling.mixture
+    if type(model).__name__.removeprefix("FSDP") != mixture.dense:
+        raise FamilyError(Problem("model", type(model).__name__, f"a {mixture.dense}"))
+    settings = moe_config(model.config.to_dict(), upcycling.experts)
+    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    config._attn_implementation = model.config._attn_implementation
+    made: PreTrainedModel = getattr(transformers, mixture.architecture)(config)
+    return made
 
 
 def config_difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.errors import DataError, Problem
+from tli.training.ranks import ranks_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,17 +99,23 @@ def evaluate(
     if windows.ndim == 3:
         require_packing(model, windows.shape[1] - 1, "windows")
     rows = max(1, at_once // (windows.shape[1] - 1))
+    ranks = ranks_of(model)
+    own = windows[ranks.rank :: ranks.size]
+    passes = -(-len(windows[:: ranks.size]) // rows)  # of rank 0, which has the most
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=device)
     with torch.no_grad():
-        for start in range(0, len(windows), rows):
-            part = torch.as_tensor(windows[start : start + rows]).to(device)
-            total += token_losses(model, part).double().sum()
+        for start in range(0, passes * rows, rows):
+            part = own[start : start + rows]
+            # Layers are gathered from all ranks: one that has no windows left computes beside the others.
+            losses = token_losses(model, torch.as_tensor(part if len(part) else windows[:1]).to(device))
+            if len(part):
+                total += losses.double().sum()
     model.train(was_training)
     count = max(1, predicted_tokens(windows))
-    return Evaluation(float(total) / count, count)
+    return Evaluation(ranks.total(float(total)) / count, count)
 
 
 def _refuse_others(windows: np.ndarray | torch.Tensor, vocabulary: int) -> None:

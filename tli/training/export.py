@@ -6,7 +6,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,16 @@ def write_model(model: PreTrainedModel, target: Path, *, beside: Path, lineage: 
     Raises:
         CheckpointError: the target exists, or a file to copy is a link out of its folder.
     """
-    with new_folder(target) as folder:
+    with model_folder(target, beside=beside, lineage=lineage) as folder:
         halved = any(halved_weights(model))
         model.save_pretrained(folder, state_dict=whole_state(model) if halved else None)
+
+
+@contextmanager
+def model_folder(target: Path, *, beside: Path, lineage: Mapping[str, Any]) -> Iterator[Path]:
+    """Yields an empty folder for weights and configuration; what else belongs to a model is added after."""
+    with new_folder(target) as folder:
+        yield folder
         copy_side_files(beside, folder, code=brings_code(beside, read_config(beside)))
         _seal(folder, lineage)
 

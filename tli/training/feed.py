@@ -5,20 +5,23 @@ from __future__ import annotations
 import torch
 
 from tli.data.batches import Batches
+from tli.training.ranks import ALONE, Ranks
 
 
 class Feed:
-    """Token ids by step, shape [rows, sequence_length + 1], on one device."""
+    """Token ids by step, shape [rows, sequence_length + 1], on one device; of several ranks the own rows."""
 
-    def __init__(self, batches: Batches, device: torch.device) -> None:
+    def __init__(self, batches: Batches, device: torch.device, ranks: Ranks = ALONE) -> None:
         """Nothing is read before the first `take`.
 
         Args:
             batches: by step.
             device: where they are wanted.
+            ranks: this process among those that divide the rows of each.
         """
         self._batches = batches
         self._device = device
+        self._ranks = ranks
         self._ahead: tuple[int, torch.Tensor] | None = None
 
     def take(self, step: int) -> torch.Tensor:
@@ -32,7 +35,7 @@ class Feed:
             self._ahead = (step, self._moved(step))
 
     def _moved(self, step: int) -> torch.Tensor:
-        rows = torch.from_numpy(self._batches[step])
+        rows = self._ranks.share(torch.from_numpy(self._batches[step]))
         if self._device.type != "cuda":
             return rows.to(self._device)
         # From pinned memory, which the device reads by itself.

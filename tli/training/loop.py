@@ -23,6 +23,7 @@ from tli.training.losses import add_gradients, is_sharded
 from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
 from tli.training.packed import packing_problems, share_of
+from tli.training.ranks import alone_problems, ranks_of, rows_problems
 from tli.training.readings import Readings
 from tli.training.recipe import Recipe
 from tli.training.recipe_checks import batch_problems, recipe_problems
@@ -79,6 +80,9 @@ class Training:
     ----------
     model, recipe, batches, heldout
         As given.
+    ranks : tli.training.ranks.Ranks
+        This process among those that train the model together, each on its rows of every batch; most often
+        alone.
     optimizer : torch.optim.Optimizer
         AdamW, with a group for each rate and decay.
     step : int
@@ -133,7 +137,10 @@ class Training:
             seed=(seed, WHOLE),
         )
         problems = recipe_problems(recipe, batches.sequence_length)
+        ranks = ranks_of(model)
         problems += batch_problems(recipe, batches, heldout, injected)
+        problems += rows_problems(batches.rows, batches.sequence_length, ranks)
+        problems += alone_problems(ranks, optimizer=recipe.optimizer, packed=batches.packed)
         if batches.packed:
             problems += packing_problems(model, batches.sequence_length)
         if problems:
@@ -142,11 +149,12 @@ class Training:
         if recipe.compile:
             compile_layers(model)
         device = next(model.parameters()).device
-        torch.manual_seed(seed)
+        torch.manual_seed(seed * ranks.size + ranks.rank)  # each rank drops other numbers of its rows
         self.model = model
         self.recipe = recipe
         self.batches = batches
         self.heldout = heldout
+        self.ranks = ranks
         self.optimizer = optimizer(model, recipe, injected)
         self.step = 0
         self.seconds = 0.0
@@ -154,8 +162,8 @@ class Training:
         self.initial_loss = initial_loss
         self.numerics = set_numerics(device)
         self.halves_micro_batch = not is_sharded(model)  # ranks would have to run out of memory together
-        self._readings = Readings()
-        self._feed = Feed(batches, device)
+        self._readings = Readings(early=ranks.size == 1)
+        self._feed = Feed(batches, device, ranks)
         self._kind = kind_of(model, recipe, batches.sequence_length)
 
     @property
@@ -258,9 +266,9 @@ class Training:
         share = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             set_rate(group, group["peak"] * share)
-        loss = self._gradients(self._feed.take(self.step))
+        loss = self.ranks.mean(self._gradients(self._feed.take(self.step)))
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf)
+        norm = _whole(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))
         self._readings.add(self.step + 1, loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -296,3 +304,9 @@ class Training:
             # Here and not above: while an error is handled, its frames hold what did not fit.
             self.optimizer.zero_grad(set_to_none=True)
             release()
+
+
+def _whole(norm: torch.Tensor) -> torch.Tensor:
+    """A norm over all ranks, where it was left as the norms of their rows."""
+    gather = getattr(norm, "full_tensor", None)
+    return norm if gather is None else gather()

@@ -92,6 +92,7 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
 
     from tli.training.acceleration import fastest_kernel
     from tli.training.frozen import halve_frozen
+    from tli.training.losses import is_sharded
 
     groups = groups_of(model, injected)
     problems = [*group_problems(recipe, frozenset(groups.values())), *optimizer_problems(recipe)]
@@ -105,7 +106,7 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
             trained.setdefault((peak, parameter.ndim > 1), []).append(parameter)
     if not trained:
         raise InputError(Problem("recipe.rates", "0 for all that is trained", "a group that moves", "1.0"))
-    if recipe.precision == "bf16":
+    if recipe.precision == "bf16" and not is_sharded(model):  # shards of one layer are of one type
         halve_frozen(model)
     settings: list[dict[str, Any]] = [
         {

@@ -35,7 +35,12 @@ class _Underway:
 class Readings:
     """Losses by step since the last report, each of them finite."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, early: bool = True) -> None:
+        """With `early` a step is looked at as soon as it has come.
+
+        Ranks look at the same step together, or one of them would raise a step before the others.
+        """
+        self._early = early
         self._known: list[tuple[int, float]] = []
         self._underway: deque[_Underway] = deque()
 
@@ -54,7 +59,9 @@ class Readings:
         arrival = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's
         arrival.record()
         self._underway.append(_Underway(step, target, arrival))
-        while len(self._underway) > _STEPS_AHEAD or (self._underway and self._underway[0].arrived):
+        while len(self._underway) > _STEPS_AHEAD or (
+            self._early and self._underway and self._underway[0].arrived
+        ):
             self._settle()
 
     @property

@@ -70,8 +70,7 @@ def copy_state(training: Training, owner: str = "") -> State:
         for key, value in training.optimizer.state.get(parameter, {}).items():
             for part, tensor in parts_of(value).items():
                 tensors[f"optimizer.{key}{part}.{name}"] = _copied(tensor)
-    progress = {name: getattr(training, name) for name in _PROGRESS}
-    return State(training.step, tensors, json.dumps(progress), owner)
+    return State(training.step, tensors, written_progress(training), owner)
 
 
 def write_state(state: State, folder: Path) -> Path:
@@ -91,7 +90,7 @@ def write_state(state: State, folder: Path) -> Path:
                 out.write(part)
             out.flush()
             os.fsync(out.fileno())
-        name = f"step-{state.step:08d}-{_tag(state.owner)}-{digest.hexdigest()[:16]}.safetensors"
+        name = f"step-{state.step:08d}-{owner_tag(state.owner)}-{digest.hexdigest()[:16]}.safetensors"
         target = folder / name
         aside.rename(target)
     except OSError:
@@ -141,7 +140,7 @@ def load_latest(training: Training, folder: Path, owner: str = "") -> bool:
     return False
 
 
-def _tag(owner: str) -> str:
+def owner_tag(owner: str) -> str:
     """What the names of an owner's states have in common; the state itself says the whole of it."""
     return hashlib.sha256(owner.encode()).hexdigest()[:8]
 
@@ -149,7 +148,7 @@ def _tag(owner: str) -> str:
 def _states(folder: Path, owner: str) -> list[Path]:
     """States of a folder that are an owner's by their names, newest first."""
     found = [path for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))
-             and match[2] == _tag(owner)]  # fmt: skip
+             and match[2] == owner_tag(owner)]  # fmt: skip
     return sorted(found, reverse=True)
 
 
@@ -194,7 +193,17 @@ def _checked(training: Training, path: Path, owner: str) -> dict[str, Any]:
             parameters |= moments(training, name, parameter).keys()
     if not parameters <= found.keys() or any(found[name] not in wanted.get(name, ()) for name in found):
         raise ValueError("tensors of another model")
-    progress = json.loads(shard.metadata.get("progress", "null"))
+    return read_progress(shard.metadata.get("progress", "null"))
+
+
+def written_progress(training: Training) -> str:
+    """What a training has beside tensors, as JSON."""
+    return json.dumps({name: getattr(training, name) for name in _PROGRESS})
+
+
+def read_progress(text: str) -> dict[str, Any]:
+    """The same as attributes of a training. Raises ValueError and RecursionError for what is none."""
+    progress = json.loads(text)
     if not _is_progress(progress):
         raise ValueError("no progress of a training")
     return {**progress, "unreported": [(step, loss) for step, loss in progress["unreported"]]}

@@ -3,4 +3,15 @@
 Promises: Ray carries out what the schedule hands it, and may be lost at any moment. Never decides what runs.
 """
 
-__all__ = ["head_node", "jobs_server", "packing", "searcher", "stall_monitor", "submit", "temp_dirs", "tuner"]
+__all__ = [
+    "head_node",
+    "jobs_server",
+    "killing",
+    "packing",
+    "peers",
+    "searcher",
+    "stall_monitor",
+    "submit",
+    "temp_dirs",
+    "tuner",
+]

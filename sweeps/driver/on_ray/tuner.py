@@ -11,25 +11,24 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import _raylet, tune
-from ray.exceptions import RayError
 from ray.tune.execution import class_cache
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.addresses import secret_name
 from sweeps.checks import machine
 from sweeps.checks.placement import Node, fitting, slots, this_machine
+from sweeps.driver.on_ray.killing import kill_worker
+from sweeps.driver.on_ray.peers import Peers, assignment_from
 from sweeps.driver.on_ray.stall_monitor import StallMonitor
 from sweeps.driver.on_ray.temp_dirs import keep_rays_token, ray_folder
 from sweeps.environment import FOR_RAY, without_secrets
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.folders import Folders
-from sweeps.records import METRIC, Assignment, Role
+from sweeps.records import METRIC, Cause
 from sweeps.spec import Spec
 from sweeps.text import counted
 from sweeps.wording import masked
@@ -41,7 +40,6 @@ from sweeps.worker.watchdog import Bounds, hung
 if TYPE_CHECKING:
     from sweeps.driver.schedule.agenda import Agenda
 
-_KILL_SECONDS = 60.0  # for a process to start on the worker's node and do it
 _LOOKED_EVERY = 2.0  # seconds between two looks at the driver's own node
 
 
@@ -52,6 +50,8 @@ class SlotTrainable(tune.Trainable):  # type: ignore[misc] # Ray is untyped
         """Take the first trial; this process is there for trials alone."""
         self._place = (ray.get_runtime_context().get_node_id(), os.getpid())
         self._preemption = PreemptionFlag()
+        spec = _read(config["spec"])
+        self._peers = Peers(spec) if spec.resources.workers > 1 else None
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -63,18 +63,18 @@ class SlotTrainable(tune.Trainable):  # type: ignore[misc] # Ray is untyped
         return True
 
     def _take(self, config: dict[str, Any]) -> None:
-        given = config["assignment"]
-        assignment = Assignment(
-            **{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])}
-        )
+        assignment = assignment_from(config["assignment"])
         spec = _read(config["spec"])
-        worker = Worker(self._preemption, Bounds(least=spec.retries.silence))
+        worker = Worker(self._preemption, Bounds(least=spec.retries.silence), self._peers)
         self._execution = Execution(spec, assignment, worker)
 
     def step(self) -> dict[str, Any]:
         """Train to the next measurement."""
         reply = self._execution.advance()
         outcome = reply.outcome
+        if outcome is not None and outcome.cause is Cause.LOST:
+            # Another rank died. As this process goes too, its driver finds the trial lost, and starts anew.
+            ray.actor.exit_actor()
         return {  # flat: Tune shows a scheduler the last result with nested dictionaries flattened
             "worker": self._place,
             "points": [point.to_json() for point in reply.points],
@@ -87,8 +87,10 @@ class SlotTrainable(tune.Trainable):  # type: ignore[misc] # Ray is untyped
         }
 
     def cleanup(self) -> None:
-        """Let go of the model."""
+        """Let go of the model, and of the other ranks."""
         self._execution.close()
+        if self._peers is not None:
+            self._peers.end()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: trials keep their own training state."""
@@ -121,17 +123,20 @@ def start_cluster(spec: Spec, address: str | None) -> None:
     else:
         _join(str(address))
     wanted, found = spec.resources, nodes()
-    if not fitting(found, wanted.cpus, wanted.gpus):
+    if not fitting(found, wanted.cpus, wanted.gpus, wanted.workers):
         have = ", ".join(f"{counted(node.cpus, 'CPU')} and {counted(node.gpus, 'GPU')}" for node in found)
-        asked = f"{counted(wanted.cpus, 'CPU')} and {counted(wanted.gpus, 'GPU')} for one trial"
+        asked = f"{counted(wanted.cpus, 'CPU')} and {counted(wanted.gpus, 'GPU')} for "
+        asked += "one trial" if wanted.workers == 1 else f"each of {wanted.workers} ranks"
+        most = "one node has" if wanted.workers == 1 else "the nodes together hold"
         ray.shutdown()
-        raise SpecError(Problem("resources", asked, f"no more than one node has ({have})", "smaller trials"))
+        raise SpecError(Problem("resources", asked, f"no more than {most} ({have})", "smaller trials"))
 
 
 def _start_here(spec: Spec) -> None:
     # Its head ends with us; a signal to the whole process group may end it first, and Ray waits for it then.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-    cpus = max(1, min(spec.resources.cpus * slots(spec, [this_machine()]), machine.cores()))
+    ranks = spec.resources.workers * slots(spec, [this_machine()])
+    cpus = max(1, min(spec.resources.cpus * ranks, machine.cores()))
     folder = ray_folder()
     keep_rays_token()  # Ray makes it at its first start, for all to read
     try:
@@ -203,7 +208,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
     from sweeps.driver.on_ray.searcher import AgendaScheduler, AgendaSearcher
 
     # Twice what a worker's own watchdog allows, which knows more: it dumps the stacks.
-    watch = StallMonitor(2 * spec.retries.silence, _kill_worker)
+    watch = StallMonitor(2 * spec.retries.silence, kill_worker)
     folders = Folders(spec.root, spec.name)
     searcher = AgendaSearcher(
         agenda,
@@ -211,7 +216,9 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
         watch,
         hung=lambda running: hung(folders, running),
     )
-    resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+    # Ranks on one node where that has room for all, else on several.
+    rank = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}
+    resources = tune.PlacementGroupFactory([rank] * spec.resources.workers, strategy="PACK")
     at_once = slots(spec, nodes())
     # As many workers may start at once as there are slots; the agenda never hands out more than that.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
@@ -285,16 +292,3 @@ class OwnNode(tune.Callback):  # type: ignore[misc] # Ray is untyped
                 "Ray's raylet on this machine died (killed, or out of memory); nothing is lost:"
                 " the same command again goes on"
             )
-
-
-def _kill_worker(node: str, pid: int) -> None:
-    """End a worker that may be frozen, which Ray could only ask to end itself."""
-    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-    kill = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(_kill)
-    with suppress(RayError):  # its node is gone, and the worker with it
-        ray.get(kill.remote(pid), timeout=_KILL_SECONDS)
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)

@@ -57,7 +57,8 @@ def _halved(spec: Spec, record: TrialRecord) -> int | None:
     """Half of the sequences that went through the model at once, in tokens; None when it was one."""
     recipe = record.settings["recipe"]
     length = spec.data.sequence_length
-    tokens = record.micro_batch_tokens or recipe["micro_batch_tokens"] or recipe["batch_tokens"]
+    own = recipe["batch_tokens"] // spec.resources.workers  # of one rank
+    tokens = min(own, record.micro_batch_tokens or recipe["micro_batch_tokens"] or own)
     sequences = tokens // length
     return sequences // 2 * length if sequences > 1 else None
 

@@ -38,7 +38,7 @@ class Spending:
             clock: seconds; that of this process while it is not stopped, when left out.
         """
         self._ledger, self._budget, self._clock = ledger, ledger.spec.budget, clock or awake()
-        self._gpus = ledger.spec.resources.gpus
+        self._gpus = ledger.spec.resources.all_gpus
         self._of: dict[int, Mapping[str, float]] = {}  # of each trial, up to its last report
         self._sums = dict(_NOTHING)
         for number, totals in _of_search(ledger):
@@ -115,7 +115,7 @@ def spent(ledger: LedgerView) -> dict[str, float]:
     for _, totals in _of_search(ledger):
         for name in sums:
             sums[name] += totals[name]
-    return _by_limit(sums, ledger.spec.resources.gpus, ledger.study.wall)
+    return _by_limit(sums, ledger.spec.resources.all_gpus, ledger.study.wall)
 
 
 def _of_search(ledger: LedgerView) -> Iterator[tuple[int, Mapping[str, float]]]:

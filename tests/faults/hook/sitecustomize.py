@@ -46,6 +46,12 @@ def role() -> str:
     return ROLES.get(module, "other")
 
 
+def rank() -> int:
+    """Of this process among those that train a model together; 0 where it is alone."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed.get_rank() if distributed is not None and distributed.is_initialized() else 0
+
+
 def at(point: str, when: str = "before", target: str = "") -> None:
     """This process is at a point: do what the suite wants done there."""
     counts[f"{point} {when}"] += 1
@@ -56,7 +62,7 @@ def at(point: str, when: str = "before", target: str = "") -> None:
     except (OSError, ValueError):
         return
     wanted = fault["role"], fault["point"], fault.get("when", "before"), fault["nth"]
-    if wanted != (ROLE, point, when, counts[f"{point} {when}"]):
+    if wanted != (ROLE, point, when, counts[f"{point} {when}"]) or fault.get("rank", rank()) != rank():
         return
     try:
         with (PLACE / "fired").open("x") as out:
@@ -83,6 +89,16 @@ def cut_and_kill(fault: dict) -> None:
     with Path(latest["state"]).open("r+b") as out:
         out.truncate(int(out.seek(0, os.SEEK_END) * fault["share"]))
     kill(fault)
+
+
+def terminate(_fault: dict) -> None:
+    """Be told to go."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def out_of_memory(_fault: dict) -> None:
+    """As torch says that the device is full."""
+    raise sys.modules["torch"].OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
 
 def stop(_fault: dict) -> None:
@@ -122,6 +138,8 @@ ACTIONS: dict[str, Callable[[dict], None]] = {
     "kill soon": kill_soon,
     "cut and kill": cut_and_kill,
     "stop": stop,
+    "terminate": terminate,
+    "out of memory": out_of_memory,
     "hang": hang,
     "wait": wait,
     "nan": spoil,
@@ -193,10 +211,14 @@ def for_steps(module: Any) -> None:
     hook(step)
 
 
-def for_trials(module: Any) -> None:
+def for_saving(module: Any) -> None:
     """Training states at every measurement, for trials that last milliseconds."""
     assert hasattr(module, "CHECKPOINT_SECONDS")
     module.CHECKPOINT_SECONDS = 0.0
+
+
+def for_trials(module: Any) -> None:
+    """Count measurements that are put on disk."""
     append = module.append_curve
 
     def appended(*given: Any) -> None:
@@ -255,6 +277,7 @@ ROLE = role()
 if PLACE.is_dir() and ROLE in ("driver", "worker"):
     patches |= {
         "torch.optim.optimizer": for_steps,
+        "sweeps.worker.saving": for_saving,
         "sweeps.worker.trial": for_trials,
         "tli.training.saver": for_states,
     }

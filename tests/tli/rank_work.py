@@ -1,0 +1,228 @@
+"""What the tests of `tli.sharded` do in every one of several processes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tli.data.batches import Batches
+from tli.errors import InputError
+from tli.growth.in_memory import grow, injected_parameters
+from tli.models.base import find
+from tli.models.loading import load_model
+from tli.planning.experts import Experts
+from tli.planning.plan import Plan, plan
+from tli.sharded.base import read_base
+from tli.sharded.export import write_sharded_model
+from tli.sharded.growth import grow_sharded
+from tli.sharded.processes import Group
+from tli.sharded.resuming import load_latest_sharded
+from tli.sharded.rows import local_of, own_part
+from tli.sharded.states import ShardedSaver
+from tli.training.export import write_model
+from tli.training.loop import Training
+from tli.training.recipe import Recipe
+
+HELDOUT = np.random.default_rng(7).integers(0, 200, (5, 17))
+STEPS = 5
+
+
+def planned(**how: Any) -> Plan:
+    """A plan by its keywords, `experts` as those of Experts, for models of four layers."""
+    if "experts" in how:
+        how["experts"] = Experts(**how["experts"])
+    return plan(4, **how)
+
+
+def training(model: Any, decided: Plan, **recipe: Any) -> Training:
+    """Over the same text, however many ranks."""
+    text = np.random.default_rng(3).integers(0, 200, 2000).astype(np.uint16)
+    how = Recipe(tokens=STEPS * 128, batch_tokens=128, learning_rate=3e-3, **recipe)
+    injected = injected_parameters(model, decided)
+    return Training(model, how, Batches(text, 16, 8, 0), HELDOUT, injected=injected, seed=1)
+
+
+def losses(made: Training, *reports: int) -> list[float]:
+    """Held-out and train losses, in order."""
+    found = []
+    for progress in made.run(reports or (0, 2, STEPS)):
+        found += [progress.eval_loss, *(loss for _, loss in progress.train_loss)]
+    return found
+
+
+def trained(group: Group, folder: str, plans: list[dict[str, Any]], **recipe: Any) -> list[Any]:
+    """For each plan: the largest difference of a weight from growing in one process, and of a loss."""
+    base = read_base(find(folder), group)
+    whole = load_model(folder)
+    results = []
+    for how in plans:
+        decided = planned(**how)
+        model = grow_sharded(base, decided, seed=5)
+        alone = grow(whole, decided, seed=5)
+        wrong = unequal(model, alone, group)
+        here = losses(training(model, decided, **recipe))
+        there = losses(training(alone, decided, **recipe))
+        results.append([wrong, max(abs(a - b) for a, b in zip(here, there, strict=True)), len(here)])
+    return results
+
+
+def unequal(model: Any, alone: Any, group: Group) -> list[str]:
+    """Parameters and buffers that are not those of a whole model, bit for bit."""
+    wrong = [
+        name
+        for (name, mine), (other, theirs) in zip(
+            model.named_parameters(), alone.named_parameters(), strict=True
+        )
+        if name != other or not torch.equal(local_of(mine), own_part(theirs, group.ranks))
+    ]
+    buffers = dict(alone.named_buffers())
+    named = list(model.named_buffers())
+    wrong += [name for name, buffer in named if not torch.equal(buffer, buffers[name])]
+    return wrong + sorted(buffers.keys() - {name for name, _ in named})
+
+
+class Allocations(TorchDispatchMode):
+    """The largest storage that an operation made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.device.type != "meta":
+            self.largest = max(self.largest, made.untyped_storage().nbytes())
+        return made
+
+
+def memory(group: Group, folder: str, init: str) -> dict[str, int]:
+    """Bytes that a rank holds of base and grown model, that it read, and of the largest tensor that it made."""
+    found = find(folder)
+    with Allocations() as allocations:
+        base = read_base(found, group)
+        model = grow_sharded(base, planned(k=2, init=init), seed=5)
+    return {
+        "base": sum(rows.local.nbytes for rows in base.rows.values()),
+        "whole": sum(tensor.nbytes for tensor in found.checkpoint.tensors.values()),
+        "read": base.bytes_read,
+        "grown": sum(local_of(p).nbytes for p in model.parameters()),
+        "grown whole": sum(p.numel() * 4 for p in model.parameters()),
+        "largest": allocations.largest,
+        "largest tensor": max(p.numel() * 4 for p in model.parameters()),
+    }
+
+
+def saved(group: Group, folder: str, states: str, stop: int) -> list[float]:
+    """Trains to a step, writes a state and goes on; the losses after it."""
+    made = of_plan(group, folder)
+    losses(made, *range(stop + 1))
+    saver = ShardedSaver(Path(states), lambda: None, group, "me")
+    saver.save(made)
+    after = losses(made, *range(stop + 1, STEPS + 1))
+    saver.wait()
+    saver.close()
+    return after
+
+
+def resumed(group: Group, folder: str, states: str, owner: str = "me") -> list[float] | None:
+    """The losses after the newest state; None where there is none."""
+    made = of_plan(group, folder)
+    if not load_latest_sharded(made, Path(states), group, owner):
+        return None
+    return losses(made, *range(made.step + 1, STEPS + 1))
+
+
+def of_plan(group: Group, folder: str) -> Training:
+    """A grown model in training."""
+    decided = planned(k=2, init="identity")
+    return training(grow_sharded(read_base(find(folder), group), decided, seed=5), decided)
+
+
+def exported(group: Group, folder: str, out: str, limit: int | None, **how: Any) -> None:
+    """Writes the grown model from the ranks, and by rank 0 the one grown in one process."""
+    decided = planned(**how)
+    base = find(folder)
+    model = grow_sharded(read_base(base, group), decided, seed=5)
+    more = {} if limit is None else {"limit": limit}
+    lineage = {"made": "by a test"}
+    write_sharded_model(model, Path(out) / "ranks", beside=base.folder, lineage=lineage, group=group, **more)
+    if group.ranks.rank == 0:
+        alone = grow(load_model(folder), decided, seed=5)
+        write_model(alone, Path(out) / "alone", beside=base.folder, lineage=lineage)
+
+
+def full_disk(group: Group, folder: str, states: str) -> list[str]:
+    """Rank 0 cannot write: what every rank says, and that the state before stays."""
+
+    def no_room() -> None:
+        raise OSError(28, "No space left on device", states)
+
+    made = of_plan(group, folder)
+    good = ShardedSaver(Path(states), lambda: None, group, "me")
+    good.save(made)
+    good.wait()
+    good.close()
+    bad = ShardedSaver(Path(states), no_room, group, "me")
+    said = []
+    bad.save(made)
+    try:
+        bad.wait()
+    except OSError as error:
+        said.append(str(error.errno))
+    bad.close()
+    assert not [path for path in Path(states).iterdir() if path.name.startswith(".")]
+    return said
+
+
+def spoilt(group: Group, folder: str, states: str) -> bool:
+    """With a byte of the newest state changed: whether the one before is taken up."""
+    made = of_plan(group, folder)
+    saver = ShardedSaver(Path(states), lambda: None, group, "me")
+    for step in (1, 2):
+        losses(made, step)
+        saver.save(made)
+        saver.wait()
+    saver.close()
+    if group.ranks.rank == 0:
+        newest = max(Path(states).glob("step-*"))
+        shutil.rmtree(newest / "none", ignore_errors=True)
+        file = min(newest.glob("*.safetensors"))
+        data = bytearray(file.read_bytes())
+        data[-5] ^= 1
+        file.write_bytes(data)
+    torch.distributed.barrier()
+    again = of_plan(group, folder)
+    return load_latest_sharded(again, Path(states), group, "me") and again.step == 1
+
+
+def in_bfloat16(group: Group, folder: str, plan: dict[str, Any]) -> dict[str, Any]:
+    """Trained in bfloat16: the types of the weights, and the largest difference from float32."""
+    decided = planned(**plan)
+    base = read_base(find(folder), group)
+    model = grow_sharded(base, decided, seed=5, precision="bf16")
+    half = losses(training(model, decided, precision="bf16"))
+    full = losses(training(grow_sharded(base, decided, seed=5), decided))
+    types = {str(parameter.dtype) for parameter in model.parameters()}
+    return {"types": sorted(types), "difference": max(abs(a - b) for a, b in zip(half, full, strict=True))}
+
+
+def undivided(group: Group, folder: str) -> list[str]:
+    """What a training says of rows that its ranks do not divide."""
+    try:
+        of_plan(group, folder)
+    except InputError as error:
+        return [error.problems[0].where, error.problems[0].remedy]
+    return []
+
+
+def everything(group: Group, folder: str, plans: list[dict[str, Any]], out: str) -> list[Any]:
+    """Of `trained`, `saved` and `resumed` the results; `exported` leaves its own."""
+    found = [trained(group, folder, plans), saved(group, folder, f"{out}/states", 2)]
+    found.append(resumed(group, folder, f"{out}/states"))
+    exported(group, folder, out, None, k=2, init="identity")
+    return found

@@ -1,0 +1,222 @@
+"""A model over several processes against the same in one: weights bit for bit, losses but for rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import TINY, SaveModel
+from tests.ranks import on_ranks
+from tli.sharded.processes import device_problem
+from tli.sharded.rows import own_rows
+from tli.training.ranks import Ranks, rows_problems
+
+Tiny = Callable[[str], Path]
+WORK = "tests.tli.rank_work"
+INITS = ("identity", "copy", "damped", "mean", "random", "slerp", "aligned", "predicted")
+DEEPER = [{"k": 2, "init": init} for init in INITS]
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama tied": ("llama", {}),
+    "llama untied": ("llama", {"tie_word_embeddings": False}),
+    "qwen3": ("qwen3", {}),
+    "gemma3": ("gemma3_text", {**TINY["qwen3"], "sliding_window": 8, "query_pre_attn_scalar": 8}),
+    "gpt_neox": ("gpt_neox", {}),
+    "mixture": ("mixtral", {**TINY["mistral"], "num_local_experts": 4, "num_experts_per_tok": 2}),
+}
+
+
+def saved(save_model: SaveModel, folder: Path, name: str, **more: Any) -> str:
+    model_type, config = MODELS[name]
+    return str(save_model(folder / name.replace(" ", "-"), model_type, **{**config, **more}))
+
+
+def check(results: list[Any], count: int) -> None:
+    """What `rank_work.trained` gave: equal weights, losses as near as rounding allows."""
+    for rank in results:
+        assert len(rank) == count
+        for wrong, difference, losses in rank:
+            assert wrong == []
+            assert difference < 1e-5
+            assert losses == 8  # held-out at three steps, and five steps
+
+
+@pytest.mark.ranks
+@pytest.mark.default_run
+def test_two_ranks_do_what_one_process_does(tiny_model: Tiny, tmp_path: Path) -> None:
+    """Grow, train, save, resume and write out, in one start of two processes."""
+    plans = [{"k": 2, "init": "random"}, {"k": 2, "init": "slerp"}]
+    given = {"folder": str(tiny_model("llama")), "plans": plans, "out": str(tmp_path)}
+    results = on_ranks(2, f"{WORK}:everything", **given)
+    check([grown for grown, _, _ in results], len(plans))
+    for _, went_on, resumed in results:
+        assert went_on == resumed
+        assert len(went_on) == 6
+    ranks, alone = tensors(tmp_path / "ranks"), tensors(tmp_path / "alone")
+    assert ranks.keys() == alone.keys()
+    assert all(ranks[key].equal(alone[key]) for key in alone)
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("name", MODELS)
+def test_any_number_of_ranks_grows_and_trains_as_one_process(
+    save_model: SaveModel, tmp_path: Path, name: str, size: int
+) -> None:
+    folder = saved(save_model, tmp_path, name)
+    plans = [{"k": 2, "init": "random"}, {"k": 2, "init": "identity", "noise": 0.1}, {"method": "none"}]
+    plans += DEEPER if size == 2 else []
+    check(on_ranks(size, f"{WORK}:trained", folder=folder, plans=plans), len(plans))
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_mixtures_are_made_as_in_one_process(save_model: SaveModel, tmp_path: Path, size: int) -> None:
+    folder = saved(save_model, tmp_path, "llama untied", attention_bias=False, mlp_bias=False)
+    experts = {"count": 3, "top_k": 2, "noise": 0.1, "drop": 0.5}
+    plans = [
+        {"method": "moe", "experts": experts},
+        {"method": "moe", "experts": {"count": 4, "top_k": 2, "granularity": 2}},
+        {"k": 2, "init": "identity", "experts": experts},
+    ]
+    check(on_ranks(size, f"{WORK}:trained", folder=folder, plans=plans), len(plans))
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"train": "injected"},
+        {"clip": 0.01},
+        {"clip": None},
+        {"micro_batch_tokens": 32},
+        {"weight_decay": 0.1},
+    ],
+    ids=str,
+)
+def test_every_recipe_trains_as_in_one_process(tiny_model: Tiny, recipe: dict[str, Any]) -> None:
+    plans = [{"k": 2, "init": "copy"}]
+    check(on_ranks(2, f"{WORK}:trained", folder=str(tiny_model("qwen3")), plans=plans, **recipe), 1)
+
+
+@pytest.mark.ranks
+def test_bfloat16_computes_beside_float32_weights(tiny_model: Tiny) -> None:
+    given = {"folder": str(tiny_model("llama")), "plan": {"k": 2, "init": "identity"}}
+    for found in on_ranks(2, f"{WORK}:in_bfloat16", **given):
+        assert found["types"] == ["torch.float32"]
+        assert 0 < found["difference"] < 2e-2
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("init", INITS)
+def test_no_rank_ever_holds_the_model(save_model: SaveModel, tmp_path: Path, init: str) -> None:
+    folder = saved(save_model, tmp_path, "llama untied", vocab_size=512)
+    for found in on_ranks(4, f"{WORK}:memory", folder=folder, init=init):
+        assert found["base"] <= found["whole"] / 4 * 1.05
+        assert found["read"] <= found["whole"] / 4 * 1.05
+        assert found["grown"] <= found["grown whole"] / 4 * 1.05
+        drawing = 2**18 if init == "random" else 0  # bytes that drawing takes, whatever is drawn
+        assert found["largest"] <= max(found["largest tensor"], drawing)
+
+
+@pytest.mark.ranks
+def test_a_mixture_is_read_by_its_experts(save_model: SaveModel, tmp_path: Path) -> None:
+    """In files every expert's matrix is a tensor, in memory they are one: each rank reads its own experts."""
+    folder = saved(save_model, tmp_path, "mixture", dtype="bfloat16")
+    for found in on_ranks(2, f"{WORK}:memory", folder=folder, init="identity"):
+        assert found["read"] <= found["whole"] / 2 * 1.05
+        assert found["base"] <= 2 * found["whole"] / 2 * 1.05  # float32 of bfloat16
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 4), (4, 2)])
+def test_a_state_goes_on_at_another_number_of_ranks(
+    tiny_model: Tiny, tmp_path: Path, before: int, after: int
+) -> None:
+    given = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states")}
+    wanted = on_ranks(before, f"{WORK}:saved", stop=2, **given)[0]
+    assert len(wanted) == 6
+    for found in on_ranks(after, f"{WORK}:resumed", **given):
+        assert found == pytest.approx(wanted, abs=1e-6)
+    for found in on_ranks(before, f"{WORK}:resumed", **given):  # bit for bit at the same number
+        assert found == wanted
+    for found in on_ranks(2, f"{WORK}:resumed", owner="another", **given):
+        assert found is None
+
+
+@pytest.mark.ranks
+def test_a_state_that_was_altered_is_passed_over(tiny_model: Tiny, tmp_path: Path) -> None:
+    given = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states")}
+    assert on_ranks(2, f"{WORK}:spoilt", **given) == [True, True]
+
+
+@pytest.mark.ranks
+def test_a_disk_that_is_full_is_said_by_every_rank_and_the_state_before_stays(
+    tiny_model: Tiny, tmp_path: Path
+) -> None:
+    given = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states")}
+    assert on_ranks(2, f"{WORK}:full_disk", **given) == [["28"], ["28"]]
+    assert on_ranks(2, f"{WORK}:resumed", **given)[0] is not None
+
+
+def tensors(folder: Path) -> dict[str, Any]:
+    found = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(str(path), framework="pt") as file:
+            assert file.metadata() == {"format": "pt"}
+            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    return found
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("limit", [None, 40_000])
+@pytest.mark.parametrize("name", ["llama tied", "gpt_neox", "mixture"])
+def test_what_ranks_write_is_what_one_process_writes(
+    save_model: SaveModel, tmp_path: Path, name: str, limit: int | None
+) -> None:
+    folder = saved(save_model, tmp_path, name)
+    on_ranks(2, f"{WORK}:exported", folder=folder, out=str(tmp_path), limit=limit, k=2, init="identity")
+    ranks, alone = tensors(tmp_path / "ranks"), tensors(tmp_path / "alone")
+    assert ranks.keys() == alone.keys()
+    assert all(ranks[key].equal(alone[key]) for key in alone)
+    for path in (tmp_path / "alone").iterdir():
+        if path.suffix != ".safetensors" and path.name != "lineage.json":
+            assert (tmp_path / "ranks" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert (len(list((tmp_path / "ranks").glob("*.safetensors"))) > 1) == (limit is not None)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "ranks").state_dict()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "alone").state_dict()
+    assert all(loaded[key].equal(plain[key]) for key in plain)
+
+
+@pytest.mark.parametrize(("count", "size"), [(8, 4), (9, 4), (3, 4), (1, 3), (0, 2), (257, 2)])
+def test_rows_are_divided_without_gap_or_overlap(count: int, size: int) -> None:
+    spans = [own_rows(count, Ranks(rank, size)) for rank in range(size)]
+    assert [row for low, high in spans for row in range(low, high)] == list(range(count))
+
+
+def test_rows_that_ranks_do_not_divide_are_refused() -> None:
+    (problem,) = rows_problems(6, 16, Ranks(0, 4))
+    assert (problem.where, problem.remedy) == ("recipe.batch_tokens", "128")
+    assert "4 ranks" in problem.expected
+    assert rows_problems(8, 16, Ranks(0, 4)) == []
+
+
+@pytest.mark.ranks
+def test_a_training_refuses_rows_that_its_ranks_do_not_divide(tiny_model: Tiny) -> None:
+    for said in on_ranks(3, f"{WORK}:undivided", folder=str(tiny_model("llama"))):
+        assert said == ["recipe.batch_tokens", "144"]
+
+
+def test_gpus_that_are_not_there_are_refused() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there are GPUs")
+    problem = device_problem("cuda")
+    assert problem is not None
+    assert problem.where == "device"
+    assert device_problem("cpu") is None
