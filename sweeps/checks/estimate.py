@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_first
+from sweeps.checks.measured import measured_tokens, tokens_of_the_test
 from sweeps.checks.placement import slots, this_machine
 from sweeps.checks.shapes import Shape, plan_of, searched_shapes, setting_of, shape_of
 from sweeps.spec import Spec
@@ -213,35 +214,6 @@ def expected_share(spec: Spec) -> float:
         share += alive * (rung - reached)
         alive, reached, rung = alive / factor, rung, rung * factor
     return share + alive * (1 - reached)
-
-
-def measured_tokens(spec: Spec, heldout: int | None = None) -> int:
-    """Held-out tokens that one whole trial is measured on, over all its measurements: whole sequences.
-
-    Args:
-        spec: a checked spec.
-        heldout: tokens of held-out text that are there; None where that is not known.
-    """
-    return len(spec.report_steps()) * _whole_windows(spec, spec.data.eval_tokens, heldout)
-
-
-def tokens_of_the_test(spec: Spec, heldout: int | None = None) -> int:
-    """Test tokens that each run under a fresh seed is measured on after its last step: whole sequences.
-
-    Args:
-        spec: a checked spec.
-        heldout: tokens of held-out text that are there, of test text as many; None where that is not known.
-    """
-    return _whole_windows(spec, spec.data.test_tokens, heldout)
-
-
-def _whole_windows(spec: Spec, tokens: int, available: int | None) -> int:
-    """So many tokens in whole sequences, of those that are there."""
-    length = spec.data.sequence_length
-    windows = tokens // length
-    if available is not None:
-        windows = min(windows, max(available - 1, 0) // length)
-    return windows * length
 
 
 def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:

@@ -54,7 +54,7 @@ def room_problems(spec: Spec, base: Base, *, local: bool, at_once: int | None = 
     if local:
         trial = _trial(spec, base, {})
         room = _on_a_gpu if spec.resources.gpus else _in_memory
-        yield from room(spec, base, trial, at_once)
+        yield from room(spec, base, trial, at_once * spec.resources.workers)
 
 
 def _trial(spec: Spec, base: Base, other: Mapping[str, Any]) -> _Trial:

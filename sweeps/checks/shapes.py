@@ -122,7 +122,7 @@ def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
 
 def _head_apart(base: Base) -> bool:
     """Whether the head can go over a pass in pieces."""
-    return bool(getattr(family_of(base.facts.model_type), "head_apart", True))
+    return family_of(base.facts.model_type).head_apart
 
 
 def plan_of(injection: Injection | None, depth: int) -> Plan:

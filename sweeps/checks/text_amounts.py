@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from sweeps.spec import Spec
+from tli.data.manifests import token_counts
 
 _PASSES = 1.05  # over the training text by one trial, above which it is worth a word
 
@@ -37,3 +39,17 @@ def amount_notes(spec: Spec, train: int, heldout: int, test: int, *, about: bool
             f"training text: {some}{train:,} tokens are there, and every trial takes {tokens:,}: "
             f"{some}{passes:,.1f} passes over it"
         )
+
+
+def kept_text_notes(spec: Spec, folder: Path, digest: str) -> Iterator[str]:
+    """The same of the token files of a sweep that was run; nothing where they are gone.
+
+    Args:
+        spec: of the sweep.
+        folder: of token files.
+        digest: of the text.
+    """
+    counts = token_counts(folder, digest)
+    if counts is None:
+        return iter(())
+    return amount_notes(spec, counts["train"], counts["heldout"], counts["test"])

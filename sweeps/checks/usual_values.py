@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.checks.estimate import Estimate, estimate, measured_tokens, tokens_of_the_test
+from sweeps.checks.estimate import Estimate, estimate
+from sweeps.checks.measured import measured_tokens, tokens_of_the_test
 from sweeps.checks.placement import slots, this_machine
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweeps.commands import command
 from sweeps.errors import Problem, SpecError
@@ -89,6 +90,18 @@ def described(
         members = (each for each in verdict.front.members if each.number == number)
         parts += [in_words(each) for each in members if each.than is not None]
     return "; ".join(parts)
+
+
+def lineage_facts(record: TrialRecord, verdict: Verdict, said: str) -> dict[str, Any]:
+    """What the lineage of a handed-over model has of its trial; `said` is what it is, in one line."""
+    return {
+        "heldout_loss": record.value,
+        "initial_loss": record.initial_loss,
+        "test_loss": record.test_loss,
+        "best": record.number == verdict.answer.trial,
+        "what": said,
+        "verdict": verdict.to_json(),
+    }
 
 
 def within_cost(

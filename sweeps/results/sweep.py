@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.checks.text_amounts import amount_notes
+from sweeps.checks.text_amounts import kept_text_notes
 from sweeps.curve import CURVE, read_curve
 from sweeps.errors import SpecError
 from sweeps.folders import Folders
@@ -22,7 +22,6 @@ from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec import Spec
 from sweeps.text import counted, loss
 from tli.argument_types import FLAG, NUMBER, PATH, WHOLE, require_types
-from tli.data.manifests import token_counts
 from tli.errors import CheckpointError
 from tli.models.lineage import read_lineage
 from tli.places import expanded
@@ -135,7 +134,7 @@ class Sweep:
             The trial does not exist, did not complete, or its weights were not kept or are not those that
             were written; or `out` exists, nothing costs so little, or `trial` is beside one of the others.
         """
-        from sweeps.results.at_most import chosen_by, described, refuse_several
+        from sweeps.results.at_most import chosen_by, described, lineage_facts, refuse_several
         from tli.training.export import copy_model
 
         require_types(
@@ -161,14 +160,8 @@ class Sweep:
         if source is None:
             held = [number for number, each in records.items() if each.ours and self.model_of(each)]
             raise SpecError(no_weights(self.spec.name, record, self.folders, held, out))
-        facts = {
-            "heldout_loss": record.value,
-            "initial_loss": record.initial_loss,
-            "test_loss": record.test_loss,
-            "best": chosen == found.answer.trial,
-            "what": described(found, list(records.values()), chosen, within),
-            "verdict": found.to_json(),
-        }
+        said = described(found, list(records.values()), chosen, within)
+        facts = lineage_facts(record, found, said)
         copy_model(source, out, lineage=facts)
         return chosen
 
@@ -291,14 +284,8 @@ class Sweep:
                 earlier=self.ledger.spec.before_fresh_seeds,
             ),
         )
-        return replace(found, warnings=(*found.warnings, *self._text_notes()))
-
-    def _text_notes(self) -> Iterator[str]:
-        """Where there was less text than the spec makes of it; nothing where the token files are gone."""
-        counts = token_counts(self.folders.tokens, self.ledger.study.input_digests.get("text", ""))
-        if counts is None:
-            return iter(())
-        return amount_notes(self.spec, counts["train"], counts["heldout"], counts["test"])
+        notes = kept_text_notes(self.spec, self.folders.tokens, study.input_digests.get("text", ""))
+        return replace(found, warnings=(*found.warnings, *notes))
 
     @property
     def ended_by(self) -> str | None:

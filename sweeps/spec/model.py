@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,12 +16,11 @@ from pydantic import PrivateAttr, ValidationError
 
 from sweeps.addresses import masked_address, url_of
 from sweeps.errors import Problem, SpecError
-from sweeps.spec import address_checks, aims, checks, search_checks, values
+from sweeps.spec import aims, checks, values
+from sweeps.spec.all_checks import faults_of
 from sweeps.spec.catalogue import catalogue_of
 from sweeps.spec.faults import repaired, schema_fault, untouched, without_odd_names
 from sweeps.spec.fields import SpecFields
-from sweeps.spec.ineffective import unread_faults
-from sweeps.spec.margins import margin_faults
 from sweeps.spec.ranges import Range, read_range
 from sweeps.spec.renamed import is_before_fresh_seeds, todays_spec
 from sweeps.spec.written import Source
@@ -241,7 +240,7 @@ class Spec(SpecFields):
             broken += [fault.path for fault in wrong]
             # The rest is judged as if these were mended.
             spec = cls._of(SpecFields.model_validate(repaired(plain, broken, CATALOGUE)))
-        faults += untouched(_faults(spec, written=len(searched)), broken)
+        faults += untouched(faults_of(spec, CATALOGUE, written=len(searched)), broken)
         if faults:
             ordered = sorted(faults, key=lambda fault: source.order(fault.path))
             raise SpecError(*[_problem(fault, source.where(fault.path)) for fault in ordered])
@@ -266,37 +265,6 @@ def _with_ranges(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault],
         if found is not None:
             ranges[path] = found
     return {**plain, "search": ranges}, faults, [f"search.{path}" for path in search if path not in ranges]
-
-
-def _faults(spec: Spec, *, written: int) -> Iterator[Fault]:
-    """Everything wrong with a spec whose sections are sound one by one; `written` ranges, sound or not."""
-    yield from checks.name_faults(spec.name)
-    yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
-    yield from checks.untrained_faults(spec.trial, spec.search)
-    yield from checks.data_faults(spec.data, spec.trial)
-    yield from checks.amount_faults(spec.budget, spec.finalists, written, spec.control_rates)
-    yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
-    yield from checks.per_faults(spec.finalists.per, spec.search)
-    yield from margin_faults(spec.finalists.margin)
-    yield from search_checks.stopping_faults(spec.stopping)
-    yield from search_checks.sampler_faults(spec.sampler, spec.objective, spec.search)
-    yield from search_checks.front_faults(spec)
-    yield from search_checks.warm_start_faults(spec)
-    yield from checks.resource_faults(spec.resources)
-    yield from checks.rank_faults(spec.resources, spec.trial, spec.data)
-    yield from address_checks.address_faults(spec.storage, spec.tracking)
-    yield from checks.secret_faults(spec.base, spec.data)
-    wrong = list(checks.condition_faults(spec.search))
-    wrong += [
-        fault
-        for path, wanted in spec.search.items()
-        if checks.may_differ(path, CATALOGUE)
-        for fault in values.value_faults(path, wanted, spec.trial, spec.data.sequence_length, CATALOGUE)
-    ]
-    yield from wrong
-    if not wrong and all(checks.may_differ(path, CATALOGUE) for path in spec.search):
-        yield from checks.method_faults(spec.trial, spec.search)
-        yield from unread_faults(spec.trial, spec.search)
 
 
 def _problem(fault: Fault, where: str) -> Problem:

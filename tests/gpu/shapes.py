@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from tli.data.batches import Batches
+from tli.growth.activations import Setting
 from tli.growth.cost import Cost, cost
+from tli.growth.memory import PIECES, memory
 from tli.models.base import Base, find
 from tli.planning.plan import Plan
 from tli.training.recipe import Recipe
@@ -131,7 +133,16 @@ def described(shape: Shape, folder: Path) -> Base:
 
 def cost_of(shape: Shape, base: Base, plan: Plan) -> Cost:
     """What `tli plan` says that it costs."""
-    return cost(base, plan, sequence_length=shape.sequence, batch_tokens=shape.micro)
+    return cost(base, plan, sequence_length=shape.sequence)
+
+
+def memory_of(shape: Shape, base: Base, plan: Plan, device: torch.device, checkpointing: int = 0) -> int:
+    """Bytes that `sweeps plan` says it takes to train."""
+    setting = Setting(
+        tokens=shape.micro, precision="bf16", checkpointing=checkpointing, pieces=PIECES[device.type],
+        fused=device.type == "cuda",
+    )  # fmt: skip
+    return memory(base, plan, setting).total
 
 
 def attention_flops(shape: Shape) -> float:

@@ -13,7 +13,7 @@ import torch
 from tests.gpu.apart import peak_in_own_process
 from tests.gpu.contenders import BARE, CONTENDERS, OURS, TRAINER, names, without_trainer
 from tests.gpu.memory import peak_of, release
-from tests.gpu.shapes import SIZES, Shape, attention_flops, cost_of, described, gib
+from tests.gpu.shapes import SIZES, Shape, attention_flops, cost_of, described, gib, memory_of
 from tests.gpu.table import Row, judged, measured, skipped
 from tli.errors import InputError
 from tli.planning.injection import Injection
@@ -133,7 +133,8 @@ def _against_plan(
     """
     with tempfile.TemporaryDirectory() as folder:
         base = described(shape, Path(folder) / "base")
-        costs = cost_of(shape, base, plan_for(Injection(method="none"), base.facts.depth))
+        plan = plan_for(Injection(method="none"), base.facts.depth)
+        costs, estimate = cost_of(shape, base, plan), memory_of(shape, base, plan, device)
     if device.type == "cuda":
         share = ours[0] * costs.flops_per_token / PEAK_FLOPS
         causal = ours[0] * (costs.flops_per_token - attention_flops(shape) / 2) / PEAK_FLOPS
@@ -146,11 +147,11 @@ def _against_plan(
         else:
             yield measured(what, said, **values)
     if ours[1]:
-        ratio = ours[1] / costs.memory_bytes
+        ratio = ours[1] / estimate
         yield measured(
             f"{shape.name}: peak against the estimate{suffix}",
-            f"{gib(ours[1])} GiB, estimated {gib(costs.memory_bytes)} GiB ({ratio:.2f})",
-            peak=ours[1], estimate=costs.memory_bytes,
+            f"{gib(ours[1])} GiB, estimated {gib(estimate)} GiB ({ratio:.2f})",
+            peak=ours[1], estimate=estimate,
         )  # fmt: skip
 
 

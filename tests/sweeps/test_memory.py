@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.checks import machine
-from sweeps.checks.estimate import estimate, measured_tokens
+from sweeps.checks.estimate import estimate
+from sweeps.checks.measured import measured_tokens
 from sweeps.checks.memory import room_problems
 from sweeps.checks.preflight import check
 from sweeps.checks.usual_values import habit_notes

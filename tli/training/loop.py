@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +22,8 @@ from tli.training.losses import add_gradients, is_sharded
 from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
 from tli.training.packed import packing_problems, share_of
-from tli.training.ranks import alone_problems, ranks_of, rows_problems
+from tli.training.progress import Progress
+from tli.training.ranks import alone_problems, ranks_of, rows_problems, whole_norm
 from tli.training.readings import Readings
 from tli.training.recipe import Recipe
 from tli.training.recipe_checks import batch_problems, recipe_problems
@@ -37,22 +37,6 @@ STEP, EVALUATION = "step", "evaluation"  # the kinds of work that a training is 
 
 def _nothing(_work: str) -> None:
     """The hook that does nothing."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a stretch of training did, and the held-out loss at its end.
-
-    Losses are nats per token; `seconds` and `tokens` are totals since step 0, of training steps alone.
-    `measuring` is the time that this one held-out loss took, in seconds; 0 where it was known.
-    """
-
-    step: int
-    tokens: int
-    seconds: float
-    eval_loss: float
-    train_loss: tuple[tuple[int, float], ...]
-    measuring: float = 0.0
 
 
 class Training:
@@ -268,7 +252,7 @@ class Training:
             set_rate(group, group["peak"] * share)
         loss = self.ranks.mean(self._gradients(self._feed.take(self.step)))
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = _whole(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))
+        norm = whole_norm(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))
         self._readings.add(self.step + 1, loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -304,9 +288,3 @@ class Training:
             # Here and not above: while an error is handled, its frames hold what did not fit.
             self.optimizer.zero_grad(set_to_none=True)
             release()
-
-
-def _whole(norm: torch.Tensor) -> torch.Tensor:
-    """A norm over all ranks, where it was left as the norms of their rows."""
-    gather = getattr(norm, "full_tensor", None)
-    return norm if gather is None else gather()

@@ -87,3 +87,10 @@ def alone_problems(
         expected = f"stream: rows of {ranks.size} ranks have to predict as many tokens each"
         problems.append(Problem(packing_at, "'documents'", expected, "stream"))
     return problems
+
+
+def whole_norm(norm: Tensor) -> Tensor:
+    """A norm over all ranks, where it was left as the norms of their rows."""
+    gather = getattr(norm, "full_tensor", None)
+    found: Tensor = norm if gather is None else gather()
+    return found
