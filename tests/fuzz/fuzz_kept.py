@@ -282,7 +282,7 @@ def _looked_at(world: World) -> None:
     for record in records:
         plain(record)
         ledger.owner(record)
-        _read(lambda record=record: _named_trial("kept", record.number, records))
+        _read(lambda record=record: _named_trial("kept", record.number, records, sweep))
     assert ledger.finished in (True, False)
     for record in ledger.unfinished():
         assert record.ours

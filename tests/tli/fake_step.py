@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
 from tli.models.descriptions import Description
-from tli.training import evaluate
 
 
 @dataclass(frozen=True)
@@ -190,4 +189,9 @@ class Tracker(TorchDispatchMode):
 
 
 def _mean_loss(model: Any, windows: torch.Tensor, precision: str, losses: Any) -> torch.Tensor:
-    return (losses or evaluate).token_losses(model, windows, precision).mean()
+    if losses is not None:
+        found: torch.Tensor = losses.token_losses(model, windows, precision).mean()
+        return found
+    with torch.autocast(windows.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = model(input_ids=windows[:, :-1], use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())

@@ -130,7 +130,7 @@ class ShardedSaver:
         """By rank 0: the manifest, the name, and none but the last two kept."""
         if self._group.ranks.rank:
             return
-        text = json.dumps({**state.manifest, "files": dict(sorted(files.items()))})
+        text = json.dumps({**state.manifest, "files": dict(sorted(files.items()))}, allow_nan=False)
         write_text(aside / MANIFEST, text)
         for path in aside.iterdir():
             sync(path)
