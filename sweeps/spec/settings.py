@@ -193,7 +193,8 @@ class FinalistSettings(Settings):
     """
 
     top: int = setting("a whole number of at least 1", 3, ge=1)
-    seeds: int = setting("a whole number of at least 1", 3, ge=1)
+    # Each one is listed wherever an answer is read.
+    seeds: int = setting("a whole number from 1 to 1000", 3, ge=1, le=1000)
     # Judged by `margins`, in one message.
     margin: Annotated[Any, BeforeValidator(canonical)] = setting(
         "nats per token, a percentage of the loss, or null for the data's noise", None
