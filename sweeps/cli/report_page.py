@@ -50,6 +50,8 @@ def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force
         problems.append(Problem("--out", f"{out}, a folder", "a file", f"--out {out / REPORT}"))
     elif out is not None and out.exists() and not force:
         problems.append(Problem("--out", f"{out}, which exists", "a new file", "--force, to replace it"))
+    elif out is not None and out.exists() and not _is_page(out):
+        problems.append(Problem("--out", f"{out}, which is no page", "a new file, or a page to replace"))
     elif out is not None and not out.absolute().parent.is_dir():
         problems.append(Problem("--out", f"{out}, in no folder", "a file in a folder that is there"))
     if problems:
@@ -72,6 +74,15 @@ def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force
         got = f"{target}, which cannot be written ({reason})"
         raise SpecError(Problem("--out", got, "a place to write to", "--out FILE")) from None
     return target
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file begins as HTML does: `--force` replaces a page, and never a study."""
+    try:
+        with path.open("rb") as file:
+            return file.read(15).lower() == b"<!doctype html>"
+    except OSError:
+        return False
 
 
 def _again(sweep: Sweep, reference: str) -> dict[str, str]:

@@ -154,6 +154,13 @@ def test_the_command_writes_it_beside_the_trials_and_replaces_only_its_own(
     assert main(["report", name, "--runs", runs, "--out", str(other)]) == 2
     assert other.read_text() == "mine"
     assert "--force" in capsys.readouterr().err
+    assert main(["report", name, "--runs", runs, "--out", str(other), "--force"]) == 2, "that is no page"
+    store = finished.folders.artifacts / "study.db"
+    before = store.read_bytes()
+    assert main(["report", name, "--runs", runs, "--out", str(store), "--force"]) == 2
+    assert store.read_bytes() == before
+    other.write_text("<!DOCTYPE html><title>old</title>")
+    capsys.readouterr()
     assert main(["report", name, "--runs", runs, "--out", str(other), "--force", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["out"] == str(other)
     assert data_of(other.read_text())["finalists"] == [each.number for each in finished.verdict.finalists]
