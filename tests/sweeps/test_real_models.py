@@ -79,7 +79,8 @@ def test_what_does_not_fit_on_a_card_is_told_what_would(
     monkeypatch.setattr(machine, "gpus", lambda: 1)
     monkeypatch.setattr(machine, "gpu_memory", lambda: CARD)
     monkeypatch.setattr(machine, "free_space", lambda _path: 10**15)
-    spec = load_spec(name, overrides=["trial.recipe.micro_batch_tokens=4096"])
+    alone = ["trial.recipe.micro_batch_tokens=4096", "resources.workers=1"]
+    spec = load_spec(name, overrides=alone)
     base = described(spec.base.model)
     assert base is not None
     problems = list(room_problems(spec, base, local=True, at_once=1))
