@@ -11,6 +11,7 @@ from sweeps.records import State, TrialRecord
 from sweeps.report.finalists import digits_of
 from sweeps.report.front import front_line
 from sweeps.report.next_commands import Screen, next_commands
+from sweeps.report.rows import formatted
 from sweeps.report.styled import Line, paragraph, row
 from sweeps.results.claims import Claim
 from sweeps.results.coverage import Untried
@@ -264,8 +265,3 @@ def _names(values: Sequence[Any]) -> str:
     shown = ", ".join(formatted(value) for value in values[:_NAMED])
     rest = len(values) - _NAMED
     return f"{shown} and {rest} more" if rest > 0 else shown
-
-
-def formatted(value: Any) -> str:
-    """A setting's value, numbers with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

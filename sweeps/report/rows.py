@@ -1,8 +1,9 @@
-"""One trial as a row: the columns of the live table, and the plain line of a finished trial."""
+"""One trial as a row: the columns of the live table, the plain line of a finished trial, its settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.labels import configuration, init_label, rate, shape_label
@@ -97,3 +98,15 @@ COLUMNS: tuple[Column, ...] = (
     ("tokens/s", "right", 8, 110, _speed),
     ("note", "left", 0, 100, lambda r, _: _note(r)),
 )
+
+
+def settings_text(params: Mapping[str, Any]) -> str:
+    """Searched values in one line, under their shortest names: `k=4 init=identity learning_rate=0.001`."""
+    last = [path.rpartition(".")[2] for path in params]
+    names = [path if last.count(end) > 1 else end for path, end in zip(params, last, strict=True)]
+    return " ".join(f"{name}={formatted(value)}" for name, value in zip(names, params.values(), strict=True))
+
+
+def formatted(value: Any) -> str:
+    """A setting's value, numbers with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

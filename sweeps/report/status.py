@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.report.rows import STATES
-from sweeps.report.summary import settings_text
+from sweeps.report.rows import STATES, settings_text
 from sweeps.results.candidates import Candidate
 from sweeps.text import join, loss, section, table
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from sweeps.records import TrialRecord
 from sweeps.report.answer import answer_lines
 from sweeps.report.finalists import finalists_text, margin_text
 from sweeps.report.front import front_text
 from sweeps.report.next_commands import Screen
+from sweeps.report.rows import settings_text
 from sweeps.report.styled import Line
 from sweeps.results.verdict import Ending, Verdict
 from sweeps.text import WIDTH, bullets, counted, join, pairs, section, table
@@ -41,13 +41,6 @@ def best_lines(
     )
     below = [Line(text, "" if not text or text.startswith(" ") else "bold") for text in rest.split("\n")]
     return [*answer_lines(verdict, records, screen), *([Line(""), *below] if rest else [])]
-
-
-def settings_text(params: Mapping[str, Any]) -> str:
-    """Searched values in one line, under their shortest names: `k=4 init=identity learning_rate=0.001`."""
-    last = [path.rpartition(".")[2] for path in params]
-    names = [path if last.count(end) > 1 else end for path, end in zip(params, last, strict=True)]
-    return " ".join(f"{name}={_value(value)}" for name, value in zip(names, params.values(), strict=True))
 
 
 def _untried(verdict: Verdict) -> list[str]:
@@ -90,7 +83,3 @@ def _rest(endings: Sequence[Ending], screen: Screen) -> list[str]:
 
 def _loss(loss: float | None) -> str:
     return "-" if loss is None else f"{loss:.4f}"
-
-
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -90,7 +90,7 @@ class Execution:
         return self._worker.team if self._worker is not None else None
 
     def _ended_together(self, own: Ending, team: Team) -> Outcome:
-        """Why all ranks ended; they go on to another trial where they agreed, and none is told to go."""
+        """Why all ranks ended; they go on to another trial where they agreed, and none is preempted."""
         if self._watchdog is not None:
             self._watchdog.rest()
         outcome = joint_ending(own, team.fault, _OTHERS_SECONDS)

@@ -93,7 +93,7 @@ def seconds(command: list[str], where: Path, times: int = 3) -> float:
 # at the same time; that is 0.05 s on the machine where 0.5 s was asked for.
 @pytest.mark.parametrize(
     ("module", "words", "most"),
-    [("sweeps", ["-h"], 4), ("tli", ["-h"], 4), ("sweeps", ["best", "tiny"], 17), ("sweeps", ["list"], 17)],
+    [("sweeps", ["-h"], 4), ("tli", ["-h"], 4), ("sweeps", ["best", "tiny"], 14), ("sweeps", ["list"], 14)],
 )
 def test_an_answer_takes_a_few_times_what_python_takes(
     module: str, words: list[str], most: float, place: Path

@@ -13,9 +13,10 @@ import pytest
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.answer import answer_lines
 from sweeps.report.next_commands import Screen, next_commands
+from sweeps.report.rows import settings_text
 from sweeps.report.status import Line, list_text, status_text
 from sweeps.report.styled import plain, show
-from sweeps.report.summary import best_lines, settings_text
+from sweeps.report.summary import best_lines
 from sweeps.results.answer import Needs
 from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.report.summary import settings_text
+from sweeps.report.rows import settings_text
 from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
 from sweeps.results.labels import configuration

@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from sweeps.records import TrialRecord
-from sweeps.report.answer import formatted
 from sweeps.report.page.content import candidates
+from sweeps.report.rows import formatted
 from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
 from sweeps.results.labels import configuration
