@@ -39,7 +39,7 @@ class StateWriter(Protocol):
 
 
 class Saving:
-    """Between two pieces of work: the state is written when it is time, or before the process is preempted."""
+    """Between two pieces of work: the state is written when it is time, or at a preemption notice."""
 
     def __init__(self, training: Training, saver: StateWriter, on_work: OnWork) -> None:
         """Nothing is written before it is time; `on_work` is called before each piece of work."""
