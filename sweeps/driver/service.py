@@ -15,7 +15,7 @@ from sweeps.driver.tokenising import Tokenising
 from sweeps.driver.watchers import Quiet, Watcher
 from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger, look, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.ledger import Ledger, fresh_seeds, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ownership import claimed
 from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
@@ -173,10 +173,10 @@ def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
         spec: what is to be run.
         extend: whether a larger budget than the study's is wanted on purpose.
     """
-    stored = _stored(spec)
-    if stored is None:
+    storage, stored = look(spec.study_url), _stored(spec)
+    if storage is None or stored is None:
         return []
-    problems = spec_conflicts(stored, spec)
+    problems = spec_conflicts(stored, spec, fresh_seeds(storage, spec.name))
     have, want = stored.budget.to_json(), spec.budget.to_json()
     more = {f"budget.{name}": (have[name], want[name]) for name in raised(stored.budget, spec.budget)}
     more |= changed_amounts(stored, spec, raised=True)

@@ -16,14 +16,23 @@ from tli.lazy import lazy
 if TYPE_CHECKING:
     from sweeps.ledger.reading import LedgerView, is_readable, read_file
     from sweeps.ledger.store.looking import look
-    from sweeps.ledger.store.storage import open_storage, refuse_foreign, spec_conflicts, stored_spec
+    from sweeps.ledger.store.storage import (
+        fresh_seeds,
+        most_fresh_seeds,
+        open_storage,
+        refuse_foreign,
+        spec_conflicts,
+        stored_spec,
+    )
     from sweeps.ledger.study import Ledger
 
 __all__ = [
     "Ledger",
     "LedgerView",
+    "fresh_seeds",
     "is_readable",
     "look",
+    "most_fresh_seeds",
     "open_storage",
     "read_file",
     "refuse_foreign",
@@ -37,8 +46,10 @@ if not TYPE_CHECKING:
         {
             "Ledger": "sweeps.ledger.study",
             "LedgerView": "sweeps.ledger.reading",
+            "fresh_seeds": "sweeps.ledger.store.storage",
             "is_readable": "sweeps.ledger.reading",
             "look": "sweeps.ledger.store.looking",
+            "most_fresh_seeds": "sweeps.ledger.store.storage",
             "open_storage": "sweeps.ledger.store.storage",
             "read_file": "sweeps.ledger.reading",
             "refuse_foreign": "sweeps.ledger.store.storage",

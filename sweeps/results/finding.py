@@ -211,9 +211,10 @@ def resumed(
     given = _tracked(named(reference, runs=runs, study=study), tracking)
     sweep = found(given, reference, where="study" if study else None)
     sweep = replace(sweep, kept=tracking is None and is_file(kept_file(reference, runs)))
-    from sweeps.ledger import spec_conflicts
+    from sweeps.ledger import most_fresh_seeds, spec_conflicts
 
-    problems = spec_conflicts(sweep.ledger.spec, given)
+    ran = most_fresh_seeds((record.replicate_of, record.seed) for record in sweep.records)
+    problems = spec_conflicts(sweep.ledger.spec, given, ran)
     uri = given.tracking_uri
     if sweep.kept and (unasked := unasked_tracking(sweep.spec)):
         problems.append(unasked)

@@ -11,6 +11,7 @@ import pytest
 from sweeps.__main__ import main
 from sweeps.driver.service import run, study_problems
 from sweeps.errors import SpecError
+from sweeps.ledger import Ledger
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.finding import find, resumed
 from sweeps.results.sweep import Sweep
@@ -103,6 +104,19 @@ def test_fewer_seeds_are_refused_and_more_take_an_option(
     assert study_problems(load_spec(str(edited)), extend=True) == []
     with pytest.raises(SpecError, match=r"finalists.top: 1 -> 2"):
         again(path, "finalists.seeds=3", "finalists.top=2")
+
+
+def test_seeds_that_were_only_asked_for_may_be_taken_back(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = load_spec(str(path), overrides=["finalists.seeds=900"], runs=str(path.parent / "runs"))
+    with Ledger.driven(asked.study_url, asked):
+        pass  # as a run that is stopped before it begins one
+    assert main(["run", str(path), "--runner", "inline", "-q"]) == 0
+    assert "2 seeds" in capsys.readouterr().out
+    sweep = find("tiny", runs=str(path.parent / "runs"))
+    assert sweep.ledger.finished
+    assert "not finished" not in sweep.verdict.answer.limits
 
 
 def test_another_margin_is_another_reading_without_runs(path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.loading import legible
 from sweeps.ledger.store.marks import IDENTITY, INPUT_DIGESTS, SPEC, WARM_START
 from sweeps.ledger.store.retrying import FileStorage, ServerStorage, as_sweep_error
+from sweeps.ledger.store.trials import REPLICATE_OF, SEED
 from sweeps.spec import Spec, changed_amounts, difference
 
 
@@ -148,7 +150,7 @@ def make(
         study_id = storage.get_study_id_from_name(spec.name)
     known = storage.get_study_user_attrs(study_id).get(INPUT_DIGESTS, {})
     problems = [
-        *(spec_conflicts(stored, spec) if stored else ()),
+        *(spec_conflicts(stored, spec, fresh_seeds(storage, spec.name)) if stored else ()),
         *input_conflicts(spec.name, known, input_digests),
     ]
     if problems:
@@ -176,8 +178,30 @@ def input_conflicts(name: str, known: Mapping[str, str], now: Mapping[str, str])
     ]
 
 
-def spec_conflicts(stored: Spec, spec: Spec) -> list[Problem]:
-    """Why a study that was run with one spec, or under earlier rules, cannot go on with another."""
+def fresh_seeds(storage: BaseStorage, name: str) -> int:
+    """The most fresh seeds that any configuration of a study was begun under; 0 before its first replicate."""
+    trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
+    known = (trial.user_attrs for trial in trials)
+    return most_fresh_seeds((bears.get(REPLICATE_OF), bears.get(SEED)) for bears in known)
+
+
+def most_fresh_seeds(begun: Iterable[tuple[int | None, int | None]]) -> int:
+    """The same of pairs: the trial whose settings a run has, None for a trial of the search, and its seed."""
+    seeds = defaultdict(set)
+    for original, seed in begun:
+        if original is not None:
+            seeds[original].add(seed)
+    return max(map(len, seeds.values()), default=0)
+
+
+def spec_conflicts(stored: Spec, spec: Spec, ran: int) -> list[Problem]:
+    """Why a study that was run with one spec, or under earlier rules, cannot go on with another.
+
+    Args:
+        stored: what it was last run with.
+        spec: what is to be run.
+        ran: fresh seeds that were begun; a number that was only asked for may be taken back.
+    """
     if stored.before_fresh_seeds:
         got = "made by an earlier version, whose replicates were measured on the text of the search"
         expected = "a study whose runs under fresh seeds have a loss on the test text"
@@ -187,12 +211,12 @@ def spec_conflicts(stored: Spec, spec: Spec) -> list[Problem]:
     problems = [
         Problem(
             spec.where(path),
-            f"{want}, fewer than the {have} of the study",
+            f"{want}, fewer than the {ran} of the study",
             "as many or more, as the answer was read with what ran",
-            f"{path}={have}",
+            f"{path}={ran}",
         )
-        for path, (have, want) in fewer.items()
-        if path == "finalists.seeds"  # the control's rates are its own; those that ran stay
+        for path, (_, want) in fewer.items()
+        if path == "finalists.seeds" and want < ran  # the control's rates are its own; those that ran stay
     ]
     if stored.hash == spec.hash:
         return problems
