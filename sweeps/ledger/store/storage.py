@@ -179,10 +179,9 @@ def input_conflicts(name: str, known: Mapping[str, str], now: Mapping[str, str])
 
 
 def fresh_seeds(storage: BaseStorage, name: str) -> int:
-    """The most fresh seeds that any configuration of a study was begun under; 0 before its first replicate."""
+    """The most fresh seeds that any configuration of a study was begun under; 0 before the first one."""
     trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
-    known = (trial.user_attrs for trial in trials)
-    return most_fresh_seeds((bears.get(REPLICATE_OF), bears.get(SEED)) for bears in known)
+    return most_fresh_seeds((t.user_attrs.get(REPLICATE_OF), t.user_attrs.get(SEED)) for t in trials)
 
 
 def most_fresh_seeds(begun: Iterable[tuple[int | None, int | None]]) -> int:
