@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.ledger.search.estimates import drawn, exists, good_rate, surface
+from sweeps.ledger.search.estimates import SearchModel, drawn, exists, search_model, surface
 from sweeps.ledger.search.evidence import stopping_evidence
 from sweeps.ledger.search.features import Features
-from sweeps.ledger.search.model import Model, Modeller
+from sweeps.ledger.search.model import Model
 from sweeps.ledger.search.threads import one_thread
 from sweeps.ledger.search.valleys import valleys
-from sweeps.records import Role, TrialRecord
+from sweeps.records import TrialRecord
 from sweeps.search_answers import Best, SearchAnswers, ended_trials
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import value_at
@@ -33,19 +33,27 @@ def search_answers(spec: Spec, records: Sequence[TrialRecord], margin: float) ->
         records: all its trials.
         margin: how near to the best counts as good, in nats per token.
     """
-    found = surface(spec, records, margin=margin)
+    known = search_model(spec, records)
+    found = surface(spec, records, margin=margin, known=known)
     values = {
         path: {value: replace(each, chance=found.chances[path][value]) for value, each in by_value.items()}
         for path, by_value in found.values.items()
     }
-    best = best_of_ranges(spec, records, margin=margin)
+    best = best_of_ranges(spec, records, margin=margin, known=known)
     stopping = stopping_evidence(records)
-    return SearchAnswers(ended_trials(records), values, found.pairs, best, stopping, valleys(spec, records))
+    return SearchAnswers(
+        ended_trials(records), values, found.pairs, best, stopping, valleys(spec, records, known)
+    )
 
 
 @one_thread
 def best_of_ranges(
-    spec: Spec, records: Sequence[TrialRecord], *, margin: float = 0.002, seed: int = 0
+    spec: Spec,
+    records: Sequence[TrialRecord],
+    *,
+    margin: float = 0.002,
+    seed: int = 0,
+    known: SearchModel | None = None,
 ) -> dict[str, Best]:
     """Where the lowest loss lies on each range, the other settings being among the best ones of the model.
 
@@ -58,10 +66,10 @@ def best_of_ranges(
         records: its trials.
         margin: how near to the best counts as good, in nats per token.
         seed: of the draws.
+        known: the model of these trials, where it was fitted before.
     """
-    features = Features(spec.search)
-    searched = [r for r in records if r.role in (Role.BASELINE, Role.SEARCH) and r.settings]
-    model = Modeller(features).model([r for r in searched if r.state.finished], good_rate(spec, records))
+    known = known or search_model(spec, records)
+    features, searched, model = known.features, known.searched, known.model
     if model is None:
         return {}
     chosen = _best(features, model)

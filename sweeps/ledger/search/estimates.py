@@ -56,8 +56,32 @@ class Surface:
         return likeliest if likeliest is not None and found[likeliest] >= CONFIDENCE else None
 
 
+@dataclass(frozen=True)
+class SearchModel:
+    """What a search knows: the coordinates of its settings, its trials, and the model of ended ones."""
+
+    features: Features
+    searched: Sequence[TrialRecord]
+    model: Model | None  # None while they say too little
+
+
+def search_model(spec: Spec, records: Sequence[TrialRecord]) -> SearchModel:
+    """Of all trials of a sweep, fitted once for all that is asked of it."""
+    features = Features(spec.search)
+    searched = [r for r in records if r.role in (Role.BASELINE, Role.SEARCH) and r.settings]
+    model = Modeller(features).model([r for r in searched if r.state.finished], good_rate(spec, records))
+    return SearchModel(features, searched, model)
+
+
 @one_thread
-def surface(spec: Spec, records: Sequence[TrialRecord], *, margin: float = 0.002, seed: int = 0) -> Surface:
+def surface(
+    spec: Spec,
+    records: Sequence[TrialRecord],
+    *,
+    margin: float = 0.002,
+    seed: int = 0,
+    known: SearchModel | None = None,
+) -> Surface:
     """The best loss of each value of each searched choice, and of each pair, by the model of a search.
 
     Args:
@@ -65,10 +89,10 @@ def surface(spec: Spec, records: Sequence[TrialRecord], *, margin: float = 0.002
         records: its trials; controls give a good rate, replicates say nothing.
         margin: how near to the best counts as good, in nats per token.
         seed: of the draws.
+        known: the model of these trials, where it was fitted before.
     """
-    features = Features(spec.search)
-    searched = [r for r in records if r.role in (Role.BASELINE, Role.SEARCH) and r.settings]
-    model = Modeller(features).model([r for r in searched if r.state.finished], good_rate(spec, records))
+    known = known or search_model(spec, records)
+    features, searched, model = known.features, known.searched, known.model
     choices = [column for column in features.columns if column.choice]
     counts = _counts(choices, searched)
     if model is None or not choices:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.ledger.search.estimates import exists, good_rate
-from sweeps.ledger.search.features import Features
-from sweeps.ledger.search.model import RATE, Modeller
+from sweeps.ledger.search.estimates import SearchModel, exists, search_model
+from sweeps.ledger.search.model import RATE
 from sweeps.ledger.search.threads import one_thread
-from sweeps.records import Role, TrialRecord
+from sweeps.records import TrialRecord
 from sweeps.search_answers import Along, Value
 from sweeps.spec import Spec
 
@@ -25,19 +24,21 @@ _TWO_SIDED = 1.96  # standard deviations of a 95 % interval
 
 
 @one_thread
-def valleys(spec: Spec, records: Sequence[TrialRecord]) -> dict[Value, Along]:
+def valleys(
+    spec: Spec, records: Sequence[TrialRecord], known: SearchModel | None = None
+) -> dict[Value, Along]:
     """By K, over the range of rates that was searched.
 
     Args:
         spec: of the sweep.
         records: its trials.
+        known: the model of these trials, where it was fitted before.
     """
-    features = Features(spec.search)
+    known = known or search_model(spec, records)
+    features, model = known.features, known.model
     columns = {column.path: column for column in features.columns}
     if _K not in columns or RATE not in columns or not columns[_K].choice or columns[RATE].choice:
         return {}
-    searched = [r for r in records if r.role in (Role.BASELINE, Role.SEARCH) and r.settings]
-    model = Modeller(features).model([r for r in searched if r.state.finished], good_rate(spec, records))
     if model is None:
         return {}
     rates = [float(columns[RATE].value(float(place))) for place in np.linspace(0.0, 1.0, _ALONG)]
