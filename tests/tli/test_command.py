@@ -152,6 +152,11 @@ def test_a_saved_plan_gives_the_same_bytes(tli: Outcome, tiny_model: Tiny, tmp_p
     base, saved = tiny_model("llama"), tmp_path / "plan.json"
     options = ["--method", "dus", "--m", 1, "--init", "damped", "--scale", "1/n"]
     assert tli("plan", base, *options, "--save", saved)[0] == 0
+    assert tli("plan", base, *options, "--save", saved)[0] == 0, "a plan may be replaced"
+    notes = tmp_path / "notes.json"
+    notes.write_text('{"mine": 1}')
+    assert tli("plan", base, *options, "--save", str(notes))[0] == 2
+    assert notes.read_text() == '{"mine": 1}'
     assert tli("upscale", base, tmp_path / "one", "--plan", saved)[0] == 0
     assert tli("upscale", base, tmp_path / "two", *options)[0] == 0
     for path in (tmp_path / "one").iterdir():

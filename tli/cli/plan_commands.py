@@ -16,7 +16,7 @@ from tli.cli.console import print_json, print_text
 from tli.cli.models import at_options, found, obstacles, verified
 from tli.errors import InputError, Problem
 from tli.growth.cost import cost
-from tli.growth.folders import decide, tried, upscale
+from tli.growth.folders import decide, read_plan, tried, upscale
 from tli.growth.verify import verify_folder
 from tli.models.base import Base
 from tli.models.descriptions import Description
@@ -37,6 +37,9 @@ def _plan(options: argparse.Namespace) -> int:
         problems += obstacles(base)
     if options.save and options.save.is_dir():
         problems.append(Problem("--save", f"{str(options.save)!r}, a folder", "a file", "plan.json"))
+    elif options.save and options.save.exists() and tried([], lambda: read_plan(options.save)) is None:
+        got, expected = f"{str(options.save)!r}, which is no plan", "a new file, or a plan to replace"
+        problems.append(Problem("--save", got, expected, "plan.json"))
     _quieten_where_measured(options)
     depth = base.facts.depth if base else options.depth
     decided = decide(settings_of(options), base, depth, problems)
