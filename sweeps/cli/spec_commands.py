@@ -185,7 +185,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
 
 def _written_report(sweep: Sweep, options: argparse.Namespace) -> Path | None:
     """Its page; None where no trial is complete, or where it cannot be written, which costs no answer."""
-    from sweeps.cli.report_page import write_report
+    from sweeps.report.page.writing import write_report
 
     try:
         return write_report(sweep, sweep.spec.name)
