@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.commands import command
 from sweeps.errors import Problem, SpecError
+from sweeps.folders import REPORT
 from sweeps.report.page.html import page
 from sweeps.results.unfinished import progress_of
 from sweeps.results.verdict import none_complete
@@ -21,13 +22,7 @@ if TYPE_CHECKING:
     from sweeps.records import TrialRecord
     from sweeps.results.sweep import Sweep
 
-REPORT = "report.html"  # in the folder of the sweep
 _PACKAGES = ("tli-sweeps", "torch", "transformers", "optuna", "ray")
-
-
-def report_path(sweep: Sweep) -> Path:
-    """Where the report lies when no place is named."""
-    return sweep.folders.sweep / REPORT
 
 
 def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force: bool = False) -> Path:
@@ -60,7 +55,7 @@ def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force
         spec=sweep.spec.to_json(),
         notes=[*([progress.note] if progress.note else []), *_gone(records)],
     )
-    target = out or report_path(sweep)
+    target = out or sweep.folders.report
     try:
         replace_file(target, text.encode())
     except OSError as error:
