@@ -106,6 +106,19 @@ def test_cells_that_were_never_tried_are_blank() -> None:
     assert 0 < never == made().count('<td class="none">not tried</td>')
 
 
+def test_choices_that_make_no_pair_of_k_and_first_weights_are_shown_one_by_one() -> None:
+    _, answers = kept()
+    alone = replace(answers, pairs={}, values={"injection.method": answers.values["injection.init"]})
+    text = made(answers=alone)
+    estimates = answers.values["injection.init"]
+    assert "<h2>Choices</h2>" in text
+    shown = text.split('<th scope="row">injection.method</th>', 1)[1].split("</tr>")[0]
+    assert shown.count("<td") == len(estimates)
+    assert all(
+        f"{each.complete} of {each.tried} to the end" in shown for each in estimates.values() if each.tried
+    )
+
+
 def test_it_asks_no_network_and_runs_nothing_that_a_trial_says() -> None:
     records, _ = kept()
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"

@@ -62,7 +62,7 @@ def page(
         ),
         _section("All curves", "One line a trial, fresh seeds left out.", _figure("curves")),
         _section(
-            "K by first weights",
+            "K by first weights" if answers and tables.PAIR in answers.pairs else "Choices",
             "The best validation loss over rates and scales by the model of the search, with 95 % intervals, "
             "and how many trials were tried.",
             f'<div class="scroll">{tables.cells(answers)}</div>',
