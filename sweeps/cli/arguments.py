@@ -150,7 +150,8 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         "compare trials at equal steps, tokens, FLOPs and seconds",
         "sweeps compare quickstart my-sweep     the best of each, and both controls\n"
         "  sweeps compare quickstart --by injection.k\n"
-        "  sweeps compare quickstart:7 quickstart:9",
+        "  sweeps compare quickstart:7 quickstart:9\n"
+        "  sweeps compare methods --format latex > methods.tex",
     )
     compared = compare.add_argument(
         "names", metavar="NAME[:N]", nargs="*", help="a sweep by its name or spec file, or its trial N"
@@ -162,6 +163,14 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         help="the best trial of each value of this setting (default: of each method, where that is searched)",
     )
     _completed(by, completion.trial_settings)
+    written = compare.add_mutually_exclusive_group()
+    written.add_argument(
+        "--format",
+        choices=("text", "md", "csv", "latex"),
+        default="text",
+        help="text: all tables; md, csv, latex: one table of methods, for a paper or a spreadsheet",
+    )
+    written.add_argument("--json", action="store_true", help="answer in JSON")
     export = command(
         "export",
         "write the model that the answer names as a folder",
@@ -217,7 +226,7 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         _completed(each.add_argument("name", metavar="NAME", nargs="?", help=shown), completion.sweeps)
     for each in (resume, status, best, results, compare, export, report, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, results, compare, export, report, sync, doctor):
+    for each in (resume, status, listed, best, results, export, report, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 

@@ -87,13 +87,19 @@ def _results(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from sweeps.report.comparison import comparison_text
+    from sweeps.report.method_table import FORMATS
     from sweeps.results.compare import compare
 
     found = compare(options.names, by=options.by, runs=options.runs, study=options.study)
     if options.json:
         print_json(documents.compared(found))
-    else:
+    elif options.format == "text":
         print_text(comparison_text(found))
+    else:
+        print(FORMATS[options.format](found), end="")
+        if options.format == "csv":
+            for warning in found.warnings:
+                note(warning)
     return 0
 
 

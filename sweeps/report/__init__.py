@@ -10,6 +10,7 @@ __all__ = [
     "delimited",
     "finalists",
     "live",
+    "method_table",
     "next_commands",
     "rows",
     "status",
