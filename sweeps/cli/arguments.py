@@ -120,7 +120,7 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
     submit.add_argument("--no-wait", action="store_true", help="do not follow the job's log")
 
 
-def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
+def _resume_command(command: _Command, environment: Mapping[str, str]) -> argparse.ArgumentParser:
     resume = command("resume", "go on with a sweep by its name", "sweeps resume quickstart --trials 40")
     resume.add_argument("--trials", metavar="N", type=int, help="raise the budget to N trials")
     resume.add_argument("--tokens", metavar="N", type=int, help="raise its limit of training tokens")
@@ -128,9 +128,17 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     resume.add_argument("--gpu-hours", metavar="X", type=float, help="raise its limit of GPU-hours")
     resume.add_argument("--wall", metavar="SECONDS", type=float, help="raise its limit of time")
     resume.add_argument("--seeds", metavar="N", type=int, help="raise the fresh seeds of the finalists to N")
+    ladder = "run the finalists and the control again at these longer budgets of tokens, as 50M,200M"
+    resume.add_argument("--ladder", metavar="TOKENS,...", help=ladder)
     rates = "raise the learning rates of the control to N, at most a quarter of the trials"
     resume.add_argument("--control-rates", metavar="N", type=int, help=rates)
     _runner(resume, environment)
+    resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
+    return resume
+
+
+def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
+    resume = _resume_command(command, environment)
     status = command("status", "show every trial of a sweep", "sweeps status quickstart")
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")
     best = command("best", "show the answer, and all that it rests on", "sweeps best quickstart")
@@ -220,7 +228,6 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         metavar="URI",
         help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
     )
-    resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
     for each in (resume, status, best, results, export, report, ui, sync):
         shown = "the sweep's name, or its spec file; may be left out where there is one sweep"
         _completed(each.add_argument("name", metavar="NAME", nargs="?", help=shown), completion.sweeps)

@@ -18,6 +18,7 @@ __all__ = [
     "finding",
     "kept",
     "labels",
+    "ladder",
     "listing",
     "longer",
     "looks",
