@@ -11,7 +11,7 @@ from sweeps.text import WIDTH, bullets, section, short, table, these
 def longer_text(found: Longer) -> list[str]:
     """A row a finalist, the control last; then whether their order is expected to stay."""
     if not found.expected:
-        return []
+        return section(f"At {found.times} times the tokens", bullets(_said(found)))
     rows = [
         (str(each.trial), f"{each.loss:.3f}", f"{each.low:.3f} to {each.high:.3f}", str(each.points))
         for each in found.expected
@@ -29,5 +29,6 @@ def _said(found: Longer) -> Iterator[str]:
     if found.open_pairs:
         among = sorted({number for pair in found.open_pairs for number in pair})
         yield f"nothing can be said about whether the curves of {these('trial', among)} cross by then"
-    for number, reason in found.not_said.items():
-        yield f"trial {number} is left out: {reason}"
+    for reason in dict.fromkeys(found.not_said.values()):
+        numbers = [number for number, why in found.not_said.items() if why == reason]
+        yield f"nothing is said of {these('trial', numbers)}: {reason}"

@@ -28,6 +28,7 @@ from tli.training.recipe import Recipe
 
 TIMES = 4  # as many tokens: what the intervals were checked at
 FEWEST = 6  # points of a curve
+FEWEST_STEPS = 24  # of a trial, the shortest that the intervals were checked at: of 16 they were too narrow
 _QUANTILE = 1.6449  # of the normal distribution: 90 % lie within
 _POWERS = (0.03, 0.1, 0.2, 0.3, 0.5, 0.8)
 _OFFSETS = (0.03, 0.1, 0.3, 1.0, 3.0)  # w, as a share of the trial's own S1
@@ -201,6 +202,8 @@ def _expected(candidate: Candidate, records: Sequence[TrialRecord], times: int) 
     if len(losses) < FEWEST:
         return f"its curve has {counted(len(losses), 'point')}, and a fit takes {FEWEST}"
     recipe = Recipe(**candidate.settings["recipe"])
+    if recipe.steps < FEWEST_STEPS:
+        return f"it has {counted(recipe.steps, 'step')}, and a fit takes {FEWEST_STEPS}"
     loss, deviation = expected_loss(recipe, losses, times)
     half = _QUANTILE * deviation
     if half > max(losses.values()) - min(losses.values()):

@@ -16,7 +16,7 @@ import lzma
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -46,10 +46,20 @@ def pairs_of(name: str) -> Iterator[tuple[Cell, Recipe, dict[int, float], float]
         yield _cell(each), recipe, curve, ends[_cell(each)]
 
 
-def coverage(name: str) -> dict[float, list[tuple[float, float, float]]]:
-    """By rate: error of the expected loss, half of its interval, and the fall that was still to come."""
+def coverage(
+    name: str, rates: Sequence[float] | None = None, cells: int | None = None
+) -> dict[float, list[tuple[float, float, float]]]:
+    """By rate: error of the expected loss, half of its interval, and the fall that was still to come.
+
+    Args:
+        name: of the table.
+        rates: to look at; all where left out.
+        cells: of each rate, the first ones; all where left out.
+    """
     found: defaultdict[float, list[tuple[float, float, float]]] = defaultdict(list)
     for cell, recipe, curve, end in pairs_of(name):
+        if (rates is not None and cell[3] not in rates) or len(found[cell[3]]) == cells:
+            continue
         loss, deviation = expected_loss(recipe, curve, TIMES)
         found[cell[3]].append((loss - end, _QUANTILE * deviation, curve[max(curve)] - end))
     return dict(sorted(found.items()))
