@@ -209,6 +209,16 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     )
     report.add_argument("--force", action="store_true", help="replace a file that exists")
     report.add_argument("--open", action="store_true", help="open it in a browser")
+    transfer = command(
+        "transfer",
+        "write a spec for a larger sibling of a sweep's base, with ranges narrowed by what was found",
+        "sweeps transfer quickstart --base meta-llama/Llama-3.2-3B --out larger.yaml",
+    )
+    transfer.add_argument("--base", metavar="MODEL", required=True, help="a hub id or a folder")
+    transfer.add_argument(
+        "--out", metavar="FILE", type=path, help="where to (default: NAME-MODEL.yaml in this folder)"
+    )
+    transfer.add_argument("--force", action="store_true", help="replace a file that exists")
     ui = command("ui", "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
     ui.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 opens it to other machines")
     ui.add_argument(
@@ -228,12 +238,12 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         metavar="URI",
         help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
     )
-    for each in (resume, status, best, results, export, report, ui, sync):
+    for each in (resume, status, best, results, export, report, transfer, ui, sync):
         shown = "the sweep's name, or its spec file; may be left out where there is one sweep"
         _completed(each.add_argument("name", metavar="NAME", nargs="?", help=shown), completion.sweeps)
-    for each in (resume, status, best, results, compare, export, report, ui, sync, doctor):
+    for each in (resume, status, best, results, compare, export, report, transfer, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, results, export, report, sync, doctor):
+    for each in (resume, status, listed, best, results, export, report, transfer, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 

@@ -158,6 +158,35 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _transfer(options: argparse.Namespace) -> int:
+    from sweeps.results.transfer import transfer
+    from tli.files import replace_file
+
+    sweep = _find(options)
+    made = transfer(sweep, options.base)
+    out = options.out or Path(f"{made.spec.name}.yaml")
+    problems = []
+    if out.is_dir():
+        problems.append(Problem("--out", f"{out}, a folder", "a file", f"--out {out / 'sweep.yaml'}"))
+    elif out.exists() and not options.force:
+        problems.append(Problem("--out", f"{out}, which exists", "a new file", "--force, to replace it"))
+    elif not out.absolute().parent.is_dir():
+        problems.append(Problem("--out", f"{out}, in no folder", "a file in a folder that is there"))
+    if problems:
+        raise InputError(*problems)
+    replace_file(out, made.text.encode())
+    if options.json:
+        ranges = {path: each.to_json() for path, each in made.spec.search.items()}
+        about = {"name": made.spec.name, "base": made.spec.base.model, "rate_factor": made.factor}
+        print_json({"sweep": sweep.spec.name, "out": str(out), **about, "search": ranges})
+    else:
+        print_text(
+            f"{out}: {made.spec.name}, over {made.spec.base.model}; learning rates by {made.factor:.3g}"
+        )
+        print_text(f"next: {command('plan', str(out))}")
+    return 0
+
+
 def _ui(options: argparse.Namespace) -> int:
     from sweeps.results.kept import unasked_tracking
     from sweeps.tracking import store_uri
@@ -239,6 +268,7 @@ OF_SWEEPS: Mapping[str, Command] = {
     "compare": _compare,
     "export": _export,
     "report": _report,
+    "transfer": _transfer,
     "ui": _ui,
     "sync": _sync,
     "doctor": _doctor,

@@ -36,6 +36,8 @@ __all__ = [
     "sweep",
     "tables",
     "task_scores",
+    "transfer",
+    "transferred_ranges",
     "unfinished",
     "unkept",
     "verdict",

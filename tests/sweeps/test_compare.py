@@ -22,6 +22,7 @@ from sweeps.report.method_table import latex, markdown
 from sweeps.results.compare import compare
 from sweeps.results.sentence import sentence
 from sweeps.results.sweep import Sweep
+from sweeps.results.transfer import transfer
 from sweeps.spec import load_spec
 from sweeps.tracking.sync import show_conclusions
 from tests.sweeps.conftest import Silent
@@ -269,6 +270,19 @@ def test_formats_hold_the_numbers_of_json(methods: Sweep, capsys: pytest.Capture
     assert latex.startswith("\\begin{tabular}{lll")
     for row in rows:
         assert f"{float(row['initial_loss']):.4f}" in latex
+
+
+def test_a_grid_of_methods_is_transferred(methods: Sweep, given: dict[str, str]) -> None:
+    made = transfer(methods, given["base.model"])
+    assert made.factor == 1
+    old, new = methods.spec, made.spec
+    assert (new.sampler, new.finalists.top) == (old.sampler, old.finalists.top)
+    assert new.search.keys() <= old.search.keys()
+    rates = new.search["recipe.learning_rate"].choice
+    assert rates is not None
+    assert len(rates) == 3
+    assert new.finalists.per in (*new.search, None)
+    assert new.trial.injection.method != "none"
 
 
 def test_formats_are_refused_beside_json(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
