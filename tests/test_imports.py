@@ -135,7 +135,7 @@ ONLY_IN = {
     "safetensors": {"tli/*"},
     "tokenizers": {"tli/*"},
     "huggingface_hub": {"tli/models", "tli/data"},
-    "numpy": {"tli/*", "sweeps/ledger/search"},
+    "numpy": {"tli/*", "sweeps/ledger/search", "sweeps/results"},
     "threadpoolctl": {"sweeps/ledger/search"},
     "argcomplete": {"tli/cli"},
     "datasets": {"tli/data"},

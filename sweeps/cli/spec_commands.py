@@ -47,7 +47,10 @@ def _validate(options: argparse.Namespace) -> int:
     else:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
-        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
+        ladder = (
+            f"; then {', '.join(f'{rung:,}' for rung in spec.budget.ladder)}" if spec.budget.ladder else ""
+        )
+        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}{ladder}")
         print_notes(notes, options)
     return 0
 
@@ -130,6 +133,7 @@ def _resume(options: argparse.Namespace) -> int:
 
     given = {f"budget.{name}": getattr(options, name) for name in ("trials", *LIMITS)}
     given |= {"finalists.seeds": options.seeds, "control.rates": options.control_rates}
+    given["budget.ladder"] = options.ladder.split(",") if options.ladder is not None else None
     more = {path: value for path, value in given.items() if value is not None}
     places = {"runs": options.runs, "study": options.study, "tracking": options.tracking}
     spec = resumed(options.name, more=more, **places)
@@ -142,6 +146,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     from sweeps.report.answer import answer_lines
     from sweeps.report.live import Display
     from sweeps.report.styled import show
+    from sweeps.results.ladder import rungs_due
     from sweeps.results.matched import runs_due
     from sweeps.wording import masked
 
@@ -150,12 +155,13 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
         note(_AMONG_WORDS)
 
     def due(records: Sequence[TrialRecord]) -> int:
-        chosen = spec.finalists
-        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
+        chosen, ladder = spec.finalists, spec.budget.ladder
+        rungs = len(rungs_due(records, ladder, chosen.top, spec.spread, depth=None))
+        return rungs + runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
 
     where = options.address or "this machine"
     step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")
-    total = spec.budget.trials + spec.replicates
+    total = spec.budget.trials + spec.replicates + spec.rung_runs
     with ExitStack() as stack:
         stream = sys.stderr if options.json else sys.stdout
         if options.quiet:
