@@ -18,13 +18,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 _SPEC = """
 name: middle
 base: {{model: {model}}}
-data: {{source: "builtin:stdlib", sequence_length: 128, eval_tokens: 1024, test_tokens: 1024}}
+data: {{source: "builtin:stdlib", sequence_length: 64, eval_tokens: 256, test_tokens: 256}}
 trial:
   injection: {{method: tli, k: 6, init: identity}}
-  recipe: {{learning_rate: 3e-4, tokens: 4096, batch_tokens: 1024, micro_batch_tokens: 512, precision: bf16}}
+  recipe: {{learning_rate: 3e-4, tokens: 1024, batch_tokens: 256, micro_batch_tokens: 128, precision: bf16}}
 search:
   injection.k: {{choice: [6, 12]}}
-budget: {{trials: 4}}
+budget: {{trials: 3}}
 control: {{rates: 1, matched: false}}
 stopping: {{rule: none}}
 finalists: {{top: 1, seeds: 1}}
@@ -40,7 +40,7 @@ def sweeps(*arguments: object, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("ranks", [1])
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_from_a_spec_to_the_exported_winner(ranks: int, tmp_path: Path) -> None:
     model = llama_60m.write(tmp_path / "base")
     assert find(str(model)).facts.parameters == pytest.approx(60e6, rel=0.02)

@@ -50,7 +50,7 @@ def sent_bytes(base: Base, plan: Plan, setting: Setting) -> int:
     Raises:
         FamilyError: the architecture is not known.
     """
-    model = grown(base, plan, setting.train)
+    model = grown(base, plan, setting.train, setting.also)
     width = BF16 if setting.precision == "bf16" else FP32
     gathered = width * (2 * (model.parameters - model.root) + model.root)
     return (gathered + FP32 * model.trained) * (setting.ranks - 1) // setting.ranks
@@ -71,7 +71,9 @@ def one_pass(base: Base, plan: Plan, setting: Setting, card: Card, *, sequence_l
     """
     of_model = (
         setting.tokens
-        * cost(base, plan, sequence_length=sequence_length, train=setting.train).flops_per_token
+        * cost(
+            base, plan, sequence_length=sequence_length, train=setting.train, also=setting.also
+        ).flops_per_token
     )
     again = 1 / (3 * setting.checkpointing) if setting.checkpointing else 0.0
     calculating = of_model * (1 + again) / (card.flops * card.reached)
