@@ -118,7 +118,7 @@ def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
     train = _train(spec)
     also: tuple[int, ...] = ()
     if injection is None:  # no injected layers that it could train alone
-        also = _control_layers(spec, base) if spec.control.train == "layers" else ()
+        also = control_layers(spec, base)
         train = train if also else "all"
     halved = spec.in_bf16 and ranks == 1 and base.facts.dtype == "BF16"
     return Setting(
@@ -136,8 +136,12 @@ def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
     )
 
 
-def _control_layers(spec: Spec, base: Base) -> tuple[int, ...]:
-    """Layers of the base that the baseline's new ones are made of."""
+def control_layers(spec: Spec, base: Base) -> tuple[int, ...]:
+    """Layers of the base that the control trains, where that is not all of it: those that the baseline's new
+    ones are made of.
+    """
+    if spec.control.train == "all":
+        return ()
     plan = plan_of(spec.trial.to_injection(), base.facts.depth)
     return tuple(sorted({plan.sources[position] for position in plan.injected}))
 

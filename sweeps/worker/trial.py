@@ -132,6 +132,8 @@ class WorkerContext:
         """
         from tli.planning.plan import plan_for
 
+        if self.spec.control.train == "all":
+            return ()
         injection = self.spec.trial.to_injection()
         chosen = injection.least_important_sets is not None
         plan = plan_for(injection, self.depth, block_influence=self.block_influence if chosen else None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,13 @@ def test_memory_is_that_of_each_process(monkeypatch: pytest.MonkeyPatch) -> None
     control, *grown = whole.shapes
     assert control.memory.weights == 4 * base.facts.parameters
     assert all(shape.memory.weights == 4 * shape.cost.parameters for shape in grown)
+
+
+def test_to_plan_them_takes_no_torch() -> None:
+    """Its import alone takes longer than the whole plan."""
+    program = (
+        "import sys; from sweeps.__main__ import main;"
+        f"codes = [main(['plan', name]) for name in {MODELS!r}];"
+        "assert not any(codes); assert 'torch' not in sys.modules; assert 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)

@@ -92,7 +92,7 @@ def grown(base: Base, plan: Plan, train: Trained, also: Sequence[int] = ()) -> G
     FamilyError.
     """
     facts, old = base.facts, layer_sizes(base)
-    layers = grown_layers(base, plan)
+    layers = grown_layers(base, plan, old)
     around = outside_sizes(base)
     outside = deepened(around, plan.depth, plan.new_depth)
     root = facts.parameters - sum(layer.parameters for layer in old) + outside.by_layer - around.by_layer

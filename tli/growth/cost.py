@@ -47,7 +47,7 @@ def cost(
     """
     facts = base.facts
     old = layer_sizes(base)
-    layers = grown_layers(base, plan)
+    layers = grown_layers(base, plan, old)
     new = {*plan.injected, *also}
     fresh = [layers[position] for position in sorted(new)]
     kept_on = [layer for position, layer in enumerate(layers) if position not in new]
@@ -68,9 +68,8 @@ def cost(
     return Cost(depth, total, injected, flops)
 
 
-def grown_layers(base: Base, plan: Plan) -> list[LayerSizes]:
-    """The sizes of every layer of the grown model. Raises FamilyError."""
-    old = layer_sizes(base)
+def grown_layers(base: Base, plan: Plan, old: list[LayerSizes]) -> list[LayerSizes]:
+    """The sizes of every layer of the grown model, from those of its base. Raises FamilyError."""
     stack = old if plan.experts is None else [_with_experts(base, layer, plan.experts) for layer in old]
     return [stack[source] for source in plan.sources]
 
