@@ -10,7 +10,7 @@ from tli.training.recipe import AUTO
 
 PATH = "trial.recipe.activation_checkpointing"
 _OPTIONS = (0, 4, 3, 2, 1)  # every so many layers one is calculated again: none, a quarter, ... all
-_MARGIN = 1.1  # on a GPU: what fragments and libraries take
+MARGIN = 1.1  # on a GPU: what fragments and libraries take
 
 
 def is_auto(spec: Spec) -> bool:
@@ -34,14 +34,25 @@ def checkpointing(spec: Spec, base: Base, *, local: bool, at_once: int) -> int:
     have = (machine.gpu_memory() if on_gpus else machine.memory()) if local else None
     if have is None:
         return _OPTIONS[-1] if on_gpus else 0
-    room = have / at_one_place(spec, at_once) / (_MARGIN if on_gpus else 1)
-    fitting = (each for each in _OPTIONS if largest_trial(settled(spec, each), base).whole <= room)
+    return least(spec, base, have / at_one_place(spec, at_once) / (MARGIN if on_gpus else 1))
+
+
+def least(spec: Spec, base: Base, room: float) -> int:
+    """The choice with which one process of every trial has so many bytes; that of the most memory where none
+    fits.
+    """
+    fitting = (each for each in _OPTIONS if largest_trial(chosen(spec, each), base).whole <= room)
     return next(fitting, _OPTIONS[-1])
+
+
+def chosen(spec: Spec, every: int) -> Spec:
+    """The spec with a choice in place of what it has."""
+    return with_settings(spec, {PATH: every})
 
 
 def settled(spec: Spec, every: int | None) -> Spec:
     """The spec with the choice in place of `auto`; as it is where there is none."""
-    return with_settings(spec, {PATH: every}) if is_auto(spec) and every is not None else spec
+    return chosen(spec, every) if is_auto(spec) and every is not None else spec
 
 
 def choice_note(spec: Spec, every: int) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.checks import machine
-from sweeps.checks.estimate import estimate
 from sweeps.checks.placement import on_one_gpu, slots, this_machine
-from sweeps.checks.shapes import Shape, searched_shapes, setting_of, shape_memory
+from sweeps.checks.shapes import searched_shapes, setting_of, shape_memory, shape_of
 from sweeps.errors import Problem
 from sweeps.spec import Spec, with_settings
 from sweeps.text import in_bytes
@@ -50,8 +49,7 @@ def room_problems(spec: Spec, base: Base, *, local: bool, at_once: int | None = 
         at_once: trials; None takes what the spec allows and this machine has.
     """
     at_once = at_once or slots(spec, [this_machine()])
-    shapes = estimate(spec, base, parallel=at_once).shapes
-    yield from _on_the_disk(spec, shapes, at_once)
+    yield from _on_the_disk(spec, base, at_once)
     if local:
         trial = largest_trial(spec, base)
         room = _on_a_gpu if spec.resources.gpus else _in_memory
@@ -70,7 +68,8 @@ def largest_trial(spec: Spec, base: Base) -> Trial:
     return max((Trial(needed.total, kept) for needed, kept in sizes), key=lambda trial: trial.whole)
 
 
-def _on_the_disk(spec: Spec, shapes: Sequence[Shape], at_once: int) -> Iterator[Problem]:
+def _on_the_disk(spec: Spec, base: Base, at_once: int) -> Iterator[Problem]:
+    shapes = [shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec))]
     weights = _BYTES * max(shape.cost.parameters for shape in shapes)
     # Kept: a model of each finalist, the control and the baseline.
     needed = weights * (spec.most_finalists + 2 + at_once * _STATES)

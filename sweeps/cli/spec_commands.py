@@ -108,7 +108,13 @@ def _plan(options: argparse.Namespace) -> int:
 
         note("three training steps of the baseline, to know this machine ...")
         speed = calibrate(checked.settled)
-    plan = estimate(checked.settled, checked.base, flops_per_second=speed, heldout=checked.heldout)
+    plan = estimate(
+        checked.settled,
+        checked.base,
+        flops_per_second=speed,
+        heldout=checked.heldout,
+        auto=checked.checkpointing is not None,
+    )
     if options.json:
         print_json(documents.planned(plan, notes))
     else:
