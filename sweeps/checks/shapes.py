@@ -130,7 +130,7 @@ def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
         pieces=PIECES["cuda" if resources.gpus else "cpu"] if _head_apart(base) else 0,
         fused=bool(resources.gpus),
         moments=_QUANTISED if recipe.optimizer == "adamw8bit" else 2 * FP32,
-        frozen=BF16 if halved else FP32,
+        frozen=BF16 if halved and train != "all" else FP32,
         kept=BF16 if halved else FP32,
         also=also,
     )

@@ -60,12 +60,27 @@ def in_memory() -> int:
     return sum(storages(each for each in gc.get_objects() if isinstance(each, Tensor)).values())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(
+    ("number", "precision", "recipe"),
+    [
+        (0, "fp32", []),
+        (1, "bf16", []),
+        (1, "fp32", ["trial.injection.init=slerp"]),
+        (1, "bf16", ["trial.injection.init=mean"]),
+        (0, "bf16", ["trial.recipe.train=injected+norms"]),
+        (1, "bf16", ["trial.recipe.train=injected+norms"]),
+        (1, "bf16", ["trial.recipe.train=all", "control.train=all", "trial.recipe.rates.original=0"]),
+        (0, "bf16", ["control.train=all"]),
+    ],
+)
 def test_what_is_shared_changes_no_loss_and_no_byte(
-    precision: str, number: int, alone: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
+    number: int,
+    precision: str,
+    recipe: list[str],
+    alone: Callable[..., Spec],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spec = alone(f"trial.recipe.precision={precision}")
+    spec = alone(f"trial.recipe.precision={precision}", *recipe)
     assignment = assignment_of(spec, number)
     found = points(WorkerContext(spec), assignment, Folders(spec.root / "shared", spec.name))
     monkeypatch.setattr("tli.models.frozen.halve_frozen", lambda _model: 0)

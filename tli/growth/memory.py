@@ -98,7 +98,7 @@ def kept_base(base: Base, plan: Plan, setting: Setting) -> int:
     model = grown(base, plan, setting.train, setting.also)
     table = model.vocabulary * model.hidden if model.outside.tied else 0
     whole = setting.kept * base.facts.parameters + (FP32 - setting.kept) * table
-    common = 0 if plan.experts else frozen_bytes(model, setting)
+    common = 0 if plan.experts or setting.train == "all" else frozen_bytes(model, setting)
     return max(0, whole - common)
 
 
