@@ -190,7 +190,9 @@ def _at_the_loss(model: Grown, setting: Setting, states: Memory, head: int) -> l
     if not setting.in_pieces(model.vocabulary):
         return [replace(states, loss=_PLAIN * FP32 * logits + stream)]
     width, alone = (BF16 if setting.precision == "bf16" else FP32), setting.ranks == 1
-    beside = stream + (BF16 * model.outside.back if width == BF16 and alone else 0)
+    ready = setting.train != "all" and setting.frozen == BF16 and not model.outside.tied
+    # The head is cast for it, but where it is kept so.
+    beside = stream + (BF16 * model.outside.back if width == BF16 and alone and not ready else 0)
     first = min(logits, setting.pieces)
     points = [
         replace(states, loss=2 * width * first + 2 * FP32 * min(first, _SOFTMAX) + beside),
