@@ -116,7 +116,7 @@ def test_a_trial_has_its_frozen_weights_in_common_with_the_base(alone: Callable[
     assert {each.dtype for each in new.values()} == {torch.float32}
     trial.close()
     del model, new, frame, trial
-    for number in (0, 1, 0):
+    for number in (0, 1):
         points(slot, assignment_of(spec, number), folders)
         gc.collect()
     after = in_memory() - sum(each.nbytes for each in kept.values())
@@ -151,7 +151,7 @@ def test_the_answer_says_what_such_a_control_does_not_show(
     baseline = next(record for record in sweep.records if record.role is Role.BASELINE)
     assert control.settings["recipe"]["train"] == "injected"
     assert control.flops < baseline.flops
-    assert any("control.train: layers" in each for each in sweep.verdict.caveats)
+    assert any("control.train: layers" in each for each in sweep.verdict.warnings)
     capsys.readouterr()
 
 
@@ -204,7 +204,7 @@ def test_auto_takes_the_least_recomputation_that_fits(
 
     monkeypatch.chdir(tmp_path)
     found = {}
-    for gigabytes in (40, 60, 80, 90, 110):
+    for gigabytes in (40, 80, 110):
         monkeypatch.setattr(machine, "gpu_memory", lambda size=gigabytes: size * 10**9)
         spec = load_spec(
             "llama-3.1-8b",
@@ -223,10 +223,10 @@ def test_auto_takes_the_least_recomputation_that_fits(
         "of another machine's cards nothing is known"
     )
     given = ["--set", "trial.recipe.activation_checkpointing=auto"]
-    assert main(["plan", "quickstart", *given]) == 0
-    assert "activation_checkpointing=auto is auto: 0" in capsys.readouterr().out
     assert main(["plan", "quickstart", "--json", *given]) == 0
-    assert json.loads(capsys.readouterr().out)["checkpointing"] == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["checkpointing"] == 0
+    assert any("activation_checkpointing=auto is auto: 0" in note for note in planned["notes"])
 
 
 def test_what_auto_came_to_is_kept_for_all_trials_of_a_study(
