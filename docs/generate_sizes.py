@@ -105,6 +105,18 @@ that takes {STORE / 1e9:.0f} GB/s:"""
     yield "## What breaks first"
     yield ""
     yield from _breaks()
+    yield ""
+    yield """## The whole path at 60M
+
+Between the packaged base and a real model lies a Llama of 60M, which a checkout makes, with random weights or with
+`--tokens 500000` trained on so many tokens of the built-in text first (minutes on two cores):
+
+```sh
+python -m tests.bench.llama_60m middle-base
+sweeps plan quickstart --set base.model=middle-base --set trial.recipe.precision=bf16
+```
+
+From its spec to the exported winner, in bf16, in one process and over two: `make test ARGS="-m slow -k whole_path"`."""
 
 
 _PLACES = ((64, 1), (64, 4), (512, 1), (512, 4))
