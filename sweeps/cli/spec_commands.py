@@ -109,8 +109,14 @@ def _plan(options: argparse.Namespace) -> int:
         from sweeps.driver.single import calibrate
 
         note("three training steps of the baseline, to know this machine ...")
-        speed = calibrate(spec)
-    plan = estimate(spec, checked.base, flops_per_second=speed, heldout=checked.heldout)
+        speed = calibrate(checked.settled)
+    plan = estimate(
+        checked.settled,
+        checked.base,
+        flops_per_second=speed,
+        heldout=checked.heldout,
+        auto=checked.checkpointing is not None,
+    )
     if options.json:
         print_json(documents.planned(plan, notes))
     else:

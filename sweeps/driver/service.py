@@ -90,6 +90,7 @@ def run(
     >>> sweep.ledger.finished
     True
     """
+    from sweeps.checks.checkpointing import settled
     from sweeps.checks.costs import trial_costs
     from sweeps.checks.preflight import check
 
@@ -158,7 +159,8 @@ def run(
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
         )
-        _carry_out(agenda, runner, working)
+        every = ledger.study.settled_checkpointing(checked.checkpointing)
+        _carry_out(agenda, runner, settled(working, every))
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:

@@ -129,7 +129,8 @@ class Training:
             problems += packing_problems(model, batches.sequence_length)
         if problems:
             raise InputError(*problems)
-        checkpoint_activations(model, recipe.activation_checkpointing)
+        every = recipe.activation_checkpointing
+        checkpoint_activations(model, every if isinstance(every, int) else 0)
         if recipe.compile:
             compile_layers(model)
         device = next(model.parameters()).device
