@@ -148,6 +148,7 @@ def run(
             on_change=watcher.update,
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
+            on_note=watcher.note,
         )
         _carry_out(agenda, runner, working)
         if agenda.broken:
@@ -232,7 +233,8 @@ class _cluster:  # noqa: N801 - used as a context manager only
 
     def __enter__(self) -> int:
         from sweeps.checks.placement import slots
-        from sweeps.driver.on_ray.tuner import nodes, start_cluster
+        from sweeps.driver.on_ray.cluster_nodes import nodes
+        from sweeps.driver.on_ray.tuner import start_cluster
 
         start_cluster(self._spec, self._address)
         return slots(self._spec, nodes())

@@ -27,6 +27,7 @@ from tli.sharded.states import ShardedSaver
 from tli.training.export import write_model
 from tli.training.loop import Training
 from tli.training.recipe import Recipe
+from tli.training.state import save_state
 
 HELDOUT = np.random.default_rng(7).integers(0, 200, (5, 17))
 STEPS = 5
@@ -63,10 +64,10 @@ def trained(group: Group, folder: str, plans: list[dict[str, Any]], **recipe: An
     for how in plans:
         decided = planned(**how)
         model = grow_sharded(base, decided, seed=5)
-        alone = grow(whole, decided, seed=5)
-        wrong = unequal(model, alone, group)
+        other = grow(whole, decided, seed=5)
+        wrong = unequal(model, other, group)
         here = losses(training(model, decided, **recipe))
-        there = losses(training(alone, decided, **recipe))
+        there = losses(training(other, decided, **recipe))
         results.append([wrong, max(abs(a - b) for a, b in zip(here, there, strict=True)), len(here)])
     return results
 
@@ -117,9 +118,11 @@ def memory(group: Group, folder: str, init: str) -> dict[str, int]:
     }
 
 
-def saved(group: Group, folder: str, states: str, stop: int) -> list[float]:
+def saved(
+    group: Group, folder: str, states: str, stop: int, recipe: dict[str, Any] | None = None
+) -> list[float]:
     """Trains to a step, writes a state and goes on; the losses after it."""
-    made = of_plan(group, folder)
+    made = of_plan(group, folder, **(recipe or {}))
     losses(made, *range(stop + 1))
     saver = ShardedSaver(Path(states), lambda: None, group, "me")
     saver.save(made)
@@ -129,18 +132,62 @@ def saved(group: Group, folder: str, states: str, stop: int) -> list[float]:
     return after
 
 
-def resumed(group: Group, folder: str, states: str, owner: str = "me") -> list[float] | None:
+def resumed(
+    group: Group, folder: str, states: str, owner: str = "me", recipe: dict[str, Any] | None = None
+) -> list[float] | None:
     """The losses after the newest state; None where there is none."""
-    made = of_plan(group, folder)
+    made = of_plan(group, folder, **(recipe or {}))
     if not load_latest_sharded(made, Path(states), group, owner):
         return None
     return losses(made, *range(made.step + 1, STEPS + 1))
 
 
-def of_plan(group: Group, folder: str) -> Training:
+def of_plan(group: Group, folder: str, **recipe: Any) -> Training:
     """A grown model in training."""
     decided = planned(k=2, init="identity")
-    return training(grow_sharded(read_base(find(folder), group), decided, seed=5), decided)
+    return training(grow_sharded(read_base(find(folder), group), decided, seed=5), decided, **recipe)
+
+
+def alone(folder: str, **recipe: Any) -> Training:
+    """The same in this process."""
+    decided = planned(k=2, init="identity")
+    return training(grow(load_model(folder), decided, seed=5), decided, **recipe)
+
+
+def saved_alone(group: Group, folder: str, states: str, stop: int, recipe: dict[str, Any]) -> list[float]:
+    """As `saved`, by one process."""
+    made = alone(folder, **recipe)
+    losses(made, *range(stop + 1))
+    save_state(made, Path(states), "me")
+    return losses(made, *range(stop + 1, STEPS + 1))
+
+
+def resumed_alone(group: Group, folder: str, states: str, recipe: dict[str, Any]) -> list[float] | None:
+    """As `resumed`, by one process."""
+    made = alone(folder, **recipe)
+    if not load_latest_sharded(made, Path(states), None, "me"):
+        return None
+    return losses(made, *range(made.step + 1, STEPS + 1))
+
+
+def state_and_export(group: Group, folder: str, out: str) -> None:
+    """Trains to the end, writes a state and the model."""
+    made = of_plan(group, folder)
+    losses(made)
+    saver = ShardedSaver(Path(out) / "states", lambda: None, group, "me")
+    saver.save(made)
+    saver.wait()
+    saver.close()
+    beside = find(folder).folder
+    write_sharded_model(made.model, Path(out) / "ranks", beside=beside, lineage={}, group=group)
+
+
+def export_of_state(group: Group, folder: str, out: str) -> int:
+    """One process takes that state up and writes the model; the step that it was at."""
+    made = alone(folder)
+    assert load_latest_sharded(made, Path(out) / "states", None, "me")
+    write_model(made.model, Path(out) / "alone", beside=find(folder).folder, lineage={})
+    return made.step
 
 
 def exported(group: Group, folder: str, out: str, limit: int | None, **how: Any) -> None:
@@ -152,8 +199,8 @@ def exported(group: Group, folder: str, out: str, limit: int | None, **how: Any)
     lineage = {"made": "by a test"}
     write_sharded_model(model, Path(out) / "ranks", beside=base.folder, lineage=lineage, group=group, **more)
     if group.ranks.rank == 0:
-        alone = grow(load_model(folder), decided, seed=5)
-        write_model(alone, Path(out) / "alone", beside=base.folder, lineage=lineage)
+        whole = grow(load_model(folder), decided, seed=5)
+        write_model(whole, Path(out) / "alone", beside=base.folder, lineage=lineage)
 
 
 def full_disk(group: Group, folder: str, states: str) -> list[str]:

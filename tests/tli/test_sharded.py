@@ -149,6 +149,36 @@ def test_a_state_goes_on_at_another_number_of_ranks(
 
 
 @pytest.mark.ranks
+@pytest.mark.parametrize("recipe", [{}, {"train": "injected"}], ids=str)
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_state_of_one_process_goes_on_over_ranks_and_the_reverse(
+    tiny_model: Tiny, tmp_path: Path, size: int, recipe: dict[str, Any]
+) -> None:
+    given = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states"), "recipe": recipe}
+    (wanted,) = on_ranks(1, f"{WORK}:saved_alone", stop=2, **given)
+    assert len(wanted) == 6
+    for found in on_ranks(size, f"{WORK}:resumed", **given):
+        assert found == pytest.approx(wanted, abs=1e-6)
+    on_ranks(size, f"{WORK}:saved", stop=3, **given)  # a later one, of ranks, in the same folder
+    (found,) = on_ranks(1, f"{WORK}:resumed_alone", **given)
+    assert found == pytest.approx(wanted[2:], abs=1e-6)
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", ["llama tied", "mixture"])
+def test_what_was_trained_over_ranks_is_written_as_one_process_writes_it(
+    save_model: SaveModel, tmp_path: Path, name: str
+) -> None:
+    given = {"folder": saved(save_model, tmp_path, name), "out": str(tmp_path)}
+    on_ranks(2, f"{WORK}:state_and_export", **given)
+    assert on_ranks(1, f"{WORK}:export_of_state", **given) == [5]
+    ranks, alone, base = (tensors(tmp_path / each) for each in ("ranks", "alone", Path(given["folder"]).name))
+    assert ranks.keys() == alone.keys()
+    assert all(ranks[key].equal(alone[key]) for key in alone)
+    assert any(not base[key].equal(ranks[key]) for key in base), "it was trained"
+
+
+@pytest.mark.ranks
 def test_a_state_that_was_altered_is_passed_over(tiny_model: Tiny, tmp_path: Path) -> None:
     given = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states")}
     assert on_ranks(2, f"{WORK}:spoilt", **given) == [True, True]
