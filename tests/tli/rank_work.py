@@ -40,12 +40,14 @@ def planned(**how: Any) -> Plan:
     return plan(4, **how)
 
 
-def training(model: Any, decided: Plan, **recipe: Any) -> Training:
-    """Over the same text, however many ranks."""
-    text = np.random.default_rng(3).integers(0, 200, 2000).astype(np.uint16)
+def training(model: Any, decided: Plan, *, packed: bool = False, **recipe: Any) -> Training:
+    """Over the same text, however many ranks; `packed`: of documents of one to thirty tokens."""
+    drawn = np.random.default_rng(3)
+    text = drawn.integers(0, 200, 2000).astype(np.uint16)
+    starts = np.cumsum([0, *drawn.integers(1, 30, 120)]).astype(np.uint64) if packed else None
     how = Recipe(tokens=STEPS * 128, batch_tokens=128, learning_rate=3e-3, **recipe)
     injected = injected_parameters(model, decided)
-    return Training(model, how, Batches(text, 16, 8, 0), HELDOUT, injected=injected, seed=1)
+    return Training(model, how, Batches(text, 16, 8, 0, starts), HELDOUT, injected=injected, seed=1)
 
 
 def losses(made: Training, *reports: int) -> list[float]:
@@ -118,11 +120,9 @@ def memory(group: Group, folder: str, init: str) -> dict[str, int]:
     }
 
 
-def saved(
-    group: Group, folder: str, states: str, stop: int, recipe: dict[str, Any] | None = None
-) -> list[float]:
+def saved(group: Group, folder: str, states: str, stop: int) -> list[float]:
     """Trains to a step, writes a state and goes on; the losses after it."""
-    made = of_plan(group, folder, **(recipe or {}))
+    made = of_plan(group, folder)
     losses(made, *range(stop + 1))
     saver = ShardedSaver(Path(states), lambda: None, group, "me")
     saver.save(made)
@@ -132,11 +132,9 @@ def saved(
     return after
 
 
-def resumed(
-    group: Group, folder: str, states: str, owner: str = "me", recipe: dict[str, Any] | None = None
-) -> list[float] | None:
+def resumed(group: Group, folder: str, states: str, owner: str = "me") -> list[float] | None:
     """The losses after the newest state; None where there is none."""
-    made = of_plan(group, folder, **(recipe or {}))
+    made = of_plan(group, folder)
     if not load_latest_sharded(made, Path(states), group, owner):
         return None
     return losses(made, *range(made.step + 1, STEPS + 1))
@@ -154,20 +152,33 @@ def alone(folder: str, **recipe: Any) -> Training:
     return training(grow(load_model(folder), decided, seed=5), decided, **recipe)
 
 
-def saved_alone(group: Group, folder: str, states: str, stop: int, recipe: dict[str, Any]) -> list[float]:
-    """As `saved`, by one process."""
-    made = alone(folder, **recipe)
-    losses(made, *range(stop + 1))
-    save_state(made, Path(states), "me")
-    return losses(made, *range(stop + 1, STEPS + 1))
-
-
-def resumed_alone(group: Group, folder: str, states: str, recipe: dict[str, Any]) -> list[float] | None:
-    """As `resumed`, by one process."""
-    made = alone(folder, **recipe)
-    if not load_latest_sharded(made, Path(states), None, "me"):
-        return None
-    return losses(made, *range(made.step + 1, STEPS + 1))
+def across(group: Group, folder: str, states: str, recipe: dict[str, Any]) -> list[list[float]]:
+    """What is lost after step 2 by one process that is not interrupted, and by the ranks that take its state up;
+    after step 3 by a process that takes up the ranks' own state. Rank 0 is that one process.
+    """
+    found = []
+    if group.ranks.rank == 0:
+        first = alone(folder, **recipe)
+        losses(first, 0, 1, 2)
+        save_state(first, Path(states), "me")
+        found = [losses(first, 3, 4, 5)]
+    torch.distributed.barrier()
+    made = of_plan(group, folder, **recipe)
+    assert load_latest_sharded(made, Path(states), group, "me")
+    assert made.step == 2
+    found.append(losses(made, 3))
+    saver = ShardedSaver(Path(states), lambda: None, group, "me")
+    saver.save(made)
+    saver.wait()
+    saver.close()
+    found[-1] += losses(made, 4, 5)
+    if group.ranks.rank == 0:
+        last = alone(folder, **recipe)
+        assert load_latest_sharded(last, Path(states), None, "me")
+        assert last.step == 3
+        found.append(losses(last, 4, 5))
+    torch.distributed.barrier()
+    return found
 
 
 def state_and_export(group: Group, folder: str, out: str) -> None:

@@ -95,6 +95,7 @@ def test_mixtures_are_made_as_in_one_process(save_model: SaveModel, tmp_path: Pa
         {"clip": None},
         {"micro_batch_tokens": 32},
         {"weight_decay": 0.1},
+        {"packed": True, "micro_batch_tokens": 32},  # rows that do not predict as many tokens each
     ],
     ids=str,
 )
@@ -149,19 +150,25 @@ def test_a_state_goes_on_at_another_number_of_ranks(
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("recipe", [{}, {"train": "injected"}], ids=str)
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(
+    ("size", "recipe"),
+    [
+        pytest.param(2, {"train": "injected"}, marks=pytest.mark.default_run),
+        (2, {}),
+        (4, {}),
+    ],
+    ids=str,
+)
 def test_a_state_of_one_process_goes_on_over_ranks_and_the_reverse(
     tiny_model: Tiny, tmp_path: Path, size: int, recipe: dict[str, Any]
 ) -> None:
     given = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states"), "recipe": recipe}
-    (wanted,) = on_ranks(1, f"{WORK}:saved_alone", stop=2, **given)
-    assert len(wanted) == 6
-    for found in on_ranks(size, f"{WORK}:resumed", **given):
-        assert found == pytest.approx(wanted, abs=1e-6)
-    on_ranks(size, f"{WORK}:saved", stop=3, **given)  # a later one, of ranks, in the same folder
-    (found,) = on_ranks(1, f"{WORK}:resumed_alone", **given)
-    assert found == pytest.approx(wanted[2:], abs=1e-6)
+    first, *others = on_ranks(size, f"{WORK}:across", **given)
+    whole, by_ranks, by_one = first
+    assert (len(whole), len(by_one)) == (6, 4)
+    assert all(each == [by_ranks] for each in others)
+    assert by_ranks == pytest.approx(whole, abs=1e-6)
+    assert by_one == pytest.approx(whole[2:], abs=1e-6)
 
 
 @pytest.mark.ranks

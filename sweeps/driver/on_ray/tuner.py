@@ -19,7 +19,7 @@ from ray.tune.execution import class_cache
 
 from sweeps.addresses import secret_name
 from sweeps.checks import machine
-from sweeps.checks.placement import fitting, slots, this_machine
+from sweeps.checks.placement import placement_problem, slots, this_machine
 from sweeps.driver.on_ray.cluster_nodes import nodes
 from sweeps.driver.on_ray.killing import kill_worker
 from sweeps.driver.on_ray.peers import Peers, assignment_from
@@ -30,7 +30,6 @@ from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.folders import Folders
 from sweeps.records import METRIC, Cause, Outcome, State
 from sweeps.spec import Spec
-from sweeps.text import counted
 from sweeps.wording import masked
 from sweeps.worker.endings import leave_ending, left_ending
 from sweeps.worker.execution import Execution, Worker
@@ -139,14 +138,9 @@ def start_cluster(spec: Spec, address: str | None) -> None:
         _start_here(spec)
     else:
         _join(str(address))
-    wanted, found = spec.resources, nodes()
-    if not fitting(found, wanted.cpus, wanted.gpus, wanted.workers):
-        have = ", ".join(f"{counted(node.cpus, 'CPU')} and {counted(node.gpus, 'GPU')}" for node in found)
-        asked = f"{counted(wanted.cpus, 'CPU')} and {counted(wanted.gpus, 'GPU')} for "
-        asked += "one trial" if wanted.workers == 1 else f"each of {wanted.workers} ranks"
-        most = "one node has" if wanted.workers == 1 else "the nodes together hold"
+    if (problem := placement_problem(spec, nodes())) is not None:
         ray.shutdown()
-        raise SpecError(Problem("resources", asked, f"no more than {most} ({have})", "smaller trials"))
+        raise SpecError(problem)
 
 
 def _start_here(spec: Spec) -> None:
