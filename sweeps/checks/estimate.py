@@ -29,6 +29,15 @@ class Total:
 
 
 @dataclass(frozen=True)
+class Climb:
+    """One rung of the ladder: runs of so many tokens each, at most, and what they cost together."""
+
+    tokens: int
+    runs: int
+    total: Total
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a sweep would cost.
 
@@ -49,6 +58,7 @@ class Estimate:
         parallel: trials at once.
         ranks: processes that train one trial together.
         flops_per_second: of one trial, as measured; None when it was not.
+        ladder: the rungs, were all finalists as deep as the deepest; part of `at_most` and `expected`.
     """
 
     name: str
@@ -67,6 +77,7 @@ class Estimate:
     parallel: int
     ranks: int
     flops_per_second: float | None
+    ladder: tuple[Climb, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -117,9 +128,20 @@ def estimate(
         again = spec.most_finalists + (ratio > 1)
         flops = worked.first(spec.control_rates) + of(worked.each) * searched
         flops += seeds * (fresh.first(1) + of(fresh.each) * again)
-        hours = flops / flops_per_second / at_once / 3600 if flops_per_second else None
         whole = fixed + of_tokens + seeds * (2 + spec.most_finalists + ratio * (ratio > 1))
-        return Total(round(whole * trial_tokens), flops, hours)
+        climbs = [climb(rung, of) for rung in spec.budget.ladder]
+        flops += sum(each.flops for each in climbs)
+        tokens = round(whole * trial_tokens) + sum(each.tokens for each in climbs)
+        return Total(tokens, flops, in_hours(flops))
+
+    def climb(rung: int, of: Callable[[Sequence[float]], float]) -> Total:
+        """Of one rung: its trials train so many times longer, and are measured about as much more often."""
+        longer = -(-rung // recipe.batch_tokens) * recipe.batch_tokens
+        flops = longer / trial_tokens * (worked.control + of(worked.each) * spec.most_finalists)
+        return Total(longer * (1 + spec.most_finalists), flops, in_hours(flops))
+
+    def in_hours(flops: float) -> float | None:
+        return flops / flops_per_second / at_once / 3600 if flops_per_second else None
 
     return Estimate(
         name=spec.name,
@@ -138,6 +160,7 @@ def estimate(
         parallel=at_once,
         ranks=setting_of(spec, base, None).ranks,
         flops_per_second=flops_per_second,
+        ladder=tuple(Climb(rung, 1 + spec.most_finalists, climb(rung, max)) for rung in spec.budget.ladder),
     )
 
 
@@ -246,6 +269,13 @@ def _lines(it: Estimate) -> Iterator[str]:
     for name, total in (("at most", it.at_most), (kept, it.expected)):
         time = (f"{total.hours:.2f}",) if total.hours is not None else ()
         rows.append((name, f"{total.tokens:,}", f"{total.flops:.2e}", *time))
+    for rung in it.ladder:
+        name, time = f"  of that {rung.runs} runs of {short(rung.tokens)} tokens", ()
+        if rung.total.hours is not None:
+            time = (f"{rung.total.hours:.2f}",)
+        rows.insert(
+            1 + it.ladder.index(rung), (name, f"{rung.total.tokens:,}", f"{rung.total.flops:.2e}", *time)
+        )
     yield from table(("", "tokens", "FLOPs", *hours), rows, left={0})
     yield ""
     if len(it.reaches) > 1:

@@ -21,7 +21,7 @@ _BYTES = 4  # of a weight: models are kept and trained in float32
 _RANKS = (2, 4, 8, 16, 32, 64)
 _STATES = 6  # models' worth on the disk while a trial runs: weights and both moments, old and new
 
-_Change = tuple[dict[str, Any], str]  # of a `Setting`, and as a spec says it
+_Change = tuple[dict[str, Any], dict[str, Any]]  # of a `Setting`, and by the paths of a spec
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,20 @@ def _smaller(spec: Spec, base: Base, trial: _Trial, have: int, expected: str) ->
 
 
 def fitting_settings(spec: Spec, base: Base, have: int) -> Iterator[str]:
+    """As `fitting_changes`, in words: `micro_batch_tokens: 128, resources.workers: 2`."""
+    for change in fitting_changes(spec, base, have):
+        yield ", ".join(f"{path.removeprefix('trial.recipe.')}: {value}" for path, value in change.items())
+
+
+def fits(spec: Spec, base: Base, have: int) -> bool:
+    """Whether one process of every trial fits in so many bytes as the spec is."""
+    return _trial(spec, base, {}).whole <= have
+
+
+def fitting_changes(spec: Spec, base: Base, have: int) -> Iterator[dict[str, Any]]:
     """Settings with which one process of every trial fits in so many bytes, the least change first.
+
+    Values by their dotted paths in the spec.
 
     Args:
         spec: whose trials do not fit.
@@ -122,16 +135,16 @@ def fitting_settings(spec: Spec, base: Base, have: int) -> Iterator[str]:
         have: bytes that there are for one process.
     """
     shortest, own = spec.data.sequence_length, setting_of(spec, base, None)
-    small: _Change = ({"tokens": shortest}, f"micro_batch_tokens: {shortest}")
-    again: _Change = ({"checkpointing": 1}, "activation_checkpointing: 1")
+    small: _Change = ({"tokens": shortest}, {"trial.recipe.micro_batch_tokens": shortest})
+    again: _Change = ({"checkpointing": 1}, {"trial.recipe.activation_checkpointing": 1})
     rest = [*([small] if own.tokens > shortest else []), *([again] if own.checkpointing != 1 else [])]
     options = [[change] for change in rest] + [rest]
-    options += [[*rest, ({"ranks": n}, f"resources.workers: {n}")] for n in _RANKS if n > own.ranks]
-    options.append([*rest, ({"train": "injected"}, "train: injected")])
+    options += [[*rest, ({"ranks": n}, {"resources.workers": n})] for n in _RANKS if n > own.ranks]
+    options.append([*rest, ({"train": "injected"}, {"trial.recipe.train": "injected"})])
     for option in options:
         other = {key: value for given, _ in option for key, value in given.items()}
         if _trial(spec, base, other).whole <= have:
-            yield ", ".join(name for _, name in option)
+            yield {path: value for _, named in option for path, value in named.items()}
 
 
 def _said(trial: _Trial, at_once: int) -> str:

@@ -19,7 +19,6 @@ from tli.errors import InputError, Problem
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
     from sweeps.records import TrialRecord
-    from sweeps.results.sweep import Sweep
     from sweeps.spec import Spec
 
 STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
@@ -49,7 +48,10 @@ def _validate(options: argparse.Namespace) -> int:
     else:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
-        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
+        ladder = (
+            f"; then {', '.join(f'{rung:,}' for rung in spec.budget.ladder)}" if spec.budget.ladder else ""
+        )
+        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}{ladder}")
         print_notes(notes, options)
     return 0
 
@@ -168,6 +170,7 @@ def _resume(options: argparse.Namespace) -> int:
 
     given = {f"budget.{name}": getattr(options, name) for name in ("trials", *LIMITS)}
     given |= {"finalists.seeds": options.seeds, "control.rates": options.control_rates}
+    given["budget.ladder"] = options.ladder.split(",") if options.ladder is not None else None
     more = {path: value for path, value in given.items() if value is not None}
     places = {"runs": options.runs, "study": options.study, "tracking": options.tracking}
     spec = resumed(options.name, more=more, **places)
@@ -180,6 +183,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     from sweeps.report.answer import answer_lines
     from sweeps.report.live import Display
     from sweeps.report.styled import show
+    from sweeps.results.ladder import rungs_due
     from sweeps.results.matched import runs_due
     from sweeps.wording import masked
 
@@ -188,12 +192,13 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
         note(_AMONG_WORDS)
 
     def due(records: Sequence[TrialRecord]) -> int:
-        chosen = spec.finalists
-        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
+        chosen, ladder = spec.finalists, spec.budget.ladder
+        rungs = len(rungs_due(records, ladder, chosen.top, spec.spread, depth=None))
+        return rungs + runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
 
     where = options.address or "this machine"
     step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")
-    total = spec.budget.trials + spec.replicates
+    total = spec.budget.trials + spec.replicates + spec.rung_runs
     with ExitStack() as stack:
         stream = sys.stderr if options.json else sys.stdout
         if options.quiet:
@@ -209,27 +214,14 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
                 print_json({"error": f"stopped; {again}", "problems": []})
             return TERMINATED if terminated else STOPPED
     verdict = sweep.verdict
-    report = _written_report(sweep, options)
     if options.json:
         print_json(documents.ran(sweep, verdict, places(sweep)))
     else:
         screen = screen_of(sweep, spec.name, spec=reference, runs=elsewhere(spec.root, options))
         show(answer_lines(verdict, sweep.records, screen), sys.stdout)
-        if report is not None:
-            print_text(f"\nthe page with its figures: {report}")
+        if verdict.answer.grown is not None and sweep.folders.report.is_file():
+            print_text(f"\nthe page with its figures: {sweep.folders.report}")
     return 0 if verdict.answer.grown is not None else 1
-
-
-def _written_report(sweep: Sweep, options: argparse.Namespace) -> Path | None:
-    """Its page; None where no trial is complete, or where it cannot be written, which costs no answer."""
-    from sweeps.cli.report_page import write_report
-
-    try:
-        return write_report(sweep, sweep.spec.name)
-    except InputError as error:
-        if sweep.verdict.answer.grown is not None:
-            print_notes([f"no report: {error}"], options)
-        return None
 
 
 def _submit(options: argparse.Namespace) -> int:

@@ -161,7 +161,8 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
         unfinished: its trials that have not ended.
     """
     last = next(iter(study.completions[::-1]), None)
-    if last is None or last.budget != spec.budget.to_json():
+    # Studies that ended before there were ladders have none.
+    if last is None or {"ladder": [], **last.budget} != spec.budget.to_json():
         return False
     if last.changeable not in (None, spec.changeable):
         return False

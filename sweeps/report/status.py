@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.rows import STATES, settings_text
 from sweeps.results.candidates import Candidate
-from sweeps.text import join, loss, section, table
+from sweeps.text import join, loss, section, short, table
 
 INTERRUPTED = "interrupted"  # a running trial whose driver has ended; the next run goes on with it
 _COUNTED = {State.COMPLETE: "complete", State.PRUNED: "stopped", State.FAIL: "failed"}
@@ -85,6 +85,8 @@ def _note(record: TrialRecord, driven: bool) -> str:  # noqa: FBT001
         return f"waits for {record.waits}"
     if record.state is State.FAIL and record.reason:
         return " ".join(record.reason.split())
+    if record.role is Role.RUNG:
+        return f"of {record.replicate_of}, {short(record.settings['recipe']['tokens'])} tokens"
     if record.replicate_of is not None:
         return f"of {record.replicate_of}, seed {record.seed}"
     return settings_text(record.params)

@@ -88,6 +88,11 @@ class SpecFields(Settings):
         return (self.most_finalists + 2 + self.control.matched) * self.finalists.seeds
 
     @property
+    def rung_runs(self) -> int:
+        """Most runs of the ladder: all finalists and the control, at each longer budget."""
+        return (self.most_finalists + 1) * len(self.budget.ladder)
+
+    @property
     def cost(self) -> str:
         """What a model costs: what the objective names, or FLOPs per token."""
         return self.objective.cost or "flops_per_token"

@@ -161,6 +161,10 @@ _REST = {
     "budget.flops": "Training FLOPs of all trials together.",
     "budget.gpu_hours": "Hours of training steps, times the GPUs that a trial has.",
     "budget.wall": "Seconds in which a driver searched, over all its runs.",
+    "budget.ladder": "Longer budgets, in tokens of one trial. Once the search and the runs under fresh seeds "
+    "are over, all finalists and the control at its best rate run again at each of them, from the start, "
+    "their schedule stretched, in the same order of data; then it is said whether the ranking held. They "
+    "come on top of the budget. Rungs may be added to a sweep that was run.",
     "stopping.rule": "`learned`: a trial is stopped once its final loss, forecast from the sweep's own whole "
     "curves, will hardly come near the best; `asha`: asynchronous successive halving; `hyperband`; `median`: "
     "below the median of the others; `none`: whole curves.",

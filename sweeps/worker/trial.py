@@ -254,7 +254,7 @@ def run_trial(
             if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
-                if assignment.role is not Role.REPLICATE:
+                if assignment.role not in (Role.REPLICATE, Role.RUNG):
                     _keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)

@@ -21,6 +21,7 @@ from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
 from sweeps.results.finalists import replicates_due
+from sweeps.results.ladder import rungs_due
 from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
 from sweeps.tracking import Tracking
@@ -99,6 +100,7 @@ class Agenda:
             or self._searched()
             or self._replicate()
             or self._matched()
+            or self._rung()
         )
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
@@ -257,7 +259,7 @@ class Agenda:
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        if any(not r.role.fresh for r in self._open()):
+        if any(not r.role.after for r in self._open()):
             return None
         records = self.records()
         self.phase = "finalists"
@@ -284,6 +286,18 @@ class Agenda:
         )
         for number, settings in due:
             return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
+        return None
+
+    def _rung(self) -> Assignment | None:
+        """A finalist or the control at a longer budget, once all of this one has ended."""
+        if not self.spec.budget.ladder or any(r.role is not Role.RUNG for r in self._open()):
+            return None
+        self.phase = "ladder"
+        wanted, depth, records = self.spec.finalists, self.ledger.depth, self.records()
+        due = rungs_due(records, self.spec.budget.ladder, wanted.top, self.spec.spread, depth=depth)
+        for number, settings in due:
+            params = records[number].params
+            return self.ledger.start(Role.RUNG, settings, params=params, replicate_of=number)
         return None
 
     def _open(self) -> list[TrialRecord]:
