@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ def listed(found: Mapping[str, Listed]) -> dict[str, Any]:
 
 def status(sweep: Sweep, spent: Mapping[str, float]) -> dict[str, Any]:
     """Of `sweeps status`."""
-    ledger = sweep.ledger
+    ledger, driver = sweep.ledger, sweep.ledger.driver
     return {
         "sweep": sweep.spec.name,
         "finished": ledger.finished,
-        "driver": ledger.driver,
+        "driver": driver,
         "spent": dict(spent),
-        "trials": [_trial(record) for record in sweep.records],
+        "trials": [_trial(each if driver else replace(each, waits=None)) for each in sweep.records],
     }
 
 

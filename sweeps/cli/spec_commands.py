@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_line, print_notes, print_text, step
 from sweeps.cli.screen import elsewhere, places, screen_of
+from sweeps.errors import SpecError
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -83,14 +84,50 @@ def _checked(
     """
     from sweeps.checks.preflight import check
 
+    placed = _placement_problems(spec, options.address)
     if not spec.warm_start:  # then nothing of the ledger is loaded
-        found = check(spec, cluster=options.address, weights=weights, study=study)
+        with _beside(placed):
+            found = check(spec, cluster=options.address, weights=weights, study=study)
         return found, found.notes
     from sweeps.driver.schedule.warm_start import WarmStart
 
     begins = WarmStart()
-    found = check(spec, cluster=options.address, weights=weights, study=study, warm_start=begins.look)
+    with _beside(placed):
+        found = check(spec, cluster=options.address, weights=weights, study=study, warm_start=begins.look)
     return found, (*found.notes, *begins.notes)
+
+
+def _placement_problems(spec: Spec, address: str | None) -> list[Problem]:
+    """What the nodes of a cluster that answers could never hold; the check says what does not answer."""
+    from sweeps.checks import stores
+
+    if address in (None, "local") or list(stores.cluster(str(address))):
+        return []
+    from sweeps.checks.placement import Node, placement_problem
+    from sweeps.driver.on_ray.head_node import cluster_remedy, head_problem, joined
+    from sweeps.wording import masked
+
+    silent = None if address == "auto" or "://" in str(address) else head_problem(str(address))
+    if silent is not None:
+        return [silent]
+    answer = joined(str(address)) or {"error": "it does not answer"}
+    if "error" in answer:
+        said = masked(str(answer["error"]))[:300]
+        expected = "the address of a Ray cluster that runs"
+        return [Problem("--address", f"{address!r} ({said})", expected, cluster_remedy(said))]
+    problem = placement_problem(spec, [Node(cpus, gpus) for cpus, gpus in answer["each"]])
+    return [problem] if problem is not None else []
+
+
+@contextmanager
+def _beside(problems: Sequence[Problem]) -> Iterator[None]:
+    """Raises these problems with those that a check finds, or alone."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(*error.problems, *problems) from None
+    if problems:
+        raise SpecError(*problems)
 
 
 def _study_problems(spec: Spec) -> Any:

@@ -158,6 +158,7 @@ def run(
             on_change=on_change,
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
+            on_note=watcher.note,
         )
         every = ledger.study.settled_checkpointing(checked.checkpointing)
         _carry_out(agenda, runner, settled(working, every))
@@ -244,7 +245,8 @@ class _cluster:  # noqa: N801 - used as a context manager only
 
     def __enter__(self) -> int:
         from sweeps.checks.placement import slots
-        from sweeps.driver.on_ray.tuner import nodes, start_cluster
+        from sweeps.driver.on_ray.cluster_nodes import nodes
+        from sweeps.driver.on_ray.tuner import start_cluster
 
         start_cluster(self._spec, self._address)
         return slots(self._spec, nodes())

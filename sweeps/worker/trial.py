@@ -10,7 +10,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -93,10 +93,15 @@ class WorkerContext:
         return grow(self.model, plan, seed=seed, shared=shared)
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
-        """Put the newest good state into a training; whether there was one."""
+        """Put the newest good state, of one process or of ranks, into a training; whether there was one."""
         from tli.training.state import load_latest
+        from tli.training.state_names import by_ranks, states_of
 
-        return load_latest(training, folder, owner)
+        if not any(by_ranks(state) for state in states_of(folder, owner)):
+            return load_latest(training, folder, owner)
+        from tli.sharded.resuming import load_latest_sharded  # takes its time to load
+
+        return load_latest_sharded(training, folder, None, owner)
 
     def saving(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> Saving:
         """What saves the states of a training."""
@@ -185,7 +190,11 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
 
 
 def run_trial(
-    context: WorkerContext, assignment: Assignment, folders: Folders, on_work: OnWork = lambda _work: None
+    context: WorkerContext,
+    assignment: Assignment,
+    folders: Folders,
+    on_work: OnWork = lambda _work: None,
+    on_note: Callable[[str], None] = lambda _text: None,
 ) -> Generator[tuple[Point, ...], None, None]:
     """Train one trial, going on from its last good checkpoint, and yield points as they are measured.
 
@@ -194,17 +203,19 @@ def run_trial(
     Replicates keep no model: that of their trial is the one that is handed over.
 
     Args:
-        slot: what stays in this process.
+        context: what stays in this process.
         assignment: what to train.
         folders: of the sweep.
         on_work: called before each piece of work with its kind: those of the loop, WRITING and TESTING. When
             it raises PreemptedError in the loop, the state is written first.
+        on_note: called with what the user should know.
     """
     from tli.growth.cost import cost
     from tli.growth.in_memory import injected_parameters, layer_parameters
     from tli.planning.plan import plan_for
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
+    from tli.training.state_names import states_of
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
     recipe, data = settings.to_recipe(), context.data
@@ -248,7 +259,12 @@ def run_trial(
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    if context.load_state(training, states, owner) and training.measured is not None and context.leads:
+    went_on = context.load_state(training, states, owner)
+    if not went_on and context.leads and (lost := states_of(states, owner)):
+        on_note(
+            f"begins afresh: none of its states can be taken up ({', '.join(each.name for each in lost)})"
+        )
+    if went_on and training.measured is not None and context.leads:
         known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
         if known:  # a curve may be lost where a state is not
             yield known

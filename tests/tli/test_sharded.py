@@ -125,6 +125,7 @@ def test_mixtures_are_made_as_in_one_process(save_model: SaveModel, tmp_path: Pa
         {"clip": None},
         {"micro_batch_tokens": 32},
         {"weight_decay": 0.1},
+        {"packed": True, "micro_batch_tokens": 32},  # rows that do not predict as many tokens each
     ],
     ids=str,
 )
@@ -176,6 +177,42 @@ def test_a_state_goes_on_at_another_number_of_ranks(
         assert found == wanted
     for found in on_ranks(2, f"{WORK}:resumed", owner="another", **given):
         assert found is None
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(
+    ("size", "recipe"),
+    [
+        pytest.param(2, {"train": "injected"}, marks=pytest.mark.default_run),
+        (2, {}),
+        (4, {}),
+    ],
+    ids=str,
+)
+def test_a_state_of_one_process_goes_on_over_ranks_and_the_reverse(
+    tiny_model: Tiny, tmp_path: Path, size: int, recipe: dict[str, Any]
+) -> None:
+    given = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states"), "recipe": recipe}
+    first, *others = on_ranks(size, f"{WORK}:across", **given)
+    whole, by_ranks, by_one = first
+    assert (len(whole), len(by_one)) == (6, 4)
+    assert all(each == [by_ranks] for each in others)
+    assert by_ranks == pytest.approx(whole, abs=1e-6)
+    assert by_one == pytest.approx(whole[2:], abs=1e-6)
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", ["llama tied", "mixture"])
+def test_what_was_trained_over_ranks_is_written_as_one_process_writes_it(
+    save_model: SaveModel, tmp_path: Path, name: str
+) -> None:
+    given = {"folder": saved(save_model, tmp_path, name), "out": str(tmp_path)}
+    on_ranks(2, f"{WORK}:state_and_export", **given)
+    assert on_ranks(1, f"{WORK}:export_of_state", **given) == [5]
+    ranks, alone, base = (tensors(tmp_path / each) for each in ("ranks", "alone", Path(given["folder"]).name))
+    assert ranks.keys() == alone.keys()
+    assert all(ranks[key].equal(alone[key]) for key in alone)
+    assert any(not base[key].equal(ranks[key]) for key in base), "it was trained"
 
 
 @pytest.mark.ranks

@@ -49,6 +49,7 @@ class Agenda:
         on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
         request_stop: Callable[[Assignment], None] = lambda _assignment: None,
+        on_note: Callable[[str], None] = lambda _text: None,
     ) -> None:
         """Go on with what the ledger holds; trials that a dead driver left RUNNING come first.
 
@@ -58,7 +59,8 @@ class Agenda:
             parallel: how many trials may run at once.
             on_change: called with all records and the phase after every change.
             on_end: called with a trial that has ended for good.
-            recall: has an attempt at a trial end before its next report.
+            request_stop: has an attempt at a trial end before its next report.
+            on_note: called with what the user should know.
         """
         self.ledger = ledger
         self.spec = ledger.spec
@@ -67,6 +69,7 @@ class Agenda:
         self._on_change = on_change
         self._on_end = on_end
         self._request_stop = request_stop
+        self._on_note = on_note
         self._stop_requested: set[int] = set()
         self._running: dict[int, Assignment] = {}
         self._last_point: dict[int, Point] = {}
@@ -123,6 +126,16 @@ class Agenda:
         self._tracker.points(number, attempt, points)
         self._changed()
         return stop
+
+    def note(self, number: int, text: str) -> None:
+        """Take what the user should know of a trial."""
+        self._on_note(f"trial {number} {text}")
+
+    def waits(self, number: int, attempt: int, why: str | None) -> None:
+        """Take what an execution that was handed out waits for; None once it runs."""
+        with suppress(StaleAttemptError):
+            self.ledger.note_waiting(number, attempt, why)
+            self._changed()
 
     def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
         """Take the end of an execution; one without a result may be put back in front, by its cause."""
