@@ -131,7 +131,16 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     rates = "raise the learning rates of the control to N, at most a quarter of the trials"
     resume.add_argument("--control-rates", metavar="N", type=int, help=rates)
     _runner(resume, environment)
-    status = command("status", "show every trial of a sweep", "sweeps status quickstart")
+    status = command(
+        "status",
+        "show how a sweep stands, and every trial of it",
+        "sweeps status quickstart\n  sweeps status quickstart --follow    as it goes on, from any machine",
+    )
+    status.add_argument(
+        "--follow",
+        action="store_true",
+        help="show it as it goes on, until it ends; with --json a line for each change, without the trials",
+    )
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")
     best = command("best", "show the answer, and all that it rests on", "sweeps best quickstart")
     results = command(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sweeps.checks.estimate import Estimate
     from sweeps.records import Point, TrialRecord
+    from sweeps.report.standing import Standing
     from sweeps.results.equal_cost import Comparison
     from sweeps.results.listing import Listed
     from sweeps.results.sweep import Sweep
@@ -49,6 +50,17 @@ def status(sweep: Sweep, spent: Mapping[str, float]) -> dict[str, Any]:
         "driver": ledger.driver,
         "spent": dict(spent),
         "trials": [_trial(record) for record in sweep.records],
+    }
+
+
+def followed(sweep: Sweep, standing: Standing) -> dict[str, Any]:
+    """One line of `sweeps status --follow`: how it stands, without a row for each trial."""
+    ledger = sweep.ledger
+    return {
+        "sweep": sweep.spec.name,
+        "finished": ledger.finished,
+        "driver": ledger.driver,
+        **standing.to_json(),
     }
 
 

@@ -17,7 +17,6 @@ from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
-    from sweeps.records import TrialRecord
     from sweeps.results.sweep import Sweep
     from sweeps.spec import Spec
 
@@ -139,31 +138,31 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
     from sweeps.cli.interrupt import terminated_as_interrupted
-    from sweeps.driver.service import run
-    from sweeps.report.answer import answer_lines
+    from sweeps.cli.screen import aim_of, due_of
+    from sweeps.driver.watchers import CHECKING
     from sweeps.report.live import Display
-    from sweeps.report.styled import show
-    from sweeps.results.matched import runs_due
+    from sweeps.results.unfinished import ended_before
     from sweeps.wording import masked
 
     given = [*(getattr(options, "set", None) or ()), getattr(options, "study", None) or ""]
     if any(masked(text) != text for text in given):
         note(_AMONG_WORDS)
 
-    def due(records: Sequence[TrialRecord]) -> int:
-        chosen = spec.finalists
-        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
-
     where = options.address or "this machine"
     step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")
-    total = spec.budget.trials + spec.replicates
     with ExitStack() as stack:
         stream = sys.stderr if options.json else sys.stdout
         if options.quiet:
             stream = stack.enter_context(Path(os.devnull).open("w"))
         terminated = stack.enter_context(terminated_as_interrupted())
         try:
-            with Display(spec.name, total, stream, due=due) as display:
+            with Display(aim_of(spec), stream, due=due_of(spec)) as display:
+                display.progress("reading the study", "", None)
+                display.before(ended_before(spec))
+                display.progress("reading the study", "", 1.0)
+                display.progress(CHECKING, "", None)  # here, for what does it takes a second to load
+                from sweeps.driver.service import run
+
                 sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
         except KeyboardInterrupt:
             again = f"nothing is lost: the same command again goes on with {spec.name}"
@@ -171,6 +170,9 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
             if options.json:
                 print_json({"error": f"stopped; {again}", "problems": []})
             return TERMINATED if terminated else STOPPED
+    from sweeps.report.answer import answer_lines
+    from sweeps.report.styled import show
+
     verdict = sweep.verdict
     report = _written_report(sweep, options)
     if options.json:

@@ -12,7 +12,7 @@ from sweeps.driver.schedule.spending import going_on, raised
 from sweeps.driver.schedule.warm_start import WarmStart
 from sweeps.driver.tidying import Tidying
 from sweeps.driver.tokenising import Tokenising
-from sweeps.driver.watchers import Quiet, Watcher
+from sweeps.driver.watchers import CHECKING, Quiet, Watcher, doing, spending_shown
 from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, fresh_seeds, look, refuse_foreign, spec_conflicts, stored_spec
@@ -26,7 +26,7 @@ from sweeps.spec import Spec, changed_amounts
 from sweeps.spec.source import Overrides, name_budget
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
-from sweeps.wording import formatted
+from sweeps.wording import formatted, masked
 from sweeps.worker.trial import for_workers
 
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
@@ -96,13 +96,14 @@ def run(
     extend = extend or name_budget(overrides)
     at_once = 1 if runner == "inline" else None
     begins = WarmStart()
-    checked = check(
-        spec,
-        cluster=address,
-        at_once=at_once,
-        study=lambda given: study_problems(given, extend=extend),
-        warm_start=begins.look,
-    )
+    with doing(watcher, CHECKING):
+        checked = check(
+            spec,
+            cluster=address,
+            at_once=at_once,
+            study=lambda given: study_problems(given, extend=extend),
+            warm_start=begins.look,
+        )
     for note in (*checked.notes, *begins.notes):
         watcher.note(note)
     spec = _with_the_larger_budget(spec, watcher)
@@ -115,9 +116,13 @@ def run(
         working = for_workers(spec, checked.base.revision)
         text = stack.enter_context(Tokenising(working, checked.base, watcher))
         cluster = stack.enter_context(ExitStack())
-        parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
+        parallel = 1
+        if runner == "ray":
+            with doing(watcher, _ray_in_words(address)):
+                parallel = cluster.enter_context(_cluster(spec, address))
         # Made while the cluster started; text that will not do ends it here.
         input_digests = {"base": checked.base.fingerprint, "text": text.digest()}
+        watcher.progress("opening the study", "", None)  # until the first trial is shown
         ledger = stack.enter_context(
             Ledger.driven(
                 spec.study_url,
@@ -146,6 +151,7 @@ def run(
             tracker,
             parallel=parallel,
             on_change=watcher.update,
+            on_spent=spending_shown(watcher),
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
         )
@@ -195,6 +201,12 @@ def _with_the_larger_budget(spec: Spec, watcher: Watcher) -> Spec:
     for note in notes:
         watcher.note(note)
     return spec.model_copy(update={"budget": budget})
+
+
+def _ray_in_words(address: str | None) -> str:
+    """What is done to have a cluster."""
+    here = address in (None, "local")
+    return "starting Ray on this machine" if here else f"joining the Ray cluster at {masked(str(address))}"
 
 
 def _nothing_left(spec: Spec) -> bool:

@@ -11,8 +11,12 @@ __all__ = [
     "finalists",
     "live",
     "next_commands",
+    "overview",
+    "pace",
     "rows",
+    "standing",
     "status",
     "styled",
     "summary",
+    "tally",
 ]

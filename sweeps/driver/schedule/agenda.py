@@ -46,6 +46,7 @@ class Agenda:
         *,
         parallel: int,
         on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
+        on_spent: Callable[[Mapping[str, float]], None] = lambda _amounts: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
         request_stop: Callable[[Assignment], None] = lambda _assignment: None,
     ) -> None:
@@ -56,6 +57,7 @@ class Agenda:
             tracker: where runs are shown.
             parallel: how many trials may run at once.
             on_change: called with all records and the phase after every change.
+            on_spent: called before that with what the search has spent, by limit.
             on_end: called with a trial that has ended for good.
             recall: has an attempt at a trial end before its next report.
         """
@@ -63,8 +65,7 @@ class Agenda:
         self.spec = ledger.spec
         self._tracker = tracker
         self._parallel = parallel
-        self._on_change = on_change
-        self._on_end = on_end
+        self._on_change, self._on_spent, self._on_end = on_change, on_spent, on_end
         self._request_stop = request_stop
         self._stop_requested: set[int] = set()
         self._running: dict[int, Assignment] = {}
@@ -75,8 +76,7 @@ class Agenda:
         self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self._spending = Spending(ledger)
         self._control_rates = LineSearch(ledger.spec, parallel)
-        self.phase = "search"
-        self.finished = False
+        self.phase, self.finished = "search", False
         self.broken: str | None = None
 
     def next(self) -> Assignment | Idle:
@@ -286,6 +286,7 @@ class Agenda:
         self._changed()
 
     def _changed(self) -> None:
+        self._on_spent(self._spending.spent)
         self._on_change(self.records(), self.phase)
 
 
