@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self, TextIO
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 DRAWN_EVERY = 0.5  # seconds
 SUMMARY_EVERY = 60.0  # seconds between two lines of where a sweep stands, where there is no terminal
+_KEPT = 20  # notes that are printed again where the terminal gets another size
 Clock = Callable[[], float]
 
 
@@ -195,6 +198,7 @@ class _Page:
         self._console, self._shown = console, shown
         self._size = console.size
         self._live: Live | None = None
+        self._printed: deque[str] = deque(maxlen=_KEPT)
 
     def begin(self) -> None:
         """Draw it, at once."""
@@ -209,8 +213,12 @@ class _Page:
         if self._console.size != self._size:
             self._size = self._console.size
             self._console.clear()  # what was drawn is wrapped anew, and its lines are not where they were
-        with contextlib.suppress(OSError, ValueError):
+            for text in self._printed:
+                self._console.print(text, markup=False)
+        try:
             self._live.update(self._now(), refresh=True)
+        except Exception:
+            logging.getLogger(__name__).debug("not drawn", exc_info=True)
 
     def end(self) -> None:
         """Draw it for the last time, and let it stand."""
@@ -220,6 +228,7 @@ class _Page:
 
     def print(self, text: str) -> None:
         """Print something above it."""
+        self._printed.append(text)
         self._console.print(text, markup=False)
 
     def _now(self) -> Group:

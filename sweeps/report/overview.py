@@ -20,6 +20,7 @@ from tli.terminal import printable
 ROWS = 20  # trials shown at once
 _ROOMY = 16  # lines of a terminal that has room for all of the head
 _BAR = 24  # characters
+_ASCII = str.maketrans("━─±…", "=-~~")  # a character for each, so that columns stay where they are
 _LEAST_NOTE = 12  # characters of the last column, or it is left out
 _STYLES = {State.FAIL: "red", State.PRUNED: "dim"}
 
@@ -40,14 +41,15 @@ def overview(
     lines = [_title(standing), *([Line(doing)] if doing else [])]
     if standing.counts:
         lines.append(Line(counts_text(standing)))
-        lines += [_bar(standing, ascii_only=ascii_only)] if roomy else _if(left_text(standing.left))
+        lines += [_bar(standing)] if roomy else _if(left_text(standing.left))
         lines += _best_line(standing)
         lines += [Line(budget_text(standing))] if roomy and standing.budget_left else []
     room = height - 1 - len(lines)
     if standing.counts and room > 2:
         lines += [Line("")] if roomy else []
-        lines += _table(standing, width, min(ROWS, room - 2 - roomy), ascii_only=ascii_only)
-    return [_cut(line, width - 1) for line in lines[: max(1, height - 1)]]
+        lines += _table(standing, width, min(ROWS, room - 2 - roomy))
+    shown = [_cut(line, width - 1) for line in lines[: max(1, height - 1)]]
+    return [_in_ascii(line) for line in shown] if ascii_only else shown
 
 
 def head(standing: Standing, width: int | None, *, driven: bool) -> list[Line]:
@@ -121,11 +123,10 @@ def _title(standing: Standing) -> Line:
     return Line(text, "bold", len(standing.name))
 
 
-def _bar(standing: Standing, *, ascii_only: bool) -> Line:
+def _bar(standing: Standing) -> Line:
     done = round(_BAR * min(1.0, standing.share))
-    full, empty = ("=", "-") if ascii_only else ("━", "─")
     text = left_text(standing.left)
-    return Line(f"{full * done}{empty * (_BAR - done)}  {standing.share:.0%}{f'  {text}' if text else ''}")
+    return Line(f"{'━' * done}{'─' * (_BAR - done)}  {standing.share:.0%}{f'  {text}' if text else ''}")
 
 
 def _best_line(standing: Standing) -> list[Line]:
@@ -137,12 +138,12 @@ def _best_line(standing: Standing) -> list[Line]:
     return [Line(whole, "bold green" if better else "bold", len(text))]
 
 
-def _table(standing: Standing, width: int, rows: int, *, ascii_only: bool) -> list[Line]:
+def _table(standing: Standing, width: int, rows: int) -> list[Line]:
     """What runs, then what ended last; columns that do not fit are left out, the least important first."""
     rows = max(1, rows)
     recent = standing.recent[: max(rows // 3, rows - len(standing.running))]
     chosen = [*standing.running[: rows - len(recent)], *recent]
-    cells = [_cells(standing, record, ascii_only=ascii_only) for record in chosen]
+    cells = [_cells(standing, record) for record in chosen]
     kept, widths = _fitting(cells, width - 1)
     header = {column.title: column.title for column in COLUMNS}
     lines = [Line(_row(header, kept, widths), "bold")]
@@ -154,7 +155,7 @@ def _table(standing: Standing, width: int, rows: int, *, ascii_only: bool) -> li
     return [*lines, *([Line(f"and {more} more", "dim")] if more > 0 else [])]
 
 
-def _cells(standing: Standing, record: TrialRecord, *, ascii_only: bool) -> dict[str, str]:
+def _cells(standing: Standing, record: TrialRecord) -> dict[str, str]:
     number = record.number
     shown = Shown(record, standing.left_of.get(number), standing.expected.get(number), standing.control)
     row = {column.title: column.show(shown) for column in COLUMNS}
@@ -162,11 +163,7 @@ def _cells(standing: Standing, record: TrialRecord, *, ascii_only: bool) -> dict
         text = row[column.title]
         if column.left and column.wide and len(text) > column.wide:
             row[column.title] = f"{text[: column.wide - 1]}…"
-    return (
-        {title: text.replace("±", "+-").replace("…", "~") for title, text in row.items()}
-        if ascii_only
-        else row
-    )
+    return row
 
 
 def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> tuple[list[str], dict[str, int]]:
@@ -196,3 +193,8 @@ def _cut(line: Line, width: int) -> Line:
     return Line(
         text if len(text) <= width else f"{text[: max(0, width - 1)]}…"[:width], line.style, line.wide
     )
+
+
+def _in_ascii(line: Line) -> Line:
+    text = line.text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
+    return Line(text, line.style, line.wide)

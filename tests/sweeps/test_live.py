@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import math
@@ -264,7 +265,8 @@ def test_a_running_trial_shows_the_final_loss_that_is_expected_of_it() -> None:
     assert "±" not in "".join(line for line in lines if "complete" in line), "of running ones alone"
     shown = overview(standing, 100, 30, ascii_only=True)
     assert all(line.text.isascii() for line in shown)
-    assert any("+-" in line.text for line in shown)
+    assert any(" ~0.001" in line.text for line in shown)
+    assert all(line.text.isascii() for line in overview(standing, 40, 12, ascii_only=True)), "cut ones, too"
 
 
 def test_a_look_at_thousands_of_trials_costs_little() -> None:
@@ -489,6 +491,45 @@ def test_on_a_terminal_the_table_is_drawn_a_few_times_a_second_and_fits(
     assert "1 of 5 trials ended: 1 running, 1 complete" in plain_text
     assert "\x1b[31m" not in text, "nothing is red that did not fail"
     assert text.rstrip().endswith("\x1b[?25h")  # the cursor is back
+
+
+RESIZED = """
+import fcntl, struct, sys, termios, time
+from sweeps.report.live import Display
+from sweeps.report.standing import Aim
+from sweeps.records import Role, State, TrialRecord
+def record(n, state):
+    return TrialRecord(n, Role.SEARCH, state, {}, {}, 0, 50, {0: 4.0})
+with Display(Aim("quickstart", 5), sys.stdout) as display:
+    display.note("a note")
+    display.update([record(0, State.RUNNING)], "search")
+    time.sleep(0.8)
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 40, 0, 0))
+    time.sleep(1.2)
+"""
+
+
+def test_a_terminal_that_gets_another_size_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("LINES", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    with subprocess.Popen([sys.executable, "-c", RESIZED], stdout=slave, stdin=slave) as process:
+        os.close(slave)
+        output = b""
+        with contextlib.suppress(OSError):
+            while data := os.read(master, 65536):
+                output += data
+        os.close(master)
+        assert process.wait(20) == 0
+    before, _, after = output.decode().partition("\x1b[2J")
+    assert "initial" in before
+    assert "a note" in after, "what was said once stands there again"
+    lines = re.split(r"[\r\n]+", ESCAPE.sub("", after))
+    assert max(map(len, lines)) < 40
+    assert any(line.startswith("trial") for line in lines)
+    assert "\x1b[2J" not in after, "once"
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
