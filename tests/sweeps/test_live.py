@@ -509,13 +509,12 @@ with Display(Aim("quickstart", 5), sys.stdout) as display:
 """
 
 
-def test_a_terminal_that_gets_another_size_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.delenv("LINES", raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
+def test_a_terminal_that_gets_another_size_is_drawn_anew() -> None:
+    given = {name: os.environ[name] for name in os.environ if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    given["TERM"] = "xterm-256color"
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    with subprocess.Popen([sys.executable, "-c", RESIZED], stdout=slave, stdin=slave) as process:
+    with subprocess.Popen([sys.executable, "-c", RESIZED], stdout=slave, stdin=slave, env=given) as process:
         os.close(slave)
         output = b""
         with contextlib.suppress(OSError):
