@@ -211,13 +211,13 @@ class _Page:
         """Draw it as things stand now; on an empty page where the terminal has another size than before."""
         assert self._live is not None
         try:
-            self._live.update(self._now())
-            if self._console.size != self._size:
+            other = self._console.size != self._size
+            if other:
                 self._size = self._console.size
                 self._console.clear()  # what was drawn is wrapped anew, and its lines are not where they were
-                for text in self._printed:
-                    self._console.print(text, markup=False)
-            self._live.refresh()
+            self._live.update(self._now(), refresh=True)
+            for text in self._printed if other else ():
+                self._console.print(text, markup=False)
         except Exception:
             logging.getLogger(__name__).debug("not drawn", exc_info=True)
 
