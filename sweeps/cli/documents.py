@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from sweeps.checks.estimate import Estimate
     from sweeps.records import Point, TrialRecord
-    from sweeps.report.standing import Standing
     from sweeps.results.equal_cost import Comparison
     from sweeps.results.listing import Listed
+    from sweeps.results.standing import Standing
     from sweeps.results.sweep import Sweep
     from sweeps.results.unfinished import Progress
     from sweeps.results.verdict import Verdict

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import print_line
-from sweeps.cli.screen import aim_of, due_of
 from sweeps.commands import command
+from sweeps.results.standing import aim_of, due_of
 
 if TYPE_CHECKING:
-    from sweeps.report.standing import Board
+    from sweeps.results.standing import Board
     from sweeps.results.sweep import Sweep
 
 LOOKS_EVERY = 2.0  # seconds between two looks into the study
@@ -23,7 +23,7 @@ DRIVERLESS = 60.0  # seconds without a driver before no more is waited for: one 
 def board_of(sweep: Sweep, started: float) -> Board:
     """How a sweep stands now, of one that is looked at from outside."""
     from sweeps.driver.schedule.spending import spent
-    from sweeps.report.standing import Board
+    from sweeps.results.standing import Board
 
     board = Board(aim_of(sweep.spec), started, due=due_of(sweep.spec), begins=False)
     board.take(sweep.records, phase_of(sweep))

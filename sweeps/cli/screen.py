@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from sweeps.records import TrialRecord
     from sweeps.report.next_commands import Screen
-    from sweeps.report.standing import Aim, Due
     from sweeps.results.sweep import Sweep
-    from sweeps.spec import Spec
 
 
 def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: str | None = None) -> Screen:
@@ -53,25 +49,6 @@ def _remedied(sweep: Sweep) -> dict[str, Any]:
         "budget.trials": spec.budget.trials,
         "data.test_tokens": spec.data.test_tokens,
     }
-
-
-def aim_of(spec: Spec) -> Aim:
-    """What a sweep is to do, for its display."""
-    from sweeps.report.standing import Aim
-
-    return Aim(spec.name, spec.budget.trials, spec.replicates, spec.budget.limits)
-
-
-def due_of(spec: Spec) -> Due:
-    """How many more runs under fresh seeds there will be, by the trials that there are."""
-
-    def due(records: Sequence[TrialRecord]) -> int:
-        from sweeps.results.matched import runs_due
-
-        chosen = spec.finalists
-        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
-
-    return due
 
 
 def places(sweep: Sweep) -> dict[str, str]:

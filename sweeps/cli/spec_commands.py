@@ -138,9 +138,9 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
     from sweeps.cli.interrupt import terminated_as_interrupted
-    from sweeps.cli.screen import aim_of, due_of
     from sweeps.driver.watchers import CHECKING
     from sweeps.report.live import Display
+    from sweeps.results.standing import aim_of, due_of
     from sweeps.results.unfinished import ended_before
     from sweeps.wording import masked
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from sweeps.commands import command
 from sweeps.driver.run_arguments import Runner, argument_problems, read
@@ -12,7 +13,7 @@ from sweeps.driver.schedule.spending import going_on, raised
 from sweeps.driver.schedule.warm_start import WarmStart
 from sweeps.driver.tidying import Tidying
 from sweeps.driver.tokenising import Tokenising
-from sweeps.driver.watchers import CHECKING, Quiet, Watcher, doing, spending_shown
+from sweeps.driver.watchers import CHECKING, Onlookers, Quiet, Watcher, doing
 from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, fresh_seeds, look, refuse_foreign, spec_conflicts, stored_spec
@@ -28,6 +29,9 @@ from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
 from sweeps.wording import formatted, masked
 from sweeps.worker.trial import for_workers
+
+if TYPE_CHECKING:
+    from sweeps.driver.on_ray.gauges import Gauges
 
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
@@ -146,16 +150,18 @@ def run(
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
+        gauges = cluster.enter_context(_gauges(sweep, tracker, parallel)) if runner == "ray" else None
+        onlookers = Onlookers(watcher, *([gauges] if gauges else []))
         agenda = Agenda(
             ledger,
             tracker,
             parallel=parallel,
-            on_change=watcher.update,
-            on_spent=spending_shown(watcher),
+            on_change=onlookers.update,
+            on_spent=onlookers.spent,
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
         )
-        _carry_out(agenda, runner, working)
+        _carry_out(agenda, working, gauges)
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
@@ -255,15 +261,25 @@ class _cluster:  # noqa: N801 - used as a context manager only
         stop_cluster()
 
 
-def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
-    if runner == "inline":
+def _gauges(sweep: Sweep, tracker: Tracking, slots: int) -> Gauges:
+    """What Prometheus is shown of a sweep on Ray."""
+    from sweeps.driver.on_ray.gauges import Gauges
+    from sweeps.results.standing import Board, aim_of, due_of
+
+    board = Board(aim_of(sweep.spec), due=due_of(sweep.spec))
+    return Gauges(board, sweep.folders, slots, getattr(tracker, "pending", lambda: 0))
+
+
+def _carry_out(agenda: Agenda, spec: Spec, gauges: Gauges | None) -> None:
+    """On Ray where there are gauges, which it alone shows; else in this process."""
+    if gauges is None:
         from sweeps.driver.inline import run_inline
 
         run_inline(agenda, spec)
     else:
         from sweeps.driver.on_ray.tuner import run_on_ray
 
-        run_on_ray(agenda, spec)
+        run_on_ray(agenda, spec, gauges.measured)
 
 
 class _Closing:

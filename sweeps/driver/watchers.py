@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from sweeps.records import TrialRecord
 from tli.argument_types import Kind
@@ -40,10 +40,23 @@ def doing(watcher: Watcher, what: str) -> Iterator[None]:
         watcher.progress(what, "", 1.0)
 
 
-def spending_shown(watcher: Watcher) -> Callable[[Mapping[str, float]], None]:
-    """Where a watcher takes what the search has spent, by limit; it may do without."""
-    shown: Callable[[Mapping[str, float]], None] = getattr(watcher, "spent", lambda _amounts: None)
-    return shown
+class Onlookers:
+    """All that see the changes of a sweep; what the search has spent is for those that have a `spent`."""
+
+    def __init__(self, *onlookers: Any) -> None:
+        """These: the first is a watcher, any other has `update` and `spent`."""
+        self._all = onlookers
+
+    def update(self, records: Sequence[TrialRecord], phase: str) -> None:
+        """Something changed."""
+        for each in self._all:
+            each.update(records, phase)
+
+    def spent(self, amounts: Mapping[str, float]) -> None:
+        """What the search has spent, by limit."""
+        for each in self._all:
+            if hasattr(each, "spent"):
+                each.spent(amounts)
 
 
 class Quiet:

@@ -12,11 +12,8 @@ __all__ = [
     "live",
     "next_commands",
     "overview",
-    "pace",
     "rows",
-    "standing",
     "status",
     "styled",
     "summary",
-    "tally",
 ]

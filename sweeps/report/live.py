@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from sweeps.records import TrialRecord
 from sweeps.report.overview import ROWS, overview, summary_text
-from sweeps.report.rows import ended, plain
-from sweeps.report.standing import Aim, Board, Due
+from sweeps.report.rows import plain
+from sweeps.results.standing import Aim, Board, Due
+from sweeps.results.tally import ended
 from tli.terminal import printable
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sweeps.records import State, TrialRecord
-from sweeps.report.pace import Left
 from sweeps.report.rows import COLUMNS, STATES, Shown
-from sweeps.report.standing import Standing
 from sweeps.report.styled import Line
 from sweeps.results.labels import configuration
+from sweeps.results.pace import Left
+from sweeps.results.standing import Standing
 from sweeps.text import counted, duration, loss, short
 from tli.terminal import printable
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,18 +20,6 @@ STATES = {
     State.PRUNED: "stopped",
     State.FAIL: "failed",
 }
-
-
-def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial with the lowest loss; the control, which is what to beat, does not count."""
-    roles = (Role.BASELINE, Role.SEARCH)
-    complete = [r for r in records if r.value is not None and r.role in roles and not r.original]
-    return min(complete, key=lambda r: r.value if r.value is not None else float("inf"), default=None)
-
-
-def ended(record: TrialRecord) -> tuple[float, int]:
-    """Sorts trials by when they ended."""
-    return record.finished or 0.0, record.number
 
 
 def plain(record: TrialRecord) -> str:

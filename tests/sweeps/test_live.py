@@ -23,8 +23,9 @@ import pytest
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.live import Display
 from sweeps.report.overview import overview
-from sweeps.report.rows import best_so_far, plain
-from sweeps.report.standing import Aim, Board, Standing
+from sweeps.report.rows import plain
+from sweeps.results.standing import Aim, Board, Standing
+from sweeps.results.tally import best_so_far
 from sweeps.text import duration, loss
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -436,7 +437,7 @@ def test_a_trial_without_settings_is_shown_all_the_same() -> None:
 SCRIPT = """
 import sys, time
 from sweeps.report.live import Display
-from sweeps.report.standing import Aim
+from sweeps.results.standing import Aim
 from sweeps.records import Role, State, TrialRecord
 def record(n, state=State.RUNNING, step=0):
     value = 3.0 if state is State.COMPLETE else None
@@ -496,7 +497,7 @@ def test_on_a_terminal_the_table_is_drawn_a_few_times_a_second_and_fits(
 RESIZED = """
 import fcntl, struct, sys, termios, time
 from sweeps.report.live import Display
-from sweeps.report.standing import Aim
+from sweeps.results.standing import Aim
 from sweeps.records import Role, State, TrialRecord
 def record(n, state):
     return TrialRecord(n, Role.SEARCH, state, {}, {}, 0, 50, {0: 4.0})

@@ -4,9 +4,11 @@ Promises: Ray carries out what the schedule hands it, and may be lost at any mom
 """
 
 __all__ = [
+    "gauges",
     "head_node",
     "jobs_server",
     "killing",
+    "metric_names",
     "packing",
     "peers",
     "searcher",

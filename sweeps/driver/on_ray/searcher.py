@@ -31,6 +31,7 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
         shared: dict[str, Any],
         watch: StallMonitor,
         hung: Callable[[Assignment], Path | None],
+        measured: Callable[[float], None] = lambda _when: None,
     ) -> None:
         """Hand out the agenda's work.
 
@@ -39,12 +40,13 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
             shared: goes to every worker beside its assignment.
             watch: hears of every measurement.
             hung: where the stacks lie of an execution that ended itself because it did not go on.
+            measured: called when a measurement is in the study, with when it was made.
         """
         super().__init__(metric=METRIC, mode="min")
         self.agenda = agenda
         self._shared = shared
         self._watch = watch
-        self._hung = hung
+        self._hung, self._measured = hung, measured
         self._running: dict[str, Assignment] = {}
         self._stood: dict[str, float] = {}  # seconds that did not count when it began
         self.endings: dict[str, Outcome] = {}
@@ -63,6 +65,8 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
         running = self._running[trial_id]
         points = [Point.from_json(point) for point in result["points"]]
         stop = self.agenda.report(running.number, running.attempt, points)
+        if points:
+            self._measured(points[-1].time)
         if points and points[-1].step < running.steps:
             step = points[-1].step
             due = next(later for later in running.report_steps if later > step)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -203,8 +204,11 @@ def nodes() -> list[Node]:
     return [Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive]
 
 
-def run_on_ray(agenda: Agenda, spec: Spec) -> None:
-    """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
+def run_on_ray(agenda: Agenda, spec: Spec, measured: Callable[[float], None]) -> None:
+    """Carry the agenda out on the cluster that `start_cluster` joined; paths in `spec` are absolute.
+
+    `measured` is called with the time of each measurement, once it is in the study.
+    """
     from sweeps.driver.on_ray.searcher import AgendaScheduler, AgendaSearcher
 
     # Twice what a worker's own watchdog allows, which knows more: it dumps the stacks.
@@ -215,6 +219,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
         {"spec": json.dumps(spec.to_json())},
         watch,
         hung=lambda running: hung(folders, running),
+        measured=measured,
     )
     # Ranks on one node where that has room for all, else on several.
     rank = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}

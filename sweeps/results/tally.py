@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from sweeps.records import State, TrialRecord
-from sweeps.report.pace import seconds_for_a_whole, share
-from sweeps.report.rows import best_so_far, ended
+from sweeps.records import Role, State, TrialRecord
 from sweeps.results.finalists import control_of
+from sweeps.results.pace import seconds_for_a_whole, share
 
 _LATEST = 200  # ended trials whose times tell how different they are, and whose curves teach
 
@@ -69,3 +68,15 @@ class Tally:
         if record.state is State.COMPLETE:
             self.whole.append(record)
         self._last = sorted([*self._last, record], key=ended)[-_LATEST:]
+
+
+def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The complete trial with the lowest loss; the control, which is what to beat, does not count."""
+    roles = (Role.BASELINE, Role.SEARCH)
+    complete = [r for r in records if r.value is not None and r.role in roles and not r.original]
+    return min(complete, key=lambda r: r.value if r.value is not None else float("inf"), default=None)
+
+
+def ended(record: TrialRecord) -> tuple[float, int]:
+    """Sorts trials by when they ended."""
+    return record.finished or 0.0, record.number

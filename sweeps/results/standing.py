@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.clock import awake
 from sweeps.records import State, TrialRecord
-from sweeps.report.pace import Clock, Left, Pace, Rest, rest_of, share
-from sweeps.report.tally import Tally
 from sweeps.results.expected import Expectations, Expected
+from sweeps.results.pace import Clock, Left, Pace, Rest, rest_of, share
+from sweeps.results.tally import Tally
+
+if TYPE_CHECKING:
+    from sweeps.spec import Spec
 
 FINALISTS, SEARCH = "finalists", "search"
 Due = Callable[[Sequence[TrialRecord]], int]
@@ -26,6 +29,23 @@ class Aim:
     trials: int
     fresh: int = 0
     limits: Mapping[str, float] = field(default_factory=dict)
+
+
+def aim_of(spec: Spec) -> Aim:
+    """What a spec's sweep is to do."""
+    return Aim(spec.name, spec.budget.trials, spec.replicates, spec.budget.limits)
+
+
+def due_of(spec: Spec) -> Due:
+    """How many more runs under fresh seeds there will be, by the trials that there are."""
+
+    def due(records: Sequence[TrialRecord]) -> int:
+        from sweeps.results.matched import runs_due
+
+        chosen = spec.finalists
+        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
+
+    return due
 
 
 @dataclass(frozen=True)
