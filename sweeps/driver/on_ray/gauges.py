@@ -36,7 +36,7 @@ Values = Iterator[tuple[Metric, float | None, Mapping[str, str]]]
 
 
 class Gauges:
-    """The numbers of one sweep, shown while it is entered; after that they are NaN, which is drawn as nothing."""
+    """The numbers of one sweep, shown while it is entered; then they are NaN, which is drawn as nothing."""
 
     def __init__(
         self,
