@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sweeps.records import Point, TrialRecord
     from sweeps.results.equal_cost import Comparison
     from sweeps.results.listing import Listed
+    from sweeps.results.standing import Standing
     from sweeps.results.sweep import Sweep
     from sweeps.results.unfinished import Progress
     from sweeps.results.verdict import Verdict
@@ -49,6 +50,17 @@ def status(sweep: Sweep, spent: Mapping[str, float]) -> dict[str, Any]:
         "driver": driver,
         "spent": dict(spent),
         "trials": [_trial(each if driver else replace(each, waits=None)) for each in sweep.records],
+    }
+
+
+def followed(sweep: Sweep, standing: Standing) -> dict[str, Any]:
+    """One line of `sweeps status --follow`: how it stands, without a row for each trial."""
+    ledger = sweep.ledger
+    return {
+        "sweep": sweep.spec.name,
+        "finished": ledger.finished,
+        "driver": ledger.driver,
+        **standing.to_json(),
     }
 
 

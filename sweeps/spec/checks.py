@@ -26,7 +26,8 @@ from tli.planning.checks import injection_problems
 from tli.training.ranks import Ranks, alone_problems, rows_problems
 from tli.training.recipe_checks import recipe_problems
 
-RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
+# Already used beside the sweeps' own folders.
+RESERVED = ("study.db", "mlflow.db", "mlartifacts", "prometheus", "tokens")
 FIXED = ("seed", "recipe.tokens", "recipe.batch_tokens")  # the same for all trials, or none could be compared
 
 _FINEST_SHARE = 0.0001  # of a GPU
