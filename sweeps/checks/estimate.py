@@ -11,30 +11,13 @@ from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_fi
 from sweeps.checks.measured import measured_tokens, tokens_of_the_test
 from sweeps.checks.placement import slots, this_machine
 from sweeps.checks.shapes import Shape, plan_of, searched_shapes, setting_of, shape_of
+from sweeps.checks.totals import Climb, Total
 from sweeps.spec import Spec
 from sweeps.text import counted, in_bytes, short, table
 from tli.growth.cost import cost
 from tli.models.base import Base
 
 _WHOLE, _LEARNED = 4, 2 / 3  # trials before the rule has learned, and the share of steps of a later one
-
-
-@dataclass(frozen=True)
-class Total:
-    """Training tokens, FLOPs (of training and of measuring) and, if the speed is known, hours."""
-
-    tokens: int
-    flops: float
-    hours: float | None = None
-
-
-@dataclass(frozen=True)
-class Climb:
-    """One rung of the ladder: runs of so many tokens each, at most, and what they cost together."""
-
-    tokens: int
-    runs: int
-    total: Total
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from sweeps.driver.schedule.controls import control_settings
 from sweeps.driver.schedule.line_search import LineSearch
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
@@ -301,12 +302,3 @@ class Agenda:
 
     def _changed(self) -> None:
         self._on_change(self.records(), self.phase)
-
-
-def control_settings(baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """The baseline without injection: the original model, its layers trained on the same tokens."""
-    injection = {**baseline["injection"], "method": "none"}
-    recipe = {**baseline["recipe"], "train": "all"}
-    if recipe.get("rates", {}).get("original") == 0:  # frozen for the sake of the injected ones
-        recipe["rates"] = {**recipe["rates"], "original": 1.0}
-    return {**baseline, "injection": injection, "recipe": recipe}
