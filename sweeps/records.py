@@ -180,6 +180,8 @@ class TrialRecord:
         Ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
+    waits : str or None
+        What it waits for since it was handed out, as free resources; None once it runs.
     seconds : float or None
         Of training steps.
     tokens : int or None
@@ -226,6 +228,7 @@ class TrialRecord:
     request: str | None = None
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    waits: str | None = None
 
     @property
     def test_loss(self) -> float | None:

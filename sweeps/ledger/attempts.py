@@ -25,6 +25,7 @@ from sweeps.ledger.store.trials import (
     TEST_LOSSES,
     TOTALS,
     VALUE,
+    WAITS,
 )
 from sweeps.records import Point, Role, State
 from sweeps.spec import Spec
@@ -94,6 +95,17 @@ class Attempts:
             if micro_batch_tokens is not None:
                 self._mirror.set_attribute(MICRO_BATCH, micro_batch_tokens)
             self._mirror.set_attribute(RETRIES, dict(counts))
+
+    def note_waiting(self, number: int, attempt: int, why: str | None) -> None:
+        """Write down what a trial that was handed out waits for; None once it runs.
+
+        Raises:
+            StaleAttemptError: a later attempt runs this trial, or it has ended.
+        """
+        trial = self._current(number, attempt)
+        if trial.user_attrs.get(WAITS, "") != (why or ""):
+            with self._mirror.event(number):
+                self._mirror.set_attribute(WAITS, why or "")
 
     def tell(
         self,

@@ -34,6 +34,7 @@ Answer = Literal["best", "each"]
 Cost = Literal["flops_per_token", "parameters"]
 Amount = Literal["steps", "tokens", "flops", "seconds"]
 StoppingRule = Literal["learned", "asha", "hyperband", "median", "none"]
+ControlTrained = Literal["all", "layers"]
 GRACED: tuple[StoppingRule, ...] = ("asha", "hyperband", "median")  # those that have a grace
 
 
@@ -186,8 +187,11 @@ class StoppingSettings(Settings):
 
 
 class ControlSettings(Settings):
-    """The original trained on: at how many learning rates, and whether also with the winner's FLOPs."""
+    """The original trained on: what of it, at how many learning rates, and whether also with the winner's
+    FLOPs.
+    """
 
+    train: ControlTrained = name_of(get_args(ControlTrained), "all")
     rates: int = setting("a whole number of at least 1 (learning rates)", 5, ge=1)
     matched: bool = setting("true or false", default=True)
 
