@@ -30,7 +30,7 @@ class Role(StrEnum):
 
     @property
     def after(self) -> bool:
-        """Whether it runs once the search is over: on top of the budget, hidden from sampler and Optuna."""
+        """Whether it runs after the search: on top of the budget, hidden from sampler and Optuna."""
         return self.fresh or self is Role.RUNG
 
 

@@ -232,7 +232,7 @@ class Board:
 
     @property
     def _begun_fresh(self) -> int:
-        return self._tally.fresh + sum(record.role.fresh for record in self._tally.open)
+        return self._tally.fresh + sum(record.role.after for record in self._tally.open)
 
     @property
     def _asked(self) -> int:
