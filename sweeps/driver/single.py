@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sweeps.checks.checkpointing import settled
 from sweeps.commands import command
-from sweeps.driver.schedule.agenda import control_settings
+from sweeps.driver.schedule.controls import control_settings
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
+from sweeps.driver.schedule.controls import control_settings
 from sweeps.driver.schedule.line_search import LineSearch
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
@@ -287,28 +287,3 @@ class Agenda:
 
     def _changed(self) -> None:
         self._on_change(self.records(), self.phase)
-
-
-def control_settings(baseline: Mapping[str, Any], train: str = "all") -> dict[str, Any]:
-    """The baseline without injection: the original model, trained on the same tokens.
-
-    Args:
-        baseline: the whole `trial:` section.
-        train: all of the original, or the layers of it that the baseline's new ones are made of, at the rate
-            of these.
-    """
-    injection = {**baseline["injection"], "method": "none"}
-    if train == "layers":
-        rate = baseline["recipe"].get("injected_learning_rate") or baseline["recipe"]["learning_rate"]
-        rates = baseline["recipe"].get("rates", {})
-        recipe = {
-            **baseline["recipe"],
-            "learning_rate": rate * rates.get("injected", 1.0),
-            "injected_learning_rate": None,
-            "rates": {**rates, "injected": 1.0},
-        }
-        return {**baseline, "injection": injection, "recipe": recipe}
-    recipe = {**baseline["recipe"], "train": "all"}
-    if recipe.get("rates", {}).get("original") == 0:  # frozen for the sake of the injected ones
-        recipe["rates"] = {**recipe["rates"], "original": 1.0}
-    return {**baseline, "injection": injection, "recipe": recipe}
