@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from sweeps.driver.schedule.after_search import after_search
-from sweeps.driver.schedule.line_search import LineSearch, control_settings
+from sweeps.driver.schedule.controls import control_settings
+from sweeps.driver.schedule.line_search import LineSearch
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
 from sweeps.errors import StaleAttemptError
