@@ -7,13 +7,12 @@ came of it. Every decision is in the ledger before it acts, so that a restart go
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
-from sweeps.driver.schedule.line_search import LineSearch
+from sweeps.driver.schedule.line_search import LineSearch, control_settings
+from sweeps.driver.schedule.orphans import Orphans
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
 from sweeps.errors import StaleAttemptError
@@ -26,8 +25,6 @@ from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
-
-_RECONCILED_EVERY = 30.0  # seconds between two looks for trials that no worker runs
 
 
 class Idle(enum.Enum):
@@ -73,8 +70,7 @@ class Agenda:
         self._stop_requested: set[int] = set()
         self._running: dict[int, Assignment] = {}
         self._last_point: dict[int, Point] = {}
-        self._reconciled = time.monotonic()
-        self._orphans: set[int] = set()
+        self._orphans = Orphans(ledger)
         self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
         self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self._spending = Spending(ledger)
@@ -191,7 +187,7 @@ class Agenda:
     # -- the order of work --------------------------------------------------------------------------------
 
     def _left_over(self) -> Assignment | None:
-        self._reconcile()
+        self._left_behind += self._orphans.found({*self._running, *self._left_behind})
         while self._left_behind:
             number = self._left_behind.pop(0)
             assignment = self.ledger.requeue(number)
@@ -199,21 +195,6 @@ class Agenda:
                 return assignment
             self._ended(number)
         return None
-
-    def _reconcile(self) -> None:
-        """Put trials of ours in front that stand RUNNING at two looks in turn, and that no worker runs.
-
-        The driver's lease is the only one on this study, so they were left by a write that was cut short.
-        """
-        now = time.monotonic()
-        if now - self._reconciled < _RECONCILED_EVERY:
-            return
-        self._reconciled = now
-        self.ledger.refresh()
-        known = {*self._running, *self._left_behind}
-        orphans = {r.number for r in self.ledger.unfinished() if r.state is State.RUNNING} - known
-        self._left_behind += sorted(orphans & self._orphans)
-        self._orphans = orphans
 
     def _first_ones(self) -> Assignment | None:
         if self._begun:
@@ -314,12 +295,3 @@ class Agenda:
 
     def _changed(self) -> None:
         self._on_change(self.records(), self.phase)
-
-
-def control_settings(baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """The baseline without injection: the original model, its layers trained on the same tokens."""
-    injection = {**baseline["injection"], "method": "none"}
-    recipe = {**baseline["recipe"], "train": "all"}
-    if recipe.get("rates", {}).get("original") == 0:  # frozen for the sake of the injected ones
-        recipe["rates"] = {**recipe["rates"], "original": 1.0}
-    return {**baseline, "injection": injection, "recipe": recipe}
