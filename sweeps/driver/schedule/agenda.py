@@ -167,6 +167,7 @@ class Agenda:
             again = retry(self.spec, record, outcome.cause, counts)
             if again is not None:
                 self.ledger.note_retry(number, attempt, counts, again.micro_batch_tokens)
+                self.note(number, f"runs again: {(outcome.reason or outcome.cause).partition(chr(10))[0]}")
                 return True
             outcome = replace(outcome, reason=reason_with_counts(outcome.reason, outcome.cause, counts))
         self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
