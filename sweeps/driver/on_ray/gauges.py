@@ -97,7 +97,10 @@ class Gauges:
             when: it was made, in seconds since the epoch.
         """
         now = time.monotonic()
-        self._between.append(now - self._measured)
+        if (
+            self._lag is not None
+        ):  # the first comes when the workers have started, which says nothing of others
+            self._between.append(now - self._measured)
         self._measured, self._lag = now, max(0.0, time.time() - when)
 
     def write(self) -> None:
