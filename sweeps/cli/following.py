@@ -37,7 +37,7 @@ def phase_of(sweep: Sweep) -> str:
         return "finished"
     if sweep.ledger.driver is None:
         return "not running"
-    return "finalists" if any(record.role.fresh for record in sweep.records) else "search"
+    return "finalists" if any(record.role.after for record in sweep.records) else "search"
 
 
 def follow(sweep: Sweep, options: argparse.Namespace) -> int:

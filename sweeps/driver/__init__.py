@@ -4,4 +4,4 @@ Promises: every decision is in the ledger before it acts, so the same command go
 trains.
 """
 
-__all__ = ["inline", "run_arguments", "service", "single", "tidying", "tokenising", "watchers"]
+__all__ = ["inline", "place", "run_arguments", "service", "single", "tidying", "tokenising", "watchers"]

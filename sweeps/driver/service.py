@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from sweeps.commands import command
+from sweeps.driver.place import Place
+from sweeps.driver.report_page import ReportPage
 from sweeps.driver.run_arguments import Runner, argument_problems, read
 from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.schedule.spending import going_on, raised
@@ -27,11 +28,8 @@ from sweeps.spec import Spec, changed_amounts
 from sweeps.spec.source import Overrides, name_budget
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
-from sweeps.wording import formatted, masked
+from sweeps.wording import formatted
 from sweeps.worker.trial import for_workers
-
-if TYPE_CHECKING:
-    from sweeps.driver.on_ray.gauges import Gauges
 
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
@@ -91,6 +89,7 @@ def run(
     >>> sweep.ledger.finished
     True
     """
+    from sweeps.checks.checkpointing import settled
     from sweeps.checks.costs import trial_costs
     from sweeps.checks.preflight import check
 
@@ -98,13 +97,12 @@ def run(
     spec = read(spec, overrides, runs, problems)
     watcher = Quiet() if watcher is None else watcher
     extend = extend or name_budget(overrides)
-    at_once = 1 if runner == "inline" else None
     begins = WarmStart()
     with doing(watcher, CHECKING):
         checked = check(
             spec,
             cluster=address,
-            at_once=at_once,
+            at_once=1 if runner == "inline" else None,
             study=lambda given: study_problems(given, extend=extend),
             warm_start=begins.look,
         )
@@ -120,10 +118,7 @@ def run(
         working = for_workers(spec, checked.base.revision)
         text = stack.enter_context(Tokenising(working, checked.base, watcher))
         cluster = stack.enter_context(ExitStack())
-        parallel = 1
-        if runner == "ray":
-            with doing(watcher, _ray_in_words(address)):
-                parallel = cluster.enter_context(_cluster(spec, address))
+        place = cluster.enter_context(Place(spec, runner, address, watcher))
         # Made while the cluster started; text that will not do ends it here.
         input_digests = {"base": checked.base.fingerprint, "text": text.digest()}
         watcher.progress("opening the study", "", None)  # until the first trial is shown
@@ -150,18 +145,20 @@ def run(
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
-        gauges = cluster.enter_context(_gauges(sweep, tracker, parallel)) if runner == "ray" else None
-        onlookers = Onlookers(watcher, *([gauges] if gauges else []))
+        report = ReportPage(sweep, tracker, watcher.note)
+        onlookers = Onlookers(watcher, report, place.show(sweep, tracker))
         agenda = Agenda(
             ledger,
             tracker,
-            parallel=parallel,
+            parallel=place.parallel,
             on_change=onlookers.update,
-            on_spent=onlookers.spent,
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
+            on_note=watcher.note,
         )
-        _carry_out(agenda, working, gauges)
+        onlookers.spent_by(agenda)
+        checkpointing = ledger.study.settled_checkpointing(checked.checkpointing)
+        place.carry_out(agenda, settled(working, checkpointing))
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
@@ -171,6 +168,7 @@ def run(
         found = sweep.answer(records)
         ledger.note_answer(sentence(found, records), found.answer.trial, behind(found, records))
         show_conclusions(tracker, sweep)
+        report.finish()
         cluster.close()  # while MLflow is told the rest
     return sweep
 
@@ -209,12 +207,6 @@ def _with_the_larger_budget(spec: Spec, watcher: Watcher) -> Spec:
     return spec.model_copy(update={"budget": budget})
 
 
-def _ray_in_words(address: str | None) -> str:
-    """What is done to have a cluster."""
-    here = address in (None, "local")
-    return "starting Ray on this machine" if here else f"joining the Ray cluster at {masked(str(address))}"
-
-
 def _nothing_left(spec: Spec) -> bool:
     stored = _stored(spec)
     if stored is None or stored.budget != spec.budget or changed_amounts(stored, spec, raised=True):
@@ -240,46 +232,6 @@ def _stored(spec: Spec) -> Spec | None:
         return None
     refuse_foreign(storage, spec.name)
     return stored_spec(storage, spec.name)
-
-
-class _cluster:  # noqa: N801 - used as a context manager only
-    """The Ray cluster of this run; gives how many trials run at once."""
-
-    def __init__(self, spec: Spec, address: str | None) -> None:
-        self._spec, self._address = spec, address
-
-    def __enter__(self) -> int:
-        from sweeps.checks.placement import slots
-        from sweeps.driver.on_ray.tuner import nodes, start_cluster
-
-        start_cluster(self._spec, self._address)
-        return slots(self._spec, nodes())
-
-    def __exit__(self, *_: object) -> None:
-        from sweeps.driver.on_ray.tuner import stop_cluster
-
-        stop_cluster()
-
-
-def _gauges(sweep: Sweep, tracker: Tracking, slots: int) -> Gauges:
-    """What Prometheus is shown of a sweep on Ray."""
-    from sweeps.driver.on_ray.gauges import Gauges
-    from sweeps.results.standing import Board, aim_of, due_of
-
-    board = Board(aim_of(sweep.spec), due=due_of(sweep.spec))
-    return Gauges(board, sweep.folders, slots, getattr(tracker, "pending", lambda: 0))
-
-
-def _carry_out(agenda: Agenda, spec: Spec, gauges: Gauges | None) -> None:
-    """On Ray where there are gauges, which it alone shows; else in this process."""
-    if gauges is None:
-        from sweeps.driver.inline import run_inline
-
-        run_inline(agenda, spec)
-    else:
-        from sweeps.driver.on_ray.tuner import run_on_ray
-
-        run_on_ray(agenda, spec, gauges.measured)
 
 
 class _Closing:

@@ -40,23 +40,33 @@ def doing(watcher: Watcher, what: str) -> Iterator[None]:
         watcher.progress(what, "", 1.0)
 
 
+class Spender(Protocol):
+    """What knows how much of a budget is spent."""
+
+    @property
+    def spent(self) -> Mapping[str, float]:
+        """By limit."""
+
+
 class Onlookers:
-    """All that see the changes of a sweep; what the search has spent is for those that have a `spent`."""
+    """All that see the changes of a sweep; what its search has spent is for those that have a `spent`."""
 
     def __init__(self, *onlookers: Any) -> None:
-        """These: the first is a watcher, any other has `update` and `spent`."""
-        self._all = onlookers
+        """Those that have an `update`, as a watcher has; None is left out."""
+        self._all = [each for each in onlookers if each is not None]
+        self._spender: Spender | None = None
+
+    def spent_by(self, spender: Spender) -> None:
+        """Where what is spent is known."""
+        self._spender = spender
 
     def update(self, records: Sequence[TrialRecord], phase: str) -> None:
         """Something changed."""
-        for each in self._all:
-            each.update(records, phase)
-
-    def spent(self, amounts: Mapping[str, float]) -> None:
-        """What the search has spent, by limit."""
+        amounts = self._spender.spent if self._spender is not None else {}
         for each in self._all:
             if hasattr(each, "spent"):
                 each.spent(amounts)
+            each.update(records, phase)
 
 
 class Quiet:

@@ -33,17 +33,19 @@ class Aim:
 
 def aim_of(spec: Spec) -> Aim:
     """What a spec's sweep is to do."""
-    return Aim(spec.name, spec.budget.trials, spec.replicates, spec.budget.limits)
+    return Aim(spec.name, spec.budget.trials, spec.replicates + spec.rung_runs, spec.budget.limits)
 
 
 def due_of(spec: Spec) -> Due:
     """How many more runs under fresh seeds there will be, by the trials that there are."""
 
     def due(records: Sequence[TrialRecord]) -> int:
+        from sweeps.results.ladder import rungs_due
         from sweeps.results.matched import runs_due
 
-        chosen = spec.finalists
-        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
+        chosen, ladder = spec.finalists, spec.budget.ladder
+        rungs = len(rungs_due(records, ladder, chosen.top, spec.spread, depth=None))
+        return rungs + runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
 
     return due
 
@@ -230,7 +232,7 @@ class Board:
 
     @property
     def _begun_fresh(self) -> int:
-        return self._tally.fresh + sum(record.role.fresh for record in self._tally.open)
+        return self._tally.fresh + sum(record.role.after for record in self._tally.open)
 
     @property
     def _asked(self) -> int:

@@ -57,7 +57,7 @@ class Tally:
         self.counts[record.state] += 1
         self.work += done
         self.asked += record.budgeted
-        if record.role.fresh:
+        if record.role.after:
             self.fresh += 1
         else:
             self.searched += done
