@@ -130,7 +130,7 @@ def _beside(problems: Sequence[Problem]) -> Iterator[None]:
 
 
 def _study_problems(spec: Spec) -> Any:
-    from sweeps.driver.service import study_problems
+    from sweeps.driver.existing_study import study_problems
 
     return study_problems(spec)
 

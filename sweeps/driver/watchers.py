@@ -40,32 +40,18 @@ def doing(watcher: Watcher, what: str) -> Iterator[None]:
         watcher.progress(what, "", 1.0)
 
 
-class Spender(Protocol):
-    """What knows how much of a budget is spent."""
-
-    @property
-    def spent(self) -> Mapping[str, float]:
-        """By limit."""
-
-
 class Onlookers:
-    """All that see the changes of a sweep; what its search has spent is for those that have a `spent`."""
+    """All that see the changes of a sweep; what the search has spent is for those that have a `spent`."""
 
     def __init__(self, *onlookers: Any) -> None:
-        """Those that have an `update`, as a watcher has; None is left out."""
-        self._all = [each for each in onlookers if each is not None]
-        self._spender: Spender | None = None
+        """These: the first is a watcher, the others have `update`."""
+        self._all = onlookers
 
-    def spent_by(self, spender: Spender) -> None:
-        """Where what is spent is known."""
-        self._spender = spender
-
-    def update(self, records: Sequence[TrialRecord], phase: str) -> None:
-        """Something changed."""
-        amounts = self._spender.spent if self._spender is not None else {}
+    def changed(self, records: Sequence[TrialRecord], phase: str, spent: Mapping[str, float]) -> None:
+        """Something changed; `spent` by the search, by limit."""
         for each in self._all:
             if hasattr(each, "spent"):
-                each.spent(amounts)
+                each.spent(spent)
             each.update(records, phase)
 
 

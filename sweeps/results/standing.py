@@ -17,13 +17,13 @@ from sweeps.results.tally import Tally
 if TYPE_CHECKING:
     from sweeps.spec import Spec
 
-FINALISTS, SEARCH = "finalists", "search"
+_BEFORE = ("starting", "search")  # phases before the search is over
 Due = Callable[[Sequence[TrialRecord]], int]
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What a sweep is to do: `trials` of its search, at most `fresh` runs under fresh seeds; its limits."""
+    """What a sweep is to do: `trials` of its search, at most `fresh` runs after it; its limits."""
 
     name: str
     trials: int
@@ -37,7 +37,7 @@ def aim_of(spec: Spec) -> Aim:
 
 
 def due_of(spec: Spec) -> Due:
-    """How many more runs under fresh seeds there will be, by the trials that there are."""
+    """How many more runs under fresh seeds and on rungs there will be, by the trials that there are."""
 
     def due(records: Sequence[TrialRecord]) -> int:
         from sweeps.results.ladder import rungs_due
@@ -169,7 +169,7 @@ class Board:
     def total(self) -> int:
         """Trials of the sweep; never less than there are."""
         search = self.aim.trials
-        if self._phase == FINALISTS and self._due is not None:
+        if self._phase not in _BEFORE and self._due is not None:
             search = self.count - self._begun_fresh
         return max(search + self._fresh, self.count)
 
@@ -178,7 +178,7 @@ class Board:
         with self._lock:
             first = not self.count
             self._tally.take(records)
-            if phase == FINALISTS != self._phase and self._due is not None:
+            if phase not in _BEFORE and self._phase in _BEFORE and self._due is not None:
                 # The baseline may be one of the finalists, and of few trials all may be.
                 self._fresh = self._begun_fresh + self._due([record for record in records if record.ours])
             self._phase = phase
@@ -240,7 +240,7 @@ class Board:
 
     def _rest(self, running: Sequence[TrialRecord]) -> Rest:
         waiting = sum(record.state is State.WAITING for record in self._tally.open)
-        search = 0 if self._phase == FINALISTS else max(waiting, self.aim.trials - self._asked)
+        search = 0 if self._phase not in _BEFORE else max(waiting, self.aim.trials - self._asked)
         searched = (self._tally.ended - self._tally.fresh, self._tally.searched)
         used = self._used() if search else {}
         return rest_of(searched, running, search, max(0, self._fresh - self._begun_fresh), used)

@@ -97,9 +97,7 @@ class Gauges:
             when: it was made, in seconds since the epoch.
         """
         now = time.monotonic()
-        if (
-            self._lag is not None
-        ):  # the first comes when the workers have started, which says nothing of others
+        if self._lag is not None:  # the first one comes once the workers have started
             self._between.append(now - self._measured)
         self._measured, self._lag = now, max(0.0, time.time() - when)
 

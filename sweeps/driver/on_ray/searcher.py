@@ -31,8 +31,8 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
         shared: dict[str, Any],
         watch: StallMonitor,
         hung: Callable[[Assignment], Path | None],
-        measured: Callable[[float], None] = lambda _when: None,
         left: Callable[[Assignment], Outcome | None] = lambda _running: None,
+        measured: Callable[[float], None] = lambda _when: None,
     ) -> None:
         """Hand out the agenda's work.
 
@@ -41,8 +41,8 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
             shared: goes to every worker beside its assignment.
             watch: hears of every measurement.
             hung: where the stacks lie of an execution that ended itself because it did not go on.
-            measured: called when a measurement is in the study, with when it was made.
             left: what the process of an execution said of its end, before it ended too.
+            measured: called when a measurement is in the study, with when it was made.
         """
         super().__init__(metric=METRIC, mode="min")
         self.agenda = agenda

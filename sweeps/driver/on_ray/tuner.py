@@ -225,8 +225,8 @@ def run_on_ray(agenda: Agenda, spec: Spec, measured: Callable[[float], None]) ->
         {"spec": json.dumps(spec.to_json())},
         watch,
         hung=lambda running: hung(folders, running),
-        measured=measured,
         left=lambda running: left_ending(folders, running),
+        measured=measured,
     )
     # Ranks on one node where that has room for all, else on several.
     rank = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}

@@ -11,23 +11,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
-from sweeps.driver.schedule.line_search import LineSearch
+from sweeps.driver.schedule.after_search import after_search
+from sweeps.driver.schedule.line_search import LineSearch, control_settings
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
-from sweeps.results.finalists import replicates_due
-from sweeps.results.ladder import rungs_due
-from sweeps.results.looks import look_of
-from sweeps.results.matched import matched_due
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
 
 _RECONCILED_EVERY = 30.0  # seconds between two looks for trials that no worker runs
+
+
+_OnChange = Callable[[Sequence[TrialRecord], str, Mapping[str, float]], None]
 
 
 class Idle(enum.Enum):
@@ -46,7 +45,7 @@ class Agenda:
         tracker: Tracking,
         *,
         parallel: int,
-        on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
+        on_change: _OnChange = lambda _records, _phase, _spent: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
         request_stop: Callable[[Assignment], None] = lambda _assignment: None,
         on_note: Callable[[str], None] = lambda _text: None,
@@ -57,7 +56,8 @@ class Agenda:
             ledger: the sweep's study; its driver is this process.
             tracker: where runs are shown.
             parallel: how many trials may run at once.
-            on_change: called with all records and the phase after every change.
+            on_change: called with all records, the phase, and what the search has spent by limit, after every
+                change.
             on_end: called with a trial that has ended for good.
             request_stop: has an attempt at a trial end before its next report.
             on_note: called with what the user should know.
@@ -66,8 +66,7 @@ class Agenda:
         self.spec = ledger.spec
         self._tracker = tracker
         self._parallel = parallel
-        self._on_change = on_change
-        self._on_end = on_end
+        self._on_change, self._on_end = on_change, on_end
         self._request_stop = request_stop
         self._on_note = on_note
         self._stop_requested: set[int] = set()
@@ -79,8 +78,7 @@ class Agenda:
         self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self._spending = Spending(ledger)
         self._control_rates = LineSearch(ledger.spec, parallel)
-        self.phase = "search"
-        self.finished = False
+        self.phase, self.finished = "search", False
         self.broken: str | None = None
 
     def next(self) -> Assignment | Idle:
@@ -98,9 +96,7 @@ class Agenda:
             or self._first_ones()
             or self._control_rate()
             or self._searched()
-            or self._replicate()
-            or self._matched()
-            or self._rung()
+            or self._after()
         )
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
@@ -156,11 +152,6 @@ class Agenda:
             self._changed()
         else:
             self._ended(number)
-
-    @property
-    def spent(self) -> Mapping[str, float]:
-        """What the search has spent, by limit."""
-        return self._spending.spent
 
     def records(self) -> list[TrialRecord]:
         """Every trial of the sweep."""
@@ -262,48 +253,14 @@ class Agenda:
         controls = 0 if self._control_rates.over else self._control_rates.left(self.records())
         return self.ledger.asked + controls < self.spec.budget.trials
 
-    def _replicate(self) -> Assignment | None:
-        """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        if any(not r.role.after for r in self._open()):
-            return None
-        records = self.records()
-        self.phase = "finalists"
-        wanted, depth = self.spec.finalists, self.ledger.depth
-        for number, seed in replicates_due(records, wanted.top, wanted.seeds, self.spec.spread, depth=depth):
-            original = records[number]
-            return self.ledger.start(
-                Role.REPLICATE,
-                {**original.settings, "seed": seed},
-                params=original.params,
-                replicate_of=number,
-            )
-        return None
-
-    def _matched(self) -> Assignment | None:
-        """The control with the winner's FLOPs, once all replicates have ended: there is no winner before."""
-        if not self.spec.control.matched or any(r.role is not Role.MATCHED for r in self._open()):
-            return None
-        wanted, depth = self.spec.finalists, self.ledger.depth
-        records, margin = self.records(), wanted.margin
-        look = look_of(records, self.ledger.study.completions)
-        due = matched_due(
-            records, wanted.top, wanted.seeds, self.spec.spread, depth=depth, margin=margin, look=look
-        )
-        for number, settings in due:
-            return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
-        return None
-
-    def _rung(self) -> Assignment | None:
-        """A finalist or the control at a longer budget, once all of this one has ended."""
-        if not self.spec.budget.ladder or any(r.role is not Role.RUNG for r in self._open()):
-            return None
-        self.phase = "ladder"
-        wanted, depth, records = self.spec.finalists, self.ledger.depth, self.records()
-        due = rungs_due(records, self.spec.budget.ladder, wanted.top, self.spec.spread, depth=depth)
-        for number, settings in due:
-            params = records[number].params
-            return self.ledger.start(Role.RUNG, settings, params=params, replicate_of=number)
-        return None
+    def _after(self) -> Assignment | None:
+        """What runs once the search is over."""
+        unfinished = self._open()
+        if any(not record.role.after for record in unfinished):
+            return None  # there is no ranking before
+        due = after_search(self.ledger, self.spec, unfinished)
+        self.phase = due.phase if due is not None else self.phase.replace("search", "finalists")
+        return due.start(self.ledger) if due is not None else None
 
     def _open(self) -> list[TrialRecord]:
         """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
@@ -318,29 +275,4 @@ class Agenda:
         self._changed()
 
     def _changed(self) -> None:
-        self._on_change(self.records(), self.phase)
-
-
-def control_settings(baseline: Mapping[str, Any], train: str = "all") -> dict[str, Any]:
-    """The baseline without injection: the original model, trained on the same tokens.
-
-    Args:
-        baseline: the whole `trial:` section.
-        train: all of the original, or the layers of it that the baseline's new ones are made of, at the rate
-            of these.
-    """
-    injection = {**baseline["injection"], "method": "none"}
-    if train == "layers":
-        rate = baseline["recipe"].get("injected_learning_rate") or baseline["recipe"]["learning_rate"]
-        rates = baseline["recipe"].get("rates", {})
-        recipe = {
-            **baseline["recipe"],
-            "learning_rate": rate * rates.get("injected", 1.0),
-            "injected_learning_rate": None,
-            "rates": {**rates, "injected": 1.0},
-        }
-        return {**baseline, "injection": injection, "recipe": recipe}
-    recipe = {**baseline["recipe"], "train": "all"}
-    if recipe.get("rates", {}).get("original") == 0:  # frozen for the sake of the injected ones
-        recipe["rates"] = {**recipe["rates"], "original": 1.0}
-    return {**baseline, "injection": injection, "recipe": recipe}
+        self._on_change(self.records(), self.phase, self._spending.spent)
