@@ -48,6 +48,11 @@ class Folders:
         """The spec as it was last run, with passwords masked."""
         return self.sweep / "spec.json"
 
+    @property
+    def report(self) -> Path:
+        """The report of the sweep, one page."""
+        return self.sweep / "report.html"
+
     def trial(self, number: int) -> Path:
         """What one trial writes."""
         return self.sweep / "trials" / f"{number:04d}"

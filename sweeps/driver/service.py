@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from sweeps.commands import command
@@ -17,6 +18,7 @@ from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, fresh_seeds, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ownership import claimed
+from sweeps.records import TrialRecord
 from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
 from sweeps.results.ranking import behind
@@ -25,6 +27,7 @@ from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, changed_amounts
 from sweeps.spec.source import Overrides, name_budget
 from sweeps.tracking import Tracking, open_tracker
+from sweeps.tracking.live import LiveProjection
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
 from sweeps.wording import formatted
 from sweeps.worker.trial import for_workers
@@ -141,11 +144,17 @@ def run(
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
+        live = LiveProjection(tracker, sweep, lambda: agenda.control_rates_over)
+
+        def update(records: Sequence[TrialRecord], phase: str) -> None:
+            watcher.update(records, phase)
+            live.update(records, phase)
+
         agenda = Agenda(
             ledger,
             tracker,
             parallel=parallel,
-            on_change=watcher.update,
+            on_change=update,
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
         )
