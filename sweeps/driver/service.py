@@ -22,7 +22,7 @@ from sweeps.records import TrialRecord
 from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
 from sweeps.results.ranking import behind
-from sweeps.results.sentence import sentence
+from sweeps.results.sentence import sentence, standings
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, changed_amounts
 from sweeps.spec.source import Overrides, name_budget
@@ -166,7 +166,12 @@ def run(
         ledger.record_completion(agenda.ended_by, sweep.verdict.margin.nats)
         records = sweep.records
         found = sweep.answer(records)
-        ledger.note_answer(sentence(found, records), found.answer.trial, behind(found, records))
+        ledger.note_answer(
+            sentence(found, records),
+            found.answer.trial,
+            behind(found, records),
+            standings(found, records),
+        )
         show_conclusions(tracker, sweep)
         cluster.close()  # while MLflow is told the rest
     return sweep

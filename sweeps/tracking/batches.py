@@ -48,9 +48,11 @@ def batches(events: Sequence[Event]) -> list[Batch]:
             batch.metrics += _metrics(event)
         elif kind == "rank":
             known = event.get("requests", {})
-            wide = len(str(len(event["numbers"])))  # texts sort as numbers then
-            for place, ranked in enumerate(event["numbers"], 1):
-                of(ranked, known.get(str(ranked)), event["time"]).tags["sweeps.rank"] = f"{place:0{wide}d}"
+            listed = list(dict.fromkeys([*event.get("first", ()), *event["numbers"]]))
+            wide = len(str(len(listed)))  # texts sort as numbers then
+            for tag, numbers in (("sweeps.rank", event["numbers"]), ("sweeps.order", listed)):
+                for place, ranked in enumerate(numbers, 1):
+                    of(ranked, known.get(str(ranked)), event["time"]).tags[tag] = f"{place:0{wide}d}"
         elif kind == "gaps":
             batch = of(number, request, event["time"])
             batch.against = event["against"] if batch.against is None else batch.against

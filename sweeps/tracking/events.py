@@ -71,7 +71,8 @@ def _is_end(event: Event) -> bool:
 
 def _is_rank(event: Event) -> bool:
     requests = event.get("requests", {})
-    return "time" in event and all(map(_is_number, event["numbers"])) and _are_texts(requests)
+    numbers = [*event["numbers"], *event.get("first", [])]
+    return "time" in event and all(map(_is_number, numbers)) and _are_texts(requests)
 
 
 def _is_gaps(event: Event) -> bool:

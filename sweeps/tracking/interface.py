@@ -47,8 +47,8 @@ class Tracking(Protocol):
     def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
         """The sweep is over; its best loss each time that it was."""
 
-    def rank(self, numbers: Sequence[int]) -> None:
-        """The complete trials, best first."""
+    def rank(self, numbers: Sequence[int], first: Sequence[int] = ()) -> None:
+        """The complete trials, best first; and those that stand before the others in a list of runs."""
 
     def gaps_against(self) -> int | None:
         """The control that gaps were told against; None where none were."""
@@ -97,7 +97,7 @@ class NullTracker:
     def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
         """Nothing to do."""
 
-    def rank(self, numbers: Sequence[int]) -> None:
+    def rank(self, numbers: Sequence[int], first: Sequence[int] = ()) -> None:
         """Nothing to do."""
 
     def gaps_against(self) -> int | None:

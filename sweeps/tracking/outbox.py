@@ -133,7 +133,8 @@ class Outbox:
             if number in self._requests and kind != "trial":
                 event["request"] = self._requests[number]
             if kind == "rank":
-                event["requests"] = {str(n): r for n in content["numbers"] if (r := self._requests.get(n))}
+                listed = [*content["numbers"], *content.get("first", ())]
+                event["requests"] = {str(n): r for n in listed if (r := self._requests.get(n))}
             if instead and (kind, number) not in self._latest:
                 return False
             reopens = again and ("end", number) in self._latest

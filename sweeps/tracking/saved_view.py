@@ -43,14 +43,14 @@ def saved_view(*, ranked: bool, ranges: Ranges | None = None) -> str:
     """The value of the tag.
 
     Args:
-        ranked: whether the sweep has its answer, so that what that hands over comes first; else it is the
-            lowest loss.
+        ranked: whether the sweep has its answer, so that what that hands over comes first, then finalists,
+            control and baseline; else it is the lowest loss.
         ranges: the lowest and highest value of a chart's axis, by metric; where left out, MLflow's.
     """
     ranges = ranges or {}
     state = {
         "searchFilter": FILTER,
-        "orderByKey": "tags.`sweeps.rank`" if ranked else "metrics.`objective_gap`",
+        "orderByKey": "tags.`sweeps.order`" if ranked else "metrics.`objective_gap`",
         "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",

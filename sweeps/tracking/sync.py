@@ -136,7 +136,9 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
         searched = sum(record.budgeted for record in then)
         if (best := best_of(found)) is not None:
             objectives.setdefault(searched, (searched, best.mean, completion.time))
-    tracker.rank(ranking(found, then))
+    compared = [found.answer.trial, *(each.number for each in found.finalists)]
+    compared += [each.number for each in (found.control, found.baseline) if each is not None]
+    tracker.rank(ranking(found, then), [number for number in compared if number is not None])
     answer = found.answer
     tags: dict[str, Any] = {
         "sweeps.best": answer.trial,

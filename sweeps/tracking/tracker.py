@@ -105,9 +105,9 @@ class Tracker:
         shown = {"sweeps.state": status, **_given(tags)}
         self._append(lambda box: box.put("end", when=when, status=status, tags=shown, objectives=values))
 
-    def rank(self, numbers: Sequence[int]) -> None:
-        """Tag the trials 1, 2, ... in this order."""
-        self._append(lambda box: box.put("rank", numbers=list(numbers)))
+    def rank(self, numbers: Sequence[int], first: Sequence[int] = ()) -> None:
+        """Tag the trials 1, 2, ... in this order, and in that of a list of runs."""
+        self._append(lambda box: box.put("rank", numbers=list(numbers), first=list(first)))
 
     def gaps_against(self) -> int | None:
         """The control that gaps were told against, by this process or one before it."""

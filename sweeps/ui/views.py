@@ -13,11 +13,14 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from sweeps.ui.gate import App, Gate, Message, Send
 
 _SHOWING = ("GET", "HEAD")
+_STATIC = "/static-files/"
+_FOUND, _FOR_EVER = 200, b"private, max-age=31536000, immutable"  # their names bear a hash of what is in them
 # What MLflow's pages ask for by POST, and what of it is no part of looking: programs of others and files.
 _SEARCHES = ("/search", "/search-datasets", "/graphql", "/traces/metrics")
 _CLOSED = ("artifact", "gateway", "assistant", "/jobs", "mcp")
@@ -36,7 +39,7 @@ _NOTHING: dict[str, dict[str, Any]] = {
     "/ajax-api/2.0/mlflow/gateway-proxy": {"endpoints": []},
     "/ajax-api/2.0/mlflow/users/current": {},
 }
-# At the first visit MLflow's page opens its assistant, which is closed here, over a third of the window, shows
+# At the first visit MLflow opens its assistant, which is closed here, over a third of the window, shows
 # a run among pages for agents, and says above a saved view how to change it, which cannot be done here.
 _CALM = (
     b'<script>localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1","true");'
@@ -68,7 +71,7 @@ def main() -> None:
 
 def shows_mlflow(method: str, path: str) -> bool:
     """Whether a request to MLflow only looks, at what the tracking store itself holds."""
-    if method in _SHOWING and path.startswith("/static-files/"):
+    if method in _SHOWING and path.startswith(_STATIC):
         return True
     if path in _NOTHING:
         return method in _SHOWING
@@ -103,11 +106,16 @@ class _ForLooking:
     """MLflow's application without what is no part of looking.
 
     Queries of GraphQL that list files are refused, as a store may name any folder. What the pages ask of
-    parts that are closed has an empty answer.
+    parts that are closed has an empty answer. Scripts are sent from their files: through MLflow's threads
+    they would take longer than all else of a page, and again at each visit.
     """
 
     def __init__(self, app: App) -> None:
-        self._app = app
+        import mlflow.server
+        from starlette.staticfiles import StaticFiles
+
+        built = Path(mlflow.server.__file__).parent / mlflow.server.REL_STATIC_DIR
+        self._app, self._static = app, StaticFiles(directory=built)
 
     async def __call__(
         self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Message]], send: Send
@@ -118,6 +126,10 @@ class _ForLooking:
 
         if scope["type"] == "http" and scope["path"] in _NOTHING:
             await JSONResponse(_NOTHING[scope["path"]])(scope, receive, send)
+            return
+        if scope["type"] == "http" and scope["path"].startswith(_STATIC):
+            inside = {**scope, "path": scope["path"].removeprefix(_STATIC.rstrip("/")), "root_path": ""}
+            await self._static(inside, receive, _with_header(send, b"cache-control", _FOR_EVER))
             return
         if scope["type"] == "http" and scope["path"] == "/":
             await self._app(scope, receive, _with_calm(send))
@@ -136,6 +148,15 @@ class _ForLooking:
             return next(messages, None) or await receive()
 
         await self._app(scope, again, send)
+
+
+def _with_header(send: Send, name: bytes, value: bytes) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == _FOUND:
+            message = {**message, "headers": [*message["headers"], (name, value)]}
+        await send(message)
+
+    return sending
 
 
 def _with_calm(send: Send) -> Send:
