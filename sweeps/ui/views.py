@@ -194,7 +194,7 @@ def _dashboard(url: str) -> Any:
 
     from sweeps.ledger import look
 
-    storage = look(url)
+    storage = look(url, shown=True)
     assert storage is not None, "its study was found a moment ago"
     return WSGIMiddleware(wsgi(storage))
 

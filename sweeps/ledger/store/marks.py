@@ -39,5 +39,15 @@ def united(user: Mapping[str, Any], system: Mapping[str, Any]) -> tuple[dict[str
     return {**user, **ours}, {name: value for name, value in system.items() if name not in ours}
 
 
+def legible_of_study(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A study's attributes without those of ours that are JSON for the program, which stay where they are."""
+    unread = (SPEC, IDENTITY)
+    return {
+        name: value
+        for name, value in attributes.items()
+        if not (name in unread or (name.startswith(OURS_PREFIX) and isinstance(value, dict | list)))
+    }
+
+
 def _is_for_the_program(name: str, value: Any) -> bool:
     return name.startswith(OURS_PREFIX) and (name in _PROGRAM or isinstance(value, dict | list))
