@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_line, print_notes, print_text, step
 from sweeps.cli.screen import elsewhere, places, screen_of
+from sweeps.errors import SpecError
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
     from sweeps.records import TrialRecord
-    from sweeps.results.sweep import Sweep
     from sweeps.spec import Spec
 
 STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
@@ -48,7 +48,10 @@ def _validate(options: argparse.Namespace) -> int:
     else:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
-        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
+        ladder = (
+            f"; then {', '.join(f'{rung:,}' for rung in spec.budget.ladder)}" if spec.budget.ladder else ""
+        )
+        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}{ladder}")
         print_notes(notes, options)
     return 0
 
@@ -81,14 +84,50 @@ def _checked(
     """
     from sweeps.checks.preflight import check
 
+    placed = _placement_problems(spec, options.address)
     if not spec.warm_start:  # then nothing of the ledger is loaded
-        found = check(spec, cluster=options.address, weights=weights, study=study)
+        with _beside(placed):
+            found = check(spec, cluster=options.address, weights=weights, study=study)
         return found, found.notes
     from sweeps.driver.schedule.warm_start import WarmStart
 
     begins = WarmStart()
-    found = check(spec, cluster=options.address, weights=weights, study=study, warm_start=begins.look)
+    with _beside(placed):
+        found = check(spec, cluster=options.address, weights=weights, study=study, warm_start=begins.look)
     return found, (*found.notes, *begins.notes)
+
+
+def _placement_problems(spec: Spec, address: str | None) -> list[Problem]:
+    """What the nodes of a cluster that answers could never hold; the check says what does not answer."""
+    from sweeps.checks import stores
+
+    if address in (None, "local") or list(stores.cluster(str(address))):
+        return []
+    from sweeps.checks.placement import Node, placement_problem
+    from sweeps.driver.on_ray.head_node import cluster_remedy, head_problem, joined
+    from sweeps.wording import masked
+
+    silent = None if address == "auto" or "://" in str(address) else head_problem(str(address))
+    if silent is not None:
+        return [silent]
+    answer = joined(str(address)) or {"error": "it does not answer"}
+    if "error" in answer:
+        said = masked(str(answer["error"]))[:300]
+        expected = "the address of a Ray cluster that runs"
+        return [Problem("--address", f"{address!r} ({said})", expected, cluster_remedy(said))]
+    problem = placement_problem(spec, [Node(cpus, gpus) for cpus, gpus in answer["each"]])
+    return [problem] if problem is not None else []
+
+
+@contextmanager
+def _beside(problems: Sequence[Problem]) -> Iterator[None]:
+    """Raises these problems with those that a check finds, or alone."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(*error.problems, *problems) from None
+    if problems:
+        raise SpecError(*problems)
 
 
 def _study_problems(spec: Spec) -> Any:
@@ -107,8 +146,14 @@ def _plan(options: argparse.Namespace) -> int:
         from sweeps.driver.single import calibrate
 
         note("three training steps of the baseline, to know this machine ...")
-        speed = calibrate(spec)
-    plan = estimate(spec, checked.base, flops_per_second=speed, heldout=checked.heldout)
+        speed = calibrate(checked.settled)
+    plan = estimate(
+        checked.settled,
+        checked.base,
+        flops_per_second=speed,
+        heldout=checked.heldout,
+        auto=checked.checkpointing is not None,
+    )
     if options.json:
         print_json(documents.planned(plan, notes))
     else:
@@ -131,6 +176,7 @@ def _resume(options: argparse.Namespace) -> int:
 
     given = {f"budget.{name}": getattr(options, name) for name in ("trials", *LIMITS)}
     given |= {"finalists.seeds": options.seeds, "control.rates": options.control_rates}
+    given["budget.ladder"] = options.ladder.split(",") if options.ladder is not None else None
     more = {path: value for path, value in given.items() if value is not None}
     places = {"runs": options.runs, "study": options.study, "tracking": options.tracking}
     spec = resumed(options.name, more=more, **places)
@@ -143,6 +189,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     from sweeps.report.answer import answer_lines
     from sweeps.report.live import Display
     from sweeps.report.styled import show
+    from sweeps.results.ladder import rungs_due
     from sweeps.results.matched import runs_due
     from sweeps.wording import masked
 
@@ -151,12 +198,13 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
         note(_AMONG_WORDS)
 
     def due(records: Sequence[TrialRecord]) -> int:
-        chosen = spec.finalists
-        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
+        chosen, ladder = spec.finalists, spec.budget.ladder
+        rungs = len(rungs_due(records, ladder, chosen.top, spec.spread, depth=None))
+        return rungs + runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
 
     where = options.address or "this machine"
     step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")
-    total = spec.budget.trials + spec.replicates
+    total = spec.budget.trials + spec.replicates + spec.rung_runs
     with ExitStack() as stack:
         stream = sys.stderr if options.json else sys.stdout
         if options.quiet:
@@ -172,27 +220,14 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
                 print_json({"error": f"stopped; {again}", "problems": []})
             return TERMINATED if terminated else STOPPED
     verdict = sweep.verdict
-    report = _written_report(sweep, options)
     if options.json:
         print_json(documents.ran(sweep, verdict, places(sweep)))
     else:
         screen = screen_of(sweep, spec.name, spec=reference, runs=elsewhere(spec.root, options))
         show(answer_lines(verdict, sweep.records, screen), sys.stdout)
-        if report is not None:
-            print_text(f"\nthe page with its figures: {report}")
+        if verdict.answer.grown is not None and sweep.folders.report.is_file():
+            print_text(f"\nthe page with its figures: {sweep.folders.report}")
     return 0 if verdict.answer.grown is not None else 1
-
-
-def _written_report(sweep: Sweep, options: argparse.Namespace) -> Path | None:
-    """Its page; None where no trial is complete, or where it cannot be written, which costs no answer."""
-    from sweeps.cli.report_page import write_report
-
-    try:
-        return write_report(sweep, sweep.spec.name)
-    except InputError as error:
-        if sweep.verdict.answer.grown is not None:
-            print_notes([f"no report: {error}"], options)
-        return None
 
 
 def _submit(options: argparse.Namespace) -> int:

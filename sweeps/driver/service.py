@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from sweeps.commands import command
+from sweeps.driver.report_page import ReportPage
 from sweeps.driver.run_arguments import Runner, argument_problems, read
 from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.schedule.spending import going_on, raised
@@ -32,6 +33,7 @@ from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
 from sweeps.wording import formatted
 from sweeps.worker.trial import for_workers
 
+OnChange = Callable[[Sequence[TrialRecord], str], None]
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
 
@@ -90,6 +92,7 @@ def run(
     >>> sweep.ledger.finished
     True
     """
+    from sweeps.checks.checkpointing import settled
     from sweeps.checks.costs import trial_costs
     from sweeps.checks.preflight import check
 
@@ -145,20 +148,19 @@ def run(
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
         live = LiveProjection(tracker, sweep, lambda: agenda.control_rates_over)
-
-        def update(records: Sequence[TrialRecord], phase: str) -> None:
-            watcher.update(records, phase)
-            live.update(records, phase)
+        report = ReportPage(sweep, tracker, watcher.note)
 
         agenda = Agenda(
             ledger,
             tracker,
             parallel=parallel,
-            on_change=update,
+            on_change=_each(watcher.update, live.update, lambda records, _: report.changed(records)),
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
+            on_note=watcher.note,
         )
-        _carry_out(agenda, runner, working)
+        every = ledger.study.settled_checkpointing(checked.checkpointing)
+        _carry_out(agenda, runner, settled(working, every))
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
@@ -173,11 +175,22 @@ def run(
             standings(found, records),
         )
         show_conclusions(tracker, sweep)
+        report.finish()
         cluster.close()  # while MLflow is told the rest
     return sweep
 
 
 # -- inside ---------------------------------------------------------------------------------------
+
+
+def _each(*watching: OnChange) -> OnChange:
+    """Every change of the trials, told to all."""
+
+    def on_change(records: Sequence[TrialRecord], phase: str) -> None:
+        for watch in watching:
+            watch(records, phase)
+
+    return on_change
 
 
 def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
@@ -246,7 +259,8 @@ class _cluster:  # noqa: N801 - used as a context manager only
 
     def __enter__(self) -> int:
         from sweeps.checks.placement import slots
-        from sweeps.driver.on_ray.tuner import nodes, start_cluster
+        from sweeps.driver.on_ray.cluster_nodes import nodes
+        from sweeps.driver.on_ray.tuner import start_cluster
 
         start_cluster(self._spec, self._address)
         return slots(self._spec, nodes())

@@ -191,7 +191,7 @@ class Ledger(Attempts):
 
     @property
     def asked(self) -> int:
-        """Trials that count against the budget: all but runs under fresh seeds, and what cannot be run."""
+        """Trials that count against the budget: not what runs after the search or cannot be run."""
         return self._mirror.asked
 
     def refresh(self) -> None:
@@ -219,7 +219,7 @@ class Ledger(Attempts):
     ) -> Assignment:
         """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
         attributes: dict[str, Any] = {ROLE: role.value}
-        if role is Role.CONTROL or role.fresh:
+        if role is Role.CONTROL or role.after:
             attributes[HIDDEN] = True
         if replicate_of is not None:
             attributes[REPLICATE_OF] = replicate_of

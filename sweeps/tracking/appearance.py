@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.labels import grown, init_label, shape_label
+from sweeps.text import short
 
 COLOUR = "mlflow.runColor"
 CONTROL, BASELINE = "#666666", "#CC79A7"
@@ -25,7 +26,7 @@ def run_name(record: TrialRecord) -> str:
 
     What runs another trial's settings bears that trial's number, and then what is different.
     """
-    seed = [f"seed {record.seed}"] if record.role.fresh else []
+    seed = [f"seed {record.seed}"] if record.role.fresh or record.role is Role.RUNG else []
     return ", ".join([configuration_name(record), *seed])
 
 
@@ -41,6 +42,7 @@ def configuration_name(record: TrialRecord) -> str:
         Role.SEARCH: [],
         Role.REPLICATE: [],
         Role.MATCHED: [f"compute of {record.replicate_of}"],
+        Role.RUNG: [f"{short(record.settings.get('recipe', {}).get('tokens') or 0)} tokens"],
     }
     return ", ".join([f"{name} lr={short_rate(record)}", *different.get(record.role, [record.role.value])])
 

@@ -29,6 +29,7 @@ class Batch:
     experiment: dict[str, str] = field(default_factory=dict)  # tags of the experiment
     gaps: list[Metric] = field(default_factory=list)  # to the control of number `against`
     against: int | None = None
+    report: bool = False  # whether the sweep's page was written anew
     status: str | None = None  # an MLflow run status
     status_time: float = 0.0
 
@@ -46,6 +47,8 @@ def batches(events: Sequence[Event]) -> list[Batch]:
         if kind == "points":
             batch = of(number, request, _first_time(event))
             batch.metrics += _metrics(event)
+        elif kind == "report":
+            of(None, None, event["time"]).report = True
         elif kind == "rank":
             known = event.get("requests", {})
             listed = list(dict.fromkeys([*event.get("first", ()), *event["numbers"]]))

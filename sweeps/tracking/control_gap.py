@@ -55,6 +55,8 @@ class ControlGaps:
             reference = runs.get(record.seed)
             if reference is None or not record.settings or not record.losses:
                 continue
+            if record.steps != reference.steps:  # at one step their rates would be others
+                continue
             now = (len(record.losses), len(reference.losses), record.state.finished)
             if self._told.get(record.number) != now:
                 self._told[record.number] = now
@@ -72,9 +74,7 @@ def _gaps(record: TrialRecord, reference: TrialRecord) -> Mapping[int, float]:
 
 
 def _final(record: TrialRecord, reference: TrialRecord) -> float | None:
-    """The gap of the objective, of complete trials with as many steps."""
-    if record.steps != reference.steps or not (is_done(record) and is_done(reference)):
-        return None
-    if record.value is None or reference.value is None:
+    """The gap of the objective, of complete trials."""
+    if not (is_done(record) and is_done(reference)) or record.value is None or reference.value is None:
         return None
     return record.value - reference.value

@@ -17,6 +17,7 @@ OPENINGS = ("sweep", "trial")  # kinds of event that begin something which an "e
 REQUEST = (
     "sweeps.request"  # the tag with the key under which a trial was created: a number may be given again
 )
+LARGEST_REPORT = 1 << 26  # bytes of the sweep's page
 _LATEST = 1e11  # seconds since the epoch; no time is later
 _MOST = 2**31  # above every trial's number
 
@@ -91,6 +92,10 @@ def _is_mark(event: Event) -> bool:
     return "time" in event and _are_texts(event["tags"])
 
 
+def _is_report(event: Event) -> bool:
+    return event.get("number") is None and "time" in event and _is_text(event["sha256"])
+
+
 _KINDS: Mapping[str, Callable[[Event], bool]] = {
     "sweep": _is_sweep,
     "trial": _is_trial,
@@ -100,6 +105,7 @@ _KINDS: Mapping[str, Callable[[Event], bool]] = {
     "gaps": _is_gaps,
     "mark": _is_mark,
     "experiment": lambda event: event.get("number") is None and _is_mark(event),
+    "report": _is_report,
 }
 
 

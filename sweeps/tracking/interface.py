@@ -65,6 +65,9 @@ class Tracking(Protocol):
     def describe(self, tags: Values) -> None:
         """Tags of the experiment."""
 
+    def report(self) -> None:
+        """The HTML page in the sweep's folder was written anew."""
+
     def close(self, timeout: float) -> bool:
         """Wait at most so many seconds for the rest to be delivered; whether all of it was."""
 
@@ -111,6 +114,9 @@ class NullTracker:
         """Nothing to do."""
 
     def describe(self, tags: Values) -> None:
+        """Nothing to do."""
+
+    def report(self) -> None:
         """Nothing to do."""
 
     def close(self, timeout: float) -> bool:  # noqa: ARG002

@@ -153,6 +153,8 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
     view = saved_view(ranked=True, ranges=figure_ranges(then, against))
     tracker.describe({**KIND, TAG: view, NOTE: text})
     tracker.end_sweep(tags, list(objectives.values()), completion.time)
+    if sweep.folders.report.is_file():
+        tracker.report()
 
 
 # -- inside ---------------------------------------------------------------------------------------

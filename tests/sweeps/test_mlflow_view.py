@@ -62,6 +62,9 @@ def test_runs_are_named_after_what_they_train_and_what_is_different() -> None:
     assert run_name(trial(5, settings=NONE)) == "5 original lr=8.9e-4"
     assert run_name(trial(6, settings={})) == "6 original lr=-"
     assert short_params(trial(17)) == {"grown": "K=2", "first_weights": "damped", "rate": "8.9e-4"}
+    longer = {**DAMPED, "recipe": {"learning_rate": 8.9e-4, "tokens": 98_304}}
+    rung = trial(70, Role.RUNG, settings=longer, replicate_of=17, seed=1)
+    assert run_name(rung) == "17 K=2 damped lr=8.9e-4, 98.3k tokens, seed 1"
     # A kind of run that has no name here is named by its role.
     assert run_name(replace(trial(60), role=Role.OTHER, replicate_of=17)) == (
         "17 K=2 damped lr=8.9e-4, not run here"
@@ -151,6 +154,11 @@ def test_gaps_are_to_the_best_control_under_the_same_seed_and_are_completed_when
     gaps.tell(records, 1)
     assert told.calls == before, "nothing is new"
     # The sweep is extended, and another control is better: what was told stays, and so does the reference.
+    longer = trial(
+        7, Role.RUNG, replicate_of=2, seed=0, steps=16, losses={0: 4.0, 8: 3.2, 16: 2.9}, value=2.9
+    )
+    ControlGaps(told).tell([*records, longer], 1)
+    assert 7 not in told.gap, "at step 8 its learning rate was another"
     better = trial(5, Role.CONTROL, settings=NONE, losses={0: 4.0, 8: 2.0}, value=2.0)
     later = trial(6, losses={0: 4.0, 8: 3.0}, value=3.0)
     assert best_control([*records, better, later]) == 5

@@ -4,6 +4,8 @@ Promises: Ray carries out what the schedule hands it, and may be lost at any mom
 """
 
 __all__ = [
+    "callbacks",
+    "cluster_nodes",
     "head_node",
     "jobs_server",
     "killing",

@@ -31,6 +31,7 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
         shared: dict[str, Any],
         watch: StallMonitor,
         hung: Callable[[Assignment], Path | None],
+        left: Callable[[Assignment], Outcome | None] = lambda _running: None,
     ) -> None:
         """Hand out the agenda's work.
 
@@ -39,12 +40,13 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
             shared: goes to every worker beside its assignment.
             watch: hears of every measurement.
             hung: where the stacks lie of an execution that ended itself because it did not go on.
+            left: what the process of an execution said of its end, before it ended too.
         """
         super().__init__(metric=METRIC, mode="min")
         self.agenda = agenda
         self._shared = shared
         self._watch = watch
-        self._hung = hung
+        self._hung, self._left = hung, left
         self._running: dict[str, Assignment] = {}
         self._stood: dict[str, float] = {}  # seconds that did not count when it began
         self.endings: dict[str, Outcome] = {}
@@ -61,6 +63,8 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Take a worker's result; whether the trial is to stop."""
         running = self._running[trial_id]
+        for note in result["notes"]:
+            self.agenda.note(running.number, note)
         points = [Point.from_json(point) for point in result["points"]]
         stop = self.agenda.report(running.number, running.attempt, points)
         if points and points[-1].step < running.steps:
@@ -79,6 +83,11 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
             self.endings[trial_id] = Outcome(State.PRUNED)
         return stop
 
+    def waits(self, trial_id: str, why: str | None) -> None:
+        """A trial that was handed out does not begin yet, and why; None once it does."""
+        if (running := self._running.get(trial_id)) is not None:
+            self.agenda.waits(running.number, running.attempt, why)
+
     def on_trial_complete(
         self,
         trial_id: str,
@@ -95,6 +104,8 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
     def _gone(self, trial_id: str, running: Assignment, stood: float) -> Outcome:
         if trial_id in self._watch.hung:
             return Outcome(State.FAIL, "its worker fell silent and was killed", Cause.HUNG)
+        if (said := self._left(running)) is not None:
+            return said
         if (stacks := self._hung(running)) is not None:
             if awake().missed() > stood:
                 # Its own timer went on while all that runs here was stopped, and said so as soon as it could.

@@ -21,6 +21,7 @@ from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
 from sweeps.results.finalists import replicates_due
+from sweeps.results.ladder import rungs_due
 from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
 from sweeps.tracking import Tracking
@@ -48,6 +49,7 @@ class Agenda:
         on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
         request_stop: Callable[[Assignment], None] = lambda _assignment: None,
+        on_note: Callable[[str], None] = lambda _text: None,
     ) -> None:
         """Go on with what the ledger holds; trials that a dead driver left RUNNING come first.
 
@@ -57,7 +59,8 @@ class Agenda:
             parallel: how many trials may run at once.
             on_change: called with all records and the phase after every change.
             on_end: called with a trial that has ended for good.
-            recall: has an attempt at a trial end before its next report.
+            request_stop: has an attempt at a trial end before its next report.
+            on_note: called with what the user should know.
         """
         self.ledger = ledger
         self.spec = ledger.spec
@@ -66,6 +69,7 @@ class Agenda:
         self._on_change = on_change
         self._on_end = on_end
         self._request_stop = request_stop
+        self._on_note = on_note
         self._stop_requested: set[int] = set()
         self._running: dict[int, Assignment] = {}
         self._last_point: dict[int, Point] = {}
@@ -96,6 +100,7 @@ class Agenda:
             or self._searched()
             or self._replicate()
             or self._matched()
+            or self._rung()
         )
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
@@ -121,6 +126,16 @@ class Agenda:
         self._tracker.points(number, attempt, points)
         self._changed()
         return stop
+
+    def note(self, number: int, text: str) -> None:
+        """Take what the user should know of a trial."""
+        self._on_note(f"trial {number} {text}")
+
+    def waits(self, number: int, attempt: int, why: str | None) -> None:
+        """Take what an execution that was handed out waits for; None once it runs."""
+        with suppress(StaleAttemptError):
+            self.ledger.note_waiting(number, attempt, why)
+            self._changed()
 
     def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
         """Take the end of an execution; one without a result may be put back in front, by its cause."""
@@ -206,7 +221,7 @@ class Agenda:
         present = {record.role for record in self.records()}
         baseline = self.spec.trial.model_dump()
         if Role.CONTROL not in present:
-            return self.ledger.start(Role.CONTROL, control_settings(baseline))
+            return self.ledger.start(Role.CONTROL, control_settings(baseline, self.spec.control.train))
         if Role.BASELINE not in present:
             return self.ledger.start(
                 Role.BASELINE, baseline, params=self.ledger.space.project(flatten(baseline))
@@ -244,7 +259,7 @@ class Agenda:
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        if any(not r.role.fresh for r in self._open()):
+        if any(not r.role.after for r in self._open()):
             return None
         records = self.records()
         self.phase = "finalists"
@@ -273,6 +288,18 @@ class Agenda:
             return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
         return None
 
+    def _rung(self) -> Assignment | None:
+        """A finalist or the control at a longer budget, once all of this one has ended."""
+        if not self.spec.budget.ladder or any(r.role is not Role.RUNG for r in self._open()):
+            return None
+        self.phase = "ladder"
+        wanted, depth, records = self.spec.finalists, self.ledger.depth, self.records()
+        due = rungs_due(records, self.spec.budget.ladder, wanted.top, self.spec.spread, depth=depth)
+        for number, settings in due:
+            params = records[number].params
+            return self.ledger.start(Role.RUNG, settings, params=params, replicate_of=number)
+        return None
+
     def _open(self) -> list[TrialRecord]:
         """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
         over = (State.WAITING,) if self._spending.used_up else ()
@@ -294,9 +321,25 @@ class Agenda:
         self._on_change(self.records(), self.phase)
 
 
-def control_settings(baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """The baseline without injection: the original model, its layers trained on the same tokens."""
+def control_settings(baseline: Mapping[str, Any], train: str = "all") -> dict[str, Any]:
+    """The baseline without injection: the original model, trained on the same tokens.
+
+    Args:
+        baseline: the whole `trial:` section.
+        train: all of the original, or the layers of it that the baseline's new ones are made of, at the rate
+            of these.
+    """
     injection = {**baseline["injection"], "method": "none"}
+    if train == "layers":
+        rate = baseline["recipe"].get("injected_learning_rate") or baseline["recipe"]["learning_rate"]
+        rates = baseline["recipe"].get("rates", {})
+        recipe = {
+            **baseline["recipe"],
+            "learning_rate": rate * rates.get("injected", 1.0),
+            "injected_learning_rate": None,
+            "rates": {**rates, "injected": 1.0},
+        }
+        return {**baseline, "injection": injection, "recipe": recipe}
     recipe = {**baseline["recipe"], "train": "all"}
     if recipe.get("rates", {}).get("original") == 0:  # frozen for the sake of the injected ones
         recipe["rates"] = {**recipe["rates"], "original": 1.0}
