@@ -90,6 +90,8 @@ def _metrics(event: Event) -> Iterator[Metric]:
             yield Metric("tokens_per_second", point["tokens"] / point["seconds"], when, step)
         if losses := point.get("test_losses"):
             yield Metric("test_loss", fmean(losses), when, step)
+        for name, value in point.get("system", {}).items():
+            yield Metric(f"system/{name}", float(value), when, step)
     for step, loss, when in event["train"]:
         yield Metric("train_loss", float(loss), milliseconds(when), step)
 

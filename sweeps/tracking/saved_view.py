@@ -88,9 +88,10 @@ def figure_ranges(records: Sequence[TrialRecord], control: int | None) -> Ranges
     values = sorted(r.value for r in ended if r.value is not None)
     low, high = values[0], values[len(values) // 2]
     later = [loss for step, loss in reference.losses.items() if step >= reference.steps / 4]
-    tall = max(high, reference.value) - low
-    gaps = (low - tall / 2 - reference.value, high + tall - reference.value)
-    return {"control_gap": gaps, "eval_loss": (low - tall / 2, max(*later, high) + tall)}
+    tall = (max(high, reference.value) - low) / 2
+    bottom, top = low - tall, max(high, reference.value) + tall  # the control's own line well inside
+    gaps = (bottom - reference.value, top - reference.value)
+    return {"control_gap": gaps, "eval_loss": (bottom, max(*later, top))}
 
 
 # -- inside ----------------------------------------------------------------------------------------
