@@ -57,6 +57,7 @@ class Point:
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
     `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed.
+    `system` is how busy the GPUs were since the point before: means by name, empty without a GPU.
     """
 
     step: int
@@ -68,6 +69,7 @@ class Point:
     time: float = 0.0
     measuring: float = 0.0
     test_losses: tuple[float, ...] = ()
+    system: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def tokens_per_second(self) -> float:
@@ -86,9 +88,9 @@ class Point:
         return all(map(math.isfinite, losses))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; no test losses where there are none."""
+        """As plain JSON values; no test losses and nothing of the system where there is none."""
         plain = asdict(self)
-        return plain if self.test_losses else {name: plain[name] for name in plain if name != "test_losses"}
+        return {name: value for name, value in plain.items() if name not in _OPTIONAL or value}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
@@ -101,11 +103,15 @@ class Point:
         numbers = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
         numbers |= {name: _number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
-        if value.keys() - {"test_losses"} != known:
+        if value.keys() - _OPTIONAL != known:
             raise ValueError("other values than those of a point")
         test_losses = tuple(_number(loss) for loss in value.get("test_losses", ()))
+        system = {str(name): _number(each) for name, each in dict(value.get("system", {})).items()}
         step, tokens = _step(value["step"]), _step(value["tokens"])
-        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses)
+        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses, system=system)
+
+
+_OPTIONAL = {"test_losses", "system"}  # left out where there is nothing
 
 
 def _step(value: Any) -> int:

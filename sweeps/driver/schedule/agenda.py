@@ -250,6 +250,11 @@ class Agenda:
         over = (State.WAITING,) if self._spending.used_up else ()
         return [record for record in self.ledger.unfinished() if record.state not in over]
 
+    @property
+    def control_rates_over(self) -> bool:
+        """Whether no control at another rate will be run."""
+        return self._control_rates.over or self.phase != "search"
+
     def _ended(self, number: int) -> None:
         record = self.ledger.record(number)
         if record.settings:  # what was enqueued and cannot be run is nowhere shown

@@ -43,6 +43,7 @@ COSTS = {
     "flops_per_token": "sweeps:flops_per_token",
     "parameters": "sweeps:parameters",
 }  # of training; of all
+METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -55,6 +56,8 @@ def attributes_of(settings: Mapping[str, Any], steps: int, more: Mapping[str, An
         ATTEMPT: 1,
         REQUEST: uuid.uuid4().hex,
     }
+    if HIDDEN in more:  # such a trial may have no parameters, which would say how it trains
+        base |= {METHOD: settings["injection"]["method"], RATE: settings["recipe"]["learning_rate"]}
     attributes: dict[str, Any] = json.loads(json.dumps({**base, **more}))
     return attributes
 
