@@ -9,6 +9,9 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
+from sweeps.by_text import Sources, number, sources_from_json, sources_to_json
+
+_SELDOM = {"test_losses", "sources"}  # of a point, left out where there are none
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
 
 
@@ -51,6 +54,7 @@ class Point:
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
     `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed.
+    `sources` are the losses on each of several texts by name; `eval_loss` is their weighted mean.
     """
 
     step: int
@@ -62,6 +66,7 @@ class Point:
     time: float = 0.0
     measuring: float = 0.0
     test_losses: tuple[float, ...] = ()
+    sources: Sources = field(default_factory=dict)
 
     @property
     def tokens_per_second(self) -> float:
@@ -77,12 +82,12 @@ class Point:
     def finite(self) -> bool:
         """Whether every loss in it is a number."""
         losses = (self.eval_loss, *self.test_losses, *(loss for _, loss in self.train_loss))
-        return all(map(math.isfinite, losses))
+        return all(map(math.isfinite, losses)) and all(each.finite for each in self.sources.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; no test losses where there are none."""
-        plain = asdict(self)
-        return plain if self.test_losses else {name: plain[name] for name in plain if name != "test_losses"}
+        """As plain JSON values; no test losses and no sources where there are none."""
+        plain = {**asdict(self), "sources": sources_to_json(self.sources)}
+        return {name: each for name, each in plain.items() if each or name not in _SELDOM}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
@@ -91,27 +96,22 @@ class Point:
         Raises:
             ValueError, TypeError, KeyError: it is not that; numbers are numbers, steps are whole ones.
         """
-        train_loss = tuple((_step(step), _number(loss)) for step, loss in value["train_loss"])
-        numbers = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
-        numbers |= {name: _number(value[name]) for name in ("time", "measuring") if name in value}
+        train_loss = tuple((_step(step), number(loss)) for step, loss in value["train_loss"])
+        numbers = {name: number(value[name]) for name in ("flops", "seconds", "eval_loss")}
+        numbers |= {name: number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
-        if value.keys() - {"test_losses"} != known:
+        if value.keys() - _SELDOM != known:
             raise ValueError("other values than those of a point")
-        test_losses = tuple(_number(loss) for loss in value.get("test_losses", ()))
+        test_losses = tuple(number(loss) for loss in value.get("test_losses", ()))
+        sources = sources_from_json(value.get("sources", {}))
         step, tokens = _step(value["step"]), _step(value["tokens"])
-        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses)
+        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses, sources=sources)
 
 
 def _step(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
         raise TypeError("a whole number is wanted")
     return value
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError("a number is wanted")
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,8 @@ class TrialRecord:
     costs : mapping of str to float
         What its model costs, known before it is trained: ``flops_per_token`` of training, and
         ``parameters``; empty in studies of earlier versions.
+    sources : mapping of str to TextLoss
+        The latest losses on each of several texts, by name; empty where there is one text.
 
     Examples
     --------
@@ -220,6 +222,7 @@ class TrialRecord:
     request: str | None = None
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    sources: Sources = field(default_factory=dict)
 
     @property
     def test_loss(self) -> float | None:

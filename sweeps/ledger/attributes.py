@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sweeps.by_text import Sources, sources_from_json, sources_to_json
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.marks import (
     ANSWER,
+    BASE_SOURCES,
     BEST,
     FINISHED,
     IDENTITY,
@@ -79,6 +81,11 @@ class StudyFacts:
         return self._read(SEARCH_ANSWERS, SearchAnswers.from_json, None)
 
     @property
+    def base_sources(self) -> Sources:
+        """What the base loses on each of several texts before any training; empty until that is known."""
+        return self._read(BASE_SOURCES, sources_from_json, {})
+
+    @property
     def warm_start(self) -> tuple[Taken, ...]:
         """What was taken over from each earlier sweep when the study was made."""
         return self._read(WARM_START, all_taken, ())
@@ -133,6 +140,11 @@ class StudyAttributes(StudyFacts):
         for name, value in {ANSWER: answer, BEST: best}.items():
             if self.all().get(name, ...) != value:
                 self._set(name, value)
+
+    def note_base_sources(self, losses: Sources) -> None:
+        """Write down what the base loses on each text; the first that is said stays."""
+        if not self.base_sources:
+            self._set(BASE_SOURCES, sources_to_json(losses))
 
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""

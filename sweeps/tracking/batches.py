@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from mlflow.entities import Metric
 
@@ -74,8 +75,20 @@ def _metrics(event: Event) -> Iterator[Metric]:
             yield Metric("tokens_per_second", point["tokens"] / point["seconds"], when, step)
         if losses := point.get("test_losses"):
             yield Metric("test_loss", fmean(losses), when, step)
+        for name, each in point.get("sources", {}).items():
+            yield from _of_text(name, each, when, step)
     for step, loss, when in event["train"]:
         yield Metric("train_loss", float(loss), milliseconds(when), step)
+
+
+def _of_text(name: str, losses: Mapping[str, Any], when: int, step: int) -> Iterator[Metric]:
+    """Metrics of one of several texts; MLflow draws those with one word before the stroke side by side."""
+    scalars = {"eval_loss": losses["eval_loss"], "bits_per_byte": losses["bits_per_byte"]}
+    if losses["test_losses"]:
+        scalars["test_loss"] = fmean(losses["test_losses"])
+    for key, value in scalars.items():
+        if value is not None:
+            yield Metric(f"{key}/{name}", float(value), when, step)
 
 
 def _first_time(event: Event) -> float:

@@ -156,8 +156,8 @@ def allotted(rows: int, weights: Sequence[int]) -> list[int]:
 class MixedBatches(Batches):
     """Batches of several sources in a fixed proportion of sequences, and so of tokens.
 
-    Each source has the order that it would have alone: every window once an epoch. A batch depends on seed and
-    step alone. A source that is used up begins again, in another order.
+    Each source has the order that it would have alone: every window once an epoch. A batch depends on seed
+    and step alone. A source that is used up begins again, in another order.
     """
 
     def __init__(self, streams: Sequence[Batches], weights: Sequence[int], rows: int) -> None:

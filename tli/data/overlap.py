@@ -51,9 +51,8 @@ def _found(held: Tokens, trained: Tokens) -> tuple[int, int]:
         return 0, 0
     places = {(len(ids) - _PASSAGE) * probe // (_PROBES - 1) for probe in range(_PROBES)}
     passages = [ids[place : place + _PASSAGE].tobytes() for place in sorted(places)]
-    return sum(_stands_in(passage, trained.folder / "train.bin", width) for passage in passages), len(
-        passages
-    )
+    file = trained.folder / "train.bin"
+    return sum(_stands_in(passage, file, width) for passage in passages), len(passages)
 
 
 def _stands_in(passage: bytes, file: Path, width: int) -> bool:

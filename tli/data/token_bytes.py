@@ -1,7 +1,7 @@
 """How many bytes of text each token stands for, so that losses compare across tokenizers.
 
-Bits per byte divide the loss of the tokens that were scored by the bytes of just those tokens. A special token,
-such as the end of a text, stands for no text: neither its loss nor its bytes count.
+Bits per byte divide the loss of the tokens that were scored by the bytes of just those tokens. A special
+token, such as the end of a text, stands for no text: neither its loss nor its bytes count.
 """
 
 from __future__ import annotations

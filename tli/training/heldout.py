@@ -58,7 +58,7 @@ class Measured:
 def measure(
     model: PreTrainedModel, heldout: np.ndarray | HeldOut, *, at_once: int = TOKENS_AT_ONCE
 ) -> Measured:
-    """The loss of a model on held-out windows, as `evaluate` measures it; of several texts their weighted mean.
+    """The loss of a model on held-out windows, as `evaluate` measures it; of several texts their mean.
 
     Args:
         model: any causal language model; of one that is sharded all ranks call this.

@@ -14,7 +14,8 @@ class Progress:
 
     Losses are nats per token; `seconds` and `tokens` are totals since step 0, of training steps alone.
     `measuring` is the time that this one held-out loss took, in seconds; 0 where it was known.
-    `texts` is what was measured of each of several held-out texts, by name; `eval_loss` is their weighted mean.
+    `texts` is what was measured of each of several held-out texts, by name; `eval_loss` is their
+    weighted mean.
     """
 
     step: int
