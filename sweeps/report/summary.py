@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from sweeps.records import TrialRecord
 from sweeps.report.answer import answer_lines
+from sweeps.report.by_source import by_source_text
 from sweeps.report.finalists import finalists_text, margin_text
 from sweeps.report.front import front_text
 from sweeps.report.next_commands import Screen
@@ -32,6 +33,7 @@ def best_lines(
         finalists_text(verdict, records),
         margin_text(verdict),
         front_text(verdict, records),
+        by_source_text(verdict),
         _untried(verdict),
         _stopped(verdict, records, screen),
         _failed(verdict, screen),

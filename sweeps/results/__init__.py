@@ -6,6 +6,7 @@ study.
 
 __all__ = [
     "answer",
+    "by_source",
     "candidates",
     "caveats",
     "claims",
@@ -31,6 +32,7 @@ __all__ = [
     "setting_answers",
     "sweep",
     "tables",
+    "text_losses",
     "unfinished",
     "unkept",
     "verdict",

@@ -13,6 +13,7 @@ from sweeps.curve import CURVE, read_curve
 from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
+from sweeps.results.by_source import by_source
 from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
 from sweeps.results.setting_answers import searched_in
@@ -285,7 +286,8 @@ class Sweep:
             ),
         )
         notes = kept_text_notes(self.spec, self.folders.tokens, study.input_digests.get("text", ""))
-        return replace(found, warnings=(*found.warnings, *notes))
+        sources = by_source(self.spec.data, study.base_sources, records, found)
+        return replace(found, warnings=(*found.warnings, *notes), sources=sources)
 
     @property
     def ended_by(self) -> str | None:
