@@ -9,10 +9,10 @@ from sweeps.results.verdict import Verdict
 from sweeps.text import digits_apart, indented, table
 
 _MODELS = {
-    "base": "the base",
+    "base": "the base, untrained",
     "control": "the original",
     "matched": "at equal compute",
-    "grown": "best grown",
+    "grown": "the best grown",
 }
 
 
@@ -81,8 +81,8 @@ def _legend(found: BySource) -> str:
     alone = f" {', '.join(only)}: only measured, never trained on." if only else ""
     measures = sorted({text.measure for text in found.texts})
     intervals = (
-        f"Differences are over fresh seeds and blocks of test text, with 95 % intervals for all {found.compared} "
-        "together (Bonferroni); worse or better where 0 is outside."
+        f"Differences are over fresh seeds and blocks of test text, with 95 % intervals for all "
+        f"{found.compared} together (Bonferroni); worse or better where 0 is outside."
         if "test" in measures
         else "No run under a fresh seed has ended: validation loss, without intervals."
     )

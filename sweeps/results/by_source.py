@@ -1,8 +1,8 @@
 """Losses by text: the base before any training, the original trained on, and the best grown model.
 
 What a model loses more on a text than the base did is forgotten; text that was never trained on, of the kind
-that the base was made of, shows it best. Differences are over fresh seeds on blocks of test text: the base has
-one loss a block and no seed, so all that a seed does to a model counts as error.
+that the base was made of, shows it best. Differences are over fresh seeds on blocks of test text: the base
+has one loss a block and no seed, so all that a seed does to a model counts as error.
 """
 
 from __future__ import annotations

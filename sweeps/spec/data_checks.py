@@ -29,8 +29,8 @@ def data_faults(data: DataSettings, trial: TrialSettings) -> Iterator[Fault]:
         if tokens < needed:
             each_text = f" for each of {data.texts} texts" if data.texts > 1 else ""
             expected = f"at least one sequence of {data.sequence_length} tokens{each_text}"
-            involves = ("data.sequence_length", "data.sources", "data.measured_only")
-            yield Fault(f"data.{setting}", str(tokens), expected, str(sequences * needed), involves)
+            among = ("data.sequence_length", "data.sources", "data.measured_only")
+            yield Fault(f"data.{setting}", str(tokens), expected, str(sequences * needed), among)
 
 
 def _which(data: DataSettings) -> Iterator[Fault]:
@@ -52,7 +52,7 @@ def _which(data: DataSettings) -> Iterator[Fault]:
 
 def _names(data: DataSettings) -> Iterator[Fault]:
     """Losses are reported by name: each is that of one text."""
-    trained = data.sources or {SINGLE: None}
+    trained = list(data.sources) or [SINGLE]
     for name in data.measured_only:
         if name in trained:
             got = f"the name {name!r}, which a text that is trained on has"

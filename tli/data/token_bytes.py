@@ -40,8 +40,10 @@ class TokenBytes:
             windows: token ids, shape [windows, sequence_length + 1], or packed (`tli.data.packing`).
         """
         ids = windows if windows.ndim == 2 else windows[..., 0]
-        text = ~self.special[ids[:, 1:]]
-        return text if windows.ndim == 2 else text & (windows[:, 1:, 1] != 0)
+        text: np.ndarray = ~self.special[ids[:, 1:]]
+        if windows.ndim == 3:
+            text &= windows[:, 1:, 1] != 0
+        return text
 
     def count(self, windows: np.ndarray) -> int:
         """UTF-8 bytes of the predicted tokens of windows, special tokens left out."""
