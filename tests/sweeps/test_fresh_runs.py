@@ -23,7 +23,8 @@ from sweeps.results.finalists import control_of, flops_per_token
 from sweeps.results.finding import find, resumed
 from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
-from sweeps.worker.texts import TEST_BLOCKS, WorkerContext, for_workers
+from sweeps.worker.texts import TEST_BLOCKS
+from sweeps.worker.trial import WorkerContext, for_workers
 from tests.sweeps.conftest import SPEC as TEXT
 from tests.sweeps.conftest import Silent
 

@@ -147,11 +147,7 @@ def test_the_answer_has_each_text_with_its_difference_to_the_base(sweep: Sweep) 
             assert each.half_width is not None
             assert each.half_width > 0
             assert each.n == 2
-    plain = (
-        best(sweep, verdict, sweep.records, sweep.progress)["sources"]
-        if hasattr(sweep, "progress")
-        else verdict.to_json()["sources"]
-    )
+    plain = verdict.to_json()["sources"]
     assert [each["name"] for each in plain["texts"]] == ["a", "b", "kept"]
     assert plain["objective"] == {"a": 0.75, "b": 0.25}
     assert plain["texts"][0]["models"][1]["high"] is not None
