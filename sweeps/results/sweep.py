@@ -213,6 +213,7 @@ class Sweep:
             - ``tokens``, ``flops`` and ``seconds`` of training so far; steps alone, without evaluation
             - ``attempt``, from 1; ``started`` and ``finished``, in UTC; ``reason`` of an early end
             - its settings by dotted path, as ``injection.k`` and ``recipe.learning_rate``
+            - of several texts, the latest ``eval_loss/NAME`` and ``bits_per_byte/NAME`` of each
 
         Raises
         ------
@@ -239,7 +240,8 @@ class Sweep:
             ``trial`` and ``step`` (0: before training); ``tokens``, ``flops`` and ``seconds`` of training up
             to there; ``eval_loss``, held out, and ``train_loss``, the mean over the steps since the
             measurement before, in nats per token; ``time`` of the measurement, in UTC. A measurement whose
-            curve is no longer on disk has its loss alone.
+            curve is no longer on disk has its loss alone. Of several texts ``eval_loss/NAME`` and
+            ``bits_per_byte/NAME`` of each.
 
         Raises
         ------
