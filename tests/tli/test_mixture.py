@@ -23,9 +23,11 @@ from tli.errors import DataError, InputError
 from tli.models.base import find
 from tli.models.loading import load_model
 from tli.training.evaluate import evaluate
+from tli.training.feed import Feed
 from tli.training.heldout import HeldOut, measure
 from tli.training.loop import Training
 from tli.training.losses import token_losses
+from tli.training.ranks import Ranks
 from tli.training.recipe import Recipe
 
 Tiny = Callable[[str], Path]
@@ -92,6 +94,12 @@ def test_batches_have_the_proportion_and_each_source_the_order_it_has_alone(mixe
     again = mixed.batches(sequence_length=8, batch_tokens=80, seed=3)
     assert np.array_equal(again[29], batches[29])  # a step is begun at without those before it
     assert not np.array_equal(mixed.batches(sequence_length=8, batch_tokens=80, seed=4)[29], batches[29])
+
+
+def test_ranks_divide_the_batch_of_one_process(mixed: Mixture) -> None:
+    batches = mixed.batches(sequence_length=8, batch_tokens=80, seed=3)
+    parts = [Feed(batches, torch.device("cpu"), Ranks(rank, 2)).take(4) for rank in range(2)]
+    assert np.array_equal(torch.cat(parts).numpy(), batches[4])
 
 
 def test_a_source_that_is_used_up_begins_again_in_another_order() -> None:
@@ -197,6 +205,14 @@ def test_too_little_text_is_told_at_the_place_of_its_source(tmp_path: Path) -> N
     with pytest.raises(DataError) as caught:
         found.heldout_windows(sequence_length=5000, eval_tokens=10_000)
     assert caught.value.problems[0].where == "data.sources.web.heldout"
+    same = tmp_path / "same.jsonl"
+    same.write_text('{"text": "again"}\n' * 9)
+    kept = Portion("kept", DataSettings(source=str(same)), None, "data.measured_only.kept")
+    with pytest.raises(DataError) as caught:
+        open_mixture([web, kept], base, tmp_path / "tokens")
+    (problem,) = caught.value.problems
+    assert problem.where == "data.measured_only.kept.source"
+    assert problem.remedy == "other text"  # and no held-out text, which a text that is only measured has not
 
 
 def test_several_texts_are_measured_in_one_go_and_the_mean_is_weighted(

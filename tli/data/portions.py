@@ -55,6 +55,11 @@ class Portion:
         """A problem of its settings, at their own place and not at that of a single source."""
         if self.where == "data":
             return problem
+        if not self.trained:  # which has no held-out text of another place
+            remedy = "other text" if problem.remedy.startswith("data.heldout") else problem.remedy
+            problem = replace(
+                problem, where=problem.where.replace("data.heldout", "data.source"), remedy=remedy
+            )
         where, remedy = (
             f"{self.where}.{text.removeprefix('data.')}" if text.startswith("data.") else text
             for text in (problem.where, problem.remedy)
