@@ -22,6 +22,7 @@ from sweeps.errors import LedgerHeldError, Problem, SpecError
 from sweeps.records import Assignment
 from tli.files import open_regular, read_regular, replace_file, sync
 
+REPORT = "report.html"
 LOCK = "driver.lock"  # held by the process that drives the sweep
 _SMALL = 4096  # bytes; of a lock or a recall mark
 
@@ -47,6 +48,11 @@ class Folders:
     def spec(self) -> Path:
         """The spec as it was last run, with passwords masked."""
         return self.sweep / "spec.json"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page of its answer."""
+        return self.sweep / REPORT
 
     def trial(self, number: int) -> Path:
         """What one trial writes."""

@@ -94,6 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = TLI | {
         "sweeps/ledger",
         "sweeps/results",
         "sweeps/tracking",
+        "sweeps/report/page",
         "sweeps/driver/schedule",
         "sweeps/driver/on_ray",
         "tli/models",

@@ -18,7 +18,6 @@ from tli.errors import InputError, Problem
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
     from sweeps.records import TrialRecord
-    from sweeps.results.sweep import Sweep
     from sweeps.spec import Spec
 
 STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
@@ -172,27 +171,14 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
                 print_json({"error": f"stopped; {again}", "problems": []})
             return TERMINATED if terminated else STOPPED
     verdict = sweep.verdict
-    report = _written_report(sweep, options)
     if options.json:
         print_json(documents.ran(sweep, verdict, places(sweep)))
     else:
         screen = screen_of(sweep, spec.name, spec=reference, runs=elsewhere(spec.root, options))
         show(answer_lines(verdict, sweep.records, screen), sys.stdout)
-        if report is not None:
-            print_text(f"\nthe page with its figures: {report}")
+        if verdict.answer.grown is not None and sweep.folders.report.is_file():
+            print_text(f"\nthe page with its figures: {sweep.folders.report}")
     return 0 if verdict.answer.grown is not None else 1
-
-
-def _written_report(sweep: Sweep, options: argparse.Namespace) -> Path | None:
-    """Its page; None where no trial is complete, or where it cannot be written, which costs no answer."""
-    from sweeps.cli.report_page import write_report
-
-    try:
-        return write_report(sweep, sweep.spec.name)
-    except InputError as error:
-        if sweep.verdict.answer.grown is not None:
-            print_notes([f"no report: {error}"], options)
-        return None
 
 
 def _submit(options: argparse.Namespace) -> int:

@@ -139,7 +139,7 @@ def _multiple(text: str | None) -> float | None:
 def _report(options: argparse.Namespace) -> int:
     import webbrowser
 
-    from sweeps.cli.report_page import write_report
+    from sweeps.report.page.writing import write_report
 
     sweep = _find(options)
     written = write_report(sweep, options.name, out=options.out, force=options.force)

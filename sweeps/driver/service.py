@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from sweeps.commands import command
+from sweeps.driver.report_page import ReportPage
 from sweeps.driver.run_arguments import Runner, argument_problems, read
 from sweeps.driver.schedule.agenda import Agenda
 from sweeps.driver.schedule.spending import going_on, raised
@@ -17,6 +19,7 @@ from sweeps.errors import Problem, SweepError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, fresh_seeds, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.ownership import claimed
+from sweeps.records import TrialRecord
 from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
 from sweeps.results.ranking import behind
@@ -141,11 +144,17 @@ def run(
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
+        report = ReportPage(sweep, tracker, watcher.note)
+
+        def on_change(records: Sequence[TrialRecord], phase: str) -> None:
+            watcher.update(records, phase)
+            report.changed(records)
+
         agenda = Agenda(
             ledger,
             tracker,
             parallel=parallel,
-            on_change=watcher.update,
+            on_change=on_change,
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
         )
@@ -159,6 +168,7 @@ def run(
         found = sweep.answer(records)
         ledger.note_answer(sentence(found, records), found.answer.trial, behind(found, records))
         show_conclusions(tracker, sweep)
+        report.finish()
         cluster.close()  # while MLflow is told the rest
     return sweep
 
