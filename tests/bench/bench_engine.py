@@ -109,7 +109,7 @@ def _plain(spec: Any, folder: Path) -> Side:
     settings = {
         "folder": str(place),
         "base": spec.base.model,
-        "data": spec.data.to_json(),
+        "data": asdict(spec.data.to_tli()),
         "tokens": str(folder / "runs" / "tokens"),
         "recipe": asdict(spec.trial.to_recipe()),
         "seed": spec.trial.seed,
