@@ -6,6 +6,7 @@ study.
 
 __all__ = [
     "answer",
+    "answered",
     "by_source",
     "candidates",
     "caveats",
