@@ -91,7 +91,7 @@ class Point:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
-        """The inverse of `to_json`; raises ValueError, TypeError, KeyError, AttributeError for what is none."""
+        """The inverse of `to_json`; raises ValueError, TypeError, KeyError or AttributeError else."""
         train_loss = tuple((_step(step), number(loss)) for step, loss in value["train_loss"])
         numbers = {name: number(value[name]) for name in ("flops", "seconds", "eval_loss")}
         numbers |= {name: number(value[name]) for name in ("time", "measuring") if name in value}
