@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sweeps.by_text import Sources, sources_from_json, sources_to_json
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.dashboard_notes import note_attributes
 from sweeps.ledger.store.marks import (
     ANSWER,
+    BASE_SOURCES,
     BEST,
     CHECKPOINTING,
     FINISHED,
@@ -86,6 +88,11 @@ class StudyFacts:
         return self._read(SEARCH_ANSWERS, SearchAnswers.from_json, None)
 
     @property
+    def base_sources(self) -> Sources:
+        """What the base loses on each of several texts before any training; empty until that is known."""
+        return self._read(BASE_SOURCES, sources_from_json, {})
+
+    @property
     def warm_start(self) -> tuple[Taken, ...]:
         """What was taken over from each earlier sweep when the study was made."""
         return self._read(WARM_START, all_taken, ())
@@ -159,6 +166,11 @@ class StudyAttributes(StudyFacts):
             return self.checkpointing
         self._set(CHECKPOINTING, chosen)
         return chosen
+
+    def note_base_sources(self, losses: Sources) -> None:
+        """Write down what the base loses on each text; the first that is said stays."""
+        if not self.base_sources:
+            self._set(BASE_SOURCES, sources_to_json(losses))
 
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""

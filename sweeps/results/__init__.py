@@ -7,6 +7,8 @@ study.
 __all__ = [
     "annealing",
     "answer",
+    "answered",
+    "by_source",
     "candidates",
     "caveats",
     "claims",
@@ -41,6 +43,7 @@ __all__ = [
     "tables",
     "tally",
     "task_scores",
+    "text_losses",
     "transfer",
     "transferred_ranges",
     "unfinished",

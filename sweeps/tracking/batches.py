@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from mlflow.entities import Metric
 
@@ -92,6 +93,8 @@ def _metrics(event: Event) -> Iterator[Metric]:
             yield Metric("test_loss", fmean(losses), when, step)
         for name, value in point.get("system", {}).items():
             yield Metric(f"system/{name}", float(value), when, step)
+        for name, each in point.get("sources", {}).items():
+            yield from _of_text(name, each, when, step)
     for step, loss, when in event["train"]:
         yield Metric("train_loss", float(loss), milliseconds(when), step)
 
@@ -102,6 +105,16 @@ def _gaps(event: Event) -> Iterator[Metric]:
         yield Metric("control_gap", float(gap), when, step)
     if event.get("final") is not None:
         yield Metric("objective_gap", float(event["final"]), when, 0)
+
+
+def _of_text(name: str, losses: Mapping[str, Any], when: int, step: int) -> Iterator[Metric]:
+    """Metrics of one of several texts; MLflow draws those with one word before the stroke side by side."""
+    scalars = {"eval_loss": losses["eval_loss"], "bits_per_byte": losses["bits_per_byte"]}
+    if losses["test_losses"]:
+        scalars["test_loss"] = fmean(losses["test_losses"])
+    for key, value in scalars.items():
+        if value is not None:
+            yield Metric(f"{key}/{name}", float(value), when, step)
 
 
 def _first_time(event: Event) -> float:
