@@ -9,6 +9,8 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
+from sweeps.promotion import Promotion
+
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
 
 
@@ -20,12 +22,24 @@ class Role(StrEnum):
     BASELINE = "baseline"  # the spec's `trial:` as written
     SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
+    PROMOTION = "promotion"  # a trial's settings with more tokens, asked for by `sweeps promote`
+    PROMOTED_CONTROL = "promoted control"  # the control's, with the FLOPs of a promotion
     OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
     @property
     def fresh(self) -> bool:
         """Whether it runs under a seed that chose nothing, and is measured on the test text."""
         return self in (Role.REPLICATE, Role.MATCHED)
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it is a long run after the sweep: no trial of it, in no answer, driven by `promote`."""
+        return self in (Role.PROMOTION, Role.PROMOTED_CONTROL)
+
+    @property
+    def after_search(self) -> bool:
+        """Whether neither sampler nor stopping rule sees it, and the search's budget does not pay for it."""
+        return self.fresh or self.promoted
 
 
 class State(StrEnum):
@@ -126,6 +140,7 @@ class Assignment:
     steps: int
     report_steps: tuple[int, ...]  # steps at which the held-out loss is measured; the last is `steps`
     micro_batch_tokens: int | None = None  # in place of the recipe's, once the device's memory was too small
+    begins: tuple[int, str] | None = None  # a trial whose state it goes on from, and what that state bears
     study_uuid: str = ""  # of the study
     owner: str = ""  # what its states, curve and model bear
     token: str = ""  # of this one handing out
@@ -145,7 +160,8 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, baseline, search, replicate, or not run here.
+        Why it exists: control, matched control, baseline, search, replicate, promotion, promoted control, or
+        not run here.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params : mapping
@@ -167,7 +183,7 @@ class TrialRecord:
         spends.
     test_losses : tuple of float
         Losses on equal blocks of the test text after the last step, nats per token; of replicates and matched
-        controls alone, whose seeds chose nothing.
+        controls, whose seeds chose nothing, and of promotions.
     attempt : int
         The number of its execution, from 1.
     retries : mapping of str to int
@@ -187,6 +203,8 @@ class TrialRecord:
     costs : mapping of str to float
         What its model costs, known before it is trained: ``flops_per_token`` of training, and
         ``parameters``; empty in studies of earlier versions.
+    promotion : Promotion or None
+        What it makes longer, of a promotion and of the control beside it.
 
     Examples
     --------
@@ -220,6 +238,7 @@ class TrialRecord:
     request: str | None = None
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    promotion: Promotion | None = None
 
     @property
     def test_loss(self) -> float | None:
@@ -235,10 +254,10 @@ class TrialRecord:
     def budgeted(self) -> bool:
         """Whether it counts against the budget's trials.
 
-        Runs under fresh seeds do not, nor trials that were not run here; nor does what was enqueued with
-        values that cannot be run, which has no settings.
+        Runs under fresh seeds and promotions do not, nor trials that were not run here; nor does what was
+        enqueued with values that cannot be run, which has no settings.
         """
-        return not self.role.fresh and bool(self.settings)
+        return not self.role.after_search and bool(self.settings)
 
     @property
     def original(self) -> bool:

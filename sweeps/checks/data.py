@@ -71,6 +71,11 @@ class Text:
         amounts = self._amounts(base)
         return None if amounts is None else amounts.heldout
 
+    def train(self, base: Base) -> int | None:
+        """Tokens of the training side, counted or estimated; None where neither can be done."""
+        amounts = self._amounts(base)
+        return None if amounts is None else amounts.train
+
     def shortages(self, base: Base) -> Iterator[Problem]:
         """Sides that are shorter than one sequence, or than one batch; only where tokens could be counted."""
         amounts = self._amounts(base)

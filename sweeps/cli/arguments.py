@@ -13,8 +13,28 @@ from tli.cli.console import Parser, add_general_options, path
 from tli.errors import Problem
 
 _ARGUMENTS = frozenset(
-    {"address", "at_most", "by", "runs", "study", "tracking"}
+    {
+        "address",
+        "at_most",
+        "by",
+        "control",
+        "grown",
+        "out",
+        "ranks",
+        "register",
+        "runs",
+        "study",
+        "tokens",
+        "tracking",
+        "trial",
+    }
 )  # that are called so in the library
+_REGISTER: Mapping[str, Any] = {
+    "nargs": "?",
+    "const": "",
+    "metavar": "MODEL",
+    "help": "register it in MLflow as a version of this model (default: of the sweep's name)",
+}
 _Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 
 
@@ -182,6 +202,8 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         help="the best that costs at most so many times what the original does, as 1.3x: FLOPs per token, or "
         "what the objective names",
     )
+    export.add_argument("--register", **_REGISTER)
+    promote = _promotion(command, environment)
     report = command(
         "report",
         "write the answer with its figures as one HTML page",
@@ -211,14 +233,43 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         metavar="URI",
         help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
     )
-    resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
-    for each in (resume, status, best, results, export, report, ui, sync):
+    for each in (resume, export, promote):
+        each.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
+    for each in (resume, status, best, results, export, promote, report, ui, sync):
         shown = "the sweep's name, or its spec file; may be left out where there is one sweep"
         _completed(each.add_argument("name", metavar="NAME", nargs="?", help=shown), completion.sweeps)
-    for each in (resume, status, best, results, compare, export, report, ui, sync, doctor):
+    for each in (resume, status, best, results, compare, export, promote, report, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, results, compare, export, report, sync, doctor):
+    for each in (resume, status, listed, best, results, compare, export, promote, report, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def _promotion(command: _Command, environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    promote = command(
+        "promote",
+        "train a trial on a larger budget: the model that the answer names",
+        "sweeps promote quickstart --tokens 2B --plan     what it would take\n"
+        "  sweeps promote quickstart --tokens 2B --control --out long/\n"
+        "  sweeps promote quickstart --tokens 2B --ranks 8 --register mine",
+    )
+    amount = "all that it is trained on: 2B, 500M, 1_000_000; more than the trial was"
+    promote.add_argument("--tokens", metavar="N", required=True, help=amount)
+    which = promote.add_mutually_exclusive_group()
+    which.add_argument("--trial", metavar="N", type=int, help="this trial instead")
+    which.add_argument(
+        "--grown",
+        action="store_true",
+        help="the best grown model, also where the answer is the original, trained on",
+    )
+    promote.add_argument(
+        "--control", action="store_true", help="train the best control beside it, with as many FLOPs"
+    )
+    promote.add_argument("--ranks", metavar="N", type=int, help="processes that train it together")
+    promote.add_argument("--out", metavar="DIR", type=path, help="new folder that the model is copied to")
+    promote.add_argument("--register", **_REGISTER)
+    promote.add_argument("--plan", action="store_true", help="print what it would take, and run nothing")
+    _runner(promote, environment)
+    return promote
 
 
 def _completed(action: argparse.Action, completer: completion.Completer) -> None:

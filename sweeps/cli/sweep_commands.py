@@ -99,9 +99,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from sweeps.results.at_most import described, within_cost
+    from sweeps.tracking.registry import register, registered_text
 
     limit = _multiple(options.at_most)
-    sweep = _find(options)
+    sweep = _tracked(_find(options), options)
     number = sweep.export(options.out, trial=options.trial, grown=options.grown, at_most=limit)
     progress, records = _told_progress(sweep, options), sweep.records
     verdict = sweep.answer(records)
@@ -110,8 +111,11 @@ def _export(options: argparse.Namespace) -> int:
     if limit is not None:
         within = within_cost(verdict, records, limit, cost=sweep.spec.cost, grown=options.grown)
     what = described(verdict, records, number, within)
+    name = sweep.spec.name if options.register == "" else options.register
+    version = register(sweep, record, name) if name else None
     if options.json:
         given = {"what": what, "best": number == verdict.answer.trial, "test_loss": record.test_loss}
+        given |= {"registered": {"name": name, "version": version} if name else None}
         print_json(documents.exported(sweep.spec.name, number, options.out, record.value, given, progress))
     else:
         print_text(what)
@@ -119,7 +123,25 @@ def _export(options: argparse.Namespace) -> int:
             f"it is in {options.out}; its validation loss is {record.value:.6f} under seed {record.seed}"
         )
         print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
+        if name:
+            print_text(registered_text(sweep, name, version))
     return 0
+
+
+def _tracked(sweep: Any, options: argparse.Namespace) -> Any:
+    """The sweep with an MLflow that a registration may go to, where one is asked for.
+
+    Raises:
+        InputError: it has none, only a kept spec names it, or the name is none of a model.
+    """
+    if options.register is None:
+        return sweep
+    from sweeps.tracking.registry import name_problems, with_tracking
+
+    tracked = with_tracking(sweep, options.tracking)
+    if problems := name_problems(options.register or sweep.spec.name):
+        raise InputError(*problems)
+    return tracked
 
 
 def _multiple(text: str | None) -> float | None:

@@ -115,7 +115,7 @@ def run(
         working = for_workers(spec, checked.base.revision)
         text = stack.enter_context(Tokenising(working, checked.base, watcher))
         cluster = stack.enter_context(ExitStack())
-        parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
+        parallel = cluster.enter_context(joined_cluster(spec, address)) if runner == "ray" else 1
         # Made while the cluster started; text that will not do ends it here.
         input_digests = {"base": checked.base.fingerprint, "text": text.digest()}
         ledger = stack.enter_context(
@@ -137,7 +137,7 @@ def run(
             artifacts=root,
             study_uuid=ledger.study.study_uuid,
         )
-        stack.push(_Closing(tracker, watcher, command("sync", spec.name, runs=root)))
+        stack.push(Closing(tracker, watcher, command("sync", spec.name, runs=root)))
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
@@ -149,7 +149,7 @@ def run(
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
         )
-        _carry_out(agenda, runner, working)
+        carry_out(agenda, runner, working)
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:
@@ -224,7 +224,7 @@ def _stored(spec: Spec) -> Spec | None:
     return stored_spec(storage, spec.name)
 
 
-class _cluster:  # noqa: N801 - used as a context manager only
+class joined_cluster:  # noqa: N801 - used as a context manager only
     """The Ray cluster of this run; gives how many trials run at once."""
 
     def __init__(self, spec: Spec, address: str | None) -> None:
@@ -243,7 +243,8 @@ class _cluster:  # noqa: N801 - used as a context manager only
         stop_cluster()
 
 
-def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
+def carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
+    """Carry the agenda out, to its end, by one of the runners."""
     if runner == "inline":
         from sweeps.driver.inline import run_inline
 
@@ -254,14 +255,16 @@ def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
         run_on_ray(agenda, spec)
 
 
-class _Closing:
+class Closing:
     """The end of tracking: waits for what is on its way, but not when the sweep is being stopped."""
 
     def __init__(self, tracker: Tracking, watcher: Watcher, sync: str) -> None:
         self._tracker, self._watcher, self._sync = tracker, watcher, sync
+        self.seconds = _TRACKING_SECONDS
 
     def __call__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for it, at most so many `seconds`."""
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-        if not self._tracker.close(_STOPPED_SECONDS if stopped else _TRACKING_SECONDS):
+        if not self._tracker.close(_STOPPED_SECONDS if stopped else self.seconds):
             again = f"the next run of this command delivers the rest, or `{self._sync}`"
             self._watcher.note(f"MLflow has not got everything yet; {again}")

@@ -149,7 +149,7 @@ class Attempts:
         role = Role(trial.user_attrs[ROLE])
         if points and points[-1].test_losses:
             self._mirror.set_attribute(TEST_LOSSES, list(points[-1].test_losses))
-        if points and self.spec.budget.limits and not role.fresh:
+        if points and self.spec.budget.limits and not role.after_search:
             self._note_totals(trial, points[-1].totals)
         if self._rule.spent is not None and points:
             self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})

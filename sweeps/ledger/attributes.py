@@ -158,7 +158,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
     Args:
         spec: as the study was last run.
         study: what it bears.
-        unfinished: its trials that have not ended.
+        unfinished: its trials that have not ended; promotions are no part of it.
     """
     last = next(iter(study.completions[::-1]), None)
     if last is None or last.budget != spec.budget.to_json():
@@ -167,7 +167,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
         return False
     # What is enqueued waits for more of what was used up.
     over = (State.WAITING,) if last.ended_by in LIMITS else ()
-    return all(record.state in over for record in unfinished)
+    return all(record.state in over for record in unfinished if not record.role.promoted)
 
 
 def _identity(value: Any) -> str:

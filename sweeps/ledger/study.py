@@ -34,6 +34,7 @@ from sweeps.ledger.store.storage import (
 from sweeps.ledger.store.trials import (
     ATTEMPT,
     HIDDEN,
+    PROMOTION,
     REPLICATE_OF,
     REQUEST,
     ROLE,
@@ -45,6 +46,7 @@ from sweeps.ledger.store.trials import (
     template,
 )
 from sweeps.ownership import owner_of
+from sweeps.promotion import Promotion
 from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
 from sweeps.spec import Spec
 from sweeps.spec.renamed import first_settings
@@ -210,13 +212,16 @@ class Ledger(Attempts):
         *,
         params: Mapping[str, Any] | None = None,
         replicate_of: int | None = None,
+        promotion: Promotion | None = None,
     ) -> Assignment:
         """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
         attributes: dict[str, Any] = {ROLE: role.value}
-        if role is Role.CONTROL or role.fresh:
+        if role is Role.CONTROL or role.after_search:
             attributes[HIDDEN] = True
         if replicate_of is not None:
             attributes[REPLICATE_OF] = replicate_of
+        if promotion is not None:
+            attributes[PROMOTION] = promotion.to_json()
         return self._create(settings, params or {}, attributes)
 
     def ask(self) -> Assignment | None:
@@ -297,4 +302,7 @@ class Ledger(Attempts):
         return self._assignment(number)
 
     def _assignment(self, number: int) -> Assignment:
-        return assignment_of(self._mirror.trial(number), self.spec, self._mirror.study_uuid)
+        trial, promotion = self._mirror.trial(number), self._mirror.record(number).promotion
+        from_state = promotion.begins if promotion is not None else None
+        begins = None if from_state is None else (from_state, self.owner(self._mirror.record(from_state)))
+        return assignment_of(trial, self.spec, self._mirror.study_uuid, begins)

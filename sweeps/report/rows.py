@@ -56,6 +56,8 @@ def plain(record: TrialRecord) -> str:
 
 
 def _of(record: TrialRecord) -> str:
+    if record.promotion is not None:
+        return f" of {record.promotion.of}"
     return f" of {record.replicate_of}" if record.replicate_of is not None else ""
 
 
@@ -71,6 +73,8 @@ def _took(record: TrialRecord, _: float | None) -> str:
 def _note(record: TrialRecord) -> str:
     if record.reason:
         return record.reason.strip().splitlines()[0]
+    if record.promotion is not None:
+        return f"of trial {record.promotion.of}, {record.promotion.words}"
     if record.replicate_of is not None:
         return f"of trial {record.replicate_of}, seed {record.seed}"
     return f"attempt {record.attempt}" if record.attempt > 1 else ""

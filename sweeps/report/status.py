@@ -83,6 +83,8 @@ def _note(record: TrialRecord) -> str:
     """What was searched, or why it failed, or whose replicate it is."""
     if record.state is State.FAIL and record.reason:
         return " ".join(record.reason.split())
+    if record.promotion is not None:
+        return f"of {record.promotion.of}, {record.promotion.words}"
     if record.replicate_of is not None:
         return f"of {record.replicate_of}, seed {record.seed}"
     return settings_text(record.params)

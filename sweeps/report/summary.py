@@ -10,6 +10,7 @@ from sweeps.report.answer import answer_lines
 from sweeps.report.finalists import finalists_text, margin_text
 from sweeps.report.front import front_text
 from sweeps.report.next_commands import Screen
+from sweeps.report.promotions import promotions_text
 from sweeps.report.rows import settings_text
 from sweeps.report.styled import Line
 from sweeps.results.verdict import Ending, Verdict
@@ -32,6 +33,7 @@ def best_lines(
         finalists_text(verdict, records),
         margin_text(verdict),
         front_text(verdict, records),
+        promotions_text(records),
         _untried(verdict),
         _stopped(verdict, records, screen),
         _failed(verdict, screen),

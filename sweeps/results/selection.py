@@ -56,7 +56,8 @@ def verdict(
     searched = searched or Searched()
     look = searched.look
     others, strange = [record for record in records if not record.ours], list(foreign(records))
-    records = sorted((record for record in records if record.ours), key=lambda record: record.number)
+    ours = (record for record in records if record.ours and not record.role.promoted)
+    records = sorted(ours, key=lambda record: record.number)
     known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look)
     winner = known.winner
     matched = matched_control(winner.number, records, control_of(records)) if winner else None

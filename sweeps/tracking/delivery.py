@@ -25,6 +25,7 @@ from sweeps.tracking.batches import Batch, batches, milliseconds
 from sweeps.tracking.driver_pipe import Driver
 from sweeps.tracking.events import REQUEST
 from sweeps.tracking.outbox import EVENTS, LOCK, Sent, open_lock, read_events, read_sent, write_sent
+from sweeps.tracking.registering import deliver_model
 from sweeps.tracking.store import from_within
 from sweeps.wording import masked
 
@@ -179,6 +180,12 @@ class Delivery:
             self.client.log_batch(run_id, metrics=measured)
         values.update({each.key: each.value for each in scalars})
         self._set_status(run_id, batch)
+        for model in batch.models[-1:]:  # which has all names of those before
+            assert self.sent is not None
+            try:
+                deliver_model(self.client, self.sent.target, self.folder, run, model)
+            except (ValueError, OSError) as error:  # on this side: what comes after is delivered
+                _say(f"not registered: {error}")
 
     def _run_of(self, batch: Batch) -> Run | None:
         """The run of a batch's trial; one whose key of creation is not known goes by its number."""

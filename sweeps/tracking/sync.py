@@ -15,17 +15,17 @@ from sweeps.checks import stores
 from sweeps.curve import CURVE, measurements
 from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.ownership import claimed, refuse_others
-from sweeps.records import Point, TrialRecord
+from sweeps.records import Point, State, TrialRecord
 from sweeps.results.kept import unasked_tracking
 from sweeps.results.ranking import best_of, ranking
 from sweeps.results.sentence import sentence
 from sweeps.results.sweep import Sweep
 from sweeps.tracking import LOG, Tracker, Tracking, store_uri, tracking_problems
 from sweeps.tracking.outbox import forget_sent
-from sweeps.tracking.trial_runs import show, show_end
+from sweeps.tracking.registry import asked_for, patience, show_registrations
+from sweeps.tracking.trial_runs import NOTE, show, show_end
 from sweeps.wording import masked
 
-NOTE = "mlflow.note.content"  # the tag that MLflow shows as the description of a run
 _PATIENCE = 120.0  # seconds in which nothing is delivered; a store that is made takes some of them
 
 
@@ -76,9 +76,10 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
         open_sweep(tracker, sweep, again=False)
         synced = show_trials(tracker, sweep, masked(store_uri(target, artifacts)))
         show_conclusions(tracker, sweep)
+        show_registrations(tracker, sweep, sweep.records)
         if ledger.study.completions and not ledger.finished:
             open_sweep(tracker, sweep, again=True)
-        if not tracker.drain(_PATIENCE):
+        if not tracker.drain(_PATIENCE + _uploading(sweep)):
             raise SweepError(_not_delivered(tracker, synced.uri, folders.sweep / LOG))
     return synced
 
@@ -108,6 +109,7 @@ def show_untold(tracker: Tracking, sweep: Sweep) -> None:
     for record in filter(_shown, sweep.records):
         if not (record.state.finished and tracker.knows(record.number, record.losses, record.request)):
             _show_trial(tracker, sweep, record)
+    show_registrations(tracker, sweep, sweep.records)
 
 
 def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
@@ -150,6 +152,13 @@ def _show_trial(tracker: Tracking, sweep: Sweep, record: TrialRecord) -> set[int
     if record.state.finished:
         show_end(tracker, record)
     return {point.step for point in points}
+
+
+def _uploading(sweep: Sweep) -> float:
+    """Seconds for the largest model that is to be registered; none where none is."""
+    complete = [record for record in sweep.records if record.state is State.COMPLETE]
+    wanted = [each for each in complete if asked_for(sweep.folders, each.number, each.attempt)]
+    return max((patience(sweep.folders, each) for each in wanted), default=0.0)
 
 
 def _target(sweep: Sweep, uri: str | None) -> str:

@@ -92,6 +92,11 @@ class Tracker:
             lambda box: box.put("end", number, when=when, status=str(status), tags=shown, metrics=scalars)
         )
 
+    def register(self, number: int, attempt: int, names: Sequence[str], tags: Values) -> None:
+        """The model of an attempt at a trial is to be in the registry under these names, with these tags."""
+        shown, wanted = _given(tags), list(names)
+        self._append(lambda box: box.put("register", number, attempt=attempt, names=wanted, tags=shown))
+
     def knows(self, number: int, steps: Collection[int], request: str | None = None) -> bool:
         """Whether the outbox has a trial's end and its held-out losses at these steps."""
         return self._outbox is not None and self._outbox.has(number, steps, request)
@@ -236,7 +241,7 @@ _NAMED = {
 def run_name(number: int, params: Mapping[str, str], role: str) -> str:
     """How a run is called: `0007 k=4 identity lr=1.2e-03`, `0000 control lr=1.0e-03`."""
     method = params.get("injection.method", "tli")
-    if role in (Role.CONTROL, Role.MATCHED):
+    if role in (Role.CONTROL, Role.MATCHED, Role.PROMOTED_CONTROL):
         parts = [role]
     elif method == "none":
         parts = [method]
@@ -249,4 +254,4 @@ def run_name(number: int, params: Mapping[str, str], role: str) -> str:
         parts += [init] if init != "null" and method != "moe" else []
     with contextlib.suppress(KeyError, ValueError):
         parts.append(f"lr={float(params['recipe.learning_rate']):.1e}")
-    return " ".join([f"{number:04d}", *parts, *([role] if role == Role.REPLICATE else [])])
+    return " ".join([f"{number:04d}", *parts, *([role] if role in (Role.REPLICATE, Role.PROMOTION) else [])])

@@ -20,7 +20,8 @@ from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
-from sweeps.worker.saving import TESTING, WRITING, OnWork, Saving, synced
+from sweeps.worker.branching import Branching
+from sweeps.worker.saving import TESTING, WRITING, OnWork, Saving, StateWriter, synced
 from tli.data.corpus import matching_files
 from tli.data.dataset import at_home
 from tli.places import expanded
@@ -82,12 +83,16 @@ class WorkerContext:
 
         return load_latest(training, folder, owner)
 
-    def saving(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> Saving:
-        """What saves the states of a training."""
+    def writer(self, folder: Path, owner: str, curve: Path) -> StateWriter:
+        """What writes the states of a training into a folder."""
         from tli.training.saver import Saver
 
         # What was measured before a state is not measured again after it.
-        return Saving(training, Saver(folder, before=lambda: synced(curve), owner=owner), on_work)
+        return Saver(folder, before=lambda: synced(curve), owner=owner)
+
+    def saving(self, training: Training, writer: StateWriter, on_work: OnWork) -> Saving:
+        """What saves the states of a training."""
+        return Saving(training, writer, on_work)
 
     def write(self, model: Any, target: Path, lineage: dict[str, Any]) -> None:
         """Write a trained model as a folder."""
@@ -213,12 +218,16 @@ def run_trial(
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    if context.load_state(training, states, owner) and training.measured is not None and context.leads:
-        known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
-        if known:  # a curve may be lost where a state is not
-            yield known
-    with context.saving(training, states, owner, curve, on_work) as saving:
-        for progress in training.run(assignment.report_steps, saving.between):
+    known = _taken_up(context, training, assignment, folders)
+    if known and context.leads:  # a curve may be lost where a state is not
+        yield known
+    wanted = assignment.role is not Role.REPLICATE and recipe.shared_steps > 0
+    later = context.writer(folders.branch(assignment.number), owner, curve) if wanted else None
+    with (
+        Branching(training, later, recipe.shared_steps, on_work) as branching,
+        context.saving(training, context.writer(states, owner, curve), on_work) as saving,
+    ):
+        for progress in training.run(assignment.report_steps, branching.around(saving.between)):
             point = Point(
                 step=progress.step,
                 tokens=progress.tokens,
@@ -229,7 +238,7 @@ def run_trial(
                 time=time.time(),
                 measuring=progress.measuring,
             )
-            if point.step == assignment.steps and assignment.role.fresh:
+            if point.step == assignment.steps and assignment.role.after_search:
                 point = replace(point, test_losses=_test_losses(context, training, saving.on_work))
             if context.leads:
                 append_curve(curve, point, owner)
@@ -238,10 +247,39 @@ def run_trial(
             if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
+                branching.finish()
                 if assignment.role is not Role.REPLICATE:
                     _keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
+
+
+def _taken_up(
+    context: WorkerContext, training: Training, assignment: Assignment, folders: Folders
+) -> tuple[Point, ...]:
+    """Put a state into a training: its own newest one, else that of the trial which it makes longer.
+
+    Returns what was measured before that state; the other trial's measurements become this one's.
+    """
+    number, owner = assignment.number, assignment.owner
+    curve = folders.trial(number) / CURVE
+    if context.load_state(training, folders.checkpoints(number), owner):
+        return _measured(curve, owner, training)
+    if assignment.begins is None:
+        return ()
+    other, theirs = assignment.begins
+    if not context.load_state(training, folders.branch(other), theirs):
+        return ()
+    known = _measured(folders.trial(other) / CURVE, theirs, training)
+    for point in known if context.leads else ():
+        append_curve(curve, point, owner)
+    return known
+
+
+def _measured(curve: Path, owner: str, training: Training) -> tuple[Point, ...]:
+    """What stands in a curve of the steps before a state; the losses on test text are those of an end."""
+    last = -1 if training.measured is None else training.measured
+    return tuple(replace(p, test_losses=()) for p in read_curve(curve, owner) if p.step <= last)
 
 
 def _test_losses(context: WorkerContext, training: Training, on_work: OnWork) -> tuple[float, ...]:

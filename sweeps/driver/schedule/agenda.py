@@ -57,7 +57,7 @@ class Agenda:
             parallel: how many trials may run at once.
             on_change: called with all records and the phase after every change.
             on_end: called with a trial that has ended for good.
-            recall: has an attempt at a trial end before its next report.
+            request_stop: has an attempt at a trial end before its next report.
         """
         self.ledger = ledger
         self.spec = ledger.spec
@@ -72,7 +72,7 @@ class Agenda:
         self._reconciled = time.monotonic()
         self._orphans: set[int] = set()
         self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
-        self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
+        self._left_behind = [record.number for record in self._standing()]
         self._spending = Spending(ledger)
         self._control_rates = LineSearch(ledger.spec, parallel)
         self.phase = "search"
@@ -89,17 +89,10 @@ class Agenda:
             if self._to_ask:
                 self.ledger.prepare()  # there is time now
             return Idle.WAIT
-        assignment = (
-            self._left_over()
-            or self._first_ones()
-            or self._control_rate()
-            or self._searched()
-            or self._replicate()
-            or self._matched()
-        )
+        assignment = self._left_over() or self._due()
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
-            self.finished = not any(r.state is State.RUNNING for r in self.ledger.unfinished())
+            self.finished = not self._standing()
             return Idle.FINISHED if self.finished else Idle.WAIT
         self._running[assignment.number] = assignment
         show(self._tracker, self.ledger.record(assignment.number))
@@ -175,6 +168,24 @@ class Agenda:
 
     # -- the order of work --------------------------------------------------------------------------------
 
+    def _due(self) -> Assignment | None:
+        """What has to be asked for next, if anything."""
+        return (
+            self._first_ones()
+            or self._control_rate()
+            or self._searched()
+            or self._replicate()
+            or self._matched()
+        )
+
+    def _drives(self, record: TrialRecord) -> bool:
+        """Whether a trial of ours is of this work: a long run goes on when it is promoted again."""
+        return not record.role.promoted
+
+    def _standing(self) -> list[TrialRecord]:
+        """What stands RUNNING in the ledger, whether a worker is at it or not."""
+        return [r for r in self.ledger.unfinished() if r.state is State.RUNNING and self._drives(r)]
+
     def _left_over(self) -> Assignment | None:
         self._reconcile()
         while self._left_behind:
@@ -196,7 +207,7 @@ class Agenda:
         self._reconciled = now
         self.ledger.refresh()
         known = {*self._running, *self._left_behind}
-        orphans = {r.number for r in self.ledger.unfinished() if r.state is State.RUNNING} - known
+        orphans = {record.number for record in self._standing()} - known
         self._left_behind += sorted(orphans & self._orphans)
         self._orphans = orphans
 
@@ -276,7 +287,7 @@ class Agenda:
     def _open(self) -> list[TrialRecord]:
         """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
         over = (State.WAITING,) if self._spending.used_up else ()
-        return [record for record in self.ledger.unfinished() if record.state not in over]
+        return [r for r in self.ledger.unfinished() if r.state not in over and self._drives(r)]
 
     def _ended(self, number: int) -> None:
         record = self.ledger.record(number)
@@ -286,7 +297,7 @@ class Agenda:
         self._changed()
 
     def _changed(self) -> None:
-        self._on_change(self.records(), self.phase)
+        self._on_change([each for each in self.records() if self._drives(each)], self.phase)
 
 
 def control_settings(baseline: Mapping[str, Any]) -> dict[str, Any]:

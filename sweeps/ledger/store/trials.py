@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.ledger.store.rows import TrialRows
 from sweeps.ownership import owner_of
+from sweeps.promotion import Promotion
 from sweeps.records import Assignment, Role, State, TrialRecord
 from sweeps.spec.renamed import first_settings, todays_paths, todays_settings
 
@@ -42,6 +43,7 @@ COSTS = {
     "flops_per_token": "sweeps:flops_per_token",
     "parameters": "sweeps:parameters",
 }  # of training; of all
+PROMOTION = "sweeps:promotion"  # what a promotion makes longer, and from where
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -143,6 +145,14 @@ def _is_stop(value: Any) -> bool:
     return _is_text(value.get("by", "")) and all(_is_number(value[k]) for k in value if k != "by")
 
 
+def _is_promotion(value: Any) -> bool:
+    try:
+        Promotion.from_json(value)
+    except TypeError:
+        return False
+    return True
+
+
 _HUGE = 1e30  # above all FLOPs
 _NEEDED = {ROLE, SEED, STEPS, ATTEMPT, REQUEST}
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
@@ -158,6 +168,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     RETRIES: lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
     STOPPED: _is_stop,
     HIDDEN: lambda value: isinstance(value, bool),
+    PROMOTION: _is_promotion,
     **dict.fromkeys(COSTS.values(), lambda value: _is_number(value) and value > 0),
 }
 
@@ -171,8 +182,17 @@ def _can_be_trained(settings: Mapping[str, Any], spec: Spec) -> bool:
     return True
 
 
-def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment:
-    """The current attempt at a trial, as it is handed out."""
+def assignment_of(
+    trial: FrozenTrial, spec: Spec, study_uuid: str, begins: tuple[int, str] | None = None
+) -> Assignment:
+    """The current attempt at a trial, as it is handed out.
+
+    Args:
+        trial: as the study has it.
+        spec: of the sweep.
+        study_uuid: of the study.
+        begins: the trial from whose state it goes on, and what that state bears.
+    """
     attributes = trial.user_attrs
     number, settings, steps = trial.number, todays_settings(attributes[SETTINGS]), attributes[STEPS]
     return Assignment(
@@ -182,12 +202,27 @@ def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment
         role=Role(attributes[ROLE]),
         settings=settings,
         steps=steps,
-        report_steps=spec.report_steps(steps),
+        report_steps=_report_steps(spec, steps, _promotion(attributes)),
+        begins=begins,
         micro_batch_tokens=attributes.get(MICRO_BATCH),
         study_uuid=study_uuid,
         owner=owner_of(study_uuid, number, attributes[REQUEST], first_settings(settings), steps),
         token=uuid.uuid4().hex,
     )
+
+
+def _report_steps(spec: Spec, steps: int, promotion: Promotion | None) -> tuple[int, ...]:
+    """Where a trial is measured; a long run at the steps of its trial, too: their losses are compared."""
+    own = spec.report_steps(steps)
+    if promotion is None:
+        return own
+    return tuple(
+        sorted({*own, *(step for step in spec.report_steps(promotion.first_steps) if step <= steps)})
+    )
+
+
+def _promotion(attributes: Mapping[str, Any]) -> Promotion | None:
+    return Promotion.from_json(attributes[PROMOTION]) if PROMOTION in attributes else None
 
 
 def record_of(
@@ -231,4 +266,5 @@ def record_of(
         request=attributes.get(REQUEST),
         test_losses=tuple(attributes.get(TEST_LOSSES, ())),
         costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
+        promotion=_promotion(attributes),
     )
