@@ -145,11 +145,6 @@ class Assignment:
     owner: str = ""  # what its states, curve and model bear
     token: str = ""  # of this one handing out
 
-    @property
-    def key(self) -> str:
-        """The trial's name outside its study."""
-        return f"{self.study}/{self.number}"
-
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -160,8 +155,7 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, matched control, baseline, search, replicate, promotion, promoted control, or
-        not run here.
+        Why it exists: control, baseline, search, replicate, promotion, or not run here, among others.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params : mapping
@@ -182,8 +176,7 @@ class TrialRecord:
         The trial whose settings it has, under another seed; of a matched control, the trial whose FLOPs it
         spends.
     test_losses : tuple of float
-        Losses on equal blocks of the test text after the last step, nats per token; of replicates and matched
-        controls, whose seeds chose nothing, and of promotions.
+        Losses on equal blocks of the test text after the last step, nats per token; of what ran afterwards.
     attempt : int
         The number of its execution, from 1.
     retries : mapping of str to int
@@ -254,8 +247,8 @@ class TrialRecord:
     def budgeted(self) -> bool:
         """Whether it counts against the budget's trials.
 
-        Runs under fresh seeds and promotions do not, nor trials that were not run here; nor does what was
-        enqueued with values that cannot be run, which has no settings.
+        What ran after the search does not, nor trials that were not run here; nor what was enqueued with
+        values that cannot be run, which has no settings.
         """
         return not self.role.after_search and bool(self.settings)
 
@@ -278,17 +271,6 @@ class TrialRecord:
     def initial_loss(self) -> float | None:
         """Held-out loss before the first step."""
         return self.losses.get(0)
-
-
-@dataclass(frozen=True)
-class SweepCompletion:
-    """One time that all of a budget was carried out; a sweep that is extended has several."""
-
-    trials: int  # all that there were, replicates too
-    budget: Mapping[str, Any]
-    time: float  # wall clock, seconds since the epoch
-    ended_by: str  # what ended the search: the name of a setting of the budget, or `search`
-    changeable: Mapping[str, Any] | None = None  # of the spec, what may change later; None where not known
 
 
 class Cause(StrEnum):

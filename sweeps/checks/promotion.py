@@ -13,6 +13,8 @@ from sweeps.spec import Spec
 from sweeps.spec.equivalence import replaced
 from tli.models.base import Base
 
+_OF_ONE_TRIAL = ("name", "base", "data", "resources", "retries")  # sections; the others are of a search
+_NO_SEARCH = {"budget": {"trials": 2}, "control": {"rates": 1}, "finalists": {"top": 1, "seeds": 1}}
 _BYTES, _MODELS = 4, 8  # of a weight; its model, a copy, and the states while it runs, in models' worth
 
 
@@ -44,8 +46,10 @@ def promoted_spec(spec: Spec, settings: Mapping[str, Any], ranks: int) -> Spec:
     Raises:
         SpecError: the batch cannot be shared by so many ranks, or another check of the spec fails.
     """
+    whole = spec.to_json()
     changed = {"trial": settings, "resources.workers": ranks, "resources.parallel": None}
-    plain = replaced({**spec.to_json(), "budget": {"trials": spec.budget.trials}}, changed)
+    own = {name: whole[name] for name in _OF_ONE_TRIAL}
+    plain = replaced({**own, **_NO_SEARCH}, changed)
     made = Spec.from_json(plain, name="the long run:")
     # Stores as they are known here: the JSON has no passwords. No finalists: two models are kept, its own
     # and a copy that is handed over.

@@ -158,8 +158,13 @@ def _handing_problems(sweep: Sweep, wish: Wish, standing: TrialRecord | None) ->
 def _checked(sweep: Sweep, run: LongRun, ranks: int, where: Where, at_once: int) -> tuple[Spec, Base]:
     """The spec of one long run, and its base, once all that it needs is known to be there."""
     if ranks < 1 or (where.runner == "inline" and ranks > 1):
-        expected = "1, as it runs in this process" if ranks > 1 else "a whole number of at least 1"
-        raise SpecError(Problem("ranks", str(ranks), expected, "--runner ray" if ranks > 1 else "1"))
+        wanted = "1, as it runs in this process" if ranks > 1 else "a whole number of at least 1"
+        raise SpecError(Problem("ranks", str(ranks), wanted, "--runner ray" if ranks > 1 else "1"))
+    rows = run.settings["recipe"]["batch_tokens"] // sweep.spec.data.sequence_length
+    if rows % ranks:
+        shares = [each for each in range(1, rows + 1) if not rows % each]
+        wanted = f"a number by which the {rows} sequences of a batch can be shared"
+        raise SpecError(Problem("ranks", str(ranks), wanted, str(max(n for n in shares if n <= ranks))))
     try:
         spec = promoted_spec(sweep.spec, run.settings, ranks)
         at_once = 1 if where.runner == "inline" else at_once

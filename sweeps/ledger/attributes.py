@@ -20,8 +20,8 @@ from sweeps.ledger.store.marks import (
     WALL,
     WARM_START,
 )
-from sweeps.records import State, SweepCompletion, TrialRecord
-from sweeps.search_answers import SearchAnswers
+from sweeps.records import State, TrialRecord
+from sweeps.search_answers import SearchAnswers, SweepCompletion
 from sweeps.spec import LIMITS, Spec
 from sweeps.warm_start import Taken, all_taken
 

@@ -43,13 +43,13 @@ from sweeps.ledger.store.trials import (
     assignment_of,
     attributes_of,
     cost_attributes,
+    record_owner,
     template,
 )
-from sweeps.ownership import owner_of
 from sweeps.promotion import Promotion
-from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
+from sweeps.records import Assignment, Role, State, TrialRecord
+from sweeps.search_answers import SweepCompletion
 from sweeps.spec import Spec
-from sweeps.spec.renamed import first_settings
 from sweeps.spec.values import steps_of
 from sweeps.warm_start import Taken
 
@@ -200,10 +200,7 @@ class Ledger(Attempts):
 
     def owner(self, record: TrialRecord) -> str:
         """What the states, the curve and the models of a trial bear."""
-        study_uuid = self._mirror.study_uuid
-        return owner_of(
-            study_uuid, record.number, record.request, first_settings(record.settings), record.steps
-        )
+        return record_owner(self._mirror.study_uuid, record)
 
     def start(
         self,
@@ -215,13 +212,10 @@ class Ledger(Attempts):
         promotion: Promotion | None = None,
     ) -> Assignment:
         """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
-        attributes: dict[str, Any] = {ROLE: role.value}
-        if role is Role.CONTROL or role.after_search:
-            attributes[HIDDEN] = True
-        if replicate_of is not None:
-            attributes[REPLICATE_OF] = replicate_of
-        if promotion is not None:
-            attributes[PROMOTION] = promotion.to_json()
+        hidden = role is Role.CONTROL or role.after_search
+        attributes: dict[str, Any] = {ROLE: role.value, **({HIDDEN: True} if hidden else {})}
+        of = {REPLICATE_OF: replicate_of, PROMOTION: promotion.to_json() if promotion else None}
+        attributes |= {name: value for name, value in of.items() if value is not None}
         return self._create(settings, params or {}, attributes)
 
     def ask(self) -> Assignment | None:
@@ -302,7 +296,5 @@ class Ledger(Attempts):
         return self._assignment(number)
 
     def _assignment(self, number: int) -> Assignment:
-        trial, promotion = self._mirror.trial(number), self._mirror.record(number).promotion
-        from_state = promotion.begins if promotion is not None else None
-        begins = None if from_state is None else (from_state, self.owner(self._mirror.record(from_state)))
-        return assignment_of(trial, self.spec, self._mirror.study_uuid, begins)
+        trial, study_uuid = self._mirror.trial(number), self._mirror.study_uuid
+        return assignment_of(trial, self.spec, study_uuid, self._mirror.record)

@@ -18,11 +18,13 @@ from tli.models.lineage import read_lineage
 
 def out_problems(out: Path) -> list[Problem]:
     """Why no model can be written as this folder: it exists, or it cannot be made."""
+    if exists := exists_problems(out):
+        return [replace(problem, where="out") for problem in exists]
     above = machine.existing(out)
     if not above.is_dir() or not machine.writable(above):
         got = f"{out} in {above}"
         return [Problem("out", got, "a folder in one to write to", "another name")]
-    return [replace(problem, where="out") for problem in exists_problems(out)]
+    return []
 
 
 def is_model_of(sweep: Sweep, record: TrialRecord, folder: Path) -> bool:

@@ -178,8 +178,8 @@ def control_run(
     """
     control = control_of(records)
     if record.original:
-        got = f"beside trial {record.number}, {named(record)}"
-        raise SpecError(Problem("control", got, "a grown model, which there is a control of", "--grown"))
+        got = f"one of trial {record.number}, {named(record)}"
+        raise SpecError(Problem("control", got, "a grown model, beside which the original trains", "--grown"))
     theirs = cost_of(record, "flops_per_token")
     own = cost_of(control, "flops_per_token") if control is not None else None
     if control is None or not theirs or not own:
@@ -204,11 +204,7 @@ def promotions(
         records: every trial of the sweep.
         model_of: where the model of a trial lies.
     """
-    controls = {
-        each.promotion.beside: each
-        for each in records
-        if each.promotion and each.promotion.beside is not None
-    }
+    controls = {each.promotion.beside: each for each in records if each.promotion is not None}
     found = []
     for record in records:
         if record.role is not Role.PROMOTION:

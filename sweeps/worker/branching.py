@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from sweeps.curve import CURVE, append_curve, read_curve
+from sweeps.folders import Folders
+from sweeps.records import Assignment, Point
 from sweeps.worker.saving import STEP, WRITING, OnWork, StateWriter
 
 if TYPE_CHECKING:
+    from sweeps.worker.trial import WorkerContext
     from tli.training.loop import Training
 
 
@@ -55,3 +61,31 @@ class Branching:
         """Nothing is written any more."""
         if self._writer is not None:
             self._writer.close()
+
+
+def take_up(
+    context: WorkerContext, training: Training, assignment: Assignment, folders: Folders
+) -> tuple[Point, ...]:
+    """Put a state into a training: its own newest one, else that of the trial which it makes longer.
+
+    Returns what was measured before that state; the other trial's measurements become this one's.
+    """
+    number, owner = assignment.number, assignment.owner
+    curve = folders.trial(number) / CURVE
+    if context.load_state(training, folders.checkpoints(number), owner):
+        return _measured(curve, owner, training)
+    if assignment.begins is None:
+        return ()
+    other, theirs = assignment.begins
+    if not context.load_state(training, folders.branch(other), theirs):
+        return ()
+    known = _measured(folders.trial(other) / CURVE, theirs, training)
+    for point in known if context.leads else ():
+        append_curve(curve, point, owner)
+    return known
+
+
+def _measured(curve: Path, owner: str, training: Training) -> tuple[Point, ...]:
+    """What stands in a curve of the steps before a state; the losses on test text are those of an end."""
+    last = -1 if training.measured is None else training.measured
+    return tuple(replace(p, test_losses=()) for p in read_curve(curve, owner) if p.step <= last)

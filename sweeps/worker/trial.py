@@ -16,11 +16,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.curve import CURVE, append_curve, read_curve
+from sweeps.curve import CURVE, append_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
-from sweeps.worker.branching import Branching
+from sweeps.worker.branching import Branching, take_up
 from sweeps.worker.saving import TESTING, WRITING, OnWork, Saving, StateWriter, synced
 from tli.data.corpus import matching_files
 from tli.data.dataset import at_home
@@ -218,7 +218,7 @@ def run_trial(
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    known = _taken_up(context, training, assignment, folders)
+    known = take_up(context, training, assignment, folders)
     if known and context.leads:  # a curve may be lost where a state is not
         yield known
     wanted = assignment.role is not Role.REPLICATE and recipe.shared_steps > 0
@@ -252,34 +252,6 @@ def run_trial(
                     _keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
-
-
-def _taken_up(
-    context: WorkerContext, training: Training, assignment: Assignment, folders: Folders
-) -> tuple[Point, ...]:
-    """Put a state into a training: its own newest one, else that of the trial which it makes longer.
-
-    Returns what was measured before that state; the other trial's measurements become this one's.
-    """
-    number, owner = assignment.number, assignment.owner
-    curve = folders.trial(number) / CURVE
-    if context.load_state(training, folders.checkpoints(number), owner):
-        return _measured(curve, owner, training)
-    if assignment.begins is None:
-        return ()
-    other, theirs = assignment.begins
-    if not context.load_state(training, folders.branch(other), theirs):
-        return ()
-    known = _measured(folders.trial(other) / CURVE, theirs, training)
-    for point in known if context.leads else ():
-        append_curve(curve, point, owner)
-    return known
-
-
-def _measured(curve: Path, owner: str, training: Training) -> tuple[Point, ...]:
-    """What stands in a curve of the steps before a state; the losses on test text are those of an end."""
-    last = -1 if training.measured is None else training.measured
-    return tuple(replace(p, test_losses=()) for p in read_curve(curve, owner) if p.step <= last)
 
 
 def _test_losses(context: WorkerContext, training: Training, on_work: OnWork) -> tuple[float, ...]:

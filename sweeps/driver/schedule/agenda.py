@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
-from sweeps.driver.schedule.line_search import LineSearch
+from sweeps.driver.schedule.line_search import LineSearch, control_settings
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
 from sweeps.errors import StaleAttemptError
@@ -170,13 +169,8 @@ class Agenda:
 
     def _due(self) -> Assignment | None:
         """What has to be asked for next, if anything."""
-        return (
-            self._first_ones()
-            or self._control_rate()
-            or self._searched()
-            or self._replicate()
-            or self._matched()
-        )
+        searched = self._first_ones() or self._control_rate() or self._searched()
+        return searched or self._replicate() or self._matched()
 
     def _drives(self, record: TrialRecord) -> bool:
         """Whether a trial of ours is of this work: a long run goes on when it is promoted again."""
@@ -298,12 +292,3 @@ class Agenda:
 
     def _changed(self) -> None:
         self._on_change([each for each in self.records() if self._drives(each)], self.phase)
-
-
-def control_settings(baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """The baseline without injection: the original model, its layers trained on the same tokens."""
-    injection = {**baseline["injection"], "method": "none"}
-    recipe = {**baseline["recipe"], "train": "all"}
-    if recipe.get("rates", {}).get("original") == 0:  # frozen for the sake of the injected ones
-        recipe["rates"] = {**recipe["rates"], "original": 1.0}
-    return {**baseline, "injection": injection, "recipe": recipe}

@@ -39,6 +39,10 @@ class Promotions(Agenda):
     def _drives(self, record: TrialRecord) -> bool:
         return record.role.promoted and record.number in self.numbers
 
+    @property
+    def _to_ask(self) -> bool:
+        return False
+
     def _due(self) -> Assignment | None:
         while self._wanted:
             wanted = self._wanted.pop(0)

@@ -183,18 +183,13 @@ def _can_be_trained(settings: Mapping[str, Any], spec: Spec) -> bool:
 
 
 def assignment_of(
-    trial: FrozenTrial, spec: Spec, study_uuid: str, begins: tuple[int, str] | None = None
+    trial: FrozenTrial, spec: Spec, study_uuid: str, others: Callable[[int], TrialRecord]
 ) -> Assignment:
-    """The current attempt at a trial, as it is handed out.
-
-    Args:
-        trial: as the study has it.
-        spec: of the sweep.
-        study_uuid: of the study.
-        begins: the trial from whose state it goes on, and what that state bears.
-    """
+    """The current attempt at a trial, as it is handed out; `others` gives the trial that it goes on from."""
     attributes = trial.user_attrs
     number, settings, steps = trial.number, todays_settings(attributes[SETTINGS]), attributes[STEPS]
+    promotion = _promotion(attributes)
+    begins = promotion.begins if promotion is not None else None
     return Assignment(
         study=spec.name,
         number=number,
@@ -202,13 +197,19 @@ def assignment_of(
         role=Role(attributes[ROLE]),
         settings=settings,
         steps=steps,
-        report_steps=_report_steps(spec, steps, _promotion(attributes)),
-        begins=begins,
+        report_steps=_report_steps(spec, steps, promotion),
+        begins=(begins, record_owner(study_uuid, others(begins))) if begins is not None else None,
         micro_batch_tokens=attributes.get(MICRO_BATCH),
         study_uuid=study_uuid,
         owner=owner_of(study_uuid, number, attributes[REQUEST], first_settings(settings), steps),
         token=uuid.uuid4().hex,
     )
+
+
+def record_owner(study_uuid: str, record: TrialRecord) -> str:
+    """What the states, the curve and the models of a trial bear."""
+    settings = first_settings(record.settings)
+    return owner_of(study_uuid, record.number, record.request, settings, record.steps)
 
 
 def _report_steps(spec: Spec, steps: int, promotion: Promotion | None) -> tuple[int, ...]:
