@@ -8,7 +8,7 @@ Minimization without Derivatives, 1973, chapter 5).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from sweeps.records import Role, TrialRecord
