@@ -23,7 +23,7 @@ from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.registry import ask_for, patience, register, show_registrations
-from sweeps.tracking.sync import open_sweep, show_untold
+from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
 from sweeps.worker.trial import for_workers
 
 
@@ -79,7 +79,9 @@ def _trained(planned: Planned, where: Where, watcher: Watcher) -> tuple[Sweep, T
         parallel = cluster.enter_context(joined_cluster(own, where.address)) if on_ray else 1
         input_digests = {"base": base.fingerprint, "text": text.digest()}
         depth, costs = base.facts.depth, trial_costs(spec, base)
-        driven = Ledger.driven(spec.study_url, spec, input_digests, depth=depth, costs=costs)
+        # Under the spec that the study has: a long run changes nothing of the sweep.
+        kept = planned.sweep.ledger.spec
+        driven = Ledger.driven(spec.study_url, kept, input_digests, depth=depth, costs=costs)
         ledger = stack.enter_context(driven)
         stack.enter_context(claimed(folders, ledger.study.study_uuid, watcher.note))
         tracker = _tracker(spec, planned.sweep, ledger.study.study_uuid)
@@ -109,6 +111,8 @@ def _trained(planned: Planned, where: Where, watcher: Watcher) -> tuple[Sweep, T
             ask_for(folders, ended[0].number, ended[0].attempt, name)
             show_registrations(tracker, sweep, ended[:1])
             closing.seconds = patience(folders, ended[0])
+        if ledger.finished:
+            show_conclusions(tracker, sweep)  # where telling of the sweep has begun it anew
         cluster.close()  # while MLflow is told the rest
     return found(spec), ended[0]
 

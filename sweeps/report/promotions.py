@@ -27,9 +27,10 @@ def planned_lines(
         yield f"beside it, with as many FLOPs: trial {record.number}, {named(record)}: {tokens}, {steps}"
     else:
         yield f"trial {record.number}, {named(record)}: {tokens}, {steps}"
-    yield f"  begins  {_begins(run)}"
     if run.record is not None and run.record.state is State.COMPLETE:
+        yield f"  it is finished, as trial {run.record.number}"
         return
+    yield f"  begins  {_begins(run)}"
     memory = f"{in_bytes(expected['memory'])} of memory{' in each rank' if ranks > 1 else ''}"
     yield (
         f"  takes   {expected['tokens']:,} tokens, {expected['flops']:.2e} FLOPs, {memory}, "
@@ -46,8 +47,6 @@ def _begins(run: LongRun) -> str:
     where = f"{run.promotion.words}, at step {run.first_step}" if run.first_step else run.promotion.words
     if run.record is None:
         return where
-    if run.record.state is State.COMPLETE:
-        return f"nowhere: it is finished, as trial {run.record.number}"
     return f"where it was stopped: trial {run.record.number}, measured at step {run.record.step}; {where}"
 
 
@@ -65,10 +64,8 @@ def promotion_text(record: TrialRecord, records: Sequence[TrialRecord]) -> str:
 
 def _sentence(row: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> str:
     begins = f"from the state of trial {row['begins']}" if row["begins"] is not None else "afresh"
-    what = (
-        f"trial {row['trial']}: trial {row['of']}, {named(records[row['of']])}, with {row['tokens']:,} tokens"
-    )
-    parts = [f"{what}, {begins}", _standing(row)]
+    what = f"trial {row['trial']} is trial {row['of']} ({named(records[row['of']])})"
+    parts = [f"{what} with {row['tokens']:,} tokens, {begins}", _standing(row)]
     if row["control"] is not None:
         parts.append(f"beside it trial {row['control']['trial']}, the original, {_standing(row['control'])}")
     if (against := row["against_control"]) is not None:

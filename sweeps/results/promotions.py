@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.commands import command
 from sweeps.errors import Problem, SpecError
@@ -24,9 +24,11 @@ from sweeps.results.finalists import control_of
 from sweeps.results.layers import cost_of
 from sweeps.results.sentence import named
 from sweeps.results.verdict import Verdict, none_complete
-from sweeps.spec import Spec
 from sweeps.spec.equivalence import replaced
 from tli.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sweeps.spec import Spec
 
 _MOST_STEPS = 10**8  # a state's name has so many digits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.folders import Folders
@@ -12,7 +12,6 @@ from sweeps.records import Assignment, Point
 from sweeps.worker.saving import STEP, WRITING, OnWork, StateWriter
 
 if TYPE_CHECKING:
-    from sweeps.worker.trial import WorkerContext
     from tli.training.loop import Training
 
 
@@ -63,8 +62,17 @@ class Branching:
             self._writer.close()
 
 
+class StateReader(Protocol):
+    """Takes up states of a training, alone or as one of several ranks."""
+
+    leads: bool  # whether this process writes the curve
+
+    def load_state(self, training: Training, folder: Path, owner: str) -> bool:
+        """Put the newest good state into a training; whether there was one."""
+
+
 def take_up(
-    context: WorkerContext, training: Training, assignment: Assignment, folders: Folders
+    reader: StateReader, training: Training, assignment: Assignment, folders: Folders
 ) -> tuple[Point, ...]:
     """Put a state into a training: its own newest one, else that of the trial which it makes longer.
 
@@ -72,15 +80,15 @@ def take_up(
     """
     number, owner = assignment.number, assignment.owner
     curve = folders.trial(number) / CURVE
-    if context.load_state(training, folders.checkpoints(number), owner):
+    if reader.load_state(training, folders.checkpoints(number), owner):
         return _measured(curve, owner, training)
     if assignment.begins is None:
         return ()
     other, theirs = assignment.begins
-    if not context.load_state(training, folders.branch(other), theirs):
+    if not reader.load_state(training, folders.branch(other), theirs):
         return ()
     known = _measured(folders.trial(other) / CURVE, theirs, training)
-    for point in known if context.leads else ():
+    for point in known if reader.leads else ():
         append_curve(curve, point, owner)
     return known
 

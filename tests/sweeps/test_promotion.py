@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
+from transformers import AutoModelForCausalLM
 
 from sweeps.__main__ import main
+from sweeps.curve import CURVE
 from sweeps.driver.promoting import promote
 from sweeps.driver.promotion_plan import Where, Wish, plan_promotion, tokens_of
 from sweeps.driver.service import run
@@ -25,11 +31,11 @@ from sweeps.results.finding import find
 from sweeps.results.promotions import longer, promotions
 from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
+from tests.servers import MlflowServer
 from tests.sweeps.conftest import SPEC, Silent, copied
 from tli.training.recipe import Recipe
 
 SWEPT = {
-    "control: {rates: 1, matched: false}": "control: {rates: 1, matched: false}",
     "stopping: {rule: asha, grace: 0.25, keep: 0.5}": "stopping: {rule: none}",
     "warmup: 0.0": "warmup: 0.25, schedule: wsd, decay: 0.5",
     "tokens: 512": "tokens: 256",
@@ -125,8 +131,6 @@ def test_a_long_run_reproduces_its_trial_and_is_the_same_from_its_state_afresh_a
 
 
 def _loads(folder: Path, trial: TrialRecord) -> None:
-    from transformers import AutoModelForCausalLM
-
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert sum(each.numel() for each in model.parameters()) == trial.costs["parameters"]
     lineage = json.loads((folder / "lineage.json").read_text())
@@ -174,6 +178,7 @@ def test_a_sweep_leaves_a_long_run_that_was_stopped_alone(here: Path) -> None:
     assert (here / "runs/tiny/trials" / f"{grown(after).number:04d}" / "branch").is_dir()
 
 
+@pytest.mark.slow
 def test_a_finished_one_is_said_to_be_and_a_longer_one_goes_on_from_it(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -320,9 +325,102 @@ def test_one_that_diverged_is_not_run_again_and_one_that_failed_otherwise_is(her
         promoted(watcher=Killed(2))
     sweep = find("tiny", runs="runs")
     standing = sweep.records[-1]
-    ledger = Ledger.read(sweep.spec.study_url, "tiny")
-    ledger.tell(standing.number, 1, State.FAIL, reason="diverged: held-out loss is nan at step 3")
+    with Ledger.driven(sweep.spec.study_url, sweep.ledger.spec) as ledger:
+        ledger.tell(standing.number, 1, State.FAIL, reason="diverged: held-out loss is nan at step 3")
     with pytest.raises(SpecError, match=r"tokens: got 1,024, with which trial .* diverged"):
         planned()
     assert planned(2048).long_runs[0].record is None
     assert here.is_dir()
+
+
+# -- killed for real, and registered ---------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_promotion_on_ray_survives_the_death_of_worker_and_driver(here: Path) -> None:
+    """SIGKILL, first to a worker, then to the driver; the export of the third start loads."""
+    command = [sys.executable, "-m", "sweeps", "promote", "tiny", "--tokens", "100K", "--grown", "-q"]
+    trial = grown(find("tiny", runs="runs"))
+    number = len(find("tiny", runs="runs").records)
+    folder = here / "runs/tiny/trials" / f"{number:04d}"
+    with subprocess.Popen(command, start_new_session=True) as driver:
+        try:
+            until(lambda: (folder / CURVE).is_file() and bool(workers(driver.pid)), driver)
+            for process in workers(driver.pid):
+                process.kill()
+            until(lambda: find("tiny", runs="runs").records[-1].attempt == 2, driver)
+            until(lambda: any((folder / "checkpoints").glob("step-*")), driver)
+        finally:
+            driver.kill()
+    standing = find("tiny", runs="runs").records[-1]
+    assert standing.state is State.RUNNING
+    done = subprocess.run(
+        [*command, "--out", "long"], capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    record = find("tiny", runs="runs").records[-1]
+    assert (record.number, record.state) == (standing.number, State.COMPLETE)
+    assert record.attempt > 2
+    first = [step for step in trial.losses if step <= Recipe(**trial.settings["recipe"]).shared_steps]
+    assert [record.losses[step] for step in first] == [trial.losses[step] for step in first]
+    model = AutoModelForCausalLM.from_pretrained(here / "long")
+    assert sum(each.numel() for each in model.parameters()) == trial.costs["parameters"]
+
+
+def until(true: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 240
+    while not true():
+        assert driver.poll() is None, "it ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def workers(driver: int) -> list[psutil.Process]:
+    """The processes of a driver's cluster that train."""
+    below = psutil.Process(driver).children(recursive=True)
+    return [each for each in below if each.name().startswith("ray::ResourceTrainable")]
+
+
+@pytest.mark.slow
+def test_a_registration_that_a_dead_server_did_not_take_is_made_by_sync(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    (tmp_path / "server").mkdir()
+    server = MlflowServer(tmp_path / "server")
+    words = [
+        "promote",
+        "tiny",
+        "--grown",
+        "--runner",
+        "inline",
+        "-q",
+        "--tokens",
+        "512",
+        "--register",
+        "mine",
+    ]
+    assert main([*words, "--tracking", server.uri]) == 0
+    said = capsys.readouterr().out
+    assert "has not registered it as mine yet" in said
+    assert "sweeps sync tiny" in said
+    server.start()
+    try:
+        assert main(["sync", "tiny", "--tracking", server.uri, "-q"]) == 0
+        client = MlflowClient(server.uri)
+        (version,) = client.search_model_versions("name='mine'")
+        run = client.get_run(version.run_id)
+        assert run.data.tags["sweeps.role"] == "promotion"
+        assert version.tags["sweeps.promotes"] == run.data.tags["sweeps.promotes"]
+        assert {"config.json", "model.safetensors"} <= {
+            Path(each.path).name for each in client.list_artifacts(version.run_id, "model")
+        }
+        capsys.readouterr()
+        assert main([*words, "--tracking", server.uri]) == 0
+        assert "registered in MLflow as mine, version 1" in capsys.readouterr().out
+        assert len(client.search_model_versions("name='mine'")) == 1
+    finally:
+        server.close()
