@@ -75,7 +75,7 @@ def _plan_lines(planned: Planned) -> list[str]:
 
 def _show_plan(planned: Planned, options: argparse.Namespace) -> None:
     if options.json:
-        print_json(documents.promoted(planned, planned.sweep))
+        print_json(documents.promoted(planned, planned.sweep, out=None, registered=None))
     else:
         print_text("\n".join(_plan_lines(planned)))
 
