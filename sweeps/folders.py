@@ -23,6 +23,7 @@ from sweeps.errors import LedgerHeldError, Problem, SpecError
 from sweeps.records import Assignment
 from tli.files import open_regular, read_regular, replace_file, sync
 
+REPORT = "report.html"
 LOCK = "driver.lock"  # held by the process that drives the sweep
 _STATE = re.compile(r"step-(\d{8})-[0-9a-f]{8}-")  # the name of a training state
 _SMALL = 4096  # bytes; of a lock or a recall mark
@@ -46,9 +47,19 @@ class Folders:
         return self.artifacts / "tokens"
 
     @property
+    def targets(self) -> Path:
+        """Where a sweep that runs says which addresses Prometheus is to ask; beside those of other sweeps."""
+        return self.artifacts / "prometheus" / f"{self.name}.json"
+
+    @property
     def spec(self) -> Path:
         """The spec as it was last run, with passwords masked."""
         return self.sweep / "spec.json"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page of its answer."""
+        return self.sweep / REPORT
 
     def trial(self, number: int) -> Path:
         """What one trial writes."""
@@ -62,16 +73,12 @@ class Folders:
         """The training state from which a longer run of a trial goes on, where its schedule has one."""
         return self.trial(number) / "branch"
 
-    def branch_step(self, number: int, *, sharded: bool | None = None) -> int | None:
-        """The step of that state; None where none is kept, or where it lies behind a link.
-
-        A state of several ranks is a folder, that of one process a file; without `sharded` either counts.
-        """
+    def branch_step(self, number: int) -> int | None:
+        """The step of that state; None where none is kept, or where it lies behind a link."""
         folder = self.branch(number)
         try:
             linked = any(place.is_symlink() for place in self._down_to(folder))
-            kept = [] if linked else list(folder.iterdir())
-            names = [path.name for path in kept if sharded in (None, path.is_dir())]
+            names = [] if linked else [path.name for path in folder.iterdir()]
         except OSError:
             return None
         return max((int(found[1]) for name in names if (found := _STATE.match(name))), default=None)
@@ -90,6 +97,10 @@ class Folders:
     def hung(self, number: int, attempt: int) -> Path:
         """Where the threads of an attempt stood when it was ended because it did not go on."""
         return self.trial(number) / f"hung-{attempt}.txt"
+
+    def ending(self, number: int, attempt: int) -> Path:
+        """How an attempt ended, with the token of its assignment, where its worker ended with it."""
+        return self.trial(number) / f"ended-{attempt}.json"
 
     def stop_request(self, number: int, attempt: int) -> Path:
         """There, with the token of its assignment, once an attempt is to end; its worker looks for it."""
@@ -140,7 +151,7 @@ class Folders:
         for path in self._written(number):
             if path == self.checkpoints(number):
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name.startswith("recalled-"):
+            elif path.name.startswith(("recalled-", "ended-")):
                 path.unlink(missing_ok=True)
 
     def drop_finals(self, number: int, but: int | None = None) -> None:

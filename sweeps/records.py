@@ -24,6 +24,7 @@ class Role(StrEnum):
     REPLICATE = "replicate"  # another trial's settings under another seed
     PROMOTION = "promotion"  # a trial's settings with more tokens, asked for by `sweeps promote`
     PROMOTED_CONTROL = "promoted control"  # the control's, with the FLOPs of a promotion
+    RUNG = "ladder rung"  # a finalist's or the control's settings with the tokens of a longer budget
     OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
     @property
@@ -37,9 +38,9 @@ class Role(StrEnum):
         return self in (Role.PROMOTION, Role.PROMOTED_CONTROL)
 
     @property
-    def after_search(self) -> bool:
-        """Whether neither sampler nor stopping rule sees it, and the search's budget does not pay for it."""
-        return self.fresh or self.promoted
+    def after(self) -> bool:
+        """Whether it runs once the search is over: on top of the budget, hidden from sampler and Optuna."""
+        return self.fresh or self.promoted or self is Role.RUNG
 
 
 class State(StrEnum):
@@ -155,7 +156,7 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, baseline, search, replicate, promotion, or not run here, among others.
+        Why it exists: control, baseline, search, replicate, ladder rung, promotion, or not run here.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params : mapping
@@ -174,7 +175,7 @@ class TrialRecord:
         Why it was stopped or failed.
     replicate_of : int or None
         The trial whose settings it has, under another seed; of a matched control, the trial whose FLOPs it
-        spends.
+        spends; of a rung, the trial whose settings it has with more tokens.
     test_losses : tuple of float
         Losses on equal blocks of the test text after the last step, nats per token; of what ran afterwards.
     attempt : int
@@ -183,6 +184,8 @@ class TrialRecord:
         Ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
+    waits : str or None
+        What it waits for since it was handed out, as free resources; None once it runs.
     seconds : float or None
         Of training steps.
     tokens : int or None
@@ -232,6 +235,7 @@ class TrialRecord:
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
     promotion: Promotion | None = None
+    waits: str | None = None
 
     @property
     def test_loss(self) -> float | None:
@@ -247,10 +251,10 @@ class TrialRecord:
     def budgeted(self) -> bool:
         """Whether it counts against the budget's trials.
 
-        What ran after the search does not, nor trials that were not run here; nor what was enqueued with
-        values that cannot be run, which has no settings.
+        What runs after the search does not, nor trials that were not run here; nor does what was enqueued
+        with values that cannot be run, which has no settings.
         """
-        return not self.role.after_search and bool(self.settings)
+        return not self.role.after and bool(self.settings)
 
     @property
     def original(self) -> bool:

@@ -25,6 +25,7 @@ def promote_command(options: argparse.Namespace) -> int:
     from sweeps.driver.promoting import promote
     from sweeps.driver.promotion_plan import Where, Wish, plan_promotion
     from sweeps.report.live import Display
+    from sweeps.results.standing import Aim
 
     wish = Wish(
         options.name,
@@ -50,7 +51,7 @@ def promote_command(options: argparse.Namespace) -> int:
             stream = stack.enter_context(Path(os.devnull).open("w"))
         terminated = stack.enter_context(terminated_as_interrupted())
         try:
-            with Display(name, len(planned.takes), stream) as display:
+            with Display(Aim(name, 0, len(planned.takes)), stream) as display:
                 sweep = promote(planned, where, display)
         except KeyboardInterrupt:
             return stopped(f"the promotion of {name}", terminated=bool(terminated), as_json=options.json)

@@ -5,9 +5,11 @@ trains.
 """
 
 __all__ = [
+    "existing_study",
     "inline",
     "promoting",
     "promotion_plan",
+    "report_page",
     "run_arguments",
     "service",
     "single",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from sweeps.checks.checkpointing import settled
 from sweeps.checks.costs import trial_costs
 from sweeps.commands import command
 from sweeps.driver.promotion_plan import Planned, Where
 from sweeps.driver.schedule.promotions import Promotions
-from sweeps.driver.service import Closing, carry_out, joined_cluster
+from sweeps.driver.service import Closing, carry_out, gauges_of, joined_cluster, ray_in_words
 from sweeps.driver.tidying import Tidying
 from sweeps.driver.tokenising import Tokenising
-from sweeps.driver.watchers import Quiet, Watcher
+from sweeps.driver.watchers import Onlookers, Quiet, Watcher, doing
 from sweeps.errors import SweepError
 from sweeps.ledger import Ledger
 from sweeps.ownership import claimed
@@ -75,8 +76,10 @@ def _trained(planned: Planned, where: Where, watcher: Watcher) -> tuple[Sweep, T
         working = for_workers(own, base.revision)
         text = stack.enter_context(Tokenising(working, base, watcher))
         cluster = stack.enter_context(ExitStack())
-        on_ray = where.runner == "ray"
-        parallel = cluster.enter_context(joined_cluster(own, where.address)) if on_ray else 1
+        parallel = 1
+        if on_ray := where.runner == "ray":
+            with doing(watcher, ray_in_words(where.address)):
+                parallel = cluster.enter_context(joined_cluster(own, where.address))
         input_digests = {"base": base.fingerprint, "text": text.digest()}
         depth, costs = base.facts.depth, trial_costs(spec, base)
         # Under the spec that the study has: a long run changes nothing of the sweep.
@@ -90,17 +93,20 @@ def _trained(planned: Planned, where: Where, watcher: Watcher) -> tuple[Sweep, T
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=False)
         show_untold(tracker, sweep)
+        gauges = cluster.enter_context(gauges_of(sweep, tracker, parallel)) if on_ray else None
+        onlookers = Onlookers(watcher, *([gauges] if gauges else []))
         agenda = Promotions(
             ledger,
             tracker,
             planned.long_runs,
             spec=own,
             parallel=parallel,
-            on_change=watcher.update,
+            on_change=onlookers.changed,
             on_end=Tidying(sweep).ended,  # of a long run as of a finalist: what follows an end belongs there
             request_stop=folders.request_stop,
+            on_note=watcher.note,
         )
-        carry_out(agenda, where.runner, working)
+        carry_out(agenda, settled(working, planned.checkpointing), gauges)
         if agenda.broken:
             raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
         if not agenda.finished:

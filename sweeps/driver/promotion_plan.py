@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sweeps.checks.preflight import check
+from sweeps.checks.preflight import Preflight, check
 from sweeps.checks.promotion import Expected, expected, promoted_spec
 from sweeps.driver.run_arguments import Runner
 from sweeps.errors import InputError, Problem, SpecError
@@ -75,6 +75,7 @@ class Planned:
     takes: tuple[tuple[LongRun, Expected], ...]
     base: Base
     ranks: int
+    checkpointing: int | None = None  # layers of which one is calculated again, where that was to be chosen
 
     @property
     def long_runs(self) -> list[LongRun]:
@@ -120,18 +121,20 @@ def plan_promotion(wish: Wish, where: Where) -> Planned:
     records, folders = sweep.records, sweep.folders
     verdict = sweep.answer(records)
     record = chosen_trial(spec, verdict, records, trial=wish.trial, grown=wish.grown, runs=folders.artifacts)
-    ranks = (spec.resources.workers, spec.resources.workers if wish.ranks is None else wish.ranks)
-    long_runs = [long_run(Role.PROMOTION, record, tokens, records, folders, ranks=ranks)]
+    ranks = spec.resources.workers if wish.ranks is None else wish.ranks
+    long_runs = [long_run(Role.PROMOTION, record, tokens, records, folders)]
     if wish.control:
-        long_runs.append(control_run(long_runs[0], record, records, folders, ranks=ranks))
+        long_runs.append(control_run(long_runs[0], record, records, folders))
     if problems := [*_failed_before(long_runs), *_handing_problems(sweep, wish, long_runs[0].record)]:
         raise SpecError(*problems)
-    checked = [_checked(sweep, run, ranks[1], where, len(long_runs)) for run in long_runs]
+    checked = [_checked(sweep, run, ranks, where, len(long_runs)) for run in long_runs]
     takes = [
-        (run, _expected(records, run, own, base)) for run, (own, base) in zip(long_runs, checked, strict=True)
+        (run, _expected(records, run, found.spec, found.base))
+        for run, found in zip(long_runs, checked, strict=True)
     ]
     said = handed_over(verdict, records, record.number)
-    return Planned(sweep, wish, said, tuple(takes), checked[0][1], ranks[1])
+    base, every = checked[0].base, checked[0].checkpointing
+    return Planned(sweep, wish, said, tuple(takes), base, ranks, every)
 
 
 # -- inside ---------------------------------------------------------------------------------------
@@ -155,8 +158,8 @@ def _handing_problems(sweep: Sweep, wish: Wish, standing: TrialRecord | None) ->
         yield from tracking_problems_of(sweep)
 
 
-def _checked(sweep: Sweep, run: LongRun, ranks: int, where: Where, at_once: int) -> tuple[Spec, Base]:
-    """The spec of one long run, and its base, once all that it needs is known to be there."""
+def _checked(sweep: Sweep, run: LongRun, ranks: int, where: Where, at_once: int) -> Preflight:
+    """One long run, once all that it needs is known to be there."""
     if ranks < 1 or (where.runner == "inline" and ranks > 1):
         wanted = "1, as it runs in this process" if ranks > 1 else "a whole number of at least 1"
         raise SpecError(Problem("ranks", str(ranks), wanted, "--runner ray" if ranks > 1 else "1"))
@@ -168,7 +171,7 @@ def _checked(sweep: Sweep, run: LongRun, ranks: int, where: Where, at_once: int)
     try:
         spec = promoted_spec(sweep.spec, run.settings, ranks)
         at_once = 1 if where.runner == "inline" else at_once
-        return spec, check(spec, cluster=where.address, at_once=at_once).base
+        return check(spec, cluster=where.address, at_once=at_once)
     except InputError as error:
         raise SpecError(*(_of_the_ranks(problem) for problem in error.problems)) from None
 

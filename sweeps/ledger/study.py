@@ -187,7 +187,7 @@ class Ledger(Attempts):
 
     @property
     def asked(self) -> int:
-        """Trials that count against the budget: all but runs under fresh seeds, and what cannot be run."""
+        """Trials that count against the budget: not what runs after the search or cannot be run."""
         return self._mirror.asked
 
     def refresh(self) -> None:
@@ -212,7 +212,7 @@ class Ledger(Attempts):
         promotion: Promotion | None = None,
     ) -> Assignment:
         """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
-        hidden = role is Role.CONTROL or role.after_search
+        hidden = role is Role.CONTROL or role.after
         attributes: dict[str, Any] = {ROLE: role.value, **({HIDDEN: True} if hidden else {})}
         of = {REPLICATE_OF: replicate_of, PROMOTION: promotion.to_json() if promotion else None}
         attributes |= {name: value for name, value in of.items() if value is not None}

@@ -9,10 +9,14 @@ from sweeps.records import TrialRecord
 from sweeps.report.answer import answer_lines
 from sweeps.report.finalists import finalists_text, margin_text
 from sweeps.report.front import front_text
+from sweeps.report.ladder import ladder_text
+from sweeps.report.longer import longer_text
 from sweeps.report.next_commands import Screen
 from sweeps.report.promotions import promotions_text
 from sweeps.report.rows import settings_text
 from sweeps.report.styled import Line
+from sweeps.results.ladder import ladder_of
+from sweeps.results.longer import longer
 from sweeps.results.verdict import Ending, Verdict
 from sweeps.text import WIDTH, bullets, counted, join, pairs, section, table
 
@@ -33,6 +37,8 @@ def best_lines(
         finalists_text(verdict, records),
         margin_text(verdict),
         front_text(verdict, records),
+        longer_text(longer(verdict, records)),
+        ladder_text(ladder_of(verdict, records, screen.ladder)),
         promotions_text(records),
         _untried(verdict),
         _stopped(verdict, records, screen),

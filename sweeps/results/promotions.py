@@ -129,7 +129,6 @@ def long_run(
     records: Sequence[TrialRecord],
     folders: Folders,
     *,
-    ranks: tuple[int, int],
     beside: int | None = None,
 ) -> LongRun:
     """A trial with so many tokens: the promotion that the study has, or one that begins where it can.
@@ -140,7 +139,6 @@ def long_run(
         tokens: of all of it.
         records: every trial of the sweep.
         folders: of the sweep.
-        ranks: over which the sweep's trials run, and this one is to.
         beside: of a control, the promotion that it runs beside.
 
     Raises:
@@ -154,7 +152,7 @@ def long_run(
     if standing is not None and standing.promotion is not None:
         first = None if (n := standing.promotion.begins) is None else folders.branch_step(n)
         return LongRun(role, settings, standing.promotion, first or 0, standing)
-    begins, step, why = _beginning(record, settings, records, folders, ranks)
+    begins, step, why = _beginning(record, settings, records, folders)
     return LongRun(role, settings, replace(wanted, begins=begins, why=why), step)
 
 
@@ -163,8 +161,6 @@ def control_run(
     record: TrialRecord,
     records: Sequence[TrialRecord],
     folders: Folders,
-    *,
-    ranks: tuple[int, int],
 ) -> LongRun:
     """The best control with the FLOPs of a promotion, to a batch.
 
@@ -173,7 +169,6 @@ def control_run(
         record: the trial which is promoted.
         records: every trial of the sweep.
         folders: of the sweep.
-        ranks: as for `long_run`.
 
     Raises:
         SpecError: that trial is the original itself, no control is complete, or a cost is not known.
@@ -191,7 +186,7 @@ def control_run(
     tokens = round(promoted.tokens * theirs / own / batch) * batch
     number = promoted.record.number if promoted.record is not None else None
     role = Role.PROMOTED_CONTROL
-    return long_run(role, control, tokens, records, folders, ranks=ranks, beside=number)
+    return long_run(role, control, tokens, records, folders, beside=number)
 
 
 def promotions(
@@ -233,7 +228,6 @@ def _beginning(
     settings: Mapping[str, Any],
     records: Sequence[TrialRecord],
     folders: Folders,
-    ranks: tuple[int, int],
 ) -> tuple[int | None, int, str]:
     """From whose state a long run goes on, and its step; or why it trains afresh."""
     recipe = Recipe(**settings["recipe"])
@@ -249,18 +243,12 @@ def _beginning(
         for each in records
         if each.state is State.COMPLETE and (each.number == record.number or _shortens(each, record, recipe))
     ]
-    steps = {each.number: folders.branch_step(each.number, sharded=ranks[0] > 1) for each in shorter}
+    steps = {each.number: folders.branch_step(each.number) for each in shorter}
     usable = {number: step for number, step in steps.items() if step and step <= recipe.shared_steps}
     if not usable:
         return None, 0, f"no state of trial {record.number} was kept"
-    if (ranks[0] > 1) != (ranks[1] > 1):
-        return None, 0, f"the state of trial {record.number} is that of {_processes(ranks[0])}"
     number = max(usable, key=lambda each: (usable[each], -each))
     return number, usable[number], ""
-
-
-def _processes(ranks: int) -> str:
-    return "one process" if ranks == 1 else f"{ranks} ranks"
 
 
 def _shortens(record: TrialRecord, of: TrialRecord, recipe: Recipe) -> bool:

@@ -27,6 +27,7 @@ class Batch:
     metrics: list[Metric] = field(default_factory=list)
     scalars: dict[str, Metric] = field(default_factory=dict)  # one value a run, whenever it was told
     models: list[Event] = field(default_factory=list)  # to be registered
+    report: bool = False  # whether the sweep's page was written anew
     status: str | None = None  # an MLflow run status
     status_time: float = 0.0
 
@@ -46,6 +47,8 @@ def batches(events: Sequence[Event]) -> list[Batch]:
             batch.metrics += _metrics(event)
         elif kind == "register":
             of(number, request, event["time"]).models.append(event)
+        elif kind == "report":
+            of(None, None, event["time"]).report = True
         elif kind == "rank":
             known = event.get("requests", {})
             wide = len(str(len(event["numbers"])))  # texts sort as numbers then

@@ -17,6 +17,7 @@ OPENINGS = ("sweep", "trial")  # kinds of event that begin something which an "e
 REQUEST = (
     "sweeps.request"  # the tag with the key under which a trial was created: a number may be given again
 )
+LARGEST_REPORT = 1 << 26  # bytes of the sweep's page
 MODEL = "sweeps.model"  # the tag that tells a registered version from every other
 _LATEST = 1e11  # seconds since the epoch; no time is later
 _MOST = 2**31  # above every trial's number
@@ -95,6 +96,10 @@ def name_problem(name: str) -> str | None:
     return "longer than 200 characters" if len(name) > 200 else "dots alone" if not name.strip(".") else None
 
 
+def _is_report(event: Event) -> bool:
+    return event.get("number") is None and "time" in event and _is_text(event["sha256"])
+
+
 _KINDS: Mapping[str, Callable[[Event], bool]] = {
     "sweep": _is_sweep,
     "trial": _is_trial,
@@ -102,6 +107,7 @@ _KINDS: Mapping[str, Callable[[Event], bool]] = {
     "end": _is_end,
     "rank": _is_rank,
     "register": _is_register,
+    "report": _is_report,
 }
 
 

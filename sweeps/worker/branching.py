@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -72,20 +73,32 @@ class StateReader(Protocol):
 
 
 def take_up(
-    reader: StateReader, training: Training, assignment: Assignment, folders: Folders
+    reader: StateReader,
+    training: Training,
+    assignment: Assignment,
+    folders: Folders,
+    on_note: Callable[[str], None],
 ) -> tuple[Point, ...]:
     """Put a state into a training: its own newest one, else that of the trial which it makes longer.
 
-    Returns what was measured before that state; the other trial's measurements become this one's.
+    Returns what was measured before that state; the other trial's measurements become this one's. Where
+    states of its own are there and none can be taken up, that is noted.
     """
-    number, owner = assignment.number, assignment.owner
-    curve = folders.trial(number) / CURVE
-    if reader.load_state(training, folders.checkpoints(number), owner):
+    from tli.training.state_names import states_of
+
+    states, owner = folders.checkpoints(assignment.number), assignment.owner
+    curve = folders.trial(assignment.number) / CURVE
+    if reader.load_state(training, states, owner):
         return _measured(curve, owner, training)
+    if reader.leads and (lost := states_of(states, owner)):
+        names = ", ".join(each.name for each in lost)
+        on_note(f"begins afresh: none of its states can be taken up ({names})")
     if assignment.begins is None:
         return ()
     other, theirs = assignment.begins
     if not reader.load_state(training, folders.branch(other), theirs):
+        if reader.leads:
+            on_note(f"begins afresh: the state of trial {other} can no longer be taken up")
         return ()
     known = _measured(folders.trial(other) / CURVE, theirs, training)
     for point in known if reader.leads else ():

@@ -211,12 +211,10 @@ def test_a_state_is_no_start_where_the_rate_falls_over_the_whole_run(here: Path)
     from sweeps.results.promotions import long_run
 
     records = [falling if each.number == trial.number else each for each in sweep.records]
-    found = long_run(Role.PROMOTION, falling, 1024, records, sweep.folders, ranks=(1, 1))
+    found = long_run(Role.PROMOTION, falling, 1024, records, sweep.folders)
     assert (found.promotion.begins, found.first_step) == (None, 0)
     assert "cosine" in found.promotion.why
-    other = long_run(Role.PROMOTION, trial, 1024, sweep.records, sweep.folders, ranks=(1, 2))
-    assert other.promotion.begins is None
-    assert "one process" in other.promotion.why
+    assert long_run(Role.PROMOTION, trial, 1024, sweep.records, sweep.folders).first_step > 0
     assert (here / "runs").is_dir()
 
 
