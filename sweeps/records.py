@@ -200,7 +200,7 @@ class TrialRecord:
         What its model costs, known before it is trained: ``flops_per_token`` of training, and
         ``parameters``; empty in studies of earlier versions.
     promotion : Promotion or None
-        What it makes longer, of a promotion and of the control beside it.
+        What it makes longer.
 
     Examples
     --------

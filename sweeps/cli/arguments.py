@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sweeps.cli import completion
+from sweeps.cli.run_options import REGISTER, Command, promotion, runner
 from tli.cli.console import Parser, add_general_options, path
 from tli.errors import Problem
 
@@ -29,13 +30,6 @@ _ARGUMENTS = frozenset(
         "trial",
     }
 )  # that are called so in the library
-_REGISTER: Mapping[str, Any] = {
-    "nargs": "?",
-    "const": "",
-    "metavar": "MODEL",
-    "help": "register it in MLflow as a version of this model (default: of the sweep's name)",
-}
-_Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 
 
 def parser(environment: Mapping[str, str]) -> Parser:
@@ -86,7 +80,7 @@ def as_option(problem: Problem, options: argparse.Namespace) -> Problem:
     return problem
 
 
-def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
+def _spec_commands(command: Command, environment: Mapping[str, str]) -> None:
     validate = command("validate", "check a spec, its base, data and resources", "sweeps validate my.yaml")
     plan = command(
         "plan",
@@ -123,7 +117,7 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
         "--out", metavar="DIR", type=path, help="new folder for what it writes (default: trial-N)"
     )
     trial.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    _runner(run, environment)
+    runner(run, environment)
     for each in (validate, plan):
         each.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that is meant")
     for each in (validate, plan, run, trial):
@@ -140,7 +134,7 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
     submit.add_argument("--no-wait", action="store_true", help="do not follow the job's log")
 
 
-def _resume_command(command: _Command, environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def _resume_command(command: Command, environment: Mapping[str, str]) -> argparse.ArgumentParser:
     resume = command("resume", "go on with a sweep by its name", "sweeps resume quickstart --trials 40")
     resume.add_argument("--trials", metavar="N", type=int, help="raise the budget to N trials")
     resume.add_argument("--tokens", metavar="N", type=int, help="raise its limit of training tokens")
@@ -152,12 +146,12 @@ def _resume_command(command: _Command, environment: Mapping[str, str]) -> argpar
     resume.add_argument("--ladder", metavar="TOKENS,...", help=ladder)
     rates = "raise the learning rates of the control to N, at most a quarter of the trials"
     resume.add_argument("--control-rates", metavar="N", type=int, help=rates)
-    _runner(resume, environment)
+    runner(resume, environment)
     resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
     return resume
 
 
-def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
+def _sweep_commands(command: Command, environment: Mapping[str, str]) -> None:
     resume = _resume_command(command, environment)
     status = command(
         "status",
@@ -228,8 +222,8 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         help="the best that costs at most so many times what the original does, as 1.3x: FLOPs per token, or "
         "what the objective names",
     )
-    export.add_argument("--register", **_REGISTER)
-    promote = _promotion(command, environment)
+    export.add_argument("--register", **REGISTER)
+    promote = promotion(command, environment)
     report = command(
         "report",
         "write the answer with its figures as one HTML page",
@@ -280,47 +274,7 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 
-def _promotion(command: _Command, environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    promote = command(
-        "promote",
-        "train a trial on a larger budget: the model that the answer names",
-        "sweeps promote quickstart --tokens 2B --plan     what it would take\n"
-        "  sweeps promote quickstart --tokens 2B --control --out long/\n"
-        "  sweeps promote quickstart --tokens 2B --ranks 8 --register mine",
-    )
-    amount = "all that it is trained on: 2B, 500M, 1_000_000; more than the trial was"
-    promote.add_argument("--tokens", metavar="N", required=True, help=amount)
-    which = promote.add_mutually_exclusive_group()
-    which.add_argument("--trial", metavar="N", type=int, help="this trial instead")
-    which.add_argument(
-        "--grown",
-        action="store_true",
-        help="the best grown model, also where the answer is the original, trained on",
-    )
-    promote.add_argument(
-        "--control", action="store_true", help="train the best control beside it, with as many FLOPs"
-    )
-    promote.add_argument("--ranks", metavar="N", type=int, help="processes that train it together")
-    promote.add_argument("--out", metavar="DIR", type=path, help="new folder that the model is copied to")
-    promote.add_argument("--register", **_REGISTER)
-    promote.add_argument("--plan", action="store_true", help="print what it would take, and run nothing")
-    _runner(promote, environment)
-    return promote
-
-
 def _completed(action: argparse.Action, completer: completion.Completer) -> None:
     """Have the shell complete an argument by this."""
     named: Any = action  # argcomplete looks for an attribute that argparse does not know
     named.completer = completer
-
-
-def _runner(each: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    each.add_argument(
-        "--runner",
-        choices=("ray", "inline"),
-        default="ray",
-        help="inline: one trial at a time in this process",
-    )
-    address = environment.get("RAY_ADDRESS")  # set in every job of a cluster
-    shown = f"of a Ray cluster (default: {address or 'one of its own'})"
-    each.add_argument("--address", metavar="ADDRESS", default=address, help=shown)

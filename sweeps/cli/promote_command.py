@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sweeps.cli import documents
 from sweeps.cli.interrupt import stopped, terminated_as_interrupted
 from sweeps.cli.output import note, print_json, print_text
+from tli.errors import InputError
 
 if TYPE_CHECKING:
     from sweeps.driver.promotion_plan import Planned
@@ -57,6 +58,22 @@ def promote_command(options: argparse.Namespace) -> int:
             return stopped(f"the promotion of {name}", terminated=bool(terminated), as_json=options.json)
     _show_end(planned, sweep, options)
     return 0
+
+
+def registrable(sweep: Sweep, options: argparse.Namespace) -> Sweep:
+    """The sweep with an MLflow that a registration may go to, where one is asked for.
+
+    Raises:
+        InputError: it has none, only a kept spec names it, or the name is none of a model.
+    """
+    if options.register is None:
+        return sweep
+    from sweeps.tracking.registry import name_problems, with_tracking
+
+    tracked = with_tracking(sweep, options.tracking)
+    if problems := name_problems(options.register or sweep.spec.name):
+        raise InputError(*problems)
+    return tracked
 
 
 # -- inside ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_notes, print_text
+from sweeps.cli.promote_command import registrable
 from sweeps.cli.screen import elsewhere, places, screen_of
 from sweeps.commands import command
 from sweeps.text import counted, these
@@ -115,7 +116,7 @@ def _export(options: argparse.Namespace) -> int:
     from sweeps.tracking.registry import register, registered_text
 
     limit = _multiple(options.at_most)
-    sweep = _tracked(_find(options), options)
+    sweep = registrable(_find(options), options)
     number = sweep.export(options.out, trial=options.trial, grown=options.grown, at_most=limit)
     progress, records = _told_progress(sweep, options), sweep.records
     verdict = sweep.answer(records)
@@ -139,22 +140,6 @@ def _export(options: argparse.Namespace) -> int:
         if name:
             print_text(registered_text(sweep, name, version))
     return 0
-
-
-def _tracked(sweep: Any, options: argparse.Namespace) -> Any:
-    """The sweep with an MLflow that a registration may go to, where one is asked for.
-
-    Raises:
-        InputError: it has none, only a kept spec names it, or the name is none of a model.
-    """
-    if options.register is None:
-        return sweep
-    from sweeps.tracking.registry import name_problems, with_tracking
-
-    tracked = with_tracking(sweep, options.tracking)
-    if problems := name_problems(options.register or sweep.spec.name):
-        raise InputError(*problems)
-    return tracked
 
 
 def _multiple(text: str | None) -> float | None:

@@ -6,6 +6,7 @@ see that folder, so the model is uploaded as an artifact of its run first.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,20 +24,37 @@ if TYPE_CHECKING:
 _ARTIFACT = "model"
 
 
-def deliver_model(client: MlflowClient, target: str, folder: Path, run: Run, event: Event) -> None:
+def deliver_models(
+    client: MlflowClient,
+    target: str,
+    folder: Path,
+    run: Run,
+    events: Sequence[Event],
+    say: Callable[[str], None],
+) -> None:
     """Register the model of an attempt under every name that it has none of its versions under yet.
+
+    What is wrong on this side (no model, a link in it) is said, and what comes after is delivered.
 
     Args:
         client: of the store.
         target: fingerprint of the store, under which is written down what is there.
         folder: of the sweep.
         run: of the trial.
-        event: with the names, the attempt, and the tags of the version.
+        events: with the names, the attempt, and the tags of the version; the last one has all names.
+        say: for the log.
 
     Raises:
-        MlflowException, OSError: not registered.
-        ValueError: the model is not there, or a link is in it.
+        MlflowException: not registered.
     """
+    for event in events[-1:]:
+        try:
+            _deliver(client, target, folder, run, event)
+        except (ValueError, OSError) as error:
+            say(f"not registered: {error}")
+
+
+def _deliver(client: MlflowClient, target: str, folder: Path, run: Run, event: Event) -> None:
     key = event["tags"][MODEL]
     source: str | None = None
     for name in event["names"]:
