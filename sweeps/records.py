@@ -174,31 +174,24 @@ class TrialRecord:
     reason : str or None
         Why it was stopped or failed.
     replicate_of : int or None
-        The trial whose settings it has, under another seed; of a matched control, the trial whose FLOPs it
-        spends; of a rung, the trial whose settings it has with more tokens.
+        The trial whose settings it has under another seed or, a rung, with more tokens; or whose FLOPs.
     test_losses : tuple of float
-        Losses on equal blocks of the test text after the last step, nats per token; of what ran afterwards.
-    attempt : int
-        The number of its execution, from 1.
-    retries : mapping of str to int
-        Ends without a result, by cause.
+        On equal blocks of the test text after the last step, nats per token; of replicates, matched controls
+        and promotions.
+    attempt, retries : int, and mapping of str to int
+        The number of its execution, from 1, and ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
     waits : str or None
         What it waits for since it was handed out, as free resources; None once it runs.
-    seconds : float or None
-        Of training steps.
-    tokens : int or None
-        Trained on so far.
-    flops : float or None
-        Spent on that.
+    seconds, tokens, flops : float, int and float, or None
+        Of training steps; trained on so far; spent on that.
     started, finished : float or None
         Wall clock, seconds since the epoch.
     request : str or None
         The key under which this sweep made or took it.
     costs : mapping of str to float
-        What its model costs, known before it is trained: ``flops_per_token`` of training, and
-        ``parameters``; empty in studies of earlier versions.
+        ``flops_per_token`` of training, and ``parameters``; empty in studies of earlier versions.
     promotion : Promotion or None
         What it makes longer.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.cli import documents
 from sweeps.cli.output import print_line
 from sweeps.commands import command
+from sweeps.records import Role
 from sweeps.results.standing import aim_of, due_of
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ def board_of(sweep: Sweep, started: float) -> Board:
 
 
 def phase_of(sweep: Sweep) -> str:
-    """What a sweep does, by its study: `search`, `finalists`, `finished`, or `not running`."""
+    """What a sweep does, by its study: `search`, `finalists`, `ladder`, `finished`, or `not running`."""
     if sweep.ledger.finished:
         return "finished"
     if sweep.ledger.driver is None:
         return "not running"
-    return "finalists" if any(record.role.fresh for record in sweep.records) else "search"
+    roles = {record.role for record in sweep.records}
+    if Role.RUNG in roles:
+        return "ladder"
+    return "finalists" if any(role.fresh for role in roles) else "search"
 
 
 def follow(sweep: Sweep, options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.expected import Expected
 from sweeps.results.labels import configuration, init_label, rate, shape_label
-from sweeps.text import duration, loss
+from sweeps.text import duration, loss, short
 
 # How each state is called.
 STATES = {
@@ -83,6 +83,8 @@ def _note(shown: Shown) -> str:
         return record.reason.strip().splitlines()[0]
     if record.promotion is not None:
         return f"of trial {record.promotion.of}, {record.promotion.words}"
+    if record.role is Role.RUNG:
+        return f"of trial {record.replicate_of}, {short(record.settings['recipe']['tokens'])} tokens"
     if record.replicate_of is not None:
         return f"of trial {record.replicate_of}, seed {record.seed}"
     return f"attempt {record.attempt}" if record.attempt > 1 else ""

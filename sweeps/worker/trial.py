@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import replace
@@ -21,6 +20,8 @@ from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
 from sweeps.worker.branching import Branching, take_up
+from sweeps.worker.growing import control_layers, grown_model, kept_base
+from sweeps.worker.keeping import keep
 from sweeps.worker.saving import TESTING, WRITING, OnWork, Saving, StateWriter, synced
 from tli.data.corpus import matching_files
 from tli.data.dataset import at_home
@@ -64,13 +65,7 @@ class WorkerContext:
     leads = True  # whether this process writes the curve; of those that train a model together, one does
 
     def _load(self) -> None:
-        from tli.models.frozen import halve_frozen
-        from tli.models.loading import load_model
-
-        model = load_model(self.base).requires_grad_(requires_grad=False)
-        if self.spec.in_bf16:  # what trials do not train they have in common with the base, in the same bytes
-            halve_frozen(model)
-        self.model = model.to(self.device)
+        self.model = kept_base(self.base, self.device, in_bf16=self.spec.in_bf16)
 
     @property
     def device(self) -> str:
@@ -78,20 +73,8 @@ class WorkerContext:
         return "cuda" if self.spec.resources.gpus else "cpu"
 
     def grow(self, plan: Plan, seed: int, recipe: Recipe, layers: Sequence[int] = ()) -> Any:
-        """The model of a trial, made of the base: what the recipe does not train is not copied.
-
-        Args:
-            plan: how it is grown.
-            seed: of its first weights.
-            recipe: how it is trained.
-            layers: positions of layers of the base that are trained as new ones are.
-        """
-        from tli.growth.in_memory import grow, layer_parameters
-        from tli.training.optimizer import untrained
-
-        new = layer_parameters(self.model, layers) if layers else frozenset()
-        shared = untrained(self.model, recipe, new) if plan.experts is None else frozenset()
-        return grow(self.model, plan, seed=seed, shared=shared)
+        """The model of a trial, made of the base; of which some layers may be trained as new ones are."""
+        return grown_model(self.model, plan, seed, recipe, layers)
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
         """Put the newest good state, of one process or of ranks, into a training; whether there was one."""
@@ -137,17 +120,8 @@ class WorkerContext:
 
     @cached_property
     def control_layers(self) -> tuple[int, ...]:
-        """Layers that the control trains where it does not train all: those that the baseline's new ones are
-        made of.
-        """
-        from tli.planning.plan import plan_for
-
-        if self.spec.control.train == "all":
-            return ()
-        injection = self.spec.trial.to_injection()
-        chosen = injection.least_important_sets is not None
-        plan = plan_for(injection, self.depth, block_influence=self.block_influence if chosen else None)
-        return tuple(sorted({plan.sources[position] for position in plan.injected}))
+        """Layers that the control trains, where it does not train all."""
+        return control_layers(self.spec, self.depth, lambda: self.block_influence)
 
     @cached_property
     def block_influence(self) -> tuple[float, ...]:
@@ -283,7 +257,7 @@ def run_trial(
                 time=time.time(),
                 measuring=progress.measuring,
             )
-            if point.step == assignment.steps and assignment.role.after:
+            if point.step == assignment.steps and (assignment.role.fresh or assignment.role.promoted):
                 point = replace(point, test_losses=_test_losses(context, training, saving.on_work))
             if context.leads:
                 append_curve(curve, point, owner)
@@ -294,7 +268,7 @@ def run_trial(
                 saving.saver.wait()
                 branching.finish()
                 if assignment.role not in (Role.REPLICATE, Role.RUNG):
-                    _keep(context, assignment, folders, training, plan)
+                    keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
 
@@ -308,31 +282,3 @@ def _test_losses(context: WorkerContext, training: Training, on_work: OnWork) ->
         on_work(TESTING)
         losses.append(evaluate(training.model, block, at_once=training.evaluated_at_once).loss)
     return tuple(losses)
-
-
-def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
-    """Write the trained model as a folder that plain transformers loads."""
-    from tli.models.lineage import lineage
-
-    facts = {
-        "sweep": context.spec.name,
-        "spec_hash": context.spec.hash,
-        "owner": assignment.owner,
-        "trial": assignment.number,
-        "attempt": assignment.attempt,
-        "settings": dict(assignment.settings),
-        "training": {
-            "steps": training.step,
-            "tokens": training.step * training.recipe.batch_tokens,
-            "numerics": training.numerics,
-            "activation_checkpointing": training.recipe.activation_checkpointing,
-        },
-    }
-    target = folders.model_dir(assignment.number, assignment.attempt)
-    if context.leads:
-        shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
-    context.write(
-        training.model,
-        target,
-        lineage(context.base, plan, seed=assignment.settings["seed"], extra=facts),
-    )

@@ -21,6 +21,7 @@ from sweeps.__main__ import main
 from sweeps.curve import CURVE
 from sweeps.driver.promoting import promote
 from sweeps.driver.promotion_plan import Where, Wish, plan_promotion, tokens_of
+from sweeps.driver.schedule.agenda import Agenda, Idle
 from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.ledger import Ledger
@@ -31,6 +32,7 @@ from sweeps.results.finding import find
 from sweeps.results.promotions import longer, promotions
 from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
+from sweeps.tracking import NullTracker
 from tests.servers import MlflowServer
 from tests.sweeps.conftest import SPEC, Silent, copied
 from tli.training.recipe import Recipe
@@ -173,6 +175,12 @@ def test_a_sweep_leaves_a_long_run_that_was_stopped_alone(here: Path) -> None:
         promoted(watcher=Killed(2))
     standing = find("tiny", runs="runs").records[-1]
     assert find("tiny", runs="runs").ledger.finished
+    spec = load_spec("tiny.yaml", runs=str(here / "runs"))
+    with Ledger.driven(spec.study_url, spec) as ledger:
+        agenda = Agenda(ledger, NullTracker(), parallel=1)
+        assert [r.number for r in ledger.unfinished()] == [standing.number]
+        assert agenda.next() is Idle.FINISHED, "neither as left behind nor as an orphan, nor waited for"
+        assert agenda._standing() == []
     after = run("tiny.yaml", Silent(), runner="inline")
     assert after.records[-1] == standing
     assert (here / "runs/tiny/trials" / f"{grown(after).number:04d}" / "branch").is_dir()
