@@ -24,8 +24,8 @@ from sweeps.ledger.store.marks import (
     WALL,
     WARM_START,
 )
-from sweeps.records import State, SweepCompletion, TrialRecord
-from sweeps.search_answers import SearchAnswers
+from sweeps.records import State, TrialRecord
+from sweeps.search_answers import SearchAnswers, SweepCompletion
 from sweeps.spec import LIMITS, Spec
 from sweeps.warm_start import Taken, all_taken
 
@@ -196,7 +196,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
     Args:
         spec: as the study was last run.
         study: what it bears.
-        unfinished: its trials that have not ended.
+        unfinished: its trials that have not ended; promotions are no part of it.
     """
     last = next(iter(study.completions[::-1]), None)
     # Studies that ended before there were ladders have none.
@@ -206,7 +206,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
         return False
     # What is enqueued waits for more of what was used up.
     over = (State.WAITING,) if last.ended_by in LIMITS else ()
-    return all(record.state in over for record in unfinished)
+    return all(record.state in over for record in unfinished if not record.role.promoted)
 
 
 def _identity(value: Any) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.by_text import sources_from_json
 from sweeps.ledger.store.rows import TrialRows
 from sweeps.ownership import owner_of
+from sweeps.promotion import Promotion
 from sweeps.records import Assignment, Role, State, TrialRecord
 from sweeps.spec.renamed import first_settings, todays_paths, todays_settings
 
@@ -46,6 +47,7 @@ COSTS = {
     "parameters": "sweeps:parameters",
 }  # of training; of all
 METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
+PROMOTION = "sweeps:promotion"  # what a promotion makes longer, and from where
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -158,6 +160,14 @@ def _are_sources(value: Any) -> bool:
     return True
 
 
+def _is_promotion(value: Any) -> bool:
+    try:
+        Promotion.from_json(value)
+    except TypeError:
+        return False
+    return True
+
+
 _HUGE = 1e30  # above all FLOPs
 _NEEDED = {ROLE, SEED, STEPS, ATTEMPT, REQUEST}
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
@@ -174,6 +184,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     RETRIES: lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
     STOPPED: _is_stop,
     HIDDEN: lambda value: isinstance(value, bool),
+    PROMOTION: _is_promotion,
     **dict.fromkeys(COSTS.values(), lambda value: _is_number(value) and value > 0),
 }
 
@@ -187,10 +198,14 @@ def _can_be_trained(settings: Mapping[str, Any], spec: Spec) -> bool:
     return True
 
 
-def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment:
-    """The current attempt at a trial, as it is handed out."""
+def assignment_of(
+    trial: FrozenTrial, spec: Spec, study_uuid: str, others: Callable[[int], TrialRecord]
+) -> Assignment:
+    """The current attempt at a trial, as it is handed out; `others` gives the trial that it goes on from."""
     attributes = trial.user_attrs
     number, settings, steps = trial.number, todays_settings(attributes[SETTINGS]), attributes[STEPS]
+    promotion = _promotion(attributes)
+    begins = promotion.begins if promotion is not None else None
     return Assignment(
         study=spec.name,
         number=number,
@@ -198,12 +213,33 @@ def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment
         role=Role(attributes[ROLE]),
         settings=settings,
         steps=steps,
-        report_steps=spec.report_steps(steps),
+        report_steps=_report_steps(spec, steps, promotion),
+        begins=(begins, record_owner(study_uuid, others(begins))) if begins is not None else None,
         micro_batch_tokens=attributes.get(MICRO_BATCH),
         study_uuid=study_uuid,
         owner=owner_of(study_uuid, number, attributes[REQUEST], first_settings(settings), steps),
         token=uuid.uuid4().hex,
     )
+
+
+def record_owner(study_uuid: str, record: TrialRecord) -> str:
+    """What the states, the curve and the models of a trial bear."""
+    settings = first_settings(record.settings)
+    return owner_of(study_uuid, record.number, record.request, settings, record.steps)
+
+
+def _report_steps(spec: Spec, steps: int, promotion: Promotion | None) -> tuple[int, ...]:
+    """Where a trial is measured; a long run at the steps of its trial, too: their losses are compared."""
+    own = spec.report_steps(steps)
+    if promotion is None:
+        return own
+    return tuple(
+        sorted({*own, *(step for step in spec.report_steps(promotion.first_steps) if step <= steps)})
+    )
+
+
+def _promotion(attributes: Mapping[str, Any]) -> Promotion | None:
+    return Promotion.from_json(attributes[PROMOTION]) if PROMOTION in attributes else None
 
 
 def record_of(
@@ -249,4 +285,5 @@ def record_of(
         test_losses=tuple(attributes.get(TEST_LOSSES, ())),
         sources=sources_from_json(attributes.get(SOURCES, {})),
         costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
+        promotion=_promotion(attributes),
     )
