@@ -45,6 +45,11 @@ class Folders:
         return self.artifacts / "tokens"
 
     @property
+    def targets(self) -> Path:
+        """Where a sweep that runs says which addresses Prometheus is to ask; beside those of other sweeps."""
+        return self.artifacts / "prometheus" / f"{self.name}.json"
+
+    @property
     def spec(self) -> Path:
         """The spec as it was last run, with passwords masked."""
         return self.sweep / "spec.json"

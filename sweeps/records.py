@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
+from sweeps.by_text import Sources, number, sources_from_json, sources_to_json
+
+_SELDOM = {"test_losses", "system", "sources"}  # of a point, left out where there are none
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
 
 
@@ -30,7 +33,7 @@ class Role(StrEnum):
 
     @property
     def after(self) -> bool:
-        """Whether it runs once the search is over: on top of the budget, hidden from sampler and Optuna."""
+        """Whether it runs after the search: on top of the budget, hidden from sampler and Optuna."""
         return self.fresh or self is Role.RUNG
 
 
@@ -56,7 +59,9 @@ class Point:
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
-    `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed.
+    `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed;
+    `system` how busy the GPUs were since the point before: means by name, empty without a GPU.
+    `sources` are the losses on each of several texts by name; `eval_loss` is their weighted mean.
     """
 
     step: int
@@ -68,6 +73,8 @@ class Point:
     time: float = 0.0
     measuring: float = 0.0
     test_losses: tuple[float, ...] = ()
+    system: Mapping[str, float] = field(default_factory=dict, hash=False)
+    sources: Sources = field(default_factory=dict)
 
     @property
     def tokens_per_second(self) -> float:
@@ -83,41 +90,34 @@ class Point:
     def finite(self) -> bool:
         """Whether every loss in it is a number."""
         losses = (self.eval_loss, *self.test_losses, *(loss for _, loss in self.train_loss))
-        return all(map(math.isfinite, losses))
+        return all(map(math.isfinite, losses)) and all(each.finite for each in self.sources.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; no test losses where there are none."""
-        plain = asdict(self)
-        return plain if self.test_losses else {name: plain[name] for name in plain if name != "test_losses"}
+        """As plain JSON values; without what there is nothing of."""
+        plain = {**asdict(self), "sources": sources_to_json(self.sources)}
+        return {name: each for name, each in plain.items() if each or name not in _SELDOM}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is not that; numbers are numbers, steps are whole ones.
-        """
-        train_loss = tuple((_step(step), _number(loss)) for step, loss in value["train_loss"])
-        numbers = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
-        numbers |= {name: _number(value[name]) for name in ("time", "measuring") if name in value}
+        """The inverse of `to_json`; raises ValueError, TypeError, KeyError or AttributeError else."""
+        train_loss = tuple((_step(step), number(loss)) for step, loss in value["train_loss"])
+        numbers = {name: number(value[name]) for name in ("flops", "seconds", "eval_loss")}
+        numbers |= {name: number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
-        if value.keys() - {"test_losses"} != known:
+        if value.keys() - _SELDOM != known:
             raise ValueError("other values than those of a point")
-        test_losses = tuple(_number(loss) for loss in value.get("test_losses", ()))
+        test_losses = tuple(number(loss) for loss in value.get("test_losses", ()))
+        system = {str(name): number(each) for name, each in dict(value.get("system", {})).items()}
+        sources = sources_from_json(value.get("sources", {}))
         step, tokens = _step(value["step"]), _step(value["tokens"])
-        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses)
+        told = cls(step, tokens, **numbers, train_loss=train_loss)  # type: ignore[arg-type]
+        return replace(told, test_losses=test_losses, system=system, sources=sources)
 
 
 def _step(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
         raise TypeError("a whole number is wanted")
     return value
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError("a number is wanted")
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,8 @@ class TrialRecord:
         The key under which this sweep made or took it.
     costs : mapping of str to float
         ``flops_per_token`` of training, and ``parameters``; empty in studies of earlier versions.
+    sources : mapping of str to TextLoss
+        The latest losses on each of several texts, by name; empty where there is one text.
 
     Examples
     --------
@@ -220,6 +222,7 @@ class TrialRecord:
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
     waits: str | None = None
+    sources: Sources = field(default_factory=dict)
 
     @property
     def test_loss(self) -> float | None:

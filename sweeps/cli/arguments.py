@@ -139,7 +139,16 @@ def _resume_command(command: _Command, environment: Mapping[str, str]) -> argpar
 
 def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     resume = _resume_command(command, environment)
-    status = command("status", "show every trial of a sweep", "sweeps status quickstart")
+    status = command(
+        "status",
+        "show how a sweep stands, and every trial of it",
+        "sweeps status quickstart\n  sweeps status quickstart --follow    as it goes on, from any machine",
+    )
+    status.add_argument(
+        "--follow",
+        action="store_true",
+        help="show it as it goes on, until it ends; with --json a line for each change, without the trials",
+    )
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")
     best = command("best", "show the answer, and all that it rests on", "sweeps best quickstart")
     results = command(

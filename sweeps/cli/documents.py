@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sweeps.records import Point, TrialRecord
     from sweeps.results.equal_cost import Comparison
     from sweeps.results.listing import Listed
+    from sweeps.results.standing import Standing
     from sweeps.results.sweep import Sweep
     from sweeps.results.unfinished import Progress
     from sweeps.results.verdict import Verdict
@@ -52,20 +53,22 @@ def status(sweep: Sweep, spent: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
+def followed(sweep: Sweep, standing: Standing) -> dict[str, Any]:
+    """One line of `sweeps status --follow`: how it stands, without a row for each trial."""
+    ledger = sweep.ledger
+    return {
+        "sweep": sweep.spec.name,
+        "finished": ledger.finished,
+        "driver": ledger.driver,
+        **standing.to_json(),
+    }
+
+
 def best(
     sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord], progress: Progress
 ) -> dict[str, Any]:
-    """Of `sweeps best`: the answer, what more tokens would give, and how far the sweep is."""
-    from sweeps.results.ladder import ladder_of
-    from sweeps.results.longer import longer
-
-    climbed = ladder_of(verdict, records, sweep.ledger.spec.budget.ladder)
-    more = {
-        "longer": longer(verdict, records).to_json(),
-        "ladder": climbed.to_json() if climbed else None,
-        "progress": progress.to_json(),
-    }
-    return {**_verdict(sweep, verdict, records), **more}
+    """Of `sweeps best`: the answer, and how far the sweep is."""
+    return {**_verdict(sweep, verdict, records), "progress": progress.to_json()}
 
 
 def exported(
@@ -82,9 +85,13 @@ def results(name: str, rows: Sequence[Mapping[str, Any]], *, curves: bool) -> di
 
 
 def _verdict(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> dict[str, Any]:
+    from sweeps.results.ladder import ladder_of
+    from sweeps.results.longer import longer
     from sweeps.results.sentence import sentence
 
+    climbed = ladder_of(verdict, records, sweep.ledger.spec.budget.ladder)
     found = verdict.to_json()
+    found |= {"longer": longer(verdict, records).to_json(), "ladder": climbed.to_json() if climbed else None}
     for key in ("finalists", "stopped", "failed"):
         found[key] = [_numbered(each) for each in found[key]]
     for key in ("control", "matched", "baseline"):

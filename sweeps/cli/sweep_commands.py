@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from shutil import get_terminal_size
@@ -20,20 +21,26 @@ from tli.errors import InputError, Problem
 
 def _status(options: argparse.Namespace) -> int:
     from sweeps.checks.budget import spent_in_words
+    from sweeps.cli.following import board_of, follow
     from sweeps.driver.schedule.spending import spent
+    from sweeps.report.overview import head
     from sweeps.report.status import status_text
+    from sweeps.report.styled import show
 
     sweep = _find(options)
-    amounts = spent(sweep.ledger)
+    if options.follow:
+        return follow(sweep, options)
     if options.json:
-        print_json(documents.status(sweep, amounts))
-    else:
-        driver = sweep.ledger.driver
-        print_text(f"Driven by {driver}." if driver else "No process drives it now.")
-        if limits := sweep.ledger.spec.budget.limits:
-            print_text(f"The search has spent {spent_in_words(amounts, limits)}.")
-        width = get_terminal_size().columns if sys.stdout.isatty() else None
-        print_text(status_text(sweep.records, driven=driver is not None, width=width))
+        print_json(documents.status(sweep, spent(sweep.ledger)))
+        return 0
+    driver, limits = sweep.ledger.driver, sweep.ledger.spec.budget.limits
+    print_text(f"Driven by {driver}." if driver else "No process drives it now.")
+    if limits:
+        print_text(f"The search has spent {spent_in_words(spent(sweep.ledger), limits)}.")
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
+    standing = board_of(sweep, time.time()).standing(time.time(), 1)
+    show(head(standing, width, driven=driver is not None), sys.stdout)
+    print_text(f"\n{status_text(sweep.records, driven=driver is not None, width=width)}")
     return 0
 
 

@@ -35,7 +35,7 @@ def status_text(records: Sequence[TrialRecord], *, driven: bool, width: int | No
     """
     if not records:
         return "No trials yet."
-    words = {state: word for state, (word, _) in STATES.items()}
+    words = dict(STATES)
     if not driven:
         words[State.RUNNING] = INTERRUPTED
     rows = [

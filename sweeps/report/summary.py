@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from sweeps.records import TrialRecord
 from sweeps.report.answer import answer_lines
+from sweeps.report.by_source import by_source_text
 from sweeps.report.finalists import finalists_text, margin_text
 from sweeps.report.front import front_text
 from sweeps.report.ladder import ladder_text
@@ -38,6 +39,7 @@ def best_lines(
         front_text(verdict, records),
         longer_text(longer(verdict, records)),
         ladder_text(ladder_of(verdict, records, screen.ladder)),
+        by_source_text(verdict),
         _untried(verdict),
         _stopped(verdict, records, screen),
         _failed(verdict, screen),

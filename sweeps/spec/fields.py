@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from sweeps.spec import values
+from sweeps.spec.data_settings import DataSettings
 from sweeps.spec.ranges import Range
 from sweeps.spec.resources import ResourceSettings
 from sweeps.spec.section import Settings, section, setting
@@ -17,7 +18,6 @@ from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
     ControlSettings,
-    DataSettings,
     FinalistSettings,
     ObjectiveSettings,
     RetrySettings,
@@ -74,6 +74,12 @@ class SpecFields(Settings):
         """
         searched = LEARNING_RATE in self.search
         return min(self.control.rates, max(1, self.budget.trials // 4)) if searched else 1
+
+    @property
+    def in_bf16(self) -> bool:
+        """Whether trials may compute in bfloat16."""
+        searched = self.search.get("recipe.precision")
+        return "bf16" in (searched.ends if searched else (self.trial.recipe.precision,))
 
     @property
     def grace_step(self) -> int:

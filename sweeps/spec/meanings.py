@@ -24,8 +24,8 @@ _TOP = {
     "budget": "When the search ends: at the first limit that is used up. Controls and the baseline count; "
     "runs under fresh seeds come on top.",
     "stopping": "Which trials are stopped early, and when.",
-    "control": "The original trained on: at how many learning rates, and whether also with the winner's "
-    "FLOPs.",
+    "control": "The original trained on: what of it, at how many learning rates, and whether also with the "
+    "winner's FLOPs.",
     "finalists": "Which trials run again under fresh seeds, so that differences get intervals.",
     "resources": "What each process of one trial gets, how many there are, and how many trials run at once.",
     "retries": "How often a trial that ended without a result runs again, from its last checkpoint.",
@@ -38,6 +38,8 @@ _BASE = {
     "revision": "Commit, tag or branch on the hub. Pin a commit where results have to be comparable later.",
 }
 
+_OF_DATASETS = ("text_field", "split", "configuration", "revision")
+_OF_SOURCES = ("heldout", "heldout_split", "heldout_configuration", "heldout_revision", "max_tokens")
 _DATA = {
     "source": "Training text: files (txt, jsonl, parquet) by name or glob, a dataset of the Hugging Face "
     "hub, or the text of Python's own standard library.",
@@ -54,11 +56,26 @@ _DATA = {
     "heldout_revision": "Commit, tag or branch of the held-out dataset; null: that of `source`, if it is the "
     "same dataset.",
     "max_tokens": "Training tokens after which no more text is read.",
+    "sources": "Several training texts by name, in place of `source`, each with its weight: a batch has "
+    "their sequences in the proportion of the weights. A text that is used up begins again. Held-out text "
+    "comes from each; the loss that is minimised is the mean of the texts' losses by the same weights.",
+    "sources.NAME": "One of several training texts. A single value is its `source`, of weight 1.",
+    "sources.NAME.source": "Its text, as `data.source`.",
+    "sources.NAME.weight": "Its part of the trained tokens, beside the weights of the others: 7 and 3 are "
+    "the same as 0.7 and 0.3.",
+    **{f"sources.NAME.{name}": f"As `data.{name}`, of this text." for name in (*_OF_DATASETS, *_OF_SOURCES)},
+    "measured_only": "Texts by name that are never trained on: their losses are reported beside the others, "
+    "for instance on text of the base's own kind, which tells whether it was forgotten.",
+    "measured_only.NAME": "One text that is only measured; all of it is held-out and test text. A single "
+    "value is its `source`.",
+    "measured_only.NAME.source": "Its text, as `data.source`.",
+    **{f"measured_only.NAME.{name}": f"As `data.{name}`, of this text." for name in _OF_DATASETS},
     "packing": "`stream`: sequences are cut from the text as it runs, whatever documents they cross; "
     "`documents`: the same sequences, in which no document sees another, and the first token of none is "
     "predicted. Refused for models that mix documents all the same, which is tried.",
     "sequence_length": "Tokens of one training sequence: what the model sees at once.",
-    "eval_tokens": "Held-out tokens of every measurement, the same ones each time.",
+    "eval_tokens": "Held-out tokens of every measurement, the same ones each time; of several texts each has "
+    "as many.",
     "test_tokens": "Tokens of the test text that each run under a fresh seed is measured on after its last "
     "step. Nothing is chosen by them; every claim of the answer rests on them.",
 }
@@ -124,7 +141,9 @@ _RECIPE = {
     "Frozen matrices are kept in bfloat16 where that loses nothing. Held-out losses are measured in float32 "
     "whatever it is.",
     "activation_checkpointing": "Every how many layers one keeps nothing but its input for the backward "
-    "pass: 0 none, 1 all, 2 every second one. Less memory, more time, the same result.",
+    "pass: 0 none, 1 all, 2 every second one. Less memory, more time, the same result. `auto`: the fewest "
+    "layers with which every trial fits, by the estimate, into the memory of this machine or its GPUs; the "
+    "same for all trials of a sweep.",
     "compile": "Whether layers are compiled (`torch.compile`): the first pass of a worker takes up to a "
     "minute, those after it less time. Needs a C++ compiler, and Triton on a GPU.",
 }
@@ -173,6 +192,9 @@ _REST = {
     "stopping.keep": "Not with `learned`: share of the trials that passes each rung, to the nearest 1/n; "
     "`median` keeps half.",
     "finalists.top": "How many of the best trials run again; with `per`, so many of each value.",
+    "control.train": "What of the original the control trains: `all` of it; or, where trials train injected "
+    "layers alone and memory lacks for more, `layers`: those of its own that the baseline's new ones are "
+    "made of. Then the answer says nothing about training all of the original.",
     "control.rates": "Learning rates at which the original is trained on: the baseline's, then those of a "
     "line search within the searched range, at most a quarter of `budget.trials` in all. 1 where the rate "
     "is not searched. Where the search tries the original itself (method `none`), what it trained counts in "

@@ -6,30 +6,31 @@ trials is the slot: the base's weights, the token files, and what models grown a
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeps.by_text import Sources
 from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
-from sweeps.worker.saving import TESTING, WRITING, OnWork, Saving, synced
-from tli.data.corpus import matching_files
-from tli.data.dataset import at_home
+from sweeps.worker.growing import control_layers, grown_model, kept_base
+from sweeps.worker.recipe import recipe_of
+from sweeps.worker.saving import WRITING, OnWork, Saving, synced
+from sweeps.worker.texts import Blocks, blocks_of, held_out, placed, sources_of, tested
 from tli.places import expanded
 
 if TYPE_CHECKING:
     from tli.planning.plan import Plan
+    from tli.training.heldout import Measured
     from tli.training.loop import Training
-
-TEST_BLOCKS = 16  # equal parts of the test text, between which its loss varies
+    from tli.training.recipe import Recipe
 
 
 class WorkerContext:
@@ -41,40 +42,34 @@ class WorkerContext:
         Raises:
             InputError: the base or the data cannot be used.
         """
-        from tli.data.batches import open_tokens
-        from tli.data.settings import DataSettings
+        from tli.data.mixture import open_mixture
         from tli.models.base import find
         from tli.models.loading import quieten
 
         quieten(threads=spec.resources.cpus)
         self.spec = spec
-        self.data = DataSettings(**spec.data.to_json())
+        self.data = spec.data
         self.base = find(spec.base.model, revision=spec.base.revision, where="base.model")
         self._load()
         self.depth = self.base.facts.depth
-        self.tokens = open_tokens(self.data, self.base, Folders(spec.root, spec.name).tokens)
-        self.heldout = self.tokens.heldout_windows(
-            sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens
-        )
-        self.initial_losses: dict[tuple[Hashable, int], float] = {}  # by plan and seed, which make a model
+        self.texts = open_mixture(spec.data.portions(), self.base, Folders(spec.root, spec.name).tokens)
+        self.heldout = held_out(self.texts, self.data, self.base)
+        self.initial_losses: dict[tuple[Hashable, int], Measured] = {}  # by plan and seed, which make a model
+        self.base_losses: Sources = {}  # of each of several texts, once the base was tested on them
 
     leads = True  # whether this process writes the curve; of those that train a model together, one does
 
     def _load(self) -> None:
-        from tli.models.loading import load_model
-
-        self.model = load_model(self.base, self.device)
+        self.model = kept_base(self.base, self.device, in_bf16=self.spec.in_bf16)
 
     @property
     def device(self) -> str:
         """Where trials compute."""
         return "cuda" if self.spec.resources.gpus else "cpu"
 
-    def grow(self, plan: Plan, seed: int, precision: str) -> Any:  # noqa: ARG002 - ranks shard for one
-        """The model of a trial, made of the base."""
-        from tli.growth.in_memory import grow
-
-        return grow(self.model, plan, seed=seed)
+    def grow(self, plan: Plan, seed: int, recipe: Recipe, layers: Sequence[int] = ()) -> Any:
+        """The model of a trial, made of the base; of which some layers may be trained as new ones are."""
+        return grown_model(self.model, plan, seed, recipe, layers)
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
         """Put the newest good state, of one process or of ranks, into a training; whether there was one."""
@@ -105,21 +100,23 @@ class WorkerContext:
         return self.model
 
     @cached_property
-    def test_blocks(self) -> tuple[Any, ...]:
-        """Windows of the test text in order, in blocks that differ by one window at the most."""
-        windows = self.tokens.test_windows(
-            sequence_length=self.data.sequence_length, test_tokens=self.data.test_tokens
-        )
-        count = min(TEST_BLOCKS, len(windows))
-        ends = [len(windows) * block // count for block in range(count + 1)]
-        return tuple(windows[start:end] for start, end in itertools.pairwise(ends))
+    def test_blocks(self) -> Blocks:
+        """Windows of each text's test side in order, in blocks that differ by one window at the most."""
+        return blocks_of(self.texts, self.data)
+
+    @cached_property
+    def control_layers(self) -> tuple[int, ...]:
+        """Layers that the control trains, where it does not train all."""
+        return control_layers(self.spec, self.depth, lambda: self.block_influence)
 
     @cached_property
     def block_influence(self) -> tuple[float, ...]:
         """How much each layer of the base changes the hidden state, on the text that `tli plan` takes."""
         from tli.growth.importance import measure
 
-        return measure(self.base, self.data.train_source, model=self.measured_model(), where="data.source")
+        heaviest = max(self.texts.portions, key=lambda each: each.weight or 0.0)
+        source, where = heaviest.settings.train_source, f"{heaviest.where}.source"
+        return measure(self.base, source, model=self.measured_model(), where=where)
 
 
 @lru_cache(maxsize=1)
@@ -138,18 +135,11 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
     Raises:
         DataError: a dataset cannot be found on the hub.
     """
-    data = spec.data.to_tli().pinned(Folders(spec.root, spec.name).tokens)
-    sources: dict[str, Any] = {
-        source.where.rpartition(".")[2]: str(at_home(source.name).absolute())
-        for source in data.sources
-        if matching_files(source.name) or source.folder
-    }
-    sources |= {"revision": data.revision, "heldout_revision": data.heldout_revision}
     model = expanded(spec.base.model, spec.where("base.model"))
     return spec.model_copy(
         update={
             "storage": spec.storage.model_copy(update={"artifacts": str(spec.root.absolute())}),
-            "data": spec.data.model_copy(update=sources),
+            "data": placed(spec.data, Folders(spec.root, spec.name).tokens),
             "base": spec.base.model_copy(
                 update={"model": str(model.absolute())}
                 if model.is_dir()
@@ -181,16 +171,15 @@ def run_trial(
         on_note: called with what the user should know.
     """
     from tli.growth.cost import cost
-    from tli.growth.in_memory import injected_parameters
+    from tli.growth.in_memory import injected_parameters, layer_parameters
     from tli.planning.plan import plan_for
+    from tli.training.heldout import Measured
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
     from tli.training.state_names import states_of
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
-    recipe, data = settings.to_recipe(), context.data
-    if assignment.micro_batch_tokens is not None:
-        recipe = replace(recipe, micro_batch_tokens=assignment.micro_batch_tokens)
+    recipe, data = recipe_of(context.spec, settings, assignment), context.data
     injection = settings.to_injection()
     block_influence = (
         context.block_influence
@@ -198,20 +187,23 @@ def run_trial(
         else None
     )
     plan = plan_for(injection, context.depth, block_influence=block_influence)
+    layers = context.control_layers if injection.method == "none" and recipe.train != "all" else ()
     flops = cost(
         context.base,
         plan,
         sequence_length=data.sequence_length,
         train=recipe.moves,
+        also=layers,
     ).flops_per_token
-    model = context.grow(plan, settings.seed, recipe.precision)
-    injected = injected_parameters(model, plan)
+    model = context.grow(plan, settings.seed, recipe, layers)
+    injected = layer_parameters(model, layers) if layers else injected_parameters(model, plan)
     # The control has no injected layers, a dense model no routers: rates of these are for other trials.
     recipe = recipe.for_groups(frozenset(groups_of(model, injected).values()))
-    batches = context.tokens.batches(
+    batches = context.texts.batches(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
     grown = (plan.built, settings.seed)
+    known_before = context.initial_losses.get(grown)
     training = Training(
         model,
         recipe,
@@ -219,8 +211,9 @@ def run_trial(
         context.heldout,
         injected=injected,
         seed=settings.seed,
-        initial_loss=context.initial_losses.get(grown),
+        initial_loss=known_before.loss if known_before else None,
     )
+    training.initial_texts = known_before.texts if known_before else {}
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
@@ -244,13 +237,13 @@ def run_trial(
                 train_loss=progress.train_loss,
                 time=time.time(),
                 measuring=progress.measuring,
+                sources=sources_of(progress.texts),
             )
-            if point.step == assignment.steps and assignment.role.fresh:
-                point = replace(point, test_losses=_test_losses(context, training, saving.on_work))
+            point = _with_tests(context, assignment, training, point, saving.on_work)
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
-                context.initial_losses[grown] = point.eval_loss
+                context.initial_losses[grown] = Measured(progress.eval_loss, progress.texts)
             if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
@@ -260,15 +253,23 @@ def run_trial(
             yield (point,)
 
 
-def _test_losses(context: WorkerContext, training: Training, on_work: OnWork) -> tuple[float, ...]:
-    """Mean losses on the blocks of the test text, nats per token; the mean of these is the test loss."""
-    from tli.training.evaluate import evaluate
+def _with_tests(
+    context: WorkerContext, assignment: Assignment, training: Training, point: Point, on_work: OnWork
+) -> Point:
+    """The point with losses on the test text, where the model is tested now.
 
-    losses = []
-    for block in context.test_blocks:
-        on_work(TESTING)
-        losses.append(evaluate(training.model, block, at_once=training.evaluated_at_once).loss)
-    return tuple(losses)
+    That is after the last step of a run under a fresh seed. Of several texts a control is tested before its
+    first step, too: it is the base then.
+    """
+    if point.step == assignment.steps and assignment.role.fresh:
+        found = tested(context.test_blocks, context.heldout, training, on_work)
+        return replace(point, test_losses=found.losses, sources=found.beside(point.sources))
+    if point.step == 0 and assignment.role is Role.CONTROL and point.sources:
+        if not context.base_losses:
+            found = tested(context.test_blocks, context.heldout, training, on_work)
+            context.base_losses = found.beside(point.sources)
+        return replace(point, sources=context.base_losses)
+    return point
 
 
 def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
@@ -286,6 +287,7 @@ def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, trai
             "steps": training.step,
             "tokens": training.step * training.recipe.batch_tokens,
             "numerics": training.numerics,
+            "activation_checkpointing": training.recipe.activation_checkpointing,
         },
     }
     target = folders.model_dir(assignment.number, assignment.attempt)

@@ -284,3 +284,36 @@ def everything(group: Group, folder: str, plans: list[dict[str, Any]], out: str)
     found.append(resumed(group, folder, f"{out}/states"))
     exported(group, folder, out, None, k=2, init="identity")
     return found
+
+
+class Traffic(TorchDispatchMode):
+    """Bytes that this rank sends to the others: of each collective all but its own share of the whole."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+        self.sent: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        # The larger of the two tensors is the whole: what is gathered, or what is summed.
+        if "_allgather_base_" in name or "_reduce_scatter_base_" in name:
+            whole = max(each.nbytes for each in args[:2])
+            kind = "gathered" if "gather" in name else "summed"
+            self.sent[kind] = self.sent.get(kind, 0) + whole * (self._size - 1) // self._size
+        return func(*args, **(kwargs or {}))
+
+
+def sent(group: Group, folder: str, recipes: list[dict[str, Any]]) -> list[dict[str, int]]:
+    """What a rank sends in one optimizer step, as it trains, under each recipe."""
+    base, decided = read_base(find(folder), group), planned(k=2)
+    found = []
+    for recipe in recipes:
+        model = grow_sharded(base, decided, seed=5, precision=recipe.get("precision", "fp32"))
+        made = training(model, decided, **recipe)
+        made.model.train()
+        made._advance()
+        with Traffic(group.ranks.size) as traffic:
+            made._advance()
+        found.append(traffic.sent)
+    return found

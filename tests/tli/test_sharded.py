@@ -12,6 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import TINY, SaveModel
 from tests.ranks import on_ranks
+from tests.tli.rank_work import planned
+from tli.growth.activations import Setting
+from tli.growth.traffic import sent_bytes
+from tli.models.base import find
 from tli.sharded.processes import device_problem
 from tli.sharded.rows import own_rows
 from tli.training.ranks import Ranks, rows_problems
@@ -59,6 +63,32 @@ def test_two_ranks_do_what_one_process_does(tiny_model: Tiny, tmp_path: Path) ->
     ranks, alone = tensors(tmp_path / "ranks"), tensors(tmp_path / "alone")
     assert ranks.keys() == alone.keys()
     assert all(ranks[key].equal(alone[key]) for key in alone)
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("size", [2, 4])
+def test_bytes_that_a_rank_sends_are_those_of_the_estimate(tiny_model: Tiny, size: int) -> None:
+    """Of one optimizer step: what FSDP2 gathers and sums, counted as it is handed to gloo."""
+    folder = str(tiny_model("qwen3"))
+    recipes: list[dict[str, Any]] = [
+        {},
+        {"precision": "bf16"},
+        {"activation_checkpointing": 1},
+        {"micro_batch_tokens": 16},
+        {"train": "injected"},
+        {"train": "injected", "precision": "bf16", "activation_checkpointing": 1},
+        {"train": "injected+norms"},
+    ]
+    counted = on_ranks(size, f"{WORK}:sent", folder=folder, recipes=recipes)
+    base, plan = find(folder), planned(k=2)
+    assert all(rank == counted[0] for rank in counted)
+    for recipe, found in zip(recipes, counted[0], strict=True):
+        own = 128 // size
+        tokens = min(own, recipe.get("micro_batch_tokens", own))
+        setting = Setting(tokens, recipe.get("precision", "fp32"), recipe.get("train", "all"), size)
+        told = sent_bytes(base, plan, setting) * (own // tokens)
+        # But for rows that even out: of 257 tokens' rows, most of all.
+        assert sum(found.values()) == pytest.approx(told, rel=0.01), recipe
 
 
 @pytest.mark.ranks

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -209,8 +210,11 @@ def stop_cluster() -> None:
     ray.shutdown()
 
 
-def run_on_ray(agenda: Agenda, spec: Spec) -> None:
-    """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
+def run_on_ray(agenda: Agenda, spec: Spec, measured: Callable[[float], None]) -> None:
+    """Carry the agenda out on the cluster that `start_cluster` joined; paths in `spec` are absolute.
+
+    `measured` is called with the time of each measurement, once it is in the study.
+    """
     from sweeps.driver.on_ray.callbacks import Listening, OwnNode, Waiting
     from sweeps.driver.on_ray.searcher import AgendaScheduler, AgendaSearcher
 
@@ -223,6 +227,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
         watch,
         hung=lambda running: hung(folders, running),
         left=lambda running: left_ending(folders, running),
+        measured=measured,
     )
     # Ranks on one node where that has room for all, else on several.
     rank = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}

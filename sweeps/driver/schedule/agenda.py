@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from sweeps.driver.schedule.line_search import LineSearch, control_settings
+from sweeps.driver.schedule.after_search import after_search
+from sweeps.driver.schedule.controls import control_settings
+from sweeps.driver.schedule.line_search import LineSearch
 from sweeps.driver.schedule.orphans import Orphans
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
@@ -19,12 +21,10 @@ from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
-from sweeps.results.finalists import replicates_due
-from sweeps.results.ladder import rungs_due
-from sweeps.results.looks import look_of
-from sweeps.results.matched import matched_due
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
+
+_OnChange = Callable[[Sequence[TrialRecord], str, Mapping[str, float]], None]
 
 
 class Idle(enum.Enum):
@@ -43,7 +43,7 @@ class Agenda:
         tracker: Tracking,
         *,
         parallel: int,
-        on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
+        on_change: _OnChange = lambda _records, _phase, _spent: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
         request_stop: Callable[[Assignment], None] = lambda _assignment: None,
         on_note: Callable[[str], None] = lambda _text: None,
@@ -54,7 +54,8 @@ class Agenda:
             ledger: the sweep's study; its driver is this process.
             tracker: where runs are shown.
             parallel: how many trials may run at once.
-            on_change: called with all records and the phase after every change.
+            on_change: called with all records, the phase, and what the search has spent by limit, after every
+                change.
             on_end: called with a trial that has ended for good.
             request_stop: has an attempt at a trial end before its next report.
             on_note: called with what the user should know.
@@ -63,8 +64,7 @@ class Agenda:
         self.spec = ledger.spec
         self._tracker = tracker
         self._parallel = parallel
-        self._on_change = on_change
-        self._on_end = on_end
+        self._on_change, self._on_end = on_change, on_end
         self._request_stop = request_stop
         self._on_note = on_note
         self._stop_requested: set[int] = set()
@@ -75,8 +75,7 @@ class Agenda:
         self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self._spending = Spending(ledger)
         self._control_rates = LineSearch(ledger.spec, parallel)
-        self.phase = "search"
-        self.finished = False
+        self.phase, self.finished = "search", False
         self.broken: str | None = None
 
     def next(self) -> Assignment | Idle:
@@ -94,9 +93,7 @@ class Agenda:
             or self._first_ones()
             or self._control_rate()
             or self._searched()
-            or self._replicate()
-            or self._matched()
-            or self._rung()
+            or self._after()
         )
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
@@ -203,7 +200,7 @@ class Agenda:
         present = {record.role for record in self.records()}
         baseline = self.spec.trial.model_dump()
         if Role.CONTROL not in present:
-            return self.ledger.start(Role.CONTROL, control_settings(baseline))
+            return self.ledger.start(Role.CONTROL, control_settings(baseline, self.spec.control.train))
         if Role.BASELINE not in present:
             return self.ledger.start(
                 Role.BASELINE, baseline, params=self.ledger.space.project(flatten(baseline))
@@ -239,53 +236,24 @@ class Agenda:
         controls = 0 if self._control_rates.over else self._control_rates.left(self.records())
         return self.ledger.asked + controls < self.spec.budget.trials
 
-    def _replicate(self) -> Assignment | None:
-        """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        if any(not r.role.after for r in self._open()):
-            return None
-        records = self.records()
-        self.phase = "finalists"
-        wanted, depth = self.spec.finalists, self.ledger.depth
-        for number, seed in replicates_due(records, wanted.top, wanted.seeds, self.spec.spread, depth=depth):
-            original = records[number]
-            return self.ledger.start(
-                Role.REPLICATE,
-                {**original.settings, "seed": seed},
-                params=original.params,
-                replicate_of=number,
-            )
-        return None
-
-    def _matched(self) -> Assignment | None:
-        """The control with the winner's FLOPs, once all replicates have ended: there is no winner before."""
-        if not self.spec.control.matched or any(r.role is not Role.MATCHED for r in self._open()):
-            return None
-        wanted, depth = self.spec.finalists, self.ledger.depth
-        records, margin = self.records(), wanted.margin
-        look = look_of(records, self.ledger.study.completions)
-        due = matched_due(
-            records, wanted.top, wanted.seeds, self.spec.spread, depth=depth, margin=margin, look=look
-        )
-        for number, settings in due:
-            return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
-        return None
-
-    def _rung(self) -> Assignment | None:
-        """A finalist or the control at a longer budget, once all of this one has ended."""
-        if not self.spec.budget.ladder or any(r.role is not Role.RUNG for r in self._open()):
-            return None
-        self.phase = "ladder"
-        wanted, depth, records = self.spec.finalists, self.ledger.depth, self.records()
-        due = rungs_due(records, self.spec.budget.ladder, wanted.top, self.spec.spread, depth=depth)
-        for number, settings in due:
-            params = records[number].params
-            return self.ledger.start(Role.RUNG, settings, params=params, replicate_of=number)
-        return None
+    def _after(self) -> Assignment | None:
+        """What runs once the search is over."""
+        unfinished = self._open()
+        if any(not record.role.after for record in unfinished):
+            return None  # there is no ranking before
+        due = after_search(self.ledger, self.spec, unfinished)
+        self.phase = due.phase if due is not None else self.phase.replace("search", "finalists")
+        return due.start(self.ledger) if due is not None else None
 
     def _open(self) -> list[TrialRecord]:
         """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
         over = (State.WAITING,) if self._spending.used_up else ()
         return [record for record in self.ledger.unfinished() if record.state not in over]
+
+    @property
+    def control_rates_over(self) -> bool:
+        """Whether no control at another rate will be run."""
+        return self._control_rates.over or self.phase != "search"
 
     def _ended(self, number: int) -> None:
         record = self.ledger.record(number)
@@ -295,4 +263,4 @@ class Agenda:
         self._changed()
 
     def _changed(self) -> None:
-        self._on_change(self.records(), self.phase)
+        self._on_change(self.records(), self.phase, self._spending.spent)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from sweeps.by_text import sources_from_json
 from sweeps.ledger.store.rows import TrialRows
 from sweeps.ownership import owner_of
 from sweeps.records import Assignment, Role, State, TrialRecord
@@ -39,10 +40,12 @@ CONSTRAINT = "constraints"  # Optuna's system attribute: a trial with a number a
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 VALUE = "sweeps:value"  # the objective of a hidden one, which Optuna has as PRUNED: its best is the search's
 TEST_LOSSES = "sweeps:test_losses"  # by blocks of the test text, of runs under fresh seeds
+SOURCES = "sweeps:sources"  # the latest losses on each of several texts
 COSTS = {
     "flops_per_token": "sweeps:flops_per_token",
     "parameters": "sweeps:parameters",
 }  # of training; of all
+METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -55,6 +58,8 @@ def attributes_of(settings: Mapping[str, Any], steps: int, more: Mapping[str, An
         ATTEMPT: 1,
         REQUEST: uuid.uuid4().hex,
     }
+    if HIDDEN in more:  # such a trial may have no parameters, which would say how it trains
+        base |= {METHOD: settings["injection"]["method"], RATE: settings["recipe"]["learning_rate"]}
     attributes: dict[str, Any] = json.loads(json.dumps({**base, **more}))
     return attributes
 
@@ -144,6 +149,15 @@ def _is_stop(value: Any) -> bool:
     return _is_text(value.get("by", "")) and all(_is_number(value[k]) for k in value if k != "by")
 
 
+def _are_sources(value: Any) -> bool:
+    """Losses on each of several texts, as `sources_to_json` gives them."""
+    try:
+        sources_from_json(value)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
+    return True
+
+
 _HUGE = 1e30  # above all FLOPs
 _NEEDED = {ROLE, SEED, STEPS, ATTEMPT, REQUEST}
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
@@ -153,6 +167,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     STEPS: lambda value: _is_whole(value) and value > 0,
     **dict.fromkeys((REASON, REQUEST, WAITS), _is_text),
     VALUE: _is_loss,
+    SOURCES: _are_sources,
     TEST_LOSSES: lambda value: isinstance(value, list) and all(map(_is_number, value)),
     TOTALS: _are_numbers,
     AMOUNTS: lambda value: _are_numbers(value) and all(step.isdecimal() for step in value),
@@ -232,5 +247,6 @@ def record_of(
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         request=attributes.get(REQUEST),
         test_losses=tuple(attributes.get(TEST_LOSSES, ())),
+        sources=sources_from_json(attributes.get(SOURCES, {})),
         costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
     )
