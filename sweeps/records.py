@@ -9,9 +9,8 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
-from sweeps.by_text import Sources, number, sources_from_json, sources_to_json
+from sweeps.by_text import Sources, number, sources_from_json, sources_to_json, whole
 
-_SELDOM = {"test_losses", "sources"}  # of a point, left out where there are none
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
 
 
@@ -23,12 +22,18 @@ class Role(StrEnum):
     BASELINE = "baseline"  # the spec's `trial:` as written
     SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
+    RUNG = "ladder rung"  # a finalist's or the control's settings with the tokens of a longer budget
     OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
     @property
     def fresh(self) -> bool:
         """Whether it runs under a seed that chose nothing, and is measured on the test text."""
         return self in (Role.REPLICATE, Role.MATCHED)
+
+    @property
+    def after(self) -> bool:
+        """Whether it runs after the search: on top of the budget, hidden from sampler and Optuna."""
+        return self.fresh or self is Role.RUNG
 
 
 class State(StrEnum):
@@ -55,6 +60,7 @@ class Point:
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
     `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed.
     `sources` are the losses on each of several texts by name; `eval_loss` is their weighted mean.
+    `system` is how busy the GPUs were since the point before: means by name, empty without a GPU.
     """
 
     step: int
@@ -66,7 +72,8 @@ class Point:
     time: float = 0.0
     measuring: float = 0.0
     test_losses: tuple[float, ...] = ()
-    sources: Sources = field(default_factory=dict)
+    system: Mapping[str, float] = field(default_factory=dict, hash=False)
+    sources: Sources = field(default_factory=dict, hash=False)
 
     @property
     def tokens_per_second(self) -> float:
@@ -85,29 +92,35 @@ class Point:
         return all(map(math.isfinite, losses)) and all(each.finite for each in self.sources.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; no test losses and no sources where there are none."""
+        """As plain JSON values; what there is not always is left out where there is nothing of it."""
         plain = {**asdict(self), "sources": sources_to_json(self.sources)}
-        return {name: each for name, each in plain.items() if each or name not in _SELDOM}
+        return {name: value for name, value in plain.items() if name not in _OPTIONAL or value}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
         """The inverse of `to_json`; raises ValueError, TypeError, KeyError or AttributeError else."""
-        train_loss = tuple((_step(step), number(loss)) for step, loss in value["train_loss"])
+        train_loss = tuple((whole(step), number(loss)) for step, loss in value["train_loss"])
         numbers = {name: number(value[name]) for name in ("flops", "seconds", "eval_loss")}
         numbers |= {name: number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
-        if value.keys() - _SELDOM != known:
+        if value.keys() - _OPTIONAL != known:
             raise ValueError("other values than those of a point")
         test_losses = tuple(number(loss) for loss in value.get("test_losses", ()))
+        system = {str(name): number(each) for name, each in dict(value.get("system", {})).items()}
         sources = sources_from_json(value.get("sources", {}))
-        step, tokens = _step(value["step"]), _step(value["tokens"])
-        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses, sources=sources)
+        step, tokens = whole(value["step"]), whole(value["tokens"])
+        return cls(
+            step,
+            tokens,
+            **numbers,
+            train_loss=train_loss,
+            test_losses=test_losses,
+            system=system,
+            sources=sources,
+        )
 
 
-def _step(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
-        raise TypeError("a whole number is wanted")
-    return value
+_OPTIONAL = {"test_losses", "system", "sources"}  # left out where there is nothing
 
 
 @dataclass(frozen=True)
@@ -126,11 +139,6 @@ class Assignment:
     owner: str = ""  # what its states, curve and model bear
     token: str = ""  # of this one handing out
 
-    @property
-    def key(self) -> str:
-        """The trial's name outside its study."""
-        return f"{self.study}/{self.number}"
-
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -141,7 +149,7 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, baseline, search, replicate, or not run here.
+        Why it exists: control, baseline, search, replicate, ladder rung, or not run here.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params : mapping
@@ -159,30 +167,23 @@ class TrialRecord:
     reason : str or None
         Why it was stopped or failed.
     replicate_of : int or None
-        The trial whose settings it has, under another seed; of a matched control, the trial whose FLOPs it
-        spends.
+        The trial whose settings it has under another seed or, a rung, with more tokens; or whose FLOPs.
     test_losses : tuple of float
-        Losses on equal blocks of the test text after the last step, nats per token; of replicates and matched
-        controls alone, whose seeds chose nothing.
-    attempt : int
-        The number of its execution, from 1.
-    retries : mapping of str to int
-        Ends without a result, by cause.
+        On equal blocks of the test text after the last step, nats per token; of runs under fresh seeds alone.
+    attempt, retries : int, and mapping of str to int
+        The number of its execution, from 1, and ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
-    seconds : float or None
-        Of training steps.
-    tokens : int or None
-        Trained on so far.
-    flops : float or None
-        Spent on that.
+    waits : str or None
+        What it waits for since it was handed out, as free resources; None once it runs.
+    seconds, tokens, flops : float, int and float, or None
+        Of training steps; trained on so far; spent on that.
     started, finished : float or None
         Wall clock, seconds since the epoch.
     request : str or None
         The key under which this sweep made or took it.
     costs : mapping of str to float
-        What its model costs, known before it is trained: ``flops_per_token`` of training, and
-        ``parameters``; empty in studies of earlier versions.
+        ``flops_per_token`` of training, and ``parameters``; empty in studies of earlier versions.
     sources : mapping of str to TextLoss
         The latest losses on each of several texts, by name; empty where there is one text.
 
@@ -218,6 +219,7 @@ class TrialRecord:
     request: str | None = None
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    waits: str | None = None
     sources: Sources = field(default_factory=dict)
 
     @property
@@ -234,10 +236,10 @@ class TrialRecord:
     def budgeted(self) -> bool:
         """Whether it counts against the budget's trials.
 
-        Runs under fresh seeds do not, nor trials that were not run here; nor does what was enqueued with
-        values that cannot be run, which has no settings.
+        What runs after the search does not, nor trials that were not run here; nor does what was enqueued
+        with values that cannot be run, which has no settings.
         """
-        return not self.role.fresh and bool(self.settings)
+        return not self.role.after and bool(self.settings)
 
     @property
     def original(self) -> bool:

@@ -10,22 +10,22 @@ from typing import Any
 from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_first
 from sweeps.checks.measured import measured_tokens, tokens_of_the_test
 from sweeps.checks.placement import slots, this_machine
-from sweeps.checks.shapes import Shape, plan_of, searched_shapes, setting_of, shape_of
+from sweeps.checks.shapes import (
+    Shape,
+    control_layers,
+    memory_lines,
+    plan_of,
+    searched_shapes,
+    setting_of,
+    shape_of,
+    shape_row,
+)
+from sweeps.checks.speeds import Traffic, traffic, traffic_lines
+from sweeps.checks.totals import Climb, Total, expected_share
 from sweeps.spec import Spec
-from sweeps.text import counted, in_bytes, short, table
+from sweeps.text import counted, short, table
 from tli.growth.cost import cost
 from tli.models.base import Base
-
-_WHOLE, _LEARNED = 4, 2 / 3  # trials before the rule has learned, and the share of steps of a later one
-
-
-@dataclass(frozen=True)
-class Total:
-    """Training tokens, FLOPs (of training and of measuring) and, if the speed is known, hours."""
-
-    tokens: int
-    flops: float
-    hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,12 @@ class Estimate:
         expected: if the stopping rule keeps its share at every rung, and all depths are tried alike.
         parallel: trials at once.
         ranks: processes that train one trial together.
+        checkpointing: every how many layers one is calculated again; 0: none.
+        control_layers: of the original that the control trains; empty where it trains all.
+        traffic: what the largest trial sends, stores and reaches.
+        compiled: whether layers are.
         flops_per_second: of one trial, as measured; None when it was not.
+        ladder: the rungs, were all finalists as deep as the deepest; part of `at_most` and `expected`.
     """
 
     name: str
@@ -66,7 +71,12 @@ class Estimate:
     expected: Total
     parallel: int
     ranks: int
+    checkpointing: int
+    control_layers: tuple[int, ...]
+    traffic: Traffic
+    compiled: bool
     flops_per_second: float | None
+    ladder: tuple[Climb, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -87,6 +97,7 @@ def estimate(
     flops_per_second: float | None = None,
     parallel: int | None = None,
     heldout: int | None = None,
+    auto: bool = False,
 ) -> Estimate:
     """The cost of a sweep on a base that was found and fits the spec.
 
@@ -96,6 +107,7 @@ def estimate(
         flops_per_second: speed of one trial on its cpus and gpus, as measured in a few steps.
         parallel: trials at once; None takes what the spec allows and this machine has.
         heldout: tokens of held-out text that are there, where that is known; of test text there are as many.
+        auto: whether activation checkpointing was left to what memory there is.
     """
     shapes = tuple(shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec)))
     at_once = parallel or slots(spec, [this_machine()])
@@ -117,10 +129,22 @@ def estimate(
         again = spec.most_finalists + (ratio > 1)
         flops = worked.first(spec.control_rates) + of(worked.each) * searched
         flops += seeds * (fresh.first(1) + of(fresh.each) * again)
-        hours = flops / flops_per_second / at_once / 3600 if flops_per_second else None
         whole = fixed + of_tokens + seeds * (2 + spec.most_finalists + ratio * (ratio > 1))
-        return Total(round(whole * trial_tokens), flops, hours)
+        climbs = [climb(rung, of) for rung in spec.budget.ladder]
+        flops += sum(each.flops for each in climbs)
+        tokens = round(whole * trial_tokens) + sum(each.tokens for each in climbs)
+        return Total(tokens, flops, in_hours(flops))
 
+    def climb(rung: int, of: Callable[[Sequence[float]], float]) -> Total:
+        """Of one rung: its trials train so many times longer, and are measured about as much more often."""
+        longer = -(-rung // recipe.batch_tokens) * recipe.batch_tokens
+        flops = longer / trial_tokens * (worked.control + of(worked.each) * spec.most_finalists)
+        return Total(longer * (1 + spec.most_finalists), flops, in_hours(flops))
+
+    def in_hours(flops: float) -> float | None:
+        return flops / flops_per_second / at_once / 3600 if flops_per_second else None
+
+    expected = total(fmean, likely * share, likely * share)
     return Estimate(
         name=spec.name,
         base=base.name,
@@ -134,10 +158,15 @@ def estimate(
         eval_tokens=measured,
         rule=spec.stopping.rule,
         at_most=total(max, least, most),
-        expected=total(fmean, likely * share, likely * share),
+        expected=expected,
         parallel=at_once,
         ranks=setting_of(spec, base, None).ranks,
+        checkpointing=setting_of(spec, base, None).checkpointing,
+        control_layers=control_layers(spec, base),
+        traffic=traffic(spec, base, shapes, expected.flops, auto=auto),
+        compiled=spec.trial.recipe.compile,
         flops_per_second=flops_per_second,
+        ladder=tuple(Climb(rung, 1 + spec.most_finalists, climb(rung, max)) for rung in spec.budget.ladder),
     )
 
 
@@ -191,31 +220,6 @@ def _reaches(
     return reaches(spec.budget, first, deepest, mean, fixed=fixed), most
 
 
-def expected_share(spec: Spec) -> float:
-    """Share of its budget that a searched trial gets on average, if each rung passes what it should.
-
-    The rungs are those of `sweeps.ledger.search.stopping`: successive halving from the grace on, the median
-    rule at the grace. A rule that decides on few trials keeps more at first, so the real share is a little
-    larger. What `learned` will stop is not known before: a first handful of trials runs whole, and the others
-    are taken to run two thirds of their steps.
-    """
-    if spec.stopping.rule == "learned":
-        searched = max(1, spec.budget.trials - 2)
-        whole = min(_WHOLE, searched)
-        return (whole + _LEARNED * (searched - whole)) / searched
-    grace = spec.grace_step / spec.steps
-    if spec.stopping.rule == "none" or grace >= 1:
-        return 1.0
-    if spec.stopping.rule == "median":
-        return grace + 0.5 * (1 - grace)
-    factor = max(2, round(1 / spec.stopping.keep))
-    share, alive, reached, rung = 0.0, 1.0, 0.0, grace
-    while rung < 1:
-        share += alive * (rung - reached)
-        alive, reached, rung = alive / factor, rung, rung * factor
-    return share + alive * (1 - reached)
-
-
 def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:
     """FLOPs of one whole trial. Measuring goes forward only: a third of training everything."""
     plan, sequence = plan_of(shape.injection, base.facts.depth), spec.data.sequence_length
@@ -238,14 +242,24 @@ def _lines(it: Estimate) -> Iterator[str]:
     yield f"base: {it.base}, {counted(own.depth, 'layer')}, {short(own.parameters)} parameters"
     yield ""
     head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory", "")
-    yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})
-    yield from ("", *_memory_lines(it), "")
+    yield from table(head, [shape_row(shape) for shape in it.shapes], left={0, 6})
+    yield from ("", *memory_lines(it.shapes, it.ranks, it.control_layers))
+    if it.ranks > 1 or it.traffic.speeds:
+        yield from traffic_lines(it.traffic, ranks=it.ranks, compiled=it.compiled)
+    yield ""
     kept = "expected" if it.rule == "none" else f"expected with {it.rule}"
     hours = ("hours here",) if it.at_most.hours is not None else ()
     rows = []
     for name, total in (("at most", it.at_most), (kept, it.expected)):
         time = (f"{total.hours:.2f}",) if total.hours is not None else ()
         rows.append((name, f"{total.tokens:,}", f"{total.flops:.2e}", *time))
+    for rung in it.ladder:
+        name, time = f"  of that {rung.runs} runs of {short(rung.tokens)} tokens", ()
+        if rung.total.hours is not None:
+            time = (f"{rung.total.hours:.2f}",)
+        rows.insert(
+            1 + it.ladder.index(rung), (name, f"{rung.total.tokens:,}", f"{rung.total.flops:.2e}", *time)
+        )
     yield from table(("", "tokens", "FLOPs", *hours), rows, left={0})
     yield ""
     if len(it.reaches) > 1:
@@ -258,24 +272,3 @@ def _lines(it: Estimate) -> Iterator[str]:
     else:
         speed = f"{it.flops_per_second / 1e9:.3g} GFLOP/s"
         yield f"{it.parallel} at once on this machine, {speed} each, as measured"
-
-
-def _memory_lines(it: Estimate) -> Iterator[str]:
-    largest = max(it.shapes, key=lambda shape: shape.memory.total)
-    found, ranks = largest.memory, f"each of the {it.ranks} ranks" if it.ranks > 1 else "the process"
-    yield f"memory of {ranks} of a trial, most for {largest.label}: {in_bytes(found.total)} at {found.at}"
-    yield f"  {', '.join(f'{name} {in_bytes(size)}' for name, size in found.parts.items())}"
-
-
-def _row(shape: Shape) -> tuple[str, ...]:
-    found = shape.cost
-    notes = [*(["the baseline"] if shape.baseline else []), *([shape.note] if shape.note else [])]
-    return (
-        shape.label,
-        str(found.depth),
-        short(found.parameters),
-        short(found.injected_parameters) if shape.injection is not None else "-",
-        short(found.flops_per_token),
-        in_bytes(shape.memory.total),
-        "; ".join(notes),
-    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from sweeps import addresses
 from sweeps.checks import machine, shapes, stores
+from sweeps.checks.checkpointing import checkpointing, choice_note, is_auto, settled
 from sweeps.checks.data import Text
 from sweeps.checks.memory import room_problems
 from sweeps.checks.placement import fitting, slots, this_machine
@@ -40,6 +41,12 @@ class Preflight:
     base: Base
     notes: tuple[str, ...]
     heldout: int | None = None  # tokens of held-out text that are there, where that is known
+    checkpointing: int | None = None  # layers of which one is calculated again, where that was to be chosen
+
+    @property
+    def settled(self) -> Spec:
+        """The spec with what was chosen in place."""
+        return settled(self.spec, self.checkpointing)
 
 
 def check(
@@ -96,8 +103,12 @@ def check(
     folder = list(_folder_problems(spec))
     unusable = [*folder, *_store_problems(spec, own=not folder)]
     problems += unusable
+    chosen = None
     if base is not None and not problems:
-        lacking = room_problems(spec, base, local=local, at_once=at_once)
+        if is_auto(spec):
+            chosen = checkpointing(spec, base, local=local, at_once=at_once)
+            notes.append(choice_note(spec, chosen))
+        lacking = room_problems(settled(spec, chosen), base, local=local, at_once=at_once)
         if described:
             notes += [f"not on this machine: {problem}" for problem in lacking]
         else:
@@ -114,7 +125,8 @@ def check(
     notes += habit_notes(spec, base, local=local and not described, heldout=heldout)
     notes += [f"the text, {spec.data.shown}, was not looked at either"] if unread else text.notes(base)
     told = [_described(base)] if described else []
-    return Preflight(spec, base, (*told, *notes, *_search_notes(spec), *_tracking_notes(spec)), heldout)
+    notes = [*told, *notes, *_search_notes(spec), *_tracking_notes(spec)]
+    return Preflight(spec, base, tuple(notes), heldout, chosen)
 
 
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:

@@ -41,13 +41,16 @@ def amount_notes(
             f"test text{of}: {some}{test:,} tokens are there, and data.test_tokens asks for "
             f"{wanted['test_tokens']:,}; claims rest on those alone"
         )
-    tokens = round(spec.trial.recipe.tokens * (share or 0.0))
-    passes = tokens / max(train, 1)
-    if passes > _PASSES:
-        yield (
-            f"training text{of}: {some}{train:,} tokens are there, and every trial takes {tokens:,}: "
-            f"{some}{passes:,.1f} passes over it"
-        )
+    takes = {"every trial takes": spec.trial.recipe.tokens}
+    takes |= {f"budget.ladder[{n}] takes": rung for n, rung in enumerate(spec.budget.ladder)}
+    for what, tokens in takes.items():
+        amount = round(tokens * (share or 0.0))
+        passes = amount / max(train, 1)
+        if passes > _PASSES:
+            yield (
+                f"training text{of}: {some}{train:,} tokens are there, and {what} {amount:,}: "
+                f"{some}{passes:,.1f} passes over it (epochs)"
+            )
 
 
 def mixture_notes(spec: Spec, train: Mapping[str, int], *, about: bool = False) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from sweeps.driver.watchers import Watcher
+from sweeps.driver.watchers import Watcher, doing
 from sweeps.folders import Folders
 from sweeps.spec import Spec
 from sweeps.wording import masked
@@ -49,7 +49,8 @@ class Tokenising:
         for each in portions:
             if not tokens_ready(each.settings, self._base, cache):
                 self._watcher.note(f"tokenising {masked(each.settings.source)}, once")
-        texts = open_mixture(portions, self._base, cache, on_progress=self._show)
+        with doing(self._watcher, "tokenising"):
+            texts = open_mixture(portions, self._base, cache, on_progress=self._show)
         texts.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
         texts.test_windows(sequence_length=data.sequence_length, test_tokens=data.test_tokens)
         batch = spec.trial.recipe.batch_tokens

@@ -27,6 +27,7 @@ from sweeps.ledger.store.trials import (
     TEST_LOSSES,
     TOTALS,
     VALUE,
+    WAITS,
 )
 from sweeps.records import Point, Role, State
 from sweeps.spec import Spec
@@ -97,6 +98,17 @@ class Attempts:
                 self._mirror.set_attribute(MICRO_BATCH, micro_batch_tokens)
             self._mirror.set_attribute(RETRIES, dict(counts))
 
+    def note_waiting(self, number: int, attempt: int, why: str | None) -> None:
+        """Write down what a trial that was handed out waits for; None once it runs.
+
+        Raises:
+            StaleAttemptError: a later attempt runs this trial, or it has ended.
+        """
+        trial = self._current(number, attempt)
+        if trial.user_attrs.get(WAITS, "") != (why or ""):
+            with self._mirror.event(number):
+                self._mirror.set_attribute(WAITS, why or "")
+
     def tell(
         self,
         number: int,
@@ -154,7 +166,7 @@ class Attempts:
         if points and points[-1].sources:
             self._mirror.set_attribute(SOURCES, sources_to_json(points[-1].sources))
             self._note_base(role, points[0])
-        if points and self.spec.budget.limits and not role.fresh:
+        if points and self.spec.budget.limits and not role.after:
             self._note_totals(trial, points[-1].totals)
         if self._rule.spent is not None and points:
             self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})

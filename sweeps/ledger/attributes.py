@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.by_text import Sources, sources_from_json, sources_to_json
 from sweeps.errors import Problem, SpecError
+from sweeps.ledger.dashboard_notes import note_attributes
 from sweeps.ledger.store.marks import (
     ANSWER,
     BASE_SOURCES,
     BEST,
+    CHECKPOINTING,
     FINISHED,
     IDENTITY,
     INPUT_DIGESTS,
@@ -59,6 +61,11 @@ class StudyFacts:
     def layers(self) -> int | None:
         """Layers of the base of all its trials, as far as they are known."""
         return self._read(LAYERS, _count, None)
+
+    @property
+    def checkpointing(self) -> int | None:
+        """Every how many layers one is calculated again in all its trials, where that was chosen for them."""
+        return self._read(CHECKPOINTING, _layers, None)
 
     @property
     def completions(self) -> list[SweepCompletion]:
@@ -146,6 +153,25 @@ class StudyAttributes(StudyFacts):
         if not self.base_sources:
             self._set(BASE_SOURCES, sources_to_json(losses))
 
+    def write_notes(self, notes: Mapping[int | None, str]) -> None:
+        """Write notes for optuna-dashboard by Optuna's id of a trial, None for the study; again is harmless.
+
+        A note that its user wrote there is left alone.
+        """
+        stored = self._storage.get_study_system_attrs(self._study_id)
+        for trial_id, text in notes.items():
+            for name, value in note_attributes(stored, trial_id, text).items():
+                self._storage.set_study_system_attr(self._study_id, name, value)
+
+    def settled_checkpointing(self, chosen: int | None) -> int | None:
+        """The choice that all trials of this study are trained with, written down the first time; None where
+        there is none to make.
+        """
+        if chosen is None or self.checkpointing is not None:
+            return self.checkpointing
+        self._set(CHECKPOINTING, chosen)
+        return chosen
+
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""
         self._set(WALL, seconds)
@@ -173,7 +199,8 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
         unfinished: its trials that have not ended.
     """
     last = next(iter(study.completions[::-1]), None)
-    if last is None or last.budget != spec.budget.to_json():
+    # Studies that ended before there were ladders have none.
+    if last is None or {"ladder": [], **last.budget} != spec.budget.to_json():
         return False
     if last.changeable not in (None, spec.changeable):
         return False
@@ -191,6 +218,12 @@ def _identity(value: Any) -> str:
 def _count(value: Any) -> int:
     if type(value) is not int or value < 1:
         raise TypeError("a whole number from 1")
+    return value
+
+
+def _layers(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("a whole number from 0")
     return value
 
 

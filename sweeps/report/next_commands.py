@@ -32,6 +32,7 @@ class Screen:
         settings: of the spec, by dotted path, what a remedy begins from; without them none is named.
         resumable: whether the sweep can be run on.
         warm_start: what the search began with, of each earlier sweep.
+        ladder: tokens of one run at each longer budget.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Screen:
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     resumable: bool = True
     warm_start: tuple[str, ...] = ()
+    ladder: tuple[int, ...] = ()
 
     def command(self, *words: str) -> str:
         """One that finds the sweep's results."""
@@ -71,7 +73,7 @@ def next_commands(verdict: Verdict, screen: Screen) -> dict[str, str]:
         commands["take the best grown model"] = screen.command("export", name, "--grown", "--out", "grown/")
     if answer.needs is not None and "not finished" not in answer.limits:
         commands |= _deciding(answer.needs, screen)
-    failed = next((ending for ending in verdict.failed if not ending.role.fresh), None)
+    failed = next((ending for ending in verdict.failed if not ending.role.after), None)
     if failed is not None:
         commands["debug a failure"] = screen.command("trial", screen.spec or name, str(failed.number))
     if verdict.failed:

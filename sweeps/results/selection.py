@@ -56,7 +56,9 @@ def verdict(
     searched = searched or Searched()
     look = searched.look
     others, strange = [record for record in records if not record.ours], list(foreign(records))
-    records = sorted((record for record in records if record.ours), key=lambda record: record.number)
+    everything = sorted((record for record in records if record.ours), key=lambda record: record.number)
+    # Rungs of the ladder have another budget: no claim rests on them, and nothing is chosen by them.
+    records = [record for record in everything if record.role is not Role.RUNG]
     known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look)
     winner = known.winner
     matched = matched_control(winner.number, records, control_of(records)) if winner else None
@@ -98,12 +100,12 @@ def verdict(
         settings=setting_answers(originals, known.margin.nats, searched),
         untried=untried(originals, searched.choices),
         stopping=searched.stopping,
-        spent=spent(records),
+        spent=spent(everything),
         counts=_count(originals),
         replicates=_count([record for record in records if record.role in _AFTER]),
         others=_count(others),
         stopped=tuple(_ending(record) for record in records if record.state is State.PRUNED),
-        failed=tuple(_ending(record) for record in records if record.state is State.FAIL),
+        failed=tuple(_ending(record) for record in everything if record.state is State.FAIL),
         warnings=(*caveats(originals, shown, matched, answer), *strange),
         front=_front(records, shown, per) if per in COSTS else None,
     )
@@ -167,7 +169,7 @@ def _rate_open(records: Sequence[TrialRecord], control: Candidate | None) -> boo
     if control is None:
         return False
     own = _rate(control.settings)
-    ended = [record for record in records if not record.role.fresh and record.state.finished]
+    ended = [record for record in records if not record.role.after and record.state.finished]
     originals = [_rate(record.settings) for record in ended if record.original]
     grown = [_rate(record.settings) for record in ended if not record.original and record.settings]
     return any(

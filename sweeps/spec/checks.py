@@ -25,7 +25,8 @@ from tli.planning.checks import injection_problems
 from tli.training.ranks import Ranks, alone_problems, rows_problems
 from tli.training.recipe_checks import recipe_problems
 
-RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
+# Already used beside the sweeps' own folders.
+RESERVED = ("study.db", "mlflow.db", "mlartifacts", "prometheus", "tokens")
 FIXED = ("seed", "recipe.tokens", "recipe.batch_tokens")  # the same for all trials, or none could be compared
 
 _FINEST_SHARE = 0.0001  # of a GPU
@@ -139,15 +140,16 @@ def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
         yield Fault("resources.gpus", f"{gpus:g}", expected, "0.1")
 
 
-def rank_faults(resources: ResourceSettings, trial: TrialSettings, data: DataSettings) -> Iterator[Fault]:
+def rank_faults(
+    resources: ResourceSettings, trial: TrialSettings, data: DataSettings, search: Mapping[str, Range]
+) -> Iterator[Fault]:
     """A batch whose rows the ranks of a trial do not divide, and what only one process can do."""
     tokens, ranks, length = trial.recipe.batch_tokens, Ranks(0, resources.workers), data.sequence_length
-    problems = alone_problems(
-        ranks,
-        optimizer=trial.recipe.optimizer,
-        packed=data.packing == "documents",
-        optimizer_at="trial.recipe.optimizer",
-    )
+    problems = alone_problems(ranks, optimizer=trial.recipe.optimizer, where="trial.recipe.optimizer")
+    wanted = search.get("recipe.optimizer")
+    for index, choice in enumerate(wanted.choice or () if wanted is not None else ()):
+        place = f"search.recipe.optimizer.choice[{index}]"
+        problems += alone_problems(ranks, optimizer=str(choice), where=place)
     if not tokens % length:  # else it is a fault of its own
         problems += rows_problems(tokens // length, length, ranks, "trial.recipe.batch_tokens")
     for problem in problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeps.errors import PreemptedError, StopRequestedError
 from sweeps.folders import Folders
@@ -13,6 +13,7 @@ from sweeps.ownership import study_uuid_in
 from sweeps.records import Assignment, Cause, Outcome, Point, State
 from sweeps.spec import Spec
 from sweeps.worker.causes import UnusableError, outcome_of
+from sweeps.worker.gpu_metrics import GpuMetrics
 from sweeps.worker.preemption import PreemptionFlag
 from sweeps.worker.ranks import Ending, Team, cached_rank_context, is_broken, joint_ending
 from sweeps.worker.saving import WRITING
@@ -29,6 +30,7 @@ class Reply:
 
     points: tuple[Point, ...]
     outcome: Outcome | None = None
+    notes: tuple[str, ...] = ()  # what the user should know
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,18 @@ class Execution:
         self._points: Generator[tuple[Point, ...], None, None] | None = None
         self._worker = worker
         self._watchdog: Watchdog | None = None
+        self._gpu: GpuMetrics | None = None  # of this process; other ranks' devices are not read
         self._looked = time.monotonic()
+        self._notes: list[str] = []
         self.ruined = False  # whether this process can run no other trial
 
     def advance(self) -> Reply:
         """Train to the next measurement. Whatever goes wrong is an outcome, with its traceback in the log."""
+        reply = self._advanced()
+        notes, self._notes = tuple(self._notes), []
+        return replace(reply, notes=notes)
+
+    def _advanced(self) -> Reply:
         if self._points is None:
             self._points = self._run()
         try:
@@ -73,6 +82,7 @@ class Execution:
             if self._team is not None:
                 outcome = self._ended_together(Ending(outcome, is_broken(error)), self._team)
         else:
+            points = self._with_gpu_metrics(points)
             if points[-1].step < self._assignment.steps:
                 if self._watchdog is not None:
                     self._watchdog.rest()
@@ -104,13 +114,23 @@ class Execution:
         points, self._points = self._points, None
         if points is not None:
             points.close()
+        gpu, self._gpu = self._gpu, None
+        if gpu is not None:
+            gpu.close()
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
             watchdog.close()
         if self._worker is not None:
             self._worker.preemption.deferred = False
 
+    def _with_gpu_metrics(self, points: tuple[Point, ...]) -> tuple[Point, ...]:
+        """The last point with how busy the GPUs were since the one before; what is on disk has it not."""
+        found = self._gpu.take() if self._gpu is not None else {}
+        return (*points[:-1], replace(points[-1], system=found)) if found else points
+
     def _run(self) -> Generator[tuple[Point, ...], None, None]:
+        if self._spec.resources.gpus and self._spec.tracking is not None:
+            self._gpu = GpuMetrics(_gpu_readings)
         if self._worker is not None:
             self._worker.preemption.deferred = True
             number, attempt = self._assignment.number, self._assignment.attempt
@@ -127,7 +147,8 @@ class Execution:
                 context = cached_context(spec)
         except Exception as error:
             raise UnusableError(str(error)) from error
-        yield from run_trial(context, self._assignment, self._folders, self._on_work)
+        given = self._assignment, self._folders, self._on_work, self._notes.append
+        yield from run_trial(context, *given)
 
     def _on_work(self, work: str) -> None:
         if self._watchdog is not None:
@@ -140,6 +161,12 @@ class Execution:
                 raise StopRequestedError("its driver wants no more of it")
             if study_uuid_in(self._folders.sweep) not in (None, self._assignment.study_uuid):
                 raise StopRequestedError("another study writes in its folder now")
+
+
+def _gpu_readings() -> dict[str, float]:
+    from tli.training.device import gpu_readings
+
+    return gpu_readings()
 
 
 def _device_answers() -> bool:

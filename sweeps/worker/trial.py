@@ -9,25 +9,27 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.by_text import Sources
 from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
+from sweeps.worker.growing import control_layers, grown_model, kept_base
 from sweeps.worker.saving import WRITING, OnWork, Saving, synced
-from sweeps.worker.texts import Blocks, blocks_of, held_out, placed, sources_of, tested
+from sweeps.worker.texts import Testing, held_out, placed, sources_of
 from tli.places import expanded
+from tli.training.recipe import AUTO
 
 if TYPE_CHECKING:
     from tli.planning.plan import Plan
     from tli.training.heldout import Measured
     from tli.training.loop import Training
+    from tli.training.recipe import Recipe
 
 
 class WorkerContext:
@@ -52,31 +54,32 @@ class WorkerContext:
         self.texts = open_mixture(spec.data.portions(), self.base, Folders(spec.root, spec.name).tokens)
         self.heldout = held_out(self.texts, self.data, self.base)
         self.initial_losses: dict[tuple[Hashable, int], Measured] = {}  # by plan and seed, which make a model
-        self.base_losses: Sources = {}  # of each of several texts, once the base was tested on them
+        self.testing = Testing(self.texts, self.data, self.heldout)
 
     leads = True  # whether this process writes the curve; of those that train a model together, one does
 
     def _load(self) -> None:
-        from tli.models.loading import load_model
-
-        self.model = load_model(self.base, self.device)
+        self.model = kept_base(self.base, self.device, in_bf16=self.spec.in_bf16)
 
     @property
     def device(self) -> str:
         """Where trials compute."""
         return "cuda" if self.spec.resources.gpus else "cpu"
 
-    def grow(self, plan: Plan, seed: int, precision: str) -> Any:  # noqa: ARG002 - ranks shard for one
-        """The model of a trial, made of the base."""
-        from tli.growth.in_memory import grow
-
-        return grow(self.model, plan, seed=seed)
+    def grow(self, plan: Plan, seed: int, recipe: Recipe, layers: Sequence[int] = ()) -> Any:
+        """The model of a trial, made of the base; of which some layers may be trained as new ones are."""
+        return grown_model(self.model, plan, seed, recipe, layers)
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
-        """Put the newest good state into a training; whether there was one."""
+        """Put the newest good state, of one process or of ranks, into a training; whether there was one."""
         from tli.training.state import load_latest
+        from tli.training.state_names import by_ranks, states_of
 
-        return load_latest(training, folder, owner)
+        if not any(by_ranks(state) for state in states_of(folder, owner)):
+            return load_latest(training, folder, owner)
+        from tli.sharded.resuming import load_latest_sharded  # takes its time to load
+
+        return load_latest_sharded(training, folder, None, owner)
 
     def saving(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> Saving:
         """What saves the states of a training."""
@@ -96,9 +99,9 @@ class WorkerContext:
         return self.model
 
     @cached_property
-    def test_blocks(self) -> Blocks:
-        """Windows of each text's test side in order, in blocks that differ by one window at the most."""
-        return blocks_of(self.texts, self.data)
+    def control_layers(self) -> tuple[int, ...]:
+        """Layers that the control trains, where it does not train all."""
+        return control_layers(self.spec, self.depth, lambda: self.block_influence)
 
     @cached_property
     def block_influence(self) -> tuple[float, ...]:
@@ -141,7 +144,11 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
 
 
 def run_trial(
-    context: WorkerContext, assignment: Assignment, folders: Folders, on_work: OnWork = lambda _work: None
+    context: WorkerContext,
+    assignment: Assignment,
+    folders: Folders,
+    on_work: OnWork = lambda _work: None,
+    on_note: Callable[[str], None] = lambda _text: None,
 ) -> Generator[tuple[Point, ...], None, None]:
     """Train one trial, going on from its last good checkpoint, and yield points as they are measured.
 
@@ -155,16 +162,20 @@ def run_trial(
         folders: of the sweep.
         on_work: called before each piece of work with its kind: those of the loop, WRITING and TESTING. When
             it raises PreemptedError in the loop, the state is written first.
+        on_note: called with what the user should know.
     """
     from tli.growth.cost import cost
-    from tli.growth.in_memory import injected_parameters
+    from tli.growth.in_memory import injected_parameters, layer_parameters
     from tli.planning.plan import plan_for
-    from tli.training.heldout import Measured
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
+    from tli.training.state_names import states_of
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
     recipe, data = settings.to_recipe(), context.data
+    if recipe.activation_checkpointing == AUTO:
+        every = context.spec.trial.recipe.activation_checkpointing  # as it was settled for all trials
+        recipe = replace(recipe, activation_checkpointing=0 if every == AUTO else every)
     if assignment.micro_batch_tokens is not None:
         recipe = replace(recipe, micro_batch_tokens=assignment.micro_batch_tokens)
     injection = settings.to_injection()
@@ -174,21 +185,22 @@ def run_trial(
         else None
     )
     plan = plan_for(injection, context.depth, block_influence=block_influence)
+    layers = context.control_layers if injection.method == "none" and recipe.train != "all" else ()
     flops = cost(
         context.base,
         plan,
         sequence_length=data.sequence_length,
         train=recipe.moves,
+        also=layers,
     ).flops_per_token
-    model = context.grow(plan, settings.seed, recipe.precision)
-    injected = injected_parameters(model, plan)
+    model = context.grow(plan, settings.seed, recipe, layers)
+    injected = layer_parameters(model, layers) if layers else injected_parameters(model, plan)
     # The control has no injected layers, a dense model no routers: rates of these are for other trials.
     recipe = recipe.for_groups(frozenset(groups_of(model, injected).values()))
     batches = context.texts.batches(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
     grown = (plan.built, settings.seed)
-    known_before = context.initial_losses.get(grown)
     training = Training(
         model,
         recipe,
@@ -196,13 +208,17 @@ def run_trial(
         context.heldout,
         injected=injected,
         seed=settings.seed,
-        initial_loss=known_before.loss if known_before else None,
+        initial_loss=context.initial_losses.get(grown),
     )
-    training.initial_texts = known_before.texts if known_before else {}
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    if context.load_state(training, states, owner) and training.measured is not None and context.leads:
+    went_on = context.load_state(training, states, owner)
+    if not went_on and context.leads and (lost := states_of(states, owner)):
+        on_note(
+            f"begins afresh: none of its states can be taken up ({', '.join(each.name for each in lost)})"
+        )
+    if went_on and training.measured is not None and context.leads:
         known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
         if known:  # a curve may be lost where a state is not
             yield known
@@ -219,37 +235,18 @@ def run_trial(
                 measuring=progress.measuring,
                 sources=sources_of(progress.texts),
             )
-            point = _with_tests(context, assignment, training, point, saving.on_work)
+            point = context.testing.added_to(point, assignment, training, saving.on_work)
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
-                context.initial_losses[grown] = Measured(progress.eval_loss, progress.texts)
+                context.initial_losses[grown] = progress.heldout
             if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
-                if assignment.role is not Role.REPLICATE:
+                if assignment.role not in (Role.REPLICATE, Role.RUNG):
                     _keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
-
-
-def _with_tests(
-    context: WorkerContext, assignment: Assignment, training: Training, point: Point, on_work: OnWork
-) -> Point:
-    """The point with losses on the test text, where the model is tested now.
-
-    That is after the last step of a run under a fresh seed. Of several texts a control is tested before its
-    first step, too: it is the base then.
-    """
-    if point.step == assignment.steps and assignment.role.fresh:
-        found = tested(context.test_blocks, context.heldout, training, on_work)
-        return replace(point, test_losses=found.losses, sources=found.beside(point.sources))
-    if point.step == 0 and assignment.role is Role.CONTROL and point.sources:
-        if not context.base_losses:
-            found = tested(context.test_blocks, context.heldout, training, on_work)
-            context.base_losses = found.beside(point.sources)
-        return replace(point, sources=context.base_losses)
-    return point
 
 
 def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
@@ -267,6 +264,7 @@ def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, trai
             "steps": training.step,
             "tokens": training.step * training.recipe.batch_tokens,
             "numerics": training.numerics,
+            "activation_checkpointing": training.recipe.activation_checkpointing,
         },
     }
     target = folders.model_dir(assignment.number, assignment.attempt)

@@ -1,4 +1,4 @@
-"""Frozen matrices in half the memory: kept in bfloat16 where that loses no bit of them.
+"""Matrices that are not trained in half the memory: kept in bfloat16 where that loses no bit of them.
 
 Published weights usually are bfloat16 numbers, which models in float32 hold with two bytes of zeros. Under
 autocast a frozen matrix gives the same products from either; everywhere else it is widened while it is used.
@@ -7,11 +7,12 @@ autocast a frozen matrix gives the same products from either; everywhere else it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
+
+from tli.models.halved import halved_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 class FrozenLinear(torch.nn.Linear):
     """A linear layer whose weight, of shape [outputs, inputs], is kept in bfloat16 and never trained."""
+
+    halved_of = torch.nn.Linear
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
         """As `torch.nn.Linear` with the weight in float32."""
@@ -28,15 +31,26 @@ class FrozenLinear(torch.nn.Linear):
 class FrozenConv1D(Conv1D):  # type: ignore[misc] # transformers is not typed
     """A layer of GPT-2, whose weight is of shape [inputs, outputs], kept in bfloat16 and never trained."""
 
+    halved_of = Conv1D
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As transformers' `Conv1D` with the weight in float32."""
         rows = torch.addmm(self.bias, x.view(-1, x.size(-1)), _as_used(self.weight, x))
         return rows.view(*x.shape[:-1], self.nf)
 
 
+class FrozenEmbedding(torch.nn.Embedding):
+    """An embedding whose table, of shape [tokens, width], is kept in bfloat16 and never trained."""
+
+    halved_of = torch.nn.Embedding
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
+        """As `torch.nn.Embedding` with the table in float32."""
+        return super().forward(input).float()
+
+
 _FROZEN: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
-    torch.nn.Linear: FrozenLinear,
-    Conv1D: FrozenConv1D,
+    each.halved_of: each for each in (FrozenLinear, FrozenConv1D, FrozenEmbedding)
 }
 
 
@@ -44,7 +58,8 @@ def halve_frozen(model: PreTrainedModel) -> int:
     """Keep frozen float32 matrices in bfloat16 where all of their values are bfloat16 numbers.
 
     Values stay the same: of the matrices, of what a model calculates with them in float32, and under autocast
-    to bfloat16. Others are left alone, and so are embeddings, tied heads, and experts in one tensor.
+    to bfloat16. Others are left alone, and so are tied heads with their embeddings, embeddings that do more
+    than look up, and experts in one tensor.
 
     Args:
         model: changed in place.
@@ -64,15 +79,13 @@ def halve_frozen(model: PreTrainedModel) -> int:
             continue
         freed += weight.nbytes - half.nbytes
         weight.data = half
-        module.__class__ = kept
+        keep_halved(module)
     return freed
 
 
-def halved_weights(model: torch.nn.Module) -> Iterator[str]:
-    """Names of the weights that `halve_frozen` keeps in bfloat16."""
-    for name, module in model.named_modules():
-        if isinstance(module, FrozenLinear | FrozenConv1D):
-            yield f"{name}.weight"
+def keep_halved(module: torch.nn.Module) -> None:
+    """Have a module that was given a weight in bfloat16 use it as one in float32."""
+    module.__class__ = _FROZEN[type(module)]
 
 
 def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

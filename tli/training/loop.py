@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError
 from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
 from tli.training.device import out_of_memory, release, set_numerics
-from tli.training.evaluate import TOKENS_AT_ONCE, Evaluation
+from tli.training.evaluate import TOKENS_AT_ONCE
 from tli.training.feed import Feed
 from tli.training.heldout import HELDOUT, HeldOut, Measured, measure
 from tli.training.losses import add_gradients, is_sharded
@@ -58,8 +58,8 @@ class Training:
     seed : int, default 0
         Of whatever the model draws while it trains (dropout), from the process's generators: one training at
         a time in a process.
-    initial_loss : float, optional
-        The held-out loss of this very model on this text, which is not measured again then.
+    initial_loss : float or tli.training.heldout.Measured, optional
+        The held-out loss of this very model on this text, or these, which is not measured again then.
 
     Attributes
     ----------
@@ -78,8 +78,6 @@ class Training:
         The last step at which the held-out loss was measured; None before the first time.
     initial_loss : float or None
         Held-out loss before the first step, nats per token; None where it is not known.
-    initial_texts : mapping of str to Evaluation
-        The same of each of several texts, where `initial_loss` was given.
     numerics : dict of str to str
         Precision of weights, of measuring and of products in float32.
     halves_micro_batch : bool
@@ -112,7 +110,7 @@ class Training:
         *,
         injected: AbstractSet[str] = frozenset(),
         seed: int = 0,
-        initial_loss: float | None = None,
+        initial_loss: float | Measured | None = None,
     ) -> None:
         expected = "a model of transformers"
         require_types(
@@ -127,12 +125,13 @@ class Training:
         ranks = ranks_of(model)
         problems += batch_problems(recipe, batches, heldout, injected)
         problems += rows_problems(batches.rows, batches.sequence_length, ranks)
-        problems += alone_problems(ranks, optimizer=recipe.optimizer, packed=batches.packed)
+        problems += alone_problems(ranks, optimizer=recipe.optimizer)
         if batches.packed:
             problems += packing_problems(model, batches.sequence_length)
         if problems:
             raise InputError(*problems)
-        checkpoint_activations(model, recipe.activation_checkpointing)
+        every = recipe.activation_checkpointing
+        checkpoint_activations(model, every if isinstance(every, int) else 0)
         if recipe.compile:
             compile_layers(model)
         device = next(model.parameters()).device
@@ -146,8 +145,10 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.measured: int | None = None
-        self.initial_loss = initial_loss
-        self.initial_texts: Mapping[str, Evaluation] = {}
+        self._initial = initial_loss if isinstance(initial_loss, Measured) else None
+        self.initial_loss: float | None = (
+            initial_loss.loss if isinstance(initial_loss, Measured) else initial_loss
+        )
         self.numerics = set_numerics(device)
         self.halves_micro_batch = not is_sharded(model)  # ranks would have to run out of memory together
         self._readings = Readings(early=ranks.size == 1)
@@ -212,7 +213,7 @@ class Training:
     def _measure(self, on_work: Callable[[str], None]) -> tuple[Measured, float]:
         """The held-out loss, and the seconds that it took."""
         if self.step == 0 and self.initial_loss is not None:
-            return Measured(self.initial_loss, self.initial_texts), 0.0
+            return self._initial or Measured(self.initial_loss), 0.0
         on_work(EVALUATION)
         started = time.perf_counter()
         # Never by compiled layers: measured alike, and shapes of its own would have to be compiled for.
@@ -254,7 +255,7 @@ class Training:
         share = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             set_rate(group, group["peak"] * share)
-        loss = self.ranks.mean(self._gradients(self._feed.take(self.step)))
+        loss = self.ranks.mean(self._gradients(*self._feed.take(self.step)))
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = whole_norm(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))
         self._readings.add(self.step + 1, loss, norm)
@@ -265,9 +266,10 @@ class Training:
             self._feed.prepare(self.step)
         self.seconds += time.perf_counter() - started
 
-    def _gradients(self, rows: torch.Tensor) -> torch.Tensor:
+    def _gradients(self, rows: torch.Tensor, weight: float) -> torch.Tensor:
         """Adds the gradients of a batch to those of the parameters; returns its mean loss, on its device.
 
+        Both times a weight, by which the mean over ranks is that over all tokens.
         Where memory runs out, all of it is done again with half of the micro batch.
         """
         while True:
@@ -278,7 +280,7 @@ class Training:
                         self.model,
                         part,
                         self.recipe.precision,
-                        share_of(part, rows),
+                        share_of(part, rows) * weight,
                         compiled=self.recipe.compile,
                     )
             except (RuntimeError, MemoryError) as error:

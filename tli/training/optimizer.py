@@ -73,6 +73,18 @@ def _is_router(name: str, module: torch.nn.Module, holder: str) -> bool:
     )
 
 
+def untrained(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]) -> frozenset[str]:
+    """Names of the parameters that a recipe leaves as they are, tied ones once.
+
+    Args:
+        model: a causal language model.
+        recipe: a recipe without problems.
+        injected: names of the parameters that count as new.
+    """
+    groups = groups_of(model, injected)
+    return frozenset(name for name, group in groups.items() if not _peak(recipe, group, new=name in injected))
+
+
 def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]) -> torch.optim.Optimizer:
     """AdamW over what the recipe trains, with each group's peak rate kept as `peak`.
 

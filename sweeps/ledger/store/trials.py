@@ -33,6 +33,7 @@ REPLICATE_OF = "sweeps:replicate_of"
 END = "sweeps:end"  # its place among the ends of the study's trials, for clocks may be moved
 STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a restart does not ask again
 RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
+WAITS = "sweeps:waits"  # what its attempt waits for before it begins; empty once it runs
 REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
 RUNG = "completed_rung_"  # begins the names of system attributes in which stopping rules keep their rungs
 CONSTRAINT = "constraints"  # Optuna's system attribute: a trial with a number above 0 in it is not the best
@@ -44,6 +45,7 @@ COSTS = {
     "flops_per_token": "sweeps:flops_per_token",
     "parameters": "sweeps:parameters",
 }  # of training; of all
+METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -56,6 +58,8 @@ def attributes_of(settings: Mapping[str, Any], steps: int, more: Mapping[str, An
         ATTEMPT: 1,
         REQUEST: uuid.uuid4().hex,
     }
+    if HIDDEN in more:  # such a trial may have no parameters, which would say how it trains
+        base |= {METHOD: settings["injection"]["method"], RATE: settings["recipe"]["learning_rate"]}
     attributes: dict[str, Any] = json.loads(json.dumps({**base, **more}))
     return attributes
 
@@ -161,7 +165,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     SETTINGS: lambda value: isinstance(value, dict) and bool(value),
     **dict.fromkeys((SEED, ATTEMPT, REPLICATE_OF, END, MICRO_BATCH), _is_whole),
     STEPS: lambda value: _is_whole(value) and value > 0,
-    **dict.fromkeys((REASON, REQUEST), _is_text),
+    **dict.fromkeys((REASON, REQUEST, WAITS), _is_text),
     VALUE: _is_loss,
     SOURCES: _are_sources,
     TEST_LOSSES: lambda value: isinstance(value, list) and all(map(_is_number, value)),
@@ -235,6 +239,7 @@ def record_of(
         attempt=attributes.get(ATTEMPT, 1),
         retries=attributes.get(RETRIES, {}),
         micro_batch_tokens=attributes.get(MICRO_BATCH),
+        waits=(attributes.get(WAITS) or None) if state is State.RUNNING else None,
         seconds=totals.get("seconds"),
         tokens=totals.get("tokens"),
         flops=totals.get("flops"),
