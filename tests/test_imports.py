@@ -83,6 +83,7 @@ MAY_IMPORT: dict[str, set[str]] = TLI | {
         "sweeps/spec",
         "sweeps/worker",
         "sweeps/checks",
+        "sweeps/results",
         "sweeps/driver/schedule",
         "tli/training",
         "tli/sharded",

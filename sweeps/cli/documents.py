@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweeps.checks.estimate import Estimate
+    from sweeps.driver.promotion_plan import Planned
     from sweeps.records import Point, TrialRecord
     from sweeps.results.equal_cost import Comparison
     from sweeps.results.listing import Listed
+    from sweeps.results.standing import Standing
     from sweeps.results.sweep import Sweep
     from sweeps.results.unfinished import Progress
     from sweeps.results.verdict import Verdict
@@ -52,20 +54,56 @@ def status(sweep: Sweep, spent: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
+def followed(sweep: Sweep, standing: Standing) -> dict[str, Any]:
+    """One line of `sweeps status --follow`: how it stands, without a row for each trial."""
+    ledger = sweep.ledger
+    return {
+        "sweep": sweep.spec.name,
+        "finished": ledger.finished,
+        "driver": ledger.driver,
+        **standing.to_json(),
+    }
+
+
 def best(
     sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord], progress: Progress
 ) -> dict[str, Any]:
-    """Of `sweeps best`: the answer, what more tokens would give, and how far the sweep is."""
-    from sweeps.results.ladder import ladder_of
-    from sweeps.results.longer import longer
+    """Of `sweeps best`: the answer, promotions, and how far the sweep is."""
+    from sweeps.results.promotions import promotions
 
-    climbed = ladder_of(verdict, records, sweep.ledger.spec.budget.ladder)
-    more = {
-        "longer": longer(verdict, records).to_json(),
-        "ladder": climbed.to_json() if climbed else None,
-        "progress": progress.to_json(),
-    }
+    more = {"promotions": promotions(records, sweep.model_of), "progress": progress.to_json()}
     return {**_verdict(sweep, verdict, records), **more}
+
+
+def promoted(planned: Planned, sweep: Sweep, **handed: Any) -> dict[str, Any]:
+    """Of `sweeps promote`: what was planned of each run, and how it stands; `handed` is the rest."""
+    from sweeps.results.promotions import promotions
+
+    of = planned.long_runs[0].promotion.of
+    plan = [
+        {
+            "role": str(run.role),
+            "of": run.promotion.of,
+            "trial": run.record.number if run.record is not None else None,
+            "tokens": run.tokens,
+            "steps": run.steps,
+            "begins": run.promotion.begins,
+            "afresh": run.promotion.why or None,
+            "first_step": run.first_step,
+            "settings": dict(run.settings),
+            "expected": asdict(expected),
+        }
+        for run, expected in planned.takes
+    ]
+    steps = planned.long_runs[0].steps
+    found = [
+        each
+        for each in promotions(sweep.records, sweep.model_of)
+        if each["of"] == of and each["steps"] == steps
+    ]
+    stands = found[-1] if found else None
+    what = {"sweep": sweep.spec.name, "what": planned.what, "ranks": planned.ranks, "plan": plan}
+    return {**what, "promotion": stands, **handed}
 
 
 def exported(
@@ -82,9 +120,13 @@ def results(name: str, rows: Sequence[Mapping[str, Any]], *, curves: bool) -> di
 
 
 def _verdict(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> dict[str, Any]:
+    from sweeps.results.ladder import ladder_of
+    from sweeps.results.longer import longer
     from sweeps.results.sentence import sentence
 
+    climbed = ladder_of(verdict, records, sweep.ledger.spec.budget.ladder)
     found = verdict.to_json()
+    found |= {"longer": longer(verdict, records).to_json(), "ladder": climbed.to_json() if climbed else None}
     for key in ("finalists", "stopped", "failed"):
         found[key] = [_numbered(each) for each in found[key]]
     for key in ("control", "matched", "baseline"):

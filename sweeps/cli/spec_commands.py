@@ -18,10 +18,8 @@ from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
-    from sweeps.records import TrialRecord
     from sweeps.spec import Spec
 
-STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
 _AMONG_WORDS = (
     "the shell's history and process lists may show the secret among this command's words;"
     " PGPASSWORD, ~/.pgpass or the spec's file keep it out"
@@ -131,7 +129,7 @@ def _beside(problems: Sequence[Problem]) -> Iterator[None]:
 
 
 def _study_problems(spec: Spec) -> Any:
-    from sweeps.driver.service import study_problems
+    from sweeps.driver.existing_study import study_problems
 
     return study_problems(spec)
 
@@ -184,41 +182,38 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
-    from sweeps.cli.interrupt import terminated_as_interrupted
-    from sweeps.driver.service import run
-    from sweeps.report.answer import answer_lines
+    from sweeps.cli.interrupt import stopped, terminated_as_interrupted
+    from sweeps.driver.watchers import CHECKING
     from sweeps.report.live import Display
-    from sweeps.report.styled import show
-    from sweeps.results.ladder import rungs_due
-    from sweeps.results.matched import runs_due
+    from sweeps.results.standing import aim_of, due_of
+    from sweeps.results.unfinished import ended_before
     from sweeps.wording import masked
 
     given = [*(getattr(options, "set", None) or ()), getattr(options, "study", None) or ""]
     if any(masked(text) != text for text in given):
         note(_AMONG_WORDS)
 
-    def due(records: Sequence[TrialRecord]) -> int:
-        chosen, ladder = spec.finalists, spec.budget.ladder
-        rungs = len(rungs_due(records, ladder, chosen.top, spec.spread, depth=None))
-        return rungs + runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
-
     where = options.address or "this machine"
     step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")
-    total = spec.budget.trials + spec.replicates + spec.rung_runs
     with ExitStack() as stack:
         stream = sys.stderr if options.json else sys.stdout
         if options.quiet:
             stream = stack.enter_context(Path(os.devnull).open("w"))
         terminated = stack.enter_context(terminated_as_interrupted())
         try:
-            with Display(spec.name, total, stream, due=due) as display:
+            with Display(aim_of(spec), stream, due=due_of(spec)) as display:
+                display.progress("reading the study", "", None)
+                display.before(ended_before(spec))
+                display.progress("reading the study", "", 1.0)
+                display.progress(CHECKING, "", None)  # here, for what does it takes a second to load
+                from sweeps.driver.service import run
+
                 sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
         except KeyboardInterrupt:
-            again = f"nothing is lost: the same command again goes on with {spec.name}"
-            print(f"\nstopped; {again}", file=sys.stderr)
-            if options.json:
-                print_json({"error": f"stopped; {again}", "problems": []})
-            return TERMINATED if terminated else STOPPED
+            return stopped(spec.name, terminated=bool(terminated), as_json=options.json)
+    from sweeps.report.answer import answer_lines
+    from sweeps.report.styled import show
+
     verdict = sweep.verdict
     if options.json:
         print_json(documents.ran(sweep, verdict, places(sweep)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from shutil import get_terminal_size
@@ -12,6 +13,7 @@ from typing import Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_notes, print_text
+from sweeps.cli.promote_command import registrable
 from sweeps.cli.screen import elsewhere, places, screen_of
 from sweeps.commands import command
 from sweeps.text import counted, these
@@ -20,20 +22,26 @@ from tli.errors import InputError, Problem
 
 def _status(options: argparse.Namespace) -> int:
     from sweeps.checks.budget import spent_in_words
+    from sweeps.cli.following import board_of, follow
     from sweeps.driver.schedule.spending import spent
+    from sweeps.report.overview import head
     from sweeps.report.status import status_text
+    from sweeps.report.styled import show
 
     sweep = _find(options)
-    amounts = spent(sweep.ledger)
+    if options.follow:
+        return follow(sweep, options)
     if options.json:
-        print_json(documents.status(sweep, amounts))
-    else:
-        driver = sweep.ledger.driver
-        print_text(f"Driven by {driver}." if driver else "No process drives it now.")
-        if limits := sweep.ledger.spec.budget.limits:
-            print_text(f"The search has spent {spent_in_words(amounts, limits)}.")
-        width = get_terminal_size().columns if sys.stdout.isatty() else None
-        print_text(status_text(sweep.records, driven=driver is not None, width=width))
+        print_json(documents.status(sweep, spent(sweep.ledger)))
+        return 0
+    driver, limits = sweep.ledger.driver, sweep.ledger.spec.budget.limits
+    print_text(f"Driven by {driver}." if driver else "No process drives it now.")
+    if limits:
+        print_text(f"The search has spent {spent_in_words(spent(sweep.ledger), limits)}.")
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
+    standing = board_of(sweep, time.time()).standing(time.time(), 1)
+    show(head(standing, width, driven=driver is not None), sys.stdout)
+    print_text(f"\n{status_text(sweep.records, driven=driver is not None, width=width)}")
     return 0
 
 
@@ -105,9 +113,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from sweeps.results.at_most import described, within_cost
+    from sweeps.tracking.registry import register, registered_text
 
     limit = _multiple(options.at_most)
-    sweep = _find(options)
+    sweep = registrable(_find(options), options)
     number = sweep.export(options.out, trial=options.trial, grown=options.grown, at_most=limit)
     progress, records = _told_progress(sweep, options), sweep.records
     verdict = sweep.answer(records)
@@ -116,8 +125,11 @@ def _export(options: argparse.Namespace) -> int:
     if limit is not None:
         within = within_cost(verdict, records, limit, cost=sweep.spec.cost, grown=options.grown)
     what = described(verdict, records, number, within)
+    name = sweep.spec.name if options.register == "" else options.register
+    version = register(sweep, record, name) if name else None
     if options.json:
         given = {"what": what, "best": number == verdict.answer.trial, "test_loss": record.test_loss}
+        given |= {"registered": {"name": name, "version": version} if name else None}
         print_json(documents.exported(sweep.spec.name, number, options.out, record.value, given, progress))
     else:
         print_text(what)
@@ -125,6 +137,8 @@ def _export(options: argparse.Namespace) -> int:
             f"it is in {options.out}; its validation loss is {record.value:.6f} under seed {record.seed}"
         )
         print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
+        if name:
+            print_text(registered_text(sweep, name, version))
     return 0
 
 

@@ -39,7 +39,7 @@ class ReportPage:
         self._next = 0.0  # by the monotonic clock
         self._written = threading.Event()  # since the tracker was told
 
-    def changed(self, records: Sequence[TrialRecord]) -> None:
+    def update(self, records: Sequence[TrialRecord], phase: str) -> None:  # noqa: ARG002 - a watcher's
         """Begin a new page when it is time, and some trial is complete."""
         self._tell()
         busy = self._thread is not None and self._thread.is_alive()

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from sweeps.commands import command
+from sweeps.driver.existing_study import nothing_left, study_problems, with_the_larger_budget
 from sweeps.driver.report_page import ReportPage
 from sweeps.driver.run_arguments import Runner, argument_problems, read
 from sweeps.driver.schedule.agenda import Agenda
-from sweeps.driver.schedule.spending import going_on, raised
 from sweeps.driver.schedule.warm_start import WarmStart
 from sweeps.driver.tidying import Tidying
 from sweeps.driver.tokenising import Tokenising
-from sweeps.driver.watchers import Quiet, Watcher
-from sweeps.errors import Problem, SweepError
+from sweeps.driver.watchers import CHECKING, Onlookers, Quiet, Watcher, doing
+from sweeps.errors import SweepError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger, fresh_seeds, look, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.ledger import Ledger
 from sweeps.ownership import claimed
-from sweeps.records import TrialRecord
-from sweeps.results.looks import look_of
-from sweeps.results.matched import matched_due
 from sweeps.results.ranking import behind
 from sweeps.results.sentence import sentence, standings
 from sweeps.results.sweep import Sweep
-from sweeps.spec import Spec, changed_amounts
+from sweeps.spec import Spec
 from sweeps.spec.source import Overrides, name_budget
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.live import LiveProjection
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
-from sweeps.wording import formatted
+from sweeps.wording import masked
 from sweeps.worker.trial import for_workers
 
-OnChange = Callable[[Sequence[TrialRecord], str], None]
+if TYPE_CHECKING:
+    from sweeps.driver.on_ray.gauges import Gauges
+
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
 
@@ -102,28 +101,33 @@ def run(
     extend = extend or name_budget(overrides)
     at_once = 1 if runner == "inline" else None
     begins = WarmStart()
-    checked = check(
-        spec,
-        cluster=address,
-        at_once=at_once,
-        study=lambda given: study_problems(given, extend=extend),
-        warm_start=begins.look,
-    )
+    with doing(watcher, CHECKING):
+        checked = check(
+            spec,
+            cluster=address,
+            at_once=at_once,
+            study=lambda given: study_problems(given, extend=extend),
+            warm_start=begins.look,
+        )
     for note in (*checked.notes, *begins.notes):
         watcher.note(note)
-    spec = _with_the_larger_budget(spec, watcher)
+    spec = with_the_larger_budget(spec, watcher)
     root = spec.root.absolute()
     folders = Folders(root, spec.name)
-    if _nothing_left(spec):
+    if nothing_left(spec):
         runner = "inline"  # no cluster is started for that
     with ExitStack() as stack:
         stack.enter_context(folders.driver_lock())
         working = for_workers(spec, checked.base.revision)
         text = stack.enter_context(Tokenising(working, checked.base, watcher))
         cluster = stack.enter_context(ExitStack())
-        parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
+        parallel = 1
+        if runner == "ray":
+            with doing(watcher, ray_in_words(address)):
+                parallel = cluster.enter_context(joined_cluster(spec, address))
         # Made while the cluster started; text that will not do ends it here.
         input_digests = {"base": checked.base.fingerprint, "text": text.digest()}
+        watcher.progress("opening the study", "", None)  # until the first trial is shown
         ledger = stack.enter_context(
             Ledger.driven(
                 spec.study_url,
@@ -143,37 +147,26 @@ def run(
             artifacts=root,
             study_uuid=ledger.study.study_uuid,
         )
-        stack.push(_Closing(tracker, watcher, command("sync", spec.name, runs=root)))
+        stack.push(Closing(tracker, watcher, command("sync", spec.name, runs=root)))
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
         live = LiveProjection(tracker, sweep, lambda: agenda.control_rates_over)
         report = ReportPage(sweep, tracker, watcher.note)
-
+        gauges = cluster.enter_context(gauges_of(sweep, tracker, parallel)) if runner == "ray" else None
+        onlookers = Onlookers(watcher, live, report, *([gauges] if gauges else []))
         agenda = Agenda(
             ledger,
             tracker,
             parallel=parallel,
-            on_change=_each(watcher.update, live.update, lambda records, _: report.changed(records)),
+            on_change=onlookers.changed,
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
             on_note=watcher.note,
         )
         every = ledger.study.settled_checkpointing(checked.checkpointing)
-        _carry_out(agenda, runner, settled(working, every))
-        if agenda.broken:
-            raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
-        if not agenda.finished:
-            raise KeyboardInterrupt  # Tune returns when it is interrupted
-        ledger.record_completion(agenda.ended_by, sweep.verdict.margin.nats)
-        records = sweep.records
-        found = sweep.answer(records)
-        ledger.note_answer(
-            sentence(found, records),
-            found.answer.trial,
-            behind(found, records),
-            standings(found, records),
-        )
+        carry_out(agenda, settled(working, every), gauges)
+        _conclude(agenda, ledger, sweep)
         show_conclusions(tracker, sweep)
         report.finish()
         cluster.close()  # while MLflow is told the rest
@@ -183,75 +176,32 @@ def run(
 # -- inside ---------------------------------------------------------------------------------------
 
 
-def _each(*watching: OnChange) -> OnChange:
-    """Every change of the trials, told to all."""
+def _conclude(agenda: Agenda, ledger: Ledger, sweep: Sweep) -> None:
+    """Write the answer into the study.
 
-    def on_change(records: Sequence[TrialRecord], phase: str) -> None:
-        for watch in watching:
-            watch(records, phase)
-
-    return on_change
-
-
-def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
-    """Why a study that exists already cannot go on with this spec; nothing is made by looking.
-
-    Args:
-        spec: what is to be run.
-        extend: whether a larger budget than the study's is wanted on purpose.
+    Raises:
+        SweepError: no trial can run.
+        KeyboardInterrupt: something is left to run: Tune returns when it is interrupted.
     """
-    storage, stored = look(spec.study_url), _stored(spec)
-    if storage is None or stored is None:
-        return []
-    problems = spec_conflicts(stored, spec, fresh_seeds(storage, spec.name))
-    have, want = stored.budget.to_json(), spec.budget.to_json()
-    more = {f"budget.{name}": (have[name], want[name]) for name in raised(stored.budget, spec.budget)}
-    more |= changed_amounts(stored, spec, raised=True)
-    for path, (before, after) in () if extend else more.items():
-        got, ours = formatted(after), f"{formatted(before)}, the study's own"
-        problems.append(Problem(path, got, ours, f"--extend (extend=True), or --set {path}={got}"))
-    return problems
-
-
-def _with_the_larger_budget(spec: Spec, watcher: Watcher) -> Spec:
-    """The study's budget, where it is larger than the spec's: what was asked for is not taken back."""
-    stored = _stored(spec)
-    if stored is None:
-        return spec
-    budget, notes = going_on(stored.budget, spec.budget)
-    for note in notes:
-        watcher.note(note)
-    return spec.model_copy(update={"budget": budget})
-
-
-def _nothing_left(spec: Spec) -> bool:
-    stored = _stored(spec)
-    if stored is None or stored.budget != spec.budget or changed_amounts(stored, spec, raised=True):
-        return False
-    ledger = Ledger.read(spec.study_url, spec.name)
-    if not ledger.finished or stored.finalists == spec.finalists or not spec.control.matched:
-        return ledger.finished
-    wanted, records = spec.finalists, ledger.trials()  # by another margin another may be the winner
-    return not matched_due(
-        records,
-        wanted.top,
-        wanted.seeds,
-        wanted.per,
-        depth=ledger.depth,
-        margin=wanted.margin,
-        look=look_of(records, ledger.study.completions),
+    if agenda.broken:
+        raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
+    if not agenda.finished:
+        raise KeyboardInterrupt
+    ledger.record_completion(agenda.ended_by, sweep.verdict.margin.nats)
+    records = sweep.records
+    found = sweep.answer(records)
+    ledger.note_answer(
+        sentence(found, records), found.answer.trial, behind(found, records), standings(found, records)
     )
 
 
-def _stored(spec: Spec) -> Spec | None:
-    storage = look(spec.study_url)
-    if storage is None:
-        return None
-    refuse_foreign(storage, spec.name)
-    return stored_spec(storage, spec.name)
+def ray_in_words(address: str | None) -> str:
+    """What is done to have a cluster."""
+    here = address in (None, "local")
+    return "starting Ray on this machine" if here else f"joining the Ray cluster at {masked(str(address))}"
 
 
-class _cluster:  # noqa: N801 - used as a context manager only
+class joined_cluster:  # noqa: N801 - used as a context manager only
     """The Ray cluster of this run; gives how many trials run at once."""
 
     def __init__(self, spec: Spec, address: str | None) -> None:
@@ -271,25 +221,37 @@ class _cluster:  # noqa: N801 - used as a context manager only
         stop_cluster()
 
 
-def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
-    if runner == "inline":
+def gauges_of(sweep: Sweep, tracker: Tracking, slots: int) -> Gauges:
+    """What Prometheus is shown of a sweep on Ray."""
+    from sweeps.driver.on_ray.gauges import Gauges
+    from sweeps.results.standing import Board, aim_of, due_of
+
+    board = Board(aim_of(sweep.spec), due=due_of(sweep.spec))
+    return Gauges(board, sweep.folders, slots, getattr(tracker, "pending", lambda: 0))
+
+
+def carry_out(agenda: Agenda, spec: Spec, gauges: Gauges | None) -> None:
+    """On Ray where there are gauges, which it alone shows; else in this process."""
+    if gauges is None:
         from sweeps.driver.inline import run_inline
 
         run_inline(agenda, spec)
     else:
         from sweeps.driver.on_ray.tuner import run_on_ray
 
-        run_on_ray(agenda, spec)
+        run_on_ray(agenda, spec, gauges.measured)
 
 
-class _Closing:
+class Closing:
     """The end of tracking: waits for what is on its way, but not when the sweep is being stopped."""
 
     def __init__(self, tracker: Tracking, watcher: Watcher, sync: str) -> None:
         self._tracker, self._watcher, self._sync = tracker, watcher, sync
+        self.seconds = _TRACKING_SECONDS
 
     def __call__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for it, at most so many `seconds`."""
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-        if not self._tracker.close(_STOPPED_SECONDS if stopped else _TRACKING_SECONDS):
+        if not self._tracker.close(_STOPPED_SECONDS if stopped else self.seconds):
             again = f"the next run of this command delivers the rest, or `{self._sync}`"
             self._watcher.note(f"MLflow has not got everything yet; {again}")

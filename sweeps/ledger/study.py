@@ -34,6 +34,7 @@ from sweeps.ledger.store.storage import (
 from sweeps.ledger.store.trials import (
     ATTEMPT,
     HIDDEN,
+    PROMOTION,
     REPLICATE_OF,
     REQUEST,
     ROLE,
@@ -43,12 +44,13 @@ from sweeps.ledger.store.trials import (
     attributes_of,
     cost_attributes,
     id_of,
+    record_owner,
     template,
 )
-from sweeps.ownership import owner_of
-from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
+from sweeps.promotion import Promotion
+from sweeps.records import Assignment, Role, State, TrialRecord
+from sweeps.search_answers import SweepCompletion
 from sweeps.spec import Spec
-from sweeps.spec.renamed import first_settings
 from sweeps.spec.values import steps_of
 from sweeps.warm_start import Taken
 
@@ -204,10 +206,7 @@ class Ledger(Attempts):
 
     def owner(self, record: TrialRecord) -> str:
         """What the states, the curve and the models of a trial bear."""
-        study_uuid = self._mirror.study_uuid
-        return owner_of(
-            study_uuid, record.number, record.request, first_settings(record.settings), record.steps
-        )
+        return record_owner(self._mirror.study_uuid, record)
 
     def start(
         self,
@@ -216,13 +215,13 @@ class Ledger(Attempts):
         *,
         params: Mapping[str, Any] | None = None,
         replicate_of: int | None = None,
+        promotion: Promotion | None = None,
     ) -> Assignment:
         """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
-        attributes: dict[str, Any] = {ROLE: role.value}
-        if role is Role.CONTROL or role.after:
-            attributes[HIDDEN] = True
-        if replicate_of is not None:
-            attributes[REPLICATE_OF] = replicate_of
+        hidden = role is Role.CONTROL or role.after
+        attributes: dict[str, Any] = {ROLE: role.value, **({HIDDEN: True} if hidden else {})}
+        of = {REPLICATE_OF: replicate_of, PROMOTION: promotion.to_json() if promotion else None}
+        attributes |= {name: value for name, value in of.items() if value is not None}
         return self._create(settings, params or {}, attributes)
 
     def ask(self) -> Assignment | None:
@@ -303,4 +302,5 @@ class Ledger(Attempts):
         return self._assignment(number)
 
     def _assignment(self, number: int) -> Assignment:
-        return assignment_of(self._mirror.trial(number), self.spec, self._mirror.study_uuid)
+        trial, study_uuid = self._mirror.trial(number), self._mirror.study_uuid
+        return assignment_of(trial, self.spec, study_uuid, self._mirror.record)

@@ -14,6 +14,7 @@ __all__ = [
     "longer",
     "method_table",
     "next_commands",
+    "overview",
     "rows",
     "status",
     "styled",

@@ -35,7 +35,7 @@ def status_text(records: Sequence[TrialRecord], *, driven: bool, width: int | No
     """
     if not records:
         return "No trials yet."
-    words = {state: word for state, (word, _) in STATES.items()}
+    words = dict(STATES)
     if not driven:
         words[State.RUNNING] = INTERRUPTED
     rows = [
@@ -85,6 +85,8 @@ def _note(record: TrialRecord, driven: bool) -> str:  # noqa: FBT001
         return f"waits for {record.waits}"
     if record.state is State.FAIL and record.reason:
         return " ".join(record.reason.split())
+    if record.promotion is not None:
+        return f"of {record.promotion.of}, {record.promotion.words}"
     if record.role is Role.RUNG:
         return f"of {record.replicate_of}, {short(record.settings['recipe']['tokens'])} tokens"
     if record.replicate_of is not None:

@@ -287,9 +287,8 @@ def test_a_grid_of_methods_is_transferred(methods: Sweep, given: dict[str, str])
     old, new = methods.spec, made.spec
     assert (new.sampler, new.finalists.top) == (old.sampler, old.finalists.top)
     assert new.search.keys() <= old.search.keys()
-    rates = new.search["recipe.learning_rate"].choice
-    assert rates is not None
-    assert len(rates) == 3
+    rates = new.search.get("recipe.learning_rate")  # one rate that was found, by a factor of 1, stays alone
+    assert rates is None or len(rates.choice or ()) == 3
     assert new.finalists.per in (*new.search, None)
     assert new.trial.injection.method != "none"
 

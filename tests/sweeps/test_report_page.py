@@ -227,14 +227,14 @@ def test_a_sweep_that_runs_has_a_page_as_soon_as_a_trial_is_complete(
     sweep.folders.report.unlink(missing_ok=True)
     notes: list[str] = []
     report = ReportPage(sweep, NullTracker(), notes.append)
-    report.changed([replace(record, value=None) for record in sweep.records])
+    report.update([replace(record, value=None) for record in sweep.records], "search")
     assert report._thread is None, "no trial is complete"
-    report.changed(sweep.records)
+    report.update(sweep.records, "search")
     assert report._thread is not None
     report._thread.join(30)
     assert sweep.folders.report.is_file()
     first = report._thread
-    report.changed(sweep.records)
+    report.update(sweep.records, "search")
     assert report._thread is first, "not twice in a minute"
     assert len(told) == 1
     report.finish()

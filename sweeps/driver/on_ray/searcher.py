@@ -32,6 +32,7 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
         watch: StallMonitor,
         hung: Callable[[Assignment], Path | None],
         left: Callable[[Assignment], Outcome | None] = lambda _running: None,
+        measured: Callable[[float], None] = lambda _when: None,
     ) -> None:
         """Hand out the agenda's work.
 
@@ -41,12 +42,13 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
             watch: hears of every measurement.
             hung: where the stacks lie of an execution that ended itself because it did not go on.
             left: what the process of an execution said of its end, before it ended too.
+            measured: called when a measurement is in the study, with when it was made.
         """
         super().__init__(metric=METRIC, mode="min")
         self.agenda = agenda
         self._shared = shared
         self._watch = watch
-        self._hung, self._left = hung, left
+        self._hung, self._left, self._measured = hung, left, measured
         self._running: dict[str, Assignment] = {}
         self._stood: dict[str, float] = {}  # seconds that did not count when it began
         self.endings: dict[str, Outcome] = {}
@@ -67,6 +69,8 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
             self.agenda.note(running.number, note)
         points = [Point.from_json(point) for point in result["points"]]
         stop = self.agenda.report(running.number, running.attempt, points)
+        if points:
+            self._measured(points[-1].time)
         if points and points[-1].step < running.steps:
             step = points[-1].step
             due = next(later for later in running.report_steps if later > step)

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,7 @@ def start_cluster(spec: Spec, address: str | None) -> None:
     # Ray has no other switch for these than the environment, and it must be set before the start.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # a worker that is gone is told of in a line
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Tune's workers have an environment of their own, so that none of these would ever be used.
@@ -208,8 +210,11 @@ def stop_cluster() -> None:
     ray.shutdown()
 
 
-def run_on_ray(agenda: Agenda, spec: Spec) -> None:
-    """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
+def run_on_ray(agenda: Agenda, spec: Spec, measured: Callable[[float], None]) -> None:
+    """Carry the agenda out on the cluster that `start_cluster` joined; paths in `spec` are absolute.
+
+    `measured` is called with the time of each measurement, once it is in the study.
+    """
     from sweeps.driver.on_ray.callbacks import Listening, OwnNode, Waiting
     from sweeps.driver.on_ray.searcher import AgendaScheduler, AgendaSearcher
 
@@ -222,6 +227,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
         watch,
         hung=lambda running: hung(folders, running),
         left=lambda running: left_ending(folders, running),
+        measured=measured,
     )
     # Ranks on one node where that has room for all, else on several.
     rank = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}

@@ -7,27 +7,24 @@ came of it. Every decision is in the ledger before it acts, so that a restart go
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
+from sweeps.driver.schedule.after_search import after_search
+from sweeps.driver.schedule.controls import control_settings
 from sweeps.driver.schedule.line_search import LineSearch
+from sweeps.driver.schedule.orphans import Orphans
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
-from sweeps.results.finalists import replicates_due
-from sweeps.results.ladder import rungs_due
-from sweeps.results.looks import look_of
-from sweeps.results.matched import matched_due
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
 
-_RECONCILED_EVERY = 30.0  # seconds between two looks for trials that no worker runs
+_OnChange = Callable[[Sequence[TrialRecord], str, Mapping[str, float]], None]
 
 
 class Idle(enum.Enum):
@@ -46,7 +43,7 @@ class Agenda:
         tracker: Tracking,
         *,
         parallel: int,
-        on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
+        on_change: _OnChange = lambda _records, _phase, _spent: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
         request_stop: Callable[[Assignment], None] = lambda _assignment: None,
         on_note: Callable[[str], None] = lambda _text: None,
@@ -57,7 +54,8 @@ class Agenda:
             ledger: the sweep's study; its driver is this process.
             tracker: where runs are shown.
             parallel: how many trials may run at once.
-            on_change: called with all records and the phase after every change.
+            on_change: called with all records, the phase, and what the search has spent by limit, after every
+                change.
             on_end: called with a trial that has ended for good.
             request_stop: has an attempt at a trial end before its next report.
             on_note: called with what the user should know.
@@ -66,21 +64,18 @@ class Agenda:
         self.spec = ledger.spec
         self._tracker = tracker
         self._parallel = parallel
-        self._on_change = on_change
-        self._on_end = on_end
+        self._on_change, self._on_end = on_change, on_end
         self._request_stop = request_stop
         self._on_note = on_note
         self._stop_requested: set[int] = set()
         self._running: dict[int, Assignment] = {}
         self._last_point: dict[int, Point] = {}
-        self._reconciled = time.monotonic()
-        self._orphans: set[int] = set()
+        self._orphans = Orphans(ledger, self._standing)
         self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
-        self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
+        self._left_behind = [record.number for record in self._standing()]
         self._spending = Spending(ledger)
         self._control_rates = LineSearch(ledger.spec, parallel)
-        self.phase = "search"
-        self.finished = False
+        self.phase, self.finished = "search", False
         self.broken: str | None = None
 
     def next(self) -> Assignment | Idle:
@@ -93,18 +88,10 @@ class Agenda:
             if self._to_ask:
                 self.ledger.prepare()  # there is time now
             return Idle.WAIT
-        assignment = (
-            self._left_over()
-            or self._first_ones()
-            or self._control_rate()
-            or self._searched()
-            or self._replicate()
-            or self._matched()
-            or self._rung()
-        )
+        assignment = self._left_over() or self._due()
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
-            self.finished = not any(r.state is State.RUNNING for r in self.ledger.unfinished())
+            self.finished = not self._standing()
             return Idle.FINISHED if self.finished else Idle.WAIT
         self._running[assignment.number] = assignment
         show(self._tracker, self.ledger.record(assignment.number))
@@ -171,6 +158,7 @@ class Agenda:
             again = retry(self.spec, record, outcome.cause, counts)
             if again is not None:
                 self.ledger.note_retry(number, attempt, counts, again.micro_batch_tokens)
+                self.note(number, f"runs again: {(outcome.reason or outcome.cause).partition(chr(10))[0]}")
                 return True
             outcome = replace(outcome, reason=reason_with_counts(outcome.reason, outcome.cause, counts))
         self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
@@ -190,8 +178,20 @@ class Agenda:
 
     # -- the order of work --------------------------------------------------------------------------------
 
+    def _due(self) -> Assignment | None:
+        """What has to be asked for next, if anything."""
+        return self._first_ones() or self._control_rate() or self._searched() or self._after()
+
+    def _drives(self, record: TrialRecord) -> bool:
+        """Whether a trial of ours is of this work: a long run goes on when it is promoted again."""
+        return not record.role.promoted
+
+    def _standing(self) -> list[TrialRecord]:
+        """What stands RUNNING in the ledger, whether a worker is at it or not."""
+        return [r for r in self.ledger.unfinished() if r.state is State.RUNNING and self._drives(r)]
+
     def _left_over(self) -> Assignment | None:
-        self._reconcile()
+        self._left_behind += self._orphans.found({*self._running, *self._left_behind})
         while self._left_behind:
             number = self._left_behind.pop(0)
             assignment = self.ledger.requeue(number)
@@ -199,21 +199,6 @@ class Agenda:
                 return assignment
             self._ended(number)
         return None
-
-    def _reconcile(self) -> None:
-        """Put trials of ours in front that stand RUNNING at two looks in turn, and that no worker runs.
-
-        The driver's lease is the only one on this study, so they were left by a write that was cut short.
-        """
-        now = time.monotonic()
-        if now - self._reconciled < _RECONCILED_EVERY:
-            return
-        self._reconciled = now
-        self.ledger.refresh()
-        known = {*self._running, *self._left_behind}
-        orphans = {r.number for r in self.ledger.unfinished() if r.state is State.RUNNING} - known
-        self._left_behind += sorted(orphans & self._orphans)
-        self._orphans = orphans
 
     def _first_ones(self) -> Assignment | None:
         if self._begun:
@@ -257,53 +242,19 @@ class Agenda:
         controls = 0 if self._control_rates.over else self._control_rates.left(self.records())
         return self.ledger.asked + controls < self.spec.budget.trials
 
-    def _replicate(self) -> Assignment | None:
-        """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        if any(not r.role.after for r in self._open()):
-            return None
-        records = self.records()
-        self.phase = "finalists"
-        wanted, depth = self.spec.finalists, self.ledger.depth
-        for number, seed in replicates_due(records, wanted.top, wanted.seeds, self.spec.spread, depth=depth):
-            original = records[number]
-            return self.ledger.start(
-                Role.REPLICATE,
-                {**original.settings, "seed": seed},
-                params=original.params,
-                replicate_of=number,
-            )
-        return None
-
-    def _matched(self) -> Assignment | None:
-        """The control with the winner's FLOPs, once all replicates have ended: there is no winner before."""
-        if not self.spec.control.matched or any(r.role is not Role.MATCHED for r in self._open()):
-            return None
-        wanted, depth = self.spec.finalists, self.ledger.depth
-        records, margin = self.records(), wanted.margin
-        look = look_of(records, self.ledger.study.completions)
-        due = matched_due(
-            records, wanted.top, wanted.seeds, self.spec.spread, depth=depth, margin=margin, look=look
-        )
-        for number, settings in due:
-            return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
-        return None
-
-    def _rung(self) -> Assignment | None:
-        """A finalist or the control at a longer budget, once all of this one has ended."""
-        if not self.spec.budget.ladder or any(r.role is not Role.RUNG for r in self._open()):
-            return None
-        self.phase = "ladder"
-        wanted, depth, records = self.spec.finalists, self.ledger.depth, self.records()
-        due = rungs_due(records, self.spec.budget.ladder, wanted.top, self.spec.spread, depth=depth)
-        for number, settings in due:
-            params = records[number].params
-            return self.ledger.start(Role.RUNG, settings, params=params, replicate_of=number)
-        return None
+    def _after(self) -> Assignment | None:
+        """What runs once the search is over."""
+        unfinished = self._open()
+        if any(not record.role.after for record in unfinished):
+            return None  # there is no ranking before
+        due = after_search(self.ledger, self.spec, unfinished)
+        self.phase = due.phase if due is not None else self.phase.replace("search", "finalists")
+        return due.start(self.ledger) if due is not None else None
 
     def _open(self) -> list[TrialRecord]:
         """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
         over = (State.WAITING,) if self._spending.used_up else ()
-        return [record for record in self.ledger.unfinished() if record.state not in over]
+        return [r for r in self.ledger.unfinished() if r.state not in over and self._drives(r)]
 
     @property
     def control_rates_over(self) -> bool:
@@ -318,29 +269,5 @@ class Agenda:
         self._changed()
 
     def _changed(self) -> None:
-        self._on_change(self.records(), self.phase)
-
-
-def control_settings(baseline: Mapping[str, Any], train: str = "all") -> dict[str, Any]:
-    """The baseline without injection: the original model, trained on the same tokens.
-
-    Args:
-        baseline: the whole `trial:` section.
-        train: all of the original, or the layers of it that the baseline's new ones are made of, at the rate
-            of these.
-    """
-    injection = {**baseline["injection"], "method": "none"}
-    if train == "layers":
-        rate = baseline["recipe"].get("injected_learning_rate") or baseline["recipe"]["learning_rate"]
-        rates = baseline["recipe"].get("rates", {})
-        recipe = {
-            **baseline["recipe"],
-            "learning_rate": rate * rates.get("injected", 1.0),
-            "injected_learning_rate": None,
-            "rates": {**rates, "injected": 1.0},
-        }
-        return {**baseline, "injection": injection, "recipe": recipe}
-    recipe = {**baseline["recipe"], "train": "all"}
-    if recipe.get("rates", {}).get("original") == 0:  # frozen for the sake of the injected ones
-        recipe["rates"] = {**recipe["rates"], "original": 1.0}
-    return {**baseline, "injection": injection, "recipe": recipe}
+        known = [each for each in self.records() if self._drives(each)]
+        self._on_change(known, self.phase, self._spending.spent)
