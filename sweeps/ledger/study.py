@@ -43,6 +43,7 @@ from sweeps.ledger.store.trials import (
     assignment_of,
     attributes_of,
     cost_attributes,
+    id_of,
     record_owner,
     template,
 )
@@ -176,9 +177,8 @@ class Ledger(Attempts):
             notes: what optuna-dashboard is to say of trials, by number, beside the answer on the study.
         """
         self.study.note_answer(answer, best)
-        said: dict[int | None, str] = {None: answer}
-        said |= {self._mirror.trial(number)._trial_id: text for number, text in (notes or {}).items()}
-        self.study.write_notes(said)
+        said = {id_of(self._mirror.trial(number)): text for number, text in (notes or {}).items()}
+        self.study.write_notes(answer, said)
         self._mirror.constrain(behind)
 
     # -- what was asked ----------------------------------------------------------------------------

@@ -89,6 +89,11 @@ def template(
     return trial
 
 
+def id_of(trial: FrozenTrial) -> int:
+    """Optuna's own id of a trial."""
+    return int(trial._trial_id)
+
+
 def mark_of(study_uuid: str, number: int) -> str:
     """The value of OURS on a trial of a study."""
     return f"{study_uuid}/{number}"
