@@ -110,7 +110,9 @@ def test_every_method_meets_every_rate_and_its_best_is_a_finalist(methods: Sweep
 def test_mlflow_is_told_the_same_ranking(methods: Sweep) -> None:
     told: dict[str, Any] = {}
     tracker: Any = SimpleNamespace(
-        rank=lambda numbers: told.update(rank=numbers), end_sweep=lambda tags, *_: told.update(tags)
+        rank=lambda numbers: told.update(rank=numbers),
+        end_sweep=lambda tags, *_: told.update(tags),
+        report=lambda: None,
     )
     show_conclusions(tracker, methods)
     verdict = methods.verdict
