@@ -10,11 +10,20 @@ from typing import Any
 from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_first
 from sweeps.checks.measured import measured_tokens, tokens_of_the_test
 from sweeps.checks.placement import slots, this_machine
-from sweeps.checks.shapes import Shape, control_layers, plan_of, searched_shapes, setting_of, shape_of
+from sweeps.checks.shapes import (
+    Shape,
+    control_layers,
+    memory_lines,
+    plan_of,
+    searched_shapes,
+    setting_of,
+    shape_of,
+    shape_row,
+)
 from sweeps.checks.speeds import Traffic, traffic, traffic_lines
 from sweeps.checks.totals import Climb, Total, expected_share
 from sweeps.spec import Spec
-from sweeps.text import counted, in_bytes, short, table
+from sweeps.text import counted, short, table
 from tli.growth.cost import cost
 from tli.models.base import Base
 
@@ -233,8 +242,8 @@ def _lines(it: Estimate) -> Iterator[str]:
     yield f"base: {it.base}, {counted(own.depth, 'layer')}, {short(own.parameters)} parameters"
     yield ""
     head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory", "")
-    yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})
-    yield from ("", *_memory_lines(it))
+    yield from table(head, [shape_row(shape) for shape in it.shapes], left={0, 6})
+    yield from ("", *memory_lines(it.shapes, it.ranks, it.control_layers))
     if it.ranks > 1 or it.traffic.speeds:
         yield from traffic_lines(it.traffic, ranks=it.ranks, compiled=it.compiled)
     yield ""
@@ -263,33 +272,3 @@ def _lines(it: Estimate) -> Iterator[str]:
     else:
         speed = f"{it.flops_per_second / 1e9:.3g} GFLOP/s"
         yield f"{it.parallel} at once on this machine, {speed} each, as measured"
-
-
-def _memory_lines(it: Estimate) -> Iterator[str]:
-    largest = max(it.shapes, key=lambda shape: shape.memory.total)
-    found, ranks = largest.memory, f"each of the {it.ranks} ranks" if it.ranks > 1 else "the process"
-    yield f"memory of {ranks} of a trial, most for {largest.label}: {in_bytes(found.total)} at {found.at}"
-    yield f"  {', '.join(f'{name} {in_bytes(size)}' for name, size in found.parts.items())}"
-    if kept := largest.base_bytes:
-        yield f"  beside it {in_bytes(kept)} of the base, which the process keeps"
-    else:
-        yield "  and no base beside it: what is frozen is the base's own"
-    if it.control_layers:
-        yield (
-            f"the control trains {counted(len(it.control_layers), 'layer')} of the original "
-            f"({', '.join(map(str, it.control_layers))}), not all of it: control.train is layers"
-        )
-
-
-def _row(shape: Shape) -> tuple[str, ...]:
-    found = shape.cost
-    notes = [*(["the baseline"] if shape.baseline else []), *([shape.note] if shape.note else [])]
-    return (
-        shape.label,
-        str(found.depth),
-        short(found.parameters),
-        short(found.injected_parameters) if shape.injection is not None else "-",
-        short(found.flops_per_token),
-        in_bytes(shape.memory.total),
-        "; ".join(notes),
-    )

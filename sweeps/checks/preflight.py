@@ -43,11 +43,6 @@ class Preflight:
     heldout: int | None = None  # tokens of held-out text that are there, where that is known
     checkpointing: int | None = None  # layers of which one is calculated again, where that was to be chosen
 
-    @property
-    def settled(self) -> Spec:
-        """The spec with what was chosen in place."""
-        return settled(self.spec, self.checkpointing)
-
 
 def check(
     spec: Spec,
@@ -87,7 +82,10 @@ def check(
     wrong = [] if unread else list(text.problems())
     problems += wrong
     if base is not None and not wrong and not unread:
-        foreign = tokenizer_problems(base, spec.data.to_tli())
+        every = (each.settings for each in spec.data.portions())
+        foreign = list(
+            dict.fromkeys(each for settings in every for each in tokenizer_problems(base, settings))
+        )
         problems += foreign or text.shortages(base)
     local = cluster is None or cluster == "local"
     if local and described:
@@ -103,8 +101,7 @@ def check(
     chosen = None
     if base is not None and not problems:
         if is_auto(spec):
-            trials = at_once or slots(spec, [this_machine()])
-            chosen = checkpointing(spec, base, local=local, at_once=trials)
+            chosen = checkpointing(spec, base, local=local, at_once=at_once)
             notes.append(choice_note(spec, chosen))
         lacking = room_problems(settled(spec, chosen), base, local=local, at_once=at_once)
         if described:
@@ -121,7 +118,7 @@ def check(
     assert base is not None, "a base that was not found is a problem"
     heldout = None if unread else text.heldout(base)
     notes += habit_notes(spec, base, local=local and not described, heldout=heldout)
-    notes += [f"the text, {spec.data.source}, was not looked at either"] if unread else text.notes(base)
+    notes += [f"the text, {spec.data.shown}, was not looked at either"] if unread else text.notes(base)
     told = [_described(base)] if described else []
     notes = [*told, *notes, *_search_notes(spec), *_tracking_notes(spec)]
     return Preflight(spec, base, tuple(notes), heldout, chosen)

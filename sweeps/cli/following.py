@@ -59,6 +59,11 @@ def follow(sweep: Sweep, options: argparse.Namespace) -> int:
     return 0
 
 
+def wait() -> None:
+    """Until it is time for the next look."""
+    time.sleep(LOOKS_EVERY)
+
+
 def _on_display(sweep: Sweep, options: argparse.Namespace) -> None:
     from sweeps.driver.schedule.spending import spent
     from sweeps.report.live import Display
@@ -72,19 +77,19 @@ def _on_display(sweep: Sweep, options: argparse.Namespace) -> None:
             display.update(sweep.records, phase)
             if phase == "finished" or watch.over(phase):
                 break
-            time.sleep(LOOKS_EVERY)
+            wait()
         if phase != "finished":
             again = command("resume", options.name, runs=sweep.folders.artifacts)
             display.note(f"no process drives {spec.name} now; `{again}` goes on with it")
 
 
 def _as_lines(sweep: Sweep) -> None:
+    from sweeps.driver.schedule.spending import spent
+
     watch, before = _Driverless(), dict[str, Any]()
     started = time.time()
     board = board_of(sweep, started)
     while True:
-        from sweeps.driver.schedule.spending import spent
-
         phase = phase_of(sweep)
         board.take(sweep.records, phase)
         board.spend(spent(sweep.ledger))
@@ -94,7 +99,7 @@ def _as_lines(sweep: Sweep) -> None:
             before = {**now, "left": None}
         if phase == "finished" or watch.over(phase):
             return
-        time.sleep(LOOKS_EVERY)
+        wait()
 
 
 class _Driverless:

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sweeps.by_text import Sources, sources_from_json, sources_to_json
 from sweeps.errors import Problem, SpecError
+from sweeps.ledger.dashboard_notes import note_attributes
 from sweeps.ledger.store.marks import (
     ANSWER,
+    BASE_SOURCES,
     BEST,
     CHECKPOINTING,
     FINISHED,
@@ -21,8 +24,8 @@ from sweeps.ledger.store.marks import (
     WALL,
     WARM_START,
 )
-from sweeps.records import State, SweepCompletion, TrialRecord
-from sweeps.search_answers import SearchAnswers
+from sweeps.records import State, TrialRecord
+from sweeps.search_answers import SearchAnswers, SweepCompletion
 from sweeps.spec import LIMITS, Spec
 from sweeps.warm_start import Taken, all_taken
 
@@ -85,6 +88,11 @@ class StudyFacts:
         return self._read(SEARCH_ANSWERS, SearchAnswers.from_json, None)
 
     @property
+    def base_sources(self) -> Sources:
+        """What the base loses on each of several texts before any training; empty until that is known."""
+        return self._read(BASE_SOURCES, sources_from_json, {})
+
+    @property
     def warm_start(self) -> tuple[Taken, ...]:
         """What was taken over from each earlier sweep when the study was made."""
         return self._read(WARM_START, all_taken, ())
@@ -140,6 +148,16 @@ class StudyAttributes(StudyFacts):
             if self.all().get(name, ...) != value:
                 self._set(name, value)
 
+    def write_notes(self, answer: str, notes: Mapping[int, str]) -> None:
+        """Write notes for optuna-dashboard: on the study, and by Optuna's id on trials; again is harmless.
+
+        A note that its user wrote there is left alone.
+        """
+        stored = self._storage.get_study_system_attrs(self._study_id)
+        for trial_id, text in [(None, answer), *notes.items()]:
+            for name, value in note_attributes(stored, trial_id, text).items():
+                self._storage.set_study_system_attr(self._study_id, name, value)
+
     def settled_checkpointing(self, chosen: int | None) -> int | None:
         """The choice that all trials of this study are trained with, written down the first time; None where
         there is none to make.
@@ -148,6 +166,11 @@ class StudyAttributes(StudyFacts):
             return self.checkpointing
         self._set(CHECKPOINTING, chosen)
         return chosen
+
+    def note_base_sources(self, losses: Sources) -> None:
+        """Write down what the base loses on each text; the first that is said stays."""
+        if not self.base_sources:
+            self._set(BASE_SOURCES, sources_to_json(losses))
 
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""
@@ -173,7 +196,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
     Args:
         spec: as the study was last run.
         study: what it bears.
-        unfinished: its trials that have not ended.
+        unfinished: its trials that have not ended; promotions are no part of it.
     """
     last = next(iter(study.completions[::-1]), None)
     # Studies that ended before there were ladders have none.
@@ -183,7 +206,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
         return False
     # What is enqueued waits for more of what was used up.
     over = (State.WAITING,) if last.ended_by in LIMITS else ()
-    return all(record.state in over for record in unfinished)
+    return all(record.state in over for record in unfinished if not record.role.promoted)
 
 
 def _identity(value: Any) -> str:

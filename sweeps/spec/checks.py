@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from sweeps.addresses import file_of, holds_secret, url_of
 from sweeps.errors import InputError, Problem
+from sweeps.spec.data_settings import DataSettings
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
 from sweeps.spec.resources import ResourceSettings
@@ -15,8 +16,6 @@ from sweeps.spec.section import Settings
 from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
-    ControlSettings,
-    DataSettings,
     FinalistSettings,
     TrialSettings,
 )
@@ -64,23 +63,6 @@ def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Itera
         yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
 
 
-def control_faults(
-    control: ControlSettings, trial: TrialSettings, search: Mapping[str, Range]
-) -> Iterator[Fault]:
-    """A control of a few layers beside trials that train all, or beside none that are injected."""
-    if control.train == "all":
-        return
-    train = search.get("recipe.train")
-    involves = ("trial.recipe.train", "search.recipe.train", "trial.injection.method")
-    if "all" in (train.ends if train else (trial.recipe.train,)):
-        got = f"{formatted(control.train)} beside trials of recipe.train: all"
-        expected = "all, or trials that train injected layers alone"
-        yield Fault("control.train", got, expected, "all", involves)
-    elif not trial.to_injection().resolved().deepens:
-        got = f"{formatted(control.train)} beside a baseline of method {formatted(trial.injection.method)}"
-        yield Fault("control.train", got, "a baseline with injected layers", "all", involves)
-
-
 def method_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator[Fault]:
     """Methods that are searched and need a setting that neither the baseline nor the search gives."""
     wanted = search.get("injection.method")
@@ -100,20 +82,6 @@ def method_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator
                 remedy,
                 (f"trial.{problem.where}",),
             )
-
-
-def data_faults(data: DataSettings, trial: TrialSettings) -> Iterator[Fault]:
-    """Too little text to fill one held-out sequence, or one batch."""
-    least = trial.recipe.batch_tokens + 1
-    if data.max_tokens is not None and data.max_tokens < least:
-        expected = f"at least {least:,}, one batch and the token behind it"
-        involves = ("trial.recipe.batch_tokens",)
-        yield Fault("data.max_tokens", f"{data.max_tokens:,}", expected, "null", involves)
-    for name, sequences in (("eval_tokens", 64), ("test_tokens", 512)):
-        if (tokens := getattr(data, name)) < data.sequence_length:
-            expected = f"at least one sequence of {data.sequence_length} tokens"
-            remedy = str(sequences * data.sequence_length)
-            yield Fault(f"data.{name}", str(tokens), expected, remedy, ("data.sequence_length",))
 
 
 def amount_faults(
@@ -204,8 +172,13 @@ def _homeless(path: str, address: str) -> Iterator[Fault]:
 
 def secret_faults(base: BaseSettings, data: DataSettings) -> Iterator[Fault]:
     """Secrets in settings that are kept as they are written: beside results, in the study, in MLflow."""
-    sections: tuple[tuple[str, Settings], ...] = (("base", base), ("data", data))
-    for section, settings in sections:
+    named = {
+        f"data.{group}.{name}": settings
+        for group, texts in (("sources", data.sources), ("measured_only", data.measured_only))
+        for name, settings in texts.items()
+    }
+    sections: dict[str, Settings] = {"base": base, "data": data, **named}
+    for section, settings in sections.items():
         for name, value in settings.to_json().items():
             if isinstance(value, str) and holds_secret(value):
                 expected = "nothing secret, as this setting is kept with the results"

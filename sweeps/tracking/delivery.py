@@ -7,7 +7,6 @@ of MLflow's key of a metric), and parameters and single values already there are
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import sys
@@ -23,9 +22,11 @@ from mlflow.tracking import MlflowClient
 from sweeps.addresses import masked_address
 from sweeps.folders import REPORT
 from sweeps.tracking.batches import Batch, batches, milliseconds
+from sweeps.tracking.delivery_lock import hold, is_still
 from sweeps.tracking.driver_pipe import Driver
 from sweeps.tracking.events import LARGEST_REPORT, REQUEST
 from sweeps.tracking.outbox import EVENTS, LOCK, Sent, open_lock, read_events, read_sent, write_sent
+from sweeps.tracking.registering import deliver_models
 from sweeps.tracking.store import from_within
 from sweeps.wording import masked
 from tli.files import read_regular
@@ -37,6 +38,7 @@ PATIENCE = (0.5, 30.0)  # seconds between tries, doubling from the first to the 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 REFUSALS_BEFORE_SKIPPING = 3
 PARENT = "mlflow.parentRunId"
+_LONGEST_TAG = 5000  # characters of an experiment's tag
 
 Item = TypeVar("Item")
 
@@ -169,7 +171,8 @@ class Delivery:
         params = [Param(key, value[:6000]) for key, value in batch.params.items() if key not in known]
         # A parameter cannot be changed in MLflow. One that was (an extended budget) is shown as a tag.
         changed = {f"now.{k}": v for k, v in batch.params.items() if k in known and known[k] != v[:6000]}
-        tags_now = {**batch.tags, **changed, **self._parent_tag(run, batch.number)}
+        gaps, against = batch.gaps_beside(run.data.tags)
+        tags_now = {**batch.tags, **changed, **against, **self._parent_tag(run, batch.number)}
         tags = [RunTag(key, value[:5000]) for key, value in tags_now.items()]
         scalars = [each for key, each in batch.scalars.items() if values.get(key) != each.value]
         for some in _pieces(params, 100):
@@ -177,12 +180,16 @@ class Delivery:
             known.update({param.key: param.value for param in some})
         for tagged in _pieces(tags, 100):
             self.client.log_batch(run_id, tags=tagged)
-        for measured in _pieces([*batch.metrics, *scalars], 1000):
+        for measured in _pieces([*batch.metrics, *gaps, *scalars], 1000):
             self.client.log_batch(run_id, metrics=measured)
         values.update({each.key: each.value for each in scalars})
+        for key, value in batch.experiment.items():
+            self.client.set_experiment_tag(run.info.experiment_id, key, value[:_LONGEST_TAG])
         if batch.report:
             self._send_report(run_id)
         self._set_status(run_id, batch)
+        assert self.sent is not None
+        deliver_models(self.client, self.sent.target, self.folder, run, batch.models, _say)
 
     def _send_report(self, run_id: str) -> None:
         """The page as an artifact; a store of artifacts that does not take it holds up no measurement."""
@@ -254,9 +261,9 @@ def deliver(target: Mapping[str, Any]) -> None:
     """Deliver until the driver closes the pipe and all is delivered, or the time it gave is up."""
     driver, delivery = Driver(), Delivery(target)
     with os.fdopen(open_lock(delivery.folder), "wb") as lock:
-        _hold(lock.fileno(), driver)
+        hold(lock.fileno(), driver)
         pause, prepared = PATIENCE[0], False
-        while not driver.over and _is_still(lock.fileno(), delivery.folder / LOCK):
+        while not driver.over and is_still(lock.fileno(), delivery.folder / LOCK):
             try:
                 if not prepared:
                     delivery.prepare()
@@ -272,24 +279,6 @@ def deliver(target: Mapping[str, Any]) -> None:
             if not more and driver.deadline is not None:
                 return
             driver.wait(0.0 if more else POLL)
-
-
-def _hold(lock: int, driver: Driver) -> None:
-    """One process delivers at a time; that of a driver which was killed may still be at it."""
-    while not driver.over:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            driver.wait(0.2)
-
-
-def _is_still(lock: int, path: Path) -> bool:
-    """Whether the lock is the folder's: another study sets aside, with the folder, what this one left."""
-    try:
-        return os.path.samestat(os.fstat(lock), path.stat())
-    except OSError:
-        return False
 
 
 def _say(text: str) -> None:

@@ -6,32 +6,30 @@ trials is the slot: the base's weights, the token files, and what models grown a
 
 from __future__ import annotations
 
-import itertools
 import json
-import shutil
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.curve import CURVE, append_curve, read_curve
+from sweeps.curve import CURVE, append_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
-from sweeps.worker.saving import TESTING, WRITING, OnWork, Saving, synced
-from tli.data.corpus import matching_files
-from tli.data.dataset import at_home
+from sweeps.worker.branching import Branching, take_up
+from sweeps.worker.growing import control_layers, grown_model, kept_base
+from sweeps.worker.keeping import keep
+from sweeps.worker.recipe import recipe_of
+from sweeps.worker.saving import WRITING, OnWork, Saving, StateWriter, synced
+from sweeps.worker.texts import Testing, held_out, placed, sources_of
 from tli.places import expanded
-from tli.training.recipe import AUTO
 
 if TYPE_CHECKING:
     from tli.planning.plan import Plan
+    from tli.training.heldout import Measured
     from tli.training.loop import Training
     from tli.training.recipe import Recipe
-
-TEST_BLOCKS = 16  # equal parts of the test text, between which its loss varies
 
 
 class WorkerContext:
@@ -43,33 +41,25 @@ class WorkerContext:
         Raises:
             InputError: the base or the data cannot be used.
         """
-        from tli.data.batches import open_tokens
-        from tli.data.settings import DataSettings
+        from tli.data.mixture import open_mixture
         from tli.models.base import find
         from tli.models.loading import quieten
 
         quieten(threads=spec.resources.cpus)
         self.spec = spec
-        self.data = DataSettings(**spec.data.to_json())
+        self.data = spec.data
         self.base = find(spec.base.model, revision=spec.base.revision, where="base.model")
         self._load()
         self.depth = self.base.facts.depth
-        self.tokens = open_tokens(self.data, self.base, Folders(spec.root, spec.name).tokens)
-        self.heldout = self.tokens.heldout_windows(
-            sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens
-        )
-        self.initial_losses: dict[tuple[Hashable, int], float] = {}  # by plan and seed, which make a model
+        self.texts = open_mixture(spec.data.portions(), self.base, Folders(spec.root, spec.name).tokens)
+        self.heldout = held_out(self.texts, self.data, self.base)
+        self.initial_losses: dict[tuple[Hashable, int], Measured] = {}  # by plan and seed, which make a model
+        self.testing = Testing(self.texts, self.data, self.heldout)
 
     leads = True  # whether this process writes the curve; of those that train a model together, one does
 
     def _load(self) -> None:
-        from tli.models.frozen import halve_frozen
-        from tli.models.loading import load_model
-
-        model = load_model(self.base).requires_grad_(requires_grad=False)
-        if self.spec.in_bf16:  # what trials do not train they have in common with the base, in the same bytes
-            halve_frozen(model)
-        self.model = model.to(self.device)
+        self.model = kept_base(self.base, self.device, in_bf16=self.spec.in_bf16)
 
     @property
     def device(self) -> str:
@@ -77,20 +67,8 @@ class WorkerContext:
         return "cuda" if self.spec.resources.gpus else "cpu"
 
     def grow(self, plan: Plan, seed: int, recipe: Recipe, layers: Sequence[int] = ()) -> Any:
-        """The model of a trial, made of the base: what the recipe does not train is not copied.
-
-        Args:
-            plan: how it is grown.
-            seed: of its first weights.
-            recipe: how it is trained.
-            layers: positions of layers of the base that are trained as new ones are.
-        """
-        from tli.growth.in_memory import grow, layer_parameters
-        from tli.training.optimizer import untrained
-
-        new = layer_parameters(self.model, layers) if layers else frozenset()
-        shared = untrained(self.model, recipe, new) if plan.experts is None else frozenset()
-        return grow(self.model, plan, seed=seed, shared=shared)
+        """The model of a trial, made of the base; of which some layers may be trained as new ones are."""
+        return grown_model(self.model, plan, seed, recipe, layers)
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
         """Put the newest good state, of one process or of ranks, into a training; whether there was one."""
@@ -103,12 +81,16 @@ class WorkerContext:
 
         return load_latest_sharded(training, folder, None, owner)
 
-    def saving(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> Saving:
-        """What saves the states of a training."""
+    def writer(self, folder: Path, owner: str, curve: Path) -> StateWriter:
+        """What writes the states of a training into a folder."""
         from tli.training.saver import Saver
 
         # What was measured before a state is not measured again after it.
-        return Saving(training, Saver(folder, before=lambda: synced(curve), owner=owner), on_work)
+        return Saver(folder, before=lambda: synced(curve), owner=owner)
+
+    def saving(self, training: Training, writer: StateWriter, on_work: OnWork) -> Saving:
+        """What saves the states of a training."""
+        return Saving(training, writer, on_work)
 
     def write(self, model: Any, target: Path, lineage: dict[str, Any]) -> None:
         """Write a trained model as a folder."""
@@ -121,35 +103,18 @@ class WorkerContext:
         return self.model
 
     @cached_property
-    def test_blocks(self) -> tuple[Any, ...]:
-        """Windows of the test text in order, in blocks that differ by one window at the most."""
-        windows = self.tokens.test_windows(
-            sequence_length=self.data.sequence_length, test_tokens=self.data.test_tokens
-        )
-        count = min(TEST_BLOCKS, len(windows))
-        ends = [len(windows) * block // count for block in range(count + 1)]
-        return tuple(windows[start:end] for start, end in itertools.pairwise(ends))
-
-    @cached_property
     def control_layers(self) -> tuple[int, ...]:
-        """Layers that the control trains where it does not train all: those that the baseline's new ones are
-        made of.
-        """
-        from tli.planning.plan import plan_for
-
-        if self.spec.control.train == "all":
-            return ()
-        injection = self.spec.trial.to_injection()
-        chosen = injection.least_important_sets is not None
-        plan = plan_for(injection, self.depth, block_influence=self.block_influence if chosen else None)
-        return tuple(sorted({plan.sources[position] for position in plan.injected}))
+        """Layers that the control trains, where it does not train all."""
+        return control_layers(self.spec, self.depth, lambda: self.block_influence)
 
     @cached_property
     def block_influence(self) -> tuple[float, ...]:
         """How much each layer of the base changes the hidden state, on the text that `tli plan` takes."""
         from tli.growth.importance import measure
 
-        return measure(self.base, self.data.train_source, model=self.measured_model(), where="data.source")
+        heaviest = max(self.texts.portions, key=lambda each: each.weight or 0.0)
+        source, where = heaviest.settings.train_source, f"{heaviest.where}.source"
+        return measure(self.base, source, model=self.measured_model(), where=where)
 
 
 @lru_cache(maxsize=1)
@@ -168,18 +133,11 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
     Raises:
         DataError: a dataset cannot be found on the hub.
     """
-    data = spec.data.to_tli().pinned(Folders(spec.root, spec.name).tokens)
-    sources: dict[str, Any] = {
-        source.where.rpartition(".")[2]: str(at_home(source.name).absolute())
-        for source in data.sources
-        if matching_files(source.name) or source.folder
-    }
-    sources |= {"revision": data.revision, "heldout_revision": data.heldout_revision}
     model = expanded(spec.base.model, spec.where("base.model"))
     return spec.model_copy(
         update={
             "storage": spec.storage.model_copy(update={"artifacts": str(spec.root.absolute())}),
-            "data": spec.data.model_copy(update=sources),
+            "data": placed(spec.data, Folders(spec.root, spec.name).tokens),
             "base": spec.base.model_copy(
                 update={"model": str(model.absolute())}
                 if model.is_dir()
@@ -215,15 +173,9 @@ def run_trial(
     from tli.planning.plan import plan_for
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
-    from tli.training.state_names import states_of
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
-    recipe, data = settings.to_recipe(), context.data
-    if recipe.activation_checkpointing == AUTO:
-        every = context.spec.trial.recipe.activation_checkpointing  # as it was settled for all trials
-        recipe = replace(recipe, activation_checkpointing=0 if every == AUTO else every)
-    if assignment.micro_batch_tokens is not None:
-        recipe = replace(recipe, micro_batch_tokens=assignment.micro_batch_tokens)
+    recipe, data = recipe_of(context.spec, settings, assignment), context.data
     injection = settings.to_injection()
     block_influence = (
         context.block_influence
@@ -243,7 +195,7 @@ def run_trial(
     injected = layer_parameters(model, layers) if layers else injected_parameters(model, plan)
     # The control has no injected layers, a dense model no routers: rates of these are for other trials.
     recipe = recipe.for_groups(frozenset(groups_of(model, injected).values()))
-    batches = context.tokens.batches(
+    batches = context.texts.batches(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
     grown = (plan.built, settings.seed)
@@ -259,17 +211,16 @@ def run_trial(
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    went_on = context.load_state(training, states, owner)
-    if not went_on and context.leads and (lost := states_of(states, owner)):
-        on_note(
-            f"begins afresh: none of its states can be taken up ({', '.join(each.name for each in lost)})"
-        )
-    if went_on and training.measured is not None and context.leads:
-        known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
-        if known:  # a curve may be lost where a state is not
-            yield known
-    with context.saving(training, states, owner, curve, on_work) as saving:
-        for progress in training.run(assignment.report_steps, saving.between):
+    known = take_up(context, training, assignment, folders, on_note)
+    if known and context.leads:  # a curve may be lost where a state is not
+        yield known
+    wanted = assignment.role not in (Role.REPLICATE, Role.RUNG) and recipe.shared_steps > 0
+    later = context.writer(folders.branch(assignment.number), owner, curve) if wanted else None
+    with (
+        Branching(training, later, recipe.shared_steps, on_work) as branching,
+        context.saving(training, context.writer(states, owner, curve), on_work) as saving,
+    ):
+        for progress in training.run(assignment.report_steps, branching.around(saving.between)):
             point = Point(
                 step=progress.step,
                 tokens=progress.tokens,
@@ -279,56 +230,18 @@ def run_trial(
                 train_loss=progress.train_loss,
                 time=time.time(),
                 measuring=progress.measuring,
+                sources=sources_of(progress.texts),
             )
-            if point.step == assignment.steps and assignment.role.fresh:
-                point = replace(point, test_losses=_test_losses(context, training, saving.on_work))
+            point = context.testing.added_to(point, assignment, training, saving.on_work)
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
-                context.initial_losses[grown] = point.eval_loss
+                context.initial_losses[grown] = progress.heldout
             if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
+                branching.finish()
                 if assignment.role not in (Role.REPLICATE, Role.RUNG):
-                    _keep(context, assignment, folders, training, plan)
+                    keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
-
-
-def _test_losses(context: WorkerContext, training: Training, on_work: OnWork) -> tuple[float, ...]:
-    """Mean losses on the blocks of the test text, nats per token; the mean of these is the test loss."""
-    from tli.training.evaluate import evaluate
-
-    losses = []
-    for block in context.test_blocks:
-        on_work(TESTING)
-        losses.append(evaluate(training.model, block, at_once=training.evaluated_at_once).loss)
-    return tuple(losses)
-
-
-def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
-    """Write the trained model as a folder that plain transformers loads."""
-    from tli.models.lineage import lineage
-
-    facts = {
-        "sweep": context.spec.name,
-        "spec_hash": context.spec.hash,
-        "owner": assignment.owner,
-        "trial": assignment.number,
-        "attempt": assignment.attempt,
-        "settings": dict(assignment.settings),
-        "training": {
-            "steps": training.step,
-            "tokens": training.step * training.recipe.batch_tokens,
-            "numerics": training.numerics,
-            "activation_checkpointing": training.recipe.activation_checkpointing,
-        },
-    }
-    target = folders.model_dir(assignment.number, assignment.attempt)
-    if context.leads:
-        shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
-    context.write(
-        training.model,
-        target,
-        lineage(context.base, plan, seed=assignment.settings["seed"], extra=facts),
-    )

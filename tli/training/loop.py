@@ -16,8 +16,9 @@ from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError
 from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
 from tli.training.device import out_of_memory, release, set_numerics
-from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
+from tli.training.evaluate import TOKENS_AT_ONCE
 from tli.training.feed import Feed
+from tli.training.heldout import HELDOUT, HeldOut, Measured, measure
 from tli.training.losses import add_gradients, is_sharded
 from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
@@ -50,15 +51,15 @@ class Training:
         How.
     batches : tli.data.batches.Batches
         What is trained on; batch ``step`` is used at that step.
-    heldout : array of int
-        Token ids that are evaluated on, shape [windows, sequence_length + 1].
+    heldout : array of int, or tli.training.heldout.HeldOut
+        Token ids that are evaluated on, shape [windows, sequence_length + 1]; or those of several texts.
     injected : set of str
         Names of the injected layers' parameters (`tli.growth.in_memory.injected_parameters`).
     seed : int, default 0
         Of whatever the model draws while it trains (dropout), from the process's generators: one training at
         a time in a process.
-    initial_loss : float, optional
-        The held-out loss of this very model on this text, which is not measured again then.
+    initial_loss : float or tli.training.heldout.Measured, optional
+        The held-out loss of this very model on this text, or these, which is not measured again then.
 
     Attributes
     ----------
@@ -105,18 +106,18 @@ class Training:
         model: PreTrainedModel,
         recipe: Recipe,
         batches: Batches,
-        heldout: np.ndarray,
+        heldout: np.ndarray | HeldOut,
         *,
         injected: AbstractSet[str] = frozenset(),
         seed: int = 0,
-        initial_loss: float | None = None,
+        initial_loss: float | Measured | None = None,
     ) -> None:
         expected = "a model of transformers"
         require_types(
             model=(model, instance_of(torch.nn.Module, expected, 'tli.load_model("my-model/")')),
             recipe=(recipe, instance_of(Recipe, "a tli.Recipe", "tli.Recipe(tokens=100_000)")),
             batches=(batches, instance_of(Batches, "tli.data.batches.Batches")),
-            heldout=(heldout, WINDOWS),
+            heldout=(heldout, HELDOUT),
             injected=(injected, Kind("a set of parameters' names", types=(AbstractSet,))),
             seed=(seed, WHOLE),
         )
@@ -144,7 +145,10 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.measured: int | None = None
-        self.initial_loss = initial_loss
+        self._initial = initial_loss if isinstance(initial_loss, Measured) else None
+        self.initial_loss: float | None = (
+            initial_loss.loss if isinstance(initial_loss, Measured) else initial_loss
+        )
         self.numerics = set_numerics(device)
         self.halves_micro_batch = not is_sharded(model)  # ranks would have to run out of memory together
         self._readings = Readings(early=ranks.size == 1)
@@ -200,22 +204,22 @@ class Training:
                 on_work(STEP)
                 self._advance()
             losses = tuple(self.unreported)
-            loss, measuring = self._measure(on_work)
-            self._check(loss)
+            found, measuring = self._measure(on_work)
+            self._check(found.loss)
             self.unreported, self.measured = [], self.step
             tokens = self.step * self.recipe.batch_tokens
-            yield Progress(self.step, tokens, self.seconds, loss, losses, measuring)
+            yield Progress(self.step, tokens, self.seconds, found.loss, losses, measuring, found.texts)
 
-    def _measure(self, on_work: Callable[[str], None]) -> tuple[float, float]:
+    def _measure(self, on_work: Callable[[str], None]) -> tuple[Measured, float]:
         """The held-out loss, and the seconds that it took."""
         if self.step == 0 and self.initial_loss is not None:
-            return self.initial_loss, 0.0
+            return self._initial or Measured(self.initial_loss), 0.0
         on_work(EVALUATION)
         started = time.perf_counter()
         # Never by compiled layers: measured alike, and shapes of its own would have to be compiled for.
         with torch.compiler.set_stance("force_eager") if self.recipe.compile else nullcontext():
-            loss = evaluate(self.model, self.heldout, at_once=self.evaluated_at_once).loss
-        return loss, time.perf_counter() - started
+            found = measure(self.model, self.heldout, at_once=self.evaluated_at_once)
+        return found, time.perf_counter() - started
 
     @property
     def evaluated_at_once(self) -> int:
