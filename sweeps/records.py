@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from sweeps.by_text import Sources, number, sources_from_json, sources_to_json
+from sweeps.promotion import Promotion
 
 _SELDOM = {"test_losses", "system", "sources"}  # of a point, left out where there are none
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
@@ -23,6 +24,8 @@ class Role(StrEnum):
     BASELINE = "baseline"  # the spec's `trial:` as written
     SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
+    PROMOTION = "promotion"  # a trial's settings with more tokens, asked for by `sweeps promote`
+    PROMOTED_CONTROL = "promoted control"  # the control's, with the FLOPs of a promotion
     RUNG = "ladder rung"  # a finalist's or the control's settings with the tokens of a longer budget
     OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
@@ -32,9 +35,14 @@ class Role(StrEnum):
         return self in (Role.REPLICATE, Role.MATCHED)
 
     @property
+    def promoted(self) -> bool:
+        """Whether it is a long run after the sweep: no trial of it, in no answer, driven by `promote`."""
+        return self in (Role.PROMOTION, Role.PROMOTED_CONTROL)
+
+    @property
     def after(self) -> bool:
-        """Whether it runs after the search: on top of the budget, hidden from sampler and Optuna."""
-        return self.fresh or self is Role.RUNG
+        """Whether it runs once the search is over: on top of the budget, hidden from sampler and Optuna."""
+        return self.fresh or self.promoted or self is Role.RUNG
 
 
 class State(StrEnum):
@@ -132,14 +140,10 @@ class Assignment:
     steps: int
     report_steps: tuple[int, ...]  # steps at which the held-out loss is measured; the last is `steps`
     micro_batch_tokens: int | None = None  # in place of the recipe's, once the device's memory was too small
+    begins: tuple[int, str] | None = None  # a trial whose state it goes on from, and what that state bears
     study_uuid: str = ""  # of the study
     owner: str = ""  # what its states, curve and model bear
     token: str = ""  # of this one handing out
-
-    @property
-    def key(self) -> str:
-        """The trial's name outside its study."""
-        return f"{self.study}/{self.number}"
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, baseline, search, replicate, ladder rung, or not run here.
+        Why it exists: control, baseline, search, replicate, ladder rung, promotion, or not run here.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params : mapping
@@ -166,18 +170,17 @@ class TrialRecord:
         Held-out loss by step, nats per token.
     value : float or None
         The objective, of COMPLETE trials only.
-    reason : str or None
-        Why it was stopped or failed.
+    reason, waits : str or None
+        Why it was stopped or failed; what it waits for since it was handed out, as free resources.
     replicate_of : int or None
         The trial whose settings it has under another seed or, a rung, with more tokens; or whose FLOPs.
     test_losses : tuple of float
-        On equal blocks of the test text after the last step, nats per token; of runs under fresh seeds alone.
+        On equal blocks of the test text after the last step, nats per token; of replicates, matched controls
+        and promotions.
     attempt, retries : int, and mapping of str to int
         The number of its execution, from 1, and ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
-    waits : str or None
-        What it waits for since it was handed out, as free resources; None once it runs.
     seconds, tokens, flops : float, int and float, or None
         Of training steps; trained on so far; spent on that.
     started, finished : float or None
@@ -188,6 +191,8 @@ class TrialRecord:
         ``flops_per_token`` of training, and ``parameters``; empty in studies of earlier versions.
     sources : mapping of str to TextLoss
         The latest losses on each of several texts, by name; empty where there is one text.
+    promotion : Promotion or None
+        What it makes longer.
 
     Examples
     --------
@@ -221,6 +226,7 @@ class TrialRecord:
     request: str | None = None
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    promotion: Promotion | None = None
     waits: str | None = None
     sources: Sources = field(default_factory=dict)
 
@@ -262,17 +268,6 @@ class TrialRecord:
     def initial_loss(self) -> float | None:
         """Held-out loss before the first step."""
         return self.losses.get(0)
-
-
-@dataclass(frozen=True)
-class SweepCompletion:
-    """One time that all of a budget was carried out; a sweep that is extended has several."""
-
-    trials: int  # all that there were, replicates too
-    budget: Mapping[str, Any]
-    time: float  # wall clock, seconds since the epoch
-    ended_by: str  # what ended the search: the name of a setting of the budget, or `search`
-    changeable: Mapping[str, Any] | None = None  # of the spec, what may change later; None where not known
 
 
 class Cause(StrEnum):

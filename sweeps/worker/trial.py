@@ -7,23 +7,22 @@ trials is the slot: the base's weights, the token files, and what models grown a
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.by_text import Sources
-from sweeps.curve import CURVE, append_curve, read_curve
+from sweeps.curve import CURVE, append_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
+from sweeps.worker.branching import Branching, take_up
 from sweeps.worker.growing import control_layers, grown_model, kept_base
+from sweeps.worker.keeping import keep
 from sweeps.worker.recipe import recipe_of
-from sweeps.worker.saving import WRITING, OnWork, Saving, synced
-from sweeps.worker.texts import Blocks, blocks_of, held_out, placed, sources_of, tested
+from sweeps.worker.saving import WRITING, OnWork, Saving, StateWriter, synced
+from sweeps.worker.texts import Testing, held_out, placed, sources_of
 from tli.places import expanded
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class WorkerContext:
         self.texts = open_mixture(spec.data.portions(), self.base, Folders(spec.root, spec.name).tokens)
         self.heldout = held_out(self.texts, self.data, self.base)
         self.initial_losses: dict[tuple[Hashable, int], Measured] = {}  # by plan and seed, which make a model
-        self.base_losses: Sources = {}  # of each of several texts, once the base was tested on them
+        self.testing = Testing(self.texts, self.data, self.heldout)
 
     leads = True  # whether this process writes the curve; of those that train a model together, one does
 
@@ -82,12 +81,16 @@ class WorkerContext:
 
         return load_latest_sharded(training, folder, None, owner)
 
-    def saving(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> Saving:
-        """What saves the states of a training."""
+    def writer(self, folder: Path, owner: str, curve: Path) -> StateWriter:
+        """What writes the states of a training into a folder."""
         from tli.training.saver import Saver
 
         # What was measured before a state is not measured again after it.
-        return Saving(training, Saver(folder, before=lambda: synced(curve), owner=owner), on_work)
+        return Saver(folder, before=lambda: synced(curve), owner=owner)
+
+    def saving(self, training: Training, writer: StateWriter, on_work: OnWork) -> Saving:
+        """What saves the states of a training."""
+        return Saving(training, writer, on_work)
 
     def write(self, model: Any, target: Path, lineage: dict[str, Any]) -> None:
         """Write a trained model as a folder."""
@@ -98,11 +101,6 @@ class WorkerContext:
     def measured_model(self) -> Any:
         """The base as a model that can be run."""
         return self.model
-
-    @cached_property
-    def test_blocks(self) -> Blocks:
-        """Windows of each text's test side in order, in blocks that differ by one window at the most."""
-        return blocks_of(self.texts, self.data)
 
     @cached_property
     def control_layers(self) -> tuple[int, ...]:
@@ -173,10 +171,8 @@ def run_trial(
     from tli.growth.cost import cost
     from tli.growth.in_memory import injected_parameters, layer_parameters
     from tli.planning.plan import plan_for
-    from tli.training.heldout import Measured
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
-    from tli.training.state_names import states_of
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
     recipe, data = recipe_of(context.spec, settings, assignment), context.data
@@ -203,7 +199,6 @@ def run_trial(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
     grown = (plan.built, settings.seed)
-    known_before = context.initial_losses.get(grown)
     training = Training(
         model,
         recipe,
@@ -211,23 +206,21 @@ def run_trial(
         context.heldout,
         injected=injected,
         seed=settings.seed,
-        initial_loss=known_before.loss if known_before else None,
+        initial_loss=context.initial_losses.get(grown),
     )
-    training.initial_texts = known_before.texts if known_before else {}
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    went_on = context.load_state(training, states, owner)
-    if not went_on and context.leads and (lost := states_of(states, owner)):
-        on_note(
-            f"begins afresh: none of its states can be taken up ({', '.join(each.name for each in lost)})"
-        )
-    if went_on and training.measured is not None and context.leads:
-        known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
-        if known:  # a curve may be lost where a state is not
-            yield known
-    with context.saving(training, states, owner, curve, on_work) as saving:
-        for progress in training.run(assignment.report_steps, saving.between):
+    known = take_up(context, training, assignment, folders, on_note)
+    if known and context.leads:  # a curve may be lost where a state is not
+        yield known
+    wanted = assignment.role not in (Role.REPLICATE, Role.RUNG) and recipe.shared_steps > 0
+    later = context.writer(folders.branch(assignment.number), owner, curve) if wanted else None
+    with (
+        Branching(training, later, recipe.shared_steps, on_work) as branching,
+        context.saving(training, context.writer(states, owner, curve), on_work) as saving,
+    ):
+        for progress in training.run(assignment.report_steps, branching.around(saving.between)):
             point = Point(
                 step=progress.step,
                 tokens=progress.tokens,
@@ -239,62 +232,16 @@ def run_trial(
                 measuring=progress.measuring,
                 sources=sources_of(progress.texts),
             )
-            point = _with_tests(context, assignment, training, point, saving.on_work)
+            point = context.testing.added_to(point, assignment, training, saving.on_work)
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
-                context.initial_losses[grown] = Measured(progress.eval_loss, progress.texts)
+                context.initial_losses[grown] = progress.heldout
             if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
+                branching.finish()
                 if assignment.role not in (Role.REPLICATE, Role.RUNG):
-                    _keep(context, assignment, folders, training, plan)
+                    keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
-
-
-def _with_tests(
-    context: WorkerContext, assignment: Assignment, training: Training, point: Point, on_work: OnWork
-) -> Point:
-    """The point with losses on the test text, where the model is tested now.
-
-    That is after the last step of a run under a fresh seed. Of several texts a control is tested before its
-    first step, too: it is the base then.
-    """
-    if point.step == assignment.steps and assignment.role.fresh:
-        found = tested(context.test_blocks, context.heldout, training, on_work)
-        return replace(point, test_losses=found.losses, sources=found.beside(point.sources))
-    if point.step == 0 and assignment.role is Role.CONTROL and point.sources:
-        if not context.base_losses:
-            found = tested(context.test_blocks, context.heldout, training, on_work)
-            context.base_losses = found.beside(point.sources)
-        return replace(point, sources=context.base_losses)
-    return point
-
-
-def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
-    """Write the trained model as a folder that plain transformers loads."""
-    from tli.models.lineage import lineage
-
-    facts = {
-        "sweep": context.spec.name,
-        "spec_hash": context.spec.hash,
-        "owner": assignment.owner,
-        "trial": assignment.number,
-        "attempt": assignment.attempt,
-        "settings": dict(assignment.settings),
-        "training": {
-            "steps": training.step,
-            "tokens": training.step * training.recipe.batch_tokens,
-            "numerics": training.numerics,
-            "activation_checkpointing": training.recipe.activation_checkpointing,
-        },
-    }
-    target = folders.model_dir(assignment.number, assignment.attempt)
-    if context.leads:
-        shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
-    context.write(
-        training.model,
-        target,
-        lineage(context.base, plan, seed=assignment.settings["seed"], extra=facts),
-    )
