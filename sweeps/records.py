@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
-from sweeps.by_text import Sources, number, sources_from_json, sources_to_json, whole
+from sweeps.by_text import Sources, number, sources_from_json, sources_to_json
+from sweeps.promotion import Promotion
 
+_SELDOM = {"test_losses", "system", "sources"}  # of a point, left out where there are none
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
 
 
@@ -22,6 +24,8 @@ class Role(StrEnum):
     BASELINE = "baseline"  # the spec's `trial:` as written
     SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
+    PROMOTION = "promotion"  # a trial's settings with more tokens, asked for by `sweeps promote`
+    PROMOTED_CONTROL = "promoted control"  # the control's, with the FLOPs of a promotion
     RUNG = "ladder rung"  # a finalist's or the control's settings with the tokens of a longer budget
     OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
@@ -31,9 +35,14 @@ class Role(StrEnum):
         return self in (Role.REPLICATE, Role.MATCHED)
 
     @property
+    def promoted(self) -> bool:
+        """Whether it is a long run after the sweep: no trial of it, in no answer, driven by `promote`."""
+        return self in (Role.PROMOTION, Role.PROMOTED_CONTROL)
+
+    @property
     def after(self) -> bool:
-        """Whether it runs after the search: on top of the budget, hidden from sampler and Optuna."""
-        return self.fresh or self is Role.RUNG
+        """Whether it runs once the search is over: on top of the budget, hidden from sampler and Optuna."""
+        return self.fresh or self.promoted or self is Role.RUNG
 
 
 class State(StrEnum):
@@ -58,9 +67,9 @@ class Point:
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
-    `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed.
+    `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed;
+    `system` how busy the GPUs were since the point before: means by name, empty without a GPU.
     `sources` are the losses on each of several texts by name; `eval_loss` is their weighted mean.
-    `system` is how busy the GPUs were since the point before: means by name, empty without a GPU.
     """
 
     step: int
@@ -73,7 +82,7 @@ class Point:
     measuring: float = 0.0
     test_losses: tuple[float, ...] = ()
     system: Mapping[str, float] = field(default_factory=dict, hash=False)
-    sources: Sources = field(default_factory=dict, hash=False)
+    sources: Sources = field(default_factory=dict)
 
     @property
     def tokens_per_second(self) -> float:
@@ -92,35 +101,31 @@ class Point:
         return all(map(math.isfinite, losses)) and all(each.finite for each in self.sources.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; what there is not always is left out where there is nothing of it."""
+        """As plain JSON values; without what there is nothing of."""
         plain = {**asdict(self), "sources": sources_to_json(self.sources)}
-        return {name: value for name, value in plain.items() if name not in _OPTIONAL or value}
+        return {name: each for name, each in plain.items() if each or name not in _SELDOM}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
         """The inverse of `to_json`; raises ValueError, TypeError, KeyError or AttributeError else."""
-        train_loss = tuple((whole(step), number(loss)) for step, loss in value["train_loss"])
+        train_loss = tuple((_step(step), number(loss)) for step, loss in value["train_loss"])
         numbers = {name: number(value[name]) for name in ("flops", "seconds", "eval_loss")}
         numbers |= {name: number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
-        if value.keys() - _OPTIONAL != known:
+        if value.keys() - _SELDOM != known:
             raise ValueError("other values than those of a point")
         test_losses = tuple(number(loss) for loss in value.get("test_losses", ()))
         system = {str(name): number(each) for name, each in dict(value.get("system", {})).items()}
         sources = sources_from_json(value.get("sources", {}))
-        step, tokens = whole(value["step"]), whole(value["tokens"])
-        return cls(
-            step,
-            tokens,
-            **numbers,
-            train_loss=train_loss,
-            test_losses=test_losses,
-            system=system,
-            sources=sources,
-        )
+        step, tokens = _step(value["step"]), _step(value["tokens"])
+        told = cls(step, tokens, **numbers, train_loss=train_loss)  # type: ignore[arg-type]
+        return replace(told, test_losses=test_losses, system=system, sources=sources)
 
 
-_OPTIONAL = {"test_losses", "system", "sources"}  # left out where there is nothing
+def _step(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise TypeError("a whole number is wanted")
+    return value
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class Assignment:
     steps: int
     report_steps: tuple[int, ...]  # steps at which the held-out loss is measured; the last is `steps`
     micro_batch_tokens: int | None = None  # in place of the recipe's, once the device's memory was too small
+    begins: tuple[int, str] | None = None  # a trial whose state it goes on from, and what that state bears
     study_uuid: str = ""  # of the study
     owner: str = ""  # what its states, curve and model bear
     token: str = ""  # of this one handing out
@@ -149,7 +155,7 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, baseline, search, replicate, ladder rung, or not run here.
+        Why it exists: control, baseline, search, replicate, ladder rung, promotion, or not run here.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params : mapping
@@ -164,18 +170,17 @@ class TrialRecord:
         Held-out loss by step, nats per token.
     value : float or None
         The objective, of COMPLETE trials only.
-    reason : str or None
-        Why it was stopped or failed.
+    reason, waits : str or None
+        Why it was stopped or failed; what it waits for since it was handed out, as free resources.
     replicate_of : int or None
         The trial whose settings it has under another seed or, a rung, with more tokens; or whose FLOPs.
     test_losses : tuple of float
-        On equal blocks of the test text after the last step, nats per token; of runs under fresh seeds alone.
+        On equal blocks of the test text after the last step, nats per token; of replicates, matched controls
+        and promotions.
     attempt, retries : int, and mapping of str to int
         The number of its execution, from 1, and ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
-    waits : str or None
-        What it waits for since it was handed out, as free resources; None once it runs.
     seconds, tokens, flops : float, int and float, or None
         Of training steps; trained on so far; spent on that.
     started, finished : float or None
@@ -186,6 +191,8 @@ class TrialRecord:
         ``flops_per_token`` of training, and ``parameters``; empty in studies of earlier versions.
     sources : mapping of str to TextLoss
         The latest losses on each of several texts, by name; empty where there is one text.
+    promotion : Promotion or None
+        What it makes longer.
 
     Examples
     --------
@@ -219,6 +226,7 @@ class TrialRecord:
     request: str | None = None
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    promotion: Promotion | None = None
     waits: str | None = None
     sources: Sources = field(default_factory=dict)
 
@@ -260,17 +268,6 @@ class TrialRecord:
     def initial_loss(self) -> float | None:
         """Held-out loss before the first step."""
         return self.losses.get(0)
-
-
-@dataclass(frozen=True)
-class SweepCompletion:
-    """One time that all of a budget was carried out; a sweep that is extended has several."""
-
-    trials: int  # all that there were, replicates too
-    budget: Mapping[str, Any]
-    time: float  # wall clock, seconds since the epoch
-    ended_by: str  # what ended the search: the name of a setting of the budget, or `search`
-    changeable: Mapping[str, Any] | None = None  # of the spec, what may change later; None where not known
 
 
 class Cause(StrEnum):

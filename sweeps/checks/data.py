@@ -16,7 +16,7 @@ from tli.data import corpus
 from tli.data.batches import ready_counts
 from tli.data.dataset import Source
 from tli.data.manifests import on_the_hub
-from tli.data.portions import Portion, portion_problems
+from tli.data.portions import Portion, portion_problems, shares
 from tli.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,6 +76,15 @@ class Text:
         found = [None if each is None else each.heldout for each in self._amounts(base).values()]
         known = [each for each in found if each is not None]
         return sum(known) if len(known) == len(found) else None
+
+    def train(self, base: Base) -> int | None:
+        """Tokens of training after which a text begins again; None where they cannot be counted or estimated.
+
+        Of one text all of its training side; of several that which is used up first, by its share.
+        """
+        found, portions = self._amounts(base), shares(self._portions)
+        known = [(each.train, share) for name, share in portions.items() if (each := found[name]) is not None]
+        return min(int(train / share) for train, share in known) if len(known) == len(portions) else None
 
     def shortages(self, base: Base) -> Iterator[Problem]:
         """Sides that are shorter than one sequence, or than one batch; only where tokens could be counted."""

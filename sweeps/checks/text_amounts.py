@@ -43,12 +43,12 @@ def amount_notes(
         )
     takes = {"every trial takes": spec.trial.recipe.tokens}
     takes |= {f"budget.ladder[{n}] takes": rung for n, rung in enumerate(spec.budget.ladder)}
-    for what, tokens in takes.items():
-        amount = round(tokens * (share or 0.0))
-        passes = amount / max(train, 1)
+    for what, amount in takes.items():
+        tokens = round(amount * (share or 0.0))
+        passes = tokens / max(train, 1)
         if passes > _PASSES:
             yield (
-                f"training text{of}: {some}{train:,} tokens are there, and {what} {amount:,}: "
+                f"training text{of}: {some}{train:,} tokens are there, and {what} {tokens:,}: "
                 f"{some}{passes:,.1f} passes over it (epochs)"
             )
 

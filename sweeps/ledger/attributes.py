@@ -24,8 +24,8 @@ from sweeps.ledger.store.marks import (
     WALL,
     WARM_START,
 )
-from sweeps.records import State, SweepCompletion, TrialRecord
-from sweeps.search_answers import SearchAnswers
+from sweeps.records import State, TrialRecord
+from sweeps.search_answers import SearchAnswers, SweepCompletion
 from sweeps.spec import LIMITS, Spec
 from sweeps.warm_start import Taken, all_taken
 
@@ -148,18 +148,13 @@ class StudyAttributes(StudyFacts):
             if self.all().get(name, ...) != value:
                 self._set(name, value)
 
-    def note_base_sources(self, losses: Sources) -> None:
-        """Write down what the base loses on each text; the first that is said stays."""
-        if not self.base_sources:
-            self._set(BASE_SOURCES, sources_to_json(losses))
-
-    def write_notes(self, notes: Mapping[int | None, str]) -> None:
-        """Write notes for optuna-dashboard by Optuna's id of a trial, None for the study; again is harmless.
+    def write_notes(self, answer: str, notes: Mapping[int, str]) -> None:
+        """Write notes for optuna-dashboard: on the study, and by Optuna's id on trials; again is harmless.
 
         A note that its user wrote there is left alone.
         """
         stored = self._storage.get_study_system_attrs(self._study_id)
-        for trial_id, text in notes.items():
+        for trial_id, text in [(None, answer), *notes.items()]:
             for name, value in note_attributes(stored, trial_id, text).items():
                 self._storage.set_study_system_attr(self._study_id, name, value)
 
@@ -171,6 +166,11 @@ class StudyAttributes(StudyFacts):
             return self.checkpointing
         self._set(CHECKPOINTING, chosen)
         return chosen
+
+    def note_base_sources(self, losses: Sources) -> None:
+        """Write down what the base loses on each text; the first that is said stays."""
+        if not self.base_sources:
+            self._set(BASE_SOURCES, sources_to_json(losses))
 
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""
@@ -196,7 +196,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
     Args:
         spec: as the study was last run.
         study: what it bears.
-        unfinished: its trials that have not ended.
+        unfinished: its trials that have not ended; promotions are no part of it.
     """
     last = next(iter(study.completions[::-1]), None)
     # Studies that ended before there were ladders have none.
@@ -206,7 +206,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
         return False
     # What is enqueued waits for more of what was used up.
     over = (State.WAITING,) if last.ended_by in LIMITS else ()
-    return all(record.state in over for record in unfinished)
+    return all(record.state in over for record in unfinished if not record.role.promoted)
 
 
 def _identity(value: Any) -> str:

@@ -33,8 +33,6 @@ from sweeps.ledger.store.storage import (
 )
 from sweeps.ledger.store.trials import (
     ATTEMPT,
-    HIDDEN,
-    REPLICATE_OF,
     REQUEST,
     ROLE,
     SETTINGS,
@@ -42,12 +40,15 @@ from sweeps.ledger.store.trials import (
     assignment_of,
     attributes_of,
     cost_attributes,
+    id_of,
+    record_owner,
+    role_attributes,
     template,
 )
-from sweeps.ownership import owner_of
-from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
+from sweeps.promotion import Promotion
+from sweeps.records import Assignment, Role, State, TrialRecord
+from sweeps.search_answers import SweepCompletion
 from sweeps.spec import Spec
-from sweeps.spec.renamed import first_settings
 from sweeps.spec.values import steps_of
 from sweeps.warm_start import Taken
 
@@ -149,7 +150,7 @@ class Ledger(Attempts):
     def driver(self) -> str | None:
         """The process that drives the sweep now, in words; None when none does."""
         found = standing(engine_of(self._storage), self._study_id)
-        return found.holder if found is not None and found.alive else None
+        return found.holder if found and found.alive else None
 
     def record_completion(self, ended_by: str, margin: float) -> None:
         """The agenda of this budget is carried out; saying it again is harmless.
@@ -174,12 +175,9 @@ class Ledger(Attempts):
             notes: what optuna-dashboard is to say of trials, by number, beside the answer on the study.
         """
         self.study.note_answer(answer, best)
-        said: dict[int | None, str] = {None: answer}
-        said |= {self._mirror.trial(number)._trial_id: text for number, text in (notes or {}).items()}
-        self.study.write_notes(said)
+        said = {id_of(self._mirror.trial(number)): text for number, text in (notes or {}).items()}
+        self.study.write_notes(answer, said)
         self._mirror.constrain(behind)
-
-    # -- what was asked ----------------------------------------------------------------------------
 
     def trials(self) -> list[TrialRecord]:
         """Every trial, in the order of their numbers."""
@@ -204,10 +202,7 @@ class Ledger(Attempts):
 
     def owner(self, record: TrialRecord) -> str:
         """What the states, the curve and the models of a trial bear."""
-        study_uuid = self._mirror.study_uuid
-        return owner_of(
-            study_uuid, record.number, record.request, first_settings(record.settings), record.steps
-        )
+        return record_owner(self._mirror.study_uuid, record)
 
     def start(
         self,
@@ -216,14 +211,10 @@ class Ledger(Attempts):
         *,
         params: Mapping[str, Any] | None = None,
         replicate_of: int | None = None,
+        promotion: Promotion | None = None,
     ) -> Assignment:
         """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
-        attributes: dict[str, Any] = {ROLE: role.value}
-        if role is Role.CONTROL or role.after:
-            attributes[HIDDEN] = True
-        if replicate_of is not None:
-            attributes[REPLICATE_OF] = replicate_of
-        return self._create(settings, params or {}, attributes)
+        return self._create(settings, params or {}, role_attributes(role, replicate_of, promotion))
 
     def ask(self) -> Assignment | None:
         """A trial of the sampler's choice, written down; None when a finite space is exhausted.
@@ -303,4 +294,5 @@ class Ledger(Attempts):
         return self._assignment(number)
 
     def _assignment(self, number: int) -> Assignment:
-        return assignment_of(self._mirror.trial(number), self.spec, self._mirror.study_uuid)
+        trial, study_uuid = self._mirror.trial(number), self._mirror.study_uuid
+        return assignment_of(trial, self.spec, study_uuid, self._mirror.record)

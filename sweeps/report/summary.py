@@ -13,6 +13,7 @@ from sweeps.report.front import front_text
 from sweeps.report.ladder import ladder_text
 from sweeps.report.longer import longer_text
 from sweeps.report.next_commands import Screen
+from sweeps.report.promotions import promotions_text
 from sweeps.report.rows import settings_text
 from sweeps.report.styled import Line
 from sweeps.results.ladder import ladder_of
@@ -37,9 +38,10 @@ def best_lines(
         finalists_text(verdict, records),
         margin_text(verdict),
         front_text(verdict, records),
-        by_source_text(verdict),
         longer_text(longer(verdict, records)),
         ladder_text(ladder_of(verdict, records, screen.ladder)),
+        by_source_text(verdict),
+        promotions_text(records),
         _untried(verdict),
         _stopped(verdict, records, screen),
         _failed(verdict, screen),

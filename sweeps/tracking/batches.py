@@ -12,6 +12,7 @@ from mlflow.entities import Metric
 from sweeps.tracking.events import REQUEST, Event
 
 # KILLED has a failure's cross there, which a trial that was stopped early is not: a tag says how it ended.
+AGAINST = "sweeps.gap_to"  # the tag with the number of the control that a run's gaps are to
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
 
 
@@ -30,9 +31,20 @@ class Batch:
     experiment: dict[str, str] = field(default_factory=dict)  # tags of the experiment
     gaps: list[Metric] = field(default_factory=list)  # to the control of number `against`
     against: int | None = None
+    models: list[Event] = field(default_factory=list)  # to be registered
     report: bool = False  # whether the sweep's page was written anew
     status: str | None = None  # an MLflow run status
     status_time: float = 0.0
+
+    def gaps_beside(self, tags: dict[str, str]) -> tuple[list[Metric], dict[str, str]]:
+        """Gaps to a control, and the tag that names it; none where a run's tags name another one.
+
+        A store may have gaps from an outbox that was lost since, and metrics cannot be taken back.
+        """
+        against = str(self.against)
+        if self.against is None or tags.setdefault(AGAINST, against) != against:
+            return [], {}
+        return self.gaps, {AGAINST: against}
 
 
 def batches(events: Sequence[Event]) -> list[Batch]:
@@ -48,15 +60,13 @@ def batches(events: Sequence[Event]) -> list[Batch]:
         if kind == "points":
             batch = of(number, request, _first_time(event))
             batch.metrics += _metrics(event)
+        elif kind == "register":
+            of(number, request, event["time"]).models.append(event)
         elif kind == "report":
             of(None, None, event["time"]).report = True
         elif kind == "rank":
-            known = event.get("requests", {})
-            listed = list(dict.fromkeys([*event.get("first", ()), *event["numbers"]]))
-            wide = len(str(len(listed)))  # texts sort as numbers then
-            for tag, numbers in (("sweeps.rank", event["numbers"]), ("sweeps.order", listed)):
-                for place, ranked in enumerate(numbers, 1):
-                    of(ranked, known.get(str(ranked)), event["time"]).tags[tag] = f"{place:0{wide}d}"
+            for ranked, own, tags in _places(event):
+                of(ranked, own, event["time"]).tags.update(tags)
         elif kind == "gaps":
             batch = of(number, request, event["time"])
             batch.against = event["against"] if batch.against is None else batch.against
@@ -82,6 +92,16 @@ def batches(events: Sequence[Event]) -> list[Batch]:
     return list(result.values())
 
 
+def _places(event: Event) -> Iterator[tuple[int, str | None, dict[str, str]]]:
+    """Numbers of trials with the key of their creation, and the tags that say their place."""
+    known = event.get("requests", {})
+    listed = list(dict.fromkeys([*event.get("first", ()), *event["numbers"]]))
+    wide = len(str(len(listed)))  # texts sort as numbers then
+    for tag, numbers in (("sweeps.rank", event["numbers"]), ("sweeps.order", listed)):
+        for place, ranked in enumerate(numbers, 1):
+            yield ranked, known.get(str(ranked)), {tag: f"{place:0{wide}d}"}
+
+
 def _metrics(event: Event) -> Iterator[Metric]:
     for point in event["evals"]:
         when, step = milliseconds(point["time"]), point["step"]
@@ -91,12 +111,20 @@ def _metrics(event: Event) -> Iterator[Metric]:
             yield Metric("tokens_per_second", point["tokens"] / point["seconds"], when, step)
         if losses := point.get("test_losses"):
             yield Metric("test_loss", fmean(losses), when, step)
-        for name, each in point.get("sources", {}).items():
-            yield from _of_text(name, each, when, step)
         for name, value in point.get("system", {}).items():
             yield Metric(f"system/{name}", float(value), when, step)
+        for name, each in point.get("sources", {}).items():
+            yield from _of_text(name, each, when, step)
     for step, loss, when in event["train"]:
         yield Metric("train_loss", float(loss), milliseconds(when), step)
+
+
+def _gaps(event: Event) -> Iterator[Metric]:
+    when = milliseconds(event["time"])
+    for step, gap in event["gaps"]:
+        yield Metric("control_gap", float(gap), when, step)
+    if event.get("final") is not None:
+        yield Metric("objective_gap", float(event["final"]), when, 0)
 
 
 def _of_text(name: str, losses: Mapping[str, Any], when: int, step: int) -> Iterator[Metric]:
@@ -107,14 +135,6 @@ def _of_text(name: str, losses: Mapping[str, Any], when: int, step: int) -> Iter
     for key, value in scalars.items():
         if value is not None:
             yield Metric(f"{key}/{name}", float(value), when, step)
-
-
-def _gaps(event: Event) -> Iterator[Metric]:
-    when = milliseconds(event["time"])
-    for step, gap in event["gaps"]:
-        yield Metric("control_gap", float(gap), when, step)
-    if event.get("final") is not None:
-        yield Metric("objective_gap", float(event["final"]), when, 0)
 
 
 def _first_time(event: Event) -> float:

@@ -79,10 +79,10 @@ class Testing:
     def added_to(self, point: Point, assignment: Assignment, training: Training, on_work: OnWork) -> Point:
         """The point with losses on the test text, where the model is tested now.
 
-        That is after the last step of a run under a fresh seed. Of several texts a control is tested before
-        its first step, too: it is the base then.
+        That is after the last step of a run under a fresh seed, and of a promotion. Of several texts a
+        control is tested before its first step, too: it is the base then.
         """
-        if point.step == assignment.steps and assignment.role.fresh:
+        if point.step == assignment.steps and (assignment.role.fresh or assignment.role.promoted):
             found = tested(self.blocks, self._heldout, training, on_work)
             return replace(point, test_losses=found.losses, sources=found.beside(point.sources))
         if point.step == 0 and assignment.role is Role.CONTROL and point.sources:

@@ -7,23 +7,23 @@ trials is the slot: the base's weights, the token files, and what models grown a
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.curve import CURVE, append_curve, read_curve
+from sweeps.curve import CURVE, append_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
+from sweeps.worker.branching import Branching, take_up
 from sweeps.worker.growing import control_layers, grown_model, kept_base
-from sweeps.worker.saving import WRITING, OnWork, Saving, synced
+from sweeps.worker.keeping import keep
+from sweeps.worker.recipe import recipe_of
+from sweeps.worker.saving import WRITING, OnWork, Saving, StateWriter, synced
 from sweeps.worker.texts import Testing, held_out, placed, sources_of
 from tli.places import expanded
-from tli.training.recipe import AUTO
 
 if TYPE_CHECKING:
     from tli.planning.plan import Plan
@@ -81,12 +81,16 @@ class WorkerContext:
 
         return load_latest_sharded(training, folder, None, owner)
 
-    def saving(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> Saving:
-        """What saves the states of a training."""
+    def writer(self, folder: Path, owner: str, curve: Path) -> StateWriter:
+        """What writes the states of a training into a folder."""
         from tli.training.saver import Saver
 
         # What was measured before a state is not measured again after it.
-        return Saving(training, Saver(folder, before=lambda: synced(curve), owner=owner), on_work)
+        return Saver(folder, before=lambda: synced(curve), owner=owner)
+
+    def saving(self, training: Training, writer: StateWriter, on_work: OnWork) -> Saving:
+        """What saves the states of a training."""
+        return Saving(training, writer, on_work)
 
     def write(self, model: Any, target: Path, lineage: dict[str, Any]) -> None:
         """Write a trained model as a folder."""
@@ -169,15 +173,9 @@ def run_trial(
     from tli.planning.plan import plan_for
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
-    from tli.training.state_names import states_of
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
-    recipe, data = settings.to_recipe(), context.data
-    if recipe.activation_checkpointing == AUTO:
-        every = context.spec.trial.recipe.activation_checkpointing  # as it was settled for all trials
-        recipe = replace(recipe, activation_checkpointing=0 if every == AUTO else every)
-    if assignment.micro_batch_tokens is not None:
-        recipe = replace(recipe, micro_batch_tokens=assignment.micro_batch_tokens)
+    recipe, data = recipe_of(context.spec, settings, assignment), context.data
     injection = settings.to_injection()
     block_influence = (
         context.block_influence
@@ -213,17 +211,16 @@ def run_trial(
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    went_on = context.load_state(training, states, owner)
-    if not went_on and context.leads and (lost := states_of(states, owner)):
-        on_note(
-            f"begins afresh: none of its states can be taken up ({', '.join(each.name for each in lost)})"
-        )
-    if went_on and training.measured is not None and context.leads:
-        known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
-        if known:  # a curve may be lost where a state is not
-            yield known
-    with context.saving(training, states, owner, curve, on_work) as saving:
-        for progress in training.run(assignment.report_steps, saving.between):
+    known = take_up(context, training, assignment, folders, on_note)
+    if known and context.leads:  # a curve may be lost where a state is not
+        yield known
+    wanted = assignment.role not in (Role.REPLICATE, Role.RUNG) and recipe.shared_steps > 0
+    later = context.writer(folders.branch(assignment.number), owner, curve) if wanted else None
+    with (
+        Branching(training, later, recipe.shared_steps, on_work) as branching,
+        context.saving(training, context.writer(states, owner, curve), on_work) as saving,
+    ):
+        for progress in training.run(assignment.report_steps, branching.around(saving.between)):
             point = Point(
                 step=progress.step,
                 tokens=progress.tokens,
@@ -243,35 +240,8 @@ def run_trial(
             if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
+                branching.finish()
                 if assignment.role not in (Role.REPLICATE, Role.RUNG):
-                    _keep(context, assignment, folders, training, plan)
+                    keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
-
-
-def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
-    """Write the trained model as a folder that plain transformers loads."""
-    from tli.models.lineage import lineage
-
-    facts = {
-        "sweep": context.spec.name,
-        "spec_hash": context.spec.hash,
-        "owner": assignment.owner,
-        "trial": assignment.number,
-        "attempt": assignment.attempt,
-        "settings": dict(assignment.settings),
-        "training": {
-            "steps": training.step,
-            "tokens": training.step * training.recipe.batch_tokens,
-            "numerics": training.numerics,
-            "activation_checkpointing": training.recipe.activation_checkpointing,
-        },
-    }
-    target = folders.model_dir(assignment.number, assignment.attempt)
-    if context.leads:
-        shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
-    context.write(
-        training.model,
-        target,
-        lineage(context.base, plan, seed=assignment.settings["seed"], extra=facts),
-    )

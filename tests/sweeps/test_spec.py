@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeps.spec.data_settings import DataSettings
 
 from sweeps.checks.preflight import check
 from sweeps.errors import SpecError
 from sweeps.spec import COMPARED, Range, Spec, difference, load_spec, packaged
+from sweeps.spec.data_settings import DataSettings
 from sweeps.spec.recipe_settings import RateSettings, RecipeSettings
 from sweeps.spec.settings import (
     GRACED,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.by_text import sources_from_json
 from sweeps.ledger.store.rows import TrialRows
 from sweeps.ownership import owner_of
+from sweeps.promotion import Promotion
 from sweeps.records import Assignment, Role, State, TrialRecord
 from sweeps.spec.renamed import first_settings, todays_paths, todays_settings
 
@@ -46,6 +47,7 @@ COSTS = {
     "parameters": "sweeps:parameters",
 }  # of training; of all
 METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
+PROMOTION = "sweeps:promotion"  # what a promotion makes longer, and from where
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -60,8 +62,7 @@ def attributes_of(settings: Mapping[str, Any], steps: int, more: Mapping[str, An
     }
     if HIDDEN in more:  # such a trial may have no parameters, which would say how it trains
         base |= {METHOD: settings["injection"]["method"], RATE: settings["recipe"]["learning_rate"]}
-    attributes: dict[str, Any] = json.loads(json.dumps({**base, **more}))
-    return attributes
+    return dict(json.loads(json.dumps({**base, **more})))
 
 
 def cost_attributes(
@@ -77,14 +78,15 @@ def template(
     """A trial as it is created: RUNNING since now."""
     from optuna.trial import TrialState, create_trial
 
-    trial = create_trial(
-        state=TrialState.RUNNING,
-        params=dict(params),
-        distributions=dict(distributions),
-        user_attrs=dict(attributes),
-    )
+    given = {"params": dict(params), "distributions": dict(distributions), "user_attrs": dict(attributes)}
+    trial = create_trial(state=TrialState.RUNNING, **given)
     trial.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
     return trial
+
+
+def id_of(trial: FrozenTrial) -> int:
+    """Optuna's own id of a trial."""
+    return int(trial._trial_id)
 
 
 def mark_of(study_uuid: str, number: int) -> str:
@@ -158,6 +160,22 @@ def _are_sources(value: Any) -> bool:
     return True
 
 
+def role_attributes(role: Role, replicate_of: int | None, promotion: Promotion | None) -> dict[str, Any]:
+    """What says why a trial exists, and of which other trial it is a run."""
+    hidden = role is Role.CONTROL or role.after
+    of: dict[str, Any] = {REPLICATE_OF: replicate_of, PROMOTION: promotion.to_json() if promotion else None}
+    of |= {HIDDEN: True if hidden else None, ROLE: role.value}
+    return {name: value for name, value in of.items() if value is not None}
+
+
+def _is_promotion(value: Any) -> bool:
+    try:
+        Promotion.from_json(value)
+    except TypeError:
+        return False
+    return True
+
+
 _HUGE = 1e30  # above all FLOPs
 _NEEDED = {ROLE, SEED, STEPS, ATTEMPT, REQUEST}
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
@@ -174,6 +192,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     RETRIES: lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
     STOPPED: _is_stop,
     HIDDEN: lambda value: isinstance(value, bool),
+    PROMOTION: _is_promotion,
     **dict.fromkeys(COSTS.values(), lambda value: _is_number(value) and value > 0),
 }
 
@@ -187,10 +206,14 @@ def _can_be_trained(settings: Mapping[str, Any], spec: Spec) -> bool:
     return True
 
 
-def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment:
-    """The current attempt at a trial, as it is handed out."""
+def assignment_of(
+    trial: FrozenTrial, spec: Spec, study_uuid: str, others: Callable[[int], TrialRecord]
+) -> Assignment:
+    """The current attempt at a trial, as it is handed out; `others` gives the trial that it goes on from."""
     attributes = trial.user_attrs
     number, settings, steps = trial.number, todays_settings(attributes[SETTINGS]), attributes[STEPS]
+    promotion = _promotion(attributes)
+    begins = promotion.begins if promotion is not None else None
     return Assignment(
         study=spec.name,
         number=number,
@@ -198,12 +221,33 @@ def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment
         role=Role(attributes[ROLE]),
         settings=settings,
         steps=steps,
-        report_steps=spec.report_steps(steps),
+        report_steps=_report_steps(spec, steps, promotion),
+        begins=(begins, record_owner(study_uuid, others(begins))) if begins is not None else None,
         micro_batch_tokens=attributes.get(MICRO_BATCH),
         study_uuid=study_uuid,
         owner=owner_of(study_uuid, number, attributes[REQUEST], first_settings(settings), steps),
         token=uuid.uuid4().hex,
     )
+
+
+def record_owner(study_uuid: str, record: TrialRecord) -> str:
+    """What the states, the curve and the models of a trial bear."""
+    settings = first_settings(record.settings)
+    return owner_of(study_uuid, record.number, record.request, settings, record.steps)
+
+
+def _report_steps(spec: Spec, steps: int, promotion: Promotion | None) -> tuple[int, ...]:
+    """Where a trial is measured; a long run at the steps of its trial, too: their losses are compared."""
+    own = spec.report_steps(steps)
+    if promotion is None:
+        return own
+    return tuple(
+        sorted({*own, *(step for step in spec.report_steps(promotion.first_steps) if step <= steps)})
+    )
+
+
+def _promotion(attributes: Mapping[str, Any]) -> Promotion | None:
+    return Promotion.from_json(attributes[PROMOTION]) if PROMOTION in attributes else None
 
 
 def record_of(
@@ -249,4 +293,5 @@ def record_of(
         test_losses=tuple(attributes.get(TEST_LOSSES, ())),
         sources=sources_from_json(attributes.get(SOURCES, {})),
         costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
+        promotion=_promotion(attributes),
     )
