@@ -91,5 +91,9 @@ def from_within(uri: str) -> str:
 
 
 def artifact_root(uri: str, artifacts: Path) -> Path | None:
-    """Where runs put their artifacts, None when that is the server's business."""
-    return artifacts.resolve() / "mlartifacts" if uri == "sqlite" else None
+    """Where runs put their artifacts; None when that is the server's business.
+
+    Of a database that the client opens by itself MLflow would take `mlruns` in the working folder.
+    """
+    served = uri.partition(":")[0] in ("http", "https", "databricks")
+    return None if served else artifacts.resolve() / "mlartifacts"

@@ -248,6 +248,7 @@ def test_the_page_is_an_artifact_of_the_sweeps_run_and_a_link_is_not_followed(
     parent = store.runs("paged")[""].info
     assert [each.path for each in store.client.list_artifacts(parent.run_id)] == ["report.html"]
     kept = Path(parent.artifact_uri.removeprefix("file://"), "report.html")
+    assert kept.is_relative_to(sweep.folder.parent / "mlartifacts"), "not in the working folder"
     assert kept.read_text() == "<!doctype html>two"
     secret = sweep.folder.parent / "secret"
     secret.write_text("mine")
