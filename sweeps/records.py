@@ -9,6 +9,8 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
+from sweeps.task_scores import TaskScores, all_scores
+
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
 
 
@@ -20,12 +22,18 @@ class Role(StrEnum):
     BASELINE = "baseline"  # the spec's `trial:` as written
     SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
+    EVALUATION = "evaluation"  # scores another run, made again, or the base, on the tasks of the spec
     OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
     @property
     def fresh(self) -> bool:
         """Whether it runs under a seed that chose nothing, and is measured on the test text."""
         return self in (Role.REPLICATE, Role.MATCHED)
+
+    @property
+    def after_search(self) -> bool:
+        """Whether it runs once the search is over, and counts against none of its budget."""
+        return self.fresh or self is Role.EVALUATION
 
 
 class State(StrEnum):
@@ -50,7 +58,8 @@ class Point:
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
-    `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed.
+    `test_losses` (on equal blocks of the test text) and `tasks` (scores by downstream task) are of the last
+    step of a run under a fresh seed.
     """
 
     step: int
@@ -62,6 +71,7 @@ class Point:
     time: float = 0.0
     measuring: float = 0.0
     test_losses: tuple[float, ...] = ()
+    tasks: Mapping[str, TaskScores] = field(default_factory=dict)
 
     @property
     def tokens_per_second(self) -> float:
@@ -80,26 +90,26 @@ class Point:
         return all(map(math.isfinite, losses))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; no test losses where there are none."""
-        plain = asdict(self)
-        return plain if self.test_losses else {name: plain[name] for name in plain if name != "test_losses"}
+        """As plain JSON values; no test losses and no tasks where there are none."""
+        plain = asdict(self) | {"tasks": {task: scores.to_json() for task, scores in self.tasks.items()}}
+        return {name: plain[name] for name in plain if plain[name] or name not in _AT_THE_END}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is not that; numbers are numbers, steps are whole ones.
-        """
+        """The inverse of `to_json`. Raises ValueError, TypeError, KeyError, AttributeError: it is not that."""
         train_loss = tuple((_step(step), _number(loss)) for step, loss in value["train_loss"])
         numbers = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
         numbers |= {name: _number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
-        if value.keys() - {"test_losses"} != known:
+        if value.keys() - _AT_THE_END != known:
             raise ValueError("other values than those of a point")
         test_losses = tuple(_number(loss) for loss in value.get("test_losses", ()))
         step, tokens = _step(value["step"]), _step(value["tokens"])
-        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses)
+        tasks = all_scores(value.get("tasks", {}))
+        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses, tasks=tasks)
+
+
+_AT_THE_END = {"test_losses", "tasks"}  # of a point
 
 
 def _step(value: Any) -> int:
@@ -129,11 +139,6 @@ class Assignment:
     study_uuid: str = ""  # of the study
     owner: str = ""  # what its states, curve and model bear
     token: str = ""  # of this one handing out
-
-    @property
-    def key(self) -> str:
-        """The trial's name outside its study."""
-        return f"{self.study}/{self.number}"
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,10 @@ class TrialRecord:
     costs : mapping of str to float
         What its model costs, known before it is trained: ``flops_per_token`` of training, and
         ``parameters``; empty in studies of earlier versions.
+    tasks : mapping of str to TaskScores
+        Scores of its trained model by downstream task; empty where it was not evaluated.
+    evaluation : mapping or None
+        The ``tasks``, ``shots`` and ``limit`` that a run of the role evaluation was made for.
 
     Examples
     --------
@@ -220,6 +229,8 @@ class TrialRecord:
     request: str | None = None
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    tasks: Mapping[str, TaskScores] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] | None = None
 
     @property
     def test_loss(self) -> float | None:
@@ -235,10 +246,9 @@ class TrialRecord:
     def budgeted(self) -> bool:
         """Whether it counts against the budget's trials.
 
-        Runs under fresh seeds do not, nor trials that were not run here; nor does what was enqueued with
-        values that cannot be run, which has no settings.
+        Runs after the search do not, nor what was not run here; nor what cannot be run and has no settings.
         """
-        return not self.role.fresh and bool(self.settings)
+        return not self.role.after_search and bool(self.settings)
 
     @property
     def original(self) -> bool:
@@ -259,17 +269,6 @@ class TrialRecord:
     def initial_loss(self) -> float | None:
         """Held-out loss before the first step."""
         return self.losses.get(0)
-
-
-@dataclass(frozen=True)
-class SweepCompletion:
-    """One time that all of a budget was carried out; a sweep that is extended has several."""
-
-    trials: int  # all that there were, replicates too
-    budget: Mapping[str, Any]
-    time: float  # wall clock, seconds since the epoch
-    ended_by: str  # what ended the search: the name of a setting of the budget, or `search`
-    changeable: Mapping[str, Any] | None = None  # of the spec, what may change later; None where not known
 
 
 class Cause(StrEnum):

@@ -62,7 +62,7 @@ TLI = {
 }
 # The table, bottom first: what each folder may import beside itself and the ground.
 MAY_IMPORT: dict[str, set[str]] = TLI | {
-    "sweeps/spec": {"tli/planning", "tli/data", "tli/training"},
+    "sweeps/spec": {"tli/planning", "tli/data", "tli/training", "tli/tasks"},
     "sweeps/worker": {"sweeps/spec", *TLI} - {"tli/cli"},
     "sweeps/checks": {"sweeps/spec", *TLI} - {"tli/cli"},
     "sweeps/ledger/store": {"sweeps/spec"},

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sweeps import addresses
 from sweeps.checks import machine, shapes, stores
 from sweeps.checks.data import Text
+from sweeps.checks.evaluation import evaluation_problems
 from sweeps.checks.memory import room_problems
 from sweeps.checks.placement import fitting, slots, this_machine
 from sweeps.checks.recipe import recipe_problems
@@ -75,6 +76,7 @@ def check(
     if base is not None:
         problems += [*_model_problems(spec, base), *recipe_problems(spec, base)]
         notes += [*_depth_notes(spec, base), *_cost_notes(base)]
+    problems += evaluation_problems(spec)
     text = Text(spec)
     unread = described and text.from_the_hub  # for sizes alone nothing is asked of another machine
     wrong = [] if unread else list(text.problems())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweeps.commands import command
-from sweeps.driver.schedule.agenda import control_settings
+from sweeps.driver.schedule.control import control_settings
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role

@@ -25,6 +25,7 @@ from sweeps.ledger.store.trials import (
     TEST_LOSSES,
     TOTALS,
     VALUE,
+    score_attributes,
 )
 from sweeps.records import Point, Role, State
 from sweeps.spec import Spec
@@ -149,7 +150,10 @@ class Attempts:
         role = Role(trial.user_attrs[ROLE])
         if points and points[-1].test_losses:
             self._mirror.set_attribute(TEST_LOSSES, list(points[-1].test_losses))
-        if points and self.spec.budget.limits and not role.fresh:
+        if points and points[-1].tasks:
+            for name, value in score_attributes(points[-1].tasks).items():
+                self._mirror.set_attribute(name, value)
+        if points and self.spec.budget.limits and not role.after_search:
             self._note_totals(trial, points[-1].totals)
         if self._rule.spent is not None and points:
             self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})

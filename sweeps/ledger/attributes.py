@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sweeps.completions import SweepCompletion
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.marks import (
     ANSWER,
@@ -20,7 +21,7 @@ from sweeps.ledger.store.marks import (
     WALL,
     WARM_START,
 )
-from sweeps.records import State, SweepCompletion, TrialRecord
+from sweeps.records import State, TrialRecord
 from sweeps.search_answers import SearchAnswers
 from sweeps.spec import LIMITS, Spec
 from sweeps.warm_start import Taken, all_taken

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from optuna.storages import BaseStorage
 
+from sweeps.completions import SweepCompletion
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
@@ -33,8 +34,6 @@ from sweeps.ledger.store.storage import (
 )
 from sweeps.ledger.store.trials import (
     ATTEMPT,
-    HIDDEN,
-    REPLICATE_OF,
     REQUEST,
     ROLE,
     SETTINGS,
@@ -42,10 +41,11 @@ from sweeps.ledger.store.trials import (
     assignment_of,
     attributes_of,
     cost_attributes,
+    run_attributes,
     template,
 )
 from sweeps.ownership import owner_of
-from sweeps.records import Assignment, Role, State, SweepCompletion, TrialRecord
+from sweeps.records import Assignment, Role, State, TrialRecord
 from sweeps.spec import Spec
 from sweeps.spec.renamed import first_settings
 from sweeps.spec.values import steps_of
@@ -198,10 +198,8 @@ class Ledger(Attempts):
 
     def owner(self, record: TrialRecord) -> str:
         """What the states, the curve and the models of a trial bear."""
-        study_uuid = self._mirror.study_uuid
-        return owner_of(
-            study_uuid, record.number, record.request, first_settings(record.settings), record.steps
-        )
+        settings, study_uuid = first_settings(record.settings), self._mirror.study_uuid
+        return owner_of(study_uuid, record.number, record.request, settings, record.steps)
 
     def start(
         self,
@@ -210,13 +208,14 @@ class Ledger(Attempts):
         *,
         params: Mapping[str, Any] | None = None,
         replicate_of: int | None = None,
+        evaluation: Mapping[str, Any] | None = None,
+        steps: int | None = None,
     ) -> Assignment:
-        """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
-        attributes: dict[str, Any] = {ROLE: role.value}
-        if role is Role.CONTROL or role.fresh:
-            attributes[HIDDEN] = True
-        if replicate_of is not None:
-            attributes[REPLICATE_OF] = replicate_of
+        """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out.
+
+        `evaluation`: the tasks, shots and limit of such a run; `steps`: in place of those of the settings.
+        """
+        attributes = run_attributes(role, replicate_of, evaluation, steps)
         return self._create(settings, params or {}, attributes)
 
     def ask(self) -> Assignment | None:

@@ -71,7 +71,7 @@ def next_commands(verdict: Verdict, screen: Screen) -> dict[str, str]:
         commands["take the best grown model"] = screen.command("export", name, "--grown", "--out", "grown/")
     if answer.needs is not None and "not finished" not in answer.limits:
         commands |= _deciding(answer.needs, screen)
-    failed = next((ending for ending in verdict.failed if not ending.role.fresh), None)
+    failed = next((ending for ending in verdict.failed if not ending.role.after_search), None)
     if failed is not None:
         commands["debug a failure"] = screen.command("trial", screen.spec or name, str(failed.number))
     if verdict.failed:

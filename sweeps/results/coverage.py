@@ -31,7 +31,7 @@ class Spent:
     seconds: float
     tokens_of_search: int
     tokens_saved: int  # of the trials that were stopped, up to their budget
-    tokens_after: int  # of runs under fresh seeds
+    tokens_after: int  # of runs after the search: under fresh seeds, and for evaluations
 
 
 def searched_value(record: TrialRecord, path: str) -> Any:
@@ -86,8 +86,8 @@ def _lacking(
 
 def spent(records: Sequence[TrialRecord]) -> Spent:
     """Of every trial that this sweep ran, as far as the ledger knows."""
-    after = [record for record in records if record.role in (Role.REPLICATE, Role.MATCHED)]
-    search = [record for record in records if record.role not in (Role.REPLICATE, Role.MATCHED)]
+    after = [record for record in records if record.role.after_search]
+    search = [record for record in records if not record.role.after_search]
     total, later = (sum(record.tokens or 0 for record in each) for each in (records, after))
     return Spent(
         tokens=total,

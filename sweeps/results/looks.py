@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from functools import cache
 from statistics import NormalDist
 
-from sweeps.records import SweepCompletion, TrialRecord
+from sweeps.completions import SweepCompletion
+from sweeps.records import TrialRecord
 
 ONE_SIDED = 0.025  # that all claims of a sweep may err with, on each side
 FIRST_SHARE = 0.8  # of what is left of it, that each look spends

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from sweeps.records import SweepCompletion
+from sweeps.completions import SweepCompletion
 from sweeps.results.candidates import Candidate
 from sweeps.results.noise import variance
 from sweeps.spec.margins import as_written, percent_of

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sweeps.records import Role, State, TrialRecord
+from sweeps.records import State, TrialRecord
 from sweeps.results.answer import Course, answer_of
 from sweeps.results.candidates import Candidate, matched_control
 from sweeps.results.caveats import caveats, foreign
@@ -27,7 +27,6 @@ from sweeps.results.winner import Compared, compared
 __all__ = ["verdict"]
 
 _SAME_RATE = math.log(1.05)  # rates that are closer train alike
-_AFTER = (Role.REPLICATE, Role.MATCHED)  # runs under fresh seeds, after the search
 
 
 def verdict(
@@ -65,7 +64,7 @@ def verdict(
     against = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
     compute = claims.of(winner, matched, "equal compute", first=against[0] if against else None)
     shown = _with_numbers(known, claims)
-    originals = [record for record in records if record.role not in _AFTER]
+    originals = [record for record in records if not record.role.after_search]
     waiting = searched.matched and bool(
         matched_due(records, top, seeds, per, depth=depth, margin=margin, look=look)
     )
@@ -100,7 +99,7 @@ def verdict(
         stopping=searched.stopping,
         spent=spent(records),
         counts=_count(originals),
-        replicates=_count([record for record in records if record.role in _AFTER]),
+        replicates=_count([record for record in records if record.role.fresh]),
         others=_count(others),
         stopped=tuple(_ending(record) for record in records if record.state is State.PRUNED),
         failed=tuple(_ending(record) for record in records if record.state is State.FAIL),
@@ -167,7 +166,7 @@ def _rate_open(records: Sequence[TrialRecord], control: Candidate | None) -> boo
     if control is None:
         return False
     own = _rate(control.settings)
-    ended = [record for record in records if not record.role.fresh and record.state.finished]
+    ended = [record for record in records if not record.role.after_search and record.state.finished]
     originals = [_rate(record.settings) for record in ended if record.original]
     grown = [_rate(record.settings) for record in ended if not record.original and record.settings]
     return any(

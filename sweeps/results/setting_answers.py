@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.records import Role, State, SweepCompletion, TrialRecord
+from sweeps.completions import SweepCompletion
+from sweeps.records import Role, State, TrialRecord
 from sweeps.results.coverage import searched_value
 from sweeps.results.finalists import is_done
 from sweeps.results.looks import look_of

@@ -249,4 +249,4 @@ def run_name(number: int, params: Mapping[str, str], role: str) -> str:
         parts += [init] if init != "null" and method != "moe" else []
     with contextlib.suppress(KeyError, ValueError):
         parts.append(f"lr={float(params['recipe.learning_rate']):.1e}")
-    return " ".join([f"{number:04d}", *parts, *([role] if role == Role.REPLICATE else [])])
+    return " ".join([f"{number:04d}", *parts, *([role] if role in (Role.REPLICATE, Role.EVALUATION) else [])])

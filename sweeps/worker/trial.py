@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import time
 from collections.abc import Generator, Hashable
 from dataclasses import replace
@@ -20,13 +19,16 @@ from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
+from sweeps.worker.keeping import keep_model
 from sweeps.worker.saving import TESTING, WRITING, OnWork, Saving, synced
+from sweeps.worker.scoring import Scoring
 from tli.data.corpus import matching_files
 from tli.data.dataset import at_home
 from tli.places import expanded
 
 if TYPE_CHECKING:
     from tli.planning.plan import Plan
+    from tli.tasks.harness import Harness
     from tli.training.loop import Training
 
 TEST_BLOCKS = 16  # equal parts of the test text, between which its loss varies
@@ -59,6 +61,11 @@ class WorkerContext:
         self.initial_losses: dict[tuple[Hashable, int], float] = {}  # by plan and seed, which make a model
 
     leads = True  # whether this process writes the curve; of those that train a model together, one does
+    alone = True  # whether no other process has a part of the model
+
+    def any_rank(self, wish: bool) -> bool:  # noqa: FBT001 - a vote
+        """Whether any process of those that train a model together wants something."""
+        return wish
 
     def _load(self) -> None:
         from tli.models.loading import load_model
@@ -98,6 +105,20 @@ class WorkerContext:
     def measured_model(self) -> Any:
         """The base as a model that can be run."""
         return self.model
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The base's tokenizer, as the harness takes it."""
+        from tli.models.loading import load_tokenizer
+
+        return load_tokenizer(self.base.folder)
+
+    @cached_property
+    def harness(self) -> Harness:
+        """The spec's tasks with their documents."""
+        from tli.tasks.harness import Harness
+
+        return Harness(self.spec.evaluation.to_tli(), "evaluation.tasks")
 
     @cached_property
     def test_blocks(self) -> tuple[Any, ...]:
@@ -141,8 +162,11 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
     }
     sources |= {"revision": data.revision, "heldout_revision": data.heldout_revision}
     model = expanded(spec.base.model, spec.where("base.model"))
+    local = spec.evaluation.to_tli().folder
+    tasks_from = None if local is None else str(local.absolute())
     return spec.model_copy(
         update={
+            "evaluation": spec.evaluation.model_copy(update={"tasks_from": tasks_from}),
             "storage": spec.storage.model_copy(update={"artifacts": str(spec.root.absolute())}),
             "data": spec.data.model_copy(update=sources),
             "base": spec.base.model_copy(
@@ -217,6 +241,7 @@ def run_trial(
         known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
         if known:  # a curve may be lost where a state is not
             yield known
+    scoring = Scoring(context, assignment, folders, training)
     with context.saving(training, states, owner, curve, on_work) as saving:
         for progress in training.run(assignment.report_steps, saving.between):
             point = Point(
@@ -229,17 +254,19 @@ def run_trial(
                 time=time.time(),
                 measuring=progress.measuring,
             )
-            if point.step == assignment.steps and assignment.role.fresh:
-                point = replace(point, test_losses=_test_losses(context, training, saving.on_work))
+            if last := point.step == assignment.steps:
+                tested = _test_losses(context, training, saving.on_work) if assignment.role.fresh else ()
+                point = replace(point, test_losses=tested, tasks=scoring.scores(saving, point.train_loss))
+            scoring.before = point.step
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
                 context.initial_losses[grown] = point.eval_loss
-            if point.step == assignment.steps:
+            if last:
                 saving.on_work(WRITING)
                 saving.saver.wait()
-                if assignment.role is not Role.REPLICATE:
-                    _keep(context, assignment, folders, training, plan)
+                if assignment.role not in (Role.REPLICATE, Role.EVALUATION):
+                    keep_model(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
 
@@ -253,30 +280,3 @@ def _test_losses(context: WorkerContext, training: Training, on_work: OnWork) ->
         on_work(TESTING)
         losses.append(evaluate(training.model, block, at_once=training.evaluated_at_once).loss)
     return tuple(losses)
-
-
-def _keep(context: WorkerContext, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
-    """Write the trained model as a folder that plain transformers loads."""
-    from tli.models.lineage import lineage
-
-    facts = {
-        "sweep": context.spec.name,
-        "spec_hash": context.spec.hash,
-        "owner": assignment.owner,
-        "trial": assignment.number,
-        "attempt": assignment.attempt,
-        "settings": dict(assignment.settings),
-        "training": {
-            "steps": training.step,
-            "tokens": training.step * training.recipe.batch_tokens,
-            "numerics": training.numerics,
-        },
-    }
-    target = folders.model_dir(assignment.number, assignment.attempt)
-    if context.leads:
-        shutil.rmtree(target, ignore_errors=True)  # of a trial that is run here again, for a debugger
-    context.write(
-        training.model,
-        target,
-        lineage(context.base, plan, seed=assignment.settings["seed"], extra=facts),
-    )

@@ -8,7 +8,8 @@ from statistics import fmean
 
 import pytest
 
-from sweeps.records import Role, State, SweepCompletion
+from sweeps.completions import SweepCompletion
+from sweeps.records import Role, State
 from sweeps.results.looks import ONE_SIDED, adjusted, look_of, share_of, tail_of
 from tests.sweeps.made_records import replicate, trial
 from tests.sweeps.null_sweeps import MadeSweep

@@ -189,10 +189,8 @@ def _written(name: str, root: Path, scratch: Path) -> Path:
         lines = [json.dumps(document, ensure_ascii=False) for document in documents(name, path)]
         Path(files[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
     base = Path(str(lm_eval.__file__)).parent / "tasks" / "kobest" / f"{name}.yaml"
-    splits = {
-        f"{split}_split": split if split in files else None for split in ("training", "validation", "test")
-    }
-    splits["training_split"] = "train" if "train" in files else None
+    called = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
+    splits = {key: split if split in files else None for key, split in called.items()}
     metrics = ["acc", *(["acc_norm"] if name == "kobest_hellaswag" else [])]
     # As the task file has them, but for `hf_evaluate`, for which the harness would ask the hub for a program.
     listed = [f"  - {{metric: {each}, aggregation: mean, higher_is_better: true}}" for each in metrics]

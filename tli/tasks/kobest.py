@@ -98,7 +98,8 @@ def documents(name: str, path: Path) -> list[dict[str, Any]]:
         DataError: it cannot be read, lacks a column, or has a row or a label of another kind.
     """
     task = KOBEST[name]
-    made, problems = [], []
+    made: list[dict[str, Any]] = []
+    problems: list[Problem] = []
     for line, row in _rows(path, (*task.columns, task.label)):
         label = None if row is None else task.labels.get(row[task.label].strip().lower())
         if row is not None and label is not None:

@@ -79,4 +79,5 @@ def mcnemar(ours_alone: int, theirs_alone: int) -> float:
         ours_alone, theirs_alone: documents that only one of two models has right.
     """
     n, fewer = ours_alone + theirs_alone, min(ours_alone, theirs_alone)
-    return min(1.0, 2 * sum(comb(n, k) for k in range(fewer + 1)) / 2**n)
+    tail: int = sum(comb(n, k) for k in range(fewer + 1))
+    return min(1.0, float(2 * tail / 2**n))

@@ -1,4 +1,4 @@
-"""The order of work, in process and on Ray: control, baseline, search, runs under fresh seeds.
+"""The order of work, in process and on Ray: control, baseline, search, fresh seeds, evaluations.
 
 Both runners (in process and on Ray) do nothing but carry out what the agenda hands them and tell it what
 came of it. Every decision is in the ledger before it acts, so that a restart goes on from there.
@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
+from sweeps.driver.schedule.control import control_settings
+from sweeps.driver.schedule.evaluations import evaluation_run
 from sweeps.driver.schedule.line_search import LineSearch
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
@@ -96,6 +97,7 @@ class Agenda:
             or self._searched()
             or self._replicate()
             or self._matched()
+            or self._evaluation()
         )
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
@@ -244,7 +246,7 @@ class Agenda:
 
     def _replicate(self) -> Assignment | None:
         """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        if any(not r.role.fresh for r in self._open()):
+        if any(not r.role.after_search for r in self._open()):
             return None
         records = self.records()
         self.phase = "finalists"
@@ -261,7 +263,9 @@ class Agenda:
 
     def _matched(self) -> Assignment | None:
         """The control with the winner's FLOPs, once all replicates have ended: there is no winner before."""
-        if not self.spec.control.matched or any(r.role is not Role.MATCHED for r in self._open()):
+        if not self.spec.control.matched or any(
+            r.role not in (Role.MATCHED, Role.EVALUATION) for r in self._open()
+        ):
             return None
         wanted, depth = self.spec.finalists, self.ledger.depth
         records, margin = self.records(), wanted.margin
@@ -272,6 +276,12 @@ class Agenda:
         for number, settings in due:
             return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
         return None
+
+    def _evaluation(self) -> Assignment | None:
+        """A run that scores what has no scores, once all that has some of its own has ended."""
+        if any(r.role is not Role.EVALUATION for r in self._open()):
+            return None
+        return evaluation_run(self.ledger, self.records())
 
     def _open(self) -> list[TrialRecord]:
         """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
@@ -287,12 +297,3 @@ class Agenda:
 
     def _changed(self) -> None:
         self._on_change(self.records(), self.phase)
-
-
-def control_settings(baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """The baseline without injection: the original model, its layers trained on the same tokens."""
-    injection = {**baseline["injection"], "method": "none"}
-    recipe = {**baseline["recipe"], "train": "all"}
-    if recipe.get("rates", {}).get("original") == 0:  # frozen for the sake of the injected ones
-        recipe["rates"] = {**recipe["rates"], "original": 1.0}
-    return {**baseline, "injection": injection, "recipe": recipe}

@@ -60,7 +60,7 @@ class Spending:
 
     def count(self, running: Assignment, last: Point) -> None:
         """Take what a trial has spent up to its last report. What is lost and done again was spent before."""
-        if running.role.fresh:
+        if running.role.after_search:
             return
         if last.tokens > self._of.get(running.number, _NOTHING)["tokens"]:
             self._count(running.number, last.totals)
@@ -120,7 +120,7 @@ def spent(ledger: LedgerView) -> dict[str, float]:
 
 def _of_search(ledger: LedgerView) -> Iterator[tuple[int, Mapping[str, float]]]:
     for record in ledger.trials():
-        if record.ours and not record.role.fresh:
+        if record.ours and not record.role.after_search:
             yield record.number, _totals(record)
 
 

@@ -17,6 +17,7 @@ from sweeps.ledger.store.rows import TrialRows
 from sweeps.ownership import owner_of
 from sweeps.records import Assignment, Role, State, TrialRecord
 from sweeps.spec.renamed import first_settings, todays_paths, todays_settings
+from sweeps.task_scores import TaskScores, all_scores, are_scores
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -42,6 +43,8 @@ COSTS = {
     "flops_per_token": "sweeps:flops_per_token",
     "parameters": "sweeps:parameters",
 }  # of training; of all
+TASKS = "sweeps:tasks"  # scores by downstream task; each number of them stands beside it under a plain name
+EVALUATION = "sweeps:evaluation"  # what a run of that role is made for: tasks, shots, limit
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -63,6 +66,26 @@ def cost_attributes(
 ) -> dict[str, float]:
     """What settings cost, as attributes of a trial; none where that is not known."""
     return {COSTS[name]: value for name, value in (costs(settings) if costs else {}).items()}
+
+
+def run_attributes(
+    role: Role, replicate_of: int | None, evaluation: Mapping[str, Any] | None, steps: int | None
+) -> dict[str, Any]:
+    """What a trial bears that the agenda asks for by itself, beside its settings."""
+    known = {REPLICATE_OF: replicate_of, EVALUATION: evaluation, STEPS: steps}
+    hidden = {HIDDEN: True} if role is Role.CONTROL or role.after_search else {}
+    return {ROLE: role.value, **hidden, **{name: value for name, value in known.items() if value is not None}}
+
+
+def score_attributes(tasks: Mapping[str, TaskScores]) -> dict[str, Any]:
+    """Scores as attributes of a trial: all of them under one name, and each number under its own."""
+    found: dict[str, Any] = {TASKS: {task: scores.to_json() for task, scores in tasks.items()}}
+    for task, scores in tasks.items():
+        for name, score in scores.metrics.items():
+            found[f"{task} {name}"] = score.value
+            if score.stderr is not None:
+                found[f"{task} {name}_stderr"] = score.stderr
+    return found
 
 
 def template(
@@ -149,7 +172,9 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     ROLE: lambda value: value in {role.value for role in Role} - {Role.OTHER.value},
     SETTINGS: lambda value: isinstance(value, dict) and bool(value),
     **dict.fromkeys((SEED, ATTEMPT, REPLICATE_OF, END, MICRO_BATCH), _is_whole),
-    STEPS: lambda value: _is_whole(value) and value > 0,
+    STEPS: _is_whole,  # none: the base as it is
+    TASKS: are_scores,
+    EVALUATION: lambda value: isinstance(value, dict),
     **dict.fromkeys((REASON, REQUEST), _is_text),
     VALUE: _is_loss,
     TEST_LOSSES: lambda value: isinstance(value, list) and all(map(_is_number, value)),
@@ -182,7 +207,7 @@ def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment
         role=Role(attributes[ROLE]),
         settings=settings,
         steps=steps,
-        report_steps=spec.report_steps(steps),
+        report_steps=spec.report_steps(steps) if steps else (0,),
         micro_batch_tokens=attributes.get(MICRO_BATCH),
         study_uuid=study_uuid,
         owner=owner_of(study_uuid, number, attributes[REQUEST], first_settings(settings), steps),
@@ -231,4 +256,6 @@ def record_of(
         request=attributes.get(REQUEST),
         test_losses=tuple(attributes.get(TEST_LOSSES, ())),
         costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
+        tasks=all_scores(attributes.get(TASKS, {})),
+        evaluation=attributes.get(EVALUATION),
     )

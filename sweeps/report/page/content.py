@@ -63,7 +63,7 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
         "group": _GROUPS.get(record.role, "grown") if not record.original else "control",
         "state": str(record.state),
         "label": configuration(record) if not record.original else f"original {configuration(record)}",
-        "fresh": record.role.fresh,
+        "fresh": record.role.after_search,
         "of": record.replicate_of,
         "seed": record.seed,
         "step": record.step,

@@ -1,0 +1,20 @@
+"""Checks of a spec's downstream tasks: whether they are known, and their data is here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sweeps.errors import Problem
+from sweeps.spec import Spec
+from sweeps.wording import masked
+from tli.tasks.available import task_problems
+
+
+def evaluation_problems(spec: Spec) -> Iterator[Problem]:
+    """Why models could not be scored, each problem at its line; the hub may be asked for a task's data."""
+    if not spec.evaluation.tasks:
+        return
+    for problem in task_problems(spec.evaluation.to_tli(), "evaluation.tasks"):
+        where = spec.where(problem.where) if problem.where.startswith("evaluation.") else problem.where
+        yield replace(problem, where=where, got=masked(problem.got))
