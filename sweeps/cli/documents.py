@@ -74,6 +74,7 @@ def results(name: str, rows: Sequence[Mapping[str, Any]], *, curves: bool) -> di
 
 def _verdict(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> dict[str, Any]:
     from sweeps.results.sentence import sentence
+    from sweeps.results.tasks import task_table
 
     found = verdict.to_json()
     for key in ("finalists", "stopped", "failed"):
@@ -83,7 +84,10 @@ def _verdict(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> 
     if found["front"]:
         found["front"]["members"] = [_numbered(each) for each in found["front"]["members"]]
     begun = [each.summary() for each in sweep.ledger.study.warm_start]
-    return {"sweep": sweep.spec.name, "sentence": sentence(verdict, records), **found, "warm_start": begun}
+    scores = task_table(sweep, verdict, records)
+    tasks = scores.to_json() if scores else None
+    said = {"sweep": sweep.spec.name, "sentence": sentence(verdict, records)}
+    return {**said, **found, "warm_start": begun, "tasks": tasks}
 
 
 def ran(sweep: Sweep, verdict: Verdict, places: Mapping[str, str]) -> dict[str, Any]:

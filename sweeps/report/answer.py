@@ -13,6 +13,7 @@ from sweeps.report.front import front_line
 from sweeps.report.next_commands import Screen, next_commands
 from sweeps.report.rows import formatted
 from sweeps.report.styled import Line, paragraph, row
+from sweeps.report.tasks import task_lines
 from sweeps.results.claims import Claim
 from sweeps.results.coverage import Untried
 from sweeps.results.sentence import sentence
@@ -42,6 +43,7 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Scree
     lines = paragraph(said, _COLOURS[verdict.answer.grow])
     rows: list[tuple[str, str]] = [
         *_comparisons(verdict),
+        *task_lines(screen.tasks),
         *_front(verdict, records),
         *_settings(verdict),
         *_untried(verdict.untried),

@@ -12,6 +12,7 @@ from sweeps.report.front import front_text
 from sweeps.report.next_commands import Screen
 from sweeps.report.rows import settings_text
 from sweeps.report.styled import Line
+from sweeps.report.tasks import tasks_text
 from sweeps.results.verdict import Ending, Verdict
 from sweeps.text import WIDTH, bullets, counted, join, pairs, section, table
 
@@ -32,6 +33,7 @@ def best_lines(
         finalists_text(verdict, records),
         margin_text(verdict),
         front_text(verdict, records),
+        tasks_text(screen.tasks),
         _untried(verdict),
         _stopped(verdict, records, screen),
         _failed(verdict, screen),

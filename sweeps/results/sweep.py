@@ -211,7 +211,8 @@ class Sweep:
             - ``step`` of ``steps``: optimizer steps with a measurement, and in the budget
             - ``tokens``, ``flops`` and ``seconds`` of training so far; steps alone, without evaluation
             - ``attempt``, from 1; ``started`` and ``finished``, in UTC; ``reason`` of an early end
-            - its settings by dotted path, as ``injection.k`` and ``recipe.learning_rate``
+            - its settings by dotted path, as ``injection.k`` and ``recipe.learning_rate``; then scores of
+              downstream tasks and their standard errors, where there are any, as ``kobest_copa acc``
 
         Raises
         ------

@@ -6,7 +6,6 @@ state that was saved before the first task measures only those that are left.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,16 +21,13 @@ from sweeps.spec import Spec
 from sweeps.task_scores import FOLDER, TaskScores
 from sweeps.wording import masked
 from tli.errors import InputError
-from tli.files import replace_file
-from tli.json_files import read_json
-from tli.tasks.scores import TaskScore
+from tli.tasks.scores import TaskScore, read_scores, write_scores
 
 if TYPE_CHECKING:
     from sweeps.worker.saving import Saving
     from sweeps.worker.trial import WorkerContext
     from tli.training.loop import Training
 
-_LIMIT = 100_000_000  # bytes of a task's results
 _LOG = logging.getLogger(__name__)
 
 
@@ -109,9 +105,8 @@ class Scoring:
             score = context.harness.score(model, tokenizer, file.stem, on_batch=saving.before_pass)
             score = replace(score, shots=self._wanted.shots)  # as asked; a task file may hold it at none
             if context.leads:
-                value = {"owner": self._assignment.owner, **score.to_json()}
                 self._folders.make(self._folder)
-                replace_file(file, (json.dumps(value, allow_nan=False) + "\n").encode())
+                write_scores(file, score, self._assignment.owner)
         assert score is not None, "what no process lacks is here"
         return TaskScores.from_json(score.to_json())
 
@@ -126,12 +121,3 @@ class Scoring:
             yield
         finally:
             training.measured, training.unreported = now, []
-
-
-def read_scores(path: Path, owner: str) -> TaskScore | None:
-    """The results of one task with each document's; None where there are none of this owner."""
-    try:
-        value = read_json(path, _LIMIT)
-        return TaskScore.from_json(value) if value["owner"] == owner else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None

@@ -18,7 +18,8 @@ class PairedDifference:
 
     Attributes:
         mean: above 0 where the first scored more.
-        low, high: ends of the 95 % interval, by percentiles of the bootstrap over documents; None with one.
+        low, high: ends of the 95 % interval, by percentiles of the bootstrap over documents; None where all
+            documents have the same difference, which says nothing of others.
         documents: how many.
         runs: of each side whose results are averaged by document first.
         p: two-sided, of McNemar's exact test; only for one run of each side whose results are right or wrong.
@@ -59,7 +60,7 @@ def paired_difference(
     differences = (first - second).mean(axis=0)
     count = len(differences)
     low = high = None
-    if count > 1:
+    if len(np.unique(differences)) > 1:
         generator = np.random.default_rng(_SEED)
         means: list[float] = []
         for _ in range(0, RESAMPLES, step := max(1, min(RESAMPLES, _AT_ONCE // count))):

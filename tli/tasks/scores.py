@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from tli.files import replace_file
+from tli.json_files import read_json
+
+_LIMIT = 100_000_000  # bytes of a file
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,30 @@ class TaskScore:
             data=str(value["data"]),
             seconds=_number(value["seconds"]),
         )
+
+
+def write_scores(path: Path, score: TaskScore, owner: str) -> None:
+    """Keep scores with each document's result, whole or not at all.
+
+    Args:
+        path: of the file; its folder is there.
+        score: of one model on one task.
+        owner: a text that says which model was scored.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
+    value = {"owner": owner, **score.to_json()}
+    replace_file(path, (json.dumps(value, allow_nan=False) + "\n").encode())
+
+
+def read_scores(path: Path, owner: str) -> TaskScore | None:
+    """What `write_scores` kept; None where there is nothing of this owner."""
+    try:
+        value = read_json(path, _LIMIT)
+        return TaskScore.from_json(value) if value["owner"] == owner else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _number(value: Any) -> float:
