@@ -96,7 +96,7 @@ class Point:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
-        """The inverse of `to_json`; raises ValueError, TypeError, KeyError, AttributeError for what is none."""
+        """The inverse of `to_json`; ValueError, TypeError, KeyError, AttributeError for what is none."""
         train_loss = tuple((_step(step), _number(loss)) for step, loss in value["train_loss"])
         numbers = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
         numbers |= {name: _number(value[name]) for name in ("time", "measuring") if name in value}

@@ -7,8 +7,20 @@ from dataclasses import replace
 
 from sweeps.errors import Problem
 from sweeps.spec import Spec
+from sweeps.text import counted
 from sweeps.wording import masked
-from tli.tasks.available import task_problems
+from tli.tasks.checks import task_problems
+
+
+def evaluation_notes(spec: Spec) -> Iterator[str]:
+    """What scoring adds to a sweep."""
+    if not (names := spec.evaluation.to_tli().names):
+        return
+    on, seeds = spec.evaluation.on, spec.finalists.seeds
+    models = (spec.most_finalists + 1) * seeds * ("finalists" in on) + ("base" in on)
+    models += (1 + spec.control.matched) * seeds * ("control" in on)
+    what = f"{counted(len(names), 'task')} for at most {counted(models, 'model')}, each after its training"
+    yield f"lm-evaluation-harness scores {what}; its time is not in any estimate"
 
 
 def evaluation_problems(spec: Spec) -> Iterator[Problem]:

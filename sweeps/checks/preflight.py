@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sweeps import addresses
 from sweeps.checks import machine, shapes, stores
 from sweeps.checks.data import Text
-from sweeps.checks.evaluation import evaluation_problems
+from sweeps.checks.evaluation import evaluation_notes, evaluation_problems
 from sweeps.checks.memory import room_problems
 from sweeps.checks.placement import fitting, slots, this_machine
 from sweeps.checks.recipe import recipe_problems
@@ -113,7 +113,12 @@ def check(
     notes += habit_notes(spec, base, local=local and not described, heldout=heldout)
     notes += [f"the text, {spec.data.source}, was not looked at either"] if unread else text.notes(base)
     told = [_described(base)] if described else []
-    return Preflight(spec, base, (*told, *notes, *_search_notes(spec), *_tracking_notes(spec)), heldout)
+    return Preflight(
+        spec,
+        base,
+        (*told, *notes, *_search_notes(spec), *_tracking_notes(spec), *evaluation_notes(spec)),
+        heldout,
+    )
 
 
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:

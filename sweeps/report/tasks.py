@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.results.tasks import Cell, TaskTable
+from sweeps.results.tasks import Cell, Difference, TaskTable
 from sweeps.text import bullets, counted, section, table, these
-from tli.tasks.paired import PairedDifference
 
 
 def task_lines(found: TaskTable | None) -> Iterator[tuple[str, str]]:
@@ -36,7 +35,7 @@ def tasks_text(found: TaskTable | None) -> list[str]:
     """The table: a row a metric, and what it rests on."""
     if found is None:
         return []
-    lines = [f"  {line}" for line in _table(found)] if found.rows else []
+    lines = [f"  {line}".rstrip() for line in _table(found)] if found.rows else []
     notes = []
     if found.rows:
         documents = (
@@ -57,31 +56,31 @@ def tasks_text(found: TaskTable | None) -> list[str]:
 
 
 def _table(found: TaskTable) -> list[str]:
-    header = ("task", "metric", "chance", "base", "control", "same compute", f"trial {found.winner}")
+    header = ("task", "chance", "base", "control", "same FLOPs", f"trial {found.winner}")
     rows = []
     for row in found.rows:
         cells = (row.base, row.control, row.matched, row.winner)
-        chance = "-" if row.chance is None else f"{row.chance:.3f}"
-        rows.append((row.task if row.main else "", row.metric, chance, *(_cell(each) for each in cells)))
-    lines = table(header, rows, left={0, 1})
+        chance = "-" if row.chance is None else f"{row.chance:.2f}"
+        rows.append((f"{row.task} {row.metric}", chance, *(_cell(each) for each in cells)))
+    lines = table(header, rows, left={0})
     compared = [row for row in found.rows if row.against_control or row.against_matched]
     if compared:
-        header = (f"trial {found.winner} less", "", "the control", "the original, same compute")
         differences = [
-            (row.task, row.metric, _difference(row.against_control), _difference(row.against_matched))
+            (f"{row.task} {row.metric}", *map(_difference, (row.against_control, row.against_matched)))
             for row in compared
         ]
-        lines += ["", *table(header, differences, left={0, 1})]
+        title = (f"trial {found.winner} less", "the control", "the original, same FLOPs")
+        lines += ["", *table(title, differences, left={0})]
     return lines
 
 
 def _cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
-    return f"{cell.value:.3f}" + ("" if cell.stderr is None else f" ± {cell.stderr:.3f}")
+    return f"{cell.value:.3f}" + ("" if cell.stderr is None else f"±{cell.stderr:.3f}")
 
 
-def _difference(found: PairedDifference | None) -> str:
+def _difference(found: Difference | None) -> str:
     if found is None:
         return "-"
     if found.low is None or found.high is None:

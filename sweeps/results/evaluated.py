@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.finalists import finalists, is_done, references
-from sweeps.spec import Spec
 from sweeps.task_scores import TaskScores
+
+if TYPE_CHECKING:
+    from sweeps.spec import Spec
 
 
 def scores_of(

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sweeps.results.verdict import Verdict
 
 
+Difference = PairedDifference
+
+
 @dataclass(frozen=True)
 class Cell:
     """One metric of one model.

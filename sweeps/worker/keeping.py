@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from sweeps.folders import Folders
 from sweeps.records import Assignment
+from sweeps.worker.keeps import Keeps
 
 if TYPE_CHECKING:
-    from sweeps.worker.trial import WorkerContext
     from tli.planning.plan import Plan
     from tli.training.loop import Training
 
 
 def keep_model(
-    context: WorkerContext, assignment: Assignment, folders: Folders, training: Training, plan: Plan
+    context: Keeps, assignment: Assignment, folders: Folders, training: Training, plan: Plan
 ) -> None:
     """Write the trained model as a folder that plain transformers loads."""
     from tli.models.lineage import lineage

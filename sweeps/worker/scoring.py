@@ -20,12 +20,12 @@ from sweeps.records import Assignment, Role
 from sweeps.spec import Spec
 from sweeps.task_scores import FOLDER, TaskScores
 from sweeps.wording import masked
+from sweeps.worker.keeps import Keeps
 from tli.errors import InputError
 from tli.tasks.scores import TaskScore, read_scores, write_scores
 
 if TYPE_CHECKING:
     from sweeps.worker.saving import Saving
-    from sweeps.worker.trial import WorkerContext
     from tli.training.loop import Training
 
 _LOG = logging.getLogger(__name__)
@@ -42,9 +42,7 @@ def is_scored(spec: Spec, assignment: Assignment) -> bool:
 class Scoring:
     """The scores of one run's model, after its last step."""
 
-    def __init__(
-        self, context: WorkerContext, assignment: Assignment, folders: Folders, training: Training
-    ) -> None:
+    def __init__(self, context: Keeps, assignment: Assignment, folders: Folders, training: Training) -> None:
         """Look at how far the training is, right after its state was loaded, or none was there.
 
         Args:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from tli.cli.console import print_json
 from tli.cli.models import found
 from tli.errors import InputError, Problem
-from tli.tasks.available import Wanted, task_problems
+from tli.tasks.available import Wanted
 from tli.tasks.scores import TaskScore
 from tli.terminal import printable
 
@@ -18,6 +18,7 @@ _OPTIONS = {"tasks": "--tasks", "shots": "--shots", "tasks_from": "--tasks-from"
 
 def _eval(options: argparse.Namespace) -> int:
     from tli.models.loading import quieten
+    from tli.tasks.checks import task_problems
     from tli.tasks.harness import evaluate_tasks
 
     names = tuple(name.strip() for name in options.tasks.split(",") if name.strip())

@@ -8,6 +8,7 @@ network. Never trains, and changes nothing of the model that it is given. Needs 
 __all__ = [
     "available",
     "batching",
+    "checks",
     "harness",
     "kobest",
     "paired",

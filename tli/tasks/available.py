@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +63,12 @@ class Wanted:
             name for name in self.names if name in KOBEST and name not in own and self._has_folder(name)
         )
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Those whose data the harness finds by itself."""
+        official = self.official
+        return tuple(name for name in self.names if name not in official)
+
     @cached_property
     def written(self) -> dict[str, Path]:
         """The task files of the folder, by the name of their task."""
@@ -92,32 +98,22 @@ def missing_extra(where: str) -> Problem:
     return Problem(where, "no lm-evaluation-harness here", "the extra `eval`, which scores tasks", EXTRA)
 
 
-def task_problems(wanted: Wanted, where: str = "tasks", *, deep: bool = True) -> list[Problem]:
-    """Why these tasks cannot be evaluated on this machine: all at once.
+def local_problems(wanted: Wanted, where: str = "tasks") -> list[Problem]:
+    """Why these tasks cannot be evaluated, as far as that is known without the harness: all at once.
 
     Args:
         wanted: names, shots and where their data is.
-        where: what the settings are called in problems: `{where}` for the names, and `shots`, `tasks_from`
-            beside it.
-        deep: whether to ask the harness for tasks that are not KoBEST's official files, which takes seconds
-            and may download their data.
+        where: what the names are called in problems; `shots` and `tasks_from` are called so beside it.
     """
-    beside = where.removesuffix("tasks")
-    problems = []
-    if not installed():
-        problems.append(missing_extra(where))
+    problems = [] if installed() else [missing_extra(where)]
     if wanted.folder is not None and not wanted.folder.is_dir():
         expected = "a folder of task files, or of KoBEST's TSV files"
-        problems.append(Problem(f"{beside}tasks_from", f"{str(wanted.folder)!r}, which is none", expected))
-        return problems
-    official = wanted.official
-    for name in official:
+        place = f"{where.removesuffix('tasks')}tasks_from"
+        return [*problems, Problem(place, f"{str(wanted.folder)!r}, which is none", expected)]
+    for name in wanted.official:
         problems += _official_problems(name, wanted, where)
-    rest = [name for name in wanted.names if name not in official]
-    if rest and installed() and deep:
-        problems += _other_problems(rest, wanted, where)
-    elif rest and not installed():
-        problems += _unknown(rest, [*KOBEST, *wanted.written], wanted, where, sure=False)
+    if not installed():
+        problems += unknown_problems(wanted.others, [*KOBEST, *wanted.written], wanted, where, sure=False)
     return problems
 
 
@@ -127,7 +123,7 @@ def _official_problems(name: str, wanted: Wanted, where: str) -> Iterator[Proble
     if "test" not in files:
         folder = wanted.folder / KOBEST[name].folder
         yield Problem(
-            where, f"{name}, without {folder}/test.tsv", "the official files", _download(name, wanted)
+            where, f"{name}, without {folder}/test.tsv", "the official files", download(name, wanted)
         )
         return
     counts: dict[str, int] = {}
@@ -143,17 +139,19 @@ def _official_problems(name: str, wanted: Wanted, where: str) -> Iterator[Proble
             where, f"{name}, without examples for shots", f"{folder}/train.tsv or dev.tsv", "shots: 0"
         )
     elif examples in counts and wanted.shots > counts[examples]:
-        yield _too_many(name, wanted, counts[examples], where)
+        yield too_many(name, wanted, counts[examples], where)
 
 
-def _too_many(name: str, wanted: Wanted, count: int, where: str) -> Problem:
+def too_many(name: str, wanted: Wanted, count: int, where: str) -> Problem:
+    """More shots than there are examples."""
     beside = where.removesuffix("tasks")
     return Problem(
         f"{beside}shots", f"{wanted.shots}", f"at most {count}, the examples of {name}", str(count)
     )
 
 
-def _download(name: str, wanted: Wanted) -> str:
+def download(name: str, wanted: Wanted) -> str:
+    """What to download for a task, and where to put it."""
     if name not in KOBEST:
         return "its data set in the hub's cache, or a task file in tasks_from"
     root = wanted.folder or Path("FOLDER")
@@ -162,7 +160,7 @@ def _download(name: str, wanted: Wanted) -> str:
     return f"{places}, with tasks_from: {root}; or {cached} where there is a network"
 
 
-def _unknown(
+def unknown_problems(
     names: Sequence[str], known: Sequence[str], wanted: Wanted, where: str, *, sure: bool = True
 ) -> Iterator[Problem]:
     """Names that are no task, with the nearest that is; without the harness only those that are near one."""
@@ -174,20 +172,3 @@ def _unknown(
             index = next((i for i, each in enumerate(wanted.tasks) if each == name), None)
             place = where if index is None else f"{where}[{index}]"
             yield Problem(place, repr(name), "a task that the harness knows, or of tasks_from", *near)
-
-
-def _other_problems(names: Sequence[str], wanted: Wanted, where: str) -> Iterator[Problem]:
-    """What the harness says of tasks whose data it finds by itself."""
-    from tli.tasks.harness import examples_of, known_tasks
-
-    known = known_tasks(wanted)
-    yield from _unknown(names, known, wanted, where)
-    for name in (each for each in names if each in known):
-        try:
-            count = examples_of(name, wanted)
-        except InputError as error:
-            remedy = _download(name, wanted)
-            yield from (replace(each, where=where, remedy=each.remedy or remedy) for each in error.problems)
-            continue
-        if wanted.shots > count:
-            yield _too_many(name, wanted, count, where)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tli.errors import DataError, InputError, Problem
 from tli.json_files import reason_of
-from tli.tasks.available import Wanted, installed, missing_extra, task_problems
+from tli.tasks.available import Wanted, installed, local_problems, missing_extra
 from tli.tasks.batching import batch_size
 from tli.tasks.kobest import documents, files_of
 from tli.tasks.scores import Metric, TaskScore
@@ -48,7 +48,7 @@ class Harness:
             InputError: a task that is not known, data that is not there, more shots than examples, or no
                 harness.
         """
-        if problems := task_problems(wanted, where, deep=False):
+        if problems := local_problems(wanted, where):
             raise InputError(*problems)
         from lm_eval.defaults import DEFAULT_OTHER_SEED
 

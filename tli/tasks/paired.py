@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from math import comb
 from typing import Any
 
-RESAMPLES = 5000  # of the documents; the ends of an interval move by some 2 % of its width
+RESAMPLES = 2000  # of the documents; the ends of an interval move by some 3 % of its width
 _AT_ONCE = 2**22  # numbers drawn together
 _SEED = 0  # the same scores give the same interval, wherever they are read
 
