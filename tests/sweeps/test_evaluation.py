@@ -25,7 +25,9 @@ from sweeps.task_scores import FOLDER
 from sweeps.worker.saving import SCORING
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 from tests.kobest import real_kobest, write_kobest
+from tests.ranks import on_ranks
 from tests.sweeps.conftest import SPEC, Silent
+from tests.sweeps.rank_scores import scored_by
 from tli.tasks.kobest import KOBEST, files_of
 from tli.tasks.kobest import documents as rows_of
 
@@ -230,3 +232,17 @@ def test_all_five_with_the_official_files(name: str, tmp_path: Path) -> None:
     }
     assert ours.metrics["acc"].stderr == hand["acc_stderr,none"]
     assert list(ours.documents["acc"]) == hand["documents"]
+
+
+@pytest.mark.ranks
+def test_ranks_score_a_model_together_as_one_process_does(
+    tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    kobest = write_kobest(tmp_path / "kobest", test=8, train=4)
+    path = write(tmp_path, tiny_model("llama"), kobest, tasks="kobest_copa, kobest_wic")
+    alone = scored_by(WorkerContext(for_workers(load_spec(path))), 1)
+    ranks = on_ranks(2, "tests.sweeps.rank_scores:on_a_rank", path=path, number=2)
+    for found in ranks:
+        assert found["loss"] == pytest.approx(alone["loss"], abs=1e-5)
+        assert found["tasks"] == alone["tasks"]
+    assert ranks[0]["written"] == ["kobest_copa.json", "kobest_wic.json"]

@@ -13,8 +13,8 @@ from tli.tasks.harness import examples_of, known_tasks
 def task_problems(wanted: Wanted, where: str = "tasks") -> list[Problem]:
     """Why these tasks cannot be evaluated on this machine.
 
-    The harness is asked for tasks that are not KoBEST's official files, which takes it seconds, and may download
-    their data.
+    The harness is asked for tasks that are not KoBEST's official files, which takes it seconds, and
+    may download their data.
 
     Args:
         wanted: names, shots and where their data is.
