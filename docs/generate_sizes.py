@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from tli.growth.activations import Setting
+from tli.growth.activations import Setting, Trained
 from tli.growth.cost import cost
-from tli.growth.memory import PIECES, Memory, memory
-from tli.growth.traffic import Card, one_pass
+from tli.growth.memory import PIECES, kept_base, memory
+from tli.growth.traffic import CARDS, COMPILED, one_pass
 from tli.models.base import Base
 from tli.models.descriptions import described
 from tli.planning.injection import Injection
@@ -22,7 +23,7 @@ SEQUENCE, K = 4096, 4
 SMALL = ("llama-3.2-1b", "llama-3.2-3b", "qwen3-4b", "gemma-3-4b", "olmo-2-7b", "llama-3.1-8b")
 LARGE = ("llama-3.1-70b", "llama-3.1-405b")
 ROOM, MARGIN = 80e9, 1.1  # bytes of a card, and what fragments and libraries may take
-CARD = Card(flops=989e12, reached=0.6, link=50e9)  # of an H100: bf16, and a link of 400 Gbit/s
+CARD = next(card for card in CARDS if card.name == "H100")
 STORE = 10e9  # bytes a second that a shared store takes
 EVERY = 10  # minutes between states
 GIB = 2**30
@@ -55,8 +56,13 @@ fragments and libraries."""
     head = ("model", "parameters", "grown", "1 card", "4 cards", "8 cards", "4 cards, none checkpointed")
     yield from _table(head, [_small(name) for name in SMALL])
     yield ""
-    yield """`train: injected` has gradients and moments for new layers alone; the control, which has none, still
-trains the whole base, so a sweep needs room for that."""
+    yield """With `train: injected` there are gradients and moments for new layers alone, and frozen matrices are those of the
+base that the process keeps, once, in bfloat16 where that loses nothing. The control, which has no new layers, trains the
+whole original; where there is no room for that, `control.train: layers` has it train as many of its own layers as are
+new, and the answer says so. GiB of one card, of a trial with all that is kept, at K of 4, and of that control:"""
+    yield ""
+    head = ("model", "all trained", "injected alone", "the same, none checkpointed", "control of layers")
+    yield from _table(head, [_alone(name) for name in SMALL])
     yield ""
     yield "## 70B and 405B"
     yield ""
@@ -81,10 +87,11 @@ trains the whole base, so a sweep needs room for that."""
     )
     yield from _table(head, [_parts(name, *at) for name in LARGE for at in _PLACES])
     yield ""
-    yield f"""What a pass sends and how long it takes, by this model: matrix products reach {CARD.reached:.0%} of
-{CARD.flops / 1e12:.0f} TFLOP/s, a card sends and receives {CARD.link / 1e9:.0f} GB/s, and both overlap wholly, so that a
-pass takes the longer of the two. Layers are gathered twice, the rest once, in bf16; gradients are summed once, in
-float32."""
+    yield f"""What a pass sends and how long it takes, by this model: matrix products reach {COMPILED:.1%} of
+{CARD.flops / 1e12:.0f} TFLOP/s, a card sends and receives {CARD.network / 1e9:.0f} GB/s, and both overlap wholly, so that a
+pass takes the longer of the two. All weights are gathered twice, in bf16; gradients are summed once, in float32. The
+bytes are compared with what processes send by `tests/tli/test_sharded.py`; the share of the peak is what compiled layers
+of 1B reached on an H200, the one card that was measured."""
     yield ""
     head = ("model", "cards", "sequences", "sent, GB", "calculating, s", "sending, s", "MFU")
     yield from _table(head, [_timed(name, *at) for name in LARGE for at in _PLACES])
@@ -98,6 +105,18 @@ that takes {STORE / 1e9:.0f} GB/s:"""
     yield "## What breaks first"
     yield ""
     yield from _breaks()
+    yield ""
+    yield """## The whole path at 60M
+
+Between the packaged base and a real model lies a Llama of 60M, which a checkout makes, with random weights or with
+`--tokens 500000` trained on so many tokens of the built-in text first (minutes on two cores):
+
+```sh
+python -m tests.bench.llama_60m middle-base
+sweeps plan quickstart --set base.model=middle-base --set trial.recipe.precision=bf16
+```
+
+From its spec to the exported winner, in bf16, in one process and over two: `make test ARGS="-m slow -k whole_path"`."""
 
 
 _PLACES = ((64, 1), (64, 4), (512, 1), (512, 4))
@@ -107,7 +126,9 @@ def _breaks() -> Iterator[str]:
     base, plan = _grown("llama-3.1-405b")
     small, whole = (memory(base, plan, _setting(512, tokens)) for tokens in (1, 4))
     states = 16 * _parameters(base, plan) / 64
-    seventy = one_pass(*_grown("llama-3.1-70b"), _setting(64, 1), CARD, sequence_length=SEQUENCE)
+    seventy = one_pass(
+        *_grown("llama-3.1-70b"), _setting(64, 1), CARD, sequence_length=SEQUENCE, compiled=True
+    )
     head = 6 * 2 * base.facts.vocabulary * base.facts.hidden_size
     state = 12 * _parameters(base, plan)
     yield f"""1. **Memory, 405B on 64 cards.** Weights, gradients and moments alone are {states / GIB:.0f} GiB a card. On 512 they
@@ -148,8 +169,29 @@ def _setting(cards: int, sequences: int, *, checkpointing: int = 1) -> Setting:
 def _small(name: str) -> list[str]:
     base, plan = _grown(name)
     settings = [*(_setting(cards, 1) for cards in (1, 4, 8)), _setting(4, 1, checkpointing=0)]
-    sizes = [_fitting(memory(base, plan, setting)) for setting in settings]
+    sizes = [_fitting(memory(base, plan, setting).total) for setting in settings]
     return [name, *_counts(base, plan), *sizes]
+
+
+def _alone(name: str) -> list[str]:
+    base, plan = _grown(name)
+    width = 2 if base.facts.dtype == "BF16" else 4
+
+    def whole(plan: Plan, *, train: Trained, checkpointing: int = 1, also: tuple[int, ...] = ()) -> str:
+        setting = replace(
+            _setting(1, 1, checkpointing=checkpointing), train=train, frozen=width, kept=width, also=also
+        )
+        return _fitting(memory(base, plan, setting).total + kept_base(base, plan, setting))
+
+    original = plan_for(Injection("none"), base.facts.depth)
+    sources = tuple(sorted({plan.sources[position] for position in plan.injected}))
+    return [
+        name,
+        whole(plan, train="all"),
+        whole(plan, train="injected"),
+        whole(plan, train="injected", checkpointing=0),
+        whole(original, train="injected", also=sources),
+    ]
 
 
 def _upscaled(name: str) -> list[str]:
@@ -161,11 +203,11 @@ def _upscaled(name: str) -> list[str]:
 def _parts(name: str, cards: int, sequences: int) -> list[str]:
     found = memory(*_grown(name), _setting(cards, sequences))
     parts = (found.weights, found.moments, found.gradients, found.activations, found.loss, found.buffers)
-    return [name, str(cards), str(sequences), *(f"{part / GIB:.1f}" for part in parts), _fitting(found)]
+    return [name, str(cards), str(sequences), *(f"{part / GIB:.1f}" for part in parts), _fitting(found.total)]
 
 
 def _timed(name: str, cards: int, sequences: int) -> list[str]:
-    found = one_pass(*_grown(name), _setting(cards, sequences), CARD, sequence_length=SEQUENCE)
+    found = one_pass(*_grown(name), _setting(cards, sequences), CARD, sequence_length=SEQUENCE, compiled=True)
     times = (f"{found.calculating:.1f}", f"{found.sending:.1f}", f"{found.utilisation:.0%}")
     return [name, str(cards), str(sequences), f"{found.sent / 1e9:,.0f}", *times]
 
@@ -186,9 +228,9 @@ def _counts(base: Base, plan: Plan) -> list[str]:
     return [f"{base.facts.parameters / 1e9:.2f}e9", f"{_parameters(base, plan) / 1e9:.2f}e9"]
 
 
-def _fitting(found: Memory) -> str:
-    size = f"{found.total / GIB:.1f}"
-    return size if found.total * MARGIN <= ROOM else f"**{size}**"
+def _fitting(total: int) -> str:
+    size = f"{total / GIB:.1f}"
+    return size if total * MARGIN <= ROOM else f"**{size}**"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 
+STATE_SECONDS = 15.0  # between two training states of a trial, which are written behind its back
+
 _LOOKS_EVERY = 1.0  # seconds
 _LONGEST = 10.0  # seconds between two looks that a busy machine may explain
 

@@ -22,6 +22,7 @@ from sweeps.errors import LedgerHeldError, Problem, SpecError
 from sweeps.records import Assignment
 from tli.files import open_regular, read_regular, replace_file, sync
 
+REPORT = "report.html"
 LOCK = "driver.lock"  # held by the process that drives the sweep
 _SMALL = 4096  # bytes; of a lock or a recall mark
 
@@ -44,9 +45,19 @@ class Folders:
         return self.artifacts / "tokens"
 
     @property
+    def targets(self) -> Path:
+        """Where a sweep that runs says which addresses Prometheus is to ask; beside those of other sweeps."""
+        return self.artifacts / "prometheus" / f"{self.name}.json"
+
+    @property
     def spec(self) -> Path:
         """The spec as it was last run, with passwords masked."""
         return self.sweep / "spec.json"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page of its answer."""
+        return self.sweep / REPORT
 
     def trial(self, number: int) -> Path:
         """What one trial writes."""
@@ -66,6 +77,10 @@ class Folders:
     def hung(self, number: int, attempt: int) -> Path:
         """Where the threads of an attempt stood when it was ended because it did not go on."""
         return self.trial(number) / f"hung-{attempt}.txt"
+
+    def ending(self, number: int, attempt: int) -> Path:
+        """How an attempt ended, with the token of its assignment, where its worker ended with it."""
+        return self.trial(number) / f"ended-{attempt}.json"
 
     def stop_request(self, number: int, attempt: int) -> Path:
         """There, with the token of its assignment, once an attempt is to end; its worker looks for it."""
@@ -116,7 +131,7 @@ class Folders:
         for path in self._written(number):
             if path == self.checkpoints(number):
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name.startswith("recalled-"):
+            elif path.name.startswith(("recalled-", "ended-")):
                 path.unlink(missing_ok=True)
 
     def drop_finals(self, number: int, but: int | None = None) -> None:

@@ -23,6 +23,7 @@ class Role(StrEnum):
     SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
     EVALUATION = "evaluation"  # scores another run, made again, or the base, on the tasks of the spec
+    RUNG = "ladder rung"  # a finalist's or the control's settings with the tokens of a longer budget
     OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
     @property
@@ -31,9 +32,9 @@ class Role(StrEnum):
         return self in (Role.REPLICATE, Role.MATCHED)
 
     @property
-    def after_search(self) -> bool:
-        """Whether it runs once the search is over, and counts against none of its budget."""
-        return self.fresh or self is Role.EVALUATION
+    def after(self) -> bool:
+        """Whether it runs once the search is over: on top of the budget, hidden from sampler and Optuna."""
+        return self.fresh or self in (Role.RUNG, Role.EVALUATION)
 
 
 class State(StrEnum):
@@ -150,7 +151,7 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, baseline, search, replicate, or not run here.
+        Why it exists: control, baseline, search, replicate, ladder rung, or not run here.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params : mapping
@@ -169,7 +170,7 @@ class TrialRecord:
         Why it was stopped or failed.
     replicate_of : int or None
         The trial whose settings it has, under another seed; of a matched control, the trial whose FLOPs it
-        spends.
+        spends; of a rung, the trial whose settings it has with more tokens.
     test_losses : tuple of float
         Losses on equal blocks of the test text after the last step, nats per token; of replicates and matched
         controls alone, whose seeds chose nothing.
@@ -179,6 +180,8 @@ class TrialRecord:
         Ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
+    waits : str or None
+        What it waits for since it was handed out, as free resources; None once it runs.
     seconds : float or None
         Of training steps.
     tokens : int or None
@@ -229,6 +232,7 @@ class TrialRecord:
     request: str | None = None
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    waits: str | None = None
     tasks: Mapping[str, TaskScores] = field(default_factory=dict)
     evaluation: Mapping[str, Any] | None = None
 
@@ -246,9 +250,9 @@ class TrialRecord:
     def budgeted(self) -> bool:
         """Whether it counts against the budget's trials.
 
-        Runs after the search do not, nor what was not run here; nor what cannot be run and has no settings.
+        What runs after the search does not, nor what was not run here, nor what cannot be run.
         """
-        return not self.role.after_search and bool(self.settings)
+        return not self.role.after and bool(self.settings)
 
     @property
     def original(self) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sweeps.checks.shapes import SHAPING, plan_of
+from sweeps.checks.shapes import SHAPING, control_layers, plan_of
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import injection_of
 from tli.errors import InputError
@@ -46,13 +46,15 @@ def _costs(spec: Spec, base: Base, settings: Mapping[str, Any], train: str) -> M
         return {}
     original = injection.method == "none"
     length = spec.data.sequence_length
+    also = control_layers(spec, base) if original and train != "all" else ()
     try:
         plan = plan_of(None if original else injection, base.facts.depth)
         found = cost(
             base,
             plan,
             sequence_length=length,
-            train="all" if original else train,
+            train="all" if original and not also else train,
+            also=also,
         )
     except InputError:
         return {}

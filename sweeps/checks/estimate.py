@@ -10,7 +10,8 @@ from typing import Any
 from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_first
 from sweeps.checks.measured import measured_tokens, tokens_of_the_test
 from sweeps.checks.placement import slots, this_machine
-from sweeps.checks.shapes import Shape, plan_of, searched_shapes, setting_of, shape_of
+from sweeps.checks.shapes import Shape, control_layers, plan_of, searched_shapes, setting_of, shape_of
+from sweeps.checks.speeds import Traffic, traffic, traffic_lines
 from sweeps.spec import Spec
 from sweeps.text import counted, in_bytes, short, table
 from tli.growth.cost import cost
@@ -26,6 +27,15 @@ class Total:
     tokens: int
     flops: float
     hours: float | None = None
+
+
+@dataclass(frozen=True)
+class Climb:
+    """One rung of the ladder: runs of so many tokens each, at most, and what they cost together."""
+
+    tokens: int
+    runs: int
+    total: Total
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,12 @@ class Estimate:
         expected: if the stopping rule keeps its share at every rung, and all depths are tried alike.
         parallel: trials at once.
         ranks: processes that train one trial together.
+        checkpointing: every how many layers one is calculated again; 0: none.
+        control_layers: of the original that the control trains; empty where it trains all.
+        traffic: what the largest trial sends, stores and reaches.
+        compiled: whether layers are.
         flops_per_second: of one trial, as measured; None when it was not.
+        ladder: the rungs, were all finalists as deep as the deepest; part of `at_most` and `expected`.
     """
 
     name: str
@@ -66,7 +81,12 @@ class Estimate:
     expected: Total
     parallel: int
     ranks: int
+    checkpointing: int
+    control_layers: tuple[int, ...]
+    traffic: Traffic
+    compiled: bool
     flops_per_second: float | None
+    ladder: tuple[Climb, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -87,6 +107,7 @@ def estimate(
     flops_per_second: float | None = None,
     parallel: int | None = None,
     heldout: int | None = None,
+    auto: bool = False,
 ) -> Estimate:
     """The cost of a sweep on a base that was found and fits the spec.
 
@@ -96,6 +117,7 @@ def estimate(
         flops_per_second: speed of one trial on its cpus and gpus, as measured in a few steps.
         parallel: trials at once; None takes what the spec allows and this machine has.
         heldout: tokens of held-out text that are there, where that is known; of test text there are as many.
+        auto: whether activation checkpointing was left to what memory there is.
     """
     shapes = tuple(shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec)))
     at_once = parallel or slots(spec, [this_machine()])
@@ -117,10 +139,22 @@ def estimate(
         again = spec.most_finalists + (ratio > 1)
         flops = worked.first(spec.control_rates) + of(worked.each) * searched
         flops += seeds * (fresh.first(1) + of(fresh.each) * again)
-        hours = flops / flops_per_second / at_once / 3600 if flops_per_second else None
         whole = fixed + of_tokens + seeds * (2 + spec.most_finalists + ratio * (ratio > 1))
-        return Total(round(whole * trial_tokens), flops, hours)
+        climbs = [climb(rung, of) for rung in spec.budget.ladder]
+        flops += sum(each.flops for each in climbs)
+        tokens = round(whole * trial_tokens) + sum(each.tokens for each in climbs)
+        return Total(tokens, flops, in_hours(flops))
 
+    def climb(rung: int, of: Callable[[Sequence[float]], float]) -> Total:
+        """Of one rung: its trials train so many times longer, and are measured about as much more often."""
+        longer = -(-rung // recipe.batch_tokens) * recipe.batch_tokens
+        flops = longer / trial_tokens * (worked.control + of(worked.each) * spec.most_finalists)
+        return Total(longer * (1 + spec.most_finalists), flops, in_hours(flops))
+
+    def in_hours(flops: float) -> float | None:
+        return flops / flops_per_second / at_once / 3600 if flops_per_second else None
+
+    expected = total(fmean, likely * share, likely * share)
     return Estimate(
         name=spec.name,
         base=base.name,
@@ -134,10 +168,15 @@ def estimate(
         eval_tokens=measured,
         rule=spec.stopping.rule,
         at_most=total(max, least, most),
-        expected=total(fmean, likely * share, likely * share),
+        expected=expected,
         parallel=at_once,
         ranks=setting_of(spec, base, None).ranks,
+        checkpointing=setting_of(spec, base, None).checkpointing,
+        control_layers=control_layers(spec, base),
+        traffic=traffic(spec, base, shapes, expected.flops, auto=auto),
+        compiled=spec.trial.recipe.compile,
         flops_per_second=flops_per_second,
+        ladder=tuple(Climb(rung, 1 + spec.most_finalists, climb(rung, max)) for rung in spec.budget.ladder),
     )
 
 
@@ -239,13 +278,23 @@ def _lines(it: Estimate) -> Iterator[str]:
     yield ""
     head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory", "")
     yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})
-    yield from ("", *_memory_lines(it), "")
+    yield from ("", *_memory_lines(it))
+    if it.ranks > 1 or it.traffic.speeds:
+        yield from traffic_lines(it.traffic, ranks=it.ranks, compiled=it.compiled)
+    yield ""
     kept = "expected" if it.rule == "none" else f"expected with {it.rule}"
     hours = ("hours here",) if it.at_most.hours is not None else ()
     rows = []
     for name, total in (("at most", it.at_most), (kept, it.expected)):
         time = (f"{total.hours:.2f}",) if total.hours is not None else ()
         rows.append((name, f"{total.tokens:,}", f"{total.flops:.2e}", *time))
+    for rung in it.ladder:
+        name, time = f"  of that {rung.runs} runs of {short(rung.tokens)} tokens", ()
+        if rung.total.hours is not None:
+            time = (f"{rung.total.hours:.2f}",)
+        rows.insert(
+            1 + it.ladder.index(rung), (name, f"{rung.total.tokens:,}", f"{rung.total.flops:.2e}", *time)
+        )
     yield from table(("", "tokens", "FLOPs", *hours), rows, left={0})
     yield ""
     if len(it.reaches) > 1:
@@ -265,6 +314,15 @@ def _memory_lines(it: Estimate) -> Iterator[str]:
     found, ranks = largest.memory, f"each of the {it.ranks} ranks" if it.ranks > 1 else "the process"
     yield f"memory of {ranks} of a trial, most for {largest.label}: {in_bytes(found.total)} at {found.at}"
     yield f"  {', '.join(f'{name} {in_bytes(size)}' for name, size in found.parts.items())}"
+    if kept := largest.base_bytes:
+        yield f"  beside it {in_bytes(kept)} of the base, which the process keeps"
+    else:
+        yield "  and no base beside it: what is frozen is the base's own"
+    if it.control_layers:
+        yield (
+            f"the control trains {counted(len(it.control_layers), 'layer')} of the original "
+            f"({', '.join(map(str, it.control_layers))}), not all of it: control.train is layers"
+        )
 
 
 def _row(shape: Shape) -> tuple[str, ...]:

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sweeps.checks import machine
-from sweeps.checks.estimate import estimate
 from sweeps.checks.placement import on_one_gpu, slots, this_machine
-from sweeps.checks.shapes import Shape, plan_of, searched_shapes, setting_of
+from sweeps.checks.shapes import searched_shapes, setting_of, shape_memory, shape_of
 from sweeps.errors import Problem
-from sweeps.spec import Spec
+from sweeps.spec import Spec, with_settings
 from sweeps.text import in_bytes
-from tli.growth.memory import memory
+from tli.growth.activations import Setting
 from tli.models.base import Base
 
 _BYTES = 4  # of a weight: models are kept and trained in float32
 _RANKS = (2, 4, 8, 16, 32, 64)
 _STATES = 6  # models' worth on the disk while a trial runs: weights and both moments, old and new
 
-_Change = tuple[dict[str, Any], str]  # of a `Setting`, and as a spec says it
+_Change = tuple[str, Any]  # a setting's dotted path, and its value
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """Bytes that the process of one trial needs: for the trial, and for the base that it keeps beside."""
+class Trial:
+    """Bytes that one process of a trial needs: for the trial, and for the base that it keeps beside."""
 
     own: int
     base: int
 
     @property
     def whole(self) -> int:
+        """All together."""
         return self.own + self.base
 
 
@@ -49,30 +49,27 @@ def room_problems(spec: Spec, base: Base, *, local: bool, at_once: int | None = 
         at_once: trials; None takes what the spec allows and this machine has.
     """
     at_once = at_once or slots(spec, [this_machine()])
-    shapes = estimate(spec, base, parallel=at_once).shapes
-    yield from _on_the_disk(spec, shapes, at_once)
+    yield from _on_the_disk(spec, base, at_once)
     if local:
-        trial = _trial(spec, base, {})
+        trial = largest_trial(spec, base)
         room = _on_a_gpu if spec.resources.gpus else _in_memory
-        yield from room(spec, base, trial, at_once * spec.resources.workers)
+        yield from room(spec, base, trial, at_one_place(spec, at_once))
 
 
-def _trial(spec: Spec, base: Base, other: Mapping[str, Any]) -> _Trial:
-    """What one process of the largest trial needs, with other settings in place of the spec's. The control
-    trains all of its layers, whatever the others do.
-    """
-    most, ranks = 0, 1
-    for injection in (None, *searched_shapes(spec)):
-        own = setting_of(spec, base, injection)
-        setting = replace(
-            own, **{**other, "train": other.get("train", own.train) if injection else own.train}
-        )
-        most = max(most, memory(base, plan_of(injection, base.facts.depth), setting).total)
-        ranks = setting.ranks
-    return _Trial(most, _BYTES * base.facts.parameters // ranks)
+def at_one_place(spec: Spec, at_once: int) -> int:
+    """Processes of so many trials at once that share the memory of a GPU, or of this machine."""
+    processes = at_once * spec.resources.workers
+    return min(processes, on_one_gpu(spec.resources.gpus)) if spec.resources.gpus else processes
 
 
-def _on_the_disk(spec: Spec, shapes: Sequence[Shape], at_once: int) -> Iterator[Problem]:
+def largest_trial(spec: Spec, base: Base) -> Trial:
+    """What one process of the largest trial needs, the control's among them."""
+    sizes = [shape_memory(spec, base, injection) for injection in (None, *searched_shapes(spec))]
+    return max((Trial(needed.total, kept) for needed, kept in sizes), key=lambda trial: trial.whole)
+
+
+def _on_the_disk(spec: Spec, base: Base, at_once: int) -> Iterator[Problem]:
+    shapes = [shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec))]
     weights = _BYTES * max(shape.cost.parameters for shape in shapes)
     # Kept: a model of each finalist, the control and the baseline.
     needed = weights * (spec.most_finalists + 2 + at_once * _STATES)
@@ -83,7 +80,7 @@ def _on_the_disk(spec: Spec, shapes: Sequence[Shape], at_once: int) -> Iterator[
         yield Problem(spec.where("storage.artifacts"), got, expected, "another folder")
 
 
-def _in_memory(spec: Spec, base: Base, trial: _Trial, at_once: int) -> Iterator[Problem]:
+def _in_memory(spec: Spec, base: Base, trial: Trial, at_once: int) -> Iterator[Problem]:
     have = machine.memory()
     if have is None or at_once * trial.whole <= have:
         return
@@ -94,8 +91,8 @@ def _in_memory(spec: Spec, base: Base, trial: _Trial, at_once: int) -> Iterator[
         yield _smaller(spec, base, trial, have, expected)
 
 
-def _on_a_gpu(spec: Spec, base: Base, trial: _Trial, at_once: int) -> Iterator[Problem]:
-    have, together = machine.gpu_memory(), min(at_once, on_one_gpu(spec.resources.gpus))
+def _on_a_gpu(spec: Spec, base: Base, trial: Trial, at_once: int) -> Iterator[Problem]:
+    have, together = machine.gpu_memory(), at_once
     if have is None or together * trial.whole <= have:
         return
     expected = f"at most {in_bytes(have)}, the memory of a GPU of this machine"
@@ -107,33 +104,56 @@ def _on_a_gpu(spec: Spec, base: Base, trial: _Trial, at_once: int) -> Iterator[P
         yield _smaller(spec, base, trial, have, expected)
 
 
-def _smaller(spec: Spec, base: Base, trial: _Trial, have: int, expected: str) -> Problem:
+def _smaller(spec: Spec, base: Base, trial: Trial, have: int, expected: str) -> Problem:
     where = spec.where("trial.recipe.micro_batch_tokens")
     remedy = next(fitting_settings(spec, base, have), "a smaller base")
     return Problem(where, _said(trial, 1), expected, remedy)
 
 
 def fitting_settings(spec: Spec, base: Base, have: int) -> Iterator[str]:
+    """As `fitting_changes`, in words: `micro_batch_tokens: 128, resources.workers: 2`."""
+    for change in fitting_changes(spec, base, have):
+        yield ", ".join(f"{path.removeprefix('trial.recipe.')}: {value}" for path, value in change.items())
+
+
+def fits(spec: Spec, base: Base, have: int) -> bool:
+    """Whether one process of every trial fits in so many bytes as the spec is."""
+    return largest_trial(spec, base).whole <= have
+
+
+def fitting_changes(spec: Spec, base: Base, have: int) -> Iterator[dict[str, Any]]:
     """Settings with which one process of every trial fits in so many bytes, the least change first.
+
+    Values by their dotted paths in the spec.
 
     Args:
         spec: whose trials do not fit.
         base: its base.
         have: bytes that there are for one process.
     """
-    shortest, own = spec.data.sequence_length, setting_of(spec, base, None)
-    small: _Change = ({"tokens": shortest}, f"micro_batch_tokens: {shortest}")
-    again: _Change = ({"checkpointing": 1}, "activation_checkpointing: 1")
+    for option in _options(spec, setting_of(spec, base, None)):
+        if largest_trial(with_settings(spec, dict(option)), base).whole <= have:
+            yield dict(option)
+
+
+def _options(spec: Spec, own: Setting) -> Iterator[list[_Change]]:
+    shortest, recipe = spec.data.sequence_length, "trial.recipe"
+    small: _Change = (f"{recipe}.micro_batch_tokens", shortest)
+    again: _Change = (f"{recipe}.activation_checkpointing", 1)
+    alone: _Change = (f"{recipe}.train", "injected")
+    layers: _Change = ("control.train", "layers")
     rest = [*([small] if own.tokens > shortest else []), *([again] if own.checkpointing != 1 else [])]
-    options = [[change] for change in rest] + [rest]
-    options += [[*rest, ({"ranks": n}, f"resources.workers: {n}")] for n in _RANKS if n > own.ranks]
-    options.append([*rest, ({"train": "injected"}, "train: injected")])
-    for option in options:
-        other = {key: value for given, _ in option for key, value in given.items()}
-        if _trial(spec, base, other).whole <= have:
-            yield ", ".join(name for _, name in option)
+    yield from ([change] for change in rest)
+    yield rest
+    parts, searched = spec.trial.to_recipe().moves != "all", "recipe.train" in spec.search
+    if parts and not searched and spec.control.train == "all":
+        yield from ([layers], *([change, layers] for change in rest), [*rest, layers])
+    yield from ([*rest, ("resources.workers", n)] for n in _RANKS if n > own.ranks)
+    if not (parts or searched) and own.ranks == 1:
+        yield [*rest, alone, layers]
 
 
-def _said(trial: _Trial, at_once: int) -> str:
-    each = f"about {in_bytes(trial.whole)}, {in_bytes(trial.base)} of it the base that its process keeps"
+def _said(trial: Trial, at_once: int) -> str:
+    kept = f", {in_bytes(trial.base)} of it the base that its process keeps" if trial.base else ""
+    each = f"about {in_bytes(trial.whole)}{kept}"
     return f"one trial of {each}" if at_once == 1 else f"{at_once} trials at once of {each}"

@@ -7,11 +7,13 @@ has room for them, else on several.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweeps.checks import machine
+from sweeps.errors import Problem
+from sweeps.text import counted
 
 if TYPE_CHECKING:
     from sweeps.spec import Spec
@@ -49,6 +51,20 @@ def fitting(nodes: Iterable[Node], cpus: float, gpus: float, workers: int = 1) -
         workers: ranks of one trial.
     """
     return sum(_on(node, cpus, gpus) for node in nodes) // workers
+
+
+def placement_problem(spec: Spec, nodes: Sequence[Node]) -> Problem | None:
+    """Why no trial of a sweep could ever be placed on these nodes; None where one could."""
+    wanted = spec.resources
+    if fitting(nodes, wanted.cpus, wanted.gpus, wanted.workers):
+        return None
+    have = ", ".join(f"{counted(node.cpus, 'CPU')} and {counted(node.gpus, 'GPU')}" for node in nodes)
+    asked = f"{counted(wanted.cpus, 'CPU')} and {counted(wanted.gpus, 'GPU')} for "
+    asked += "one trial" if wanted.workers == 1 else f"each of {wanted.workers} ranks"
+    most = "one node has" if wanted.workers == 1 else "the nodes together hold"
+    ranks = fitting(nodes, wanted.cpus, wanted.gpus)
+    remedy = f"resources.workers: {ranks}" if ranks else "smaller trials"
+    return Problem(spec.where("resources"), asked, f"no more than {most} ({have})", remedy)
 
 
 def on_one_gpu(gpus: float) -> int:

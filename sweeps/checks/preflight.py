@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from sweeps import addresses
 from sweeps.checks import machine, shapes, stores
+from sweeps.checks.checkpointing import checkpointing, choice_note, is_auto, settled
 from sweeps.checks.data import Text
 from sweeps.checks.evaluation import evaluation_notes, evaluation_problems
 from sweeps.checks.memory import room_problems
@@ -41,6 +42,12 @@ class Preflight:
     base: Base
     notes: tuple[str, ...]
     heldout: int | None = None  # tokens of held-out text that are there, where that is known
+    checkpointing: int | None = None  # layers of which one is calculated again, where that was to be chosen
+
+    @property
+    def settled(self) -> Spec:
+        """The spec with what was chosen in place."""
+        return settled(self.spec, self.checkpointing)
 
 
 def check(
@@ -76,11 +83,10 @@ def check(
     if base is not None:
         problems += [*_model_problems(spec, base), *recipe_problems(spec, base)]
         notes += [*_depth_notes(spec, base), *_cost_notes(base)]
-    problems += evaluation_problems(spec)
     text = Text(spec)
     unread = described and text.from_the_hub  # for sizes alone nothing is asked of another machine
     wrong = [] if unread else list(text.problems())
-    problems += wrong
+    problems += [*wrong, *evaluation_problems(spec)]
     if base is not None and not wrong and not unread:
         foreign = tokenizer_problems(base, spec.data.to_tli())
         problems += foreign or text.shortages(base)
@@ -95,8 +101,13 @@ def check(
     folder = list(_folder_problems(spec))
     unusable = [*folder, *_store_problems(spec, own=not folder)]
     problems += unusable
+    chosen = None
     if base is not None and not problems:
-        lacking = room_problems(spec, base, local=local, at_once=at_once)
+        if is_auto(spec):
+            trials = at_once or slots(spec, [this_machine()])
+            chosen = checkpointing(spec, base, local=local, at_once=trials)
+            notes.append(choice_note(spec, chosen))
+        lacking = room_problems(settled(spec, chosen), base, local=local, at_once=at_once)
         if described:
             notes += [f"not on this machine: {problem}" for problem in lacking]
         else:
@@ -113,12 +124,8 @@ def check(
     notes += habit_notes(spec, base, local=local and not described, heldout=heldout)
     notes += [f"the text, {spec.data.source}, was not looked at either"] if unread else text.notes(base)
     told = [_described(base)] if described else []
-    return Preflight(
-        spec,
-        base,
-        (*told, *notes, *_search_notes(spec), *_tracking_notes(spec), *evaluation_notes(spec)),
-        heldout,
-    )
+    notes += [*_search_notes(spec), *_tracking_notes(spec), *evaluation_notes(spec)]
+    return Preflight(spec, base, (*told, *notes), heldout, chosen)
 
 
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:

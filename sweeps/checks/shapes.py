@@ -11,12 +11,12 @@ from sweeps.spec import Range, Spec
 from tli.architectures.lookup import family_of
 from tli.growth.activations import BF16, FP32, Setting
 from tli.growth.cost import Cost, cost
-from tli.growth.memory import PIECES, Memory, memory
+from tli.growth.memory import PIECES, Memory, kept_base, memory
 from tli.models.base import Base
 from tli.planning.checks import injection_problems
 from tli.planning.injection import METHODS, Injection
 from tli.planning.plan import Plan, plan_for
-from tli.training.recipe import Trained
+from tli.training.recipe import AUTO, Trained
 
 T = TypeVar("T")
 _QUANTISED = 2.1  # bytes that both moments of a parameter take in 8 bits a value, with their scales
@@ -26,13 +26,14 @@ _MOST_ROWS = 16  # of an integer range; of a wider one both ends and what lies e
 @dataclass(frozen=True)
 class Shape:
     """One size that trials may have. `injection` is None for the control; `memory` is of one process of a
-    trial; `note` says what is unusual.
+    trial, `base_bytes` of what it keeps of the base beside; `note` says what is unusual.
     """
 
     injection: Injection | None
     baseline: bool
     cost: Cost
     memory: Memory
+    base_bytes: int
     sets: tuple[int, ...]
     note: str = ""
 
@@ -91,12 +92,22 @@ def shape_of(spec: Spec, base: Base, injection: Injection | None) -> Shape:
     """The size of an injection's trials on a base; None is the control."""
     plan = plan_of(injection, base.facts.depth)
     setting = setting_of(spec, base, injection)
-    found = cost(base, plan, sequence_length=spec.data.sequence_length, train=setting.train)
+    length = spec.data.sequence_length
+    found = cost(base, plan, sequence_length=length, train=setting.train, also=setting.also)
     short = injection is not None and plan.sets and plan.sets[-1] != injection.k
     note = f"the last set is shorter ({plan.sets[-1]} of {injection.k})" if injection and short else ""
     own = _resolved(spec.trial.to_injection())
     baseline = injection is not None and own is not None and own.label == injection.label
-    return Shape(injection, baseline, found, memory(base, plan, setting), plan.sets, note)
+    needed, beside = shape_memory(spec, base, injection)
+    return Shape(injection, baseline, found, needed, beside, plan.sets, note)
+
+
+def shape_memory(spec: Spec, base: Base, injection: Injection | None) -> tuple[Memory, int]:
+    """What one process of an injection's trials needs, None being the control, and bytes of the base that it
+    keeps beside.
+    """
+    plan, setting = plan_of(injection, base.facts.depth), setting_of(spec, base, injection)
+    return memory(base, plan, setting), kept_base(base, plan, setting)
 
 
 def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
@@ -104,20 +115,35 @@ def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
     recipe, resources = spec.trial.recipe, spec.resources
     ranks = resources.workers
     whole = recipe.batch_tokens // ranks
-    # The control has no injected layers that it could train alone.
-    train: Trained = "all" if injection is None else _train(spec)
-    halved = recipe.precision == "bf16" and train != "all" and base.facts.dtype == "BF16"
+    train = _train(spec)
+    also: tuple[int, ...] = ()
+    if injection is None:  # no injected layers that it could train alone
+        also = control_layers(spec, base)
+        train = train if also else "all"
+    halved = spec.in_bf16 and ranks == 1 and base.facts.dtype == "BF16"
     return Setting(
         tokens=min(recipe.micro_batch_tokens or whole, whole),
         precision=recipe.precision,
         train=train,
         ranks=ranks,
-        checkpointing=recipe.activation_checkpointing,
+        checkpointing=0 if recipe.activation_checkpointing == AUTO else recipe.activation_checkpointing,
         pieces=PIECES["cuda" if resources.gpus else "cpu"] if _head_apart(base) else 0,
         fused=bool(resources.gpus),
         moments=_QUANTISED if recipe.optimizer == "adamw8bit" else 2 * FP32,
-        frozen=BF16 if halved else FP32,
+        frozen=BF16 if halved and train != "all" else FP32,
+        kept=BF16 if halved else FP32,
+        also=also,
     )
+
+
+def control_layers(spec: Spec, base: Base) -> tuple[int, ...]:
+    """Layers of the base that the control trains, where that is not all of it: those that the baseline's new
+    ones are made of.
+    """
+    if spec.control.train == "all":
+        return ()
+    plan = plan_of(spec.trial.to_injection(), base.facts.depth)
+    return tuple(sorted({plan.sources[position] for position in plan.injected}))
 
 
 def _head_apart(base: Base) -> bool:

@@ -33,12 +33,15 @@ def amount_notes(spec: Spec, train: int, heldout: int, test: int, *, about: bool
             f"test text: {some}{test:,} tokens are there, and data.test_tokens asks for "
             f"{data.test_tokens:,}; claims rest on those alone"
         )
-    passes = tokens / max(train, 1)
-    if passes > _PASSES:
-        yield (
-            f"training text: {some}{train:,} tokens are there, and every trial takes {tokens:,}: "
-            f"{some}{passes:,.1f} passes over it"
-        )
+    takes = {"every trial takes": tokens}
+    takes |= {f"budget.ladder[{n}] takes": rung for n, rung in enumerate(spec.budget.ladder)}
+    for what, amount in takes.items():
+        passes = amount / max(train, 1)
+        if passes > _PASSES:
+            yield (
+                f"training text: {some}{train:,} tokens are there, and {what} {amount:,}: "
+                f"{some}{passes:,.1f} passes over it (epochs)"
+            )
 
 
 def kept_text_notes(spec: Spec, folder: Path, digest: str) -> Iterator[str]:

@@ -120,7 +120,7 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
     submit.add_argument("--no-wait", action="store_true", help="do not follow the job's log")
 
 
-def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
+def _resume_command(command: _Command, environment: Mapping[str, str]) -> argparse.ArgumentParser:
     resume = command("resume", "go on with a sweep by its name", "sweeps resume quickstart --trials 40")
     resume.add_argument("--trials", metavar="N", type=int, help="raise the budget to N trials")
     resume.add_argument("--tokens", metavar="N", type=int, help="raise its limit of training tokens")
@@ -128,10 +128,27 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     resume.add_argument("--gpu-hours", metavar="X", type=float, help="raise its limit of GPU-hours")
     resume.add_argument("--wall", metavar="SECONDS", type=float, help="raise its limit of time")
     resume.add_argument("--seeds", metavar="N", type=int, help="raise the fresh seeds of the finalists to N")
+    ladder = "run the finalists and the control again at these longer budgets of tokens, as 50M,200M"
+    resume.add_argument("--ladder", metavar="TOKENS,...", help=ladder)
     rates = "raise the learning rates of the control to N, at most a quarter of the trials"
     resume.add_argument("--control-rates", metavar="N", type=int, help=rates)
     _runner(resume, environment)
-    status = command("status", "show every trial of a sweep", "sweeps status quickstart")
+    resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
+    return resume
+
+
+def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
+    resume = _resume_command(command, environment)
+    status = command(
+        "status",
+        "show how a sweep stands, and every trial of it",
+        "sweeps status quickstart\n  sweeps status quickstart --follow    as it goes on, from any machine",
+    )
+    status.add_argument(
+        "--follow",
+        action="store_true",
+        help="show it as it goes on, until it ends; with --json a line for each change, without the trials",
+    )
     listed = command("list", "list the sweeps under the runs folder", "sweeps list")
     best = command("best", "show the answer, and all that it rests on", "sweeps best quickstart")
     results = command(
@@ -150,7 +167,8 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         "compare trials at equal steps, tokens, FLOPs and seconds",
         "sweeps compare quickstart my-sweep     the best of each, and both controls\n"
         "  sweeps compare quickstart --by injection.k\n"
-        "  sweeps compare quickstart:7 quickstart:9",
+        "  sweeps compare quickstart:7 quickstart:9\n"
+        "  sweeps compare methods --format latex > methods.tex",
     )
     compared = compare.add_argument(
         "names", metavar="NAME[:N]", nargs="*", help="a sweep by its name or spec file, or its trial N"
@@ -162,6 +180,14 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         help="the best trial of each value of this setting (default: of each method, where that is searched)",
     )
     _completed(by, completion.trial_settings)
+    written = compare.add_mutually_exclusive_group()
+    written.add_argument(
+        "--format",
+        choices=("text", "md", "csv", "latex"),
+        default="text",
+        help="text: all tables; md, csv, latex: one table of methods, for a paper or a spreadsheet",
+    )
+    written.add_argument("--json", action="store_true", help="answer in JSON")
     export = command(
         "export",
         "write the model that the answer names as a folder",
@@ -192,6 +218,16 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
     )
     report.add_argument("--force", action="store_true", help="replace a file that exists")
     report.add_argument("--open", action="store_true", help="open it in a browser")
+    transfer = command(
+        "transfer",
+        "write a spec for a larger sibling of a sweep's base, with ranges narrowed by what was found",
+        "sweeps transfer quickstart --base meta-llama/Llama-3.2-3B --out larger.yaml",
+    )
+    transfer.add_argument("--base", metavar="MODEL", required=True, help="a hub id or a folder")
+    transfer.add_argument(
+        "--out", metavar="FILE", type=path, help="where to (default: NAME-MODEL.yaml in this folder)"
+    )
+    transfer.add_argument("--force", action="store_true", help="replace a file that exists")
     ui = command("ui", "open MLflow and optuna-dashboard on a sweep's stores", "sweeps ui quickstart")
     ui.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 opens it to other machines")
     ui.add_argument(
@@ -211,13 +247,12 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         metavar="URI",
         help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
     )
-    resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
-    for each in (resume, status, best, results, export, report, ui, sync):
+    for each in (resume, status, best, results, export, report, transfer, ui, sync):
         shown = "the sweep's name, or its spec file; may be left out where there is one sweep"
         _completed(each.add_argument("name", metavar="NAME", nargs="?", help=shown), completion.sweeps)
-    for each in (resume, status, best, results, compare, export, report, ui, sync, doctor):
+    for each in (resume, status, best, results, compare, export, report, transfer, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, results, compare, export, report, sync, doctor):
+    for each in (resume, status, listed, best, results, export, report, transfer, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 

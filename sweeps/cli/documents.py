@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sweeps.records import Point, TrialRecord
     from sweeps.results.equal_cost import Comparison
     from sweeps.results.listing import Listed
+    from sweeps.results.standing import Standing
     from sweeps.results.sweep import Sweep
     from sweeps.results.unfinished import Progress
     from sweeps.results.verdict import Verdict
@@ -42,21 +43,41 @@ def listed(found: Mapping[str, Listed]) -> dict[str, Any]:
 
 def status(sweep: Sweep, spent: Mapping[str, float]) -> dict[str, Any]:
     """Of `sweeps status`."""
+    ledger, driver = sweep.ledger, sweep.ledger.driver
+    return {
+        "sweep": sweep.spec.name,
+        "finished": ledger.finished,
+        "driver": driver,
+        "spent": dict(spent),
+        "trials": [_trial(each if driver else replace(each, waits=None)) for each in sweep.records],
+    }
+
+
+def followed(sweep: Sweep, standing: Standing) -> dict[str, Any]:
+    """One line of `sweeps status --follow`: how it stands, without a row for each trial."""
     ledger = sweep.ledger
     return {
         "sweep": sweep.spec.name,
         "finished": ledger.finished,
         "driver": ledger.driver,
-        "spent": dict(spent),
-        "trials": [_trial(record) for record in sweep.records],
+        **standing.to_json(),
     }
 
 
 def best(
     sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord], progress: Progress
 ) -> dict[str, Any]:
-    """Of `sweeps best`: the answer, and how far the sweep is."""
-    return {**_verdict(sweep, verdict, records), "progress": progress.to_json()}
+    """Of `sweeps best`: the answer, what more tokens would give, and how far the sweep is."""
+    from sweeps.results.ladder import ladder_of
+    from sweeps.results.longer import longer
+
+    climbed = ladder_of(verdict, records, sweep.ledger.spec.budget.ladder)
+    more = {
+        "longer": longer(verdict, records).to_json(),
+        "ladder": climbed.to_json() if climbed else None,
+        "progress": progress.to_json(),
+    }
+    return {**_verdict(sweep, verdict, records), **more}
 
 
 def exported(

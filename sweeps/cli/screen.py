@@ -37,6 +37,7 @@ def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: st
         resumable=not sweep.ledger.spec.before_fresh_seeds,
         warm_start=tuple(each.words for each in sweep.ledger.study.warm_start),
         tasks=tasks_of(sweep),
+        ladder=tuple(sweep.ledger.spec.budget.ladder),
     )
 
 

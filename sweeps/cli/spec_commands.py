@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_line, print_notes, print_text, step
 from sweeps.cli.screen import elsewhere, places, screen_of
+from sweeps.errors import SpecError
 from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
-    from sweeps.records import TrialRecord
-    from sweeps.results.sweep import Sweep
     from sweeps.spec import Spec
 
 STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
@@ -48,7 +47,10 @@ def _validate(options: argparse.Namespace) -> int:
     else:
         limits = "".join(f", at most {amount(*limit)}" for limit in spec.budget.limits.items())
         each = f"{spec.trial.recipe.tokens:,} tokens each"
-        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}")
+        ladder = (
+            f"; then {', '.join(f'{rung:,}' for rung in spec.budget.ladder)}" if spec.budget.ladder else ""
+        )
+        print_text(f"{options.spec}: fine; {spec.budget.trials} trials of {each}{limits}{ladder}")
         print_notes(notes, options)
     return 0
 
@@ -81,18 +83,54 @@ def _checked(
     """
     from sweeps.checks.preflight import check
 
+    placed = _placement_problems(spec, options.address)
     if not spec.warm_start:  # then nothing of the ledger is loaded
-        found = check(spec, cluster=options.address, weights=weights, study=study)
+        with _beside(placed):
+            found = check(spec, cluster=options.address, weights=weights, study=study)
         return found, found.notes
     from sweeps.driver.schedule.warm_start import WarmStart
 
     begins = WarmStart()
-    found = check(spec, cluster=options.address, weights=weights, study=study, warm_start=begins.look)
+    with _beside(placed):
+        found = check(spec, cluster=options.address, weights=weights, study=study, warm_start=begins.look)
     return found, (*found.notes, *begins.notes)
 
 
+def _placement_problems(spec: Spec, address: str | None) -> list[Problem]:
+    """What the nodes of a cluster that answers could never hold; the check says what does not answer."""
+    from sweeps.checks import stores
+
+    if address in (None, "local") or list(stores.cluster(str(address))):
+        return []
+    from sweeps.checks.placement import Node, placement_problem
+    from sweeps.driver.on_ray.head_node import cluster_remedy, head_problem, joined
+    from sweeps.wording import masked
+
+    silent = None if address == "auto" or "://" in str(address) else head_problem(str(address))
+    if silent is not None:
+        return [silent]
+    answer = joined(str(address)) or {"error": "it does not answer"}
+    if "error" in answer:
+        said = masked(str(answer["error"]))[:300]
+        expected = "the address of a Ray cluster that runs"
+        return [Problem("--address", f"{address!r} ({said})", expected, cluster_remedy(said))]
+    problem = placement_problem(spec, [Node(cpus, gpus) for cpus, gpus in answer["each"]])
+    return [problem] if problem is not None else []
+
+
+@contextmanager
+def _beside(problems: Sequence[Problem]) -> Iterator[None]:
+    """Raises these problems with those that a check finds, or alone."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(*error.problems, *problems) from None
+    if problems:
+        raise SpecError(*problems)
+
+
 def _study_problems(spec: Spec) -> Any:
-    from sweeps.driver.service import study_problems
+    from sweeps.driver.existing_study import study_problems
 
     return study_problems(spec)
 
@@ -107,8 +145,14 @@ def _plan(options: argparse.Namespace) -> int:
         from sweeps.driver.single import calibrate
 
         note("three training steps of the baseline, to know this machine ...")
-        speed = calibrate(spec)
-    plan = estimate(spec, checked.base, flops_per_second=speed, heldout=checked.heldout)
+        speed = calibrate(checked.settled)
+    plan = estimate(
+        checked.settled,
+        checked.base,
+        flops_per_second=speed,
+        heldout=checked.heldout,
+        auto=checked.checkpointing is not None,
+    )
     if options.json:
         print_json(documents.planned(plan, notes))
     else:
@@ -131,6 +175,7 @@ def _resume(options: argparse.Namespace) -> int:
 
     given = {f"budget.{name}": getattr(options, name) for name in ("trials", *LIMITS)}
     given |= {"finalists.seeds": options.seeds, "control.rates": options.control_rates}
+    given["budget.ladder"] = options.ladder.split(",") if options.ladder is not None else None
     more = {path: value for path, value in given.items() if value is not None}
     places = {"runs": options.runs, "study": options.study, "tracking": options.tracking}
     spec = resumed(options.name, more=more, **places)
@@ -139,31 +184,31 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
     from sweeps.cli.interrupt import terminated_as_interrupted
-    from sweeps.driver.service import run
-    from sweeps.report.answer import answer_lines
+    from sweeps.driver.watchers import CHECKING
     from sweeps.report.live import Display
-    from sweeps.report.styled import show
-    from sweeps.results.matched import runs_due
+    from sweeps.results.standing import aim_of, due_of
+    from sweeps.results.unfinished import ended_before
     from sweeps.wording import masked
 
     given = [*(getattr(options, "set", None) or ()), getattr(options, "study", None) or ""]
     if any(masked(text) != text for text in given):
         note(_AMONG_WORDS)
 
-    def due(records: Sequence[TrialRecord]) -> int:
-        chosen = spec.finalists
-        return runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
-
     where = options.address or "this machine"
     step(f"running {spec.name!r} by {options.runner} on {where}; its folder is {spec.root / spec.name}")
-    total = spec.budget.trials + spec.replicates
     with ExitStack() as stack:
         stream = sys.stderr if options.json else sys.stdout
         if options.quiet:
             stream = stack.enter_context(Path(os.devnull).open("w"))
         terminated = stack.enter_context(terminated_as_interrupted())
         try:
-            with Display(spec.name, total, stream, due=due) as display:
+            with Display(aim_of(spec), stream, due=due_of(spec)) as display:
+                display.progress("reading the study", "", None)
+                display.before(ended_before(spec))
+                display.progress("reading the study", "", 1.0)
+                display.progress(CHECKING, "", None)  # here, for what does it takes a second to load
+                from sweeps.driver.service import run
+
                 sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
         except KeyboardInterrupt:
             again = f"nothing is lost: the same command again goes on with {spec.name}"
@@ -171,28 +216,18 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
             if options.json:
                 print_json({"error": f"stopped; {again}", "problems": []})
             return TERMINATED if terminated else STOPPED
+    from sweeps.report.answer import answer_lines
+    from sweeps.report.styled import show
+
     verdict = sweep.verdict
-    report = _written_report(sweep, options)
     if options.json:
         print_json(documents.ran(sweep, verdict, places(sweep)))
     else:
         screen = screen_of(sweep, spec.name, spec=reference, runs=elsewhere(spec.root, options))
         show(answer_lines(verdict, sweep.records, screen), sys.stdout)
-        if report is not None:
-            print_text(f"\nthe page with its figures: {report}")
+        if verdict.answer.grown is not None and sweep.folders.report.is_file():
+            print_text(f"\nthe page with its figures: {sweep.folders.report}")
     return 0 if verdict.answer.grown is not None else 1
-
-
-def _written_report(sweep: Sweep, options: argparse.Namespace) -> Path | None:
-    """Its page; None where no trial is complete, or where it cannot be written, which costs no answer."""
-    from sweeps.cli.report_page import write_report
-
-    try:
-        return write_report(sweep, sweep.spec.name)
-    except InputError as error:
-        if sweep.verdict.answer.grown is not None:
-            print_notes([f"no report: {error}"], options)
-        return None
 
 
 def _submit(options: argparse.Namespace) -> int:

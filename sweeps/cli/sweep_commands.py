@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from shutil import get_terminal_size
@@ -20,20 +21,26 @@ from tli.errors import InputError, Problem
 
 def _status(options: argparse.Namespace) -> int:
     from sweeps.checks.budget import spent_in_words
+    from sweeps.cli.following import board_of, follow
     from sweeps.driver.schedule.spending import spent
+    from sweeps.report.overview import head
     from sweeps.report.status import status_text
+    from sweeps.report.styled import show
 
     sweep = _find(options)
-    amounts = spent(sweep.ledger)
+    if options.follow:
+        return follow(sweep, options)
     if options.json:
-        print_json(documents.status(sweep, amounts))
-    else:
-        driver = sweep.ledger.driver
-        print_text(f"Driven by {driver}." if driver else "No process drives it now.")
-        if limits := sweep.ledger.spec.budget.limits:
-            print_text(f"The search has spent {spent_in_words(amounts, limits)}.")
-        width = get_terminal_size().columns if sys.stdout.isatty() else None
-        print_text(status_text(sweep.records, driven=driver is not None, width=width))
+        print_json(documents.status(sweep, spent(sweep.ledger)))
+        return 0
+    driver, limits = sweep.ledger.driver, sweep.ledger.spec.budget.limits
+    print_text(f"Driven by {driver}." if driver else "No process drives it now.")
+    if limits:
+        print_text(f"The search has spent {spent_in_words(spent(sweep.ledger), limits)}.")
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
+    standing = board_of(sweep, time.time()).standing(time.time(), 1)
+    show(head(standing, width, driven=driver is not None), sys.stdout)
+    print_text(f"\n{status_text(sweep.records, driven=driver is not None, width=width)}")
     return 0
 
 
@@ -87,13 +94,19 @@ def _results(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from sweeps.report.comparison import comparison_text
+    from sweeps.report.method_table import FORMATS
     from sweeps.results.compare import compare
 
     found = compare(options.names, by=options.by, runs=options.runs, study=options.study)
     if options.json:
         print_json(documents.compared(found))
-    else:
+    elif options.format == "text":
         print_text(comparison_text(found))
+    else:
+        print(FORMATS[options.format](found), end="")
+        if options.format == "csv":
+            for warning in found.warnings:
+                note(warning)
     return 0
 
 
@@ -139,7 +152,7 @@ def _multiple(text: str | None) -> float | None:
 def _report(options: argparse.Namespace) -> int:
     import webbrowser
 
-    from sweeps.cli.report_page import write_report
+    from sweeps.report.page.writing import write_report
 
     sweep = _find(options)
     written = write_report(sweep, options.name, out=options.out, force=options.force)
@@ -149,6 +162,35 @@ def _report(options: argparse.Namespace) -> int:
         print_text(str(written))
     if options.open:
         webbrowser.open(written.absolute().as_uri())
+    return 0
+
+
+def _transfer(options: argparse.Namespace) -> int:
+    from sweeps.results.transfer import transfer
+    from tli.files import replace_file
+
+    sweep = _find(options)
+    made = transfer(sweep, options.base)
+    out = options.out or Path(f"{made.spec.name}.yaml")
+    problems = []
+    if out.is_dir():
+        problems.append(Problem("--out", f"{out}, a folder", "a file", f"--out {out / 'sweep.yaml'}"))
+    elif out.exists() and not options.force:
+        problems.append(Problem("--out", f"{out}, which exists", "a new file", "--force, to replace it"))
+    elif not out.absolute().parent.is_dir():
+        problems.append(Problem("--out", f"{out}, in no folder", "a file in a folder that is there"))
+    if problems:
+        raise InputError(*problems)
+    replace_file(out, made.text.encode())
+    if options.json:
+        ranges = {path: each.to_json() for path, each in made.spec.search.items()}
+        about = {"name": made.spec.name, "base": made.spec.base.model, "rate_factor": made.factor}
+        print_json({"sweep": sweep.spec.name, "out": str(out), **about, "search": ranges})
+    else:
+        print_text(
+            f"{out}: {made.spec.name}, over {made.spec.base.model}; learning rates by {made.factor:.3g}"
+        )
+        print_text(f"next: {command('plan', str(out))}")
     return 0
 
 
@@ -233,6 +275,7 @@ OF_SWEEPS: Mapping[str, Command] = {
     "compare": _compare,
     "export": _export,
     "report": _report,
+    "transfer": _transfer,
     "ui": _ui,
     "sync": _sync,
     "doctor": _doctor,

@@ -4,4 +4,14 @@ Promises: every decision is in the ledger before it acts, so the same command go
 trains.
 """
 
-__all__ = ["inline", "run_arguments", "service", "single", "tidying", "tokenising", "watchers"]
+__all__ = [
+    "existing_study",
+    "inline",
+    "report_page",
+    "run_arguments",
+    "service",
+    "single",
+    "tidying",
+    "tokenising",
+    "watchers",
+]

@@ -27,6 +27,8 @@ def _carry_out(agenda: Agenda, assignment: Assignment, spec: Spec) -> Outcome:
     with closing(Execution(spec, assignment)) as execution:
         while True:
             reply = execution.advance()
+            for note in reply.notes:
+                agenda.note(assignment.number, note)
             stop = agenda.report(assignment.number, assignment.attempt, reply.points)
             if reply.outcome is not None:
                 return reply.outcome

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from sweeps.commands import command
+from sweeps.driver.existing_study import nothing_left, study_problems, with_the_larger_budget
+from sweeps.driver.report_page import ReportPage
 from sweeps.driver.run_arguments import Runner, argument_problems, read
 from sweeps.driver.schedule.agenda import Agenda
-from sweeps.driver.schedule.spending import going_on, raised
 from sweeps.driver.schedule.warm_start import WarmStart
 from sweeps.driver.tidying import Tidying
 from sweeps.driver.tokenising import Tokenising
-from sweeps.driver.watchers import Quiet, Watcher
-from sweeps.errors import Problem, SweepError
+from sweeps.driver.watchers import CHECKING, Onlookers, Quiet, Watcher, doing
+from sweeps.errors import SweepError
 from sweeps.folders import Folders
-from sweeps.ledger import Ledger, fresh_seeds, look, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.ledger import Ledger
 from sweeps.ownership import claimed
-from sweeps.results.evaluated import is_due
-from sweeps.results.looks import look_of
-from sweeps.results.matched import matched_due
 from sweeps.results.ranking import behind
 from sweeps.results.sentence import sentence
 from sweeps.results.sweep import Sweep
-from sweeps.spec import Spec, changed_amounts
+from sweeps.spec import Spec
 from sweeps.spec.source import Overrides, name_budget
 from sweeps.tracking import Tracking, open_tracker
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
-from sweeps.wording import formatted
+from sweeps.wording import masked
 from sweeps.worker.trial import for_workers
+
+if TYPE_CHECKING:
+    from sweeps.driver.on_ray.gauges import Gauges
 
 _TRACKING_SECONDS = 60.0  # for the rest of the outbox, at the end; what is left goes out at the next run
 _STOPPED_SECONDS = 0.5  # the same after Ctrl-C and SIGTERM: `ray job stop` waits 3 s, then kills
@@ -88,6 +90,7 @@ def run(
     >>> sweep.ledger.finished
     True
     """
+    from sweeps.checks.checkpointing import settled
     from sweeps.checks.costs import trial_costs
     from sweeps.checks.preflight import check
 
@@ -97,28 +100,33 @@ def run(
     extend = extend or name_budget(overrides)
     at_once = 1 if runner == "inline" else None
     begins = WarmStart()
-    checked = check(
-        spec,
-        cluster=address,
-        at_once=at_once,
-        study=lambda given: study_problems(given, extend=extend),
-        warm_start=begins.look,
-    )
+    with doing(watcher, CHECKING):
+        checked = check(
+            spec,
+            cluster=address,
+            at_once=at_once,
+            study=lambda given: study_problems(given, extend=extend),
+            warm_start=begins.look,
+        )
     for note in (*checked.notes, *begins.notes):
         watcher.note(note)
-    spec = _with_the_larger_budget(spec, watcher)
+    spec = with_the_larger_budget(spec, watcher)
     root = spec.root.absolute()
     folders = Folders(root, spec.name)
-    if _nothing_left(spec):
+    if nothing_left(spec):
         runner = "inline"  # no cluster is started for that
     with ExitStack() as stack:
         stack.enter_context(folders.driver_lock())
         working = for_workers(spec, checked.base.revision)
         text = stack.enter_context(Tokenising(working, checked.base, watcher))
         cluster = stack.enter_context(ExitStack())
-        parallel = cluster.enter_context(_cluster(spec, address)) if runner == "ray" else 1
+        parallel = 1
+        if runner == "ray":
+            with doing(watcher, _ray_in_words(address)):
+                parallel = cluster.enter_context(_cluster(spec, address))
         # Made while the cluster started; text that will not do ends it here.
         input_digests = {"base": checked.base.fingerprint, "text": text.digest()}
+        watcher.progress("opening the study", "", None)  # until the first trial is shown
         ledger = stack.enter_context(
             Ledger.driven(
                 spec.study_url,
@@ -142,24 +150,23 @@ def run(
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
+        report = ReportPage(sweep, tracker, watcher.note)
+        gauges = cluster.enter_context(_gauges(sweep, tracker, parallel)) if runner == "ray" else None
+        onlookers = Onlookers(watcher, report, *([gauges] if gauges else []))
         agenda = Agenda(
             ledger,
             tracker,
             parallel=parallel,
-            on_change=watcher.update,
+            on_change=onlookers.changed,
             on_end=Tidying(sweep).ended,
             request_stop=folders.request_stop,
+            on_note=watcher.note,
         )
-        _carry_out(agenda, runner, working)
-        if agenda.broken:
-            raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
-        if not agenda.finished:
-            raise KeyboardInterrupt  # Tune returns when it is interrupted
-        ledger.record_completion(agenda.ended_by, sweep.verdict.margin.nats)
-        records = sweep.records
-        found = sweep.answer(records)
-        ledger.note_answer(sentence(found, records), found.answer.trial, behind(found, records))
+        every = ledger.study.settled_checkpointing(checked.checkpointing)
+        _carry_out(agenda, settled(working, every), gauges)
+        _conclude(agenda, ledger, sweep)
         show_conclusions(tracker, sweep)
+        report.finish()
         cluster.close()  # while MLflow is told the rest
     return sweep
 
@@ -167,66 +174,27 @@ def run(
 # -- inside ---------------------------------------------------------------------------------------
 
 
-def study_problems(spec: Spec, *, extend: bool = True) -> list[Problem]:
-    """Why a study that exists already cannot go on with this spec; nothing is made by looking.
+def _conclude(agenda: Agenda, ledger: Ledger, sweep: Sweep) -> None:
+    """Write the answer into the study.
 
-    Args:
-        spec: what is to be run.
-        extend: whether a larger budget than the study's is wanted on purpose.
+    Raises:
+        SweepError: no trial can run.
+        KeyboardInterrupt: something is left to run: Tune returns when it is interrupted.
     """
-    storage, stored = look(spec.study_url), _stored(spec)
-    if storage is None or stored is None:
-        return []
-    problems = spec_conflicts(stored, spec, fresh_seeds(storage, spec.name))
-    have, want = stored.budget.to_json(), spec.budget.to_json()
-    more = {f"budget.{name}": (have[name], want[name]) for name in raised(stored.budget, spec.budget)}
-    more |= changed_amounts(stored, spec, raised=True)
-    for path, (before, after) in () if extend else more.items():
-        got, ours = formatted(after), f"{formatted(before)}, the study's own"
-        problems.append(Problem(path, got, ours, f"--extend (extend=True), or --set {path}={got}"))
-    return problems
+    if agenda.broken:
+        raise SweepError(f"no trial can run: {agenda.broken}; mend it, then run the same command again")
+    if not agenda.finished:
+        raise KeyboardInterrupt
+    ledger.record_completion(agenda.ended_by, sweep.verdict.margin.nats)
+    records = sweep.records
+    found = sweep.answer(records)
+    ledger.note_answer(sentence(found, records), found.answer.trial, behind(found, records))
 
 
-def _with_the_larger_budget(spec: Spec, watcher: Watcher) -> Spec:
-    """The study's budget, where it is larger than the spec's: what was asked for is not taken back."""
-    stored = _stored(spec)
-    if stored is None:
-        return spec
-    budget, notes = going_on(stored.budget, spec.budget)
-    for note in notes:
-        watcher.note(note)
-    return spec.model_copy(update={"budget": budget})
-
-
-def _nothing_left(spec: Spec) -> bool:
-    stored = _stored(spec)
-    if stored is None or stored.budget != spec.budget or changed_amounts(stored, spec, raised=True):
-        return False
-    ledger = Ledger.read(spec.study_url, spec.name)
-    if not ledger.finished:
-        return False
-    if stored.evaluation != spec.evaluation and is_due(spec, ledger.trials(), ledger.depth):
-        return False
-    if stored.finalists == spec.finalists or not spec.control.matched:
-        return True
-    wanted, records = spec.finalists, ledger.trials()  # by another margin another may be the winner
-    return not matched_due(
-        records,
-        wanted.top,
-        wanted.seeds,
-        wanted.per,
-        depth=ledger.depth,
-        margin=wanted.margin,
-        look=look_of(records, ledger.study.completions),
-    )
-
-
-def _stored(spec: Spec) -> Spec | None:
-    storage = look(spec.study_url)
-    if storage is None:
-        return None
-    refuse_foreign(storage, spec.name)
-    return stored_spec(storage, spec.name)
+def _ray_in_words(address: str | None) -> str:
+    """What is done to have a cluster."""
+    here = address in (None, "local")
+    return "starting Ray on this machine" if here else f"joining the Ray cluster at {masked(str(address))}"
 
 
 class _cluster:  # noqa: N801 - used as a context manager only
@@ -237,7 +205,8 @@ class _cluster:  # noqa: N801 - used as a context manager only
 
     def __enter__(self) -> int:
         from sweeps.checks.placement import slots
-        from sweeps.driver.on_ray.tuner import nodes, start_cluster
+        from sweeps.driver.on_ray.cluster_nodes import nodes
+        from sweeps.driver.on_ray.tuner import start_cluster
 
         start_cluster(self._spec, self._address)
         return slots(self._spec, nodes())
@@ -248,15 +217,25 @@ class _cluster:  # noqa: N801 - used as a context manager only
         stop_cluster()
 
 
-def _carry_out(agenda: Agenda, runner: str, spec: Spec) -> None:
-    if runner == "inline":
+def _gauges(sweep: Sweep, tracker: Tracking, slots: int) -> Gauges:
+    """What Prometheus is shown of a sweep on Ray."""
+    from sweeps.driver.on_ray.gauges import Gauges
+    from sweeps.results.standing import Board, aim_of, due_of
+
+    board = Board(aim_of(sweep.spec), due=due_of(sweep.spec))
+    return Gauges(board, sweep.folders, slots, getattr(tracker, "pending", lambda: 0))
+
+
+def _carry_out(agenda: Agenda, spec: Spec, gauges: Gauges | None) -> None:
+    """On Ray where there are gauges, which it alone shows; else in this process."""
+    if gauges is None:
         from sweeps.driver.inline import run_inline
 
         run_inline(agenda, spec)
     else:
         from sweeps.driver.on_ray.tuner import run_on_ray
 
-        run_on_ray(agenda, spec)
+        run_on_ray(agenda, spec, gauges.measured)
 
 
 class _Closing:

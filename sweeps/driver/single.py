@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweeps.commands import command
-from sweeps.driver.schedule.control import control_settings
+from sweeps.driver.schedule.line_search import control_settings
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
@@ -68,7 +68,10 @@ def assignment_of(spec: Spec, number: int, where: str | None = None) -> Assignme
     planned = {record.number: (record.role, dict(record.settings)) for record in records}
     if not planned:
         baseline = spec.trial.model_dump()
-        planned = {0: (Role.CONTROL, control_settings(baseline)), 1: (Role.BASELINE, baseline)}
+        planned = {
+            0: (Role.CONTROL, control_settings(baseline, spec.control.train)),
+            1: (Role.BASELINE, baseline),
+        }
     if number not in planned:
         raise SpecError(Problem("N", str(number), f"one of 0 to {max(planned)}", remedy))
     role, settings = planned[number]

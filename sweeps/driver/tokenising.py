@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from sweeps.driver.watchers import Watcher
+from sweeps.driver.watchers import Watcher, doing
 from sweeps.folders import Folders
 from sweeps.spec import Spec
 from sweeps.wording import masked
@@ -47,7 +47,8 @@ class Tokenising:
         cache = Folders(spec.root, spec.name).tokens
         if not tokens_ready(data, self._base, cache):
             self._watcher.note(f"tokenising {masked(data.source)}, once")
-        tokens = open_tokens(data, self._base, cache, on_progress=self._show)
+        with doing(self._watcher, "tokenising"):
+            tokens = open_tokens(data, self._base, cache, on_progress=self._show)
         tokens.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
         tokens.test_windows(sequence_length=data.sequence_length, test_tokens=data.test_tokens)
         batch = spec.trial.recipe.batch_tokens

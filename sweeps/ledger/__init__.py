@@ -15,6 +15,8 @@ from tli.lazy import lazy
 
 if TYPE_CHECKING:
     from sweeps.ledger.reading import LedgerView, is_readable, read_file
+    from sweeps.ledger.search.forecast import Curve, Forecaster
+    from sweeps.ledger.search.observations import forecaster_of
     from sweeps.ledger.store.looking import look
     from sweeps.ledger.store.storage import (
         fresh_seeds,
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
     from sweeps.ledger.study import Ledger
 
 __all__ = [
+    "Curve",
+    "Forecaster",
     "Ledger",
     "LedgerView",
+    "forecaster_of",
     "fresh_seeds",
     "is_readable",
     "look",
@@ -44,8 +49,11 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy(
         __name__,
         {
+            "Curve": "sweeps.ledger.search.forecast",
+            "Forecaster": "sweeps.ledger.search.forecast",
             "Ledger": "sweeps.ledger.study",
             "LedgerView": "sweeps.ledger.reading",
+            "forecaster_of": "sweeps.ledger.search.observations",
             "fresh_seeds": "sweeps.ledger.store.storage",
             "is_readable": "sweeps.ledger.reading",
             "look": "sweeps.ledger.store.looking",

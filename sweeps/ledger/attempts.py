@@ -25,6 +25,7 @@ from sweeps.ledger.store.trials import (
     TEST_LOSSES,
     TOTALS,
     VALUE,
+    WAITS,
     score_attributes,
 )
 from sweeps.records import Point, Role, State
@@ -96,6 +97,17 @@ class Attempts:
                 self._mirror.set_attribute(MICRO_BATCH, micro_batch_tokens)
             self._mirror.set_attribute(RETRIES, dict(counts))
 
+    def note_waiting(self, number: int, attempt: int, why: str | None) -> None:
+        """Write down what a trial that was handed out waits for; None once it runs.
+
+        Raises:
+            StaleAttemptError: a later attempt runs this trial, or it has ended.
+        """
+        trial = self._current(number, attempt)
+        if trial.user_attrs.get(WAITS, "") != (why or ""):
+            with self._mirror.event(number):
+                self._mirror.set_attribute(WAITS, why or "")
+
     def tell(
         self,
         number: int,
@@ -153,7 +165,7 @@ class Attempts:
         if points and points[-1].tasks:
             for name, value in score_attributes(points[-1].tasks).items():
                 self._mirror.set_attribute(name, value)
-        if points and self.spec.budget.limits and not role.after_search:
+        if points and self.spec.budget.limits and not role.after:
             self._note_totals(trial, points[-1].totals)
         if self._rule.spent is not None and points:
             self._note_spent(trial, role, {point.step: self._rule.spent(point) for point in points})

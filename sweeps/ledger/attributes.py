@@ -12,6 +12,7 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.marks import (
     ANSWER,
     BEST,
+    CHECKPOINTING,
     FINISHED,
     IDENTITY,
     INPUT_DIGESTS,
@@ -58,6 +59,11 @@ class StudyFacts:
     def layers(self) -> int | None:
         """Layers of the base of all its trials, as far as they are known."""
         return self._read(LAYERS, _count, None)
+
+    @property
+    def checkpointing(self) -> int | None:
+        """Every how many layers one is calculated again in all its trials, where that was chosen for them."""
+        return self._read(CHECKPOINTING, _layers, None)
 
     @property
     def completions(self) -> list[SweepCompletion]:
@@ -135,6 +141,15 @@ class StudyAttributes(StudyFacts):
             if self.all().get(name, ...) != value:
                 self._set(name, value)
 
+    def settled_checkpointing(self, chosen: int | None) -> int | None:
+        """The choice that all trials of this study are trained with, written down the first time; None where
+        there is none to make.
+        """
+        if chosen is None or self.checkpointing is not None:
+            return self.checkpointing
+        self._set(CHECKPOINTING, chosen)
+        return chosen
+
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""
         self._set(WALL, seconds)
@@ -162,7 +177,8 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
         unfinished: its trials that have not ended.
     """
     last = next(iter(study.completions[::-1]), None)
-    if last is None or last.budget != spec.budget.to_json():
+    # Studies that ended before there were ladders have none.
+    if last is None or {"ladder": [], **last.budget} != spec.budget.to_json():
         return False
     if last.changeable not in (None, spec.changeable):
         return False
@@ -180,6 +196,12 @@ def _identity(value: Any) -> str:
 def _count(value: Any) -> int:
     if type(value) is not int or value < 1:
         raise TypeError("a whole number from 1")
+    return value
+
+
+def _layers(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("a whole number from 0")
     return value
 
 

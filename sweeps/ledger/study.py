@@ -185,7 +185,7 @@ class Ledger(Attempts):
 
     @property
     def asked(self) -> int:
-        """Trials that count against the budget: all but runs under fresh seeds, and what cannot be run."""
+        """Trials that count against the budget: not what runs after the search or cannot be run."""
         return self._mirror.asked
 
     def refresh(self) -> None:

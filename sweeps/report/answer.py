@@ -10,12 +10,14 @@ from typing import Any
 from sweeps.records import State, TrialRecord
 from sweeps.report.finalists import digits_of
 from sweeps.report.front import front_line
+from sweeps.report.ladder import ladder_line
 from sweeps.report.next_commands import Screen, next_commands
 from sweeps.report.rows import formatted
 from sweeps.report.styled import Line, paragraph, row
 from sweeps.report.tasks import task_lines
 from sweeps.results.claims import Claim
 from sweeps.results.coverage import Untried
+from sweeps.results.ladder import ladder_of
 from sweeps.results.sentence import sentence
 from sweeps.results.setting_answers import SettingAnswer, ValueAnswer
 from sweeps.results.verdict import Verdict
@@ -50,6 +52,7 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Scree
         *_stopped(verdict),
         *_failed(verdict),
         *_spent(verdict, records, screen),
+        *_ladder(verdict, records, screen),
         *_margin(verdict),
         *_doubts(verdict, screen),
     ]
@@ -229,8 +232,9 @@ def _spent(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> 
     spent = verdict.spent
     device = "GPU" if screen.gpus else "CPU"
     text = f"{short(spent.tokens)} tokens"
-    if spent.tokens_after:
-        text += f" ({spent.tokens_after / spent.tokens:.0%} under fresh seeds)"
+    shares = {"under fresh seeds": spent.tokens_after, "on the ladder": spent.tokens_of_ladder}
+    if parts := [f"{tokens / spent.tokens:.0%} {what}" for what, tokens in shares.items() if tokens]:
+        text += f" ({', '.join(parts)})"
     if spent.seconds:
         text += f", {duration(spent.seconds * max(screen.gpus, 1))} of {device} training"
     ours = [each for each in records if each.ours]
@@ -239,6 +243,11 @@ def _spent(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> 
     if starts and ends:
         text += f", {duration(max(ends) - min(starts))} from the first start to the last end"
     yield "spent", text
+
+
+def _ladder(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> Iterator[tuple[str, str]]:
+    if line := ladder_line(ladder_of(verdict, records, screen.ladder)):
+        yield "ladder", line
 
 
 def _margin(verdict: Verdict) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from sweeps.results.equal_cost import AXES, Comparison, Entry, Equal
 from sweeps.results.labels import rate
+from sweeps.results.task_scores import score_text, task_scores
 from sweeps.text import WIDTH, bullets, counted, indented, join, loss, section, short, table
 
 _NAMES = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
@@ -22,6 +23,7 @@ def comparison_text(comparison: Comparison) -> str:
         section("Held-out loss at equal cost", _inset(_equal(comparison))),
         section("Ahead", _inset(_ahead(comparison))),
         section(f"Spent to reach the base's own loss, {loss(base)}", _inset(_reached(comparison))),
+        section("Downstream tasks, with standard errors", _inset(_tasks(comparison))),
         indented(" ".join(_legend(comparison)), by=0),
         section("Caveats", bullets(comparison.warnings)),
     )
@@ -108,9 +110,20 @@ def _reached(comparison: Comparison) -> list[str]:
     return table(("", *(_NAMES[axis] for axis in AXES)), rows, left={0}, width=WIDTH - 2)
 
 
+def _tasks(comparison: Comparison) -> list[str]:
+    """A row a task, as there may be more of them than columns fit."""
+    scores = {entry.key: task_scores(entry.record) for entry in comparison.entries}
+    tasks = dict.fromkeys(task for each in scores.values() for task in each)
+    header = ("", *(_number(entry, comparison) for entry in comparison.entries))
+    rows = [
+        (task, *(score_text(scores[entry.key].get(task)) for entry in comparison.entries)) for task in tasks
+    ]
+    return table(header, rows, left={0}) if rows else []
+
+
 def _spent(amount: float | None, axis: str) -> str:
     if amount is None:
-        return "not yet"
+        return "not reached"
     return _amount(axis, amount) if amount else "0"
 
 

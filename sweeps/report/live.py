@@ -1,299 +1,238 @@
-"""Live progress: a table on a terminal, plain lines elsewhere."""
+"""Live progress: a table on a terminal, plain lines with the time elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self, TextIO
 
-from sweeps.clock import awake
-from sweeps.records import State, TrialRecord
-from sweeps.report.rows import COLUMNS, STATES, best_so_far, ended, plain, window
-from sweeps.results.finalists import control_of
-from sweeps.results.labels import configuration
-from sweeps.text import duration, loss
+from sweeps.records import TrialRecord
+from sweeps.report.overview import ROWS, overview, summary_text
+from sweeps.report.rows import plain
+from sweeps.results.standing import Aim, Board, Due
+from sweeps.results.tally import ended
 from tli.terminal import printable
 
 if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.live import Live
-    from rich.table import Table
+    from collections.abc import Mapping
 
-ROWS = 20  # trials shown at once
-FRAME = 7  # lines of the display around them
-PROGRESS_SECONDS = 10.0  # between two lines of it, where there is no terminal
+    from rich.console import Console, Group
+    from rich.live import Live
+
+DRAWN_EVERY = 0.5  # seconds
+SUMMARY_EVERY = 60.0  # seconds between two lines of where a sweep stands, where there is no terminal
+_KEPT = 20  # notes that are printed again where the terminal gets another size
 Clock = Callable[[], float]
-Due = Callable[[Sequence[TrialRecord]], int]
 
 
 class Display:
-    """Shows a sweep on `stream` while it is entered; `update` and `note` may be called at any time."""
+    """Shows a sweep on `stream` while it is entered; what it shows may be told to it at any time."""
 
     def __init__(
-        self, name: str, total: int, stream: TextIO, *, due: Due | None = None, clock: Clock = time.time
+        self,
+        aim: Aim,
+        stream: TextIO,
+        *,
+        due: Due | None = None,
+        clock: Clock = time.time,
+        begins: bool = True,
     ) -> None:
         """Show nothing yet.
 
         Args:
-            name: of the sweep.
-            total: the most trials that it may have.
+            aim: what the sweep is to do.
             stream: a terminal, or anything else.
             due: how many more replicates there will be, once the finalists are known.
             clock: seconds since the epoch.
+            begins: whether the sweep's workers begin when this does.
         """
-        self._name, self._stream, self._clock = name, stream, clock
-        self._view = View(name, total, clock(), due)
-        self._live: Live | None = None
+        self._aim, self._stream, self._clock = aim, stream, clock
+        self._board = Board(aim, clock(), due=due, begins=begins)
+        self._doing: dict[str, str] = {}  # work before the first trial, by what it is
+        self._page: _Page | None = None
+        self._lines = threading.Lock()
+        self._drawing: threading.Thread | None = None
+        self._left = threading.Event()
         self._phase = ""
         # Places of records that had not ended at the latest update; None before the first one.
         self._open: list[int] | None = None
         self._seen = 0  # records at the latest update
-        self._progress_at = clock()  # when work before the first trial was told of
+        self._told_before = False
+        self._summary_at = clock()
+        self._progress_at: dict[str, float] = {}  # when a line last told of work before the first trial
 
     def __enter__(self) -> Self:
-        if not self._stream.isatty():
-            return self
-        from rich.console import Console
-        from rich.live import Live
+        if self._stream.isatty():
+            from rich.console import Console
 
-        console = Console(file=self._stream, highlight=False)
-        if not console.is_dumb_terminal:
-            self._live = Live(
-                get_renderable=lambda: self._view.render(*console.size, self._clock()),
-                console=console,
-                refresh_per_second=2,
-            )
-            self._live.__enter__()
+            console = Console(file=self._stream, highlight=False)
+            if not console.is_dumb_terminal:
+                self._page = _Page(console, self._shown)
+                self._page.begin()
+        self._drawing = threading.Thread(target=self._keep, name="display", daemon=True)
+        self._drawing.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        live, self._live = self._live, None
-        if live is not None:
-            live.__exit__(None, None, None)
+        self._left.set()
+        if self._drawing is not None:
+            self._drawing.join()
+        page, self._page = self._page, None
+        if page is not None:
+            page.end()
 
     def update(self, records: Sequence[TrialRecord], phase: str) -> None:
         """Take in how things stand. On a terminal this only remembers: drawing happens twice a second."""
-        self._view.take(records, phase)
-        if self._live is None:
+        self._board.take(records, phase)
+        self._doing.clear()
+        if self._page is None:
             self._print_news(records, phase)
+
+    def spent(self, amounts: Mapping[str, float]) -> None:
+        """Take in what the search has spent, by limit."""
+        self._board.spend(amounts)
 
     def note(self, text: str) -> None:
         """Say something once, above the table."""
-        if self._live is not None:
-            self._live.console.print(printable(text), markup=False)
+        if self._page is not None:
+            self._page.print(printable(text))
         else:
             self._line(text)
 
+    def before(self, number: int) -> None:
+        """Say that so many trials were finished when this run began."""
+        self._told_before = True
+        if number:
+            self.note(f"{self._aim.name}: {number} of {self._most} trials were finished before")
+
     def progress(self, what: str, amount: str, share: float | None) -> None:
-        """Show how far work before the first trial is: a bar on a terminal, a line now and then elsewhere."""
+        """Show what is done before the first trial, and how far it is; a share of 1 ends it."""
+        if share is not None and share >= 1.0:
+            self._doing.pop(what, None)
+            self._progress_at.pop(what, None)
+            return
+        text = f"{what}{f': {amount}' if amount else ''}{f', {share:.0%}' if share is not None else ''}"
+        self._doing[what] = text
         now = self._clock()
-        self._view.work = (f"{what}: {amount}", share)
-        if self._live is None and now - self._progress_at >= PROGRESS_SECONDS:
-            self._progress_at = now
-            self._line(f"{what}: {amount}" + (f", {share:.0%}" if share is not None else ""))
+        if self._page is None and now - self._progress_at.get(what, -SUMMARY_EVERY) >= SUMMARY_EVERY:
+            self._progress_at[what] = now
+            self._line(text)
+
+    def look(self) -> None:
+        """Without a terminal: say in a line where the sweep stands, where that was not said for a minute."""
+        now = self._clock()
+        if self._page is not None or now - self._summary_at < SUMMARY_EVERY:
+            return
+        self._summary_at = now
+        if self._board.count:
+            self._line(f"{self._aim.name}: {summary_text(self._board.standing(now, ROWS))}")
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    @property
+    def _most(self) -> int:
+        return max(self._board.total, self._aim.trials + self._aim.fresh)
+
+    def _keep(self) -> None:
+        while not self._left.wait(DRAWN_EVERY):
+            if self._page is not None:
+                self._page.draw()
+            else:
+                self.look()
+
+    def _shown(self, width: int, height: int, *, ascii_only: bool) -> Group:
+        standing = self._board.standing(self._clock(), ROWS)
+        doing = "; ".join(list(self._doing.values()))
+        if standing.starting:
+            doing = _starting(len(standing.running))
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = []
+        for line in overview(standing, width, height, doing=doing, ascii_only=ascii_only):
+            text = Text(line.text, no_wrap=True, overflow="crop")
+            if line.style:
+                text.stylize(line.style, 0, len(line.text) if line.wide is None else line.wide)
+            lines.append(text)
+        return Group(*lines)
 
     def _print_news(self, records: Sequence[TrialRecord], phase: str) -> None:
+        board = self._board
         if self._open is None:
             self._open = [index for index, r in enumerate(records) if r.ours and not r.state.finished]
-            before = self._view.count - len(self._open)
-            if before:
-                self._line(f"{self._name}: {before} of {self._view.total} trials ended before")
+            if not self._told_before:
+                self.before(board.count - len(self._open))
         else:
             self._open += range(self._seen, len(records))
         self._seen = len(records)
         if phase != self._phase:
             self._phase = phase
-            self._line(f"{self._name}: {phase}")
+            self._line(f"{self._aim.name}: {phase}")
         self._open = [index for index in self._open if records[index].ours]
-        count = self._view.count - len(self._open)
+        count = board.count - len(self._open)
         new = [records[index] for index in self._open if records[index].state.finished]
         self._open = [index for index in self._open if not records[index].state.finished]
         for place, record in enumerate(sorted(new, key=ended), count + 1):
-            self._line(f"{f'{place}/{self._view.total}':>7}  {plain(record)}")
+            self._line(f"{f'{place}/{board.total}':>7}  {plain(record)}")
 
     def _line(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the reader of this pipe may have gone
-            self._stream.write(printable(text) + "\n")
+        moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        lines = "".join(f"{moment}  {each}\n" for each in printable(text).splitlines())
+        with self._lines, contextlib.suppress(OSError, ValueError):  # the reader of this pipe may have gone
+            self._stream.write(lines)
             self._stream.flush()
 
 
-@dataclass(frozen=True)
-class _Progress:
-    """Where a running attempt was first seen, and where it was when it last came further; active seconds."""
-
-    attempt: int
-    first_step: int
-    first_at: float
-    step: int
-    at: float
+def _starting(workers: int) -> str:
+    return f"starting, and loading the base in {f'{workers} workers' if workers > 1 else 'a worker'}"
 
 
-def _progress(record: TrialRecord, now: float, before: _Progress | None) -> _Progress:
-    if before is None or before.attempt != record.attempt:
-        return _Progress(record.attempt, record.step, now, record.step, now)
-    return replace(before, step=record.step, at=now) if record.step > before.step else before
+class _Page:
+    """The part of a terminal that is drawn again and again, below what is printed once."""
 
+    def __init__(self, console: Console, shown: Callable[..., Group]) -> None:
+        self._console, self._shown = console, shown
+        self._size = console.size
+        self._live: Live | None = None
+        self._printed: deque[str] = deque(maxlen=_KEPT)
 
-class View:
-    """The latest state of a sweep and how it is drawn."""
+    def begin(self) -> None:
+        """Draw it, at once."""
+        from rich.live import Live
 
-    def __init__(
-        self, name: str, total: int, started: float, due: Due | None = None, active: Clock | None = None
-    ) -> None:
-        """Know of no trial yet.
+        self._live = Live(self._now(), console=self._console, auto_refresh=False)
+        self._live.start(refresh=True)
 
-        Args:
-            name: of the sweep.
-            total: the most trials that it may have.
-            started: when the display began, in seconds since the epoch.
-            due: how many more replicates there will be, once the finalists are known.
-            active: seconds that do not count while nothing can run; what is left to do is foretold by them.
-        """
-        self.name, self._total, self._started, self._due = name, total, started, due
-        self._active = active or awake()
-        self._began = self._active()
-        self._progress: dict[int, _Progress] = {}  # of running trials, by number
-        self._records: tuple[TrialRecord, ...] = ()
-        self._phase = "starting"
-        self.work: tuple[str, float | None] | None = None  # before the first trial
-        self._at_first: float | None = None  # trials' worth of work done before this display
+    def draw(self) -> None:
+        """Draw it as things stand now; on an empty page where the terminal has another size than before."""
+        assert self._live is not None
+        try:
+            other = self._console.size != self._size
+            if other:
+                self._size = self._console.size
+                self._console.clear()  # what was drawn is wrapped anew, and its lines are not where they were
+            self._live.update(self._now(), refresh=True)
+            for text in self._printed if other else ():
+                self._console.print(text, markup=False)
+        except Exception:
+            logging.getLogger(__name__).debug("not drawn", exc_info=True)
 
-    @property
-    def count(self) -> int:
-        """Trials that this sweep runs, or ran."""
-        return len(self._records)
+    def end(self) -> None:
+        """Draw it for the last time, and let it stand."""
+        self.draw()
+        assert self._live is not None
+        self._live.stop()
 
-    @property
-    def total(self) -> int:
-        """Trials of the sweep; never less than there are."""
-        return max(self._total, self.count)
+    def print(self, text: str) -> None:
+        """Print something above it."""
+        self._printed.append(text)
+        self._console.print(text, markup=False)
 
-    def take(self, records: Sequence[TrialRecord], phase: str) -> None:
-        """Remember the latest of what this sweep runs."""
-        records = tuple(record for record in records if record.ours)
-        if phase == "finalists" != self._phase and self._due is not None:
-            self._total = len(records) + self._due(records)  # the baseline may be one of them
-        self._records, self._phase = records, phase
-        if self._at_first is None:
-            self._at_first = self._work()
-
-    def look(self) -> None:
-        """See how far the running trials have come."""
-        now, before = self._active(), self._progress
-        running = (record for record in self._records if record.state is State.RUNNING)
-        self._progress = {r.number: _progress(r, now, before.get(r.number)) for r in running}
-
-    def _work(self) -> float:
-        return sum(1.0 if r.state.finished else r.step / max(r.steps, 1) for r in self._records)
-
-    def left(self) -> float | None:
-        """Seconds to the end of the sweep at the speed so far; None before there is a speed."""
-        work = self._work()
-        new = work - (self._at_first or 0.0)
-        return (self._active() - self._began) * (self.total - work) / new if new >= 0.5 else None
-
-    def left_of(self, record: TrialRecord) -> float | None:
-        """Seconds to the end of a running trial at the speed that was seen here; None before there is one."""
-        seen = self._progress.get(record.number)
-        if seen is None or seen.step <= seen.first_step:
-            return None
-        pace = (seen.at - seen.first_at) / (seen.step - seen.first_step)
-        return max(0.0, pace * (record.steps - seen.step) - (self._active() - seen.at))
-
-    def render(self, width: int, height: int, now: float) -> Group:
-        """Heading, progress bar and table, fitting the terminal."""
-        from rich.console import Group
-
-        self.look()
-        if self.work is not None and not self._records:
-            return Group(self._heading(width), _work_bar(*self.work, width))
-        bar, table = self._bar(width, now), self._table(width, height)
-        return Group(self._heading(width), bar, self._best(width), "", table)
-
-    def _heading(self, width: int) -> Any:
-        from rich.text import Text
-
-        counts = [
-            f"{sum(r.state is state for r in self._records)} {word}"
-            for state, (word, _) in STATES.items()
-            if any(r.state is state for r in self._records)
-        ]
-        heading = Text(no_wrap=True, overflow="ellipsis")
-        heading.append(self.name, "bold")
-        heading.append(f"  {self._phase}")
-        heading.append("".join(f"  {count}" for count in counts), "dim")
-        heading.truncate(width - 1)
-        return heading
-
-    def _best(self, width: int) -> Any:
-        """What there is to beat, and what beats it: the rows themselves may be out of sight."""
-        from rich.text import Text
-
-        best = best_so_far(self._records)
-        control = control_of(self._records)
-        text = Text()
-        if best is not None:
-            text.append(f"best {loss(best.value)}", "bold green")
-            text.append(printable(f" (trial {best.number}: {configuration(best)})"))
-        if control is not None:
-            text.append(f"{'; ' if best is not None else ''}control {loss(control.value)}")
-        text.truncate(width - 1, overflow="ellipsis")
-        return text
-
-    def _bar(self, width: int, now: float) -> Table:
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-
-        done, left = sum(r.state.finished for r in self._records), self.left()
-        rest = "" if done >= self.total else f", {duration(left)} left" if left is not None else ""
-        text = f"{done} of {self.total} trials, {duration(now - self._started)}{rest}"
-        bar = Table.grid(padding=(0, 2))
-        share = min(self._work(), self.total)  # running trials count as far as they are
-        bar.add_row(ProgressBar(total=self.total, completed=share, width=max(10, min(40, width - 46))), text)
-        return bar
-
-    def _table(self, width: int, height: int) -> Table:
-        from rich.table import Table
-
-        gap = 1 if width < 100 else 2
-        columns = [column for column in COLUMNS if width >= column[3]]
-        table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold dim")
-        table.expand = any(not wide for _, _, wide, _, _ in columns)
-        for title, justify, wide, _, _ in columns:
-            size = (
-                {"min_width": wide} if wide else {"ratio": 1}
-            )  # the column without a width takes what is left
-            table.add_column(title, justify=justify, no_wrap=True, overflow="ellipsis", **size)  # type: ignore[arg-type]
-        best = best_so_far(self._records)
-        shown = window(self._records, max(3, min(ROWS, height - FRAME)))
-        for record in shown:
-            is_best = best is not None and record.number == best.number
-            style = "bold green" if is_best else "dim" if record.state is State.FAIL else ""
-            table.add_row(
-                *(_cell(show(record, self.left_of(record)), record) for *_, show in columns), style=style
-            )
-        hidden = sum(r.state is not State.WAITING for r in self._records) - len(shown)
-        if hidden > 0:
-            table.caption, table.caption_justify = f"and {hidden} more", "left"
-        return table
-
-
-def _work_bar(text: str, share: float | None, width: int) -> Table:
-    """How far work before the first trial is; a bar that moves where the whole is not known."""
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-
-    bar = Table.grid(padding=(0, 2))
-    size = max(10, min(40, width - 46))
-    drawn = ProgressBar(total=1.0, completed=share or 0.0, width=size, pulse=share is None)
-    bar.add_row(drawn, text if share is None else f"{text}, {share:.0%}")
-    return bar
-
-
-def _cell(text: str, record: TrialRecord) -> Any:
-    from rich.text import Text
-
-    word, style = STATES[record.state]
-    return Text(printable(text), style=style if text == word else "", no_wrap=True, overflow="ellipsis")
+    def _now(self) -> Group:
+        ascii_only = not self._console.encoding.lower().startswith("utf")
+        return self._shown(*self._console.size, ascii_only=ascii_only)

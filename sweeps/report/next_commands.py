@@ -34,6 +34,7 @@ class Screen:
         resumable: whether the sweep can be run on.
         warm_start: what the search began with, of each earlier sweep.
         tasks: scores on downstream tasks.
+        ladder: tokens of one run at each longer budget.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Screen:
     resumable: bool = True
     warm_start: tuple[str, ...] = ()
     tasks: TaskTable | None = None
+    ladder: tuple[int, ...] = ()
 
     def command(self, *words: str) -> str:
         """One that finds the sweep's results."""
@@ -74,7 +76,7 @@ def next_commands(verdict: Verdict, screen: Screen) -> dict[str, str]:
         commands["take the best grown model"] = screen.command("export", name, "--grown", "--out", "grown/")
     if answer.needs is not None and "not finished" not in answer.limits:
         commands |= _deciding(answer.needs, screen)
-    failed = next((ending for ending in verdict.failed if not ending.role.after_search), None)
+    failed = next((ending for ending in verdict.failed if not ending.role.after), None)
     if failed is not None:
         commands["debug a failure"] = screen.command("trial", screen.spec or name, str(failed.number))
     if verdict.failed:

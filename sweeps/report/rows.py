@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sweeps.records import Role, State, TrialRecord
+from sweeps.results.expected import Expected
 from sweeps.results.labels import configuration, init_label, rate, shape_label
 from sweeps.text import duration, loss
 
-# How each state is called, and its colour.
+# How each state is called.
 STATES = {
-    State.WAITING: ("waiting", "dim"),
-    State.RUNNING: ("running", "cyan"),
-    State.COMPLETE: ("complete", "green"),
-    State.PRUNED: ("stopped", "yellow"),
-    State.FAIL: ("failed", "red"),
+    State.WAITING: "waiting",
+    State.RUNNING: "running",
+    State.COMPLETE: "complete",
+    State.PRUNED: "stopped",
+    State.FAIL: "failed",
 }
-
-
-def window(records: Sequence[TrialRecord], rows: int) -> list[TrialRecord]:
-    """The trials worth looking at: running ones, then those that ended last."""
-    running = sorted((r for r in records if r.state is State.RUNNING), key=lambda r: -r.number)
-    others = sorted((r for r in records if r.state.finished), key=ended, reverse=True)
-    return (running + others)[:rows]
-
-
-def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial with the lowest loss; the control, which is what to beat, does not count."""
-    roles = (Role.BASELINE, Role.SEARCH)
-    complete = [r for r in records if r.value is not None and r.role in roles and not r.original]
-    return min(complete, key=lambda r: r.value if r.value is not None else float("inf"), default=None)
-
-
-def ended(record: TrialRecord) -> tuple[float, int]:
-    """Sorts trials by when they ended."""
-    return record.finished or 0.0, record.number
 
 
 def plain(record: TrialRecord) -> str:
     """A finished trial on one line."""
-    word, _ = STATES[record.state]
+    word = STATES[record.state]
     where = "" if record.state is State.COMPLETE else f" at step {record.step} of {record.steps}"
     parts = [f"trial {record.number:>3} {word}{where}", f"loss {loss(record.loss)}"]
     if record.initial_loss is not None:
@@ -59,16 +43,40 @@ def _of(record: TrialRecord) -> str:
     return f" of {record.replicate_of}" if record.replicate_of is not None else ""
 
 
-def _left(record: TrialRecord, left: float | None) -> str:
-    return duration(left) if record.state is State.RUNNING and left is not None else ""
+@dataclass(frozen=True)
+class Shown:
+    """A trial, and what is known of it beside its record: seconds to its end, its expected final loss."""
+
+    record: TrialRecord
+    left: float | None = None
+    expected: Expected | None = None
+    control: TrialRecord | None = None
 
 
-def _took(record: TrialRecord, _: float | None) -> str:
+@dataclass(frozen=True)
+class Column:
+    """A column of the live table; the lowest ranks are left out last. `wide` 0: what there is room for."""
+
+    title: str
+    rank: int
+    wide: int
+    show: Callable[[Shown], str]
+    left: bool = False
+
+
+def _left(shown: Shown) -> str:
+    running = shown.record.state is State.RUNNING
+    return duration(shown.left) if running and shown.left is not None else ""
+
+
+def _took(shown: Shown) -> str:
+    record = shown.record
     ended = record.state.finished and record.started and record.finished
     return duration(record.finished - record.started) if ended else ""  # type: ignore[operator]
 
 
-def _note(record: TrialRecord) -> str:
+def _note(shown: Shown) -> str:
+    record = shown.record
     if record.reason:
         return record.reason.strip().splitlines()[0]
     if record.replicate_of is not None:
@@ -76,27 +84,44 @@ def _note(record: TrialRecord) -> str:
     return f"attempt {record.attempt}" if record.attempt > 1 else ""
 
 
-def _speed(record: TrialRecord, _: float | None) -> str:
+def _speed(shown: Shown) -> str:
+    record = shown.record
     return f"{record.tokens / record.seconds:,.0f}" if record.tokens and record.seconds else ""
 
 
-# Title, alignment, least width, least width of the terminal that has it, and what it shows of a trial and the
-# seconds that are left of it, where they are known.
-Column = tuple[str, str, int, int, Callable[[TrialRecord, float | None], str]]
+def _expected(shown: Shown) -> str:
+    """The final loss that a running trial is expected to reach, and half of its 95 % interval, rounded up."""
+    found = shown.expected
+    if found is None:
+        return ""
+    return f"{found.mean:.4f} ±{math.ceil(1000 * found.half_width) / 1000:.3f}"
+
+
+def _gap(shown: Shown) -> str:
+    """The final loss minus the control's under the same seed; of a running trial the expected one."""
+    record, control = shown.record, shown.control
+    if control is None or control.value is None or record.seed != control.seed or record.original:
+        return ""
+    end = record.value if shown.expected is None else shown.expected.mean
+    return f"{end - control.value:+.4f}" if end is not None else ""
+
+
 COLUMNS: tuple[Column, ...] = (
-    ("trial", "right", 5, 0, lambda r, _: str(r.number)),
-    ("role", "left", 9, 70, lambda r, _: str(r.role)),
-    ("K", "right", 2, 0, lambda r, _: shape_label(r, short=True)),
-    ("init", "left", 8, 0, lambda r, _: init_label(r)),
-    ("lr", "right", 7, 0, lambda r, _: rate(r)),
-    ("step", "right", 7, 0, lambda r, _: f"{r.step}/{r.steps}"),
-    ("loss", "right", 6, 0, lambda r, _: loss(r.loss)),
-    ("initial", "right", 7, 78, lambda r, _: loss(r.initial_loss)),
-    ("state", "left", 8, 0, lambda r, _: STATES[r.state][0]),
-    ("ETA", "right", 5, 60, _left),
-    ("took", "right", 5, 96, _took),
-    ("tokens/s", "right", 8, 110, _speed),
-    ("note", "left", 0, 100, lambda r, _: _note(r)),
+    Column("trial", 0, 5, lambda it: str(it.record.number)),
+    Column("role", 9, 9, lambda it: str(it.record.role).partition(" ")[0], left=True),
+    Column("K", 3, 2, lambda it: shape_label(it.record, short=True)),
+    Column("init", 8, 8, lambda it: init_label(it.record), left=True),
+    Column("lr", 5, 7, lambda it: rate(it.record)),
+    Column("step", 4, 7, lambda it: f"{it.record.step}/{it.record.steps}"),
+    Column("loss", 1, 6, lambda it: loss(it.record.loss)),
+    Column("expected", 6, 13, _expected),
+    Column("gap", 10, 7, _gap),
+    Column("initial", 12, 7, lambda it: loss(it.record.initial_loss)),
+    Column("state", 2, 8, lambda it: STATES[it.record.state], left=True),
+    Column("ETA", 7, 5, _left),
+    Column("took", 11, 6, _took),
+    Column("tokens/s", 13, 8, _speed),
+    Column("note", 14, 0, _note, left=True),
 )
 
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sweeps.records import Role, State, TrialRecord
 from sweeps.report.rows import STATES, settings_text
 from sweeps.results.candidates import Candidate
-from sweeps.text import join, loss, section, table
+from sweeps.text import join, loss, section, short, table
 
 INTERRUPTED = "interrupted"  # a running trial whose driver has ended; the next run goes on with it
 _COUNTED = {State.COMPLETE: "complete", State.PRUNED: "stopped", State.FAIL: "failed"}
@@ -35,11 +35,11 @@ def status_text(records: Sequence[TrialRecord], *, driven: bool, width: int | No
     """
     if not records:
         return "No trials yet."
-    words = {state: word for state, (word, _) in STATES.items()}
+    words = dict(STATES)
     if not driven:
         words[State.RUNNING] = INTERRUPTED
     rows = [
-        (str(r.number), str(r.role), words[r.state], f"{r.step}/{r.steps}", loss(r.loss), _note(r))
+        (str(r.number), str(r.role), words[r.state], f"{r.step}/{r.steps}", loss(r.loss), _note(r, driven))
         for r in sorted(records, key=lambda record: record.number)
     ]
     ours = [record for record in records if record.ours]
@@ -79,10 +79,14 @@ def list_text(sweeps: Mapping[str, Line], unread: Mapping[str, str] = MappingPro
     return join(table((*header, "best", "loss", "last (UTC)"), rows, left={0}), missing)
 
 
-def _note(record: TrialRecord) -> str:
-    """What was searched, or why it failed, or whose replicate it is."""
+def _note(record: TrialRecord, driven: bool) -> str:  # noqa: FBT001
+    """What was searched, or why it failed, or whose replicate it is, or what it waits for."""
+    if record.waits and driven:
+        return f"waits for {record.waits}"
     if record.state is State.FAIL and record.reason:
         return " ".join(record.reason.split())
+    if record.role is Role.RUNG:
+        return f"of {record.replicate_of}, {short(record.settings['recipe']['tokens'])} tokens"
     if record.replicate_of is not None:
         return f"of {record.replicate_of}, seed {record.seed}"
     return settings_text(record.params)

@@ -9,10 +9,14 @@ from sweeps.records import TrialRecord
 from sweeps.report.answer import answer_lines
 from sweeps.report.finalists import finalists_text, margin_text
 from sweeps.report.front import front_text
+from sweeps.report.ladder import ladder_text
+from sweeps.report.longer import longer_text
 from sweeps.report.next_commands import Screen
 from sweeps.report.rows import settings_text
 from sweeps.report.styled import Line
 from sweeps.report.tasks import tasks_text
+from sweeps.results.ladder import ladder_of
+from sweeps.results.longer import longer
 from sweeps.results.verdict import Ending, Verdict
 from sweeps.text import WIDTH, bullets, counted, join, pairs, section, table
 
@@ -34,6 +38,8 @@ def best_lines(
         margin_text(verdict),
         front_text(verdict, records),
         tasks_text(screen.tasks),
+        longer_text(longer(verdict, records)),
+        ladder_text(ladder_of(verdict, records, screen.ladder)),
         _untried(verdict),
         _stopped(verdict, records, screen),
         _failed(verdict, screen),

@@ -26,6 +26,7 @@ def caveats(
         *_missing(originals, known.finalists, Role.CONTROL, known.control),
         *_missing(originals, known.finalists, Role.BASELINE, known.baseline),
         *_limits(answer),
+        *_part_of_the_original(known.control),
         *margin_doubts(known),
         *_seeds(known, matched),
         *_other_on_test(known),
@@ -88,6 +89,15 @@ def _limits(answer: Answer) -> Iterator[str]:
         )
     if "validation loss" in answer.limits:
         yield "no test loss was measured: the losses that are compared are those that the search chose by"
+
+
+def _part_of_the_original(control: Candidate | None) -> Iterator[str]:
+    """What a control does not show that trains a few layers, for want of memory."""
+    if control is not None and control.settings.get("recipe", {}).get("train", "all") != "all":
+        yield (
+            "the control trains as many of the original's own layers as the baseline has new ones "
+            "(control.train: layers): how well the original does when all of it is trained is not known"
+        )
 
 
 def margin_doubts(known: Compared) -> Iterator[str]:

@@ -31,7 +31,8 @@ class Spent:
     seconds: float
     tokens_of_search: int
     tokens_saved: int  # of the trials that were stopped, up to their budget
-    tokens_after: int  # of runs after the search: under fresh seeds, and for evaluations
+    tokens_after: int  # of runs under fresh seeds, and of those that are made again to be scored
+    tokens_of_ladder: int = 0
 
 
 def searched_value(record: TrialRecord, path: str) -> Any:
@@ -86,15 +87,17 @@ def _lacking(
 
 def spent(records: Sequence[TrialRecord]) -> Spent:
     """Of every trial that this sweep ran, as far as the ledger knows."""
-    after = [record for record in records if record.role.after_search]
-    search = [record for record in records if not record.role.after_search]
+    after = [record for record in records if record.role.fresh or record.role is Role.EVALUATION]
+    rungs = [record for record in records if record.role is Role.RUNG]
+    search = [record for record in records if not record.role.after]
     total, later = (sum(record.tokens or 0 for record in each) for each in (records, after))
     return Spent(
         tokens=total,
         seconds=sum(record.seconds or 0.0 for record in records),
-        tokens_of_search=total - later,
+        tokens_of_search=total - later - (climbed := sum(record.tokens or 0 for record in rungs)),
         tokens_saved=sum(map(_saved, search)),
         tokens_after=later,
+        tokens_of_ladder=climbed,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from sweeps.records import Point, Role, TrialRecord
 from sweeps.results.labels import grown
 from sweeps.results.paired import Difference, difference
+from sweeps.results.task_scores import task_scores
 
 # What trials can be made equal in, by name: how much of it a point has spent. FLOPs and seconds are those of
 # training, measuring left out.
@@ -119,6 +120,7 @@ class Comparison:
             "initial_loss": self.losses[entry.key][0],
             "losses": self.losses[entry.key],
             "reached_base_loss": self.reached[entry.key],
+            "tasks": task_scores(record),
         }
 
 

@@ -84,7 +84,7 @@ def _different(records: Sequence[TrialRecord], most: int | None, depth: int | No
 
 def control_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """The best complete run of the original model under the search's seed: at the rate that suits it."""
-    originals = (r for r in records if r.original and not r.role.after_search and is_done(r))
+    originals = (r for r in records if r.original and not r.role.after and is_done(r))
     return min(originals, key=_rank, default=None)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeps import addresses
 from sweeps.checks import stores
@@ -193,7 +193,7 @@ def resumed(
     runs: str | None = None,
     study: str | None = None,
     tracking: str | None = None,
-    more: Mapping[str, float] = MappingProxyType({}),
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Spec:
     """The spec with which a sweep that was run goes on.
 
@@ -213,7 +213,9 @@ def resumed(
     sweep = replace(sweep, kept=tracking is None and is_file(kept_file(reference, runs)))
     from sweeps.ledger import most_fresh_seeds, spec_conflicts
 
-    ran = most_fresh_seeds((record.replicate_of, record.seed) for record in sweep.records)
+    ran = most_fresh_seeds(
+        (record.replicate_of, record.seed) for record in sweep.records if record.role.fresh
+    )
     problems = spec_conflicts(sweep.ledger.spec, given, ran)
     uri = given.tracking_uri
     if sweep.kept and (unasked := unasked_tracking(sweep.spec)):
@@ -227,7 +229,13 @@ def resumed(
         return sweep.spec
     wanted = replaced(sweep.spec.to_json(), more)
     options = {path: path.replace("finalists.", "").removeprefix("budget.") for path in more}
-    words = " ".join(f"--{options[path].replace('_', '-').replace('.', '-')} {more[path]}" for path in more)
+    given_words = {
+        path: ",".join(value) if isinstance(value, list) else value for path, value in more.items()
+    }
+    words = " ".join(
+        f"--{options[path].replace('_', '-').replace('.', '-')} {value}"
+        for path, value in given_words.items()
+    )
     raised = Spec.from_json(wanted, name=f"{words}:")
     sections = {path.partition(".")[0] for path in more}
     return sweep.spec.model_copy(update={section: getattr(raised, section) for section in sections})

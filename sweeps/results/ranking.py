@@ -29,7 +29,7 @@ def _ordered(verdict: Verdict, records: Sequence[TrialRecord]) -> Iterator[int]:
         yield verdict.answer.trial
     for finalist in verdict.finalists:
         yield finalist.number
-    rest = [record for record in records if record.ours and not record.role.after_search and is_done(record)]
+    rest = [record for record in records if record.ours and not record.role.after and is_done(record)]
     for record in sorted(
         rest, key=lambda each: (math.inf if each.value is None else each.value, each.number)
     ):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sweeps.records import State, TrialRecord
+from sweeps.records import Role, State, TrialRecord
 from sweeps.results.answer import Course, answer_of
 from sweeps.results.candidates import Candidate, matched_control
 from sweeps.results.caveats import caveats, foreign
@@ -55,7 +55,9 @@ def verdict(
     searched = searched or Searched()
     look = searched.look
     others, strange = [record for record in records if not record.ours], list(foreign(records))
-    records = sorted((record for record in records if record.ours), key=lambda record: record.number)
+    everything = sorted((record for record in records if record.ours), key=lambda record: record.number)
+    # Rungs of the ladder have another budget, and evaluations repeat: no claim rests on them.
+    records = [record for record in everything if record.role not in (Role.RUNG, Role.EVALUATION)]
     known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look)
     winner = known.winner
     matched = matched_control(winner.number, records, control_of(records)) if winner else None
@@ -64,7 +66,7 @@ def verdict(
     against = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
     compute = claims.of(winner, matched, "equal compute", first=against[0] if against else None)
     shown = _with_numbers(known, claims)
-    originals = [record for record in records if not record.role.after_search]
+    originals = [record for record in records if not record.role.after]
     waiting = searched.matched and bool(
         matched_due(records, top, seeds, per, depth=depth, margin=margin, look=look)
     )
@@ -97,12 +99,12 @@ def verdict(
         settings=setting_answers(originals, known.margin.nats, searched),
         untried=untried(originals, searched.choices),
         stopping=searched.stopping,
-        spent=spent(records),
+        spent=spent(everything),
         counts=_count(originals),
         replicates=_count([record for record in records if record.role.fresh]),
         others=_count(others),
         stopped=tuple(_ending(record) for record in records if record.state is State.PRUNED),
-        failed=tuple(_ending(record) for record in records if record.state is State.FAIL),
+        failed=tuple(_ending(record) for record in everything if record.state is State.FAIL),
         warnings=(*caveats(originals, shown, matched, answer), *strange),
         front=_front(records, shown, per) if per in COSTS else None,
     )
@@ -166,7 +168,7 @@ def _rate_open(records: Sequence[TrialRecord], control: Candidate | None) -> boo
     if control is None:
         return False
     own = _rate(control.settings)
-    ended = [record for record in records if not record.role.after_search and record.state.finished]
+    ended = [record for record in records if not record.role.after and record.state.finished]
     originals = [_rate(record.settings) for record in ended if record.original]
     grown = [_rate(record.settings) for record in ended if not record.original and record.settings]
     return any(

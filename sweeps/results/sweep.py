@@ -13,6 +13,7 @@ from sweeps.curve import CURVE, read_curve
 from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
+from sweeps.results.model_card import model_card
 from sweeps.results.ranking import best_of
 from sweeps.results.selection import verdict
 from sweeps.results.setting_answers import searched_in
@@ -144,12 +145,12 @@ class Sweep:
             at_most=(at_most, NUMBER.optional),
         )
         refuse_several(trial=trial, grown=grown, at_most=at_most)
-        out, records = expanded(os.fspath(out), "out"), {record.number: record for record in self.records}
-        found = self.answer(list(records.values()))
+        out, listed = expanded(os.fspath(out), "out"), self.records
+        found, records = self.answer(listed), {record.number: record for record in listed}
         chosen, within = chosen_by(
             self.spec,
             found,
-            list(records.values()),
+            listed,
             trial=trial,
             grown=grown,
             at_most=at_most,
@@ -160,9 +161,9 @@ class Sweep:
         if source is None:
             held = [number for number, each in records.items() if each.ours and self.model_of(each)]
             raise SpecError(no_weights(self.spec.name, record, self.folders, held, out))
-        said = described(found, list(records.values()), chosen, within)
-        facts = lineage_facts(record, found, said)
-        copy_model(source, out, lineage=facts)
+        said = described(found, listed, chosen, within)
+        card = model_card(self.spec, found, listed, chosen, said=said, lineage=read_lineage(source))
+        copy_model(source, out, lineage=lineage_facts(record, found, said), card=card)
         return chosen
 
     def rows(self) -> list[Row]:
@@ -211,8 +212,7 @@ class Sweep:
             - ``step`` of ``steps``: optimizer steps with a measurement, and in the budget
             - ``tokens``, ``flops`` and ``seconds`` of training so far; steps alone, without evaluation
             - ``attempt``, from 1; ``started`` and ``finished``, in UTC; ``reason`` of an early end
-            - its settings by dotted path, as ``injection.k`` and ``recipe.learning_rate``; then scores of
-              downstream tasks and their standard errors, where there are any, as ``kobest_copa acc``
+            - its settings by dotted path, as ``injection.k``, and scores as ``kobest_copa acc``, if any
 
         Raises
         ------

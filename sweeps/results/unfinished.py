@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeps.commands import command
+from sweeps.errors import SweepError
 from sweeps.records import State
 from sweeps.text import counted
 
 if TYPE_CHECKING:
     from sweeps.results.sweep import Sweep
+    from sweeps.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,21 @@ def progress_of(sweep: Sweep, reference: str) -> Progress:
         driver=driver,
         go_on=None if finished or driver or refused else again,
     )
+
+
+def ended_before(spec: Spec) -> int:
+    """Trials of its study that have ended; 0 where there is no study, or none that can be read.
+
+    What is wrong with the study is for the check before a run to say.
+    """
+    from sweeps.results.finding import found
+    from tli.errors import InputError
+
+    try:
+        records = found(spec).records
+    except (InputError, SweepError):
+        return 0
+    return sum(record.ours and record.state.finished for record in records)
 
 
 def _ended(counts: Any) -> int:

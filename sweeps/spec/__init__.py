@@ -13,7 +13,7 @@ from tli.lazy import lazy
 
 if TYPE_CHECKING:
     from sweeps.spec.differences import changed_amounts, difference
-    from sweeps.spec.model import COMPARED, RAISED, Spec
+    from sweeps.spec.model import COMPARED, RAISED, Spec, with_settings
     from sweeps.spec.packaged_specs import packaged
     from sweeps.spec.ranges import Range
     from sweeps.spec.settings import LIMITS, BudgetSettings, TrialSettings
@@ -31,6 +31,7 @@ __all__ = [
     "difference",
     "load_spec",
     "packaged",
+    "with_settings",
 ]
 
 if not TYPE_CHECKING:
@@ -40,6 +41,7 @@ if not TYPE_CHECKING:
             "COMPARED": "sweeps.spec.model",
             "RAISED": "sweeps.spec.model",
             "Spec": "sweeps.spec.model",
+            "with_settings": "sweeps.spec.model",
             "changed_amounts": "sweeps.spec.differences",
             "difference": "sweeps.spec.differences",
             "Range": "sweeps.spec.ranges",

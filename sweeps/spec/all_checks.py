@@ -9,6 +9,7 @@ from sweeps.spec.evaluation import evaluation_faults
 from sweeps.spec.faults import Catalogue
 from sweeps.spec.fields import SpecFields
 from sweeps.spec.ineffective import unread_faults
+from sweeps.spec.ladders import ladder_faults
 from sweeps.spec.margins import margin_faults
 from sweeps.wording import Fault
 
@@ -24,9 +25,11 @@ def faults_of(spec: SpecFields, catalogue: Catalogue, *, written: int) -> Iterat
     yield from checks.name_faults(spec.name)
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
     yield from checks.untrained_faults(spec.trial, spec.search)
+    yield from checks.control_faults(spec.control, spec.trial, spec.search)
     yield from checks.data_faults(spec.data, spec.trial)
     yield from checks.amount_faults(spec.budget, spec.finalists, written, spec.control_rates)
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
+    yield from ladder_faults(spec.budget.ladder, spec.trial.recipe.tokens, spec.trial.recipe.batch_tokens)
     yield from checks.per_faults(spec.finalists.per, spec.search)
     yield from margin_faults(spec.finalists.margin)
     yield from evaluation_faults(spec.evaluation)
@@ -35,7 +38,7 @@ def faults_of(spec: SpecFields, catalogue: Catalogue, *, written: int) -> Iterat
     yield from search_checks.front_faults(spec)
     yield from search_checks.warm_start_faults(spec)
     yield from checks.resource_faults(spec.resources)
-    yield from checks.rank_faults(spec.resources, spec.trial, spec.data)
+    yield from checks.rank_faults(spec.resources, spec.trial, spec.data, spec.search)
     yield from address_checks.address_faults(spec.storage, spec.tracking)
     yield from checks.secret_faults(spec.base, spec.data)
     wrong = list(checks.condition_faults(spec.search))

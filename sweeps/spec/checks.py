@@ -15,6 +15,7 @@ from sweeps.spec.section import Settings
 from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
+    ControlSettings,
     DataSettings,
     FinalistSettings,
     TrialSettings,
@@ -25,7 +26,8 @@ from tli.planning.checks import injection_problems
 from tli.training.ranks import Ranks, alone_problems, rows_problems
 from tli.training.recipe_checks import recipe_problems
 
-RESERVED = ("study.db", "mlflow.db", "mlartifacts", "tokens")  # already used beside the sweeps' own folders
+# Already used beside the sweeps' own folders.
+RESERVED = ("study.db", "mlflow.db", "mlartifacts", "prometheus", "tokens")
 FIXED = ("seed", "recipe.tokens", "recipe.batch_tokens")  # the same for all trials, or none could be compared
 
 _FINEST_SHARE = 0.0001  # of a GPU
@@ -60,6 +62,23 @@ def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Itera
         what = "nothing" if alone[0] == "injected" else "norms alone"
         got = f"'none', of which recipe.train: {alone[0]} trains {what}"
         yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
+
+
+def control_faults(
+    control: ControlSettings, trial: TrialSettings, search: Mapping[str, Range]
+) -> Iterator[Fault]:
+    """A control of a few layers beside trials that train all, or beside none that are injected."""
+    if control.train == "all":
+        return
+    train = search.get("recipe.train")
+    involves = ("trial.recipe.train", "search.recipe.train", "trial.injection.method")
+    if "all" in (train.ends if train else (trial.recipe.train,)):
+        got = f"{formatted(control.train)} beside trials of recipe.train: all"
+        expected = "all, or trials that train injected layers alone"
+        yield Fault("control.train", got, expected, "all", involves)
+    elif not trial.to_injection().resolved().deepens:
+        got = f"{formatted(control.train)} beside a baseline of method {formatted(trial.injection.method)}"
+        yield Fault("control.train", got, "a baseline with injected layers", "all", involves)
 
 
 def method_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator[Fault]:
@@ -153,15 +172,16 @@ def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
         yield Fault("resources.gpus", f"{gpus:g}", expected, "0.1")
 
 
-def rank_faults(resources: ResourceSettings, trial: TrialSettings, data: DataSettings) -> Iterator[Fault]:
+def rank_faults(
+    resources: ResourceSettings, trial: TrialSettings, data: DataSettings, search: Mapping[str, Range]
+) -> Iterator[Fault]:
     """A batch whose rows the ranks of a trial do not divide, and what only one process can do."""
     tokens, ranks, length = trial.recipe.batch_tokens, Ranks(0, resources.workers), data.sequence_length
-    problems = alone_problems(
-        ranks,
-        optimizer=trial.recipe.optimizer,
-        packed=data.packing == "documents",
-        optimizer_at="trial.recipe.optimizer",
-    )
+    problems = alone_problems(ranks, optimizer=trial.recipe.optimizer, where="trial.recipe.optimizer")
+    wanted = search.get("recipe.optimizer")
+    for index, choice in enumerate(wanted.choice or () if wanted is not None else ()):
+        place = f"search.recipe.optimizer.choice[{index}]"
+        problems += alone_problems(ranks, optimizer=str(choice), where=place)
     if not tokens % length:  # else it is a fault of its own
         problems += rows_problems(tokens // length, length, ranks, "trial.recipe.batch_tokens")
     for problem in problems:

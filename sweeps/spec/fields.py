@@ -78,6 +78,12 @@ class SpecFields(Settings):
         return min(self.control.rates, max(1, self.budget.trials // 4)) if searched else 1
 
     @property
+    def in_bf16(self) -> bool:
+        """Whether trials may compute in bfloat16."""
+        searched = self.search.get("recipe.precision")
+        return "bf16" in (searched.ends if searched else (self.trial.recipe.precision,))
+
+    @property
     def grace_step(self) -> int:
         """The first step at which the stopping rule may give a trial up."""
         return max(1, math.ceil(self.stopping.grace * self.steps))
@@ -88,6 +94,11 @@ class SpecFields(Settings):
         same ones the control with the winner's FLOPs.
         """
         return (self.most_finalists + 2 + self.control.matched) * self.finalists.seeds
+
+    @property
+    def rung_runs(self) -> int:
+        """Most runs of the ladder: all finalists and the control, at each longer budget."""
+        return (self.most_finalists + 1) * len(self.budget.ladder)
 
     @property
     def cost(self) -> str:

@@ -24,8 +24,8 @@ _TOP = {
     "budget": "When the search ends: at the first limit that is used up. Controls and the baseline count; "
     "runs under fresh seeds come on top.",
     "stopping": "Which trials are stopped early, and when.",
-    "control": "The original trained on: at how many learning rates, and whether also with the winner's "
-    "FLOPs.",
+    "control": "The original trained on: what of it, at how many learning rates, and whether also with the "
+    "winner's FLOPs.",
     "finalists": "Which trials run again under fresh seeds, so that differences get intervals.",
     "evaluation": "Downstream tasks that models are scored on after their training, by lm-evaluation-harness "
     "(the extra `eval`); nothing of what is trained changes, so it may be added to a finished sweep.",
@@ -126,7 +126,9 @@ _RECIPE = {
     "Frozen matrices are kept in bfloat16 where that loses nothing. Held-out losses are measured in float32 "
     "whatever it is.",
     "activation_checkpointing": "Every how many layers one keeps nothing but its input for the backward "
-    "pass: 0 none, 1 all, 2 every second one. Less memory, more time, the same result.",
+    "pass: 0 none, 1 all, 2 every second one. Less memory, more time, the same result. `auto`: the fewest "
+    "layers with which every trial fits, by the estimate, into the memory of this machine or its GPUs; the "
+    "same for all trials of a sweep.",
     "compile": "Whether layers are compiled (`torch.compile`): the first pass of a worker takes up to a "
     "minute, those after it less time. Needs a C++ compiler, and Triton on a GPU.",
 }
@@ -163,6 +165,10 @@ _REST = {
     "budget.flops": "Training FLOPs of all trials together.",
     "budget.gpu_hours": "Hours of training steps, times the GPUs that a trial has.",
     "budget.wall": "Seconds in which a driver searched, over all its runs.",
+    "budget.ladder": "Longer budgets, in tokens of one trial. Once the search and the runs under fresh seeds "
+    "are over, all finalists and the control at its best rate run again at each of them, from the start, "
+    "their schedule stretched, in the same order of data; then it is said whether the ranking held. They "
+    "come on top of the budget. Rungs may be added to a sweep that was run.",
     "stopping.rule": "`learned`: a trial is stopped once its final loss, forecast from the sweep's own whole "
     "curves, will hardly come near the best; `asha`: asynchronous successive halving; `hyperband`; `median`: "
     "below the median of the others; `none`: whole curves.",
@@ -171,6 +177,9 @@ _REST = {
     "stopping.keep": "Not with `learned`: share of the trials that passes each rung, to the nearest 1/n; "
     "`median` keeps half.",
     "finalists.top": "How many of the best trials run again; with `per`, so many of each value.",
+    "control.train": "What of the original the control trains: `all` of it; or, where trials train injected "
+    "layers alone and memory lacks for more, `layers`: those of its own that the baseline's new ones are "
+    "made of. Then the answer says nothing about training all of the original.",
     "control.rates": "Learning rates at which the original is trained on: the baseline's, then those of a "
     "line search within the searched range, at most a quarter of `budget.trials` in all. 1 where the rate "
     "is not searched. Where the search tries the original itself (method `none`), what it trained counts in "

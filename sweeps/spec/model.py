@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -253,6 +253,19 @@ class Spec(SpecFields):
 
 
 CATALOGUE = catalogue_of(Spec)
+
+
+def with_settings(spec: Spec, changes: Mapping[str, Any]) -> Spec:
+    """The spec with other values at some dotted paths, which are not checked; for estimates of what if."""
+    for path, value in changes.items():
+        spec = _with_setting(spec, path.split("."), value)
+    return spec
+
+
+def _with_setting(section: Any, names: Sequence[str], value: Any) -> Any:
+    first, *rest = names
+    inner = _with_setting(getattr(section, first), rest, value) if rest else value
+    return section.model_copy(update={first: inner})
 
 
 def _with_ranges(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault], list[str]]:

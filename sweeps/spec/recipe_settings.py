@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from sweeps.spec.section import Settings, name_of, section, setting
 from tli.training.recipe import (
+    AUTO,
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
@@ -21,6 +24,12 @@ from tli.training.recipe import (
 
 def _multiple(default: float) -> Any:
     return setting("a finite number of at least 0 (times learning_rate; 0 freezes)", default, ge=0)
+
+
+def _every(value: Any) -> Any:
+    if value == AUTO or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError("neither a number of layers nor auto")
 
 
 class RateSettings(Settings):
@@ -57,5 +66,8 @@ class RecipeSettings(Settings):
     clip: float | None = setting("a finite number above 0, or null", Recipe.clip, gt=0)
     train: Trained = name_of(TRAINED, Recipe.train)
     precision: Precision = name_of(PRECISIONS, Recipe.precision)
-    activation_checkpointing: int = setting("0, or 1, 2, ... (layers)", Recipe.activation_checkpointing, ge=0)
+    # Its two types in one message.
+    activation_checkpointing: Annotated[Any, BeforeValidator(_every)] = setting(
+        "0, or 1, 2, ... (layers), or auto", Recipe.activation_checkpointing
+    )
     compile: bool = setting("true or false", Recipe.compile)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator
 
+from sweeps.spec.ladders import rungs
 from sweeps.spec.margins import canonical
 from sweeps.spec.ranges import fractional
 from sweeps.spec.recipe_settings import RecipeSettings
@@ -33,6 +34,7 @@ Answer = Literal["best", "each"]
 Cost = Literal["flops_per_token", "parameters"]
 Amount = Literal["steps", "tokens", "flops", "seconds"]
 StoppingRule = Literal["learned", "asha", "hyperband", "median", "none"]
+ControlTrained = Literal["all", "layers"]
 GRACED: tuple[StoppingRule, ...] = ("asha", "hyperband", "median")  # those that have a grace
 
 
@@ -159,6 +161,10 @@ class BudgetSettings(Settings):
     flops: float | None = setting("a finite number above 0, or null for no limit", None, gt=0)
     gpu_hours: float | None = setting("a finite number above 0, or null for no limit", None, gt=0)
     wall: float | None = setting("a finite number above 0 (seconds), or null for no limit", None, gt=0)
+    # Judged by `ladders`, rung by rung.
+    ladder: Annotated[Any, BeforeValidator(rungs)] = setting(
+        "a list of rising amounts of tokens, as in [50M, 200M], each above trial.recipe.tokens", []
+    )
 
     @property
     def limits(self) -> dict[str, float]:
@@ -166,7 +172,7 @@ class BudgetSettings(Settings):
         return {name: value for name, value in self.to_json().items() if name in LIMITS and value is not None}
 
 
-LIMITS = tuple(name for name in BudgetSettings.model_fields if name != "trials")
+LIMITS = tuple(name for name in BudgetSettings.model_fields if name not in ("trials", "ladder"))
 
 
 class StoppingSettings(Settings):
@@ -181,8 +187,11 @@ class StoppingSettings(Settings):
 
 
 class ControlSettings(Settings):
-    """The original trained on: at how many learning rates, and whether also with the winner's FLOPs."""
+    """The original trained on: what of it, at how many learning rates, and whether also with the winner's
+    FLOPs.
+    """
 
+    train: ControlTrained = name_of(get_args(ControlTrained), "all")
     rates: int = setting("a whole number of at least 1 (learning rates)", 5, ge=1)
     matched: bool = setting("true or false", default=True)
 

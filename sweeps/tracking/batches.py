@@ -26,6 +26,7 @@ class Batch:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[Metric] = field(default_factory=list)
     scalars: dict[str, Metric] = field(default_factory=dict)  # one value a run, whenever it was told
+    report: bool = False  # whether the sweep's page was written anew
     status: str | None = None  # an MLflow run status
     status_time: float = 0.0
 
@@ -43,6 +44,8 @@ def batches(events: Sequence[Event]) -> list[Batch]:
         if kind == "points":
             batch = of(number, request, _first_time(event))
             batch.metrics += _metrics(event)
+        elif kind == "report":
+            of(None, None, event["time"]).report = True
         elif kind == "rank":
             known = event.get("requests", {})
             wide = len(str(len(event["numbers"])))  # texts sort as numbers then

@@ -21,12 +21,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from sweeps.addresses import masked_address
+from sweeps.folders import REPORT
 from sweeps.tracking.batches import Batch, batches, milliseconds
 from sweeps.tracking.driver_pipe import Driver
-from sweeps.tracking.events import REQUEST
+from sweeps.tracking.events import LARGEST_REPORT, REQUEST
 from sweeps.tracking.outbox import EVENTS, LOCK, Sent, open_lock, read_events, read_sent, write_sent
 from sweeps.tracking.store import from_within
 from sweeps.wording import masked
+from tli.files import read_regular
 
 POLL = 0.5  # seconds between looks at the outbox
 ROUND = 256 * 1024  # bytes of the outbox delivered in one go
@@ -178,7 +180,18 @@ class Delivery:
         for measured in _pieces([*batch.metrics, *scalars], 1000):
             self.client.log_batch(run_id, metrics=measured)
         values.update({each.key: each.value for each in scalars})
+        if batch.report:
+            self._send_report(run_id)
         self._set_status(run_id, batch)
+
+    def _send_report(self, run_id: str) -> None:
+        """The page as an artifact; a store of artifacts that does not take it holds up no measurement."""
+        assert self.client is not None
+        try:
+            read_regular(self.folder / REPORT, LARGEST_REPORT)  # of its own, and no link out of the folder
+            self.client.log_artifact(run_id, str(self.folder / REPORT))
+        except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
+            _say(f"{REPORT} was not delivered: {error}")
 
     def _run_of(self, batch: Batch) -> Run | None:
         """The run of a batch's trial; one whose key of creation is not known goes by its number."""

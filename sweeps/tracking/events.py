@@ -17,6 +17,7 @@ OPENINGS = ("sweep", "trial")  # kinds of event that begin something which an "e
 REQUEST = (
     "sweeps.request"  # the tag with the key under which a trial was created: a number may be given again
 )
+LARGEST_REPORT = 1 << 26  # bytes of the sweep's page
 _LATEST = 1e11  # seconds since the epoch; no time is later
 _MOST = 2**31  # above every trial's number
 
@@ -74,12 +75,17 @@ def _is_rank(event: Event) -> bool:
     return "time" in event and all(map(_is_number, event["numbers"])) and _are_texts(requests)
 
 
+def _is_report(event: Event) -> bool:
+    return event.get("number") is None and "time" in event and _is_text(event["sha256"])
+
+
 _KINDS: Mapping[str, Callable[[Event], bool]] = {
     "sweep": _is_sweep,
     "trial": _is_trial,
     "points": _is_points,
     "end": _is_end,
     "rank": _is_rank,
+    "report": _is_report,
 }
 
 

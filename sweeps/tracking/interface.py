@@ -40,6 +40,9 @@ class Tracking(Protocol):
     def rank(self, numbers: Sequence[int]) -> None:
         """The complete trials, best first."""
 
+    def report(self) -> None:
+        """The HTML page in the sweep's folder was written anew."""
+
     def close(self, timeout: float) -> bool:
         """Wait at most so many seconds for the rest to be delivered; whether all of it was."""
 
@@ -69,6 +72,9 @@ class NullTracker:
         """Nothing to do."""
 
     def rank(self, numbers: Sequence[int]) -> None:
+        """Nothing to do."""
+
+    def report(self) -> None:
         """Nothing to do."""
 
     def close(self, timeout: float) -> bool:  # noqa: ARG002

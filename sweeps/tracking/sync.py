@@ -131,6 +131,8 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
     }
     tags[NOTE] = f"{sweep.spec.name}: {sentence(found, then)}"
     tracker.end_sweep(tags, list(objectives.values()), completion.time)
+    if sweep.folders.report.is_file():
+        tracker.report()
 
 
 # -- inside ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ seconds of processor time: a thread left the driver 37 % of its speed meanwhile,
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.environment import FOR_MLFLOW, for_child
+from sweeps.folders import REPORT
 from sweeps.records import Point, Role, State
+from sweeps.tracking.events import LARGEST_REPORT
 from sweeps.tracking.interface import NullTracker, Objective, Values
 from sweeps.tracking.outbox import Outbox, read_sent
 from sweeps.tracking.store import artifact_root, store_uri
 from sweeps.wording import masked
-from tli.files import open_regular
+from tli.files import open_regular, read_regular
 
 LOG = "outbox.log"
 _LAST_SECONDS = 10.0  # for a delivery that has nothing left to do, or does nothing
@@ -105,6 +108,13 @@ class Tracker:
     def rank(self, numbers: Sequence[int]) -> None:
         """Tag the trials 1, 2, ... in this order."""
         self._append(lambda box: box.put("rank", numbers=list(numbers)))
+
+    def report(self) -> None:
+        """Have the page delivered as an artifact of the sweep's run, unless this very one was."""
+        with self._caught():
+            page = read_regular(self._folder / REPORT, LARGEST_REPORT)
+            digest = hashlib.sha256(page).hexdigest()
+            self._append(lambda box: box.put("report", sha256=digest))
 
     def drain(self, patience: float) -> bool:
         """Wait until all is delivered, or for so many seconds nothing was; whether all of it was."""
@@ -249,4 +259,5 @@ def run_name(number: int, params: Mapping[str, str], role: str) -> str:
         parts += [init] if init != "null" and method != "moe" else []
     with contextlib.suppress(KeyError, ValueError):
         parts.append(f"lr={float(params['recipe.learning_rate']):.1e}")
-    return " ".join([f"{number:04d}", *parts, *([role] if role in (Role.REPLICATE, Role.EVALUATION) else [])])
+    again = (Role.REPLICATE, Role.RUNG, Role.EVALUATION)
+    return " ".join([f"{number:04d}", *parts, *([role] if role in again else [])])

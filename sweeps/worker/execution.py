@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeps.errors import PreemptedError, StopRequestedError
 from sweeps.folders import Folders
@@ -29,6 +29,7 @@ class Reply:
 
     points: tuple[Point, ...]
     outcome: Outcome | None = None
+    notes: tuple[str, ...] = ()  # what the user should know
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,16 @@ class Execution:
         self._worker = worker
         self._watchdog: Watchdog | None = None
         self._looked = time.monotonic()
+        self._notes: list[str] = []
         self.ruined = False  # whether this process can run no other trial
 
     def advance(self) -> Reply:
         """Train to the next measurement. Whatever goes wrong is an outcome, with its traceback in the log."""
+        reply = self._advanced()
+        notes, self._notes = tuple(self._notes), []
+        return replace(reply, notes=notes)
+
+    def _advanced(self) -> Reply:
         if self._points is None:
             self._points = self._run()
         try:
@@ -127,7 +134,8 @@ class Execution:
                 context = cached_context(spec)
         except Exception as error:
             raise UnusableError(str(error)) from error
-        yield from run_trial(context, self._assignment, self._folders, self._on_work)
+        given = self._assignment, self._folders, self._on_work, self._notes.append
+        yield from run_trial(context, *given)
 
     def _on_work(self, work: str) -> None:
         if self._watchdog is not None:

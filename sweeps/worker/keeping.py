@@ -31,6 +31,7 @@ def keep_model(
             "steps": training.step,
             "tokens": training.step * training.recipe.batch_tokens,
             "numerics": training.numerics,
+            "activation_checkpointing": training.recipe.activation_checkpointing,
         },
     }
     target = folders.model_dir(assignment.number, assignment.attempt)

@@ -9,7 +9,7 @@ processes of all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tli.planning.plan import Plan
     from tli.sharded.processes import Group
     from tli.training.loop import Training
+    from tli.training.recipe import Recipe
 
 # What gloo and NCCL say of a rank that is gone, and torch of a group that was left.
 _BROKEN = ("gloo", "NCCL", "onnection", "process group", "Process group", "peer", "timed out", "Timed out")
@@ -63,8 +64,11 @@ class RankContext(WorkerContext):
 
         self.rows = read_base(self.base, self.group)
 
-    def grow(self, plan: Plan, seed: int, precision: str) -> Any:
+    def grow(self, plan: Plan, seed: int, recipe: Recipe, layers: Sequence[int] = ()) -> Any:  # noqa: ARG002
         """The rows of a trial's model, made of those of the base."""
+        return self._grown(plan, seed, recipe.precision)
+
+    def _grown(self, plan: Plan, seed: int, precision: str) -> Any:
         from tli.sharded.growth import grow_sharded
 
         return grow_sharded(self.rows, plan, seed=seed, precision=precision)
@@ -79,7 +83,7 @@ class RankContext(WorkerContext):
         """The base under FSDP."""
         from tli.planning.plan import plan
 
-        return self.grow(plan(self.depth, method="none"), 0, "fp32")
+        return self._grown(plan(self.depth, method="none"), 0, "fp32")
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
         """Put the newest good state into a training; whether there was one."""

@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
+from sweeps.clock import STATE_SECONDS
 from sweeps.errors import PreemptedError
 from tli.files import sync
 
 if TYPE_CHECKING:
     from tli.training.loop import Training
 
-CHECKPOINT_SECONDS = 15.0  # between training states; written behind the training's back
+CHECKPOINT_SECONDS = STATE_SECONDS
 WRITING = "writing"  # a kind of work beside those of `tli.training.loop`: a state or a model
 TESTING = "testing"  # another one: the loss on one block of the test text
 SCORING = "scoring"  # a third: one pass of a downstream task

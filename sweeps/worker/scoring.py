@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.errors import PreemptedError, StopRequestedError
 from sweeps.folders import Folders
-from sweeps.records import Assignment, Role
+from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
 from sweeps.task_scores import FOLDER, TaskScores
 from sweeps.wording import masked
@@ -56,9 +56,23 @@ class Scoring:
         self._folder = folders.trial(assignment.number) / FOLDER
         # Results on disk are of this very model: it goes on from the state of its last step, or is the base.
         self._whole = training.step == assignment.steps
-        self.before = training.measured  # the step of the measurement before the last
+        self._before = training.measured  # the step of the measurement before the last
 
-    def scores(self, saving: Saving, train_loss: Sequence[tuple[int, float]]) -> dict[str, TaskScores]:
+    def measured(self, point: Point, saving: Saving, test_losses: Callable[[], tuple[float, ...]]) -> Point:
+        """The point with what is measured at the end alone: test losses of a fresh run, and scores.
+
+        Args:
+            point: the measurement of now.
+            saving: of the run.
+            test_losses: measures the loss on each block of the test text.
+        """
+        if point.step == self._assignment.steps:
+            tested = test_losses() if self._assignment.role.fresh else ()
+            point = replace(point, test_losses=tested, tasks=self._scores(saving, point.train_loss))
+        self._before = point.step
+        return point
+
+    def _scores(self, saving: Saving, train_loss: Sequence[tuple[int, float]]) -> dict[str, TaskScores]:
         """Scores by task, none where the run is not scored; every rank takes part.
 
         A task that cannot be scored costs no trained model: what went wrong is in the process's log, and a
@@ -114,7 +128,7 @@ class Scoring:
         measures again, and has the train losses up to there.
         """
         training, now = self._training, self._training.measured
-        training.measured, training.unreported = self.before, list(train_loss)
+        training.measured, training.unreported = self._before, list(train_loss)
         try:
             yield
         finally:

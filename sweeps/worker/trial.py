@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,11 +25,13 @@ from sweeps.worker.scoring import Scoring
 from tli.data.corpus import matching_files
 from tli.data.dataset import at_home
 from tli.places import expanded
+from tli.training.recipe import AUTO
 
 if TYPE_CHECKING:
     from tli.planning.plan import Plan
     from tli.tasks.harness import Harness
     from tli.training.loop import Training
+    from tli.training.recipe import Recipe
 
 TEST_BLOCKS = 16  # equal parts of the test text, between which its loss varies
 
@@ -68,26 +70,45 @@ class WorkerContext:
         return wish
 
     def _load(self) -> None:
+        from tli.models.frozen import halve_frozen
         from tli.models.loading import load_model
 
-        self.model = load_model(self.base, self.device)
+        model = load_model(self.base).requires_grad_(requires_grad=False)
+        if self.spec.in_bf16:  # what trials do not train they have in common with the base, in the same bytes
+            halve_frozen(model)
+        self.model = model.to(self.device)
 
     @property
     def device(self) -> str:
         """Where trials compute."""
         return "cuda" if self.spec.resources.gpus else "cpu"
 
-    def grow(self, plan: Plan, seed: int, precision: str) -> Any:  # noqa: ARG002 - ranks shard for one
-        """The model of a trial, made of the base."""
-        from tli.growth.in_memory import grow
+    def grow(self, plan: Plan, seed: int, recipe: Recipe, layers: Sequence[int] = ()) -> Any:
+        """The model of a trial, made of the base: what the recipe does not train is not copied.
 
-        return grow(self.model, plan, seed=seed)
+        Args:
+            plan: how it is grown.
+            seed: of its first weights.
+            recipe: how it is trained.
+            layers: positions of layers of the base that are trained as new ones are.
+        """
+        from tli.growth.in_memory import grow, layer_parameters
+        from tli.training.optimizer import untrained
+
+        new = layer_parameters(self.model, layers) if layers else frozenset()
+        shared = untrained(self.model, recipe, new) if plan.experts is None else frozenset()
+        return grow(self.model, plan, seed=seed, shared=shared)
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
-        """Put the newest good state into a training; whether there was one."""
+        """Put the newest good state, of one process or of ranks, into a training; whether there was one."""
         from tli.training.state import load_latest
+        from tli.training.state_names import by_ranks, states_of
 
-        return load_latest(training, folder, owner)
+        if not any(by_ranks(state) for state in states_of(folder, owner)):
+            return load_latest(training, folder, owner)
+        from tli.sharded.resuming import load_latest_sharded  # takes its time to load
+
+        return load_latest_sharded(training, folder, None, owner)
 
     def saving(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> Saving:
         """What saves the states of a training."""
@@ -129,6 +150,20 @@ class WorkerContext:
         count = min(TEST_BLOCKS, len(windows))
         ends = [len(windows) * block // count for block in range(count + 1)]
         return tuple(windows[start:end] for start, end in itertools.pairwise(ends))
+
+    @cached_property
+    def control_layers(self) -> tuple[int, ...]:
+        """Layers that the control trains where it does not train all: those that the baseline's new ones are
+        made of.
+        """
+        from tli.planning.plan import plan_for
+
+        if self.spec.control.train == "all":
+            return ()
+        injection = self.spec.trial.to_injection()
+        chosen = injection.least_important_sets is not None
+        plan = plan_for(injection, self.depth, block_influence=self.block_influence if chosen else None)
+        return tuple(sorted({plan.sources[position] for position in plan.injected}))
 
     @cached_property
     def block_influence(self) -> tuple[float, ...]:
@@ -179,7 +214,11 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
 
 
 def run_trial(
-    context: WorkerContext, assignment: Assignment, folders: Folders, on_work: OnWork = lambda _work: None
+    context: WorkerContext,
+    assignment: Assignment,
+    folders: Folders,
+    on_work: OnWork = lambda _work: None,
+    on_note: Callable[[str], None] = lambda _text: None,
 ) -> Generator[tuple[Point, ...], None, None]:
     """Train one trial, going on from its last good checkpoint, and yield points as they are measured.
 
@@ -188,20 +227,25 @@ def run_trial(
     Replicates keep no model: that of their trial is the one that is handed over.
 
     Args:
-        slot: what stays in this process.
+        context: what stays in this process.
         assignment: what to train.
         folders: of the sweep.
         on_work: called before each piece of work with its kind: those of the loop, WRITING and TESTING. When
             it raises PreemptedError in the loop, the state is written first.
+        on_note: called with what the user should know.
     """
     from tli.growth.cost import cost
-    from tli.growth.in_memory import injected_parameters
+    from tli.growth.in_memory import injected_parameters, layer_parameters
     from tli.planning.plan import plan_for
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
+    from tli.training.state_names import states_of
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
     recipe, data = settings.to_recipe(), context.data
+    if recipe.activation_checkpointing == AUTO:
+        every = context.spec.trial.recipe.activation_checkpointing  # as it was settled for all trials
+        recipe = replace(recipe, activation_checkpointing=0 if every == AUTO else every)
     if assignment.micro_batch_tokens is not None:
         recipe = replace(recipe, micro_batch_tokens=assignment.micro_batch_tokens)
     injection = settings.to_injection()
@@ -211,14 +255,16 @@ def run_trial(
         else None
     )
     plan = plan_for(injection, context.depth, block_influence=block_influence)
+    layers = context.control_layers if injection.method == "none" and recipe.train != "all" else ()
     flops = cost(
         context.base,
         plan,
         sequence_length=data.sequence_length,
         train=recipe.moves,
+        also=layers,
     ).flops_per_token
-    model = context.grow(plan, settings.seed, recipe.precision)
-    injected = injected_parameters(model, plan)
+    model = context.grow(plan, settings.seed, recipe, layers)
+    injected = layer_parameters(model, layers) if layers else injected_parameters(model, plan)
     # The control has no injected layers, a dense model no routers: rates of these are for other trials.
     recipe = recipe.for_groups(frozenset(groups_of(model, injected).values()))
     batches = context.tokens.batches(
@@ -237,14 +283,19 @@ def run_trial(
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    if context.load_state(training, states, owner) and training.measured is not None and context.leads:
+    went_on = context.load_state(training, states, owner)
+    if not went_on and context.leads and (lost := states_of(states, owner)):
+        on_note(
+            f"begins afresh: none of its states can be taken up ({', '.join(each.name for each in lost)})"
+        )
+    if went_on and training.measured is not None and context.leads:
         known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
         if known:  # a curve may be lost where a state is not
             yield known
     scoring = Scoring(context, assignment, folders, training)
     with context.saving(training, states, owner, curve, on_work) as saving:
         for progress in training.run(assignment.report_steps, saving.between):
-            point = Point(
+            measured = Point(
                 step=progress.step,
                 tokens=progress.tokens,
                 flops=progress.tokens * flops,
@@ -254,18 +305,17 @@ def run_trial(
                 time=time.time(),
                 measuring=progress.measuring,
             )
-            if last := point.step == assignment.steps:
-                tested = _test_losses(context, training, saving.on_work) if assignment.role.fresh else ()
-                point = replace(point, test_losses=tested, tasks=scoring.scores(saving, point.train_loss))
-            scoring.before = point.step
+            point = scoring.measured(
+                measured, saving, lambda: _test_losses(context, training, saving.on_work)
+            )
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
                 context.initial_losses[grown] = point.eval_loss
-            if last:
+            if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
-                if assignment.role not in (Role.REPLICATE, Role.EVALUATION):
+                if assignment.role not in (Role.REPLICATE, Role.RUNG, Role.EVALUATION):
                     keep_model(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)

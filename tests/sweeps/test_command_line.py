@@ -383,6 +383,7 @@ def test_every_document_is_as_it_is_written_down(
         "sweeps run": answered(capsys, "run", "tiny.yaml", "--runner", "inline", "--json"),
         "sweeps resume": answered(capsys, "resume", "--runner", "inline", "--json"),
         "sweeps status": answered(capsys, "status", "--json"),
+        "sweeps status --follow": answered(capsys, "status", "--follow", "--json"),
         "sweeps list": answered(capsys, "list", "--json"),
         "sweeps best": answered(capsys, "best", "--json"),
         "sweeps compare": answered(capsys, "compare", "--json"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +18,11 @@ from sweeps.__main__ import main
 from sweeps.curve import read_curve
 from sweeps.driver.service import run
 from sweeps.records import Role, State
+from sweeps.report.method_table import latex, markdown
+from sweeps.results.compare import compare
 from sweeps.results.sentence import sentence
 from sweeps.results.sweep import Sweep
+from sweeps.results.transfer import transfer
 from sweeps.spec import load_spec
 from sweeps.tracking.sync import show_conclusions
 from tests.sweeps.conftest import Silent
@@ -233,3 +239,79 @@ def test_a_value_without_a_complete_trial_is_named(
     records = [r for r in records if r.settings.get("injection", {}).get("method") != "dus"]
     never = module.compare(["methods"], by="injection.method", runs=str(methods.folders.artifacts))
     assert "methods: no trial with injection.method 'dus' is complete, so none is compared" in never.warnings
+
+
+def test_formats_hold_the_numbers_of_json(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*arguments: str) -> str:
+        assert main(compared(methods, "methods", *arguments)) == 0
+        return capsys.readouterr().out
+
+    plain = json.loads(printed("--json"))
+    rows = list(csv.DictReader(io.StringIO(printed("--format", "csv"))))
+    assert [row["reference"] for row in rows] == [trial["reference"] for trial in plain["trials"]]
+    for row, trial in zip(rows, plain["trials"], strict=True):
+        reference, reached = trial["reference"], trial["reached_base_loss"]["steps"]
+        assert float(row["initial_loss"]) == trial["initial_loss"]
+        assert int(row["parameters"]) == trial["parameters"]
+        assert {name: float(row[name]) for name in row if name.startswith("loss_at_step_")} == {
+            f"loss_at_step_{step}": loss for step, loss in trial["losses"].items() if step != "0"
+        }
+        assert row["steps_to_base_loss"] == ("" if reached is None else str(reached))
+        for axis in ("tokens", "flops"):
+            assert float(row[f"loss_at_equal_{axis}"]) == plain["equal"][axis]["losses"][reference]
+    table = [line for line in printed("--format", "md").splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in table} == {table[0].count("|")}
+    assert len(table) == 2 + len(rows)
+    for row, line in zip(rows, table[2:], strict=True):
+        assert row["reference"] in line
+        assert f" {float(row['loss_at_equal_flops']):.4f} |" in line
+    latex = printed("--format", "latex")
+    assert latex.count(" & ") == (len(rows) + 1) * (table[0].count("|") - 2)
+    assert latex.startswith("\\begin{tabular}{lll")
+    for row in rows:
+        assert f"{float(row['initial_loss']):.4f}" in latex
+
+
+def test_a_grid_of_methods_is_transferred(methods: Sweep, given: dict[str, str]) -> None:
+    made = transfer(methods, given["base.model"])
+    assert made.factor == 1
+    old, new = methods.spec, made.spec
+    assert (new.sampler, new.finalists.top) == (old.sampler, old.finalists.top)
+    assert new.search.keys() <= old.search.keys()
+    rates = new.search["recipe.learning_rate"].choice
+    assert rates is not None
+    assert len(rates) == 3
+    assert new.finalists.per in (*new.search, None)
+    assert new.trial.injection.method != "none"
+
+
+def test_formats_are_refused_beside_json(methods: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (("--format", "html"), ("--format", "md", "--json")):
+        with pytest.raises(SystemExit) as refusal:
+            main(compared(methods, "methods", *wrong))
+        assert refusal.value.code == 2
+        captured = capsys.readouterr()
+        assert "|" not in captured.out, "no table"
+        assert "--format" in captured.out + captured.err
+
+
+def test_what_a_table_holds_is_no_markup_of_it(methods: Sweep) -> None:
+    found = compare(["methods"], runs=str(methods.folders.artifacts))
+    one, *others = found.entries
+    odd = replace(one, sweep="a|b_c & 50% <x> \\d $e^{~}#\n`f`*")
+    renamed = {one.key: odd.key}
+    losses = {renamed.get(key, key): value for key, value in found.losses.items()}
+    reached = {renamed.get(key, key): dict.fromkeys(value) for key, value in found.reached.items()}
+    equal = tuple(
+        replace(each, losses={renamed.get(key, key): value for key, value in each.losses.items()})
+        for each in found.equal
+    )
+    made = replace(found, entries=(odd, *others), losses=losses, reached=reached, equal=equal)
+    line = markdown(made).splitlines()[2]
+    assert r"a\|b\_c \& 50% \<x\> \\d \$e^\{\~\}\#" in line
+    assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"\|", markdown(made).splitlines()[1]))
+    row = latex(made).splitlines()[4]
+    assert (
+        r"a\textbar{}b\_c \& 50\% \textless{}x\textgreater{} \textbackslash{}d \$e\textasciicircum{}" in row
+    )
+    assert "not reached" in row

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.__main__ import main
-from sweeps.driver.service import run, study_problems
+from sweeps.driver.existing_study import study_problems
+from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.ledger import Ledger
 from sweeps.records import Role, State, TrialRecord

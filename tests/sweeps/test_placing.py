@@ -100,7 +100,7 @@ def test_ray_places_as_many(nodes: list[tuple[int, int]], cpus: int, gpus: float
     from ray.cluster_utils import Cluster
     from ray.util import placement_group
 
-    from sweeps.driver.on_ray import tuner
+    from sweeps.driver.on_ray.cluster_nodes import nodes as alive
 
     cluster = Cluster()
     try:
@@ -112,7 +112,7 @@ def test_ray_places_as_many(nodes: list[tuple[int, int]], cpus: int, gpus: float
         groups = []
         while len(groups) <= count and (group := placement_group([{"CPU": cpus, "GPU": gpus}])).wait(3):
             groups.append(group)
-        assert len(groups) == count == fitting(tuner.nodes(), cpus, gpus)
+        assert len(groups) == count == fitting(alive(), cpus, gpus)
     finally:
         ray.shutdown()
         cluster.shutdown()

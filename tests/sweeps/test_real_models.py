@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -99,3 +104,55 @@ def test_memory_is_that_of_each_process(monkeypatch: pytest.MonkeyPatch) -> None
     control, *grown = whole.shapes
     assert control.memory.weights == 4 * base.facts.parameters
     assert all(shape.memory.weights == 4 * shape.cost.parameters for shape in grown)
+
+
+def test_to_plan_them_takes_no_torch() -> None:
+    """Its import alone takes longer than the whole plan."""
+    program = (
+        "import sys; from sweeps.__main__ import main;"
+        f"codes = [main(['plan', name]) for name in {MODELS!r}];"
+        "assert not any(codes); assert 'torch' not in sys.modules; assert 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
+
+
+class _Gated(BaseHTTPRequestHandler):
+    """Answers as the hub does of a gated model: what is in it, and nothing of that without a token."""
+
+    def do_GET(self) -> None:
+        gated = "/resolve/" in self.path
+        files = [{"rfilename": "config.json"}, {"rfilename": "model.safetensors"}]
+        body = json.dumps({"id": "meta-llama/Llama-3.2-1B", "sha": "4" * 40, "siblings": files}).encode()
+        self.send_response(401 if gated else 200)
+        if gated:
+            self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_gated_model_is_answered_by_what_to_do(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Gated)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        there = f"http://127.0.0.1:{server.server_address[1]}"
+        own = {"HF_ENDPOINT": there, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, "-m", "sweeps", "run", "llama-3.2-1b"]
+        ended = subprocess.run(
+            command, env={**os.environ, **own}, capture_output=True, text=True, timeout=120, check=False
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    said = next(line for line in ended.stderr.splitlines() if "base.model" in line)
+    assert "'meta-llama/Llama-3.2-1B', gated on the hub" in said
+    assert "accepting its terms there and `hf auth login`" in said
+    assert not (tmp_path / "runs").exists()

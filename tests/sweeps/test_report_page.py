@@ -8,11 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape as html_unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweeps.driver import report_page
+from sweeps.errors import Problem, SpecError
 from sweeps.records import Role, State
 from sweeps.report.page.html import page
 from sweeps.results.finding import find
@@ -23,6 +26,7 @@ from sweeps.results.sweep import Sweep
 from sweeps.results.verdict import Verdict
 from sweeps.search_answers import Along, SearchAnswers
 from sweeps.spec import load_spec
+from sweeps.tracking import NullTracker
 from tests.real_quickstart import kept
 from tests.sweeps.conftest import ran_in
 
@@ -40,6 +44,20 @@ def made(records: Any = None, answers: SearchAnswers | None = None, **changes: A
     records, answers = records or known, answers or found
     given: dict[str, Any] = {"again": {"command": "sweeps run quickstart"}, "spec": {"name": "quickstart"}}
     return page("quickstart", answered(records, answers), records, answers, **{**given, **changes})
+
+
+def browsed(folder: Path, text: str) -> str:
+    """The page as Chromium has drawn it; a message on its console fails the test."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    (folder / "report.html").write_text(text)
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
+        "--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom", str(folder / "report.html"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return done.stdout
 
 
 def data_of(text: str) -> Any:
@@ -88,6 +106,19 @@ def test_cells_that_were_never_tried_are_blank() -> None:
     assert 0 < never == made().count('<td class="none">not tried</td>')
 
 
+def test_choices_that_make_no_pair_of_k_and_first_weights_are_shown_one_by_one() -> None:
+    _, answers = kept()
+    alone = replace(answers, pairs={}, values={"injection.method": answers.values["injection.init"]})
+    text = made(answers=alone)
+    estimates = answers.values["injection.init"]
+    assert "<h2>Choices</h2>" in text
+    shown = text.split('<th scope="row">injection.method</th>', 1)[1].split("</tr>")[0]
+    assert shown.count("<td") == len(estimates)
+    assert all(
+        f"{each.complete} of {each.tried} to the end" in shown for each in estimates.values() if each.tried
+    )
+
+
 def test_it_asks_no_network_and_runs_nothing_that_a_trial_says() -> None:
     records, _ = kept()
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -110,22 +141,112 @@ def test_a_thousand_trials_are_under_two_megabytes() -> None:
     assert len(made([*records, *many]).encode()) < 2_000_000
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_draws_every_figure_without_an_error(tmp_path: Path) -> None:
     _, answers = kept()
     along = Along((1e-4, 1e-3, 1e-2), (3.2, 3.0, 3.4), (0.1, 0.01, 0.1))
     text = made(answers=replace(answers, valleys={1: along, 8: along}))
-    (tmp_path / "report.html").write_text(text)
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-        "--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom", str(tmp_path / "report.html"),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
+    shown = browsed(tmp_path, text)
     for name in FIGURES:
-        drawn = done.stdout.split(f'id="{name}"', 1)[1]
+        drawn = shown.split(f'id="{name}"', 1)[1]
         assert drawn.index("<svg") < drawn.index("</div>"), name
-    assert done.stdout.count("<path d=") > 30
+    assert shown.count("<path d=") > 30
+
+
+def test_every_choice_of_a_reader_changes_what_is_shown(tmp_path: Path) -> None:
+    """Axis, sort, hover, pins and theme, by events as a mouse and a keyboard make them."""
+    acts = """
+      const q = (s) => document.querySelector(s), out = {};
+      const on = (e, kind, more) => e.dispatchEvent(new (kind.startsWith('key') ? KeyboardEvent : PointerEvent)(
+        kind, {bubbles: true, clientX: 40, clientY: 40, ...more}));
+      const axis = () => [...document.querySelectorAll('#gap text')].map((t) => t.textContent).join('|');
+      const before = axis();
+      q('[data-amount=tokens]').click();
+      out.axis = axis() !== before && axis().includes('training tokens');
+      out.pressed = q('[data-amount=tokens]').getAttribute('aria-pressed');
+      const column = (n) => [...q('table.sorts').tBodies[0].rows].map((r) => Number(r.cells[n].dataset.v));
+      q('table.sorts th:nth-child(4) button').click();
+      out.sorted = column(3);
+      q('table.sorts th:nth-child(4) button').click();
+      out.reversed = column(3);
+      const row = q('table.sorts tbody tr');
+      row.focus();
+      on(row, 'keydown', {key: 'Enter'});
+      out.pinned = document.querySelectorAll('svg .pin').length;
+      out.dimmed = document.querySelectorAll('svg .dim').length;
+      on(document.body, 'keydown', {key: 'Escape'});
+      out.freed = document.querySelectorAll('.pin').length;
+      on(q('#curves path[data-n]'), 'pointermove');
+      out.tip = q('#tip').textContent;
+      out.shown = getComputedStyle(q('#tip')).display;
+      const ground = () => getComputedStyle(document.body).backgroundColor;
+      out.grounds = [ground()];
+      q('#theme').click();
+      out.grounds.push(ground());
+      q('#theme').click();
+      out.grounds.push(ground());
+      document.body.dataset.out = JSON.stringify(out);
+    """
+    done = browsed(tmp_path, made().replace("</body>", f"<script>{acts}</script></body>"))
+    out = json.loads(html_unescape(re.search(r'<body data-out="([^"]*)"', done).group(1)))  # type: ignore[union-attr]
+    assert (out["axis"], out["pressed"], out["shown"]) == (True, "true", "block")
+    assert out["sorted"] == sorted(out["sorted"])
+    assert out["reversed"] == out["sorted"][::-1]
+    assert min(out["pinned"], out["dimmed"]) > 0
+    assert out["freed"] == 0
+    assert re.match(r"\d+: ", out["tip"])
+    assert out["grounds"][0] == out["grounds"][2] != out["grounds"][1]
+
+
+def test_the_front_is_drawn_with_its_intervals(tmp_path: Path) -> None:
+    records, answers = kept()
+    spec = load_spec("quickstart", overrides=["objective=[eval_loss, flops_per_token]"])
+    found = verdict(records, depth=8, per=spec.spread)
+    assert found.front is not None
+    text = page("quickstart", found, records, answers, again={}, spec={})
+    members = data_of(text)["front"]["members"]
+    shown = {each.number: each for each in found.front.members}
+    assert {each["n"]: (each["cost"], each["mean"]) for each in members} == {
+        number: (each.times, each.mean or 0.0) for number, each in shown.items()
+    }
+    drawn = browsed(tmp_path, text).split('id="front"', 1)[1]
+    marks = {int(number) for number in re.findall(r'<g data-n="(\d+)"', drawn.split("</div>", 1)[0])}
+    assert marks == shown.keys()
+    assert 'id="front"' not in made()
+
+
+# -- while a sweep runs ---------------------------------------------------------------------------
+
+
+def test_a_sweep_that_runs_has_a_page_as_soon_as_a_trial_is_complete(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeps.driver.report_page import ReportPage
+
+    sweep, told = finished, []
+    monkeypatch.setattr(NullTracker, "report", lambda _: told.append(sweep.folders.report.read_text()))
+    sweep.folders.report.unlink(missing_ok=True)
+    notes: list[str] = []
+    report = ReportPage(sweep, NullTracker(), notes.append)
+    report.update([replace(record, value=None) for record in sweep.records], "search")
+    assert report._thread is None, "no trial is complete"
+    report.update(sweep.records, "search")
+    assert report._thread is not None
+    report._thread.join(30)
+    assert sweep.folders.report.is_file()
+    first = report._thread
+    report.update(sweep.records, "search")
+    assert report._thread is first, "not twice in a minute"
+    assert len(told) == 1
+    report.finish()
+    assert len(told) == 2
+    assert data_of(told[1])["finalists"] == [each.number for each in sweep.verdict.finalists]
+    monkeypatch.setattr(report_page, "write_report", raising)
+    report.finish()
+    assert notes == ["no report: --out: got a full disk; expected room"]
+
+
+def raising(*_: Any) -> None:
+    raise SpecError(Problem("--out", "a full disk", "room"))
 
 
 # -- the command ----------------------------------------------------------------------------------

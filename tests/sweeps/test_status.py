@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
+import signal
+import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sweeps.__main__ import main
+from sweeps.cli import following
+from sweeps.driver.schedule.agenda import Agenda
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
-from sweeps.records import Role, State
+from sweeps.records import Outcome, Point, Role, State
 from sweeps.report.status import Line, list_text, status_text
-from sweeps.spec import Spec
+from sweeps.spec import Spec, load_spec
+from sweeps.tracking import NullTracker
 from tests.sweeps.conftest import agenda_of, taken
 from tests.sweeps.test_summary import record
 
@@ -80,3 +90,118 @@ def test_the_commands_ask_the_lease(
     assert main([*status, *runs]) == 0
     (line,) = (line for line in terminal.getvalue().splitlines() if line.split()[:1] == ["0"])
     assert len(line) <= 40
+
+
+def driven(spec: Spec, stop: threading.Event, begun: threading.Event) -> None:
+    """Drive a sweep of which one trial ends and another begins, then let go."""
+    spec.root.mkdir(exist_ok=True)
+    with Ledger.driven(spec.study_url, spec) as ledger:
+        agenda = Agenda(ledger, NullTracker(), parallel=2)
+        control, _ = taken(agenda), taken(agenda)
+        begun.set()
+        stop.wait(30)
+        points = [Point(step, step * 64, 1e6 * step, 0.1 * step, 3.5) for step in control.report_steps]
+        agenda.report(control.number, 1, points)
+        agenda.finish(control.number, 1, Outcome(State.COMPLETE))
+        time.sleep(1.0)  # looked at meanwhile
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "LOOKS_EVERY", 0.1)
+    monkeypatch.setattr(following, "DRIVERLESS", 0.3)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_following_shows_a_sweep_of_another_process_until_it_is_driven_no_more(
+    spec: Spec, capsys: pytest.CaptureFixture[str], hurried: None, as_json: bool
+) -> None:
+    stop, begun = threading.Event(), threading.Event()
+    driver = threading.Thread(target=driven, args=(spec, stop, begun))
+    driver.start()
+    assert begun.wait(30)
+    Folders(spec.root, spec.name).write_spec(spec.to_json())
+    threading.Timer(0.5, stop.set).start()
+    words = ["status", spec.name, "--study", spec.study_url, "--runs", str(spec.root), "--follow"]
+    assert main([*words, *(["--json"] if as_json else [])]) == 0
+    driver.join()
+    lines = capsys.readouterr().out.splitlines()
+    if as_json:
+        found = [json.loads(line) for line in lines]
+        assert [each["counts"] for each in found][:2] == [
+            {"RUNNING": 2},
+            {"RUNNING": 1, "COMPLETE": 1},
+        ]
+        assert found[0]["phase"] == "search"
+        assert found[-1]["phase"] == "not running"
+        assert found[-1]["control"] == {"trial": 0, "loss": 3.5}
+        assert len(found) <= 4, "a line a change"
+    else:
+        text = [line.partition("Z  ")[2] for line in lines]
+        assert text[0] == f"{spec.name}: search"
+        assert sum("trial   0 complete, loss 3.5000" in line for line in text) == 1
+        assert text[-1].startswith(f"no process drives {spec.name} now; `sweeps resume")
+
+
+def test_ctrl_c_leaves_following_without_a_word(
+    spec: Spec, capsys: pytest.CaptureFixture[str], hurried: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken(agenda_of(spec))
+    Folders(spec.root, spec.name).write_spec(spec.to_json())
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(following.time, "sleep", interrupted)
+    words = ["status", spec.name, "--study", spec.study_url, "--runs", str(spec.root), "--follow"]
+    assert main(words) == 130
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert len(said.out.splitlines()) == 1
+
+
+def test_the_head_of_the_status_is_what_the_live_table_says(
+    spec: Spec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agenda = agenda_of(spec)
+    losses = {Role.CONTROL: 3.5, Role.BASELINE: 3.25}
+    for _ in losses:
+        one = taken(agenda)
+        points = [
+            Point(step, step * 64, 1e6 * step, 0.1 * step, losses[one.role]) for step in one.report_steps
+        ]
+        agenda.report(one.number, 1, points)
+        agenda.finish(one.number, 1, Outcome(State.COMPLETE))
+    Folders(spec.root, spec.name).write_spec(spec.to_json())
+    assert main(["status", spec.name, "--study", spec.study_url, "--runs", str(spec.root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "No process drives it now.",
+        "best 3.2500, 0.2500 below the control (3.5000): trial 1, K=2 identity lr 1.0e-03",
+        "budget left: 4 of 6 trials",
+    ]
+
+
+def test_what_was_finished_before_and_what_is_done_now_is_said_before_anything_is_loaded(
+    write_spec: Any, tmp_path: Path
+) -> None:
+    """torch and Optuna take seconds: the first lines come from a process that has neither."""
+    path = write_spec(trials=2)
+    spec = load_spec(str(path))
+    agenda = agenda_of(spec)
+    one = taken(agenda)
+    agenda.finish(one.number, 1, Outcome(State.FAIL, "a reason"))
+    words = [sys.executable, "-m", "sweeps", "run", str(path), "--runner", "inline"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        loaded = Path(f"/proc/{process.pid}/maps").read_text()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    said = [line.partition("Z  ")[2].strip() for line in lines]
+    assert said == [
+        "reading the study",
+        "tiny: 1 of 5 trials were finished before",
+        "checking the model, the text and the stores",
+    ]
+    assert not [name for name in ("torch", "optuna", "ray") if f"/{name}/" in loaded]

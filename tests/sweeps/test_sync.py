@@ -149,6 +149,11 @@ def without_budget(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
     return runs
 
 
+def test_the_page_is_an_artifact_of_the_sweeps_run(place: Path, tracked: Path) -> None:
+    found = list((tracked / "runs" / "mlartifacts").rglob("report.html"))
+    assert [path.read_bytes() for path in found] == [(place / "runs" / "tiny" / "report.html").read_bytes()]
+
+
 def test_the_ledger_and_the_curves_are_enough(place: Path) -> None:
     database, folder = place / "runs/mlflow.db", place / "runs/tiny"
     live = formatted(database)

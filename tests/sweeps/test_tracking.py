@@ -191,6 +191,33 @@ def test_delivering_everything_again_changes_nothing(told: Any, store: Store) ->
     assert store.everything("again") == once
 
 
+def test_the_page_is_an_artifact_of_the_sweeps_run_and_a_link_is_not_followed(
+    told: Any, store: Store
+) -> None:
+    sweep = told("paged")
+    tell(sweep.tracker)
+    page = sweep.folder / "report.html"
+    for text in ("<!doctype html>one", "<!doctype html>two", "<!doctype html>two"):
+        page.write_text(text)
+        sweep.tracker.report()
+    before = sweep.tracker.pending()
+    sweep.tracker.report()
+    assert sweep.tracker.pending() == before, "the same page once"
+    sweep.drain()
+    parent = store.runs("paged")[""].info
+    assert [each.path for each in store.client.list_artifacts(parent.run_id)] == ["report.html"]
+    kept = Path(parent.artifact_uri.removeprefix("file://"), "report.html")
+    assert kept.read_text() == "<!doctype html>two"
+    secret = sweep.folder.parent / "secret"
+    secret.write_text("mine")
+    sweep.tracker._append(lambda box: box.put("report", sha256="other"))
+    page.unlink()
+    page.symlink_to(secret)
+    sweep.drain()
+    assert kept.read_text() == "<!doctype html>two"
+    assert sweep.tracker.pending() == 0
+
+
 def test_an_outbox_that_a_power_cut_shortened_is_told_and_delivered_again(told: Any, store: Store) -> None:
     sweep = told("cut")
     tell(sweep.tracker)

@@ -12,10 +12,11 @@ import pytest
 import ray
 
 from sweeps.clock import Awake
-from sweeps.driver.on_ray import tuner
+from sweeps.driver.on_ray import callbacks
+from sweeps.driver.on_ray.callbacks import OwnNode
 from sweeps.driver.on_ray.searcher import AgendaSearcher
 from sweeps.driver.on_ray.stall_monitor import StallMonitor
-from sweeps.driver.on_ray.tuner import OwnNode, start_cluster, stop_cluster
+from sweeps.driver.on_ray.tuner import start_cluster, stop_cluster
 from sweeps.errors import SweepError
 from sweeps.records import Assignment, Cause, Outcome, Role
 from sweeps.spec import load_spec
@@ -34,7 +35,7 @@ def test_only_our_own_node_ends_it(*, ours: bool, theirs: bool, monkeypatch: pyt
     nodes = [{"NodeID": "ours", "Alive": ours}, {"NodeID": "theirs", "Alive": theirs}]
     monkeypatch.setattr(ray, "get_runtime_context", Context)
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(tuner, "_LOOKED_EVERY", 0.0)
+    monkeypatch.setattr(callbacks, "_LOOKED_EVERY", 0.0)
     looking = OwnNode()
     if ours:
         looking.on_step_begin(0, [])

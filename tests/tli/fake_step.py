@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 import weakref
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
 from tli.models.descriptions import Description
+from tli.models.frozen import keep_halved
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Step:
         fused: whether the optimizer is.
         injected: positions of the only trained layers; None trains all.
         ranks: under FSDP2, of which this is one.
+        halved: whether frozen matrices are kept in bfloat16, as where all of their values are such numbers.
     """
 
     rows: int = 1
@@ -58,6 +61,7 @@ class Step:
     fused: bool = False
     injected: frozenset[int] | None = None
     ranks: int = 1
+    halved: bool = False
 
 
 def fake_peak(config: Any, step: Step) -> Peak:
@@ -102,10 +106,23 @@ def _model(config: Any, step: Step, mesh: Any) -> Any:
     if step.injected is not None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(f".layers.{i}." in name for i in step.injected))
+    if step.halved:
+        _halve(model)
     model.mean_loss = types.MethodType(_mean_loss, model)
     if mesh is not None:
         _shard(model, mesh, policy=step.precision == "bf16")
     return model
+
+
+def _halve(model: Any) -> None:
+    """As `halve_frozen` does, which looks at values: fake tensors have none."""
+    names = Counter(id(each) for _, each in model.named_parameters(remove_duplicate=False))
+    for module in list(model.modules()):
+        weight = getattr(module, "weight", None)
+        frozen = type(module) in (torch.nn.Linear, torch.nn.Embedding) and not weight.requires_grad
+        if frozen and names[id(weight)] == 1:
+            weight.data = weight.detach().to(torch.bfloat16)
+            keep_halved(module)
 
 
 def described(config: Any, folder: Path) -> Description:

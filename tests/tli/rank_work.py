@@ -27,6 +27,7 @@ from tli.sharded.states import ShardedSaver
 from tli.training.export import write_model
 from tli.training.loop import Training
 from tli.training.recipe import Recipe
+from tli.training.state import save_state
 
 HELDOUT = np.random.default_rng(7).integers(0, 200, (5, 17))
 STEPS = 5
@@ -39,12 +40,14 @@ def planned(**how: Any) -> Plan:
     return plan(4, **how)
 
 
-def training(model: Any, decided: Plan, **recipe: Any) -> Training:
-    """Over the same text, however many ranks."""
-    text = np.random.default_rng(3).integers(0, 200, 2000).astype(np.uint16)
+def training(model: Any, decided: Plan, *, packed: bool = False, **recipe: Any) -> Training:
+    """Over the same text, however many ranks; `packed`: of documents of one to thirty tokens."""
+    drawn = np.random.default_rng(3)
+    text = drawn.integers(0, 200, 2000).astype(np.uint16)
+    starts = np.cumsum([0, *drawn.integers(1, 30, 120)]).astype(np.uint64) if packed else None
     how = Recipe(tokens=STEPS * 128, batch_tokens=128, learning_rate=3e-3, **recipe)
     injected = injected_parameters(model, decided)
-    return Training(model, how, Batches(text, 16, 8, 0), HELDOUT, injected=injected, seed=1)
+    return Training(model, how, Batches(text, 16, 8, 0, starts), HELDOUT, injected=injected, seed=1)
 
 
 def losses(made: Training, *reports: int) -> list[float]:
@@ -63,10 +66,10 @@ def trained(group: Group, folder: str, plans: list[dict[str, Any]], **recipe: An
     for how in plans:
         decided = planned(**how)
         model = grow_sharded(base, decided, seed=5)
-        alone = grow(whole, decided, seed=5)
-        wrong = unequal(model, alone, group)
+        other = grow(whole, decided, seed=5)
+        wrong = unequal(model, other, group)
         here = losses(training(model, decided, **recipe))
-        there = losses(training(alone, decided, **recipe))
+        there = losses(training(other, decided, **recipe))
         results.append([wrong, max(abs(a - b) for a, b in zip(here, there, strict=True)), len(here)])
     return results
 
@@ -137,10 +140,65 @@ def resumed(group: Group, folder: str, states: str, owner: str = "me") -> list[f
     return losses(made, *range(made.step + 1, STEPS + 1))
 
 
-def of_plan(group: Group, folder: str) -> Training:
+def of_plan(group: Group, folder: str, **recipe: Any) -> Training:
     """A grown model in training."""
     decided = planned(k=2, init="identity")
-    return training(grow_sharded(read_base(find(folder), group), decided, seed=5), decided)
+    return training(grow_sharded(read_base(find(folder), group), decided, seed=5), decided, **recipe)
+
+
+def alone(folder: str, **recipe: Any) -> Training:
+    """The same in this process."""
+    decided = planned(k=2, init="identity")
+    return training(grow(load_model(folder), decided, seed=5), decided, **recipe)
+
+
+def across(group: Group, folder: str, states: str, recipe: dict[str, Any]) -> list[list[float]]:
+    """What is lost after step 2 by one process that is not interrupted, and by the ranks that take its state up;
+    after step 3 by a process that takes up the ranks' own state. Rank 0 is that one process.
+    """
+    found = []
+    if group.ranks.rank == 0:
+        first = alone(folder, **recipe)
+        losses(first, 0, 1, 2)
+        save_state(first, Path(states), "me")
+        found = [losses(first, 3, 4, 5)]
+    torch.distributed.barrier()
+    made = of_plan(group, folder, **recipe)
+    assert load_latest_sharded(made, Path(states), group, "me")
+    assert made.step == 2
+    found.append(losses(made, 3))
+    saver = ShardedSaver(Path(states), lambda: None, group, "me")
+    saver.save(made)
+    saver.wait()
+    saver.close()
+    found[-1] += losses(made, 4, 5)
+    if group.ranks.rank == 0:
+        last = alone(folder, **recipe)
+        assert load_latest_sharded(last, Path(states), None, "me")
+        assert last.step == 3
+        found.append(losses(last, 4, 5))
+    torch.distributed.barrier()
+    return found
+
+
+def state_and_export(group: Group, folder: str, out: str) -> None:
+    """Trains to the end, writes a state and the model."""
+    made = of_plan(group, folder)
+    losses(made)
+    saver = ShardedSaver(Path(out) / "states", lambda: None, group, "me")
+    saver.save(made)
+    saver.wait()
+    saver.close()
+    beside = find(folder).folder
+    write_sharded_model(made.model, Path(out) / "ranks", beside=beside, lineage={}, group=group)
+
+
+def export_of_state(group: Group, folder: str, out: str) -> int:
+    """One process takes that state up and writes the model; the step that it was at."""
+    made = alone(folder)
+    assert load_latest_sharded(made, Path(out) / "states", None, "me")
+    write_model(made.model, Path(out) / "alone", beside=find(folder).folder, lineage={})
+    return made.step
 
 
 def exported(group: Group, folder: str, out: str, limit: int | None, **how: Any) -> None:
@@ -152,8 +210,8 @@ def exported(group: Group, folder: str, out: str, limit: int | None, **how: Any)
     lineage = {"made": "by a test"}
     write_sharded_model(model, Path(out) / "ranks", beside=base.folder, lineage=lineage, group=group, **more)
     if group.ranks.rank == 0:
-        alone = grow(load_model(folder), decided, seed=5)
-        write_model(alone, Path(out) / "alone", beside=base.folder, lineage=lineage)
+        whole = grow(load_model(folder), decided, seed=5)
+        write_model(whole, Path(out) / "alone", beside=base.folder, lineage=lineage)
 
 
 def full_disk(group: Group, folder: str, states: str) -> list[str]:
@@ -225,4 +283,37 @@ def everything(group: Group, folder: str, plans: list[dict[str, Any]], out: str)
     found = [trained(group, folder, plans), saved(group, folder, f"{out}/states", 2)]
     found.append(resumed(group, folder, f"{out}/states"))
     exported(group, folder, out, None, k=2, init="identity")
+    return found
+
+
+class Traffic(TorchDispatchMode):
+    """Bytes that this rank sends to the others: of each collective all but its own share of the whole."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+        self.sent: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        # The larger of the two tensors is the whole: what is gathered, or what is summed.
+        if "_allgather_base_" in name or "_reduce_scatter_base_" in name:
+            whole = max(each.nbytes for each in args[:2])
+            kind = "gathered" if "gather" in name else "summed"
+            self.sent[kind] = self.sent.get(kind, 0) + whole * (self._size - 1) // self._size
+        return func(*args, **(kwargs or {}))
+
+
+def sent(group: Group, folder: str, recipes: list[dict[str, Any]]) -> list[dict[str, int]]:
+    """What a rank sends in one optimizer step, as it trains, under each recipe."""
+    base, decided = read_base(find(folder), group), planned(k=2)
+    found = []
+    for recipe in recipes:
+        model = grow_sharded(base, decided, seed=5, precision=recipe.get("precision", "fp32"))
+        made = training(model, decided, **recipe)
+        made.model.train()
+        made._advance()
+        with Traffic(group.ranks.size) as traffic:
+            made._advance()
+        found.append(traffic.sent)
     return found

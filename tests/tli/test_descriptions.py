@@ -135,3 +135,13 @@ class TestWhenTheyAreTaken:
             find_or_described("./nowhere")
         with pytest.raises(InputError):
             find_or_described(3)  # type: ignore[arg-type]
+
+
+def test_kinds_of_layers_are_those_that_transformers_makes(tmp_path: Path) -> None:
+    """They are in the description, though not in the published file: to make them takes seconds of imports."""
+    base = described("gemma-3-4b")
+    assert base is not None
+    config = json.loads((base.folder / "config.json").read_text())
+    kinds = config["text_config"].pop("layer_types")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert AutoConfig.from_pretrained(tmp_path).text_config.layer_types == kinds

@@ -17,12 +17,13 @@ from tli.growth.cost import cost
 from tli.growth.in_memory import grow, injected_parameters
 from tli.growth.memory import memory
 from tli.models.base import find
+from tli.models.frozen import FrozenConv1D, FrozenLinear, halve_frozen, halved_weights
 from tli.models.lineage import lineage
 from tli.models.loading import load_model
+from tli.planning.experts import Experts
 from tli.planning.plan import plan
 from tli.training.evaluate import evaluate
 from tli.training.export import write_model
-from tli.training.frozen import FrozenConv1D, FrozenLinear, halve_frozen, halved_weights
 from tli.training.loop import Training
 from tli.training.losses import token_losses
 from tli.training.recipe import Recipe
@@ -147,7 +148,7 @@ def test_frozen_matrices_in_half_the_bytes_change_no_bit(
     save_state(made, tmp_path)
     measured += losses(made, 6)
     with monkeypatch.context() as patch:
-        patch.setattr("tli.training.frozen.halve_frozen", lambda _model: 0)
+        patch.setattr("tli.models.frozen.halve_frozen", lambda _model: 0)
         whole = training(half(model_type), train="injected", precision="bf16")
     assert not set(halved_weights(whole.model))
     assert losses(whole, 0, 3, 6) == measured
@@ -195,3 +196,45 @@ def test_costs_of_the_ways_to_train(tiny_model: Tiny) -> None:
     needed = [memory(base, PLAN, Setting(32, train=train)).total for train in ways]
     assert needed == sorted(needed)
     assert len(set(needed)) == 3
+
+
+GROWN = [
+    {"k": 2, "init": "identity"},
+    {"k": 2, "init": "mean"},
+    {"k": 1, "init": "slerp", "noise": 0.1},
+    {"k": 2, "init": "random"},
+    {"method": "none"},
+    {"method": "moe", "experts": Experts(count=2, top_k=1)},
+    {"k": 2, "experts": Experts(count=2, top_k=1)},
+]
+
+
+@pytest.mark.parametrize("how", GROWN, ids=str)
+@pytest.mark.parametrize("model_type", ["mistral", "gpt2"])
+def test_of_a_base_in_half_the_bytes_the_same_is_grown(
+    half: Callable[[str], Path], model_type: str, how: dict[str, Any]
+) -> None:
+    """In float32 and bit for bit, but for what is shared."""
+    if "experts" in how and model_type == "gpt2":
+        pytest.skip("has no mixture")
+    decided = plan(4, **how)
+    whole, halved = (load_model(half(model_type)).requires_grad_(requires_grad=False) for _ in range(2))
+    assert halve_frozen(halved) > 0
+    expected, found = grow(whole, decided, seed=3), grow(halved, decided, seed=3)
+    assert found.state_dict().keys() == expected.state_dict().keys()
+    for name, tensor in expected.state_dict().items():
+        assert found.state_dict()[name].dtype == tensor.dtype, name
+        assert torch.equal(found.state_dict()[name], tensor), name
+    assert {each.data_ptr() for each in found.parameters()}.isdisjoint(
+        each.data_ptr() for each in halved.parameters()
+    )
+    assert all(each.requires_grad for each in found.parameters())
+    if "experts" in how:
+        return
+    shared = frozenset(name for name, _ in halved.named_parameters())
+    common = grow(halved, decided, seed=3, shared=shared)
+    own = {each.data_ptr(): name for name, each in common.named_parameters()}
+    kept = {each.data_ptr() for each in halved.parameters()}
+    assert {name for at, name in own.items() if at not in kept} == injected_parameters(common, decided)
+    ids = torch.from_numpy(HELDOUT)
+    assert torch.equal(common(ids).logits, expected(ids).logits)

@@ -96,15 +96,29 @@ def test_every_way_to_train(name: str, ranks: int, tmp_path: Path, monkeypatch: 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "llama-3.1-8b"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "halved"])
 def test_only_injected_layers_are_trained(
     name: str, checkpointing: bool, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """`halved`: bf16, what is frozen in two bytes."""
     losses = in_pieces(monkeypatch)
-    step = Step(2, 2048, precision, checkpointing, losses, fused=True, injected=frozenset({2, 5}))
+    halved = precision == "halved"
+    precision = "bf16" if halved else precision
+    injected = frozenset({2, 5})
+    step = Step(2, 2048, precision, checkpointing, losses, fused=True, injected=injected, halved=halved)
     base = described(configured(name, 4), tmp_path / "base")
     real = fake_peak(configured(name, 6), step)
-    setting = Setting(4096, precision, "injected", 1, int(checkpointing), PIECES["cuda"], True)  # type: ignore[arg-type]
+    frozen = 2 if halved else 4
+    setting = Setting(
+        4096,
+        precision,  # type: ignore[arg-type]
+        "injected",
+        1,
+        int(checkpointing),
+        PIECES["cuda"],
+        fused=True,
+        frozen=frozen,
+    )
     told = memory(base, plan_for(Injection("tli", k=2), 4), setting)
     assert told.total == pytest.approx(real.whole, rel=ROOM)
 

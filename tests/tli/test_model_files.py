@@ -320,6 +320,7 @@ def test_a_download_has_all_that_belongs_to_it_and_no_other_weights(
     wanted = {
         *BELONGS,
         *shards,
+        "README.md",  # names the licence
         "config.json",
         "model.safetensors.index.json",
         "tokenizer.json",

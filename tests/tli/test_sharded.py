@@ -12,6 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import TINY, SaveModel
 from tests.ranks import on_ranks
+from tests.tli.rank_work import planned
+from tli.growth.activations import Setting
+from tli.growth.traffic import sent_bytes
+from tli.models.base import find
 from tli.sharded.processes import device_problem
 from tli.sharded.rows import own_rows
 from tli.training.ranks import Ranks, rows_problems
@@ -62,6 +66,32 @@ def test_two_ranks_do_what_one_process_does(tiny_model: Tiny, tmp_path: Path) ->
 
 
 @pytest.mark.ranks
+@pytest.mark.parametrize("size", [2, 4])
+def test_bytes_that_a_rank_sends_are_those_of_the_estimate(tiny_model: Tiny, size: int) -> None:
+    """Of one optimizer step: what FSDP2 gathers and sums, counted as it is handed to gloo."""
+    folder = str(tiny_model("qwen3"))
+    recipes: list[dict[str, Any]] = [
+        {},
+        {"precision": "bf16"},
+        {"activation_checkpointing": 1},
+        {"micro_batch_tokens": 16},
+        {"train": "injected"},
+        {"train": "injected", "precision": "bf16", "activation_checkpointing": 1},
+        {"train": "injected+norms"},
+    ]
+    counted = on_ranks(size, f"{WORK}:sent", folder=folder, recipes=recipes)
+    base, plan = find(folder), planned(k=2)
+    assert all(rank == counted[0] for rank in counted)
+    for recipe, found in zip(recipes, counted[0], strict=True):
+        own = 128 // size
+        tokens = min(own, recipe.get("micro_batch_tokens", own))
+        setting = Setting(tokens, recipe.get("precision", "fp32"), recipe.get("train", "all"), size)
+        told = sent_bytes(base, plan, setting) * (own // tokens)
+        # But for rows that even out: of 257 tokens' rows, most of all.
+        assert sum(found.values()) == pytest.approx(told, rel=0.01), recipe
+
+
+@pytest.mark.ranks
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_any_number_of_ranks_grows_and_trains_as_one_process(
@@ -95,6 +125,7 @@ def test_mixtures_are_made_as_in_one_process(save_model: SaveModel, tmp_path: Pa
         {"clip": None},
         {"micro_batch_tokens": 32},
         {"weight_decay": 0.1},
+        {"packed": True, "micro_batch_tokens": 32},  # rows that do not predict as many tokens each
     ],
     ids=str,
 )
@@ -146,6 +177,42 @@ def test_a_state_goes_on_at_another_number_of_ranks(
         assert found == wanted
     for found in on_ranks(2, f"{WORK}:resumed", owner="another", **given):
         assert found is None
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(
+    ("size", "recipe"),
+    [
+        pytest.param(2, {"train": "injected"}, marks=pytest.mark.default_run),
+        (2, {}),
+        (4, {}),
+    ],
+    ids=str,
+)
+def test_a_state_of_one_process_goes_on_over_ranks_and_the_reverse(
+    tiny_model: Tiny, tmp_path: Path, size: int, recipe: dict[str, Any]
+) -> None:
+    given = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states"), "recipe": recipe}
+    first, *others = on_ranks(size, f"{WORK}:across", **given)
+    whole, by_ranks, by_one = first
+    assert (len(whole), len(by_one)) == (6, 4)
+    assert all(each == [by_ranks] for each in others)
+    assert by_ranks == pytest.approx(whole, abs=1e-6)
+    assert by_one == pytest.approx(whole[2:], abs=1e-6)
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", ["llama tied", "mixture"])
+def test_what_was_trained_over_ranks_is_written_as_one_process_writes_it(
+    save_model: SaveModel, tmp_path: Path, name: str
+) -> None:
+    given = {"folder": saved(save_model, tmp_path, name), "out": str(tmp_path)}
+    on_ranks(2, f"{WORK}:state_and_export", **given)
+    assert on_ranks(1, f"{WORK}:export_of_state", **given) == [5]
+    ranks, alone, base = (tensors(tmp_path / each) for each in ("ranks", "alone", Path(given["folder"]).name))
+    assert ranks.keys() == alone.keys()
+    assert all(ranks[key].equal(alone[key]) for key in alone)
+    assert any(not base[key].equal(ranks[key]) for key in base), "it was trained"
 
 
 @pytest.mark.ranks

@@ -32,7 +32,9 @@ class Setting:
         pieces: logits that are calculated at once of a large vocabulary; 0: all of a pass.
         fused: whether the optimizer goes through the weights in one kernel, without copies.
         moments: bytes that the optimizer keeps for a parameter.
-        frozen: bytes of a parameter that is not trained.
+        frozen: bytes of a parameter that is not trained; of an embedding that is the head, too, always 4.
+        kept: bytes of a parameter of the base that the process keeps.
+        also: positions in the grown model of layers that are trained with the injected ones.
     """
 
     tokens: int
@@ -44,6 +46,8 @@ class Setting:
     fused: bool = False
     moments: float = 8
     frozen: int = FP32
+    kept: int = FP32
+    also: tuple[int, ...] = ()
 
     def in_pieces(self, vocabulary: int) -> bool:
         """Whether the logits of a pass are calculated in pieces."""
@@ -83,14 +87,16 @@ class Grown:
         return self.layers[self.lowest :]
 
 
-def grown(base: Base, plan: Plan, train: Trained) -> Grown:
-    """The sizes of a grown model of which all or a part is trained. Raises FamilyError."""
+def grown(base: Base, plan: Plan, train: Trained, also: Sequence[int] = ()) -> Grown:
+    """The sizes of a grown model of which all or a part is trained: `Setting.train` and `also`. Raises
+    FamilyError.
+    """
     facts, old = base.facts, layer_sizes(base)
-    layers = grown_layers(base, plan)
+    layers = grown_layers(base, plan, old)
     around = outside_sizes(base)
     outside = deepened(around, plan.depth, plan.new_depth)
     root = facts.parameters - sum(layer.parameters for layer in old) + outside.by_layer - around.by_layer
-    fresh, everything = frozenset(plan.injected), train == "all"
+    fresh, everything = frozenset((*plan.injected, *also)), train == "all"
     if everything:
         trained = root - outside.idle + sum(layer.parameters for layer in layers)
     else:

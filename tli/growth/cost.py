@@ -24,12 +24,15 @@ class Cost:
     flops_per_token: float
 
 
-def cost(base: Base, plan: Plan, *, sequence_length: int, train: str = "all") -> Cost:
+def cost(
+    base: Base, plan: Plan, *, sequence_length: int, train: str = "all", also: Sequence[int] = ()
+) -> Cost:
     """Costs of training the deepened `base` on sequences of `sequence_length` tokens.
 
     `train` is "all", "injected", whereby only injected layers, routers and experts need gradients of weights,
     and nothing below the lowest of them any, or "injected+norms", whereby the gradient goes down to the first
-    layer. All experts are parameters, but only those that a token goes through are FLOPs.
+    layer. With the injected layers, where not all is trained, go those at the positions `also` of the grown
+    model. All experts are parameters, but only those that a token goes through are FLOPs.
 
     FLOPs count a multiply-add as two: 2 per token and matrix element forward, 2 for the gradient of the input
     and 2 for that of the weights. Attention scores add 4 * width * sequence_length forward and twice that
@@ -44,16 +47,18 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, train: str = "all") ->
     """
     facts = base.facts
     old = layer_sizes(base)
-    layers = grown_layers(base, plan)
-    fresh = [layers[position] for position in plan.injected]
-    kept_on = [layer for position, layer in enumerate(layers) if position not in set(plan.injected)]
+    layers = grown_layers(base, plan, old)
+    new = {*plan.injected, *also}
+    fresh = [layers[position] for position in sorted(new)]
+    kept_on = [layer for position, layer in enumerate(layers) if position not in new]
     around, depth = outside_sizes(base), plan.new_depth
     outside = deepened(around, plan.depth, depth)
     total = facts.parameters + sum(layer.parameters for layer in layers)
     total += outside.by_layer - around.by_layer - sum(layer.parameters for layer in old)
-    injected = sum(layer.parameters for layer in fresh) + sum(layer.experts for layer in kept_on)
+    injected = sum(layers[position].parameters for position in plan.injected)
+    injected += sum(layer.experts for layer in kept_on)
     # Of the first layer, unless it is new, only experts are trained: little but their own gradient is needed.
-    trains = {*plan.injected, *((min(1, depth - 1),) if plan.experts else ())}
+    trains = {*new, *((min(1, depth - 1),) if plan.experts else ())}
     lowest = min(trains, default=depth) if train == "injected" else 0
     learned = sum(layer.multiplied - layer.picking for layer in fresh)
     learned += sum(layer.chosen if train != "all" else layer.multiplied - layer.picking for layer in kept_on)
@@ -63,9 +68,8 @@ def cost(base: Base, plan: Plan, *, sequence_length: int, train: str = "all") ->
     return Cost(depth, total, injected, flops)
 
 
-def grown_layers(base: Base, plan: Plan) -> list[LayerSizes]:
-    """The sizes of every layer of the grown model. Raises FamilyError."""
-    old = layer_sizes(base)
+def grown_layers(base: Base, plan: Plan, old: list[LayerSizes]) -> list[LayerSizes]:
+    """The sizes of every layer of the grown model, from those of its base. Raises FamilyError."""
     stack = old if plan.experts is None else [_with_experts(base, layer, plan.experts) for layer in old]
     return [stack[source] for source in plan.sources]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, cast
 
 from tli.architectures.config import deepen
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
-def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedModel:
-    """Make a deeper model of one in memory; the given one is left as it is and shares no storage with it.
+def grow(
+    model: PreTrainedModel, plan: Plan, *, seed: int = 0, shared: AbstractSet[str] = frozenset()
+) -> PreTrainedModel:
+    """Make a deeper model of one in memory; the given one is left as it is, and shares no storage with it but
+    for what is asked for.
 
-    Costs one copy of the weights: nothing is initialised that is then overwritten.
+    Costs one copy of the weights that are not shared: nothing is initialised that is then overwritten.
 
     Parameters
     ----------
@@ -34,12 +38,15 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
         For its number of layers.
     seed : int, default 0
         Of all that is drawn: same seed, same weights, and the same as `upscale` writes.
+    shared : set of str, default empty
+        Names of parameters of `model` that neither will change: both have them in one storage, with no
+        gradient asked for. Experts share none.
 
     Returns
     -------
     transformers.PreTrainedModel
-        Of the new depth, same type, device and mode, every parameter trainable; of the same class, or with
-        experts of the matching one (`tli.architectures.mixtures`).
+        Of the new depth, same type, device and mode, every parameter trainable that is not shared; of the
+        same class, or with experts of the matching one (`tli.architectures.mixtures`).
 
     Raises
     ------
@@ -57,20 +64,24 @@ def grow(model: PreTrainedModel, plan: Plan, *, seed: int = 0) -> PreTrainedMode
     """
     from transformers import PreTrainedModel
 
+    from tli.models.frozen import halved_weights
+
     require_types(
         model=(model, instance_of(PreTrainedModel, "a model of transformers", 'tli.load_model("my-model/")')),
         plan=(plan, instance_of(Plan, "a tli.Plan", "tli.plan(model.config.num_hidden_layers, k=4)")),
         seed=(seed, WHOLE),
     )
     if plan.unchanged:
-        return _copied(model, plan)
+        return _copied(model, plan, shared)
     if plan.experts is None:
-        return _deepened(model, plan, seed)
+        return _deepened(model, plan, seed, shared)
     same_depth(_model_depth(model), plan)
     require_mixture(model.config.to_dict(), plan.experts)
-    if not plan.injected:
-        return upcycle(model, plan.experts, seed=seed)
-    return upcycle(_deepened(model, plan, seed), plan.experts, seed=seed, share=True)
+    if plan.injected:
+        return upcycle(_deepened(model, plan, seed), plan.experts, seed=seed, share=True)
+    if any(halved_weights(model)):
+        return upcycle(_copied(model, plan), plan.experts, seed=seed, share=True)
+    return upcycle(model, plan.experts, seed=seed)
 
 
 def injected_parameters(model: PreTrainedModel, plan: Plan) -> frozenset[str]:
@@ -98,7 +109,16 @@ def deepened_config(model: PreTrainedModel, plan: Plan) -> PreTrainedConfig:
     return config
 
 
-def _deepened(model: PreTrainedModel, plan: Plan, seed: int) -> PreTrainedModel:
+def layer_parameters(model: PreTrainedModel, layers: Iterable[int]) -> frozenset[str]:
+    """Names of the parameters of some layers of a dense model, by the layers' positions."""
+    prefix = family_of(model.config.model_type, "model_type").layers
+    starts = tuple(f"{prefix}.{position}." for position in layers)
+    return frozenset(name for name, _ in model.named_parameters() if name.startswith(starts))
+
+
+def _deepened(
+    model: PreTrainedModel, plan: Plan, seed: int, shared: AbstractSet[str] = frozenset()
+) -> PreTrainedModel:
     import torch
     from transformers.initialization import no_init_weights
 
@@ -110,18 +130,33 @@ def _deepened(model: PreTrainedModel, plan: Plan, seed: int) -> PreTrainedModel:
     stored = StoredLayers.of(model, family, plan)
     initial = Initial.of(plan, family, inner, seed, layout_of(stored.shapes, family))
     with torch.no_grad():
-        _fill(grown, model, initial, stored)
+        _fill(grown, model, initial, stored, shared)
     if model.can_generate():
         grown.generation_config = copy.deepcopy(model.generation_config)
     grown.name_or_path = model.name_or_path
     return grown.train(model.training)
 
 
-def _copied(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+def _copied(model: PreTrainedModel, plan: Plan, shared: AbstractSet[str] = frozenset()) -> PreTrainedModel:
+    from torch import nn
+
+    from tli.models.frozen import halved_weights, restore
+
     same_depth(_model_depth(model), plan)
-    copied = copy.deepcopy(model)
+    of_both = {
+        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
+        for name, parameter in model.named_parameters()
+        if name in shared
+    }
+    copied = copy.deepcopy(model, dict(of_both))
+    kept = {id(parameter) for parameter in of_both.values()}
     copied.zero_grad(set_to_none=True)
-    return copied.requires_grad_()
+    for parameter in copied.parameters():
+        parameter.requires_grad_(id(parameter) not in kept)
+    for name in list(halved_weights(copied)):
+        if name not in shared:
+            restore(place(copied, name)[0])
+    return copied
 
 
 def _model_depth(model: PreTrainedModel) -> int:
@@ -129,13 +164,24 @@ def _model_depth(model: PreTrainedModel) -> int:
     return len(cast("nn.ModuleList", model.get_submodule(family.layers)))
 
 
-def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial, stored: StoredLayers) -> None:
-    """Puts copies of the tensors of `model` into the empty `grown`, and first weights into its new layers."""
+def _fill(
+    grown: PreTrainedModel,
+    model: PreTrainedModel,
+    initial: Initial,
+    stored: StoredLayers,
+    shared: AbstractSet[str],
+) -> None:
+    """Puts the tensors of `model` into the empty `grown`, copies but for the shared, and first weights into
+    its new layers.
+    """
     from torch import nn
+
+    from tli.models.frozen import halved_weights, keep_halved
 
     plan, layers = initial.plan, initial.family.layers
     parameters = dict(model.named_parameters(remove_duplicate=False))
     buffers = dict(model.named_buffers(remove_duplicate=False))
+    halved, of_both = set(halved_weights(model)), {id(parameters[name]) for name in shared}
     new = {
         f"{layers}.{position}.{name}": tensor
         for position in sorted(plan.injected)
@@ -145,20 +191,31 @@ def _fill(grown: PreTrainedModel, model: PreTrainedModel, initial: Initial, stor
     def made_of(name: str) -> Tensor:
         if name in new:
             return new[name]
-        source = {**buffers, **parameters}[_source(initial, name)].detach()
+        old = _source(initial, name)
+        source: Tensor = {**buffers, **parameters}[old].detach()
         axis = initial.family.axis_of_layers(name)
-        return source.clone() if axis is None else widened(source, axis, plan)
+        if axis is not None:
+            return widened(source.float() if old in halved else source, axis, plan)
+        return source.float() if old in halved else source.clone()
 
     made: dict[int, nn.Parameter] = {}  # by the identity of the source, so that tied weights stay tied
     for name, _ in list(grown.named_parameters(remove_duplicate=False)):
+        module, leaf = place(grown, name)
         if name in new:
             parameter = nn.Parameter(new[name])
         else:
-            source = id(parameters[_source(initial, name)])
+            old = _source(initial, name)
+            source = id(parameters[old])
+            common = source in of_both and initial.family.axis_of_layers(name) is None
             if source not in made:
-                made[source] = nn.Parameter(made_of(name))
+                made[source] = (
+                    nn.Parameter(parameters[old].detach(), requires_grad=False)
+                    if common
+                    else nn.Parameter(made_of(name))
+                )
             parameter = made[source]
-        module, leaf = place(grown, name)
+            if common and old in halved:
+                keep_halved(module)
         module._parameters[leaf] = parameter
     for name, _ in list(grown.named_buffers(remove_duplicate=False)):
         module, leaf = place(grown, name)

@@ -62,16 +62,44 @@ def memory(base: Base, plan: Plan, setting: Setting) -> Memory:
     Raises:
         FamilyError: its architecture is not known.
     """
-    model = grown(base, plan, setting.train)
+    model = grown(base, plan, setting.train, setting.also)
     points = _alone(model, setting) if setting.ranks == 1 else _sharded(model, setting)
     return max(points, key=lambda point: point.total)
 
 
 def _states(model: Grown, setting: Setting) -> Memory:
     """What is there all the time."""
-    weights = FP32 * model.trained + setting.frozen * (model.parameters - model.trained)
+    weights = FP32 * model.trained + frozen_bytes(model, setting)
     moments = setting.moments * model.trained
     return Memory(weights=weights // setting.ranks, moments=round(moments / setting.ranks))
+
+
+def frozen_bytes(model: Grown, setting: Setting) -> int:
+    """Bytes of what is not trained, over all processes."""
+    frozen = model.parameters - model.trained
+    table = model.vocabulary * model.hidden if model.outside.tied and setting.train != "all" else 0
+    return setting.frozen * frozen + (FP32 - setting.frozen) * min(table, frozen)
+
+
+def kept_base(base: Base, plan: Plan, setting: Setting) -> int:
+    """Bytes of the base that a process keeps beside a training of `memory`: what a trial trains it copies, so
+    that the base's own stays; what it does not train it has in common with the base.
+
+    Args:
+        base: the model that is grown.
+        plan: how.
+        setting: how it is trained; one of several processes has its rows of the base, and shares none.
+
+    Raises:
+        FamilyError: its architecture is not known.
+    """
+    if setting.ranks > 1:
+        return FP32 * base.facts.parameters // setting.ranks
+    model = grown(base, plan, setting.train, setting.also)
+    table = model.vocabulary * model.hidden if model.outside.tied else 0
+    whole = setting.kept * base.facts.parameters + (FP32 - setting.kept) * table
+    common = 0 if plan.experts or setting.train == "all" else frozen_bytes(model, setting)
+    return max(0, whole - common)
 
 
 def _alone(model: Grown, setting: Setting) -> list[Memory]:
@@ -162,7 +190,9 @@ def _at_the_loss(model: Grown, setting: Setting, states: Memory, head: int) -> l
     if not setting.in_pieces(model.vocabulary):
         return [replace(states, loss=_PLAIN * FP32 * logits + stream)]
     width, alone = (BF16 if setting.precision == "bf16" else FP32), setting.ranks == 1
-    beside = stream + (BF16 * model.outside.back if width == BF16 and alone else 0)
+    ready = setting.train != "all" and setting.frozen == BF16 and not model.outside.tied
+    # The head is cast for it, but where it is kept so.
+    beside = stream + (BF16 * model.outside.back if width == BF16 and alone and not ready else 0)
     first = min(logits, setting.pieces)
     points = [
         replace(states, loss=2 * width * first + 2 * FP32 * min(first, _SOFTMAX) + beside),

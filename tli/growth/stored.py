@@ -32,13 +32,15 @@ class StoredLayers:
     """The old layers of a model: each with its tensors by their names in the layer, in memory and in files.
 
     `tensors[layer]` are the model's own, of the names of its module tree; `parts[layer]` views of them, of
-    the names in files. `model` is the one whose conversions are used.
+    the names in files. `model` is the one whose conversions are used. With `halved`, what it keeps in
+    bfloat16 stands for numbers in float32 (`tli.models.frozen`), and is read as such.
     """
 
     model: PreTrainedModel
     family: Family
     tensors: tuple[Tensors, ...]
     parts: tuple[Tensors, ...]
+    halved: bool = False
 
     @classmethod
     def of(cls, model: PreTrainedModel, family: Family, plan: Plan) -> StoredLayers:
@@ -48,6 +50,8 @@ class StoredLayers:
         joined: then the names of the module tree are used. Raises FamilyError where another plan needs what
         files hold, and that is no part of what is in memory.
         """
+        from tli.models.frozen import halved_weights
+
         depth = len(list(model.get_submodule(family.layers).children()))
         tensors: list[dict[str, Tensor]] = [{} for _ in range(depth)]
         for name, tensor in model.state_dict().items():
@@ -56,8 +60,9 @@ class StoredLayers:
                 tensors[layer][rest] = tensor
         injection = plan.injection
         plain = injection.init in _PLAIN and injection.source != "both" and injection.noise == 0
+        halved = any(halved_weights(model))
         if plain or not plan.injected:
-            return cls(model, family, tuple(tensors), tuple(tensors))
+            return cls(model, family, tuple(tensors), tuple(tensors), halved)
         full = [_parts(model, family, layer, held) for layer, held in enumerate(tensors)]
         prefix = family.stored_layers([name for parts in full for name in parts], depth)
         inside: list[dict[str, Tensor]] = [{} for _ in range(depth)]
@@ -67,7 +72,7 @@ class StoredLayers:
                 if number != layer:
                     raise FamilyError(_strange(f"{name}, which is of layer {layer} in memory"))
                 inside[layer][rest] = part
-        return cls(model, family, tuple(tensors), tuple(inside))
+        return cls(model, family, tuple(tensors), tuple(inside), halved)
 
     @property
     def shapes(self) -> list[dict[str, tuple[int, ...]]]:
@@ -76,17 +81,26 @@ class StoredLayers:
 
     def read(self, layer: int, name: str) -> Tensor:
         """A tensor of an old layer by its name in files."""
-        return self.parts[layer][name]
+        part = self.parts[layer][name]
+        return part.float() if self._halved(part) else part
 
     def empty_like(self, layer: int) -> tuple[Tensors, Tensors]:
         """New tensors, not yet set, of an old layer's names, shapes and types; and the parts of them."""
         import torch
 
-        tensors = {name: torch.empty_like(tensor) for name, tensor in self.tensors[layer].items()}
+        tensors = {
+            name: torch.empty_like(tensor, dtype=torch.float32 if self._halved(tensor) else None)
+            for name, tensor in self.tensors[layer].items()
+        }
         if self.parts[layer] is self.tensors[layer]:
             return tensors, tensors
         parts = _parts(self.model, self.family, layer, tensors)
         return tensors, dict(zip(self.parts[layer], parts.values(), strict=True))
+
+    def _halved(self, tensor: Tensor) -> bool:
+        import torch
+
+        return self.halved and tensor.dtype == torch.bfloat16
 
 
 def _parts(model: PreTrainedModel, family: Family, layer: int, tensors: Tensors) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ __all__ = [
     "fingerprint",
     "hub",
     "known_names",
+    "licence",
     "lineage",
     "loading",
     "model_files",

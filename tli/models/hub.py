@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tli.checkpoint.reader import INDEX, SINGLE, read_index
 from tli.errors import CheckpointError, Problem
+from tli.models.licence import CARD
 from tli.models.model_files import belongs
 from tli.models.references import ADAPTER, CONFIG, adapter_beside
 
@@ -42,7 +43,7 @@ def download(
         weights = {SINGLE}
         if SINGLE not in names and INDEX in names:
             weights = {INDEX, *read_index(Path(hf_hub_download(model, INDEX, revision=commit))).values()}
-        wanted = [name for name in names if name in weights or belongs(name, code=code)]
+        wanted = [name for name in names if name in weights or name == CARD or belongs(name, code=code)]
         patterns = [_exactly(name) for name in (CONFIG, *wanted)]
         return Path(snapshot_download(model, revision=folder.name, allow_patterns=patterns))
     # HTTPError is what the hub's client raises when a connection breaks, whichever client that is.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tli.errors import CheckpointError, Problem
 from tli.json_files import read_json, reason_of
+from tli.models.licence import licence_of
 
 if TYPE_CHECKING:
     from tli.models.base import Base
@@ -35,6 +36,7 @@ def lineage(base: Base, plan: Plan, *, seed: int, extra: Mapping[str, Any] | Non
             "fingerprint": base.fingerprint,
             "model_type": base.config["model_type"],
             "parameters": base.facts.parameters,
+            "licence": licence_of(base.folder),
         },
         "plan": plan.to_json(),
         "seed": seed,

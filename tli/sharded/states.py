@@ -29,13 +29,13 @@ from tli.errors import CheckpointError
 from tli.files import sync
 from tli.sharded.processes import Group
 from tli.sharded.rows import local_of, sharded
-from tli.sharded.state_folders import MANIFEST, MOMENTS, digest_of, exchanged, states_of
-from tli.training.state import owner_tag, written_progress
+from tli.sharded.state_folders import MANIFEST, digest_of, exchanged
+from tli.training.moments import MOMENTS, trained
+from tli.training.state import written_progress
+from tli.training.state_names import drop_older, name_of
 
 if TYPE_CHECKING:
     from tli.training.loop import Training
-
-_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,14 @@ class ShardedSaver:
         for path in aside.iterdir():
             sync(path)
         sync(aside)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        target = self._folder / f"step-{state.step:08d}-{owner_tag(self._owner)}-{digest}"
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        target = self._folder / name_of(state.step, self._owner, digest)
         if target.exists():  # the very same state
             shutil.rmtree(aside)
         else:
             aside.rename(target)
         sync(self._folder)
-        for old in states_of(self._folder, self._owner)[_KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+        drop_older(target, self._owner)
 
 
 def _copied_state(training: Training, owner: str, group: Group) -> _State:
@@ -153,7 +152,7 @@ def _copied_state(training: Training, owner: str, group: Group) -> _State:
         own[f"rng.cuda.{rank}"] = torch.cuda.get_rng_state(group.device)
     nbytes = sum(tensor.nbytes for tensor in own.values())
     tensors, steps = dict(own), {}
-    for name, parameter in training.model.named_parameters():
+    for name, parameter in trained(training):
         held = {f"model.{name}": parameter.detach()}
         moments = training.optimizer.state.get(parameter, {})
         held |= {f"optimizer.{key}.{name}": moments[key] for key in MOMENTS if key in moments}

@@ -15,10 +15,11 @@ from tli.architectures.config import read_config
 from tli.checkpoint.atomic import new_folder
 from tli.errors import CheckpointError, Problem
 from tli.files import open_regular
+from tli.models.frozen import halved_weights, whole_state
+from tli.models.licence import CARD
 from tli.models.lineage import FILE, read_lineage, write_lineage
 from tli.models.model_files import copy_side_files
 from tli.models.references import brings_code
-from tli.training.frozen import halved_weights, whole_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,13 +57,16 @@ def model_folder(target: Path, *, beside: Path, lineage: Mapping[str, Any]) -> I
         _seal(folder, lineage)
 
 
-def copy_model(source: Path, target: Path, *, lineage: Mapping[str, Any] | None = None) -> None:
+def copy_model(
+    source: Path, target: Path, *, lineage: Mapping[str, Any] | None = None, card: str | None = None
+) -> None:
     """Copy a folder that `write_model` wrote, checking every byte against its lineage.
 
     Args:
         source: the written folder.
         target: must not exist.
         lineage: facts to add to it.
+        card: the model card, written as README.md in place of one that is there.
 
     Raises:
         CheckpointError: the target exists, or the source is not what its lineage says. Nothing is written
@@ -78,6 +82,8 @@ def copy_model(source: Path, target: Path, *, lineage: Mapping[str, Any] | None 
             _copy(source / name, folder / name)
             if _digest(folder / name) != digest:  # it was changed in between
                 raise CheckpointError(_other_bytes(source / name, digest))
+        if card is not None:
+            (folder / CARD).write_text(card, encoding="utf-8")
         _seal(folder, {**recorded, **(lineage or {})})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tli.data.batches import Batches
+from tli.data.packing import predicted_tokens
 from tli.training.ranks import ALONE, Ranks
 
 
@@ -22,10 +23,12 @@ class Feed:
         self._batches = batches
         self._device = device
         self._ranks = ranks
-        self._ahead: tuple[int, torch.Tensor] | None = None
+        self._ahead: tuple[int, tuple[torch.Tensor, float]] | None = None
 
-    def take(self, step: int) -> torch.Tensor:
-        """The batch of a step."""
+    def take(self, step: int) -> tuple[torch.Tensor, float]:
+        """The batch of a step, and its weight: of what all ranks predict in their batches, this one's part
+        times the ranks. It is 1 but for packed windows, whose rows do not predict as many tokens each.
+        """
         ahead, self._ahead = self._ahead, None
         return ahead[1] if ahead is not None and ahead[0] == step else self._moved(step)
 
@@ -34,9 +37,12 @@ class Feed:
         if self._device.type == "cuda":
             self._ahead = (step, self._moved(step))
 
-    def _moved(self, step: int) -> torch.Tensor:
-        rows = self._ranks.share(torch.from_numpy(self._batches[step]))
+    def _moved(self, step: int) -> tuple[torch.Tensor, float]:
+        batch = torch.from_numpy(self._batches[step])
+        rows, weight = self._ranks.share(batch), 1.0
+        if self._batches.packed and self._ranks.size > 1:
+            weight = predicted_tokens(rows) * self._ranks.size / max(1, predicted_tokens(batch))
         if self._device.type != "cuda":
-            return rows.to(self._device)
+            return rows.to(self._device), weight
         # From pinned memory, which the device reads by itself.
-        return rows.pin_memory().to(self._device, non_blocking=True)
+        return rows.pin_memory().to(self._device, non_blocking=True), weight

@@ -124,12 +124,13 @@ class Training:
         ranks = ranks_of(model)
         problems += batch_problems(recipe, batches, heldout, injected)
         problems += rows_problems(batches.rows, batches.sequence_length, ranks)
-        problems += alone_problems(ranks, optimizer=recipe.optimizer, packed=batches.packed)
+        problems += alone_problems(ranks, optimizer=recipe.optimizer)
         if batches.packed:
             problems += packing_problems(model, batches.sequence_length)
         if problems:
             raise InputError(*problems)
-        checkpoint_activations(model, recipe.activation_checkpointing)
+        every = recipe.activation_checkpointing
+        checkpoint_activations(model, every if isinstance(every, int) else 0)
         if recipe.compile:
             compile_layers(model)
         device = next(model.parameters()).device
@@ -250,7 +251,7 @@ class Training:
         share = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             set_rate(group, group["peak"] * share)
-        loss = self.ranks.mean(self._gradients(self._feed.take(self.step)))
+        loss = self.ranks.mean(self._gradients(*self._feed.take(self.step)))
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = whole_norm(torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or math.inf))
         self._readings.add(self.step + 1, loss, norm)
@@ -261,9 +262,10 @@ class Training:
             self._feed.prepare(self.step)
         self.seconds += time.perf_counter() - started
 
-    def _gradients(self, rows: torch.Tensor) -> torch.Tensor:
+    def _gradients(self, rows: torch.Tensor, weight: float) -> torch.Tensor:
         """Adds the gradients of a batch to those of the parameters; returns its mean loss, on its device.
 
+        Both times a weight, by which the mean over ranks is that over all tokens.
         Where memory runs out, all of it is done again with half of the micro batch.
         """
         while True:
@@ -274,7 +276,7 @@ class Training:
                         self.model,
                         part,
                         self.recipe.precision,
-                        share_of(part, rows),
+                        share_of(part, rows) * weight,
                         compiled=self.recipe.compile,
                     )
             except (RuntimeError, MemoryError) as error:

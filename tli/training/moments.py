@@ -28,14 +28,18 @@ def parts_of(value: Any) -> dict[str, torch.Tensor]:
 
 def moments(training: Training, name: str, parameter: torch.nn.Parameter) -> dict[str, torch.Tensor]:
     """Tensors of the types and shapes, by their names in a state, that hold a parameter's moments."""
-    plain = isinstance(training.optimizer, torch.optim.AdamW)
+    if isinstance(training.optimizer, torch.optim.AdamW):
+        return {f"optimizer.{key}.{name}": parameter.detach() for key in MOMENTS}
     return {
         f"optimizer.{key}{part}.{name}": tensor
         for key in MOMENTS
-        for part, tensor in parts_of(
-            parameter.detach() if plain else moment(training, parameter, key)
-        ).items()
+        for part, tensor in parts_of(moment(training, parameter, key)).items()
     }
+
+
+def counter(training: Training, parameter: torch.nn.Parameter, steps: torch.Tensor) -> torch.Tensor:
+    """A parameter's count of steps where the optimizer wants it: on the CPU, but for the fused kernel."""
+    return steps.to(parameter.device) if training.optimizer.defaults.get("fused") else steps
 
 
 def moment(training: Training, parameter: torch.nn.Parameter, key: str) -> torch.Tensor:

@@ -73,12 +73,24 @@ def _is_router(name: str, module: torch.nn.Module, holder: str) -> bool:
     )
 
 
+def untrained(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]) -> frozenset[str]:
+    """Names of the parameters that a recipe leaves as they are, tied ones once.
+
+    Args:
+        model: a causal language model.
+        recipe: a recipe without problems.
+        injected: names of the parameters that count as new.
+    """
+    groups = groups_of(model, injected)
+    return frozenset(name for name, group in groups.items() if not _peak(recipe, group, new=name in injected))
+
+
 def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]) -> torch.optim.Optimizer:
     """AdamW over what the recipe trains, with each group's peak rate kept as `peak`.
 
     Parameters that are not trained are frozen as a side effect: they get no gradient and no moments, autograd
     records nothing of what is calculated below the lowest that is trained, and under bf16 they take half the
-    bytes (`tli.training.frozen`). Tied parameters count once.
+    bytes (`tli.models.frozen`). Tied parameters count once.
 
     Args:
         model: the model to train.
@@ -90,8 +102,8 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
     """
     import torch
 
+    from tli.models.frozen import halve_frozen
     from tli.training.acceleration import fastest_kernel
-    from tli.training.frozen import halve_frozen
     from tli.training.losses import is_sharded
 
     groups = groups_of(model, injected)

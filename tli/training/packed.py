@@ -17,6 +17,7 @@ import torch
 
 from tli.architectures.config import DEPTH_KEYS
 from tli.errors import InputError, Problem
+from tli.training.ranks import ranks_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,6 +107,8 @@ def _tried(model: PreTrainedModel, sequence_length: int) -> list[Problem]:
         alone = [model(input_ids=each, use_cache=False).logits[0].float() for each in (one, other)]
         packed = model(input_ids=ids, position_ids=places, use_cache=False).logits.float()
     except (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError) as error:
+        if ranks_of(model).size > 1 and isinstance(error, RuntimeError):
+            raise  # perhaps of a rank that is gone; the base was tried before by one process
         got = f"'documents', with which {model.config.model_type!r} cannot be run ({_line(error)})"
         return [Problem("", got, expected, "stream")]
     near = _NEAR * float(torch.cat(alone).std())

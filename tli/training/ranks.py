@@ -68,25 +68,12 @@ def rows_problems(
     return [Problem(where, got, f"as many rows for each of {ranks.size} ranks", str(fits))]
 
 
-def alone_problems(
-    ranks: Ranks,
-    *,
-    optimizer: str,
-    packed: bool,
-    optimizer_at: str = "recipe.optimizer",
-    packing_at: str = "data.packing",
-) -> list[Problem]:
-    """What one process alone can do: 8-bit moments, and rows that do not predict as many tokens each."""
-    if ranks.size == 1:
+def alone_problems(ranks: Ranks, *, optimizer: str, where: str = "recipe.optimizer") -> list[Problem]:
+    """What one process alone can do: moments in 8 bits."""
+    if ranks.size == 1 or optimizer != "adamw8bit":
         return []
-    problems = []
-    if optimizer == "adamw8bit":
-        expected = f"adamw: {ranks.size} ranks keep their moments in 32 bits"
-        problems.append(Problem(optimizer_at, repr(optimizer), expected, "adamw"))
-    if packed:
-        expected = f"stream: rows of {ranks.size} ranks have to predict as many tokens each"
-        problems.append(Problem(packing_at, "'documents'", expected, "stream"))
-    return problems
+    expected = f"adamw: {ranks.size} ranks keep their moments in 32 bits"
+    return [Problem(where, repr(optimizer), expected, "adamw")]
 
 
 def whole_norm(norm: Tensor) -> Tensor:

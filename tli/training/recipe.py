@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Integral
 from typing import Any, Literal, Self, get_args
 
 from tli.argument_types import FLAG, NUMBER, STRING, WHOLE, Kind, instance_of, type_problems
@@ -14,12 +15,14 @@ Schedule = Literal["linear", "cosine", "constant", "wsd"]
 Trained = Literal["all", "injected", "injected+norms"]
 Precision = Literal["fp32", "bf16"]
 Optimizer = Literal["adamw", "adamw8bit"]
+Every = int | Literal["auto"]  # so many layers
 Group = Literal["injected", "original", "norms", "embeddings", "router"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 TRAINED: tuple[Trained, ...] = get_args(Trained)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 GROUPS: tuple[Group, ...] = get_args(Group)
+AUTO = "auto"  # of `activation_checkpointing`: settled by memory before anything is trained
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ _KINDS: dict[str, Kind] = {
     "int": WHOLE,
     "int | None": WHOLE.optional,
     "bool": FLAG,
+    "Every": Kind('a whole number, or "auto"', "0", (Integral, str)),
     "Rates": instance_of(Rates, f"a mapping of {', '.join(GROUPS)} to numbers", '{"injected": 2.0}'),
     "Optimizer": STRING,
     "Schedule": STRING,
@@ -112,9 +116,10 @@ class Recipe:
     precision : {"fp32", "bf16"}
         bf16 is computation in bfloat16 over weights, gradients and moments in float32 (autocast). Matrices
         that are not trained are kept in bfloat16 where that loses nothing.
-    activation_checkpointing : int
+    activation_checkpointing : int or "auto"
         Every how many layers one keeps nothing but its input for the backward pass, and is calculated again
-        there: 0 none, 1 all, 2 every second one. Less memory, more time, the same gradients.
+        there: 0 none, 1 all, 2 every second one. Less memory, more time, the same gradients. "auto" is
+        settled by the memory that there is, by `sweeps`; a `Training` takes numbers alone.
     compile : bool
         Compile each layer (`torch.compile`): the first pass takes up to a minute, those after it less time.
 
@@ -150,7 +155,7 @@ class Recipe:
     clip: float | None = 1.0
     train: Trained = "all"
     precision: Precision = "fp32"
-    activation_checkpointing: int = 0
+    activation_checkpointing: Every = 0
     compile: bool = False
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from tli.errors import Problem
-from tli.training.recipe import GROUPS, OPTIMIZERS, PRECISIONS, SCHEDULES, TRAINED, Group, Recipe
+from tli.training.recipe import AUTO, GROUPS, OPTIMIZERS, PRECISIONS, SCHEDULES, TRAINED, Group, Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +50,8 @@ def batch_problems(
     if size != recipe.batch_tokens and not recipe.batch_tokens % batches.sequence_length:
         got = f"{recipe.batch_tokens} tokens"
         yield Problem("recipe.batch_tokens", got, f"{size}, as the batches have", str(size))
+    if recipe.activation_checkpointing == AUTO:
+        yield Problem("recipe.activation_checkpointing", "'auto'", "a number of layers to train with", "0")
     if recipe.train != "all" and not injected:
         yield Problem("recipe.train", repr(recipe.train), "a model with injected layers", "all")
     if batches.packed != (len(heldout.shape) == 3):
@@ -111,8 +113,9 @@ def _name_problems(recipe: Recipe, where: str) -> Iterator[Problem]:
         yield _wrong(recipe, where, "weight_decay", "a finite number, 0 or more", "0.0")
     if recipe.clip is not None and not (math.isfinite(recipe.clip) and recipe.clip > 0):
         yield _wrong(recipe, where, "clip", "a finite number above 0, or null", "1.0")
-    if recipe.activation_checkpointing < 0:
-        expected = "0 for no layer, 1 for every layer, 2 for every second one"
+    every = recipe.activation_checkpointing
+    if every != AUTO and (isinstance(every, str) or every < 0):
+        expected = "0 for no layer, 1 for every layer, 2 for every second one, or auto"
         yield _wrong(recipe, where, "activation_checkpointing", expected, "1")
     for name, known in _NAMED:
         if getattr(recipe, name) not in known:

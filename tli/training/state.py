@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,12 @@ from tli.checkpoint.header import read_header
 from tli.checkpoint.tensors import bytes_of
 from tli.errors import CheckpointError
 from tli.files import open_regular, sync
-from tli.training.moments import MOMENTS, moment, moments, parts_of, trained
+from tli.training.moments import MOMENTS, counter, moment, moments, parts_of, trained
+from tli.training.state_names import by_ranks, drop_older, name_of, states_of, step_and_digest
 
 if TYPE_CHECKING:
     from tli.training.loop import Training
 
-_NAME = re.compile(r"step-(\d{8})-([0-9a-f]{8})-([0-9a-f]{16})\.safetensors")  # step, owner, content
-_KEPT = 2
 _TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _TYPES |= {torch.uint8: "U8"}  # of the random numbers' states
 # What a training has beside tensors.
@@ -90,15 +88,14 @@ def write_state(state: State, folder: Path) -> Path:
                 out.write(part)
             out.flush()
             os.fsync(out.fileno())
-        name = f"step-{state.step:08d}-{owner_tag(state.owner)}-{digest.hexdigest()[:16]}.safetensors"
-        target = folder / name
+        name = name_of(state.step, state.owner, digest.hexdigest())
+        target = folder / f"{name}.safetensors"
         aside.rename(target)
     except OSError:
         aside.unlink(missing_ok=True)
         raise
     sync(folder)
-    for old in _states(folder, state.owner)[_KEPT:]:
-        old.unlink(missing_ok=True)
+    drop_older(target, state.owner)
     return target
 
 
@@ -115,6 +112,8 @@ def save_state(training: Training, folder: Path, owner: str = "") -> Path:
 def load_latest(training: Training, folder: Path, owner: str = "") -> bool:
     """Put the newest good state of a folder into a training of the same model and recipe.
 
+    States that several processes wrote are passed over (`tli.sharded.resuming` takes up both).
+
     Args:
         training: untouched where there is none.
         folder: of states, this training's and others'.
@@ -123,33 +122,43 @@ def load_latest(training: Training, folder: Path, owner: str = "") -> bool:
     Returns:
         Whether there was one.
     """
-    for path in _states(folder, owner):
-        match = _NAME.fullmatch(path.name)
-        assert match is not None
-        try:
-            progress = _checked(training, path, owner)
-            # Hashed once its size is known to be a state's.
-            with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest[:16] != match[3] or progress["step"] != int(match[1]):
-                continue
-            _load(training, path, progress)
-        except (OSError, SafetensorError, CheckpointError, ValueError, RecursionError):
-            continue
-        return True
-    return False
+    return any(load_file(training, path, owner) for path in states_of(folder, owner) if not by_ranks(path))
 
 
-def owner_tag(owner: str) -> str:
-    """What the names of an owner's states have in common; the state itself says the whole of it."""
-    return hashlib.sha256(owner.encode()).hexdigest()[:8]
+def load_file(training: Training, path: Path, owner: str) -> bool:
+    """Put one state into a training; whether it was good. Untouched where it was not."""
+    progress = checked_file(training, path, owner)
+    if progress is None:
+        return False
+    try:
+        _load(training, path, progress)
+    except (OSError, SafetensorError, ValueError):
+        return False
+    return True
 
 
-def _states(folder: Path, owner: str) -> list[Path]:
-    """States of a folder that are an owner's by their names, newest first."""
-    found = [path for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))
-             and match[2] == owner_tag(owner)]  # fmt: skip
-    return sorted(found, reverse=True)
+def checked_file(training: Training, path: Path, owner: str, *, hashed: bool = True) -> dict[str, Any] | None:
+    """The progress that a state of one process holds; None where it is damaged, or another training's.
+
+    Args:
+        training: that it is to be put into.
+        path: of the state.
+        owner: whose it is to be.
+        hashed: whether its content is read and compared with its digest; one of several ranks does.
+    """
+    step, named = step_and_digest(path)
+    try:
+        progress = _checked(training, path, owner)
+        if progress["step"] != step:
+            return None
+        if not hashed:
+            return progress
+        # Hashed once its size is known to be a state's.
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, CheckpointError, ValueError, RecursionError):
+        return None
+    return progress if digest[:16] == named else None
 
 
 def _parts(state: State) -> Iterator[bytes | memoryview]:
@@ -272,9 +281,7 @@ def _load(training: Training, path: Path, progress: Mapping[str, Any]) -> None:
                 if f"optimizer.step.{name}" not in names:
                     continue
                 kept = training.optimizer.state[parameter]
-                step = state.get_tensor(f"optimizer.step.{name}")
-                # Counted on the CPU, but by the fused kernel on its device.
-                kept["step"] = step.to(parameter.device) if training.optimizer.defaults.get("fused") else step
+                kept["step"] = counter(training, parameter, state.get_tensor(f"optimizer.step.{name}"))
                 for key in MOMENTS:
                     kept[key] = moment(training, parameter, key)
                     for part, tensor in parts_of(kept[key]).items():

@@ -4,9 +4,13 @@ Promises: Ray carries out what the schedule hands it, and may be lost at any mom
 """
 
 __all__ = [
+    "callbacks",
+    "cluster_nodes",
+    "gauges",
     "head_node",
     "jobs_server",
     "killing",
+    "metric_names",
     "packing",
     "peers",
     "searcher",

@@ -23,7 +23,8 @@ except BaseException as error:
     answer = {"error": " ".join(str(error).split()) or type(error).__name__}
 else:
     alive = [node for node in ray.nodes() if node["Alive"]]
-    answer = {"nodes": len(alive), "resources": ray.cluster_resources(), "ray": ray.__version__}
+    each = [[node["Resources"].get(kind, 0.0) for kind in ("CPU", "GPU")] for node in alive]
+    answer = {"nodes": len(alive), "each": each, "resources": ray.cluster_resources(), "ray": ray.__version__}
 print("ANSWER " + json.dumps(answer), flush=True)
 """
 
@@ -52,7 +53,8 @@ def joined(address: str) -> dict[str, Any] | None:
     """What a cluster says of itself once it was joined; None when it does not answer.
 
     Returns:
-        `nodes` alive, `resources` by Ray's names and the version, `ray`; or `error`, why it cannot be joined.
+        `nodes` alive, CPUs and GPUs of `each`, `resources` of all by Ray's names and the version, `ray`; or
+        `error`, why it cannot be joined.
     """
     asked = _asked([sys.executable, "-c", _JOIN], _CLUSTER_PATIENCE, said=f"{address}\n")
     if asked is None:

@@ -31,6 +31,8 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
         shared: dict[str, Any],
         watch: StallMonitor,
         hung: Callable[[Assignment], Path | None],
+        left: Callable[[Assignment], Outcome | None] = lambda _running: None,
+        measured: Callable[[float], None] = lambda _when: None,
     ) -> None:
         """Hand out the agenda's work.
 
@@ -39,12 +41,14 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
             shared: goes to every worker beside its assignment.
             watch: hears of every measurement.
             hung: where the stacks lie of an execution that ended itself because it did not go on.
+            left: what the process of an execution said of its end, before it ended too.
+            measured: called when a measurement is in the study, with when it was made.
         """
         super().__init__(metric=METRIC, mode="min")
         self.agenda = agenda
         self._shared = shared
         self._watch = watch
-        self._hung = hung
+        self._hung, self._left, self._measured = hung, left, measured
         self._running: dict[str, Assignment] = {}
         self._stood: dict[str, float] = {}  # seconds that did not count when it began
         self.endings: dict[str, Outcome] = {}
@@ -61,8 +65,12 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Take a worker's result; whether the trial is to stop."""
         running = self._running[trial_id]
+        for note in result["notes"]:
+            self.agenda.note(running.number, note)
         points = [Point.from_json(point) for point in result["points"]]
         stop = self.agenda.report(running.number, running.attempt, points)
+        if points:
+            self._measured(points[-1].time)
         if points and points[-1].step < running.steps:
             step = points[-1].step
             due = next(later for later in running.report_steps if later > step)
@@ -78,6 +86,11 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
         elif stop:
             self.endings[trial_id] = Outcome(State.PRUNED)
         return stop
+
+    def waits(self, trial_id: str, why: str | None) -> None:
+        """A trial that was handed out does not begin yet, and why; None once it does."""
+        if (running := self._running.get(trial_id)) is not None:
+            self.agenda.waits(running.number, running.attempt, why)
 
     def on_trial_complete(
         self,
@@ -95,6 +108,8 @@ class AgendaSearcher(Searcher):  # type: ignore[misc] # Ray is untyped
     def _gone(self, trial_id: str, running: Assignment, stood: float) -> Outcome:
         if trial_id in self._watch.hung:
             return Outcome(State.FAIL, "its worker fell silent and was killed", Cause.HUNG)
+        if (said := self._left(running)) is not None:
+            return said
         if (stacks := self._hung(running)) is not None:
             if awake().missed() > stood:
                 # Its own timer went on while all that runs here was stopped, and said so as soon as it could.

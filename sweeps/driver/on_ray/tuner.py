@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
-import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from ray.tune.execution import class_cache
 
 from sweeps.addresses import secret_name
 from sweeps.checks import machine
-from sweeps.checks.placement import Node, fitting, slots, this_machine
+from sweeps.checks.placement import placement_problem, slots, this_machine
+from sweeps.driver.on_ray.cluster_nodes import nodes
 from sweeps.driver.on_ray.killing import kill_worker
 from sweeps.driver.on_ray.peers import Peers, assignment_from
 from sweeps.driver.on_ray.stall_monitor import StallMonitor
@@ -28,10 +29,10 @@ from sweeps.driver.on_ray.temp_dirs import keep_rays_token, ray_folder
 from sweeps.environment import FOR_RAY, without_secrets
 from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.folders import Folders
-from sweeps.records import METRIC, Cause
+from sweeps.records import METRIC, Cause, Outcome, State
 from sweeps.spec import Spec
-from sweeps.text import counted
 from sweeps.wording import masked
+from sweeps.worker.endings import leave_ending, left_ending
 from sweeps.worker.execution import Execution, Worker
 from sweeps.worker.preemption import PreemptionFlag
 from sweeps.worker.watchdog import Bounds, hung
@@ -39,8 +40,6 @@ from sweeps.worker.watchdog import Bounds, hung
 # What the driver alone needs it imports where it is used: every worker imports this module.
 if TYPE_CHECKING:
     from sweeps.driver.schedule.agenda import Agenda
-
-_LOOKED_EVERY = 2.0  # seconds between two looks at the driver's own node
 
 
 class SlotTrainable(tune.Trainable):  # type: ignore[misc] # Ray is untyped
@@ -50,34 +49,52 @@ class SlotTrainable(tune.Trainable):  # type: ignore[misc] # Ray is untyped
         """Take the first trial; this process is there for trials alone."""
         self._place = (ray.get_runtime_context().get_node_id(), os.getpid())
         self._preemption = PreemptionFlag()
+        self._assignment = assignment_from(config["assignment"])
         spec = _read(config["spec"])
-        self._peers = Peers(spec) if spec.resources.workers > 1 else None
-        self._take(config)
+        self._folders = Folders(spec.root, spec.name)
+        self._peers = Peers(spec, self._leave) if spec.resources.workers > 1 else None
+        self._take(spec)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
         self._execution.close()
-        if self._preemption.raised or self._execution.ruined:
-            ray.actor.exit_actor()  # it was told to go, or lost its device: the trial is another worker's
-        self._take(new_config)
+        self._assignment = assignment_from(new_config["assignment"])
+        if self._preemption.raised:  # between two trials: the next one is another worker's
+            self._leave(Outcome(State.FAIL, "its worker was told to go before it began", Cause.PREEMPTED))
+        if self._takes_no_other:
+            ray.actor.exit_actor()
+        self._take(_read(new_config["spec"]))
         return True
 
-    def _take(self, config: dict[str, Any]) -> None:
-        assignment = assignment_from(config["assignment"])
-        spec = _read(config["spec"])
+    def _take(self, spec: Spec) -> None:
         worker = Worker(self._preemption, Bounds(least=spec.retries.silence), self._peers)
-        self._execution = Execution(spec, assignment, worker)
+        self._execution = Execution(spec, self._assignment, worker)
+
+    def _leave(self, outcome: Outcome) -> bool:
+        return leave_ending(self._folders, self._assignment, outcome)
+
+    def _goes_with(self, outcome: Outcome) -> bool:
+        """Whether this process ends with its trial: its driver finds it gone, and on disk why.
+
+        What the disk did not take, the driver is sent, and the process ends before the next trial.
+        """
+        return outcome.state is State.FAIL and self._takes_no_other and self._leave(outcome)
+
+    @property
+    def _takes_no_other(self) -> bool:
+        """Whether this process was told to go, lost its device, or is left of its group."""
+        return self._preemption.raised or self._execution.ruined
 
     def step(self) -> dict[str, Any]:
         """Train to the next measurement."""
         reply = self._execution.advance()
         outcome = reply.outcome
-        if outcome is not None and outcome.cause is Cause.LOST:
-            # Another rank died. As this process goes too, its driver finds the trial lost, and starts anew.
+        if outcome is not None and self._goes_with(outcome):
             ray.actor.exit_actor()
         return {  # flat: Tune shows a scheduler the last result with nested dictionaries flattened
             "worker": self._place,
             "points": [point.to_json() for point in reply.points],
+            "notes": list(reply.notes),
             "state": outcome.state.value if outcome else "",
             "reason": (outcome.reason or "") if outcome else "",
             "cause": (outcome.cause or "") if outcome else "",
@@ -122,14 +139,9 @@ def start_cluster(spec: Spec, address: str | None) -> None:
         _start_here(spec)
     else:
         _join(str(address))
-    wanted, found = spec.resources, nodes()
-    if not fitting(found, wanted.cpus, wanted.gpus, wanted.workers):
-        have = ", ".join(f"{counted(node.cpus, 'CPU')} and {counted(node.gpus, 'GPU')}" for node in found)
-        asked = f"{counted(wanted.cpus, 'CPU')} and {counted(wanted.gpus, 'GPU')} for "
-        asked += "one trial" if wanted.workers == 1 else f"each of {wanted.workers} ranks"
-        most = "one node has" if wanted.workers == 1 else "the nodes together hold"
+    if (problem := placement_problem(spec, nodes())) is not None:
         ray.shutdown()
-        raise SpecError(Problem("resources", asked, f"no more than {most} ({have})", "smaller trials"))
+        raise SpecError(problem)
 
 
 def _start_here(spec: Spec) -> None:
@@ -197,14 +209,12 @@ def stop_cluster() -> None:
     ray.shutdown()
 
 
-def nodes() -> list[Node]:
-    """The nodes of the cluster that are alive, with what Ray was told that they have."""
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return [Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive]
+def run_on_ray(agenda: Agenda, spec: Spec, measured: Callable[[float], None]) -> None:
+    """Carry the agenda out on the cluster that `start_cluster` joined; paths in `spec` are absolute.
 
-
-def run_on_ray(agenda: Agenda, spec: Spec) -> None:
-    """Carry the agenda out on the cluster that `start_cluster` joined. `spec` has absolute paths."""
+    `measured` is called with the time of each measurement, once it is in the study.
+    """
+    from sweeps.driver.on_ray.callbacks import Listening, OwnNode, Waiting
     from sweeps.driver.on_ray.searcher import AgendaScheduler, AgendaSearcher
 
     # Twice what a worker's own watchdog allows, which knows more: it dumps the stacks.
@@ -215,6 +225,8 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
         {"spec": json.dumps(spec.to_json())},
         watch,
         hung=lambda running: hung(folders, running),
+        left=lambda running: left_ending(folders, running),
+        measured=measured,
     )
     # Ranks on one node where that has room for all, else on several.
     rank = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}
@@ -240,7 +252,7 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[OwnNode(), Listening(watch)],
+                callbacks=[OwnNode(), Listening(watch), Waiting(searcher, spec.resources)],
             ),
         )
         watch.start()
@@ -248,47 +260,3 @@ def run_on_ray(agenda: Agenda, spec: Spec) -> None:
             tuner.fit()
         finally:
             watch.stop()
-
-
-class Listening(tune.Callback):  # type: ignore[misc] # Ray is untyped
-    """Tells the watch each time that Tune comes round to the workers' reports."""
-
-    def __init__(self, watch: StallMonitor) -> None:
-        """Tell it nothing yet."""
-        self._watch = watch
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing goes into Tune's snapshots: the ledger is the memory."""
-        return {}
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002 - Tune's names
-        """Tell it."""
-        self._watch.listens()
-
-
-class OwnNode(tune.Callback):  # type: ignore[misc] # Ray is untyped
-    """Ends the run when Ray has declared the driver's node dead, some seconds after its raylet died.
-
-    Tune takes the workers that died with it for lost and asks for new ones, which no machine will start.
-    Other nodes may come back; this one does not while its driver lives.
-    """
-
-    def __init__(self) -> None:
-        """Look at the node that this process is on."""
-        self._node = ray.get_runtime_context().get_node_id()
-        self._looked = time.monotonic()
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002 - Tune's names
-        """Look, when it is time.
-
-        Raises:
-            SweepError: it is dead.
-        """
-        if time.monotonic() - self._looked < _LOOKED_EVERY:
-            return
-        self._looked = time.monotonic()
-        if any(node["NodeID"] == self._node and not node["Alive"] for node in ray.nodes()):
-            raise SweepError(
-                "Ray's raylet on this machine died (killed, or out of memory); nothing is lost:"
-                " the same command again goes on"
-            )

@@ -1,4 +1,4 @@
-"""The order of work, in process and on Ray: control, baseline, search, fresh seeds, evaluations.
+"""The order of work, in process and on Ray: control, baseline, search, runs under fresh seeds.
 
 Both runners (in process and on Ray) do nothing but carry out what the agenda hands them and tell it what
 came of it. Every decision is in the ledger before it acts, so that a restart goes on from there.
@@ -12,22 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from sweeps.driver.schedule.control import control_settings
-from sweeps.driver.schedule.evaluations import evaluation_run
-from sweeps.driver.schedule.line_search import LineSearch
+from sweeps.driver.schedule.after_search import after_search
+from sweeps.driver.schedule.line_search import LineSearch, control_settings
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger import Ledger
 from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
-from sweeps.results.finalists import replicates_due
-from sweeps.results.looks import look_of
-from sweeps.results.matched import matched_due
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
 
 _RECONCILED_EVERY = 30.0  # seconds between two looks for trials that no worker runs
+
+
+_OnChange = Callable[[Sequence[TrialRecord], str, Mapping[str, float]], None]
 
 
 class Idle(enum.Enum):
@@ -46,9 +45,10 @@ class Agenda:
         tracker: Tracking,
         *,
         parallel: int,
-        on_change: Callable[[Sequence[TrialRecord], str], None] = lambda _records, _phase: None,
+        on_change: _OnChange = lambda _records, _phase, _spent: None,
         on_end: Callable[[TrialRecord], None] = lambda _record: None,
         request_stop: Callable[[Assignment], None] = lambda _assignment: None,
+        on_note: Callable[[str], None] = lambda _text: None,
     ) -> None:
         """Go on with what the ledger holds; trials that a dead driver left RUNNING come first.
 
@@ -56,17 +56,19 @@ class Agenda:
             ledger: the sweep's study; its driver is this process.
             tracker: where runs are shown.
             parallel: how many trials may run at once.
-            on_change: called with all records and the phase after every change.
+            on_change: called with all records, the phase, and what the search has spent by limit, after every
+                change.
             on_end: called with a trial that has ended for good.
-            recall: has an attempt at a trial end before its next report.
+            request_stop: has an attempt at a trial end before its next report.
+            on_note: called with what the user should know.
         """
         self.ledger = ledger
         self.spec = ledger.spec
         self._tracker = tracker
         self._parallel = parallel
-        self._on_change = on_change
-        self._on_end = on_end
+        self._on_change, self._on_end = on_change, on_end
         self._request_stop = request_stop
+        self._on_note = on_note
         self._stop_requested: set[int] = set()
         self._running: dict[int, Assignment] = {}
         self._last_point: dict[int, Point] = {}
@@ -76,8 +78,7 @@ class Agenda:
         self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self._spending = Spending(ledger)
         self._control_rates = LineSearch(ledger.spec, parallel)
-        self.phase = "search"
-        self.finished = False
+        self.phase, self.finished = "search", False
         self.broken: str | None = None
 
     def next(self) -> Assignment | Idle:
@@ -95,9 +96,7 @@ class Agenda:
             or self._first_ones()
             or self._control_rate()
             or self._searched()
-            or self._replicate()
-            or self._matched()
-            or self._evaluation()
+            or self._after()
         )
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
@@ -123,6 +122,16 @@ class Agenda:
         self._tracker.points(number, attempt, points)
         self._changed()
         return stop
+
+    def note(self, number: int, text: str) -> None:
+        """Take what the user should know of a trial."""
+        self._on_note(f"trial {number} {text}")
+
+    def waits(self, number: int, attempt: int, why: str | None) -> None:
+        """Take what an execution that was handed out waits for; None once it runs."""
+        with suppress(StaleAttemptError):
+            self.ledger.note_waiting(number, attempt, why)
+            self._changed()
 
     def finish(self, number: int, attempt: int, outcome: Outcome) -> None:
         """Take the end of an execution; one without a result may be put back in front, by its cause."""
@@ -208,7 +217,7 @@ class Agenda:
         present = {record.role for record in self.records()}
         baseline = self.spec.trial.model_dump()
         if Role.CONTROL not in present:
-            return self.ledger.start(Role.CONTROL, control_settings(baseline))
+            return self.ledger.start(Role.CONTROL, control_settings(baseline, self.spec.control.train))
         if Role.BASELINE not in present:
             return self.ledger.start(
                 Role.BASELINE, baseline, params=self.ledger.space.project(flatten(baseline))
@@ -244,44 +253,14 @@ class Agenda:
         controls = 0 if self._control_rates.over else self._control_rates.left(self.records())
         return self.ledger.asked + controls < self.spec.budget.trials
 
-    def _replicate(self) -> Assignment | None:
-        """A replicate of a finalist, once the search is over, for there is no ranking before."""
-        if any(not r.role.after_search for r in self._open()):
-            return None
-        records = self.records()
-        self.phase = "finalists"
-        wanted, depth = self.spec.finalists, self.ledger.depth
-        for number, seed in replicates_due(records, wanted.top, wanted.seeds, self.spec.spread, depth=depth):
-            original = records[number]
-            return self.ledger.start(
-                Role.REPLICATE,
-                {**original.settings, "seed": seed},
-                params=original.params,
-                replicate_of=number,
-            )
-        return None
-
-    def _matched(self) -> Assignment | None:
-        """The control with the winner's FLOPs, once all replicates have ended: there is no winner before."""
-        if not self.spec.control.matched or any(
-            r.role not in (Role.MATCHED, Role.EVALUATION) for r in self._open()
-        ):
-            return None
-        wanted, depth = self.spec.finalists, self.ledger.depth
-        records, margin = self.records(), wanted.margin
-        look = look_of(records, self.ledger.study.completions)
-        due = matched_due(
-            records, wanted.top, wanted.seeds, self.spec.spread, depth=depth, margin=margin, look=look
-        )
-        for number, settings in due:
-            return self.ledger.start(Role.MATCHED, settings, replicate_of=number)
-        return None
-
-    def _evaluation(self) -> Assignment | None:
-        """A run that scores what has no scores, once all that has some of its own has ended."""
-        if any(r.role is not Role.EVALUATION for r in self._open()):
-            return None
-        return evaluation_run(self.ledger, self.records())
+    def _after(self) -> Assignment | None:
+        """What runs once the search is over."""
+        unfinished = self._open()
+        if any(not record.role.after for record in unfinished):
+            return None  # there is no ranking before
+        due = after_search(self.ledger, self.spec, unfinished)
+        self.phase = due.phase if due is not None else self.phase.replace("search", "finalists")
+        return due.start(self.ledger) if due is not None else None
 
     def _open(self) -> list[TrialRecord]:
         """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
@@ -296,4 +275,4 @@ class Agenda:
         self._changed()
 
     def _changed(self) -> None:
-        self._on_change(self.records(), self.phase)
+        self._on_change(self.records(), self.phase, self._spending.spent)

@@ -60,7 +60,7 @@ class Spending:
 
     def count(self, running: Assignment, last: Point) -> None:
         """Take what a trial has spent up to its last report. What is lost and done again was spent before."""
-        if running.role.after_search:
+        if running.role.after:
             return
         if last.tokens > self._of.get(running.number, _NOTHING)["tokens"]:
             self._count(running.number, last.totals)
@@ -120,7 +120,7 @@ def spent(ledger: LedgerView) -> dict[str, float]:
 
 def _of_search(ledger: LedgerView) -> Iterator[tuple[int, Mapping[str, float]]]:
     for record in ledger.trials():
-        if record.ours and not record.role.after_search:
+        if record.ours and not record.role.after:
             yield record.number, _totals(record)
 
 
@@ -144,7 +144,8 @@ def _stopped_by_budget(record: TrialRecord) -> bool:
 def raised(have: BudgetSettings, want: BudgetSettings) -> list[str]:
     """The settings in which a budget is larger than the one that a study has."""
     ours, theirs = have.to_json(), want.to_json()
-    return [name for name in ours if _larger(theirs[name], ours[name])]
+    more = {"ladder": bool(set(want.ladder) - set(have.ladder))}
+    return [name for name in ours if more.get(name, _larger(theirs[name], ours[name]))]
 
 
 def going_on(have: BudgetSettings, want: BudgetSettings) -> tuple[BudgetSettings, list[str]]:
@@ -154,8 +155,14 @@ def going_on(have: BudgetSettings, want: BudgetSettings) -> tuple[BudgetSettings
     was given more. A limit that the study does not have yet is taken, for it is there to be kept.
     """
     ours, theirs, notes = have.to_json(), want.to_json(), []
+    theirs["ladder"] = sorted({*have.ladder, *want.ladder})
+    if set(have.ladder) - set(want.ladder):
+        rungs = ", ".join(f"{tokens:,}" for tokens in theirs["ladder"])
+        notes.append(f"the study's ladder has rungs that this one lacks; going on with {rungs} tokens")
     for name, known in ours.items():
         wanted = theirs[name]
+        if name == "ladder":
+            continue
         if known is None and wanted is not None:
             notes.append(f"the study's budget had no limit of {name}; now it is {amount(name, wanted)}")
         elif wanted is not None and wanted < known:

@@ -5,6 +5,7 @@ IDENTITY = "sweeps:identity"  # tells it from another study that takes its name 
 INPUT_DIGESTS = "sweeps:material"  # digests of what the spec only names
 FINISHED = "sweeps:finished"
 LAYERS = "sweeps:layers"  # of the base
+CHECKPOINTING = "sweeps:activation_checkpointing"  # as it was chosen for all trials
 WALL = "sweeps:wall"  # seconds in which drivers searched
 SEARCH_ANSWERS = "sweeps:search_answers"  # what the search's model says of each value
 WARM_START = "sweeps:warm_start"  # what was taken over from other sweeps when the study was made

@@ -22,7 +22,8 @@ from sweeps.errors import Problem, SpecError
 from sweeps.ledger.store.loading import legible
 from sweeps.ledger.store.marks import IDENTITY, INPUT_DIGESTS, SPEC, WARM_START
 from sweeps.ledger.store.retrying import FileStorage, ServerStorage, as_sweep_error
-from sweeps.ledger.store.trials import REPLICATE_OF, SEED
+from sweeps.ledger.store.trials import REPLICATE_OF, ROLE, SEED
+from sweeps.records import Role
 from sweeps.spec import Spec, changed_amounts, difference
 
 
@@ -181,7 +182,8 @@ def input_conflicts(name: str, known: Mapping[str, str], now: Mapping[str, str])
 def fresh_seeds(storage: BaseStorage, name: str) -> int:
     """The most fresh seeds that any configuration of a study was begun under; 0 before the first one."""
     trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
-    return most_fresh_seeds((t.user_attrs.get(REPLICATE_OF), t.user_attrs.get(SEED)) for t in trials)
+    fresh = [t.user_attrs for t in trials if t.user_attrs.get(ROLE) not in (Role.RUNG, Role.EVALUATION)]
+    return most_fresh_seeds((each.get(REPLICATE_OF), each.get(SEED)) for each in fresh)
 
 
 def most_fresh_seeds(begun: Iterable[tuple[int | None, int | None]]) -> int:

@@ -33,6 +33,7 @@ REPLICATE_OF = "sweeps:replicate_of"
 END = "sweeps:end"  # its place among the ends of the study's trials, for clocks may be moved
 STOPPED = "sweeps:stopped"  # where the stopping rule gave it up, so that a restart does not ask again
 RETRIES, MICRO_BATCH = "sweeps:retries", "sweeps:micro_batch_tokens"
+WAITS = "sweeps:waits"  # what its attempt waits for before it begins; empty once it runs
 REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made once
 RUNG = "completed_rung_"  # begins the names of system attributes in which stopping rules keep their rungs
 CONSTRAINT = "constraints"  # Optuna's system attribute: a trial with a number above 0 in it is not the best
@@ -73,7 +74,7 @@ def run_attributes(
 ) -> dict[str, Any]:
     """What a trial bears that the agenda asks for by itself, beside its settings."""
     known = {REPLICATE_OF: replicate_of, EVALUATION: evaluation, STEPS: steps}
-    hidden = {HIDDEN: True} if role is Role.CONTROL or role.after_search else {}
+    hidden = {HIDDEN: True} if role is Role.CONTROL or role.after else {}
     return {ROLE: role.value, **hidden, **{name: value for name, value in known.items() if value is not None}}
 
 
@@ -175,7 +176,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     STEPS: _is_whole,  # none: the base as it is
     TASKS: are_scores,
     EVALUATION: lambda value: isinstance(value, dict),
-    **dict.fromkeys((REASON, REQUEST), _is_text),
+    **dict.fromkeys((REASON, REQUEST, WAITS), _is_text),
     VALUE: _is_loss,
     TEST_LOSSES: lambda value: isinstance(value, list) and all(map(_is_number, value)),
     TOTALS: _are_numbers,
@@ -248,6 +249,7 @@ def record_of(
         attempt=attributes.get(ATTEMPT, 1),
         retries=attributes.get(RETRIES, {}),
         micro_batch_tokens=attributes.get(MICRO_BATCH),
+        waits=(attributes.get(WAITS) or None) if state is State.RUNNING else None,
         seconds=totals.get("seconds"),
         tokens=totals.get("tokens"),
         flops=totals.get("flops"),

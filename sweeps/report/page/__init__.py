@@ -4,4 +4,4 @@ Promises: no network, numbers as in `sweeps best --json`, whatever comes from el
 decides anything.
 """
 
-__all__ = ["content", "html", "tables"]
+__all__ = ["content", "html", "tables", "writing"]

@@ -10,7 +10,9 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.report.rows import settings_text
 from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
+from sweeps.results.front import in_words
 from sweeps.results.labels import configuration
+from sweeps.results.layers import COSTS
 from sweeps.results.verdict import Verdict
 from sweeps.search_answers import SearchAnswers
 
@@ -42,6 +44,7 @@ def figures(
         "ks": sorted({k for record in ours if isinstance(k := _setting(record, "injection", "k"), int)}),
         "trials": [_trial(record) for record in ours],
         "claims": [_claim(claim, found) for claim in verdict.claims],
+        "front": _front(verdict),
         "valleys": [
             {"k": k, "points": list(along.points), "means": list(along.means)} for k, along in valleys.items()
         ],
@@ -63,7 +66,7 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
         "group": _GROUPS.get(record.role, "grown") if not record.original else "control",
         "state": str(record.state),
         "label": configuration(record) if not record.original else f"original {configuration(record)}",
-        "fresh": record.role.after_search,
+        "fresh": record.role.after,
         "of": record.replicate_of,
         "seed": record.seed,
         "step": record.step,
@@ -99,6 +102,29 @@ def _claim(claim: Claim, found: Mapping[int, Candidate]) -> dict[str, Any]:
         "dots": [measured[0][seed] - measured[1][seed] for seed in shared],
         "chose": chose,
     }
+
+
+def _front(verdict: Verdict) -> dict[str, Any] | None:
+    """The costs, relative to the original's where that is known, and the differences in loss to it."""
+    front = verdict.front
+    if front is None:
+        return None
+    control = verdict.control.number if verdict.control else None
+    relative = all(member.times is not None for member in front.members)
+    members = [
+        {
+            "n": member.number,
+            "cost": member.times if relative else member.cost,
+            "mean": 0.0 if member.number == control else member.mean,
+            "half": member.half_width,
+            "dominated": member.stands == "dominated",
+            "says": in_words(member),
+        }
+        for member in front.members
+        if member.mean is not None or member.number == control
+    ]
+    name = COSTS[front.cost]
+    return {"cost": f"{name}, relative to the original" if relative else name, "members": members}
 
 
 def _label(candidate: Candidate) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
@@ -12,10 +12,11 @@ from typing import Any
 from sweeps.records import TrialRecord
 from sweeps.report.page import tables
 from sweeps.report.page.content import figures
+from sweeps.results.occupancy import occupancy
 from sweeps.results.sentence import sentence
 from sweeps.results.verdict import Verdict
 from sweeps.search_answers import SearchAnswers
-from sweeps.text import duration, short
+from sweeps.text import counted, duration, short
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -61,7 +62,7 @@ def page(
         ),
         _section("All curves", "One line a trial, fresh seeds left out.", _figure("curves")),
         _section(
-            "K by first weights",
+            "K by first weights" if answers and tables.PAIR in answers.pairs else "Choices",
             "The best validation loss over rates and scales by the model of the search, with 95 % intervals, "
             "and how many trials were tried.",
             f'<div class="scroll">{tables.cells(answers)}</div>',
@@ -73,6 +74,7 @@ def page(
             _figure("rates"),
         ),
         _section("Stopping", "", tables.stopping(verdict)),
+        *_front(verdict),
         _section(
             "Under fresh seeds",
             "A click on a row or a mark pins a trial in all figures; Escape frees all.",
@@ -80,7 +82,7 @@ def page(
         ),
         _section("Failures", "", tables.endings(verdict, records)),
         _section("Caveats", "", _list(verdict.warnings)),
-        _section("Cost", "", _pairs(_cost(verdict, records))),
+        _section("Cost", "", _pairs(_cost(verdict, records, spec.get("resources", {})))),
         _section("Do it again", "", _pairs(again) + _details("The whole spec", json.dumps(spec, indent=1))),
     ]  # fmt: skip
     return _document(name, "\n".join(body), figures(verdict, records, answers))
@@ -123,6 +125,17 @@ def _section(title: str, text: str, inside: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n{said}{inside}\n</section>"
 
 
+def _front(verdict: Verdict) -> Iterator[str]:
+    """Loss against cost, where the objective names a cost."""
+    if verdict.front is not None:
+        pairs = counted(verdict.front.compared, "pair")
+        said = (
+            "Test loss under fresh seeds less the control's at equal tokens, with intervals at 95 % for all "
+            f"{pairs} together. The line joins what no cheaper model is shown to beat; grey is dominated."
+        )
+        yield _section("Loss against cost", said, _figure("front"))
+
+
 def _figure(name: str) -> str:
     left = f'<p id="{name}-left"></p>'
     return f'<div class="figure" id="{name}"></div>\n<div class="legend" id="{name}-legend"></div>{left}'
@@ -154,7 +167,7 @@ def _measure(verdict: Verdict) -> str:
     return next((claim.loss for claim in verdict.claims), "test")
 
 
-def _cost(verdict: Verdict, records: Sequence[TrialRecord]) -> dict[str, str]:
+def _cost(verdict: Verdict, records: Sequence[TrialRecord], resources: Mapping[str, Any]) -> dict[str, str]:
     spent = verdict.spent
     ours = [record for record in records if record.ours]
     flops = sum(record.flops or 0.0 for record in ours)
@@ -162,8 +175,10 @@ def _cost(verdict: Verdict, records: Sequence[TrialRecord]) -> dict[str, str]:
     found = {"tokens": f"{short(spent.tokens)}{after}", "FLOPs of training": short(flops)}
     if spent.seconds:
         found["training"] = duration(spent.seconds)
-    starts = [record.started for record in ours if record.started is not None]
-    ends = [record.finished for record in ours if record.finished is not None]
-    if starts and ends:
-        found["first start to last end"] = duration(max(ends) - min(starts))
+        if gpus := (resources.get("gpus") or 0) * (resources.get("workers") or 1):
+            found["GPU-hours of training"] = f"{spent.seconds * gpus / 3600:.3g}"
+    if (used := occupancy(ours)) is not None:
+        found["trials ran for"] = duration(used.busy)
+        slots = "in one slot" if used.slots == 1 else f"in {used.slots} slots"
+        found["slots idle"] = f"{used.idle:.1%} of that time, {slots}"
     return found

@@ -315,10 +315,42 @@
       ...ks.map((k) => [`K=${k}`, (small) => mark(small, shapeOf(k), 13, 6, 4, paintOf(k))])]);
   }
 
+  function drawFront() {
+    const box = document.getElementById("front");
+    if (!box) return;
+    const members = data.front.members;
+    if (members.length < 2) { box.textContent = "Fewer than two models ran under fresh seeds."; return; }
+    const { svg, width, height } = canvas("front", 300, "Difference of loss to the control by cost");
+    const area = { left: 62, right: width - 14, top: 26, bottom: height - 42 };
+    const ends = members.flatMap(({ mean, half }) => [mean - (half || 0), mean + (half || 0)]);
+    const low = Math.min(...ends, -data.margin), high = Math.max(...ends, data.margin), room = (high - low) * 0.08;
+    const costs = members.map(({ cost }) => cost), wide = Math.max(...costs) - Math.min(...costs) || 1;
+    const y = linear(low - room, high + room, area.bottom, area.top, 48);
+    const x = linear(Math.min(...costs) - wide * 0.1, Math.max(...costs) + wide * 0.1, area.left, area.right);
+    add(svg, "rect", { x: area.left, width: area.right - area.left, y: y(data.margin), height: y(-data.margin) - y(data.margin), fill: "var(--band)" });
+    axes(svg, x, y, area, { x: data.front.cost, y: "nats of test loss above the control" }, Math.max(...costs) > 1000 ? { x: big } : {});
+    add(svg, "line", { x1: area.left, x2: area.right, y1: y(0), y2: y(0), class: "zero" });
+    const steps = members.filter(({ dominated }) => !dominated).map(({ cost, mean }) => [cost, mean]);
+    add(svg, "path", { d: line(steps, x, y), fill: "none", stroke: "var(--faint)", "stroke-width": 1.4, "stroke-dasharray": "4 4" });
+    const beside = (member) => { // those of one cost stand side by side
+      const alike = members.filter(({ cost }) => Math.abs(x(cost) - x(member.cost)) < 4);
+      return (alike.indexOf(member) - (alike.length - 1) / 2) * 26;
+    };
+    for (const member of members) {
+      const { n, cost, mean, half, dominated, says } = member, at = x(cost) + beside(member);
+      const { paint, shape } = look(n), colour = dominated ? "var(--faint)" : paint;
+      const group = add(svg, "g");
+      told(group, n, [`${mean.toFixed(5)}${half === null ? "" : ` ±${half.toFixed(5)}`}: ${says}`]);
+      if (half !== null) add(group, "line", { x1: at, x2: at, y1: y(mean - half), y2: y(mean + half), stroke: colour, "stroke-width": 2 });
+      mark(group, shape, at, y(mean), 5, colour);
+      add(group, "text", { x: at + 8, y: y(mean) - 7, class: "name" }, `${n}`);
+    }
+  }
+
   // -- the page -----------------------------------------------------------------------------------
 
   function drawAll() {
-    drawForest(); drawGap(); drawCurves(); drawRates(); showPins();
+    drawForest(); drawGap(); drawCurves(); drawRates(); drawFront(); showPins();
   }
 
   for (const button of document.querySelectorAll("#amount button"))

@@ -15,10 +15,11 @@ from sweeps.results.labels import configuration
 from sweeps.results.sentence import named
 from sweeps.results.setting_answers import SettingAnswer
 from sweeps.results.verdict import Verdict
-from sweeps.search_answers import SearchAnswers
+from sweeps.search_answers import Estimate, SearchAnswers
 from sweeps.text import digits_apart, short
 
 _K, _INIT, _RATE = "injection.k", "injection.init", "recipe.learning_rate"
+PAIR = (_K, _INIT)
 _SHADES = 60  # percent of colour at the best cell
 _BETTER = {"grow": "yes", "do not grow": "no", "not shown": "not shown"}
 
@@ -69,22 +70,30 @@ def _gap(claim: Claim) -> str:
 
 
 def cells(answers: SearchAnswers | None) -> str:
-    """K by first weights: the model's best loss over the other settings, and what was run; blank is blank."""
-    pair = answers.pairs.get((_K, _INIT)) if answers else None
-    if not pair:
-        return "<p>The search is not over, or does not search both K and first weights: no estimates.</p>"
-    ks = list(dict.fromkeys(k for k, _ in pair))
-    inits = list(dict.fromkeys(init for _, init in pair))
-    run = [each.mean for each in pair.values() if each.complete]
+    """K by first weights, or the values of each choice where not both are searched; blank is blank."""
+    values = answers.values if answers else {}
+    if not answers or not values:
+        return "<p>The search is not over, or has no choices: no estimates.</p>"
+    if pair := answers.pairs.get(PAIR):
+        ks, inits = (list(dict.fromkeys(key[side] for key in pair)) for side in (0, 1))
+        rows = [(formatted(k), [pair.get((k, init)) for init in inits]) for k in ks]
+        return _grid("K", [formatted(init) for init in inits], rows)
+    return "".join(
+        _grid("", [formatted(value) for value in found], [(path, list(found.values()))])
+        for path, found in values.items()
+    )
+
+
+def _grid(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Estimate | None]]]) -> str:
+    """The model's best loss over all other settings in each cell, darker where it is lower."""
+    run = [each.mean for _, found in rows for each in found if each is not None and each.complete]
     low, high = min(run, default=0.0), max(run, default=0.0)
     digits = digits_apart(run)
-    lines = ['<table class="grid"><thead><tr><th scope="col">K</th>']
-    lines += [f'<th scope="col">{escape(formatted(init))}</th>' for init in inits]
-    lines.append("</tr></thead><tbody>")
-    for k in ks:
-        lines.append(f'<tr><th scope="row">{escape(formatted(k))}</th>')
-        for init in inits:
-            each = pair.get((k, init))
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    lines = [f'<table class="grid"><thead><tr><th scope="col">{corner}</th>{head}</tr></thead><tbody>']
+    for name, found in rows:
+        lines.append(f'<tr><th scope="row">{escape(name)}</th>')
+        for each in found:
             if each is None or not each.tried:
                 lines.append('<td class="none">not tried</td>')
                 continue

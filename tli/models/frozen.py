@@ -1,4 +1,4 @@
-"""Frozen matrices in half the memory: kept in bfloat16 where that loses no bit of them.
+"""Matrices that are not trained in half the memory: kept in bfloat16 where that loses no bit of them.
 
 Published weights usually are bfloat16 numbers, which models in float32 hold with two bytes of zeros. Under
 autocast a frozen matrix gives the same products from either; everywhere else it is widened while it is used.
@@ -34,17 +34,28 @@ class FrozenConv1D(Conv1D):  # type: ignore[misc] # transformers is not typed
         return rows.view(*x.shape[:-1], self.nf)
 
 
+class FrozenEmbedding(torch.nn.Embedding):
+    """An embedding whose table, of shape [tokens, width], is kept in bfloat16 and never trained."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
+        """As `torch.nn.Embedding` with the table in float32."""
+        return super().forward(input).float()
+
+
 _FROZEN: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.Linear: FrozenLinear,
     Conv1D: FrozenConv1D,
+    torch.nn.Embedding: FrozenEmbedding,
 }
+_WHOLE = {frozen: whole for whole, frozen in _FROZEN.items()}
 
 
 def halve_frozen(model: PreTrainedModel) -> int:
     """Keep frozen float32 matrices in bfloat16 where all of their values are bfloat16 numbers.
 
     Values stay the same: of the matrices, of what a model calculates with them in float32, and under autocast
-    to bfloat16. Others are left alone, and so are embeddings, tied heads, and experts in one tensor.
+    to bfloat16. Others are left alone, and so are tied heads with their embeddings, embeddings that do more
+    than look up, and experts in one tensor.
 
     Args:
         model: changed in place.
@@ -71,8 +82,20 @@ def halve_frozen(model: PreTrainedModel) -> int:
 def halved_weights(model: torch.nn.Module) -> Iterator[str]:
     """Names of the weights that `halve_frozen` keeps in bfloat16."""
     for name, module in model.named_modules():
-        if isinstance(module, FrozenLinear | FrozenConv1D):
+        if type(module) in _WHOLE:
             yield f"{name}.weight"
+
+
+def keep_halved(module: torch.nn.Module) -> None:
+    """Have a module that was given a weight which `halve_frozen` keeps in bfloat16 use it as such."""
+    module.__class__ = _FROZEN[type(module)]
+
+
+def restore(module: torch.nn.Module) -> None:
+    """The inverse of `halve_frozen` for one module: its weight in float32, with a memory of its own."""
+    weight: Any = module.weight
+    weight.data = weight.detach().float()
+    module.__class__ = _WHOLE[type(module)]
 
 
 def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

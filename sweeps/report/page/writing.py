@@ -1,4 +1,4 @@
-"""Writes the report of a sweep: `sweeps report`, and at the end of `sweeps run`."""
+"""Writes the report of a sweep to disk, whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 from sweeps.commands import command
 from sweeps.errors import Problem, SpecError
+from sweeps.folders import REPORT
+from sweeps.report.page.html import page
+from sweeps.results.unfinished import progress_of
+from sweeps.results.verdict import none_complete
+from sweeps.text import these
 from tli.files import replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sweeps.records import TrialRecord
     from sweeps.results.sweep import Sweep
 
-REPORT = "report.html"  # in the folder of the sweep
 _PACKAGES = ("tli-sweeps", "torch", "transformers", "optuna", "ray")
-
-
-def report_path(sweep: Sweep) -> Path:
-    """Where the report lies when no place is named."""
-    return sweep.folders.sweep / REPORT
 
 
 def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force: bool = False) -> Path:
@@ -35,25 +37,12 @@ def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force
     Raises:
         InputError: no trial is complete, or the file exists or cannot be written.
     """
-    from sweeps.report.page.html import page
-    from sweeps.results.unfinished import progress_of
-    from sweeps.results.verdict import none_complete
-
     records = sweep.records
-    verdict, problems = sweep.answer(records), []
+    verdict, problems = sweep.answer(records), list(_place_problems(out, force=force))
     if verdict.control is None and verdict.answer.grown is None:
         remedy = command("status", reference, runs=sweep.folders.artifacts)
-        problems.append(
-            Problem(f"sweep {sweep.spec.name}", none_complete(verdict), "a complete trial", remedy)
-        )
-    if out is not None and out.is_dir():
-        problems.append(Problem("--out", f"{out}, a folder", "a file", f"--out {out / REPORT}"))
-    elif out is not None and out.exists() and not force:
-        problems.append(Problem("--out", f"{out}, which exists", "a new file", "--force, to replace it"))
-    elif out is not None and out.exists() and not _is_page(out):
-        problems.append(Problem("--out", f"{out}, which is no page", "a new file, or a page to replace"))
-    elif out is not None and not out.absolute().parent.is_dir():
-        problems.append(Problem("--out", f"{out}, in no folder", "a file in a folder that is there"))
+        got = none_complete(verdict)
+        problems.insert(0, Problem(f"sweep {sweep.spec.name}", got, "a complete trial", remedy))
     if problems:
         raise SpecError(*problems)
     progress = progress_of(sweep, reference)
@@ -64,9 +53,9 @@ def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force
         sweep.ledger.study.search_answers,
         again=_again(sweep, reference),
         spec=sweep.spec.to_json(),
-        notes=[progress.note] if progress.note else [],
+        notes=[*([progress.note] if progress.note else []), *_gone(records)],
     )
-    target = out or report_path(sweep)
+    target = out or sweep.folders.report
     try:
         replace_file(target, text.encode())
     except OSError as error:
@@ -76,13 +65,33 @@ def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force
     return target
 
 
+def _place_problems(out: Path | None, *, force: bool) -> Iterator[Problem]:
+    if out is None:
+        return
+    if out.is_dir():
+        yield Problem("--out", f"{out}, a folder", "a file", f"--out {out / REPORT}")
+    elif out.exists() and not force:
+        yield Problem("--out", f"{out}, which exists", "a new file", "--force, to replace it")
+    elif out.exists() and not _is_page(out):
+        yield Problem("--out", f"{out}, which is no page", "a new file, or a page to replace")
+    elif not out.absolute().parent.is_dir():
+        yield Problem("--out", f"{out}, in no folder", "a file in a folder that is there")
+
+
 def _is_page(path: Path) -> bool:
-    """Whether a file begins as HTML does: `--force` replaces a page, and never a study."""
+    """Whether a file begins as HTML does: `force` replaces a page, and never a study."""
     try:
         with path.open("rb") as file:
             return file.read(15).lower() == b"<!doctype html>"
     except OSError:
         return False
+
+
+def _gone(records: Sequence[TrialRecord]) -> Iterator[str]:
+    """Which trials ended without the measurements that their curves are drawn from."""
+    gone = [each.number for each in records if each.ours and each.value is not None and len(each.losses) < 2]
+    if gone:
+        yield f"The study has no curve of {these('trial', gone)}: the figures leave out what is gone."
 
 
 def _again(sweep: Sweep, reference: str) -> dict[str, str]:
