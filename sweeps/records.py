@@ -33,7 +33,7 @@ class Role(StrEnum):
 
     @property
     def after(self) -> bool:
-        """Whether it runs once the search is over: on top of the budget, hidden from sampler and Optuna."""
+        """Whether it runs after the search: on top of the budget, hidden from sampler and Optuna."""
         return self.fresh or self in (Role.RUNG, Role.EVALUATION)
 
 
@@ -61,6 +61,7 @@ class Point:
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
     `test_losses` (on equal blocks of the test text) and `tasks` (scores by downstream task) are of the last
     step of a run under a fresh seed.
+    `system` is how busy the GPUs were since the point before: means by name, empty without a GPU.
     """
 
     step: int
@@ -72,7 +73,8 @@ class Point:
     time: float = 0.0
     measuring: float = 0.0
     test_losses: tuple[float, ...] = ()
-    tasks: Mapping[str, TaskScores] = field(default_factory=dict)
+    tasks: Mapping[str, TaskScores] = field(default_factory=dict, hash=False)
+    system: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def tokens_per_second(self) -> float:
@@ -91,26 +93,28 @@ class Point:
         return all(map(math.isfinite, losses))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; no test losses and no tasks where there are none."""
+        """As plain JSON values; no test losses, no tasks and nothing of the system where there is none."""
         plain = asdict(self) | {"tasks": {task: scores.to_json() for task, scores in self.tasks.items()}}
-        return {name: plain[name] for name in plain if plain[name] or name not in _AT_THE_END}
+        return {name: value for name, value in plain.items() if name not in _OPTIONAL or value}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
         """The inverse of `to_json`; ValueError, TypeError, KeyError, AttributeError for what is none."""
         train_loss = tuple((_step(step), _number(loss)) for step, loss in value["train_loss"])
-        numbers = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
+        numbers: dict[str, Any] = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
         numbers |= {name: _number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
-        if value.keys() - _AT_THE_END != known:
+        if value.keys() - _OPTIONAL != known:
             raise ValueError("other values than those of a point")
         test_losses = tuple(_number(loss) for loss in value.get("test_losses", ()))
+        system = {str(name): _number(each) for name, each in dict(value.get("system", {})).items()}
         step, tokens = _step(value["step"]), _step(value["tokens"])
         tasks = all_scores(value.get("tasks", {}))
-        return cls(step, tokens, **numbers, train_loss=train_loss, test_losses=test_losses, tasks=tasks)
+        of_the_end: dict[str, Any] = {"test_losses": test_losses, "tasks": tasks, "system": system}
+        return cls(step, tokens, train_loss=train_loss, **numbers, **of_the_end)
 
 
-_AT_THE_END = {"test_losses", "tasks"}  # of a point
+_OPTIONAL = {"test_losses", "tasks", "system"}  # left out where there is nothing
 
 
 def _step(value: Any) -> int:
@@ -169,36 +173,27 @@ class TrialRecord:
     reason : str or None
         Why it was stopped or failed.
     replicate_of : int or None
-        The trial whose settings it has, under another seed; of a matched control, the trial whose FLOPs it
-        spends; of a rung, the trial whose settings it has with more tokens.
+        The trial whose settings it has under another seed or, a rung, with more tokens; or whose FLOPs.
     test_losses : tuple of float
-        Losses on equal blocks of the test text after the last step, nats per token; of replicates and matched
-        controls alone, whose seeds chose nothing.
-    attempt : int
-        The number of its execution, from 1.
-    retries : mapping of str to int
-        Ends without a result, by cause.
+        On equal blocks of the test text after the last step, nats per token; of runs under fresh seeds alone.
+    attempt, retries : int, and mapping of str to int
+        The number of its execution, from 1, and ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
     waits : str or None
         What it waits for since it was handed out, as free resources; None once it runs.
-    seconds : float or None
-        Of training steps.
-    tokens : int or None
-        Trained on so far.
-    flops : float or None
-        Spent on that.
+    seconds, tokens, flops : float, int and float, or None
+        Of training steps; trained on so far; spent on that.
     started, finished : float or None
         Wall clock, seconds since the epoch.
     request : str or None
         The key under which this sweep made or took it.
     costs : mapping of str to float
-        What its model costs, known before it is trained: ``flops_per_token`` of training, and
-        ``parameters``; empty in studies of earlier versions.
+        ``flops_per_token`` of training, and ``parameters``; empty in studies of earlier versions.
     tasks : mapping of str to TaskScores
         Scores of its trained model by downstream task; empty where it was not evaluated.
     evaluation : mapping or None
-        The ``tasks``, ``shots`` and ``limit`` that a run of the role evaluation was made for.
+        The ``tasks``, ``shots`` and ``limit`` that a run of that role was made for.
 
     Examples
     --------

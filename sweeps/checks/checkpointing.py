@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sweeps.checks import machine
 from sweeps.checks.memory import at_one_place, largest_trial
+from sweeps.checks.placement import slots, this_machine
 from sweeps.spec import Spec, with_settings
 from tli.models.base import Base
 from tli.training.recipe import AUTO
@@ -18,7 +19,7 @@ def is_auto(spec: Spec) -> bool:
     return bool(spec.trial.recipe.activation_checkpointing == AUTO)
 
 
-def checkpointing(spec: Spec, base: Base, *, local: bool, at_once: int) -> int:
+def checkpointing(spec: Spec, base: Base, *, local: bool, at_once: int | None) -> int:
     """Every how many layers one is calculated again, so that every trial of a sweep fits.
 
     That of the most memory where none fits, and where the memory of a GPU is not known; 0 on CPUs of which
@@ -28,13 +29,14 @@ def checkpointing(spec: Spec, base: Base, *, local: bool, at_once: int) -> int:
         spec: a spec that fits its base, with `auto`.
         base: its base; only headers and configuration are read.
         local: whether the trials run on this machine.
-        at_once: trials.
+        at_once: trials; None takes what the spec allows and this machine has.
     """
     on_gpus = spec.resources.gpus > 0
     have = (machine.gpu_memory() if on_gpus else machine.memory()) if local else None
     if have is None:
         return _OPTIONS[-1] if on_gpus else 0
-    return least(spec, base, have / at_one_place(spec, at_once) / (MARGIN if on_gpus else 1))
+    together = at_one_place(spec, at_once or slots(spec, [this_machine()]))
+    return least(spec, base, have / together / (MARGIN if on_gpus else 1))
 
 
 def least(spec: Spec, base: Base, room: float) -> int:

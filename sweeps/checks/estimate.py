@@ -10,32 +10,22 @@ from typing import Any
 from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_first
 from sweeps.checks.measured import measured_tokens, tokens_of_the_test
 from sweeps.checks.placement import slots, this_machine
-from sweeps.checks.shapes import Shape, control_layers, plan_of, searched_shapes, setting_of, shape_of
+from sweeps.checks.shapes import (
+    Shape,
+    control_layers,
+    memory_lines,
+    plan_of,
+    searched_shapes,
+    setting_of,
+    shape_of,
+    shape_row,
+)
 from sweeps.checks.speeds import Traffic, traffic, traffic_lines
+from sweeps.checks.totals import Climb, Total, expected_share
 from sweeps.spec import Spec
-from sweeps.text import counted, in_bytes, short, table
+from sweeps.text import counted, short, table
 from tli.growth.cost import cost
 from tli.models.base import Base
-
-_WHOLE, _LEARNED = 4, 2 / 3  # trials before the rule has learned, and the share of steps of a later one
-
-
-@dataclass(frozen=True)
-class Total:
-    """Training tokens, FLOPs (of training and of measuring) and, if the speed is known, hours."""
-
-    tokens: int
-    flops: float
-    hours: float | None = None
-
-
-@dataclass(frozen=True)
-class Climb:
-    """One rung of the ladder: runs of so many tokens each, at most, and what they cost together."""
-
-    tokens: int
-    runs: int
-    total: Total
 
 
 @dataclass(frozen=True)
@@ -230,31 +220,6 @@ def _reaches(
     return reaches(spec.budget, first, deepest, mean, fixed=fixed), most
 
 
-def expected_share(spec: Spec) -> float:
-    """Share of its budget that a searched trial gets on average, if each rung passes what it should.
-
-    The rungs are those of `sweeps.ledger.search.stopping`: successive halving from the grace on, the median
-    rule at the grace. A rule that decides on few trials keeps more at first, so the real share is a little
-    larger. What `learned` will stop is not known before: a first handful of trials runs whole, and the others
-    are taken to run two thirds of their steps.
-    """
-    if spec.stopping.rule == "learned":
-        searched = max(1, spec.budget.trials - 2)
-        whole = min(_WHOLE, searched)
-        return (whole + _LEARNED * (searched - whole)) / searched
-    grace = spec.grace_step / spec.steps
-    if spec.stopping.rule == "none" or grace >= 1:
-        return 1.0
-    if spec.stopping.rule == "median":
-        return grace + 0.5 * (1 - grace)
-    factor = max(2, round(1 / spec.stopping.keep))
-    share, alive, reached, rung = 0.0, 1.0, 0.0, grace
-    while rung < 1:
-        share += alive * (rung - reached)
-        alive, reached, rung = alive / factor, rung, rung * factor
-    return share + alive * (1 - reached)
-
-
 def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> float:
     """FLOPs of one whole trial. Measuring goes forward only: a third of training everything."""
     plan, sequence = plan_of(shape.injection, base.facts.depth), spec.data.sequence_length
@@ -277,8 +242,8 @@ def _lines(it: Estimate) -> Iterator[str]:
     yield f"base: {it.base}, {counted(own.depth, 'layer')}, {short(own.parameters)} parameters"
     yield ""
     head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory", "")
-    yield from table(head, [_row(shape) for shape in it.shapes], left={0, 6})
-    yield from ("", *_memory_lines(it))
+    yield from table(head, [shape_row(shape) for shape in it.shapes], left={0, 6})
+    yield from ("", *memory_lines(it.shapes, it.ranks, it.control_layers))
     if it.ranks > 1 or it.traffic.speeds:
         yield from traffic_lines(it.traffic, ranks=it.ranks, compiled=it.compiled)
     yield ""
@@ -307,33 +272,3 @@ def _lines(it: Estimate) -> Iterator[str]:
     else:
         speed = f"{it.flops_per_second / 1e9:.3g} GFLOP/s"
         yield f"{it.parallel} at once on this machine, {speed} each, as measured"
-
-
-def _memory_lines(it: Estimate) -> Iterator[str]:
-    largest = max(it.shapes, key=lambda shape: shape.memory.total)
-    found, ranks = largest.memory, f"each of the {it.ranks} ranks" if it.ranks > 1 else "the process"
-    yield f"memory of {ranks} of a trial, most for {largest.label}: {in_bytes(found.total)} at {found.at}"
-    yield f"  {', '.join(f'{name} {in_bytes(size)}' for name, size in found.parts.items())}"
-    if kept := largest.base_bytes:
-        yield f"  beside it {in_bytes(kept)} of the base, which the process keeps"
-    else:
-        yield "  and no base beside it: what is frozen is the base's own"
-    if it.control_layers:
-        yield (
-            f"the control trains {counted(len(it.control_layers), 'layer')} of the original "
-            f"({', '.join(map(str, it.control_layers))}), not all of it: control.train is layers"
-        )
-
-
-def _row(shape: Shape) -> tuple[str, ...]:
-    found = shape.cost
-    notes = [*(["the baseline"] if shape.baseline else []), *([shape.note] if shape.note else [])]
-    return (
-        shape.label,
-        str(found.depth),
-        short(found.parameters),
-        short(found.injected_parameters) if shape.injection is not None else "-",
-        short(found.flops_per_token),
-        in_bytes(shape.memory.total),
-        "; ".join(notes),
-    )

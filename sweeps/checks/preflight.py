@@ -104,8 +104,7 @@ def check(
     chosen = None
     if base is not None and not problems:
         if is_auto(spec):
-            trials = at_once or slots(spec, [this_machine()])
-            chosen = checkpointing(spec, base, local=local, at_once=trials)
+            chosen = checkpointing(spec, base, local=local, at_once=at_once)
             notes.append(choice_note(spec, chosen))
         lacking = room_problems(settled(spec, chosen), base, local=local, at_once=at_once)
         if described:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sweeps.spec import Range, Spec
+from sweeps.text import counted, in_bytes, short
 from tli.architectures.lookup import family_of
 from tli.growth.activations import BF16, FP32, Setting
 from tli.growth.cost import Cost, cost
@@ -164,3 +165,35 @@ def plan_of(injection: Injection | None, depth: int) -> Plan:
 def _train(spec: Spec) -> Trained:
     searched = any(path == "recipe.train" or path.startswith("recipe.rates.") for path in spec.search)
     return "all" if searched else spec.trial.to_recipe().moves
+
+
+def memory_lines(shapes: Sequence[Shape], ranks: int, layers: Sequence[int]) -> Iterator[str]:
+    """What the largest trial needs, for a terminal, and which layers the control trains, if not all."""
+    largest = max(shapes, key=lambda shape: shape.memory.total)
+    found, whose = largest.memory, f"each of the {ranks} ranks" if ranks > 1 else "the process"
+    yield f"memory of {whose} of a trial, most for {largest.label}: {in_bytes(found.total)} at {found.at}"
+    yield f"  {', '.join(f'{name} {in_bytes(size)}' for name, size in found.parts.items())}"
+    if kept := largest.base_bytes:
+        yield f"  beside it {in_bytes(kept)} of the base, which the process keeps"
+    else:
+        yield "  and no base beside it: what is frozen is the base's own"
+    if layers:
+        yield (
+            f"the control trains {counted(len(layers), 'layer')} of the original "
+            f"({', '.join(map(str, layers))}), not all of it: control.train is layers"
+        )
+
+
+def shape_row(shape: Shape) -> tuple[str, ...]:
+    """A row of the table of sizes, for a terminal."""
+    found = shape.cost
+    notes = [*(["the baseline"] if shape.baseline else []), *([shape.note] if shape.note else [])]
+    return (
+        shape.label,
+        str(found.depth),
+        short(found.parameters),
+        short(found.injected_parameters) if shape.injection is not None else "-",
+        short(found.flops_per_token),
+        in_bytes(shape.memory.total),
+        "; ".join(notes),
+    )

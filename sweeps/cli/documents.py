@@ -67,17 +67,8 @@ def followed(sweep: Sweep, standing: Standing) -> dict[str, Any]:
 def best(
     sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord], progress: Progress
 ) -> dict[str, Any]:
-    """Of `sweeps best`: the answer, what more tokens would give, and how far the sweep is."""
-    from sweeps.results.ladder import ladder_of
-    from sweeps.results.longer import longer
-
-    climbed = ladder_of(verdict, records, sweep.ledger.spec.budget.ladder)
-    more = {
-        "longer": longer(verdict, records).to_json(),
-        "ladder": climbed.to_json() if climbed else None,
-        "progress": progress.to_json(),
-    }
-    return {**_verdict(sweep, verdict, records), **more}
+    """Of `sweeps best`: the answer, and how far the sweep is."""
+    return {**_verdict(sweep, verdict, records), "progress": progress.to_json()}
 
 
 def exported(
@@ -94,10 +85,14 @@ def results(name: str, rows: Sequence[Mapping[str, Any]], *, curves: bool) -> di
 
 
 def _verdict(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> dict[str, Any]:
+    from sweeps.results.ladder import ladder_of
+    from sweeps.results.longer import longer
     from sweeps.results.sentence import sentence
     from sweeps.results.tasks import task_table
 
+    climbed = ladder_of(verdict, records, sweep.ledger.spec.budget.ladder)
     found = verdict.to_json()
+    found |= {"longer": longer(verdict, records).to_json(), "ladder": climbed.to_json() if climbed else None}
     for key in ("finalists", "stopped", "failed"):
         found[key] = [_numbered(each) for each in found[key]]
     for key in ("control", "matched", "baseline"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.cli import documents
 from sweeps.cli.output import print_line
 from sweeps.commands import command
+from sweeps.records import Role
 from sweeps.results.standing import aim_of, due_of
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ def board_of(sweep: Sweep, started: float) -> Board:
 
 
 def phase_of(sweep: Sweep) -> str:
-    """What a sweep does, by its study: `search`, `finalists`, `finished`, or `not running`."""
+    """What a sweep does, by its study: `search`, `finalists`, `ladder`, `finished`, or `not running`."""
     if sweep.ledger.finished:
         return "finished"
     if sweep.ledger.driver is None:
         return "not running"
-    return "finalists" if any(record.role.fresh for record in sweep.records) else "search"
+    roles = {record.role for record in sweep.records}
+    if Role.RUNG in roles:
+        return "ladder"
+    return "finalists" if any(role.fresh for role in roles) else "search"
 
 
 def follow(sweep: Sweep, options: argparse.Namespace) -> int:
@@ -55,6 +59,11 @@ def follow(sweep: Sweep, options: argparse.Namespace) -> int:
     return 0
 
 
+def wait() -> None:
+    """Until it is time for the next look."""
+    time.sleep(LOOKS_EVERY)
+
+
 def _on_display(sweep: Sweep, options: argparse.Namespace) -> None:
     from sweeps.driver.schedule.spending import spent
     from sweeps.report.live import Display
@@ -68,19 +77,19 @@ def _on_display(sweep: Sweep, options: argparse.Namespace) -> None:
             display.update(sweep.records, phase)
             if phase == "finished" or watch.over(phase):
                 break
-            time.sleep(LOOKS_EVERY)
+            wait()
         if phase != "finished":
             again = command("resume", options.name, runs=sweep.folders.artifacts)
             display.note(f"no process drives {spec.name} now; `{again}` goes on with it")
 
 
 def _as_lines(sweep: Sweep) -> None:
+    from sweeps.driver.schedule.spending import spent
+
     watch, before = _Driverless(), dict[str, Any]()
     started = time.time()
     board = board_of(sweep, started)
     while True:
-        from sweeps.driver.schedule.spending import spent
-
         phase = phase_of(sweep)
         board.take(sweep.records, phase)
         board.spend(spent(sweep.ledger))
@@ -90,7 +99,7 @@ def _as_lines(sweep: Sweep) -> None:
             before = {**now, "left": None}
         if phase == "finished" or watch.over(phase):
             return
-        time.sleep(LOOKS_EVERY)
+        wait()
 
 
 class _Driverless:

@@ -20,11 +20,12 @@ from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.ownership import claimed
 from sweeps.results.ranking import behind
-from sweeps.results.sentence import sentence
+from sweeps.results.sentence import sentence, standings
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec
 from sweeps.spec.source import Overrides, name_budget
 from sweeps.tracking import Tracking, open_tracker
+from sweeps.tracking.live import LiveProjection
 from sweeps.tracking.sync import open_sweep, show_conclusions, show_untold
 from sweeps.wording import masked
 from sweeps.worker.trial import for_workers
@@ -150,9 +151,10 @@ def run(
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
+        live = LiveProjection(tracker, sweep, lambda: agenda.control_rates_over)
         report = ReportPage(sweep, tracker, watcher.note)
         gauges = cluster.enter_context(_gauges(sweep, tracker, parallel)) if runner == "ray" else None
-        onlookers = Onlookers(watcher, report, *([gauges] if gauges else []))
+        onlookers = Onlookers(watcher, live, report, *([gauges] if gauges else []))
         agenda = Agenda(
             ledger,
             tracker,
@@ -188,7 +190,9 @@ def _conclude(agenda: Agenda, ledger: Ledger, sweep: Sweep) -> None:
     ledger.record_completion(agenda.ended_by, sweep.verdict.margin.nats)
     records = sweep.records
     found = sweep.answer(records)
-    ledger.note_answer(sentence(found, records), found.answer.trial, behind(found, records))
+    ledger.note_answer(
+        sentence(found, records), found.answer.trial, behind(found, records), standings(found, records)
+    )
 
 
 def _ray_in_words(address: str | None) -> str:

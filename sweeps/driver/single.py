@@ -6,8 +6,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sweeps.checks.checkpointing import settled
 from sweeps.commands import command
-from sweeps.driver.schedule.line_search import control_settings
+from sweeps.driver.schedule.controls import control_settings
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
@@ -30,7 +31,16 @@ def run_one(spec: Spec, number: int, out: Path, *, where: str | None = None) -> 
         SpecError: there is no such trial.
     """
     assignment = assignment_of(spec, number, where)
-    return run_trial(WorkerContext(for_workers(spec)), assignment, Folders(out.absolute(), spec.name))
+    working = settled(for_workers(spec), _checkpointing(spec, where))
+    return run_trial(WorkerContext(working), assignment, Folders(out.absolute(), spec.name))
+
+
+def _checkpointing(spec: Spec, where: str | None) -> int | None:
+    """What was chosen for all trials of the sweep; None before it was run."""
+    try:
+        return found(spec, where=where).ledger.study.checkpointing
+    except NoSweepError:
+        return None
 
 
 def calibrate(spec: Spec, steps: int = 3) -> float:

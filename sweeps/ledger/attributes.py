@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.completions import SweepCompletion
 from sweeps.errors import Problem, SpecError
+from sweeps.ledger.dashboard_notes import note_attributes
 from sweeps.ledger.store.marks import (
     ANSWER,
     BEST,
@@ -140,6 +141,16 @@ class StudyAttributes(StudyFacts):
         for name, value in {ANSWER: answer, BEST: best}.items():
             if self.all().get(name, ...) != value:
                 self._set(name, value)
+
+    def write_notes(self, notes: Mapping[int | None, str]) -> None:
+        """Write notes for optuna-dashboard by Optuna's id of a trial, None for the study; again is harmless.
+
+        A note that its user wrote there is left alone.
+        """
+        stored = self._storage.get_study_system_attrs(self._study_id)
+        for trial_id, text in notes.items():
+            for name, value in note_attributes(stored, trial_id, text).items():
+                self._storage.set_study_system_attr(self._study_id, name, value)
 
     def settled_checkpointing(self, chosen: int | None) -> int | None:
         """The choice that all trials of this study are trained with, written down the first time; None where

@@ -162,15 +162,21 @@ class Ledger(Attempts):
         done, budget, later = len(self.trials()), self.spec.budget.to_json(), self.spec.changeable
         self.study.record_completion(SweepCompletion(done, budget, time.time(), ended_by, later))
 
-    def note_answer(self, answer: str, best: int | None, behind: Collection[int]) -> None:
+    def note_answer(
+        self, answer: str, best: int | None, behind: Collection[int], notes: Mapping[int, str] | None = None
+    ) -> None:
         """Write the answer down, and have Optuna's `best_trial` agree; the next answer takes its place.
 
         Args:
             answer: whether to grow.
             best: number of the trial that is handed over.
             behind: trials of the search that are not the best grown model, though their loss is lower.
+            notes: what optuna-dashboard is to say of trials, by number, beside the answer on the study.
         """
         self.study.note_answer(answer, best)
+        said: dict[int | None, str] = {None: answer}
+        said |= {self._mirror.trial(number)._trial_id: text for number, text in (notes or {}).items()}
+        self.study.write_notes(said)
         self._mirror.constrain(behind)
 
     # -- what was asked ----------------------------------------------------------------------------

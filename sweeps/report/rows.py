@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.expected import Expected
 from sweeps.results.labels import configuration, init_label, rate, shape_label
-from sweeps.text import duration, loss
+from sweeps.text import duration, loss, short
 
 # How each state is called.
 STATES = {
@@ -40,6 +40,8 @@ def plain(record: TrialRecord) -> str:
 
 
 def _of(record: TrialRecord) -> str:
+    if record.role is Role.EVALUATION and record.replicate_of is None:
+        return " of the base"
     return f" of {record.replicate_of}" if record.replicate_of is not None else ""
 
 
@@ -79,6 +81,8 @@ def _note(shown: Shown) -> str:
     record = shown.record
     if record.reason:
         return record.reason.strip().splitlines()[0]
+    if record.role is Role.RUNG:
+        return f"of trial {record.replicate_of}, {short(record.settings['recipe']['tokens'])} tokens"
     if record.replicate_of is not None:
         return f"of trial {record.replicate_of}, seed {record.seed}"
     return f"attempt {record.attempt}" if record.attempt > 1 else ""

@@ -5,6 +5,7 @@ study.
 """
 
 __all__ = [
+    "annealing",
     "answer",
     "candidates",
     "caveats",

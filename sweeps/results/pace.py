@@ -145,8 +145,8 @@ def rest_of(
     """
     number, work = searched
     usual = (work + 1.0) / (number + 1)
-    open_now = sum(max(0.0, (1.0 if r.role.fresh else max(usual, share(r))) - share(r)) for r in running)
-    search, work = trials * usual, work + sum(share(r) for r in running if not r.role.fresh)
+    open_now = sum(max(0.0, (1.0 if r.role.after else max(usual, share(r))) - share(r)) for r in running)
+    search, work = trials * usual, work + sum(share(r) for r in running if not r.role.after)
     for part in used.values():
         if part > 0 and work > 0:
             search = min(search, max(0.0, work / part - work))

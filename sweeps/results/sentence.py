@@ -55,6 +55,20 @@ def handed_over(verdict: Verdict, records: Sequence[TrialRecord], number: int) -
     return f"trial {number}, {named(by_number[number])}: {'; '.join(_standing(verdict, by_number, number))}"
 
 
+def standings(verdict: Verdict, records: Sequence[TrialRecord]) -> dict[int, str]:
+    """`handed_over` of each trial that was compared under fresh seeds, by number.
+
+    Args:
+        verdict: of the sweep.
+        records: every trial of it.
+    """
+    compared = (*verdict.finalists, verdict.control, verdict.matched)
+    numbers = {each.number for each in compared if each is not None}
+    if verdict.answer.grown is None:
+        return {}
+    return {number: f"{handed_over(verdict, records, number)}." for number in sorted(numbers)}
+
+
 def deciding(answer: Answer) -> str:
     """What would decide an open answer."""
     needs = answer.needs

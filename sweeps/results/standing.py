@@ -55,7 +55,7 @@ class Standing:
     """How a sweep stands at a moment.
 
     Attributes:
-        phase: what it does: `search`, `finalists`, or what comes before.
+        phase: what it does: `search`, `finalists`, `ladder`, or what comes before.
         seconds: since the display began.
         counts: of trials, by state; those with none are left out.
         total: trials that it may have; never less than there are.
@@ -232,7 +232,7 @@ class Board:
 
     @property
     def _begun_fresh(self) -> int:
-        return self._tally.fresh + sum(record.role.fresh for record in self._tally.open)
+        return self._tally.fresh + sum(record.role.after for record in self._tally.open)
 
     @property
     def _asked(self) -> int:

@@ -19,8 +19,8 @@ class Tally:
         """Know of none."""
         self.open: list[TrialRecord] = []  # ours that have not ended
         self.counts: Counter[State] = Counter()  # of those that have
-        self.fresh = self.asked = 0  # of them: under fresh seeds; against the budget
-        self.work = self.searched = 0.0  # whole trials' worth of work, and that not under fresh seeds
+        self.fresh = self.asked = 0  # of them: after the search; against the budget
+        self.work = self.searched = 0.0  # whole trials' worth of work, and that of the search
         self.best: TrialRecord | None = None
         self.control: TrialRecord | None = None
         self.took: deque[float] = deque(maxlen=_LATEST)  # seconds for a whole trial
@@ -57,7 +57,7 @@ class Tally:
         self.counts[record.state] += 1
         self.work += done
         self.asked += record.budgeted
-        if record.role.fresh:
+        if record.role.after:
             self.fresh += 1
         else:
             self.searched += done

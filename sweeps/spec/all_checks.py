@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sweeps.spec import address_checks, checks, search_checks, values
+from sweeps.spec.control_checks import control_faults
 from sweeps.spec.evaluation import evaluation_faults
 from sweeps.spec.faults import Catalogue
 from sweeps.spec.fields import SpecFields
@@ -25,7 +26,7 @@ def faults_of(spec: SpecFields, catalogue: Catalogue, *, written: int) -> Iterat
     yield from checks.name_faults(spec.name)
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
     yield from checks.untrained_faults(spec.trial, spec.search)
-    yield from checks.control_faults(spec.control, spec.trial, spec.search)
+    yield from control_faults(spec.control, spec.trial, spec.search)
     yield from checks.data_faults(spec.data, spec.trial)
     yield from checks.amount_faults(spec.budget, spec.finalists, written, spec.control_rates)
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)

@@ -15,7 +15,6 @@ from sweeps.spec.section import Settings
 from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
-    ControlSettings,
     DataSettings,
     FinalistSettings,
     TrialSettings,
@@ -62,23 +61,6 @@ def untrained_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Itera
         what = "nothing" if alone[0] == "injected" else "norms alone"
         got = f"'none', of which recipe.train: {alone[0]} trains {what}"
         yield Fault(place, got, "all of it trained, or another method", "recipe.train: all", involves)
-
-
-def control_faults(
-    control: ControlSettings, trial: TrialSettings, search: Mapping[str, Range]
-) -> Iterator[Fault]:
-    """A control of a few layers beside trials that train all, or beside none that are injected."""
-    if control.train == "all":
-        return
-    train = search.get("recipe.train")
-    involves = ("trial.recipe.train", "search.recipe.train", "trial.injection.method")
-    if "all" in (train.ends if train else (trial.recipe.train,)):
-        got = f"{formatted(control.train)} beside trials of recipe.train: all"
-        expected = "all, or trials that train injected layers alone"
-        yield Fault("control.train", got, expected, "all", involves)
-    elif not trial.to_injection().resolved().deepens:
-        got = f"{formatted(control.train)} beside a baseline of method {formatted(trial.injection.method)}"
-        yield Fault("control.train", got, "a baseline with injected layers", "all", involves)
 
 
 def method_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator[Fault]:

@@ -10,8 +10,8 @@ from mlflow.entities import Metric
 
 from sweeps.tracking.events import REQUEST, Event
 
-# A trial that was stopped early is KILLED there: at a glance it is neither finished nor failed.
-_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+# KILLED has a failure's cross there, which a trial that was stopped early is not: a tag says how it ended.
+_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
 
 
 @dataclass
@@ -26,6 +26,9 @@ class Batch:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[Metric] = field(default_factory=list)
     scalars: dict[str, Metric] = field(default_factory=dict)  # one value a run, whenever it was told
+    experiment: dict[str, str] = field(default_factory=dict)  # tags of the experiment
+    gaps: list[Metric] = field(default_factory=list)  # to the control of number `against`
+    against: int | None = None
     report: bool = False  # whether the sweep's page was written anew
     status: str | None = None  # an MLflow run status
     status_time: float = 0.0
@@ -48,9 +51,19 @@ def batches(events: Sequence[Event]) -> list[Batch]:
             of(None, None, event["time"]).report = True
         elif kind == "rank":
             known = event.get("requests", {})
-            wide = len(str(len(event["numbers"])))  # texts sort as numbers then
-            for place, ranked in enumerate(event["numbers"], 1):
-                of(ranked, known.get(str(ranked)), event["time"]).tags["sweeps.rank"] = f"{place:0{wide}d}"
+            listed = list(dict.fromkeys([*event.get("first", ()), *event["numbers"]]))
+            wide = len(str(len(listed)))  # texts sort as numbers then
+            for tag, numbers in (("sweeps.rank", event["numbers"]), ("sweeps.order", listed)):
+                for place, ranked in enumerate(numbers, 1):
+                    of(ranked, known.get(str(ranked)), event["time"]).tags[tag] = f"{place:0{wide}d}"
+        elif kind == "gaps":
+            batch = of(number, request, event["time"])
+            batch.against = event["against"] if batch.against is None else batch.against
+            batch.gaps += _gaps(event)
+        elif kind == "experiment":
+            of(None, None, event["time"]).experiment.update(event["tags"])
+        elif kind == "mark":
+            of(number, request, event["time"]).tags.update(event["tags"])
         else:
             batch = of(number, request, event["time"])
             batch.name = event.get("name", batch.name)
@@ -82,8 +95,18 @@ def _metrics(event: Event) -> Iterator[Metric]:
                 yield Metric(f"{task} {name}", float(score["value"]), when, step)
                 if score["stderr"] is not None:
                     yield Metric(f"{task} {name}_stderr", float(score["stderr"]), when, step)
+        for name, value in point.get("system", {}).items():
+            yield Metric(f"system/{name}", float(value), when, step)
     for step, loss, when in event["train"]:
         yield Metric("train_loss", float(loss), milliseconds(when), step)
+
+
+def _gaps(event: Event) -> Iterator[Metric]:
+    when = milliseconds(event["time"])
+    for step, gap in event["gaps"]:
+        yield Metric("control_gap", float(gap), when, step)
+    if event.get("final") is not None:
+        yield Metric("objective_gap", float(event["final"]), when, 0)
 
 
 def _first_time(event: Event) -> float:

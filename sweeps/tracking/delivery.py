@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow.entities import Param, Run, RunTag, ViewType
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -37,6 +37,8 @@ PATIENCE = (0.5, 30.0)  # seconds between tries, doubling from the first to the 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 REFUSALS_BEFORE_SKIPPING = 3
 PARENT = "mlflow.parentRunId"
+AGAINST = "sweeps.gap_to"  # number of the control that a run's gaps are to
+_LONGEST_TAG = 5000  # characters of an experiment's tag
 
 Item = TypeVar("Item")
 
@@ -169,7 +171,8 @@ class Delivery:
         params = [Param(key, value[:6000]) for key, value in batch.params.items() if key not in known]
         # A parameter cannot be changed in MLflow. One that was (an extended budget) is shown as a tag.
         changed = {f"now.{k}": v for k, v in batch.params.items() if k in known and known[k] != v[:6000]}
-        tags_now = {**batch.tags, **changed, **self._parent_tag(run, batch.number)}
+        gaps, against = self._gaps_of(run, batch)
+        tags_now = {**batch.tags, **changed, **against, **self._parent_tag(run, batch.number)}
         tags = [RunTag(key, value[:5000]) for key, value in tags_now.items()]
         scalars = [each for key, each in batch.scalars.items() if values.get(key) != each.value]
         for some in _pieces(params, 100):
@@ -177,9 +180,11 @@ class Delivery:
             known.update({param.key: param.value for param in some})
         for tagged in _pieces(tags, 100):
             self.client.log_batch(run_id, tags=tagged)
-        for measured in _pieces([*batch.metrics, *scalars], 1000):
+        for measured in _pieces([*batch.metrics, *gaps, *scalars], 1000):
             self.client.log_batch(run_id, metrics=measured)
         values.update({each.key: each.value for each in scalars})
+        for key, value in batch.experiment.items():
+            self.client.set_experiment_tag(run.info.experiment_id, key, value[:_LONGEST_TAG])
         if batch.report:
             self._send_report(run_id)
         self._set_status(run_id, batch)
@@ -192,6 +197,18 @@ class Delivery:
             self.client.log_artifact(run_id, str(self.folder / REPORT))
         except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
             _say(f"{REPORT} was not delivered: {error}")
+
+    def _gaps_of(self, run: Run, batch: Batch) -> tuple[Sequence[Metric], dict[str, str]]:
+        """Gaps to a control, and the tag that names it; none where the run has gaps to another one.
+
+        A store may have them from an outbox that was lost since, and metrics cannot be taken back.
+        """
+        if batch.against is None:
+            return [], {}
+        against = str(batch.against)
+        if run.data.tags.setdefault(AGAINST, against) != against:
+            return [], {}
+        return batch.gaps, {AGAINST: against}
 
     def _run_of(self, batch: Batch) -> Run | None:
         """The run of a batch's trial; one whose key of creation is not known goes by its number."""

@@ -72,7 +72,24 @@ def _is_end(event: Event) -> bool:
 
 def _is_rank(event: Event) -> bool:
     requests = event.get("requests", {})
-    return "time" in event and all(map(_is_number, event["numbers"])) and _are_texts(requests)
+    numbers = [*event["numbers"], *event.get("first", [])]
+    return "time" in event and all(map(_is_number, numbers)) and _are_texts(requests)
+
+
+def _is_gaps(event: Event) -> bool:
+    told = all(_is_whole(step) and _is_loss(gap) for step, gap in event["gaps"])
+    final = event.get("final")
+    return (
+        "time" in event
+        and _is_number(event["number"])
+        and _is_number(event["against"])
+        and told
+        and (final is None or _is_loss(final))
+    )
+
+
+def _is_mark(event: Event) -> bool:
+    return "time" in event and _are_texts(event["tags"])
 
 
 def _is_report(event: Event) -> bool:
@@ -85,6 +102,9 @@ _KINDS: Mapping[str, Callable[[Event], bool]] = {
     "points": _is_points,
     "end": _is_end,
     "rank": _is_rank,
+    "gaps": _is_gaps,
+    "mark": _is_mark,
+    "experiment": lambda event: event.get("number") is None and _is_mark(event),
     "report": _is_report,
 }
 

@@ -14,11 +14,21 @@ Objective = tuple[int, float, float]  # trials, held-out loss of the best, when 
 class Tracking(Protocol):
     """What a driver tells of a sweep as it goes. No method raises, waits for a server or loads a library."""
 
-    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
-        """Begin the sweep, or, if it had ended, go on with it if it does `again`; `params` may be nested."""
+    def open_sweep(
+        self, params: Values, tags: Values, *, again: bool = True, when: float | None = None
+    ) -> None:
+        """Begin the sweep, or, if it had ended, go on with it if it does `again`; `params` may be nested.
 
-    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
-        """A trial began, or goes on; `settings` is its whole `trial:` section, `when` now if left out."""
+        It began `when`, now if left out.
+        """
+
+    def declare(
+        self, number: int, settings: Values, tags: Values, when: float | None = None, name: str | None = None
+    ) -> None:
+        """A trial began, or goes on; `settings` is its whole `trial:` section, `when` now if left out.
+
+        `name` is that of its run; its number where left out.
+        """
 
     def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
         """Measurements of a trial; those told before are left out."""
@@ -37,8 +47,23 @@ class Tracking(Protocol):
     def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
         """The sweep is over; its best loss each time that it was."""
 
-    def rank(self, numbers: Sequence[int]) -> None:
-        """The complete trials, best first."""
+    def rank(self, numbers: Sequence[int], first: Sequence[int] = ()) -> None:
+        """The complete trials, best first; and those that stand before the others in a list of runs."""
+
+    def gaps_against(self) -> int | None:
+        """The control that gaps were told against; None where none were."""
+
+    def gaps(self, number: int, against: int, gaps: Mapping[int, float], final: float | None) -> None:
+        """A trial's losses less those of a control, by step, and that of its objective; each once."""
+
+    def mark(self, number: int | None, tags: Values, *, again: bool = False) -> None:
+        """Tags of a trial's run, or of the sweep's, that say nothing of how it stands.
+
+        `again`: only where such tags were told of it before, which these take the place of.
+        """
+
+    def describe(self, tags: Values) -> None:
+        """Tags of the experiment."""
 
     def report(self) -> None:
         """The HTML page in the sweep's folder was written anew."""
@@ -50,10 +75,14 @@ class Tracking(Protocol):
 class NullTracker:
     """`tracking: null`: takes everything and keeps nothing."""
 
-    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
+    def open_sweep(
+        self, params: Values, tags: Values, *, again: bool = True, when: float | None = None
+    ) -> None:
         """Nothing to do."""
 
-    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
+    def declare(
+        self, number: int, settings: Values, tags: Values, when: float | None = None, name: str | None = None
+    ) -> None:
         """Nothing to do."""
 
     def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
@@ -71,7 +100,20 @@ class NullTracker:
     def end_sweep(self, tags: Values, objectives: Sequence[Objective], when: float) -> None:
         """Nothing to do."""
 
-    def rank(self, numbers: Sequence[int]) -> None:
+    def rank(self, numbers: Sequence[int], first: Sequence[int] = ()) -> None:
+        """Nothing to do."""
+
+    def gaps_against(self) -> int | None:
+        """No control."""
+        return None
+
+    def gaps(self, number: int, against: int, gaps: Mapping[int, float], final: float | None) -> None:
+        """Nothing to do."""
+
+    def mark(self, number: int | None, tags: Values, *, again: bool = False) -> None:
+        """Nothing to do."""
+
+    def describe(self, tags: Values) -> None:
         """Nothing to do."""
 
     def report(self) -> None:

@@ -55,6 +55,8 @@ class Outbox:
         self._lock = threading.Lock()
         self._evals: set[tuple[int, int]] = set()
         self._train: set[tuple[int, int]] = set()
+        self._gaps: set[tuple[int, int | None]] = set()  # the step of an objective's gap is None
+        self.against: int | None = None  # the control that gaps were told against
         self._latest: dict[tuple[str, int | None], str] = {}
         self._requests: dict[int, str] = {}  # of the trials whose openings came last, by number
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +84,11 @@ class Outbox:
             self._evals.update((number, point["step"]) for point in event["evals"])
             self._train.update((number, step) for step, _, _ in event["train"])
             return
+        if kind == "gaps":
+            self.against = event["against"] if self.against is None else self.against
+            self._gaps.update((number, step) for step, _ in event["gaps"])
+            self._gaps.update([(number, None)] if event.get("final") is not None else [])
+            return
         if kind == "trial":
             self._begin(number, event["tags"].get(REQUEST, ""))
         self._latest[kind, number] = _content(event)
@@ -93,6 +100,7 @@ class Outbox:
         if self._requests.get(number, request) != request:
             self._evals = {key for key in self._evals if key[0] != number}
             self._train = {key for key in self._train if key[0] != number}
+            self._gaps = {each for each in self._gaps if each[0] != number}
             self._latest.pop(("end", number), None)
         self._requests[number] = request
 
@@ -103,6 +111,7 @@ class Outbox:
         *,
         when: float | None = None,
         again: bool = False,
+        instead: bool = False,
         **content: Any,
     ) -> bool:
         """Write one event unless the last one of its kind for this trial said the same.
@@ -112,6 +121,7 @@ class Outbox:
             number: of the trial; None is the sweep itself.
             when: it happened, in seconds since the epoch; now by default.
             again: an opening after an end is news even when it says the same: a finished sweep that goes on.
+            instead: only where an event of this kind was written for this trial before.
             content: all else of the event.
 
         Raises:
@@ -123,7 +133,10 @@ class Outbox:
             if number in self._requests and kind != "trial":
                 event["request"] = self._requests[number]
             if kind == "rank":
-                event["requests"] = {str(n): r for n in content["numbers"] if (r := self._requests.get(n))}
+                listed = [*content["numbers"], *content.get("first", ())]
+                event["requests"] = {str(n): r for n in listed if (r := self._requests.get(n))}
+            if instead and (kind, number) not in self._latest:
+                return False
             reopens = again and ("end", number) in self._latest
             if not reopens and self._latest.get((kind, number)) == _content(event):
                 return False
@@ -154,6 +167,22 @@ class Outbox:
             if number in self._requests:
                 event["request"] = self._requests[number]
             self._write(event)
+        return True
+
+    def gaps(self, number: int, against: int, gaps: Mapping[int, float], final: float | None) -> bool:
+        """Write the gaps to a control, by step and that of the objective, that are new.
+
+        Raises:
+            OSError: As for `put`.
+        """
+        with self._lock:
+            new = [[step, gap] for step, gap in gaps.items() if (number, step) not in self._gaps]
+            final = None if (number, None) in self._gaps else final
+            if not new and final is None:
+                return False
+            told = {"number": number, "time": time.time(), "against": against, "gaps": new, "final": final}
+            requested = {"request": self._requests[number]} if number in self._requests else {}
+            self._write({"kind": "gaps", **told, **requested})
         return True
 
     def has(self, number: int, steps: Collection[int], request: str | None = None) -> bool:

@@ -18,14 +18,16 @@ from sweeps.ownership import claimed, refuse_others
 from sweeps.records import Point, TrialRecord
 from sweeps.results.kept import unasked_tracking
 from sweeps.results.ranking import best_of, ranking
-from sweeps.results.sentence import sentence
 from sweeps.results.sweep import Sweep
 from sweeps.tracking import LOG, Tracker, Tracking, store_uri, tracking_problems
+from sweeps.tracking.control_gap import ControlGaps, best_control
+from sweeps.tracking.descriptions import experiment_text, run_text, running_text
+from sweeps.tracking.live import show_colours
 from sweeps.tracking.outbox import forget_sent
-from sweeps.tracking.trial_runs import show, show_end
+from sweeps.tracking.saved_view import KIND, TAG, figure_ranges, saved_view
+from sweeps.tracking.trial_runs import NOTE, show, show_end
 from sweeps.wording import masked
 
-NOTE = "mlflow.note.content"  # the tag that MLflow shows as the description of a run
 _PATIENCE = 120.0  # seconds in which nothing is delivered; a store that is made takes some of them
 
 
@@ -76,8 +78,10 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
         open_sweep(tracker, sweep, again=False)
         synced = show_trials(tracker, sweep, masked(store_uri(target, artifacts)))
         show_conclusions(tracker, sweep)
-        if ledger.study.completions and not ledger.finished:
-            open_sweep(tracker, sweep, again=True)
+        if not ledger.finished:
+            if ledger.study.completions:
+                open_sweep(tracker, sweep, again=True)
+            show_course(tracker, sweep)
         if not tracker.drain(_PATIENCE):
             raise SweepError(_not_delivered(tracker, synced.uri, folders.sweep / LOG))
     return synced
@@ -87,7 +91,10 @@ def open_sweep(tracker: Tracking, sweep: Sweep, *, again: bool) -> None:
     """Tell of the sweep itself; `again`: it goes on, if it had ended."""
     spec = sweep.ledger.spec
     tags = {"sweeps.study": spec.name, "sweeps.spec_hash": spec.hash}
-    tracker.open_sweep(spec.to_json(), tags, again=again)
+    began = min((each.started for each in sweep.records if each.ours and each.started), default=None)
+    tracker.open_sweep(spec.to_json(), tags, again=again, when=began)
+    if not sweep.ledger.study.completions:  # else it is told with the answer
+        tracker.describe({**KIND, TAG: saved_view(ranked=False)})
 
 
 def show_trials(tracker: Tracking, sweep: Sweep, uri: str = "") -> Synced:
@@ -110,6 +117,13 @@ def show_untold(tracker: Tracking, sweep: Sweep) -> None:
             _show_trial(tracker, sweep, record)
 
 
+def show_course(tracker: Tracking, sweep: Sweep) -> None:
+    """Tell how far a sweep is that no process drives, and its gaps to the control."""
+    records = sweep.records
+    against = ControlGaps(tracker).tell(records, best_control(records))
+    tracker.describe({NOTE: running_text(sweep, records, "search", against)})
+
+
 def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
     """Tell of the answer that the sweep ended with, the ranking and the best; and of the best before that."""
     records, completions = sweep.records, sweep.ledger.study.completions
@@ -122,14 +136,22 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
         searched = sum(record.budgeted for record in then)
         if (best := best_of(found)) is not None:
             objectives.setdefault(searched, (searched, best.mean, completion.time))
-    tracker.rank(ranking(found, then))
+    compared = [found.answer.trial, *(each.number for each in found.finalists)]
+    compared += [each.number for each in (found.control, found.baseline) if each is not None]
+    tracker.rank(ranking(found, then), [number for number in compared if number is not None])
     answer = found.answer
     tags: dict[str, Any] = {
         "sweeps.best": answer.trial,
         "sweeps.best_grown": answer.grown,
         "sweeps.grow": answer.grow,
     }
-    tags[NOTE] = f"{sweep.spec.name}: {sentence(found, then)}"
+    tags[NOTE] = run_text(sweep, found, then)
+    control = found.control.number if found.control else None
+    against = ControlGaps(tracker).tell(then, control)
+    show_colours(tracker, then, [each.number for each in found.finalists], control)
+    text = experiment_text(sweep, found, then, against)
+    view = saved_view(ranked=True, ranges=figure_ranges(then, against))
+    tracker.describe({**KIND, TAG: view, NOTE: text})
     tracker.end_sweep(tags, list(objectives.values()), completion.time)
     if sweep.folders.report.is_file():
         tracker.report()

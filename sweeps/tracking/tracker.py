@@ -20,7 +20,7 @@ from typing import Any
 
 from sweeps.environment import FOR_MLFLOW, for_child
 from sweeps.folders import REPORT
-from sweeps.records import Point, Role, State
+from sweeps.records import Point, State
 from sweeps.tracking.events import LARGEST_REPORT
 from sweeps.tracking.interface import NullTracker, Objective, Values
 from sweeps.tracking.outbox import Outbox, read_sent
@@ -67,18 +67,21 @@ class Tracker:
         self._process: subprocess.Popen[bytes] | None = None
         self._restart_after, self._patience = 0.0, 5.0
 
-    def open_sweep(self, params: Values, tags: Values, *, again: bool = True) -> None:
+    def open_sweep(
+        self, params: Values, tags: Values, *, again: bool = True, when: float | None = None
+    ) -> None:
         """Open the outbox, take up what is there, and start delivering."""
         with self._caught():
             if self._outbox is None:
                 self._outbox = Outbox(self._folder)
         shown = _given(tags)
-        self._append(lambda box: box.put("sweep", again=again, params=flat(params), tags=shown))
+        self._append(lambda box: box.put("sweep", when=when, again=again, params=flat(params), tags=shown))
 
-    def declare(self, number: int, settings: Values, tags: Values, when: float | None = None) -> None:
-        """A trial began: its run is named by number, K, initial weights and learning rate."""
-        params, shown = flat(settings), _given(tags)
-        name = run_name(number, params, shown.get("sweeps.role", ""))
+    def declare(
+        self, number: int, settings: Values, tags: Values, when: float | None = None, name: str | None = None
+    ) -> None:
+        """A trial began: its run is named."""
+        params, shown, name = flat(settings), _given(tags), name or str(number)
         self._append(lambda box: box.put("trial", number, when=when, name=name, params=params, tags=shown))
 
     def points(self, number: int, attempt: int, points: Sequence[Point]) -> None:
@@ -88,7 +91,7 @@ class Tracker:
     def end(
         self, number: int, status: State, tags: Values, metrics: Values, when: float | None = None
     ) -> None:
-        """The run is over: COMPLETE is FINISHED in MLflow, PRUNED is KILLED, FAIL is FAILED."""
+        """The run is over: COMPLETE and PRUNED are FINISHED in MLflow, FAIL is FAILED."""
         shown = {"sweeps.state": str(status), **_given(tags)}
         scalars = {key: float(value) for key, value in metrics.items() if value is not None}
         self._append(
@@ -105,9 +108,27 @@ class Tracker:
         shown = {"sweeps.state": status, **_given(tags)}
         self._append(lambda box: box.put("end", when=when, status=status, tags=shown, objectives=values))
 
-    def rank(self, numbers: Sequence[int]) -> None:
-        """Tag the trials 1, 2, ... in this order."""
-        self._append(lambda box: box.put("rank", numbers=list(numbers)))
+    def rank(self, numbers: Sequence[int], first: Sequence[int] = ()) -> None:
+        """Tag the trials 1, 2, ... in this order, and in that of a list of runs."""
+        self._append(lambda box: box.put("rank", numbers=list(numbers), first=list(first)))
+
+    def gaps_against(self) -> int | None:
+        """The control that gaps were told against, by this process or one before it."""
+        return self._outbox.against if self._outbox is not None else None
+
+    def gaps(self, number: int, against: int, gaps: Mapping[int, float], final: float | None) -> None:
+        """Losses less those of a control, each (trial, step) once for ever."""
+        self._append(lambda box: box.gaps(number, against, gaps, final))
+
+    def mark(self, number: int | None, tags: Values, *, again: bool = False) -> None:
+        """Tag a run, and leave its status as it is."""
+        shown = _given(tags)
+        self._append(lambda box: box.put("mark", number, instead=again, tags=shown))
+
+    def describe(self, tags: Values) -> None:
+        """Tag the experiment."""
+        shown = _given(tags)
+        self._append(lambda box: box.put("experiment", tags=shown))
 
     def report(self) -> None:
         """Have the page delivered as an artifact of the sweep's run, unless this very one was."""
@@ -231,33 +252,3 @@ def _number(value: float | None) -> str:
 def _given(tags: Values) -> dict[str, str]:
     """Tags as text, without those that say nothing."""
     return flat({key: value for key, value in tags.items() if value is not None})
-
-
-# The settings that tell trials of a method apart at a glance.
-_NAMED = {
-    "tli": ("k", "layers", "after", "least_important_sets"),
-    "dus": ("m",),
-    "stack": ("g",),
-    "repeat": ("layers", "g"),
-    "moe": ("experts.count",),
-}
-
-
-def run_name(number: int, params: Mapping[str, str], role: str) -> str:
-    """How a run is called: `0007 k=4 identity lr=1.2e-03`, `0000 control lr=1.0e-03`."""
-    method = params.get("injection.method", "tli")
-    if role in (Role.CONTROL, Role.MATCHED):
-        parts = [role]
-    elif method == "none":
-        parts = [method]
-    else:
-        parts = [] if method == "tli" else [method]
-        for name in _NAMED.get(method, ("k",)):
-            value = params.get(f"injection.{name}", "null")
-            parts += [f"{name}={value}"] if value != "null" else []
-        init = params.get("injection.init", "null")
-        parts += [init] if init != "null" and method != "moe" else []
-    with contextlib.suppress(KeyError, ValueError):
-        parts.append(f"lr={float(params['recipe.learning_rate']):.1e}")
-    again = (Role.REPLICATE, Role.RUNG, Role.EVALUATION)
-    return " ".join([f"{number:04d}", *parts, *([role] if role in again else [])])

@@ -1,10 +1,24 @@
-"""A trial's run in MLflow: its tags when it starts, its end."""
+"""A trial's run in MLflow: its name, tags and parameters when it starts, its end."""
 
 from __future__ import annotations
 
-from sweeps.records import State, TrialRecord
-from sweeps.tracking import Tracking
+from typing import Any
+
+from sweeps.records import Role, State, TrialRecord
+from sweeps.results.sentence import named
+from sweeps.text import loss
+from sweeps.tracking.appearance import COLOUR, colour, compared, ending, run_name, short_params
 from sweeps.tracking.events import REQUEST
+from sweeps.tracking.interface import Tracking
+
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as the description of a run, or of an experiment
+
+_REASON = 300  # characters of why a trial failed
+_WHY = {
+    Role.CONTROL: "the original model, trained on for as many tokens",
+    Role.BASELINE: "the spec's `trial:` as written",
+    Role.SEARCH: "a trial of the search",
+}
 
 
 def show(tracker: Tracking, record: TrialRecord) -> None:
@@ -14,12 +28,41 @@ def show(tracker: Tracking, record: TrialRecord) -> None:
         "sweeps.attempt": record.attempt,
         "sweeps.state": State.RUNNING.value,
         REQUEST: record.request,
+        "sweeps.compared": "yes" if compared(record) else "no",
+        COLOUR: colour(record),
+        NOTE: f"{_what(record)}.",
     }
-    tracker.declare(record.number, record.settings, tags, record.started)
+    settings: dict[str, Any] = {**record.settings, **short_params(record)}
+    tracker.declare(record.number, settings, tags, record.started, run_name(record))
 
 
 def show_end(tracker: Tracking, record: TrialRecord) -> None:
     """Tell the tracker how a trial ended."""
-    tags = {"sweeps.reason": record.reason} if record.reason else {}
+    tags = {"sweeps.end": ending(record), NOTE: f"{_what(record)}: {_end(record)}."}
+    tags |= {"sweeps.reason": record.reason} if record.reason else {}
     metrics = {"objective": record.value, "initial_loss": record.initial_loss}
     tracker.end(record.number, record.state, tags, metrics, record.finished)
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _what(record: TrialRecord) -> str:
+    """What a run is: `Trial 17, K=2 damped lr 8.9e-04: a trial of the search`."""
+    why = _WHY.get(record.role)
+    if record.role is Role.REPLICATE:
+        why = f"trial {record.replicate_of} again, under seed {record.seed}"
+    if record.role is Role.MATCHED:
+        return f"Trial {record.number}: {named(record)}, seed {record.seed}"
+    return f"Trial {record.number}, {named(record)}: {why or record.role.value}"
+
+
+def _end(record: TrialRecord) -> str:
+    """How it ended: `complete, held-out loss 3.0066`."""
+    words = ending(record) or "running"
+    if record.loss is not None:
+        words += f", held-out loss {loss(record.loss)}"
+    if record.reason and record.state is State.FAIL:
+        said = " ".join(record.reason.split()).replace("`", "'")  # foreign text: Markdown in it is none
+        words += f", as `{said[:_REASON]}`"
+    return words

@@ -25,6 +25,7 @@ from urllib.parse import quote, urlencode
 from sweeps.addresses import file_of, may_exist
 from sweeps.environment import FOR_MLFLOW, for_child
 from sweeps.errors import SweepError
+from sweeps.tracking.saved_view import KEY, TAG
 from sweeps.ui.gate import TOKEN
 from sweeps.ui.login import HERE, Door, sockets
 from sweeps.wording import masked
@@ -188,9 +189,12 @@ class Program:
             "max_results": 1,
         }
         found = _json(self._get("/api/2.0/mlflow/experiments/search", wanted))["experiments"][0]
-        view = {
-            "workflowType": "machine_learning",
-            "compareRunsMode": "CHART",
+        page = f"#/experiments/{found['experiment_id']}/runs?"
+        shown = {"workflowType": "machine_learning", "compareRunsMode": "CHART"}
+        if any(tag["key"] == TAG for tag in found.get("tags", ())):
+            return f"{page}{urlencode({**shown, 'viewStateShareKey': KEY})}"
+        view = {  # of a sweep that was told to MLflow before there was a saved view
+            **shown,
             # Without the sweep's own run, which has no role, and without replicates: another seed is another
             # text order, so their losses do not compare with those of the search.
             "searchFilter": "tags.`sweeps.role` != 'replicate'",
@@ -198,7 +202,7 @@ class Program:
             "orderByAsc": "true",
             "startTime": "ALL",
         }
-        return f"#/experiments/{found['experiment_id']}/runs?{urlencode(view, quote_via=quote)}"
+        return f"{page}{urlencode(view, quote_via=quote)}"
 
     def _study(self, study: str) -> str:
         studies = _json(self._get("/api/studies"))["study_summaries"]

@@ -13,14 +13,40 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from sweeps.ui.gate import App, Gate, Message, Send
 
 _SHOWING = ("GET", "HEAD")
+_STATIC = "/static-files/"
+_FOUND, _FOR_EVER = 200, b"private, max-age=31536000, immutable"  # their names bear a hash of what is in them
 # What MLflow's pages ask for by POST, and what of it is no part of looking: programs of others and files.
 _SEARCHES = ("/search", "/search-datasets", "/graphql", "/traces/metrics")
 _CLOSED = ("artifact", "gateway", "assistant", "/jobs", "mcp")
+# What MLflow's pages ask for at every start and is closed, or is not there: an error would stand on the page.
+_NOTHING: dict[str, dict[str, Any]] = {
+    "/ajax-api/3.0/mlflow/assistant/config": {
+        "providers": {},
+        "projects": {},
+        "remote_access_allowed": False,
+    },
+    "/ajax-api/3.0/mlflow/assistant/providers": {
+        "providers": [],
+        "resolved": None,
+        "gateway_vendor_options": {},
+    },
+    "/ajax-api/2.0/mlflow/gateway-proxy": {"endpoints": []},
+    "/ajax-api/2.0/mlflow/users/current": {},
+}
+# At the first visit MLflow opens its assistant, which is closed here, over a third of the window, shows
+# a run among pages for agents, and says above a saved view how to change it, which cannot be done here.
+_CALM = (
+    b'<script>localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1","true");'
+    b'localStorage.setItem("mlflow.workflowType_v1",\'"machine_learning"\')</script>'
+    b'<style>#root [data-component-id="mlflow.experiment_page.shared_view.banner"],'
+    b"#root [data-assistant-ui]{display:none!important}</style>"
+)
 
 
 def main() -> None:
@@ -45,8 +71,10 @@ def main() -> None:
 
 def shows_mlflow(method: str, path: str) -> bool:
     """Whether a request to MLflow only looks, at what the tracking store itself holds."""
-    if method in _SHOWING and path.startswith("/static-files/"):
+    if method in _SHOWING and path.startswith(_STATIC):
         return True
+    if path in _NOTHING:
+        return method in _SHOWING
     if any(part in path for part in _CLOSED):
         return False
     return method in _SHOWING or (method == "POST" and path.endswith(_SEARCHES))
@@ -71,24 +99,44 @@ def _mlflow(uri: str) -> Any:
     os.environ[ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"  # no folder; nothing is written to it
     from mlflow.server.fastapi_app import app
 
-    return _WithoutFiles(app)
+    return _ForLooking(app)
 
 
-class _WithoutFiles:
-    """MLflow's application, but for queries of GraphQL that list files: a store may name any folder."""
+class _ForLooking:
+    """MLflow's application without what is no part of looking.
+
+    Queries of GraphQL that list files are refused, as a store may name any folder. What the pages ask of
+    parts that are closed has an empty answer. Scripts are sent from their files: through MLflow's threads
+    they would take longer than all else of a page, and again at each visit.
+    """
 
     def __init__(self, app: App) -> None:
-        self._app = app
+        import mlflow.server
+        from starlette.staticfiles import StaticFiles
+
+        built = Path(mlflow.server.__file__).parent / mlflow.server.REL_STATIC_DIR
+        self._app, self._static = app, StaticFiles(directory=built)
 
     async def __call__(
         self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Message]], send: Send
     ) -> None:
         """Serve one connection of the ASGI protocol."""
+        from starlette.requests import Request
+        from starlette.responses import JSONResponse, PlainTextResponse
+
+        if scope["type"] == "http" and scope["path"] in _NOTHING:
+            await JSONResponse(_NOTHING[scope["path"]])(scope, receive, send)
+            return
+        if scope["type"] == "http" and scope["path"].startswith(_STATIC):
+            inside = {**scope, "path": scope["path"].removeprefix(_STATIC.rstrip("/")), "root_path": ""}
+            await self._static(inside, receive, _with_header(send, b"cache-control", _FOR_EVER))
+            return
+        if scope["type"] == "http" and scope["path"] == "/":
+            await self._app(scope, receive, _with_calm(send))
+            return
         if scope["type"] != "http" or not scope["path"].endswith("/graphql"):
             await self._app(scope, receive, send)
             return
-        from starlette.requests import Request
-        from starlette.responses import PlainTextResponse
 
         body = await Request(scope, receive).body()
         if _lists_files(body):
@@ -100,6 +148,35 @@ class _WithoutFiles:
             return next(messages, None) or await receive()
 
         await self._app(scope, again, send)
+
+
+def _with_header(send: Send, name: bytes, value: bytes) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == _FOUND:
+            message = {**message, "headers": [*message["headers"], (name, value)]}
+        await send(message)
+
+    return sending
+
+
+def _with_calm(send: Send) -> Send:
+    """Sends a page with `_CALM` in its head, once all of it is there: its length stands before it."""
+    begun: list[Message] = []
+    body = bytearray()
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            begun.append(message)
+            return
+        body.extend(message.get("body", b""))
+        if message.get("more_body"):
+            return
+        page = bytes(body).replace(b"</head>", _CALM + b"</head>", 1)
+        kept = [pair for pair in begun[0]["headers"] if pair[0].lower() not in (b"content-length", b"etag")]
+        await send({**begun[0], "headers": [*kept, (b"content-length", str(len(page)).encode())]})
+        await send({"type": "http.response.body", "body": page})
+
+    return sending
 
 
 def _lists_files(body: bytes) -> bool:
@@ -117,7 +194,7 @@ def _dashboard(url: str) -> Any:
 
     from sweeps.ledger import look
 
-    storage = look(url)
+    storage = look(url, shown=True)
     assert storage is not None, "its study was found a moment ago"
     return WSGIMiddleware(wsgi(storage))
 

@@ -13,6 +13,7 @@ from sweeps.ownership import study_uuid_in
 from sweeps.records import Assignment, Cause, Outcome, Point, State
 from sweeps.spec import Spec
 from sweeps.worker.causes import UnusableError, outcome_of
+from sweeps.worker.gpu_metrics import GpuMetrics
 from sweeps.worker.preemption import PreemptionFlag
 from sweeps.worker.ranks import Ending, Team, cached_rank_context, is_broken, joint_ending
 from sweeps.worker.saving import WRITING
@@ -60,6 +61,7 @@ class Execution:
         self._points: Generator[tuple[Point, ...], None, None] | None = None
         self._worker = worker
         self._watchdog: Watchdog | None = None
+        self._gpu: GpuMetrics | None = None  # of this process; other ranks' devices are not read
         self._looked = time.monotonic()
         self._notes: list[str] = []
         self.ruined = False  # whether this process can run no other trial
@@ -80,6 +82,7 @@ class Execution:
             if self._team is not None:
                 outcome = self._ended_together(Ending(outcome, is_broken(error)), self._team)
         else:
+            points = self._with_gpu_metrics(points)
             if points[-1].step < self._assignment.steps:
                 if self._watchdog is not None:
                     self._watchdog.rest()
@@ -111,13 +114,23 @@ class Execution:
         points, self._points = self._points, None
         if points is not None:
             points.close()
+        gpu, self._gpu = self._gpu, None
+        if gpu is not None:
+            gpu.close()
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
             watchdog.close()
         if self._worker is not None:
             self._worker.preemption.deferred = False
 
+    def _with_gpu_metrics(self, points: tuple[Point, ...]) -> tuple[Point, ...]:
+        """The last point with how busy the GPUs were since the one before; what is on disk has it not."""
+        found = self._gpu.take() if self._gpu is not None else {}
+        return (*points[:-1], replace(points[-1], system=found)) if found else points
+
     def _run(self) -> Generator[tuple[Point, ...], None, None]:
+        if self._spec.resources.gpus and self._spec.tracking is not None:
+            self._gpu = GpuMetrics(_gpu_readings)
         if self._worker is not None:
             self._worker.preemption.deferred = True
             number, attempt = self._assignment.number, self._assignment.attempt
@@ -148,6 +161,12 @@ class Execution:
                 raise StopRequestedError("its driver wants no more of it")
             if study_uuid_in(self._folders.sweep) not in (None, self._assignment.study_uuid):
                 raise StopRequestedError("another study writes in its folder now")
+
+
+def _gpu_readings() -> dict[str, float]:
+    from tli.training.device import gpu_readings
+
+    return gpu_readings()
 
 
 def _device_answers() -> bool:

@@ -21,6 +21,10 @@ class Keeps(Protocol):
     alone: bool
 
     @property
+    def test_blocks(self) -> tuple[Any, ...]:
+        """Windows of the test text, in blocks."""
+
+    @property
     def harness(self) -> Harness:
         """The spec's tasks with their documents."""
 

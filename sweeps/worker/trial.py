@@ -19,8 +19,9 @@ from sweeps.curve import CURVE, append_curve, read_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
+from sweeps.worker.growing import control_layers, grown_model, kept_base
 from sweeps.worker.keeping import keep_model
-from sweeps.worker.saving import TESTING, WRITING, OnWork, Saving, synced
+from sweeps.worker.saving import WRITING, OnWork, Saving, synced
 from sweeps.worker.scoring import Scoring
 from tli.data.corpus import matching_files
 from tli.data.dataset import at_home
@@ -70,13 +71,7 @@ class WorkerContext:
         return wish
 
     def _load(self) -> None:
-        from tli.models.frozen import halve_frozen
-        from tli.models.loading import load_model
-
-        model = load_model(self.base).requires_grad_(requires_grad=False)
-        if self.spec.in_bf16:  # what trials do not train they have in common with the base, in the same bytes
-            halve_frozen(model)
-        self.model = model.to(self.device)
+        self.model = kept_base(self.base, self.device, in_bf16=self.spec.in_bf16)
 
     @property
     def device(self) -> str:
@@ -84,20 +79,8 @@ class WorkerContext:
         return "cuda" if self.spec.resources.gpus else "cpu"
 
     def grow(self, plan: Plan, seed: int, recipe: Recipe, layers: Sequence[int] = ()) -> Any:
-        """The model of a trial, made of the base: what the recipe does not train is not copied.
-
-        Args:
-            plan: how it is grown.
-            seed: of its first weights.
-            recipe: how it is trained.
-            layers: positions of layers of the base that are trained as new ones are.
-        """
-        from tli.growth.in_memory import grow, layer_parameters
-        from tli.training.optimizer import untrained
-
-        new = layer_parameters(self.model, layers) if layers else frozenset()
-        shared = untrained(self.model, recipe, new) if plan.experts is None else frozenset()
-        return grow(self.model, plan, seed=seed, shared=shared)
+        """The model of a trial, made of the base; of which some layers may be trained as new ones are."""
+        return grown_model(self.model, plan, seed, recipe, layers)
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
         """Put the newest good state, of one process or of ranks, into a training; whether there was one."""
@@ -153,17 +136,8 @@ class WorkerContext:
 
     @cached_property
     def control_layers(self) -> tuple[int, ...]:
-        """Layers that the control trains where it does not train all: those that the baseline's new ones are
-        made of.
-        """
-        from tli.planning.plan import plan_for
-
-        if self.spec.control.train == "all":
-            return ()
-        injection = self.spec.trial.to_injection()
-        chosen = injection.least_important_sets is not None
-        plan = plan_for(injection, self.depth, block_influence=self.block_influence if chosen else None)
-        return tuple(sorted({plan.sources[position] for position in plan.injected}))
+        """Layers that the control trains, where it does not train all."""
+        return control_layers(self.spec, self.depth, lambda: self.block_influence)
 
     @cached_property
     def block_influence(self) -> tuple[float, ...]:
@@ -305,9 +279,7 @@ def run_trial(
                 time=time.time(),
                 measuring=progress.measuring,
             )
-            point = scoring.measured(
-                measured, saving, lambda: _test_losses(context, training, saving.on_work)
-            )
+            point = scoring.measured(measured, saving)
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
@@ -319,14 +291,3 @@ def run_trial(
                     keep_model(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
-
-
-def _test_losses(context: WorkerContext, training: Training, on_work: OnWork) -> tuple[float, ...]:
-    """Mean losses on the blocks of the test text, nats per token; the mean of these is the test loss."""
-    from tli.training.evaluate import evaluate
-
-    losses = []
-    for block in context.test_blocks:
-        on_work(TESTING)
-        losses.append(evaluate(training.model, block, at_once=training.evaluated_at_once).loss)
-    return tuple(losses)

@@ -1,4 +1,4 @@
-"""How often the interval of `sweeps.results.longer` holds: `python -m tests.bench.bench_longer`.
+"""How often the interval of `sweeps.results.annealing` holds: `python -m tests.bench.bench_longer`.
 
 The recorded tables have the same cells at one budget and at 4 times that (`builtin`, `builtin-long`, and so on): of each
 cell the short curve is fitted, and the end of the long one is the truth. Printed are, for each table and rate, the share of
@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from sweeps.results.longer import TIMES, Expected, expected_loss, stays_ahead
+from sweeps.results.annealing import expected_loss
+from sweeps.results.longer import TIMES, Expected, stays_ahead
 from sweeps.results.rank_correlation import rank_correlation
 from tests.bench.record import RECORDED
 from tli.training.recipe import Recipe

@@ -61,7 +61,7 @@ def worker_hangs(arena: Arena, dice: random.Random, seed: int) -> None:
         assert ended(world.begin(), MINUTES) == 0, world.said()
         assert world.fired is not None, "the fault's moment did not come"
         with opened(world) as study:  # by its own watchdog, or on a slow machine by the driver
-            assert any(trial.user_attrs.get("sweeps:retries", {}).get("hung") for trial in study.trials)
+            assert any(trial.system_attrs.get("sweeps:retries", {}).get("hung") for trial in study.trials)
         stacks = [path.read_text() for path in world.runs.rglob("hung-*.txt")]
         assert all("sitecustomize" in text for text in stacks if text), stacks
         survived(world, arena.reference(shape))

@@ -38,15 +38,16 @@ def endings(world: World) -> dict[int, Ending]:
     with opened(world) as study:
         return {
             trial.number: Ending(
-                trial.user_attrs.get("sweeps:role", "none"),
+                marks.get("sweeps:role", "none"),
                 trial.state.name,
-                trial.user_attrs.get("sweeps:value", trial.value if trial.state.name == "COMPLETE" else None),
-                trial.user_attrs.get("sweeps:test_losses", []),
+                marks.get("sweeps:value", trial.value if trial.state.name == "COMPLETE" else None),
+                marks.get("sweeps:test_losses", []),
                 trial.intermediate_values,
-                trial.user_attrs.get("sweeps:settings", {}),
-                trial.user_attrs.get("sweeps:reason", ""),
+                marks.get("sweeps:settings", {}),
+                marks.get("sweeps:reason", ""),
             )
             for trial in study.trials
+            for marks in [{**trial.user_attrs, **trial.system_attrs}]
         }
 
 

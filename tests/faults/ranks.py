@@ -74,7 +74,7 @@ def _words(pid: int) -> str:
 def _retried(world: World, *causes: str) -> None:
     """Some trial was run again for one of these causes."""
     with opened(world) as study:
-        retries = [dict(trial.user_attrs.get("sweeps:retries", {})) for trial in study.trials]
+        retries = [dict(trial.system_attrs.get("sweeps:retries", {})) for trial in study.trials]
     assert any(each.get(cause) for each in retries for cause in causes), retries
 
 

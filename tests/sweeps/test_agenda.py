@@ -182,7 +182,7 @@ def test_a_trial_of_ours_that_no_worker_runs_is_found(spec: Spec, monkeypatch: p
         completed(agenda, taken(agenda), 1.0)
     cut_short = agenda.ledger.ask()  # written, and the reply to it was lost
     assert cut_short is not None
-    monkeypatch.setattr("sweeps.driver.schedule.agenda._RECONCILED_EVERY", 0.0)
+    monkeypatch.setattr("sweeps.driver.schedule.orphans._LOOKED_EVERY", 0.0)
     assert taken(agenda).number == cut_short.number + 1, "it may be about to be handed out"
     assert taken(agenda).number == cut_short.number
 
@@ -191,7 +191,7 @@ def test_a_sweep_takes_up_and_waits_for_nothing_that_runs_elsewhere(
     spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program asks with plain Optuna: that trial is its own, however long it runs."""
-    monkeypatch.setattr("sweeps.driver.schedule.agenda._RECONCILED_EVERY", 0.0)
+    monkeypatch.setattr("sweeps.driver.schedule.orphans._LOOKED_EVERY", 0.0)
     agenda = agenda_of(spec)
     completed(agenda, taken(agenda), 4.0)
     theirs = optuna.load_study(study_name=spec.name, storage=spec.study_url).ask()

@@ -143,6 +143,9 @@ def test_the_numbers_are_those_of_the_trials(tmp_path: Path) -> None:
     }
     assert {key: found[key] for key in expected} == expected
     assert found["sweeps_ledger_lag_seconds",] == pytest.approx(3.0, abs=1.0)
+    assert found["sweeps_usual_silence_seconds",] is None, "one measurement has none before it"
+    gauges.measured(time.time())
+    assert 0 <= (series(gauges)["sweeps_usual_silence_seconds",] or 0.0) < 1.0
     assert {key[1] for key in found if key[0] == "sweeps_failures"} == set(Cause)
     gauges.update([*ENDED, replace(running[0], state=State.PRUNED), running[1]], "search")
     after = series(gauges)

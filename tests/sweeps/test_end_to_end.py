@@ -224,7 +224,7 @@ def test_what_is_enqueued_outside_is_run_by_a_resume(killed_and_resumed: dict[st
     trial = trials(url, "tiny")[before]
     assert trial.params == wanted
     assert trial.state.name in ("COMPLETE", "PRUNED")
-    assert trial.user_attrs["sweeps:settings"]["recipe"]["learning_rate"] == 0.0042
+    assert trial.system_attrs["sweeps:settings"]["recipe"]["learning_rate"] == 0.0042
 
 
 def test_two_sweeps_share_a_database_and_a_driver_is_alone(

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from sweeps.checks import machine, stores
-from sweeps.checks.estimate import Estimate, estimate, expected_share
+from sweeps.checks.estimate import Estimate, estimate
 from sweeps.checks.preflight import check
 from sweeps.checks.shapes import searched_shapes
+from sweeps.checks.totals import expected_share
 from sweeps.errors import SpecError
 from sweeps.spec import Spec, load_spec
 from sweeps.spec.settings import ControlSettings

@@ -139,6 +139,12 @@ def test_once_the_finalists_are_known_the_trials_are_counted_exactly() -> None:
     display.update([*ended, done, record(3, role=Role.REPLICATE, replicate_of=1)], "finalists")
     counts = [line.split()[0] for line in said(stream) if "/" in line.split()[0]]
     assert counts == ["1/5", "2/5", "3/5"]
+    board = Board(QUICKSTART, due=lambda records: 5 - len(records), active=Clock())
+    board.take([*ended, done], "finalists")
+    rung = record(3, role=Role.RUNG, replicate_of=0)
+    board.take([*ended, done, rung], "ladder")
+    assert board.total == 5
+    assert board.standing(0.0, 9).budget_left["trials"] == (18.0, 20.0), "a rung is on top of the budget"
 
 
 def test_trials_finished_before_a_resume_are_counted_and_not_repeated() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from sweeps.records import Role, TrialRecord
 from sweeps.report.longer import longer_text
-from sweeps.results.longer import FEWEST, FEWEST_STEPS, Expected, expected_loss, longer, stays_ahead
+from sweeps.results.annealing import expected_loss
+from sweeps.results.longer import FEWEST, FEWEST_STEPS, Expected, longer, stays_ahead
 from sweeps.results.selection import verdict
 from tests.bench.bench_longer import coverage
 from tests.sweeps.made_records import trial

@@ -70,7 +70,7 @@ def plant(spec: Spec) -> dict[str, int]:
 
 
 def test_trials_from_elsewhere_count_for_nothing(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.driver.schedule.agenda._RECONCILED_EVERY", 0.0)
+    monkeypatch.setattr("sweeps.driver.schedule.orphans._LOOKED_EVERY", 0.0)
     agenda = agenda_of(spec)
     for _ in range(2):
         ended(agenda, taken(agenda))

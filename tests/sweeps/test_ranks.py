@@ -253,7 +253,7 @@ def test_a_sweep_over_two_ranks_is_that_of_one_process(
 def test_a_rank_that_is_killed_costs_no_trial(
     write_spec: WriteSpec, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL of rank 1, and of rank 0, in the middle: the trial goes on, under the name of its cause."""
+    """SIGKILL of rank 1, and of rank 0, in the middle: the trial goes on, under its cause, and it is told."""
     killed: list[tuple[int, float]] = []  # trial, when
     noticed: dict[int, float] = {}
     went_on: dict[int, float] = {}
@@ -280,6 +280,8 @@ def test_a_rank_that_is_killed_costs_no_trial(
     spec = load_spec(str(write_spec(replace=changes)), overrides={**SMALL, "resources.workers": 2})
     both = run(spec, silent, runner="ray")
     assert len(killed) == 2
+    told = [note for note in silent.notes if "runs again" in note]
+    assert told == ["trial 0 runs again: rank 1 of 2 died", "trial 1 runs again: its worker died"]
     print(f"noticed after {noticed}, went on after {went_on} s")
     assert max(noticed.values()) < NOTICED, noticed
     assert went_on.keys() == noticed.keys() == {0, 1}

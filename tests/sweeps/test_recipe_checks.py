@@ -13,7 +13,7 @@ import torch
 
 from sweeps.checks.preflight import check
 from sweeps.checks.recipe import recipe_problems
-from sweeps.driver.schedule.line_search import control_settings
+from sweeps.driver.schedule.controls import control_settings
 from sweeps.driver.service import run
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders

@@ -22,7 +22,7 @@ from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec, load_spec
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 from tli.models.descriptions import described
-from tli.models.frozen import halved_weights
+from tli.models.halved import halved_weights
 
 WriteSpec = Callable[..., Path]
 ALONE = ["trial.recipe.train=injected", "control.train=layers"]
@@ -83,7 +83,7 @@ def test_what_is_shared_changes_no_loss_and_no_byte(
     spec = alone(f"trial.recipe.precision={precision}", *recipe)
     assignment = assignment_of(spec, number)
     found = points(WorkerContext(spec), assignment, Folders(spec.root / "shared", spec.name))
-    monkeypatch.setattr("tli.models.frozen.halve_frozen", lambda _model: 0)
+    monkeypatch.setattr("tli.training.frozen.halve_frozen", lambda _model: 0)
     monkeypatch.setattr("tli.training.optimizer.untrained", lambda *_: frozenset())
     slot = WorkerContext(spec)
     assert not any(halved_weights(slot.model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import signal
 import subprocess
@@ -92,50 +93,61 @@ def test_the_commands_ask_the_lease(
     assert len(line) <= 40
 
 
-def driven(spec: Spec, stop: threading.Event, begun: threading.Event) -> None:
-    """Drive a sweep of which one trial ends and another begins, then let go."""
-    spec.root.mkdir(exist_ok=True)
-    with Ledger.driven(spec.study_url, spec) as ledger:
-        agenda = Agenda(ledger, NullTracker(), parallel=2)
-        control, _ = taken(agenda), taken(agenda)
-        begun.set()
-        stop.wait(30)
-        points = [Point(step, step * 64, 1e6 * step, 0.1 * step, 3.5) for step in control.report_steps]
-        agenda.report(control.number, 1, points)
-        agenda.finish(control.number, 1, Outcome(State.COMPLETE))
-        time.sleep(1.0)  # looked at meanwhile
+class Driven(threading.Thread):
+    """Drives a sweep: two trials begin, then one ends, then it lets go; each when the test says so."""
 
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self._spec = spec
+        self.begun, self.ends, self.ended, self.leaves = (threading.Event() for _ in range(4))
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "LOOKS_EVERY", 0.1)
-    monkeypatch.setattr(following, "DRIVERLESS", 0.3)
+    def run(self) -> None:
+        self._spec.root.mkdir(exist_ok=True)
+        with Ledger.driven(self._spec.study_url, self._spec) as ledger:
+            agenda = Agenda(ledger, NullTracker(), parallel=2)
+            control, _ = taken(agenda), taken(agenda)
+            self.begun.set()
+            self.ends.wait(60)
+            points = [Point(step, step * 64, 1e6 * step, 0.1 * step, 3.5) for step in control.report_steps]
+            agenda.report(control.number, 1, points)
+            agenda.finish(control.number, 1, Outcome(State.COMPLETE))
+            self.ended.set()
+            self.leaves.wait(60)
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_following_shows_a_sweep_of_another_process_until_it_is_driven_no_more(
-    spec: Spec, capsys: pytest.CaptureFixture[str], hurried: None, as_json: bool
+    spec: Spec, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
-    stop, begun = threading.Event(), threading.Event()
-    driver = threading.Thread(target=driven, args=(spec, stop, begun))
+    driver, looks = Driven(spec), itertools.count()
+
+    def wait() -> None:
+        match next(looks):
+            case 0:
+                driver.ends.set()
+                assert driver.ended.wait(60)
+            case 1:
+                driver.leaves.set()
+                driver.join(60)
+            case _:
+                time.sleep(0.05)
+
+    monkeypatch.setattr(following, "wait", wait)
+    monkeypatch.setattr(following, "DRIVERLESS", 0.2)
     driver.start()
-    assert begun.wait(30)
+    assert driver.begun.wait(60)
     Folders(spec.root, spec.name).write_spec(spec.to_json())
-    threading.Timer(0.5, stop.set).start()
     words = ["status", spec.name, "--study", spec.study_url, "--runs", str(spec.root), "--follow"]
     assert main([*words, *(["--json"] if as_json else [])]) == 0
-    driver.join()
     lines = capsys.readouterr().out.splitlines()
     if as_json:
         found = [json.loads(line) for line in lines]
-        assert [each["counts"] for each in found][:2] == [
-            {"RUNNING": 2},
-            {"RUNNING": 1, "COMPLETE": 1},
+        assert [(each["phase"], each["counts"]) for each in found] == [
+            ("search", {"RUNNING": 2}),
+            ("search", {"RUNNING": 1, "COMPLETE": 1}),
+            ("not running", {"RUNNING": 1, "COMPLETE": 1}),
         ]
-        assert found[0]["phase"] == "search"
-        assert found[-1]["phase"] == "not running"
         assert found[-1]["control"] == {"trial": 0, "loss": 3.5}
-        assert len(found) <= 4, "a line a change"
     else:
         text = [line.partition("Z  ")[2] for line in lines]
         assert text[0] == f"{spec.name}: search"
@@ -144,15 +156,15 @@ def test_following_shows_a_sweep_of_another_process_until_it_is_driven_no_more(
 
 
 def test_ctrl_c_leaves_following_without_a_word(
-    spec: Spec, capsys: pytest.CaptureFixture[str], hurried: None, monkeypatch: pytest.MonkeyPatch
+    spec: Spec, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken(agenda_of(spec))
     Folders(spec.root, spec.name).write_spec(spec.to_json())
 
-    def interrupted(_: float) -> None:
+    def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(following.time, "sleep", interrupted)
+    monkeypatch.setattr(following, "wait", interrupted)
     words = ["status", spec.name, "--study", spec.study_url, "--runs", str(spec.root), "--follow"]
     assert main(words) == 130
     said = capsys.readouterr()

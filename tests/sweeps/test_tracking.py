@@ -19,7 +19,7 @@ import pytest
 from sweeps.records import Point, State
 from sweeps.tracking import NullTracker, Tracker, open_tracker
 from sweeps.tracking.outbox import EVENTS, SENT, Outbox, read_sent
-from sweeps.tracking.tracker import flat, run_name
+from sweeps.tracking.tracker import flat
 from tests.servers import MlflowServer, alive
 
 pytest.importorskip("mlflow")
@@ -47,7 +47,8 @@ def tell(tracker: Tracker, numbers: range = range(3)) -> None:
     tracker.open_sweep({"name": "quick", "budget": {"trials": 3}}, {"sweeps.version": "0.1"})
     for number in numbers:
         role = ("control", "baseline", "search")[min(number, 2)]
-        tracker.declare(number, SETTINGS, {"sweeps.role": role, "sweeps.note": None})
+        name = None if number == 2 else f"run {number}"
+        tracker.declare(number, SETTINGS, {"sweeps.role": role, "sweeps.note": None}, name=name)
         for point in curve(number):
             tracker.points(number, 1, [point])
     tracker.end(0, State.COMPLETE, {}, {"objective": 3.0, "initial_loss": 4.0})
@@ -149,12 +150,8 @@ def test_a_sweep_arrives_as_one_experiment_with_a_parent_and_a_run_for_each_tria
     assert parent.data.params == {"name": "quick", "budget.trials": "3"}
     assert parent.data.metrics == {"objective": 3.0}
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
-    assert [runs[n].info.run_name for n in "012"] == [
-        "0000 control lr=1.2e-03",
-        "0001 k=4 identity lr=1.2e-03",
-        "0002 k=4 identity lr=1.2e-03",
-    ]
-    assert [runs[n].info.status for n in "012"] == ["FINISHED", "KILLED", "FAILED"]
+    assert [runs[n].info.run_name for n in "012"] == ["run 0", "run 1", "2"]
+    assert [runs[n].info.status for n in "012"] == ["FINISHED", "FINISHED", "FAILED"]
     assert [runs[n].data.tags["sweeps.state"] for n in "012"] == ["COMPLETE", "PRUNED", "FAIL"]
     assert [runs[n].data.tags.get("sweeps.rank") for n in "012"] == ["1", None, None]
     assert "sweeps.note" not in runs["0"].data.tags
@@ -189,6 +186,48 @@ def test_delivering_everything_again_changes_nothing(told: Any, store: Store) ->
     (sweep.folder / SENT).unlink()
     sweep.drain()
     assert store.everything("again") == once
+
+
+def test_gaps_to_a_control_arrive_once_and_never_beside_those_to_another(told: Any, store: Store) -> None:
+    sweep = told("gaps")
+    tell(sweep.tracker)
+    assert sweep.tracker.gaps_against() is None
+    for gaps, final in (({0: 0.5, 1: 0.25}, None), ({0: 0.5, 1: 0.25, 2: -0.125}, -0.25)):
+        sweep.tracker.gaps(1, 0, gaps, final)
+    sweep.tracker.gaps(2, 0, {}, None)
+    sweep.drain()
+    run = store.runs("gaps")["1"]
+    assert store.history(run, "control_gap") == [(0, 0.5), (1, 0.25), (2, -0.125)]
+    assert (run.data.metrics["objective_gap"], run.data.tags["sweeps.gap_to"]) == (-0.25, "0")
+    assert run.info.status == "FINISHED", "a gap that comes later opens nothing"
+    assert sweep.tracker.gaps_against() == 0
+    once = store.everything("gaps")
+    (sweep.folder / SENT).unlink()
+    sweep.drain()
+    assert store.everything("gaps") == once
+    (sweep.folder / EVENTS).unlink()  # and what is told now, of an extended sweep, is to another control
+    again = told("gaps")
+    again.tracker.open_sweep({}, {})
+    again.tracker.gaps(1, 2, {0: 9.0, 4: 9.0}, 9.0)
+    again.drain()
+    assert store.everything("gaps")["1"] == once["1"]
+
+
+def test_marks_and_descriptions_are_tags_that_leave_a_run_as_it_stands(told: Any, store: Store) -> None:
+    sweep = told("marks")
+    tell(sweep.tracker)
+    sweep.tracker.mark(2, {"colour": "grey"}, again=True)  # no mark of it was told
+    sweep.tracker.mark(1, {"colour": "blue"})
+    sweep.tracker.mark(None, {"colour": "black"})
+    sweep.tracker.describe({"mlflow.note.content": "the answer"})
+    sweep.tracker.mark(1, {"colour": "grey"}, again=True)
+    sweep.drain()
+    runs = store.runs("marks")
+    assert [runs[n].data.tags.get("colour") for n in ("", "1", "2")] == ["black", "grey", None]
+    assert [runs[n].info.status for n in ("", "1", "2")] == ["FINISHED", "FINISHED", "FAILED"]
+    experiment = store.client.get_experiment_by_name("marks")
+    assert experiment is not None
+    assert experiment.tags["mlflow.note.content"] == "the answer"
 
 
 def test_the_page_is_an_artifact_of_the_sweeps_run_and_a_link_is_not_followed(
@@ -553,15 +592,4 @@ def test_names_and_parameters() -> None:
     assert flat({"storage": {"study": "postgresql://me:secret@db/x"}}) == {
         "storage.study": "postgresql://me:***@db/x"
     }
-    assert run_name(12, flat(SETTINGS), "search") == "0012 k=4 identity lr=1.2e-03"
-    assert run_name(0, flat(SETTINGS), "control") == "0000 control lr=1.2e-03"
-    assert run_name(30, flat(SETTINGS), "matched control") == "0030 matched control lr=1.2e-03"
-    assert (
-        run_name(3, {"injection.method": "dus", "recipe.learning_rate": "1"}, "search")
-        == "0003 dus lr=1.0e+00"
-    )
-    assert run_name(4, {}, "") == "0004"
-    assert run_name(5, flat({**SETTINGS, "injection": {"method": "none", "k": 4}}), "replicate") == (
-        "0005 none lr=1.2e-03 replicate"
-    )
     assert json.loads(json.dumps(params)) == params

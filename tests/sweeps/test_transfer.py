@@ -169,6 +169,16 @@ def test_ranges_are_narrowed_by_what_was_answered_alone(carried_out: Path, large
     assert "Not answered" in opened["injection.init"].comments[0]
 
 
+def test_a_grid_of_rates_stays_one(carried_out: Path) -> None:
+    sweep = find("tiny", runs=str(carried_out / "runs"))
+    spec = sweep.spec.model_copy(update={"search": {"recipe.learning_rate": Range(choice=(1e-3, 4e-3))}})
+    facts = find_base(sweep.spec.base.model).facts
+    found = Verdict(**{**vars(sweep.verdict), "settings": ()})
+    (decision,) = decided_settings(spec, found, sweep.records, facts, facts, 0.25)
+    assert decision.range is not None
+    assert decision.range.choice == pytest.approx((2.5e-4, math.sqrt(2.5e-4 * 2e-3), 2e-3), rel=0.01)
+
+
 def test_layers_that_are_dropped_go_with_the_depth(carried_out: Path, larger: Path) -> None:
     sweep = find("tiny", runs=str(carried_out / "runs"))
     spec = sweep.spec.model_copy(update={"search": {"injection.m": Range(choice=(0, 1))}})

@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 _SPEC = """
 name: middle
 base: {{model: {model}}}
-data: {{source: "builtin:stdlib", sequence_length: 64, eval_tokens: 128, test_tokens: 128}}
+data: {{source: "builtin:stdlib", sequence_length: 32, eval_tokens: 64, test_tokens: 64}}
 trial:
   injection: {{method: tli, k: 6, init: identity}}
-  recipe: {{learning_rate: 3e-4, tokens: 512, batch_tokens: 256, micro_batch_tokens: 128, precision: bf16}}
+  recipe: {{learning_rate: 3e-4, tokens: 128, batch_tokens: 64, micro_batch_tokens: 32, precision: bf16}}
 search:
   injection.k: {{choice: [6, 12]}}
 budget: {{trials: 3}}

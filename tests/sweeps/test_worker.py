@@ -10,23 +10,29 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sweeps.curve import read_curve
 from sweeps.driver.service import run
 from sweeps.driver.single import assignment_of
 from sweeps.folders import Folders
-from sweeps.records import Cause
+from sweeps.records import Cause, Point
 from sweeps.results.export import export
 from sweeps.spec import Spec, load_spec
+from sweeps.tracking.batches import batches
+from sweeps.tracking.outbox import Outbox, read_events
 from sweeps.worker.execution import Execution
+from sweeps.worker.gpu_metrics import GpuMetrics
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 from sweeps.worker.watchdog import Bounds, Watchdog, hung
+from tli.training.device import gpu_readings
 
 # A worker without Ray: it runs one attempt, slowed down or stopped where it is told to, and prints each reply.
 PROGRAM = """
@@ -312,3 +318,42 @@ def above(process: Path) -> set[int]:
         process = process.with_name((process / "stat").read_text().rpartition(")")[2].split()[1])
         parents.add(int(process.name))
     return parents
+
+
+def test_gpu_metrics_are_means_by_a_thread_of_their_own_and_outlive_a_reading_that_fails() -> None:
+    """With made-up readings: no GPU is asked here."""
+    readings = iter((10.0, -1.0, 30.0))
+    done = threading.Event()
+
+    def read() -> dict[str, float]:
+        value = next(readings, None)
+        if value is None:
+            done.set()
+        if value is None or value < 0:
+            raise RuntimeError("the driver does not answer")
+        return {"gpu_0_utilization_percentage": value}
+
+    metrics = GpuMetrics(read, every=0.001)
+    assert done.wait(10.0)
+    assert metrics.take() == {"gpu_0_utilization_percentage": 20.0}
+    assert metrics.take() == {}
+    metrics.close()
+    assert not any(thread.name == "gpu metrics" for thread in threading.enumerate())
+
+
+def test_gpu_metrics_pass_through_the_outbox_as_mlflows_system_metrics(tmp_path: Path) -> None:
+    point = Point(4, 256, 1.0, 1.0, 3.5, time=7.0, system={"gpu_0_utilization_percentage": 20.0})
+    assert Point.from_json(json.loads(json.dumps(point.to_json()))) == point
+    assert "system" not in replace(point, system={}).to_json()
+    with pytest.raises(TypeError):
+        Point.from_json({**point.to_json(), "system": {"gpu": "busy"}})
+    box = Outbox(tmp_path)
+    box.points(0, 1, [point])
+    (batch,) = batches([event for event, _ in read_events(box.path) if event is not None])
+    found = {metric.key: (metric.value, metric.step) for metric in batch.metrics}
+    assert found["system/gpu_0_utilization_percentage"] == (20.0, 4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_there_is_nothing_to_read() -> None:
+    assert gpu_readings() == {}

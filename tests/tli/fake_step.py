@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
 from tli.models.descriptions import Description
-from tli.models.frozen import keep_halved
+from tli.training.frozen import keep_halved
 
 
 @dataclass(frozen=True)

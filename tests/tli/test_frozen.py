@@ -17,13 +17,14 @@ from tli.growth.cost import cost
 from tli.growth.in_memory import grow, injected_parameters
 from tli.growth.memory import memory
 from tli.models.base import find
-from tli.models.frozen import FrozenConv1D, FrozenLinear, halve_frozen, halved_weights
+from tli.models.halved import halved_weights
 from tli.models.lineage import lineage
 from tli.models.loading import load_model
 from tli.planning.experts import Experts
 from tli.planning.plan import plan
 from tli.training.evaluate import evaluate
 from tli.training.export import write_model
+from tli.training.frozen import FrozenConv1D, FrozenLinear, halve_frozen
 from tli.training.loop import Training
 from tli.training.losses import token_losses
 from tli.training.recipe import Recipe
@@ -148,7 +149,7 @@ def test_frozen_matrices_in_half_the_bytes_change_no_bit(
     save_state(made, tmp_path)
     measured += losses(made, 6)
     with monkeypatch.context() as patch:
-        patch.setattr("tli.models.frozen.halve_frozen", lambda _model: 0)
+        patch.setattr("tli.training.frozen.halve_frozen", lambda _model: 0)
         whole = training(half(model_type), train="injected", precision="bf16")
     assert not set(halved_weights(whole.model))
     assert losses(whole, 0, 3, 6) == measured

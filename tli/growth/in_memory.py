@@ -15,6 +15,7 @@ from tli.growth.stored import StoredLayers
 from tli.initializers.initial import Initial
 from tli.initializers.layers import layout_of, place, same_depth, split, widened
 from tli.initializers.upcycle import expert_parameters, upcycle
+from tli.models.halved import halved_weights, restore
 from tli.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ def grow(
     8
     """
     from transformers import PreTrainedModel
-
-    from tli.models.frozen import halved_weights
 
     require_types(
         model=(model, instance_of(PreTrainedModel, "a model of transformers", 'tli.load_model("my-model/")')),
@@ -140,8 +139,6 @@ def _deepened(
 def _copied(model: PreTrainedModel, plan: Plan, shared: AbstractSet[str] = frozenset()) -> PreTrainedModel:
     from torch import nn
 
-    from tli.models.frozen import halved_weights, restore
-
     same_depth(_model_depth(model), plan)
     of_both = {
         id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
@@ -175,8 +172,6 @@ def _fill(
     its new layers.
     """
     from torch import nn
-
-    from tli.models.frozen import halved_weights, keep_halved
 
     plan, layers = initial.plan, initial.family.layers
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -215,7 +210,7 @@ def _fill(
                 )
             parameter = made[source]
             if common and old in halved:
-                keep_halved(module)
+                module.__class__ = type(place(model, old)[0])
         module._parameters[leaf] = parameter
     for name, _ in list(grown.named_buffers(remove_duplicate=False)):
         module, leaf = place(grown, name)

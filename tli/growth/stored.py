@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tli.architectures.family import Family
 from tli.errors import FamilyError, Problem
 from tli.initializers.layers import split
+from tli.models.halved import halved_weights
 from tli.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class StoredLayers:
 
     `tensors[layer]` are the model's own, of the names of its module tree; `parts[layer]` views of them, of
     the names in files. `model` is the one whose conversions are used. With `halved`, what it keeps in
-    bfloat16 stands for numbers in float32 (`tli.models.frozen`), and is read as such.
+    bfloat16 stands for numbers in float32 (`tli.models.halved`), and is read as such.
     """
 
     model: PreTrainedModel
@@ -50,8 +51,6 @@ class StoredLayers:
         joined: then the names of the module tree are used. Raises FamilyError where another plan needs what
         files hold, and that is no part of what is in memory.
         """
-        from tli.models.frozen import halved_weights
-
         depth = len(list(model.get_submodule(family.layers).children()))
         tensors: list[dict[str, Tensor]] = [{} for _ in range(depth)]
         for name, tensor in model.state_dict().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 from typing import TYPE_CHECKING
@@ -71,3 +72,23 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # torch's
         torch.cuda.empty_cache()
+
+
+def gpu_readings() -> dict[str, float]:
+    """Memory in use of each GPU that this process sees, and where NVML can be asked how busy it is; by name.
+
+    The names are those of MLflow's system metrics. Safe to ask from another thread while a step is trained.
+    """
+    import torch
+
+    found: dict[str, float] = {}
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # torch's; the training begins it
+        return found
+    for index in range(torch.cuda.device_count()):
+        free, whole = torch.cuda.mem_get_info(index)
+        found[f"gpu_{index}_memory_usage_megabytes"] = (whole - free) / 1e6
+        found[f"gpu_{index}_memory_usage_percentage"] = 100 * (whole - free) / whole
+        with contextlib.suppress(ModuleNotFoundError, RuntimeError):  # no NVML, or not on this device
+            found[f"gpu_{index}_utilization_percentage"] = float(torch.cuda.utilization(index))
+            found[f"gpu_{index}_power_usage_watts"] = torch.cuda.power_draw(index) / 1000
+    return found

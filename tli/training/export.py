@@ -15,11 +15,12 @@ from tli.architectures.config import read_config
 from tli.checkpoint.atomic import new_folder
 from tli.errors import CheckpointError, Problem
 from tli.files import open_regular
-from tli.models.frozen import halved_weights, whole_state
+from tli.models.halved import halved_weights
 from tli.models.licence import CARD
 from tli.models.lineage import FILE, read_lineage, write_lineage
 from tli.models.model_files import copy_side_files
 from tli.models.references import brings_code
+from tli.training.frozen import whole_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -90,7 +90,7 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
 
     Parameters that are not trained are frozen as a side effect: they get no gradient and no moments, autograd
     records nothing of what is calculated below the lowest that is trained, and under bf16 they take half the
-    bytes (`tli.models.frozen`). Tied parameters count once.
+    bytes (`tli.training.frozen`). Tied parameters count once.
 
     Args:
         model: the model to train.
@@ -102,8 +102,8 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
     """
     import torch
 
-    from tli.models.frozen import halve_frozen
     from tli.training.acceleration import fastest_kernel
+    from tli.training.frozen import halve_frozen
     from tli.training.losses import is_sharded
 
     groups = groups_of(model, injected)

@@ -97,7 +97,8 @@ class Gauges:
             when: it was made, in seconds since the epoch.
         """
         now = time.monotonic()
-        self._between.append(now - self._measured)
+        if self._lag is not None:  # the first one comes once the workers have started
+            self._between.append(now - self._measured)
         self._measured, self._lag = now, max(0.0, time.time() - when)
 
     def write(self) -> None:

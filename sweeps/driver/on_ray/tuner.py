@@ -131,6 +131,7 @@ def start_cluster(spec: Spec, address: str | None) -> None:
     # Ray has no other switch for these than the environment, and it must be set before the start.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # a worker that is gone is told of in a line
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Tune's workers have an environment of their own, so that none of these would ever be used.

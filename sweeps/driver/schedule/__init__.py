@@ -3,4 +3,4 @@
 Promises: the same ledger gives the same next assignment, in process and on Ray. Never runs anything.
 """
 
-__all__ = ["after_search", "agenda", "line_search", "retries", "spending"]
+__all__ = ["after_search", "agenda", "controls", "line_search", "orphans", "retries", "spending"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.driver.schedule.line_search import control_settings
+from sweeps.driver.schedule.controls import control_settings
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Role, TrialRecord
 from sweeps.results.evaluated import base_due, runs_due

@@ -7,13 +7,14 @@ came of it. Every decision is in the ledger before it acts, so that a restart go
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from sweeps.driver.schedule.after_search import after_search
-from sweeps.driver.schedule.line_search import LineSearch, control_settings
+from sweeps.driver.schedule.controls import control_settings
+from sweeps.driver.schedule.line_search import LineSearch
+from sweeps.driver.schedule.orphans import Orphans
 from sweeps.driver.schedule.retries import counted, reason_with_counts, retry
 from sweeps.driver.schedule.spending import Spending
 from sweeps.errors import StaleAttemptError
@@ -22,9 +23,6 @@ from sweeps.ledger.search.space import flatten
 from sweeps.records import Assignment, Outcome, Point, Role, State, TrialRecord
 from sweeps.tracking import Tracking
 from sweeps.tracking.trial_runs import show, show_end
-
-_RECONCILED_EVERY = 30.0  # seconds between two looks for trials that no worker runs
-
 
 _OnChange = Callable[[Sequence[TrialRecord], str, Mapping[str, float]], None]
 
@@ -72,8 +70,7 @@ class Agenda:
         self._stop_requested: set[int] = set()
         self._running: dict[int, Assignment] = {}
         self._last_point: dict[int, Point] = {}
-        self._reconciled = time.monotonic()
-        self._orphans: set[int] = set()
+        self._orphans = Orphans(ledger)
         self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
         self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
         self._spending = Spending(ledger)
@@ -167,6 +164,7 @@ class Agenda:
             again = retry(self.spec, record, outcome.cause, counts)
             if again is not None:
                 self.ledger.note_retry(number, attempt, counts, again.micro_batch_tokens)
+                self.note(number, f"runs again: {(outcome.reason or outcome.cause).partition(chr(10))[0]}")
                 return True
             outcome = replace(outcome, reason=reason_with_counts(outcome.reason, outcome.cause, counts))
         self.ledger.tell(number, attempt, outcome.state, reason=outcome.reason, totals=totals)
@@ -187,7 +185,7 @@ class Agenda:
     # -- the order of work --------------------------------------------------------------------------------
 
     def _left_over(self) -> Assignment | None:
-        self._reconcile()
+        self._left_behind += self._orphans.found({*self._running, *self._left_behind})
         while self._left_behind:
             number = self._left_behind.pop(0)
             assignment = self.ledger.requeue(number)
@@ -195,21 +193,6 @@ class Agenda:
                 return assignment
             self._ended(number)
         return None
-
-    def _reconcile(self) -> None:
-        """Put trials of ours in front that stand RUNNING at two looks in turn, and that no worker runs.
-
-        The driver's lease is the only one on this study, so they were left by a write that was cut short.
-        """
-        now = time.monotonic()
-        if now - self._reconciled < _RECONCILED_EVERY:
-            return
-        self._reconciled = now
-        self.ledger.refresh()
-        known = {*self._running, *self._left_behind}
-        orphans = {r.number for r in self.ledger.unfinished() if r.state is State.RUNNING} - known
-        self._left_behind += sorted(orphans & self._orphans)
-        self._orphans = orphans
 
     def _first_ones(self) -> Assignment | None:
         if self._begun:
@@ -266,6 +249,11 @@ class Agenda:
         """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
         over = (State.WAITING,) if self._spending.used_up else ()
         return [record for record in self.ledger.unfinished() if record.state not in over]
+
+    @property
+    def control_rates_over(self) -> bool:
+        """Whether no control at another rate will be run."""
+        return self._control_rates.over or self.phase != "search"
 
     def _ended(self, number: int) -> None:
         record = self.ledger.record(number)

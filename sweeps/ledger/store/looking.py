@@ -5,21 +5,39 @@ from __future__ import annotations
 import sqlite3
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import NullPool, create_engine, inspect, select
 
 from sweeps import readonly_sqlite
 from sweeps.addresses import absolute, driven, file_of, server
+from sweeps.ledger.store.marks import legible_of_study
 from sweeps.ledger.store.retrying import FileStorage, ServerStorage, as_sweep_error
 
 
-class _FeasibleBest(RDBStorage):
-    """Has the best trial that `Study.best_trial` has; optuna-dashboard asks the storage, not the study."""
+class _AsShown(RDBStorage):
+    """For optuna-dashboard: the best trial that `Study.best_trial` has, as it asks the storage alone, and of
+    a study's attributes those that people read."""
+
+    shown = False  # whether it is for optuna-dashboard
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Attributes of a study."""
+        found: dict[str, Any] = super().get_study_user_attrs(study_id)
+        return legible_of_study(found) if self.shown else found
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Every study."""
+        studies = super().get_all_studies()
+        for study in studies if self.shown else ():
+            study.user_attrs = legible_of_study(study.user_attrs)
+        return studies
 
     def _get_best_trial_id(self, study_id: int, direction: StudyDirection) -> int:
         """Of the trial with the best value that violates no constraint."""
@@ -36,7 +54,7 @@ def _feasible(trial: FrozenTrial) -> bool:
     return all(value <= 0 for value in trial.constraints.values())
 
 
-class LookedAtFile(_FeasibleBest, FileStorage):
+class LookedAtFile(_AsShown, FileStorage):
     """Optuna's storage for a file that is read, and is left as it is."""
 
     def __init__(self, url: str) -> None:
@@ -49,7 +67,7 @@ class LookedAtFile(_FeasibleBest, FileStorage):
         return readonly_sqlite.mark(self._file)
 
 
-class LookedAtServer(_FeasibleBest, ServerStorage):
+class LookedAtServer(_AsShown, ServerStorage):
     """Optuna's storage for a server, in transactions that cannot write."""
 
     def __init__(self, url: str) -> None:
@@ -57,8 +75,12 @@ class LookedAtServer(_FeasibleBest, ServerStorage):
         super().__init__(url, _OF_SERVER, skip_table_creation=True)
 
 
-def look(url: str) -> BaseStorage | None:
+def look(url: str, *, shown: bool = False) -> BaseStorage | None:
     """The storage at a URL, for reading; None where Optuna has made no tables so far.
+
+    Args:
+        url: SQLAlchemy's.
+        shown: whether it is for optuna-dashboard; what only this program reads of a study is left out then.
 
     Raises:
         RuntimeError: its tables are those of another version of Optuna.
@@ -66,7 +88,7 @@ def look(url: str) -> BaseStorage | None:
     """
     url = driven(absolute(url))
     with as_sweep_error():
-        return get_storage(_storage(url, _identity(url))) if _made(url) else None
+        return get_storage(_storage(url, _identity(url), shown=shown)) if _made(url) else None
 
 
 def _of_file(file: Path) -> dict[str, object]:
@@ -88,9 +110,11 @@ def _identity(url: str) -> int:
 
 
 @lru_cache(maxsize=8)
-def _storage(url: str, _file: int) -> LookedAtFile | LookedAtServer:
+def _storage(url: str, _file: int, *, shown: bool) -> LookedAtFile | LookedAtServer:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return LookedAtServer(url) if server(url) else LookedAtFile(url)
+    found = LookedAtServer(url) if server(url) else LookedAtFile(url)
+    found.shown = shown
+    return found
 
 
 def _made(url: str) -> bool:

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger.store import writing
 from sweeps.ledger.store.loading import legible, load, unfinished
+from sweeps.ledger.store.marks import OURS_PREFIX, united
 from sweeps.ledger.store.trials import CONSTRAINT, END, OURS, REQUEST, mark_of, record_of
 from sweeps.ledger.store.visible import Fits, VisibleTrials
 from sweeps.ledger.store.writing import Changes
@@ -68,7 +69,7 @@ class Mirror:
         with legible(f"study {self._spec.name!r}"):
             found = self._news()
         for trial in found:
-            self._take(trial)
+            self._take(_united(trial))
         self._stale.clear()
 
     def freshen(self) -> None:
@@ -257,7 +258,7 @@ class Mirror:
     def _renew(self, number: int) -> None:
         with legible(f"study {self._spec.name!r}"):
             trial = self._store.get_trial(self._id(number))
-        self._take(trial)
+        self._take(_united(trial))
 
     @property
     def _changed(self) -> FrozenTrial:
@@ -287,3 +288,12 @@ class Mirror:
             self._open[number] = trial._trial_id
         elif self._open.pop(number, None) is not None or not known:
             self.visible.take_end(trial, ours=record.ours)
+
+
+def _united(trial: FrozenTrial) -> FrozenTrial:
+    """A trial as it was read, with the marks that are stored among the system's attributes."""
+    if not any(name.startswith(OURS_PREFIX) for name in trial.system_attrs):
+        return trial
+    found = copy.copy(trial)
+    found.user_attrs, found.system_attrs = united(trial.user_attrs, trial.system_attrs)
+    return found

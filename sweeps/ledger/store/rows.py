@@ -19,6 +19,7 @@ from typing import Any
 
 from sweeps import readonly_sqlite
 from sweeps.ledger.store.holder import TABLE, Row, query
+from sweeps.ledger.store.marks import united
 from sweeps.records import State
 
 KNOWN = ("v3.2.0.a", 12)  # the tables that are read here: Alembic's version and Optuna's
@@ -134,6 +135,7 @@ def _trials(store: sqlite3.Connection, study_id: int) -> list[TrialRows]:
     for place, (key, number, state, start, end) in enumerate(store.execute(wanted, (study_id,))):
         if number != place or state not in State.__members__:
             raise _OtherwiseError
+        user_attrs, system_attrs = united(user[key], system[key])
         trials.append(
             TrialRows(
                 number,
@@ -142,8 +144,8 @@ def _trials(store: sqlite3.Connection, study_id: int) -> list[TrialRows]:
                 _time(end),
                 _only(values[key]) if state == State.COMPLETE else None,
                 params[key],
-                user[key],
-                system[key],
+                user_attrs,
+                system_attrs,
                 losses[key],
             )
         )

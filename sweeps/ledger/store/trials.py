@@ -46,6 +46,7 @@ COSTS = {
 }  # of training; of all
 TASKS = "sweeps:tasks"  # scores by downstream task; each number of them stands beside it under a plain name
 EVALUATION = "sweeps:evaluation"  # what a run of that role is made for: tasks, shots, limit
+METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -58,6 +59,8 @@ def attributes_of(settings: Mapping[str, Any], steps: int, more: Mapping[str, An
         ATTEMPT: 1,
         REQUEST: uuid.uuid4().hex,
     }
+    if HIDDEN in more:  # such a trial may have no parameters, which would say how it trains
+        base |= {METHOD: settings["injection"]["method"], RATE: settings["recipe"]["learning_rate"]}
     attributes: dict[str, Any] = json.loads(json.dumps({**base, **more}))
     return attributes
 

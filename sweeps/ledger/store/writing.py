@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Table, UniqueConstraint, delete, func, insert, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from sweeps.ledger.store.marks import OURS_PREFIX, parted
 from sweeps.ledger.store.retrying import retry_while_unavailable
 from sweeps.ledger.store.trials import CONSTRAINT, RUNG
 
@@ -88,7 +89,7 @@ def create(
         params = {name: (value, template.distributions[name]) for name, value in template.params.items()}
         _write_params(connection, trial_id, params)
         user_attrs = {**template.user_attrs, **marks(number)}
-        _put(connection, _USER, _attributes(trial_id, user_attrs))
+        _put_attributes(connection, trial_id, user_attrs)
     created = copy.copy(template)
     created.user_attrs = user_attrs
     created.number, created._trial_id = number, trial_id
@@ -108,12 +109,12 @@ def claim(storage: RDBStorage, trial_id: int, marks: dict[str, Any]) -> bool:
         if connection.execute(taken).rowcount == 0:
             return False
         for table, theirs in (
-            (_USER, _USER.c.key.startswith("sweeps:")),
-            (_SYSTEM, _SYSTEM.c.key.startswith(RUNG)),
+            (_USER, _USER.c.key.startswith(OURS_PREFIX)),
+            (_SYSTEM, _SYSTEM.c.key.startswith(OURS_PREFIX) | _SYSTEM.c.key.startswith(RUNG)),
             (_LOSSES, true()),
         ):
             connection.execute(delete(table).where((table.c.trial_id == trial_id) & theirs))
-        _put(connection, _USER, _attributes(trial_id, marks))
+        _put_attributes(connection, trial_id, marks)
     return True
 
 
@@ -141,7 +142,7 @@ def write(storage: RDBStorage, trial_id: int, changes: Changes) -> None:
             for value, kind in [models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(loss)]
         ]
         _put(connection, _LOSSES, losses)
-        _put(connection, _USER, _attributes(trial_id, changes.user_attrs))
+        _put_attributes(connection, trial_id, changes.user_attrs)
         _put(connection, _SYSTEM, _attributes(trial_id, changes.system_attrs))
         if changes.value is not None:
             value, kind = models.TrialValueModel.value_to_stored_repr(changes.value)
@@ -180,6 +181,13 @@ def _write_params(
         for name, (value, distribution) in params.items()
     ]
     _put(connection, _PARAMS, rows)
+
+
+def _put_attributes(connection: Connection, trial_id: int, attributes: dict[str, Any]) -> None:
+    """Attributes that are the user's in memory; what only the program reads goes to the system's."""
+    user, system = parted(attributes)
+    _put(connection, _USER, _attributes(trial_id, user))
+    _put(connection, _SYSTEM, _attributes(trial_id, system))
 
 
 def _attributes(trial_id: int, attributes: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,11 +7,12 @@ autocast a frozen matrix gives the same products from either; everywhere else it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
+
+from tli.models.halved import halved_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 class FrozenLinear(torch.nn.Linear):
     """A linear layer whose weight, of shape [outputs, inputs], is kept in bfloat16 and never trained."""
 
+    halved_of = torch.nn.Linear
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
         """As `torch.nn.Linear` with the weight in float32."""
         return torch.nn.functional.linear(input, _as_used(self.weight, input), self.bias)
@@ -27,6 +30,8 @@ class FrozenLinear(torch.nn.Linear):
 
 class FrozenConv1D(Conv1D):  # type: ignore[misc] # transformers is not typed
     """A layer of GPT-2, whose weight is of shape [inputs, outputs], kept in bfloat16 and never trained."""
+
+    halved_of = Conv1D
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As transformers' `Conv1D` with the weight in float32."""
@@ -37,17 +42,16 @@ class FrozenConv1D(Conv1D):  # type: ignore[misc] # transformers is not typed
 class FrozenEmbedding(torch.nn.Embedding):
     """An embedding whose table, of shape [tokens, width], is kept in bfloat16 and never trained."""
 
+    halved_of = torch.nn.Embedding
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
         """As `torch.nn.Embedding` with the table in float32."""
         return super().forward(input).float()
 
 
 _FROZEN: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
-    torch.nn.Linear: FrozenLinear,
-    Conv1D: FrozenConv1D,
-    torch.nn.Embedding: FrozenEmbedding,
+    each.halved_of: each for each in (FrozenLinear, FrozenConv1D, FrozenEmbedding)
 }
-_WHOLE = {frozen: whole for whole, frozen in _FROZEN.items()}
 
 
 def halve_frozen(model: PreTrainedModel) -> int:
@@ -75,27 +79,13 @@ def halve_frozen(model: PreTrainedModel) -> int:
             continue
         freed += weight.nbytes - half.nbytes
         weight.data = half
-        module.__class__ = kept
+        keep_halved(module)
     return freed
 
 
-def halved_weights(model: torch.nn.Module) -> Iterator[str]:
-    """Names of the weights that `halve_frozen` keeps in bfloat16."""
-    for name, module in model.named_modules():
-        if type(module) in _WHOLE:
-            yield f"{name}.weight"
-
-
 def keep_halved(module: torch.nn.Module) -> None:
-    """Have a module that was given a weight which `halve_frozen` keeps in bfloat16 use it as such."""
+    """Have a module that was given a weight in bfloat16 use it as one in float32."""
     module.__class__ = _FROZEN[type(module)]
-
-
-def restore(module: torch.nn.Module) -> None:
-    """The inverse of `halve_frozen` for one module: its weight in float32, with a memory of its own."""
-    weight: Any = module.weight
-    weight.data = weight.detach().float()
-    module.__class__ = _WHOLE[type(module)]
 
 
 def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
