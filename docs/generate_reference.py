@@ -87,6 +87,9 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, section in inner.items():
         path = f"{prefix}{name}"
         yield f"\n## `{path}` {{ #{path} }}\n\n{MEANINGS[path]}\n"
+        if get_origin(model.model_fields[name].annotation) is dict:  # of sections that the user names
+            path = f"{path}.NAME"
+            yield f"\n## `{path}` {{ #{path} }}\n\n{MEANINGS[path]}\n"
         yield from _keys(section, f"{path}.")
         if path == "trial":
             yield f"\n## `search` {{ #search }}\n\n{MEANINGS['search']}\n"

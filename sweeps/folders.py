@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from tli.files import open_regular, read_regular, replace_file, sync
 
 REPORT = "report.html"
 LOCK = "driver.lock"  # held by the process that drives the sweep
+_STATE = re.compile(r"step-(\d{8})-[0-9a-f]{8}-")  # the name of a training state
 _SMALL = 4096  # bytes; of a lock or a recall mark
 
 
@@ -66,6 +68,24 @@ class Folders:
     def checkpoints(self, number: int) -> Path:
         """Training states of a trial that may go on."""
         return self.trial(number) / "checkpoints"
+
+    def branch(self, number: int) -> Path:
+        """The training state from which a longer run of a trial goes on, where its schedule has one."""
+        return self.trial(number) / "branch"
+
+    def branch_step(self, number: int) -> int | None:
+        """The step of that state; None where none is kept, or where it lies behind a link."""
+        folder = self.branch(number)
+        try:
+            linked = any(place.is_symlink() for place in self._down_to(folder))
+            names = [] if linked else [path.name for path in folder.iterdir()]
+        except OSError:
+            return None
+        return max((int(found[1]) for name in names if (found := _STATE.match(name))), default=None)
+
+    def registered(self, number: int, attempt: int) -> Path:
+        """Under which names MLflow's registry has, or is to have, the model of an attempt."""
+        return self.trial(number) / f"registered-{attempt}.json"
 
     def model_dir(self, number: int, attempt: int) -> Path:
         """The model that one attempt at a trial trained; of a complete trial, its last attempt's counts.
@@ -137,11 +157,16 @@ class Folders:
     def drop_finals(self, number: int, but: int | None = None) -> None:
         """Free the space of models that cannot win any more: of all attempts at an ended trial, or but one.
 
-        With them goes what an attempt was writing when it was killed: the next one has a name of its own.
+        With them goes what an attempt was writing when it was killed: the next one has a name of its own;
+        and, with all of them, the state that a longer run would go on from. What a registry names stays.
         """
-        kept = None if but is None else self.model_dir(number, but)
-        for path in self._written(number):
-            if path != kept and (path.match("final-*") or path.match(".final-*.tmp-*")):
+        written = self._written(number)
+        kept = {None if but is None else self.model_dir(number, but)}
+        kept |= {path.with_name(path.stem.replace("registered", "final")) for path in written
+                 if path.match("registered-*.json")}  # fmt: skip
+        for path in written:
+            dropped = path.match("final-*") or path.match(".final-*.tmp-*")
+            if path not in kept and (dropped or (but is None and path == self.branch(number))):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _written(self, number: int) -> list[Path]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
+from sweeps.by_text import Sources, number, sources_from_json, sources_to_json
+from sweeps.promotion import Promotion
 from sweeps.task_scores import TaskScores, all_scores
 
+_SELDOM = {"test_losses", "system", "sources", "tasks"}  # of a point, left out where there are none
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
 
 
@@ -23,6 +26,8 @@ class Role(StrEnum):
     SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
     EVALUATION = "evaluation"  # scores another run, made again, or the base, on the tasks of the spec
+    PROMOTION = "promotion"  # a trial's settings with more tokens, asked for by `sweeps promote`
+    PROMOTED_CONTROL = "promoted control"  # the control's, with the FLOPs of a promotion
     RUNG = "ladder rung"  # a finalist's or the control's settings with the tokens of a longer budget
     OTHER = "not run here"  # added to the study, or asked, by another program: no result of this sweep
 
@@ -32,9 +37,14 @@ class Role(StrEnum):
         return self in (Role.REPLICATE, Role.MATCHED)
 
     @property
+    def promoted(self) -> bool:
+        """Whether it is a long run after the sweep: no trial of it, in no answer, driven by `promote`."""
+        return self in (Role.PROMOTION, Role.PROMOTED_CONTROL)
+
+    @property
     def after(self) -> bool:
-        """Whether it runs after the search: on top of the budget, hidden from sampler and Optuna."""
-        return self.fresh or self in (Role.RUNG, Role.EVALUATION)
+        """Whether it runs once the search is over: on top of the budget, hidden from sampler and Optuna."""
+        return self.fresh or self.promoted or self in (Role.RUNG, Role.EVALUATION)
 
 
 class State(StrEnum):
@@ -59,9 +69,10 @@ class Point:
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
-    `test_losses` (on equal blocks of the test text) and `tasks` (scores by downstream task) are of the last
-    step of a run under a fresh seed.
-    `system` is how busy the GPUs were since the point before: means by name, empty without a GPU.
+    `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed;
+    `tasks` its scores by downstream task then.
+    `system` how busy the GPUs were since the point before: means by name, empty without a GPU.
+    `sources` are the losses on each of several texts by name; `eval_loss` is their weighted mean.
     """
 
     step: int
@@ -75,6 +86,7 @@ class Point:
     test_losses: tuple[float, ...] = ()
     tasks: Mapping[str, TaskScores] = field(default_factory=dict, hash=False)
     system: Mapping[str, float] = field(default_factory=dict, hash=False)
+    sources: Sources = field(default_factory=dict)
 
     @property
     def tokens_per_second(self) -> float:
@@ -90,43 +102,36 @@ class Point:
     def finite(self) -> bool:
         """Whether every loss in it is a number."""
         losses = (self.eval_loss, *self.test_losses, *(loss for _, loss in self.train_loss))
-        return all(map(math.isfinite, losses))
+        return all(map(math.isfinite, losses)) and all(each.finite for each in self.sources.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; no test losses, no tasks and nothing of the system where there is none."""
-        plain = asdict(self) | {"tasks": {task: scores.to_json() for task, scores in self.tasks.items()}}
-        return {name: value for name, value in plain.items() if name not in _OPTIONAL or value}
+        """As plain JSON values; without what there is nothing of."""
+        tasks = {task: scores.to_json() for task, scores in self.tasks.items()}
+        plain = {**asdict(self), "sources": sources_to_json(self.sources), "tasks": tasks}
+        return {name: each for name, each in plain.items() if each or name not in _SELDOM}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
-        """The inverse of `to_json`; ValueError, TypeError, KeyError, AttributeError for what is none."""
-        train_loss = tuple((_step(step), _number(loss)) for step, loss in value["train_loss"])
-        numbers: dict[str, Any] = {name: _number(value[name]) for name in ("flops", "seconds", "eval_loss")}
-        numbers |= {name: _number(value[name]) for name in ("time", "measuring") if name in value}
+        """The inverse of `to_json`; raises ValueError, TypeError, KeyError or AttributeError else."""
+        train_loss = tuple((_step(step), number(loss)) for step, loss in value["train_loss"])
+        numbers = {name: number(value[name]) for name in ("flops", "seconds", "eval_loss")}
+        numbers |= {name: number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
-        if value.keys() - _OPTIONAL != known:
+        if value.keys() - _SELDOM != known:
             raise ValueError("other values than those of a point")
-        test_losses = tuple(_number(loss) for loss in value.get("test_losses", ()))
-        system = {str(name): _number(each) for name, each in dict(value.get("system", {})).items()}
+        test_losses = tuple(number(loss) for loss in value.get("test_losses", ()))
+        system = {str(name): number(each) for name, each in dict(value.get("system", {})).items()}
+        sources = sources_from_json(value.get("sources", {}))
         step, tokens = _step(value["step"]), _step(value["tokens"])
         tasks = all_scores(value.get("tasks", {}))
-        of_the_end: dict[str, Any] = {"test_losses": test_losses, "tasks": tasks, "system": system}
-        return cls(step, tokens, train_loss=train_loss, **numbers, **of_the_end)
-
-
-_OPTIONAL = {"test_losses", "tasks", "system"}  # left out where there is nothing
+        told = cls(step, tokens, **numbers, train_loss=train_loss)  # type: ignore[arg-type]
+        return replace(told, test_losses=test_losses, system=system, sources=sources, tasks=tasks)
 
 
 def _step(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
         raise TypeError("a whole number is wanted")
     return value
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError("a number is wanted")
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ class Assignment:
     steps: int
     report_steps: tuple[int, ...]  # steps at which the held-out loss is measured; the last is `steps`
     micro_batch_tokens: int | None = None  # in place of the recipe's, once the device's memory was too small
+    begins: tuple[int, str] | None = None  # a trial whose state it goes on from, and what that state bears
     study_uuid: str = ""  # of the study
     owner: str = ""  # what its states, curve and model bear
     token: str = ""  # of this one handing out
@@ -155,7 +161,7 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, baseline, search, replicate, ladder rung, or not run here.
+        Why it exists: control, baseline, search, replicate, ladder rung, promotion, or not run here.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params : mapping
@@ -175,7 +181,8 @@ class TrialRecord:
     replicate_of : int or None
         The trial whose settings it has under another seed or, a rung, with more tokens; or whose FLOPs.
     test_losses : tuple of float
-        On equal blocks of the test text after the last step, nats per token; of runs under fresh seeds alone.
+        On equal blocks of the test text after the last step, nats per token; of replicates, matched controls
+        and promotions.
     attempt, retries : int, and mapping of str to int
         The number of its execution, from 1, and ends without a result, by cause.
     micro_batch_tokens : int or None
@@ -190,6 +197,10 @@ class TrialRecord:
         The key under which this sweep made or took it.
     costs : mapping of str to float
         ``flops_per_token`` of training, and ``parameters``; empty in studies of earlier versions.
+    sources : mapping of str to TextLoss
+        The latest losses on each of several texts, by name; empty where there is one text.
+    promotion : Promotion or None
+        What it makes longer.
     tasks : mapping of str to TaskScores
         Scores of its trained model by downstream task; empty where it was not evaluated.
     evaluation : mapping or None
@@ -227,9 +238,11 @@ class TrialRecord:
     request: str | None = None
     test_losses: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    promotion: Promotion | None = None
     waits: str | None = None
     tasks: Mapping[str, TaskScores] = field(default_factory=dict)
     evaluation: Mapping[str, Any] | None = None
+    sources: Sources = field(default_factory=dict)
 
     @property
     def test_loss(self) -> float | None:

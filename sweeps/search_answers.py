@@ -16,6 +16,17 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
+class SweepCompletion:
+    """One time that all of a budget was carried out; a sweep that is extended has several."""
+
+    trials: int  # all that there were, replicates too
+    budget: Mapping[str, Any]
+    time: float  # wall clock, seconds since the epoch
+    ended_by: str  # what ended the search: the name of a setting of the budget, or `search`
+    changeable: Mapping[str, Any] | None = None  # of the spec, what may change later; None where not known
+
+
+@dataclass(frozen=True)
 class Estimate:
     """The best loss with one value of a setting, over the other settings, whether or not it was tried.
 

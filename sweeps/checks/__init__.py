@@ -11,6 +11,7 @@ __all__ = [
     "memory",
     "placement",
     "preflight",
+    "promotion",
     "shapes",
     "stores",
     "text_amounts",

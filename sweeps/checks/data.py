@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sweeps.checks.text_amounts import amount_notes
+from sweeps.checks.text_amounts import amount_notes, mixture_notes
 from sweeps.errors import InputError, Problem
 from sweeps.folders import Folders
 from sweeps.spec import Spec
@@ -16,8 +16,7 @@ from tli.data import corpus
 from tli.data.batches import ready_counts
 from tli.data.dataset import Source
 from tli.data.manifests import on_the_hub
-from tli.data.settings import DataSettings
-from tli.data.sources import source_problems
+from tli.data.portions import Portion, portion_problems, shares
 from tli.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,22 +27,22 @@ _MOST_FILES = 50  # of a source, whose first row is looked at
 
 
 class Text:
-    """What a spec says of its text, looked at without writing anything."""
+    """What a spec says of its texts, looked at without writing anything."""
 
     def __init__(self, spec: Spec) -> None:
         """Look at nothing yet."""
-        self._spec, self._settings = spec, spec.data.to_tli()
+        self._spec, self._portions = spec, spec.data.portions()
         self._cache = Folders(spec.root, spec.name).tokens
-        self._found: tuple[Amounts | None] | None = None  # once it was looked for
+        self._found: dict[str, Amounts | None] | None = None  # once it was looked for
 
     @property
     def from_the_hub(self) -> bool:
         """Whether a part of the text is a dataset on the hub."""
-        return any(on_the_hub(source) for source in self._settings.sources)
+        return any(on_the_hub(source) for each in self._portions for source in each.settings.sources)
 
     def problems(self) -> Iterator[Problem]:
         """Sources that cannot be used; a dataset on the hub is asked for there."""
-        found = source_problems(self._settings)
+        found = portion_problems(self._portions)
         if not found:
             try:
                 _ = self._pinned
@@ -51,57 +50,81 @@ class Text:
                 found = list(error.problems)
         yield from (replace(problem, where=self._where(problem.where)) for problem in found)
         wrong = {problem.where for problem in found}
-        for source in self._settings.sources:
-            if source.name != corpus.STDLIB and source.where not in wrong:
-                yield from _first_rows(source)
+        for each in self._portions:
+            for source in each.settings.sources:
+                place = each.placed(Problem(source.where, "", "")).where
+                if source.name != corpus.STDLIB and place not in wrong:
+                    yield from (each.placed(problem) for problem in _first_rows(source))
 
     def notes(self, base: Base) -> Iterator[str]:
         """What is worth knowing of text that can be used: its commit on the hub, and how far it goes."""
-        for asked, found in zip(self._settings.sources, self._pinned.sources, strict=True):
-            if on_the_hub(asked) and asked.revision != found.revision:
-                name = "revision" if asked.where == "data.source" else "heldout_revision"
-                yield f"{asked.name} is at {found.revision} on the hub; data.{name} with that keeps it there"
-        amounts = self._amounts(base)
-        if amounts is not None:
-            sides = amounts.train, amounts.heldout, amounts.test
-            yield from amount_notes(self._spec, *sides, about=not amounts.counted)
+        for portion, pinned in zip(self._portions, self._pinned, strict=True):
+            for asked, found in zip(portion.settings.sources, pinned.settings.sources, strict=True):
+                if on_the_hub(asked) and asked.revision != found.revision:
+                    name = "revision" if asked.where == "data.source" else "heldout_revision"
+                    keeps = f"{portion.where}.{name} with that keeps it there"
+                    yield f"{asked.name} is at {found.revision} on the hub; {keeps}"
+        known = {name: each for name, each in self._amounts(base).items() if each is not None}
+        for name, each in known.items():
+            sides = each.train, each.heldout, each.test
+            yield from amount_notes(self._spec, name, *sides, about=not each.counted)
+        trained = {name: each.train for name, each in known.items()}
+        yield from mixture_notes(self._spec, trained, about=not all(each.counted for each in known.values()))
 
     def heldout(self, base: Base) -> int | None:
-        """Tokens of the held-out side, counted or estimated; None where neither can be done."""
-        amounts = self._amounts(base)
-        return None if amounts is None else amounts.heldout
+        """Tokens of the held-out sides, counted or estimated; None where neither can be done."""
+        found = [None if each is None else each.heldout for each in self._amounts(base).values()]
+        known = [each for each in found if each is not None]
+        return sum(known) if len(known) == len(found) else None
+
+    def train(self, base: Base) -> int | None:
+        """Tokens of training after which a text begins again; None where they cannot be counted or estimated.
+
+        Of one text all of its training side; of several that which is used up first, by its share.
+        """
+        found, portions = self._amounts(base), shares(self._portions)
+        known = [(each.train, share) for name, share in portions.items() if (each := found[name]) is not None]
+        return min(int(train / share) for train, share in known) if len(known) == len(portions) else None
 
     def shortages(self, base: Base) -> Iterator[Problem]:
         """Sides that are shorter than one sequence, or than one batch; only where tokens could be counted."""
-        amounts = self._amounts(base)
-        if amounts is None or not amounts.counted:
-            return
         data, batch = self._spec.data, self._spec.trial.recipe.batch_tokens
-        side = "data.source" if data.heldout is None else "data.heldout"
-        for where, tokens, needed, what in (
-            (side, amounts.heldout, data.sequence_length + 1, "held-out tokens, one sequence"),
-            (side, amounts.test, data.sequence_length + 1, "test tokens, one sequence"),
-            ("data.source", amounts.train, batch + 1, "training tokens, one batch"),
-        ):
-            if tokens < needed:
-                got = f"{tokens:,} tokens of {what.partition(' ')[0]} text"
-                yield Problem(self._spec.where(where), got, f"at least {needed:,} {what}", "more text")
+        sequence = data.sequence_length + 1
+        alone = len(data.sources) < 2  # else a batch has a part of its sequences from each
+        for each in self._portions:
+            amounts = self._amounts(base)[each.name]
+            if amounts is None or not amounts.counted:
+                continue
+            side = "source" if each.settings.heldout is None else "heldout"
+            train = (batch + 1, "training tokens, one batch") if alone else (sequence, "training tokens")
+            wanted = [
+                (side, amounts.heldout, sequence, "held-out tokens, one sequence"),
+                (side, amounts.test, sequence, "test tokens, one sequence"),
+                *([("source", amounts.train, *train)] if each.trained else []),
+            ]
+            for field, tokens, needed, what in wanted:
+                if tokens < needed:
+                    got = f"{tokens:,} tokens of {what.partition(' ')[0]} text"
+                    place = self._spec.where(f"{each.where}.{field}")
+                    yield Problem(place, got, f"at least {needed:,} {what}", "more text")
 
-    def _amounts(self, base: Base) -> Amounts | None:
+    def _amounts(self, base: Base) -> dict[str, Amounts | None]:
         from tli.data.amounts import Amounts, amounts
 
         if self._found is None:
-            counts = ready_counts(self._pinned, base, self._cache)
-            self._found = (Amounts(**counts, counted=True) if counts else amounts(self._pinned, base),)
-        return self._found[0]
+            self._found = {}
+            for each in self._pinned:
+                counts = ready_counts(each.settings, base, self._cache)
+                known = Amounts(**counts, counted=True) if counts else amounts(each.settings, base)
+                self._found[each.name] = known
+        return self._found
 
     @cached_property
-    def _pinned(self) -> DataSettings:
-        return self._settings.pinned(self._cache)
+    def _pinned(self) -> list[Portion]:
+        return [each.pinned(self._cache) for each in self._portions]
 
     def _where(self, setting: str) -> str:
-        known = setting.removeprefix("data.") in self._spec.data.to_json()
-        return self._spec.where(setting) if known else setting
+        return self._spec.where(setting) if setting == "data" or setting.startswith("data.") else setting
 
 
 def _first_rows(source: Source) -> Iterator[Problem]:

@@ -72,12 +72,20 @@ def _on_the_disk(spec: Spec, base: Base, at_once: int) -> Iterator[Problem]:
     shapes = [shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec))]
     weights = _BYTES * max(shape.cost.parameters for shape in shapes)
     # Kept: a model of each finalist, the control and the baseline.
-    needed = weights * (spec.most_finalists + 2 + at_once * _STATES)
+    kept = spec.most_finalists + 2
+    needed = weights * (kept + at_once * _STATES + (kept + at_once) * branch_models(spec))
     free = machine.free_space(spec.root)
     if needed > free:
         got = f"{in_bytes(free)} free at {str(machine.existing(spec.root))!r}"
         expected = f"about {in_bytes(needed)}"
         yield Problem(spec.where("storage.artifacts"), got, expected, "another folder")
+
+
+def branch_models(spec: Spec) -> int:
+    """How many models' worth the state takes from which a longer run goes on; 0 where no schedule has one."""
+    searched = spec.search.get("recipe.schedule")
+    schedules = {spec.trial.recipe.schedule, *(searched.ends if searched is not None else ())}
+    return _STATES // 2 if schedules & {"constant", "wsd"} else 0
 
 
 def _in_memory(spec: Spec, base: Base, trial: Trial, at_once: int) -> Iterator[Problem]:

@@ -88,7 +88,10 @@ def check(
     wrong = [] if unread else list(text.problems())
     problems += [*wrong, *evaluation_problems(spec)]
     if base is not None and not wrong and not unread:
-        foreign = tokenizer_problems(base, spec.data.to_tli())
+        every = (each.settings for each in spec.data.portions())
+        foreign = list(
+            dict.fromkeys(each for settings in every for each in tokenizer_problems(base, settings))
+        )
         problems += foreign or text.shortages(base)
     local = cluster is None or cluster == "local"
     if local and described:
@@ -121,7 +124,7 @@ def check(
     assert base is not None, "a base that was not found is a problem"
     heldout = None if unread else text.heldout(base)
     notes += habit_notes(spec, base, local=local and not described, heldout=heldout)
-    notes += [f"the text, {spec.data.source}, was not looked at either"] if unread else text.notes(base)
+    notes += [f"the text, {spec.data.shown}, was not looked at either"] if unread else text.notes(base)
     told = [_described(base)] if described else []
     notes += [*_search_notes(spec), *_tracking_notes(spec), *evaluation_notes(spec)]
     return Preflight(spec, base, (*told, *notes), heldout, chosen)

@@ -2,46 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sweeps.spec import Spec
+from sweeps.spec.data_settings import SINGLE
 from tli.data.manifests import token_counts
+from tli.data.portions import shares
 
 _PASSES = 1.05  # over the training text by one trial, above which it is worth a word
 
 
-def amount_notes(spec: Spec, train: int, heldout: int, test: int, *, about: bool = False) -> Iterator[str]:
-    """What to know where there is less text than the spec makes of it.
+def amount_notes(
+    spec: Spec, name: str, train: int, heldout: int, test: int, *, about: bool = False
+) -> Iterator[str]:
+    """What to know of one text where there is less of it than the spec makes of it.
 
     Args:
         spec: of the sweep.
+        name: of the text.
         train: tokens of the training side.
         heldout: tokens of the held-out side.
         test: tokens of the test side.
         about: whether these are estimates.
     """
-    some, data, tokens = "about " if about else "", spec.data, spec.trial.recipe.tokens
-    wanted = max(1, data.eval_tokens // data.sequence_length)
-    if (heldout - 1) // data.sequence_length < wanted:
+    some, data = "about " if about else "", spec.data
+    of = f" of {name}" if data.named else ""
+    share = shares(data.portions()).get(name)  # None of a text that is only measured
+    wanted = {"eval_tokens": data.eval_tokens // data.texts, "test_tokens": data.test_tokens // data.texts}
+    if (heldout - 1) // data.sequence_length < max(1, wanted["eval_tokens"] // data.sequence_length):
         yield (
-            f"held-out text: {some}{heldout:,} tokens are there, and data.eval_tokens asks for "
-            f"{data.eval_tokens:,}; every loss is measured on those alone, and is the less certain for it"
+            f"held-out text{of}: {some}{heldout:,} tokens are there, and data.eval_tokens asks for "
+            f"{wanted['eval_tokens']:,}; every loss is measured on those alone, "
+            "and is the less certain for it"
         )
-    if (test - 1) // data.sequence_length < max(1, data.test_tokens // data.sequence_length):
+    if (test - 1) // data.sequence_length < max(1, wanted["test_tokens"] // data.sequence_length):
         yield (
-            f"test text: {some}{test:,} tokens are there, and data.test_tokens asks for "
-            f"{data.test_tokens:,}; claims rest on those alone"
+            f"test text{of}: {some}{test:,} tokens are there, and data.test_tokens asks for "
+            f"{wanted['test_tokens']:,}; claims rest on those alone"
         )
-    takes = {"every trial takes": tokens}
+    takes = {"every trial takes": spec.trial.recipe.tokens}
     takes |= {f"budget.ladder[{n}] takes": rung for n, rung in enumerate(spec.budget.ladder)}
     for what, amount in takes.items():
-        passes = amount / max(train, 1)
+        tokens = round(amount * (share or 0.0))
+        passes = tokens / max(train, 1)
         if passes > _PASSES:
             yield (
-                f"training text: {some}{train:,} tokens are there, and {what} {amount:,}: "
+                f"training text{of}: {some}{train:,} tokens are there, and {what} {tokens:,}: "
                 f"{some}{passes:,.1f} passes over it (epochs)"
             )
+
+
+def mixture_notes(spec: Spec, train: Mapping[str, int], *, about: bool = False) -> Iterator[str]:
+    """The share of each of several texts, and how often a trial passes over it.
+
+    Args:
+        spec: of the sweep.
+        train: tokens of each training side, of those texts where that is known.
+        about: whether these are estimates.
+    """
+    found = shares(spec.data.portions())
+    if len(found) < 2:
+        return
+    some = "about " if about else ""
+    parts = []
+    for name, share in found.items():
+        passes = ""
+        if name in train:
+            over = spec.trial.recipe.tokens * share / max(train[name], 1)
+            passes = f" ({some}{over:,.2g} passes over its text{', which begins again' * (over > 1)})"
+        parts.append(f"{100 * share:.3g} % {name}{passes}")
+    yield f"every batch is {', '.join(parts)}"
 
 
 def kept_text_notes(spec: Spec, folder: Path, digest: str) -> Iterator[str]:
@@ -55,4 +86,4 @@ def kept_text_notes(spec: Spec, folder: Path, digest: str) -> Iterator[str]:
     counts = token_counts(folder, digest)
     if counts is None:
         return iter(())
-    return amount_notes(spec, counts["train"], counts["heldout"], counts["test"])
+    return amount_notes(spec, SINGLE, counts["train"], counts["heldout"], counts["test"])

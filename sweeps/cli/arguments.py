@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sweeps.cli import completion
+from sweeps.cli.run_options import REGISTER, Command, promotion, runner
 from tli.cli.console import Parser, add_general_options, path
 from tli.errors import Problem
 
 _ARGUMENTS = frozenset(
-    {"address", "at_most", "by", "runs", "study", "tracking"}
+    {
+        "address",
+        "at_most",
+        "by",
+        "control",
+        "grown",
+        "out",
+        "ranks",
+        "register",
+        "runs",
+        "study",
+        "tokens",
+        "tracking",
+        "trial",
+    }
 )  # that are called so in the library
-_Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 
 
 def parser(environment: Mapping[str, str]) -> Parser:
@@ -66,7 +80,7 @@ def as_option(problem: Problem, options: argparse.Namespace) -> Problem:
     return problem
 
 
-def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
+def _spec_commands(command: Command, environment: Mapping[str, str]) -> None:
     validate = command("validate", "check a spec, its base, data and resources", "sweeps validate my.yaml")
     plan = command(
         "plan",
@@ -103,7 +117,7 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
         "--out", metavar="DIR", type=path, help="new folder for what it writes (default: trial-N)"
     )
     trial.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    _runner(run, environment)
+    runner(run, environment)
     for each in (validate, plan):
         each.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that is meant")
     for each in (validate, plan, run, trial):
@@ -120,7 +134,7 @@ def _spec_commands(command: _Command, environment: Mapping[str, str]) -> None:
     submit.add_argument("--no-wait", action="store_true", help="do not follow the job's log")
 
 
-def _resume_command(command: _Command, environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def _resume_command(command: Command, environment: Mapping[str, str]) -> argparse.ArgumentParser:
     resume = command("resume", "go on with a sweep by its name", "sweeps resume quickstart --trials 40")
     resume.add_argument("--trials", metavar="N", type=int, help="raise the budget to N trials")
     resume.add_argument("--tokens", metavar="N", type=int, help="raise its limit of training tokens")
@@ -132,12 +146,12 @@ def _resume_command(command: _Command, environment: Mapping[str, str]) -> argpar
     resume.add_argument("--ladder", metavar="TOKENS,...", help=ladder)
     rates = "raise the learning rates of the control to N, at most a quarter of the trials"
     resume.add_argument("--control-rates", metavar="N", type=int, help=rates)
-    _runner(resume, environment)
+    runner(resume, environment)
     resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
     return resume
 
 
-def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
+def _sweep_commands(command: Command, environment: Mapping[str, str]) -> None:
     resume = _resume_command(command, environment)
     status = command(
         "status",
@@ -208,6 +222,8 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         help="the best that costs at most so many times what the original does, as 1.3x: FLOPs per token, or "
         "what the objective names",
     )
+    export.add_argument("--register", **REGISTER)
+    promote = promotion(command, environment)
     report = command(
         "report",
         "write the answer with its figures as one HTML page",
@@ -247,12 +263,14 @@ def _sweep_commands(command: _Command, environment: Mapping[str, str]) -> None:
         metavar="URI",
         help="another MLflow than the spec's: sqlite, http://..., postgresql://...",
     )
-    for each in (resume, status, best, results, export, report, transfer, ui, sync):
+    for each in (resume, export, promote):
+        each.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
+    for each in (resume, status, best, results, export, promote, report, transfer, ui, sync):
         shown = "the sweep's name, or its spec file; may be left out where there is one sweep"
         _completed(each.add_argument("name", metavar="NAME", nargs="?", help=shown), completion.sweeps)
-    for each in (resume, status, best, results, compare, export, report, transfer, ui, sync, doctor):
+    for each in (resume, status, best, results, compare, export, promote, report, transfer, ui, sync, doctor):
         each.add_argument("--study", metavar="URL", help="the study's store, where it is not the sweep's own")
-    for each in (resume, status, listed, best, results, export, report, transfer, sync, doctor):
+    for each in (resume, status, listed, best, results, export, promote, report, transfer, sync, doctor):
         each.add_argument("--json", action="store_true", help="answer in JSON")
 
 
@@ -260,15 +278,3 @@ def _completed(action: argparse.Action, completer: completion.Completer) -> None
     """Have the shell complete an argument by this."""
     named: Any = action  # argcomplete looks for an attribute that argparse does not know
     named.completer = completer
-
-
-def _runner(each: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    each.add_argument(
-        "--runner",
-        choices=("ray", "inline"),
-        default="ray",
-        help="inline: one trial at a time in this process",
-    )
-    address = environment.get("RAY_ADDRESS")  # set in every job of a cluster
-    shown = f"of a Ray cluster (default: {address or 'one of its own'})"
-    each.add_argument("--address", metavar="ADDRESS", default=address, help=shown)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweeps.checks.estimate import Estimate
+    from sweeps.driver.promotion_plan import Planned
     from sweeps.records import Point, TrialRecord
     from sweeps.results.equal_cost import Comparison
     from sweeps.results.listing import Listed
@@ -67,8 +68,42 @@ def followed(sweep: Sweep, standing: Standing) -> dict[str, Any]:
 def best(
     sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord], progress: Progress
 ) -> dict[str, Any]:
-    """Of `sweeps best`: the answer, and how far the sweep is."""
-    return {**_verdict(sweep, verdict, records), "progress": progress.to_json()}
+    """Of `sweeps best`: the answer, promotions, and how far the sweep is."""
+    from sweeps.results.promotions import promotions
+
+    more = {"promotions": promotions(records, sweep.model_of), "progress": progress.to_json()}
+    return {**_verdict(sweep, verdict, records), **more}
+
+
+def promoted(planned: Planned, sweep: Sweep, **handed: Any) -> dict[str, Any]:
+    """Of `sweeps promote`: what was planned of each run, and how it stands; `handed` is the rest."""
+    from sweeps.results.promotions import promotions
+
+    of = planned.long_runs[0].promotion.of
+    plan = [
+        {
+            "role": str(run.role),
+            "of": run.promotion.of,
+            "trial": run.record.number if run.record is not None else None,
+            "tokens": run.tokens,
+            "steps": run.steps,
+            "begins": run.promotion.begins,
+            "afresh": run.promotion.why or None,
+            "first_step": run.first_step,
+            "settings": dict(run.settings),
+            "expected": asdict(expected),
+        }
+        for run, expected in planned.takes
+    ]
+    steps = planned.long_runs[0].steps
+    found = [
+        each
+        for each in promotions(sweep.records, sweep.model_of)
+        if each["of"] == of and each["steps"] == steps
+    ]
+    stands = found[-1] if found else None
+    what = {"sweep": sweep.spec.name, "what": planned.what, "ranks": planned.ranks, "plan": plan}
+    return {**what, "promotion": stands, **handed}
 
 
 def exported(

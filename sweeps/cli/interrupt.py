@@ -9,7 +9,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sweeps.cli.output import print_json
+
 _AGAIN_SECONDS = 0.05
+
+
+STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
+
+
+def stopped(what: str, *, terminated: bool, as_json: bool) -> int:
+    """Say that nothing is lost; the exit code."""
+    again = f"nothing is lost: the same command again goes on with {what}"
+    print(f"\nstopped; {again}", file=sys.stderr)
+    if as_json:
+        print_json({"error": f"stopped; {again}", "problems": []})
+    return TERMINATED if terminated else STOPPED
 
 
 @contextmanager

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
     from sweeps.spec import Spec
 
-STOPPED, TERMINATED = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
 _AMONG_WORDS = (
     "the shell's history and process lists may show the secret among this command's words;"
     " PGPASSWORD, ~/.pgpass or the spec's file keep it out"
@@ -183,7 +182,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *, extend: bool) -> int:
-    from sweeps.cli.interrupt import terminated_as_interrupted
+    from sweeps.cli.interrupt import stopped, terminated_as_interrupted
     from sweeps.driver.watchers import CHECKING
     from sweeps.report.live import Display
     from sweeps.results.standing import aim_of, due_of
@@ -211,11 +210,7 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
 
                 sweep = run(spec, display, runner=options.runner, address=options.address, extend=extend)
         except KeyboardInterrupt:
-            again = f"nothing is lost: the same command again goes on with {spec.name}"
-            print(f"\nstopped; {again}", file=sys.stderr)
-            if options.json:
-                print_json({"error": f"stopped; {again}", "problems": []})
-            return TERMINATED if terminated else STOPPED
+            return stopped(spec.name, terminated=bool(terminated), as_json=options.json)
     from sweeps.report.answer import answer_lines
     from sweeps.report.styled import show
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import Command, note, print_json, print_notes, print_text
+from sweeps.cli.promote_command import registrable
 from sweeps.cli.screen import elsewhere, places, screen_of
 from sweeps.commands import command
 from sweeps.text import counted, these
@@ -112,9 +113,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from sweeps.results.at_most import described, within_cost
+    from sweeps.tracking.registry import register, registered_text
 
     limit = _multiple(options.at_most)
-    sweep = _find(options)
+    sweep = registrable(_find(options), options)
     number = sweep.export(options.out, trial=options.trial, grown=options.grown, at_most=limit)
     progress, records = _told_progress(sweep, options), sweep.records
     verdict = sweep.answer(records)
@@ -123,8 +125,11 @@ def _export(options: argparse.Namespace) -> int:
     if limit is not None:
         within = within_cost(verdict, records, limit, cost=sweep.spec.cost, grown=options.grown)
     what = described(verdict, records, number, within)
+    name = sweep.spec.name if options.register == "" else options.register
+    version = register(sweep, record, name) if name else None
     if options.json:
         given = {"what": what, "best": number == verdict.answer.trial, "test_loss": record.test_loss}
+        given |= {"registered": {"name": name, "version": version} if name else None}
         print_json(documents.exported(sweep.spec.name, number, options.out, record.value, given, progress))
     else:
         print_text(what)
@@ -132,6 +137,8 @@ def _export(options: argparse.Namespace) -> int:
             f"it is in {options.out}; its validation loss is {record.value:.6f} under seed {record.seed}"
         )
         print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
+        if name:
+            print_text(registered_text(sweep, name, version))
     return 0
 
 

@@ -7,6 +7,8 @@ trains.
 __all__ = [
     "existing_study",
     "inline",
+    "promoting",
+    "promotion_plan",
     "report_page",
     "run_arguments",
     "service",

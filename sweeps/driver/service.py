@@ -123,8 +123,8 @@ def run(
         cluster = stack.enter_context(ExitStack())
         parallel = 1
         if runner == "ray":
-            with doing(watcher, _ray_in_words(address)):
-                parallel = cluster.enter_context(_cluster(spec, address))
+            with doing(watcher, ray_in_words(address)):
+                parallel = cluster.enter_context(joined_cluster(spec, address))
         # Made while the cluster started; text that will not do ends it here.
         input_digests = {"base": checked.base.fingerprint, "text": text.digest()}
         watcher.progress("opening the study", "", None)  # until the first trial is shown
@@ -147,13 +147,13 @@ def run(
             artifacts=root,
             study_uuid=ledger.study.study_uuid,
         )
-        stack.push(_Closing(tracker, watcher, command("sync", spec.name, runs=root)))
+        stack.push(Closing(tracker, watcher, command("sync", spec.name, runs=root)))
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
         live = LiveProjection(tracker, sweep, lambda: agenda.control_rates_over)
         report = ReportPage(sweep, tracker, watcher.note)
-        gauges = cluster.enter_context(_gauges(sweep, tracker, parallel)) if runner == "ray" else None
+        gauges = cluster.enter_context(gauges_of(sweep, tracker, parallel)) if runner == "ray" else None
         onlookers = Onlookers(watcher, live, report, *([gauges] if gauges else []))
         agenda = Agenda(
             ledger,
@@ -165,7 +165,7 @@ def run(
             on_note=watcher.note,
         )
         every = ledger.study.settled_checkpointing(checked.checkpointing)
-        _carry_out(agenda, settled(working, every), gauges)
+        carry_out(agenda, settled(working, every), gauges)
         _conclude(agenda, ledger, sweep)
         show_conclusions(tracker, sweep)
         report.finish()
@@ -195,13 +195,13 @@ def _conclude(agenda: Agenda, ledger: Ledger, sweep: Sweep) -> None:
     )
 
 
-def _ray_in_words(address: str | None) -> str:
+def ray_in_words(address: str | None) -> str:
     """What is done to have a cluster."""
     here = address in (None, "local")
     return "starting Ray on this machine" if here else f"joining the Ray cluster at {masked(str(address))}"
 
 
-class _cluster:  # noqa: N801 - used as a context manager only
+class joined_cluster:  # noqa: N801 - used as a context manager only
     """The Ray cluster of this run; gives how many trials run at once."""
 
     def __init__(self, spec: Spec, address: str | None) -> None:
@@ -221,7 +221,7 @@ class _cluster:  # noqa: N801 - used as a context manager only
         stop_cluster()
 
 
-def _gauges(sweep: Sweep, tracker: Tracking, slots: int) -> Gauges:
+def gauges_of(sweep: Sweep, tracker: Tracking, slots: int) -> Gauges:
     """What Prometheus is shown of a sweep on Ray."""
     from sweeps.driver.on_ray.gauges import Gauges
     from sweeps.results.standing import Board, aim_of, due_of
@@ -230,7 +230,7 @@ def _gauges(sweep: Sweep, tracker: Tracking, slots: int) -> Gauges:
     return Gauges(board, sweep.folders, slots, getattr(tracker, "pending", lambda: 0))
 
 
-def _carry_out(agenda: Agenda, spec: Spec, gauges: Gauges | None) -> None:
+def carry_out(agenda: Agenda, spec: Spec, gauges: Gauges | None) -> None:
     """On Ray where there are gauges, which it alone shows; else in this process."""
     if gauges is None:
         from sweeps.driver.inline import run_inline
@@ -242,14 +242,16 @@ def _carry_out(agenda: Agenda, spec: Spec, gauges: Gauges | None) -> None:
         run_on_ray(agenda, spec, gauges.measured)
 
 
-class _Closing:
+class Closing:
     """The end of tracking: waits for what is on its way, but not when the sweep is being stopped."""
 
     def __init__(self, tracker: Tracking, watcher: Watcher, sync: str) -> None:
         self._tracker, self._watcher, self._sync = tracker, watcher, sync
+        self.seconds = _TRACKING_SECONDS
 
     def __call__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for it, at most so many `seconds`."""
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-        if not self._tracker.close(_STOPPED_SECONDS if stopped else _TRACKING_SECONDS):
+        if not self._tracker.close(_STOPPED_SECONDS if stopped else self.seconds):
             again = f"the next run of this command delivers the rest, or `{self._sync}`"
             self._watcher.note(f"MLflow has not got everything yet; {again}")

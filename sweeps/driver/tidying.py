@@ -11,7 +11,7 @@ from sweeps.results.sweep import Sweep
 
 
 class Tidying:
-    """Keeps the models of the finalists, the baseline, the best control and the best matched controls.
+    """Keeps the models of finalists, baseline, best control, best matched controls and promotions.
 
     Nothing of running trials is freed: their worker may have written the model of a winner that has yet to be
     told.
@@ -40,7 +40,7 @@ class Tidying:
     def _kept(self, known: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
         wanted = self._wanted
         yield from may_be_finalists(known, wanted.top, self._spread, depth=self._depth)
-        yield from (record for record in known if record.role is Role.BASELINE)
+        yield from (r for r in known if r.role is Role.BASELINE or (r.role.promoted and r.value is not None))
         control = control_of(known)
         if control is not None:
             yield control

@@ -41,19 +41,21 @@ class Tokenising:
 
         Here and not in a worker, so that text that will not do ends the command before it is in the ledger.
         """
-        from tli.data.batches import open_tokens, tokens_ready
+        from tli.data.batches import tokens_ready
+        from tli.data.mixture import open_mixture
 
-        spec, data = self._spec, self._spec.data.to_tli()
-        cache = Folders(spec.root, spec.name).tokens
-        if not tokens_ready(data, self._base, cache):
-            self._watcher.note(f"tokenising {masked(data.source)}, once")
+        spec, data = self._spec, self._spec.data
+        cache, portions = Folders(spec.root, spec.name).tokens, data.portions()
+        for each in portions:
+            if not tokens_ready(each.settings, self._base, cache):
+                self._watcher.note(f"tokenising {masked(each.settings.source)}, once")
         with doing(self._watcher, "tokenising"):
-            tokens = open_tokens(data, self._base, cache, on_progress=self._show)
-        tokens.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
-        tokens.test_windows(sequence_length=data.sequence_length, test_tokens=data.test_tokens)
+            texts = open_mixture(portions, self._base, cache, on_progress=self._show)
+        texts.heldout_windows(sequence_length=data.sequence_length, eval_tokens=data.eval_tokens)
+        texts.test_windows(sequence_length=data.sequence_length, test_tokens=data.test_tokens)
         batch = spec.trial.recipe.batch_tokens
-        tokens.batches(sequence_length=data.sequence_length, batch_tokens=batch, seed=spec.trial.seed)
-        return tokens.digest
+        texts.batches(sequence_length=data.sequence_length, batch_tokens=batch, seed=spec.trial.seed)
+        return texts.digest
 
     def _show(self, now: Progress) -> None:
         if self._stopped:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.by_text import sources_to_json
 from sweeps.errors import StaleAttemptError
 from sweeps.ledger.attributes import StudyAttributes
 from sweeps.ledger.search.front_proposals import TrialCosts, cost_aim
 from sweeps.ledger.search.stopping import StoppingRule
 from sweeps.ledger.search.view import SearchView
+from sweeps.ledger.store.given import score_attributes
 from sweeps.ledger.store.mirror import Mirror
 from sweeps.ledger.store.trials import (
     AMOUNTS,
@@ -20,13 +22,13 @@ from sweeps.ledger.store.trials import (
     REASON,
     RETRIES,
     ROLE,
+    SOURCES,
     STEPS,
     STOPPED,
     TEST_LOSSES,
     TOTALS,
     VALUE,
     WAITS,
-    score_attributes,
 )
 from sweeps.records import Point, Role, State
 from sweeps.spec import Spec
@@ -165,6 +167,9 @@ class Attempts:
         if points and points[-1].tasks:
             for name, value in score_attributes(points[-1].tasks).items():
                 self._mirror.set_attribute(name, value)
+        if points and points[-1].sources:
+            self._mirror.set_attribute(SOURCES, sources_to_json(points[-1].sources))
+            self._note_base(role, points[0])
         if points and self.spec.budget.limits and not role.after:
             self._note_totals(trial, points[-1].totals)
         if self._rule.spent is not None and points:
@@ -177,6 +182,12 @@ class Attempts:
         if stop:
             self._mirror.set_attribute(STOPPED, {"step": points[-1].step, **points[-1].totals})
         return stop
+
+    def _note_base(self, role: Role, first: Point) -> None:
+        """Write down what the base loses on each text: before its first step, a control is the base."""
+        tested = all(each.test_losses for each in first.sources.values())
+        if role is Role.CONTROL and first.step == 0 and first.sources and tested:
+            self.study.note_base_sources(first.sources)
 
     def _note_totals(self, trial: FrozenTrial, totals: Mapping[str, float]) -> None:
         """Write down what a trial has spent, unless a later attempt does again what was lost."""

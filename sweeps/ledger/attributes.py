@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sweeps.completions import SweepCompletion
+from sweeps.by_text import Sources, sources_from_json, sources_to_json
 from sweeps.errors import Problem, SpecError
 from sweeps.ledger.dashboard_notes import note_attributes
 from sweeps.ledger.store.marks import (
     ANSWER,
+    BASE_SOURCES,
     BEST,
     CHECKPOINTING,
     FINISHED,
@@ -24,7 +25,7 @@ from sweeps.ledger.store.marks import (
     WARM_START,
 )
 from sweeps.records import State, TrialRecord
-from sweeps.search_answers import SearchAnswers
+from sweeps.search_answers import SearchAnswers, SweepCompletion
 from sweeps.spec import LIMITS, Spec
 from sweeps.warm_start import Taken, all_taken
 
@@ -85,6 +86,11 @@ class StudyFacts:
     def search_answers(self) -> SearchAnswers | None:
         """What the model of the search said when it was last over; None before that."""
         return self._read(SEARCH_ANSWERS, SearchAnswers.from_json, None)
+
+    @property
+    def base_sources(self) -> Sources:
+        """What the base loses on each of several texts before any training; empty until that is known."""
+        return self._read(BASE_SOURCES, sources_from_json, {})
 
     @property
     def warm_start(self) -> tuple[Taken, ...]:
@@ -161,6 +167,11 @@ class StudyAttributes(StudyFacts):
         self._set(CHECKPOINTING, chosen)
         return chosen
 
+    def note_base_sources(self, losses: Sources) -> None:
+        """Write down what the base loses on each text; the first that is said stays."""
+        if not self.base_sources:
+            self._set(BASE_SOURCES, sources_to_json(losses))
+
     def note_wall(self, seconds: float) -> None:
         """Write down for how long drivers have searched."""
         self._set(WALL, seconds)
@@ -185,7 +196,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
     Args:
         spec: as the study was last run.
         study: what it bears.
-        unfinished: its trials that have not ended.
+        unfinished: its trials that have not ended; promotions are no part of it.
     """
     last = next(iter(study.completions[::-1]), None)
     # Studies that ended before there were ladders have none.
@@ -195,7 +206,7 @@ def nothing_left(spec: Spec, study: StudyFacts, unfinished: Sequence[TrialRecord
         return False
     # What is enqueued waits for more of what was used up.
     over = (State.WAITING,) if last.ended_by in LIMITS else ()
-    return all(record.state in over for record in unfinished)
+    return all(record.state in over for record in unfinished if not record.role.promoted)
 
 
 def _identity(value: Any) -> str:

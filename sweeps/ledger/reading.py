@@ -15,12 +15,10 @@ from sweeps.errors import SpecError
 from sweeps.ledger.attributes import StudyFacts, nothing_left
 from sweeps.ledger.store.marks import SPEC
 from sweeps.ledger.store.rows import StudyRows, is_known, read_study
-from sweeps.ledger.store.trials import record_of
-from sweeps.ownership import owner_of
+from sweeps.ledger.store.trials import record_of, record_owner
 from sweeps.readonly_sqlite import version
 from sweeps.records import TrialRecord
 from sweeps.spec import Spec
-from sweeps.spec.renamed import first_settings
 
 if TYPE_CHECKING:
     from sweeps.ledger.study import Ledger
@@ -95,9 +93,7 @@ class FileLedger:
 
     def owner(self, record: TrialRecord) -> str:
         """What the states, the curve and the models of a trial bear."""
-        return owner_of(
-            self._identity, record.number, record.request, first_settings(record.settings), record.steps
-        )
+        return record_owner(self._identity, record)
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from typing import Any, Unpack
 
 from optuna.storages import BaseStorage
 
-from sweeps.completions import SweepCompletion
 from sweeps.ledger.attempts import Attempts
 from sweeps.ledger.attributes import StudyAttributes, nothing_left
 from sweeps.ledger.enqueued import complete_enqueued
@@ -20,6 +19,7 @@ from sweeps.ledger.search.front_proposals import TrialCosts
 from sweeps.ledger.search.proposing import Known, proposals_of
 from sweeps.ledger.search.sampling import Turn
 from sweeps.ledger.search.space import Space
+from sweeps.ledger.store.given import run_attributes
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.store.looking import look
 from sweeps.ledger.store.mirror import Mirror
@@ -34,20 +34,24 @@ from sweeps.ledger.store.storage import (
 )
 from sweeps.ledger.store.trials import (
     ATTEMPT,
+    EVALUATION,
+    PROMOTION,
+    REPLICATE_OF,
     REQUEST,
     ROLE,
     SETTINGS,
+    STEPS,
     STOPPED,
     assignment_of,
     attributes_of,
     cost_attributes,
-    run_attributes,
+    record_owner,
     template,
 )
-from sweeps.ownership import owner_of
+from sweeps.promotion import Promotion
 from sweeps.records import Assignment, Role, State, TrialRecord
+from sweeps.search_answers import SweepCompletion
 from sweeps.spec import Spec
-from sweeps.spec.renamed import first_settings
 from sweeps.spec.values import steps_of
 from sweeps.warm_start import Taken
 
@@ -204,8 +208,7 @@ class Ledger(Attempts):
 
     def owner(self, record: TrialRecord) -> str:
         """What the states, the curve and the models of a trial bear."""
-        settings, study_uuid = first_settings(record.settings), self._mirror.study_uuid
-        return owner_of(study_uuid, record.number, record.request, settings, record.steps)
+        return record_owner(self._mirror.study_uuid, record)
 
     def start(
         self,
@@ -214,6 +217,7 @@ class Ledger(Attempts):
         *,
         params: Mapping[str, Any] | None = None,
         replicate_of: int | None = None,
+        promotion: Promotion | None = None,
         evaluation: Mapping[str, Any] | None = None,
         steps: int | None = None,
     ) -> Assignment:
@@ -221,7 +225,8 @@ class Ledger(Attempts):
 
         `evaluation`: the tasks, shots and limit of such a run; `steps`: in place of those of the settings.
         """
-        attributes = run_attributes(role, replicate_of, evaluation, steps)
+        of = {REPLICATE_OF: replicate_of, PROMOTION: promotion.to_json() if promotion else None}
+        attributes = run_attributes(role, {**of, EVALUATION: evaluation, STEPS: steps})
         return self._create(settings, params or {}, attributes)
 
     def ask(self) -> Assignment | None:
@@ -302,4 +307,5 @@ class Ledger(Attempts):
         return self._assignment(number)
 
     def _assignment(self, number: int) -> Assignment:
-        return assignment_of(self._mirror.trial(number), self.spec, self._mirror.study_uuid)
+        trial, study_uuid = self._mirror.trial(number), self._mirror.study_uuid
+        return assignment_of(trial, self.spec, study_uuid, self._mirror.record)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sweeps.records import State, TrialRecord
+from sweeps.report.by_source import forgotten_line
 from sweeps.report.finalists import digits_of
 from sweeps.report.front import front_line
 from sweeps.report.ladder import ladder_line
@@ -47,6 +48,7 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Scree
         *_comparisons(verdict),
         *task_lines(screen.tasks),
         *_front(verdict, records),
+        *_forgotten(verdict),
         *_settings(verdict),
         *_untried(verdict.untried),
         *_stopped(verdict),
@@ -112,6 +114,11 @@ def _comparisons(verdict: Verdict) -> Iterator[tuple[str, str]]:
 def _front(verdict: Verdict, records: Sequence[TrialRecord]) -> Iterator[tuple[str, str]]:
     if verdict.front is not None and verdict.front.members:
         yield "front", front_line(verdict.front, records)
+
+
+def _forgotten(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    if (line := forgotten_line(verdict.sources)) is not None:
+        yield "forgotten", line
 
 
 def _claim(claim: Claim) -> str:

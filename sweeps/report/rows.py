@@ -42,6 +42,8 @@ def plain(record: TrialRecord) -> str:
 def _of(record: TrialRecord) -> str:
     if record.role is Role.EVALUATION and record.replicate_of is None:
         return " of the base"
+    if record.promotion is not None:
+        return f" of {record.promotion.of}"
     return f" of {record.replicate_of}" if record.replicate_of is not None else ""
 
 
@@ -81,6 +83,8 @@ def _note(shown: Shown) -> str:
     record = shown.record
     if record.reason:
         return record.reason.strip().splitlines()[0]
+    if record.promotion is not None:
+        return f"of trial {record.promotion.of}, {record.promotion.words}"
     if record.role is Role.RUNG:
         return f"of trial {record.replicate_of}, {short(record.settings['recipe']['tokens'])} tokens"
     if record.replicate_of is not None:

@@ -85,6 +85,8 @@ def _note(record: TrialRecord, driven: bool) -> str:  # noqa: FBT001
         return f"waits for {record.waits}"
     if record.state is State.FAIL and record.reason:
         return " ".join(record.reason.split())
+    if record.promotion is not None:
+        return f"of {record.promotion.of}, {record.promotion.words}"
     if record.role is Role.RUNG:
         return f"of {record.replicate_of}, {short(record.settings['recipe']['tokens'])} tokens"
     if record.replicate_of is not None:

@@ -7,11 +7,13 @@ from types import MappingProxyType
 
 from sweeps.records import TrialRecord
 from sweeps.report.answer import answer_lines
+from sweeps.report.by_source import by_source_text
 from sweeps.report.finalists import finalists_text, margin_text
 from sweeps.report.front import front_text
 from sweeps.report.ladder import ladder_text
 from sweeps.report.longer import longer_text
 from sweeps.report.next_commands import Screen
+from sweeps.report.promotions import promotions_text
 from sweeps.report.rows import settings_text
 from sweeps.report.styled import Line
 from sweeps.report.tasks import tasks_text
@@ -40,6 +42,8 @@ def best_lines(
         tasks_text(screen.tasks),
         longer_text(longer(verdict, records)),
         ladder_text(ladder_of(verdict, records, screen.ladder)),
+        by_source_text(verdict),
+        promotions_text(records),
         _untried(verdict),
         _stopped(verdict, records, screen),
         _failed(verdict, screen),

@@ -8,7 +8,7 @@ from sweeps.commands import command
 from sweeps.errors import Problem
 from sweeps.results.sweep import Sweep
 
-_TEXT = ("source", "heldout", "heldout_fraction", "text_field", "split")
+_TEXT = ("shown", "heldout", "heldout_fraction", "text_field", "split", "sources", "measured_only")
 _MEASURED = ("sequence_length", "eval_tokens")
 
 

@@ -246,7 +246,11 @@ def _unshared(entry: Entry) -> str:
 
 def _left_out(sweep: Sweep, by: str) -> Iterator[str]:
     """Values of the setting compared by of which no trial was trained to its end, or none was tried."""
-    tried = [record for record in sweep.records if record.ours and record.settings and not record.original]
+    tried = [
+        record
+        for record in sweep.records
+        if record.ours and record.settings and not (record.original or record.role.promoted)
+    ]
     complete = {repr(value_at(record.settings, by)) for record in tried if record.value is not None}
     choices = {path: each.choice for path, each in sweep.spec.search.items()}.get(by) or ()
     known = {*map(repr, choices), *(repr(value_at(record.settings, by)) for record in tried)} - {"'none'"}

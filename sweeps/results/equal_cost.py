@@ -50,13 +50,14 @@ class Entry:
     @property
     def what(self) -> str:
         """`control`, `tli K=4 identity`, `dus m=2 copy`, with the method in front wherever there is one."""
-        if self.record.role is Role.MATCHED:
-            return "matched control"
+        if self.record.role in (Role.MATCHED, Role.PROMOTED_CONTROL):
+            return self.record.role.value
         if self.record.original:
             return "control"
         method = self.record.settings["injection"]["method"]
         shape = grown(self.record).removeprefix(f"{method} ")
-        return " ".join(part for part in (method, shape, self.told) if part)
+        long = self.record.role.value if self.record.role.promoted else ""
+        return " ".join(part for part in (long, method, shape, self.told) if part)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def compared(entries: Sequence[Entry], warnings: Sequence[str] = ()) -> Comparis
     means = {key: mean_curve(list(curves.values())) for key, curves in chosen.items()}
     controls = [entry.key for entry in entries if entry.record.original]
     base = next((loss for key in controls if (loss := loss_at(means[key], "steps", 0)) is not None), None)
-    longer = [entry.key for entry in entries if entry.record.role is Role.MATCHED]
+    roles = (Role.MATCHED, Role.PROMOTION, Role.PROMOTED_CONTROL)
+    longer = [entry.key for entry in entries if entry.record.role in roles]
     usual = [point.step for key, curve in means.items() if key not in longer for point in curve]
     ends = [means[key][-1].step for key in longer]
     steps = _shown_steps(usual or ends, ends)

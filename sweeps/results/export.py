@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
+from sweeps.checks import machine
+from sweeps.records import TrialRecord
 from sweeps.results.finding import find
 from sweeps.results.sweep import Sweep
 from tli.argument_types import Kind, require_types
+from tli.checkpoint.atomic import exists_problems
+from tli.errors import CheckpointError, Problem
+from tli.models.lineage import read_lineage
+
+
+def out_problems(out: Path) -> list[Problem]:
+    """Why no model can be written as this folder: it exists, or it cannot be made."""
+    if exists := exists_problems(out):
+        return [replace(problem, where="out") for problem in exists]
+    above = machine.existing(out)
+    if not above.is_dir() or not machine.writable(above):
+        got = f"{out} in {above}"
+        return [Problem("out", got, "a folder in one to write to", "another name")]
+    return []
+
+
+def is_model_of(sweep: Sweep, record: TrialRecord, folder: Path) -> bool:
+    """Whether a folder holds the model of a trial, as it was exported or trained."""
+    try:
+        return bool(read_lineage(folder).get("owner") == sweep.ledger.owner(record))
+    except CheckpointError:
+        return False
 
 
 def export(

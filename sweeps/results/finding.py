@@ -126,7 +126,12 @@ def _written(reference: str, runs: str | None) -> Spec:
     )
 
 
-def _tracked(spec: Spec, uri: str | None) -> Spec:
+def tracked(spec: Spec, uri: str | None) -> Spec:
+    """The spec with another MLflow; as it is for None.
+
+    Raises:
+        SpecError: the address will not do, or lacks its password.
+    """
     if uri is None:
         return spec
     if addresses.without_masks(uri) != uri:
@@ -208,7 +213,7 @@ def resumed(
         SpecError: there is no such sweep, its study has another spec than the file, or an address that it
             needs was kept without its password.
     """
-    given = _tracked(named(reference, runs=runs, study=study), tracking)
+    given = tracked(named(reference, runs=runs, study=study), tracking)
     sweep = found(given, reference, where="study" if study else None)
     sweep = replace(sweep, kept=tracking is None and is_file(kept_file(reference, runs)))
     from sweeps.ledger import most_fresh_seeds, spec_conflicts

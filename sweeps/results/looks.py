@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from functools import cache
 from statistics import NormalDist
 
-from sweeps.completions import SweepCompletion
 from sweeps.records import TrialRecord
+from sweeps.search_answers import SweepCompletion
 
 ONE_SIDED = 0.025  # that all claims of a sweep may err with, on each side
 FIRST_SHARE = 0.8  # of what is left of it, that each look spends

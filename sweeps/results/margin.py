@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from sweeps.completions import SweepCompletion
 from sweeps.results.candidates import Candidate
 from sweeps.results.noise import variance
+from sweeps.search_answers import SweepCompletion
 from sweeps.spec.margins import as_written, percent_of
 
 _SHARE_OF_SEEDS = 0.5  # of the standard deviation of losses between seeds

@@ -102,7 +102,7 @@ def _made(spec: Spec, record: TrialRecord, lineage: Mapping[str, Any]) -> Iterat
     if injected:
         yield "new layers", ", ".join(map(str, injected))
         yield "method", f"{plan['injection']['method']}, {named(record)}"
-    yield "text", _code(masked(str(spec.data.source)))
+    yield "text", _code(masked(spec.data.shown))
     tokens = f"{record.tokens or recipe['tokens']:,} in sequences of {spec.data.sequence_length:,}"
     yield "tokens of training", tokens
     schedule = f"peak rate {recipe['learning_rate']:g}, {recipe['schedule']} schedule"

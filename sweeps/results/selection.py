@@ -55,7 +55,8 @@ def verdict(
     searched = searched or Searched()
     look = searched.look
     others, strange = [record for record in records if not record.ours], list(foreign(records))
-    everything = sorted((record for record in records if record.ours), key=lambda record: record.number)
+    ours = (record for record in records if record.ours and not record.role.promoted)
+    everything = sorted(ours, key=lambda record: record.number)
     # Rungs of the ladder have another budget, and evaluations repeat: no claim rests on them.
     records = [record for record in everything if record.role not in (Role.RUNG, Role.EVALUATION)]
     known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look)

@@ -14,13 +14,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.completions import SweepCompletion
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.coverage import searched_value
 from sweeps.results.finalists import is_done
 from sweeps.results.looks import look_of
 from sweeps.results.margin import margin_before
-from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence, ended_trials
+from sweeps.search_answers import (
+    Best,
+    Estimate,
+    SearchAnswers,
+    StoppingEvidence,
+    SweepCompletion,
+    ended_trials,
+)
 from sweeps.spec.equivalence import has_effect
 from sweeps.student import CONFIDENCE
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.checks.text_amounts import kept_text_notes
 from sweeps.curve import CURVE, read_curve
 from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
+from sweeps.results.answered import answered
 from sweeps.results.model_card import model_card
 from sweeps.results.ranking import best_of
-from sweeps.results.selection import verdict
-from sweeps.results.setting_answers import searched_in
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.unkept import no_weights
 from sweeps.results.verdict import Verdict, none_complete
@@ -213,6 +211,7 @@ class Sweep:
             - ``tokens``, ``flops`` and ``seconds`` of training so far; steps alone, without evaluation
             - ``attempt``, from 1; ``started`` and ``finished``, in UTC; ``reason`` of an early end
             - its settings by dotted path, as ``injection.k``, and scores as ``kobest_copa acc``, if any
+            - of several texts, the latest ``eval_loss/NAME`` and ``bits_per_byte/NAME`` of each
 
         Raises
         ------
@@ -239,7 +238,8 @@ class Sweep:
             ``trial`` and ``step`` (0: before training); ``tokens``, ``flops`` and ``seconds`` of training up
             to there; ``eval_loss``, held out, and ``train_loss``, the mean over the steps since the
             measurement before, in nats per token; ``time`` of the measurement, in UTC. A measurement whose
-            curve is no longer on disk has its loss alone.
+            curve is no longer on disk has its loss alone. Of several texts ``eval_loss/NAME`` and
+            ``bits_per_byte/NAME`` of each.
 
         Raises
         ------
@@ -269,24 +269,7 @@ class Sweep:
         Verdict
             As `verdict` gives it for all trials.
         """
-        wanted, study = self.spec.finalists, self.ledger.study
-        found = verdict(
-            records,
-            top=wanted.top,
-            seeds=wanted.seeds,
-            per=self.spec.spread,
-            depth=self.ledger.depth,
-            margin=wanted.margin,
-            searched=searched_in(
-                self.spec,
-                records,
-                study.search_answers,
-                study.completions,
-                earlier=self.ledger.spec.before_fresh_seeds,
-            ),
-        )
-        notes = kept_text_notes(self.spec, self.folders.tokens, study.input_digests.get("text", ""))
-        return replace(found, warnings=(*found.warnings, *notes))
+        return answered(self.spec, self.folders, self.ledger, records)
 
     @property
     def ended_by(self) -> str | None:

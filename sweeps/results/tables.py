@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from sweeps.by_text import Sources
 from sweeps.errors import InputError, Problem
 from sweeps.records import Point, TrialRecord
 from sweeps.results.ranking import ranking
@@ -67,6 +68,7 @@ def trial_rows(records: Sequence[TrialRecord], verdict: Verdict) -> list[Row]:
     searched = {path: None for each in settings.values() for path in each}  # in the order of the spec
     scored = {record.number: _scores(record) for record in ordered}
     names = {name: None for each in scored.values() for name in each}
+    texts = dict.fromkeys(name for record in ordered for name in record.sources)
     rows = []
     for record in ordered:
         row = {
@@ -80,7 +82,9 @@ def trial_rows(records: Sequence[TrialRecord], verdict: Verdict) -> list[Row]:
             "finished": _moment(record.finished),
         }
         row = {name: row[name] if name in row else getattr(record, name) for name in TRIAL_COLUMNS}
-        row |= {path: settings[record.number].get(path) for path in searched}
+        row |= _by_text(texts, record.sources) | {
+            path: settings[record.number].get(path) for path in searched
+        }
         rows.append(row | {name: scored[record.number].get(name) for name in names})
     return rows
 
@@ -93,17 +97,29 @@ def curve_rows(records: Sequence[TrialRecord], curves: Mapping[int, Sequence[Poi
         curves: by the number of a trial, what its curve on disk holds.
     """
     rows = []
+    every = (point for points in curves.values() for point in points)
+    texts = dict.fromkeys(name for point in every for name in point.sources)
     for record in sorted(records, key=lambda each: each.number):
         points = {point.step: point for point in curves.get(record.number, ())}
         for step in sorted(record.losses):
-            row: Row = dict.fromkeys(CURVE_COLUMNS)
+            row: Row = {**dict.fromkeys(CURVE_COLUMNS), **_by_text(texts, {})}
             row |= {"trial": record.number, "step": step, "eval_loss": record.losses[step]}
             if (point := points.get(step)) is not None:
                 row |= {"tokens": point.tokens, "flops": point.flops, "seconds": point.seconds}
                 losses = [loss for _, loss in point.train_loss]
                 row |= {"train_loss": fmean(losses) if losses else None, "time": _moment(point.time or None)}
+                row |= _by_text(texts, point.sources)
             rows.append(row)
     return rows
+
+
+def _by_text(texts: Iterable[str], sources: Sources) -> Row:
+    """Held-out losses on each of several texts; no column where there is one text."""
+    found = {name: sources.get(name) for name in texts}
+    losses = {f"eval_loss/{name}": each.eval_loss if each else None for name, each in found.items()}
+    return losses | {
+        f"bits_per_byte/{name}": each.bits_per_byte if each else None for name, each in found.items()
+    }
 
 
 def plain(row: Row) -> Row:

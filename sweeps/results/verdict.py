@@ -16,6 +16,7 @@ from sweeps.results.front import Front
 from sweeps.results.looks import ONE_SIDED, RULE, share_of
 from sweeps.results.margin import Margin
 from sweeps.results.setting_answers import SettingAnswer
+from sweeps.results.text_losses import BySource
 from sweeps.search_answers import StoppingEvidence
 
 
@@ -87,6 +88,8 @@ class Verdict:
         What to know before believing it, a sentence each.
     front : Front or None
         Test losses against the cost that the objective names; None where it names none.
+    sources : BySource or None
+        Losses on each of several texts, beside those of the base; None where there is one text alone.
 
     Examples
     --------
@@ -122,6 +125,7 @@ class Verdict:
     failed: tuple[Ending, ...]
     warnings: tuple[str, ...]
     front: Front | None = None
+    sources: BySource | None = None
 
     @property
     def best(self) -> int | None:
@@ -146,7 +150,12 @@ class Verdict:
             for name in ("control", "matched", "baseline")
         }
         values = {
-            **asdict(replace(self, finalists=(), control=None, matched=None, baseline=None, claims=())),
+            **asdict(
+                replace(
+                    self, finalists=(), control=None, matched=None, baseline=None, claims=(), sources=None
+                )
+            ),
+            "sources": self.sources.to_json() if self.sources else None,
             "answer": self.answer.to_json(),
             "best": self.best,
             "look": {"number": self.look, "error": 2 * ONE_SIDED * share_of(self.look), "rule": RULE},

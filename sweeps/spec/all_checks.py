@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.spec import address_checks, checks, search_checks, values
+from sweeps.spec import address_checks, checks, data_checks, search_checks, values
 from sweeps.spec.control_checks import control_faults
 from sweeps.spec.evaluation import evaluation_faults
 from sweeps.spec.faults import Catalogue
@@ -27,7 +27,7 @@ def faults_of(spec: SpecFields, catalogue: Catalogue, *, written: int) -> Iterat
     yield from checks.trial_faults(spec.trial, spec.data.sequence_length)
     yield from checks.untrained_faults(spec.trial, spec.search)
     yield from control_faults(spec.control, spec.trial, spec.search)
-    yield from checks.data_faults(spec.data, spec.trial)
+    yield from data_checks.data_faults(spec.data, spec.trial)
     yield from checks.amount_faults(spec.budget, spec.finalists, written, spec.control_rates)
     yield from checks.limit_faults(spec.budget, spec.resources, spec.trial)
     yield from ladder_faults(spec.budget.ladder, spec.trial.recipe.tokens, spec.trial.recipe.batch_tokens)

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from sweeps.spec.faults import Setting
+from sweeps.spec.faults import ANY_NAME, Setting
 
 
 def catalogue_of(model: type[BaseModel], prefix: str = "") -> dict[str, Setting]:
@@ -25,7 +25,12 @@ def catalogue_of(model: type[BaseModel], prefix: str = "") -> dict[str, Setting]
             required=described.is_required(),
             optional=type(None) in _alternatives(described.annotation),
         )
-        if inner is not None:
+        if inner is not None and get_origin(described.annotation) is dict:  # of sections that the user names
+            section = f"{prefix}{name}.{ANY_NAME}"
+            expected = f"a mapping of {', '.join(inner.model_fields)}, or a text"
+            found[section] = Setting(expected, "builtin:stdlib", section=True)
+            found.update(catalogue_of(inner, f"{section}."))
+        elif inner is not None:
             found.update(catalogue_of(inner, f"{prefix}{name}."))
     return found
 

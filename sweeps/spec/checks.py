@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from sweeps.addresses import file_of, holds_secret, url_of
 from sweeps.errors import InputError, Problem
+from sweeps.spec.data_settings import DataSettings
 from sweeps.spec.faults import Catalogue, nearest_setting, settings_below
 from sweeps.spec.ranges import Range
 from sweeps.spec.resources import ResourceSettings
@@ -15,7 +16,6 @@ from sweeps.spec.section import Settings
 from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
-    DataSettings,
     FinalistSettings,
     TrialSettings,
 )
@@ -82,20 +82,6 @@ def method_faults(trial: TrialSettings, search: Mapping[str, Range]) -> Iterator
                 remedy,
                 (f"trial.{problem.where}",),
             )
-
-
-def data_faults(data: DataSettings, trial: TrialSettings) -> Iterator[Fault]:
-    """Too little text to fill one held-out sequence, or one batch."""
-    least = trial.recipe.batch_tokens + 1
-    if data.max_tokens is not None and data.max_tokens < least:
-        expected = f"at least {least:,}, one batch and the token behind it"
-        involves = ("trial.recipe.batch_tokens",)
-        yield Fault("data.max_tokens", f"{data.max_tokens:,}", expected, "null", involves)
-    for name, sequences in (("eval_tokens", 64), ("test_tokens", 512)):
-        if (tokens := getattr(data, name)) < data.sequence_length:
-            expected = f"at least one sequence of {data.sequence_length} tokens"
-            remedy = str(sequences * data.sequence_length)
-            yield Fault(f"data.{name}", str(tokens), expected, remedy, ("data.sequence_length",))
 
 
 def amount_faults(
@@ -186,8 +172,13 @@ def _homeless(path: str, address: str) -> Iterator[Fault]:
 
 def secret_faults(base: BaseSettings, data: DataSettings) -> Iterator[Fault]:
     """Secrets in settings that are kept as they are written: beside results, in the study, in MLflow."""
-    sections: tuple[tuple[str, Settings], ...] = (("base", base), ("data", data))
-    for section, settings in sections:
+    named = {
+        f"data.{group}.{name}": settings
+        for group, texts in (("sources", data.sources), ("measured_only", data.measured_only))
+        for name, settings in texts.items()
+    }
+    sections: dict[str, Settings] = {"base": base, "data": data, **named}
+    for section, settings in sections.items():
         for name, value in settings.to_json().items():
             if isinstance(value, str) and holds_secret(value):
                 expected = "nothing secret, as this setting is kept with the results"

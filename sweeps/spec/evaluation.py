@@ -55,6 +55,7 @@ class EvaluationSettings(Settings):
             original: whether it trains the original model on.
         """
         whose = {"matched control": "control", "replicate": "control" if original else "finalists"}
+        whose |= {"promoted control": "control", "promotion": "finalists"}
         return bool(self.tasks) and whose.get(role) in self.on
 
 

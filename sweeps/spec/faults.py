@@ -13,6 +13,8 @@ from sweeps.wording import Fault, formatted, nearest
 from tli.places import means_null
 from tli.planning.injection import RENAMED
 
+_NAMED_BY_USERS = ("data.sources", "data.measured_only")
+ANY_NAME = "NAME"  # in a path of the catalogue, where a user gives a name
 _NAME = re.compile(r"\w+", re.ASCII)
 
 
@@ -36,7 +38,8 @@ def schema_fault(error: Mapping[str, Any], catalogue: Catalogue) -> Fault:
     path = _path(error["loc"])
     if error["type"] == "extra_forbidden":
         return unknown_setting(path, catalogue, error["input"])
-    setting = catalogue.get(path.partition("[")[0]) or catalogue[path.rpartition(".")[0]]
+    known = _in_catalogue(path, catalogue)
+    setting = catalogue.get(known) or catalogue[known.rpartition(".")[0]]
     if error["type"] == "missing":
         leaf = f"{path.rpartition('.')[2]}: "
         example = copy.deepcopy(setting.example)
@@ -50,6 +53,15 @@ def schema_fault(error: Mapping[str, Any], catalogue: Catalogue) -> Fault:
     names = {name: each.names for name, each in settings_below(catalogue, f"{path}.").items()}
     meant = switched_off(path, value) or as_section(path, value, names)
     return Fault(path, got, setting.expected, meant or _remedy(path, value, setting))
+
+
+def _in_catalogue(path: str, catalogue: Catalogue) -> str:
+    """A dotted path as the catalogue has it: without indices, `NAME` for the names that a user gives."""
+    parts = path.partition("[")[0].split(".")
+    for place in range(1, len(parts)):
+        if ".".join([*parts[:place], ANY_NAME]) in catalogue:
+            parts[place] = ANY_NAME
+    return ".".join(parts)
 
 
 def _path(parts: Iterable[str | int]) -> str:
@@ -66,7 +78,8 @@ def unknown_setting(path: str, catalogue: Catalogue, value: Any = None) -> Fault
         value: what was given there; of a section that means one setting, that setting is told.
     """
     section, _, name = path.rpartition(".")
-    siblings = [other.rpartition(".")[2] for other in catalogue if other.rpartition(".")[0] == section]
+    known = _in_catalogue(section, catalogue)
+    siblings = [other.rpartition(".")[2] for other in catalogue if other.rpartition(".")[0] == known]
     meant = nearest_path(name, section, siblings, catalogue)
     elsewhere = meant is not None and meant.rpartition(".")[0] != section
     if elsewhere and isinstance(value, Mapping) and len(value) == 1 and catalogue[str(meant)].section:
@@ -85,15 +98,20 @@ def without_odd_names(values: Mapping[str, Any], section: str = "") -> tuple[dic
     faults: list[Fault] = []
     for name, value in values.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            faults.append(
-                Fault(section, f"an unknown setting {formatted(name)}", "names of settings", "deleting it")
-            )
+            faults.append(_odd_name(section, name))
         elif isinstance(value, dict) and (section or name != "search"):
             plain[name], wrong = without_odd_names(value, f"{section}.{name}" if section else name)
             faults += wrong
         else:
             plain[name] = value
     return plain, faults
+
+
+def _odd_name(section: str, name: Any) -> Fault:
+    if section in _NAMED_BY_USERS:
+        remedy = re.sub(r"\W", "_", str(name), flags=re.ASCII)
+        return Fault(section, f"the name {formatted(name)}", "a name of A-Z a-z 0-9 _", remedy)
+    return Fault(section, f"an unknown setting {formatted(name)}", "names of settings", "deleting it")
 
 
 def nearest_path(name: str, section: str, siblings: Collection[str], catalogue: Catalogue) -> str | None:
@@ -141,7 +159,7 @@ def repaired(values: Mapping[str, Any], broken: Iterable[str], catalogue: Catalo
             holder = holder.get(section) if isinstance(holder, dict) else None
         if isinstance(holder, dict):
             holder.pop(name, None)
-            setting = catalogue.get(path)
+            setting = catalogue.get(_in_catalogue(path, catalogue))
             if setting is not None and setting.required:
                 holder[name] = copy.deepcopy(setting.example)
     return result

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from sweeps.spec import values
+from sweeps.spec.data_settings import DataSettings
 from sweeps.spec.evaluation import EvaluationSettings
 from sweeps.spec.ranges import Range
 from sweeps.spec.resources import ResourceSettings
@@ -18,7 +19,6 @@ from sweeps.spec.settings import (
     BaseSettings,
     BudgetSettings,
     ControlSettings,
-    DataSettings,
     FinalistSettings,
     ObjectiveSettings,
     RetrySettings,

@@ -40,6 +40,8 @@ _BASE = {
     "revision": "Commit, tag or branch on the hub. Pin a commit where results have to be comparable later.",
 }
 
+_OF_DATASETS = ("text_field", "split", "configuration", "revision")
+_OF_SOURCES = ("heldout", "heldout_split", "heldout_configuration", "heldout_revision", "max_tokens")
 _DATA = {
     "source": "Training text: files (txt, jsonl, parquet) by name or glob, a dataset of the Hugging Face "
     "hub, or the text of Python's own standard library.",
@@ -56,11 +58,26 @@ _DATA = {
     "heldout_revision": "Commit, tag or branch of the held-out dataset; null: that of `source`, if it is the "
     "same dataset.",
     "max_tokens": "Training tokens after which no more text is read.",
+    "sources": "Several training texts by name, in place of `source`, each with its weight: a batch has "
+    "their sequences in the proportion of the weights. A text that is used up begins again. Held-out text "
+    "comes from each; the loss that is minimised is the mean of the texts' losses by the same weights.",
+    "sources.NAME": "One of several training texts. A single value is its `source`, of weight 1.",
+    "sources.NAME.source": "Its text, as `data.source`.",
+    "sources.NAME.weight": "Its part of the trained tokens, beside the weights of the others: 7 and 3 are "
+    "the same as 0.7 and 0.3.",
+    **{f"sources.NAME.{name}": f"As `data.{name}`, of this text." for name in (*_OF_DATASETS, *_OF_SOURCES)},
+    "measured_only": "Texts by name that are never trained on: their losses are reported beside the others, "
+    "for instance on text of the base's own kind, which tells whether it was forgotten.",
+    "measured_only.NAME": "One text that is only measured; all of it is held-out and test text. A single "
+    "value is its `source`.",
+    "measured_only.NAME.source": "Its text, as `data.source`.",
+    **{f"measured_only.NAME.{name}": f"As `data.{name}`, of this text." for name in _OF_DATASETS},
     "packing": "`stream`: sequences are cut from the text as it runs, whatever documents they cross; "
     "`documents`: the same sequences, in which no document sees another, and the first token of none is "
     "predicted. Refused for models that mix documents all the same, which is tried.",
     "sequence_length": "Tokens of one training sequence: what the model sees at once.",
-    "eval_tokens": "Held-out tokens of every measurement, the same ones each time.",
+    "eval_tokens": "Held-out tokens of every measurement, the same ones each time; of several texts each has "
+    "as many.",
     "test_tokens": "Tokens of the test text that each run under a fresh seed is measured on after its last "
     "step. Nothing is chosen by them; every claim of the answer rests on them.",
 }

@@ -11,8 +11,6 @@ from sweeps.spec.margins import canonical
 from sweeps.spec.ranges import fractional
 from sweeps.spec.recipe_settings import RecipeSettings
 from sweeps.spec.section import Settings, name_of, section, setting
-from tli.data import settings
-from tli.data.packing import PACKINGS, Packing
 from tli.planning.experts import Experts
 from tli.planning.injection import (
     IDENTITIES,
@@ -45,36 +43,6 @@ class BaseSettings(Settings):
         "a hub id, a folder or builtin:tiny-llama", example="builtin:tiny-llama", min_length=1
     )
     revision: str | None = setting("a commit, tag or branch on the hub, or null", None, min_length=1)
-
-
-class DataSettings(Settings):
-    """The text; the fields of `tli.data.settings.DataSettings`."""
-
-    source: str = setting(
-        "builtin:stdlib, files by name or glob, or a dataset", example="builtin:stdlib", min_length=1
-    )
-    heldout: str | None = setting("files by name or glob, a dataset, or null", None, min_length=1)
-    heldout_fraction: float = setting("a share between 0 and 1", 0.05, gt=0, lt=1)
-    text_field: str = setting("the name of a column", "text", min_length=1)
-    split: str = setting("the name of a split", "train", min_length=1)
-    configuration: str | None = setting("a configuration (subset) on the hub, or null", None, min_length=1)
-    revision: str | None = setting("a commit, tag or branch on the hub, or null", None, min_length=1)
-    heldout_split: str | None = setting("the name of a split, or null for split", None, min_length=1)
-    heldout_configuration: str | None = setting(
-        "a configuration (subset) on the hub, or null", None, min_length=1
-    )
-    heldout_revision: str | None = setting("a commit, tag or branch on the hub, or null", None, min_length=1)
-    max_tokens: int | None = setting(
-        "a whole number of at least 1 (training tokens that are read), or null for all", None, ge=1
-    )
-    packing: Packing = name_of(PACKINGS, "stream")
-    sequence_length: int = setting("a whole number of at least 2", 128, ge=2)
-    eval_tokens: int = setting("a whole number of at least one sequence", 16_384, ge=1)
-    test_tokens: int = setting("a whole number of at least one sequence", 65_536, ge=1)
-
-    def to_tli(self) -> settings.DataSettings:
-        """As `tli` takes it."""
-        return settings.DataSettings(**self.to_json())
 
 
 class ExpertSettings(Settings):

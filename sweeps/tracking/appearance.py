@@ -17,7 +17,7 @@ COLOUR = "mlflow.runColor"
 CONTROL, BASELINE = "#666666", "#CC79A7"
 FINALISTS = ("#0072B2", "#D55E00", "#009E73", "#7F5FC7", "#A6761D")
 REST = "#B4B8BF"
-_FROM_CONTROL = (Role.CONTROL, Role.MATCHED)
+_FROM_CONTROL = (Role.CONTROL, Role.MATCHED, Role.PROMOTED_CONTROL)
 _AS_SEARCHED = (Role.CONTROL, Role.BASELINE, Role.SEARCH)
 
 
@@ -42,9 +42,15 @@ def configuration_name(record: TrialRecord) -> str:
         Role.SEARCH: [],
         Role.REPLICATE: [],
         Role.MATCHED: [f"compute of {record.replicate_of}"],
-        Role.RUNG: [f"{short(record.settings.get('recipe', {}).get('tokens') or 0)} tokens"],
+        Role.PROMOTION: [_tokens(record)],
+        Role.PROMOTED_CONTROL: [_tokens(record)],
+        Role.RUNG: [_tokens(record)],
     }
     return ", ".join([f"{name} lr={short_rate(record)}", *different.get(record.role, [record.role.value])])
+
+
+def _tokens(record: TrialRecord) -> str:
+    return f"{short(record.settings.get('recipe', {}).get('tokens') or 0)} tokens"
 
 
 def short_rate(record: TrialRecord) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from mlflow.entities import Metric
 
@@ -29,6 +30,7 @@ class Batch:
     experiment: dict[str, str] = field(default_factory=dict)  # tags of the experiment
     gaps: list[Metric] = field(default_factory=list)  # to the control of number `against`
     against: int | None = None
+    models: list[Event] = field(default_factory=list)  # to be registered
     report: bool = False  # whether the sweep's page was written anew
     status: str | None = None  # an MLflow run status
     status_time: float = 0.0
@@ -47,15 +49,13 @@ def batches(events: Sequence[Event]) -> list[Batch]:
         if kind == "points":
             batch = of(number, request, _first_time(event))
             batch.metrics += _metrics(event)
+        elif kind == "register":
+            of(number, request, event["time"]).models.append(event)
         elif kind == "report":
             of(None, None, event["time"]).report = True
         elif kind == "rank":
-            known = event.get("requests", {})
-            listed = list(dict.fromkeys([*event.get("first", ()), *event["numbers"]]))
-            wide = len(str(len(listed)))  # texts sort as numbers then
-            for tag, numbers in (("sweeps.rank", event["numbers"]), ("sweeps.order", listed)):
-                for place, ranked in enumerate(numbers, 1):
-                    of(ranked, known.get(str(ranked)), event["time"]).tags[tag] = f"{place:0{wide}d}"
+            for ranked, own, tags in _places(event):
+                of(ranked, own, event["time"]).tags.update(tags)
         elif kind == "gaps":
             batch = of(number, request, event["time"])
             batch.against = event["against"] if batch.against is None else batch.against
@@ -81,6 +81,16 @@ def batches(events: Sequence[Event]) -> list[Batch]:
     return list(result.values())
 
 
+def _places(event: Event) -> Iterator[tuple[int, str | None, dict[str, str]]]:
+    """Numbers of trials with the key of their creation, and the tags that say their place."""
+    known = event.get("requests", {})
+    listed = list(dict.fromkeys([*event.get("first", ()), *event["numbers"]]))
+    wide = len(str(len(listed)))  # texts sort as numbers then
+    for tag, numbers in (("sweeps.rank", event["numbers"]), ("sweeps.order", listed)):
+        for place, ranked in enumerate(numbers, 1):
+            yield ranked, known.get(str(ranked)), {tag: f"{place:0{wide}d}"}
+
+
 def _metrics(event: Event) -> Iterator[Metric]:
     for point in event["evals"]:
         when, step = milliseconds(point["time"]), point["step"]
@@ -97,6 +107,8 @@ def _metrics(event: Event) -> Iterator[Metric]:
                     yield Metric(f"{task} {name}_stderr", float(score["stderr"]), when, step)
         for name, value in point.get("system", {}).items():
             yield Metric(f"system/{name}", float(value), when, step)
+        for name, each in point.get("sources", {}).items():
+            yield from _of_text(name, each, when, step)
     for step, loss, when in event["train"]:
         yield Metric("train_loss", float(loss), milliseconds(when), step)
 
@@ -107,6 +119,16 @@ def _gaps(event: Event) -> Iterator[Metric]:
         yield Metric("control_gap", float(gap), when, step)
     if event.get("final") is not None:
         yield Metric("objective_gap", float(event["final"]), when, 0)
+
+
+def _of_text(name: str, losses: Mapping[str, Any], when: int, step: int) -> Iterator[Metric]:
+    """Metrics of one of several texts; MLflow draws those with one word before the stroke side by side."""
+    scalars = {"eval_loss": losses["eval_loss"], "bits_per_byte": losses["bits_per_byte"]}
+    if losses["test_losses"]:
+        scalars["test_loss"] = fmean(losses["test_losses"])
+    for key, value in scalars.items():
+        if value is not None:
+            yield Metric(f"{key}/{name}", float(value), when, step)
 
 
 def _first_time(event: Event) -> float:

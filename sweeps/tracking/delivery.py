@@ -26,6 +26,7 @@ from sweeps.tracking.batches import Batch, batches, milliseconds
 from sweeps.tracking.driver_pipe import Driver
 from sweeps.tracking.events import LARGEST_REPORT, REQUEST
 from sweeps.tracking.outbox import EVENTS, LOCK, Sent, open_lock, read_events, read_sent, write_sent
+from sweeps.tracking.registering import deliver_models
 from sweeps.tracking.store import from_within
 from sweeps.wording import masked
 from tli.files import read_regular
@@ -188,6 +189,8 @@ class Delivery:
         if batch.report:
             self._send_report(run_id)
         self._set_status(run_id, batch)
+        assert self.sent is not None
+        deliver_models(self.client, self.sent.target, self.folder, run, batch.models, _say)
 
     def _send_report(self, run_id: str) -> None:
         """The page as an artifact; a store of artifacts that does not take it holds up no measurement."""

@@ -18,6 +18,7 @@ REQUEST = (
     "sweeps.request"  # the tag with the key under which a trial was created: a number may be given again
 )
 LARGEST_REPORT = 1 << 26  # bytes of the sweep's page
+MODEL = "sweeps.model"  # the tag that tells a registered version from every other
 _LATEST = 1e11  # seconds since the epoch; no time is later
 _MOST = 2**31  # above every trial's number
 
@@ -92,6 +93,26 @@ def _is_mark(event: Event) -> bool:
     return "time" in event and _are_texts(event["tags"])
 
 
+def _is_register(event: Event) -> bool:
+    names = event["names"]
+    plain = isinstance(names, list) and bool(names) and all(map(_is_model_name, names))
+    whole = _is_number(event["number"]) and _is_number(event["attempt"])
+    return plain and whole and _are_texts(event["tags"]) and MODEL in event["tags"] and "time" in event
+
+
+def _is_model_name(value: Any) -> bool:
+    return _is_text(value) and not name_problem(value)
+
+
+def name_problem(name: str) -> str | None:
+    """Why a registry takes no model of this name; None where it does."""
+    if not name.strip() or name != name.strip():
+        return "empty, or with spaces around it"
+    if any(each in name for each in "/:'\"\\") or not name.isprintable():
+        return "with a slash, a colon, a quote, a backslash or a control character in it"
+    return "longer than 200 characters" if len(name) > 200 else "dots alone" if not name.strip(".") else None
+
+
 def _is_report(event: Event) -> bool:
     return event.get("number") is None and "time" in event and _is_text(event["sha256"])
 
@@ -105,6 +126,7 @@ _KINDS: Mapping[str, Callable[[Event], bool]] = {
     "gaps": _is_gaps,
     "mark": _is_mark,
     "experiment": lambda event: event.get("number") is None and _is_mark(event),
+    "register": _is_register,
     "report": _is_report,
 }
 

@@ -38,6 +38,9 @@ class Tracking(Protocol):
     ) -> None:
         """A trial is over, or was, `when`; metrics that are None are left out."""
 
+    def register(self, number: int, attempt: int, names: Sequence[str], tags: Values) -> None:
+        """The model of an attempt at a trial is to be in the registry under these names, with these tags."""
+
     def knows(self, number: int, steps: Collection[int], request: str | None = None) -> bool:
         """Whether a trial's end and its held-out losses at these steps were told; all of it was, then.
 
@@ -91,6 +94,9 @@ class NullTracker:
     def end(
         self, number: int, status: State, tags: Values, metrics: Values, when: float | None = None
     ) -> None:
+        """Nothing to do."""
+
+    def register(self, number: int, attempt: int, names: Sequence[str], tags: Values) -> None:
         """Nothing to do."""
 
     def knows(self, number: int, steps: Collection[int], request: str | None = None) -> bool:  # noqa: ARG002

@@ -15,7 +15,7 @@ from sweeps.checks import stores
 from sweeps.curve import CURVE, measurements
 from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.ownership import claimed, refuse_others
-from sweeps.records import Point, TrialRecord
+from sweeps.records import Point, State, TrialRecord
 from sweeps.results.kept import unasked_tracking
 from sweeps.results.ranking import best_of, ranking
 from sweeps.results.sweep import Sweep
@@ -24,6 +24,7 @@ from sweeps.tracking.control_gap import ControlGaps, best_control
 from sweeps.tracking.descriptions import experiment_text, run_text, running_text
 from sweeps.tracking.live import show_colours
 from sweeps.tracking.outbox import forget_sent
+from sweeps.tracking.registry import asked_for, patience, show_registrations
 from sweeps.tracking.saved_view import KIND, TAG, figure_ranges, saved_view
 from sweeps.tracking.trial_runs import NOTE, show, show_end
 from sweeps.wording import masked
@@ -78,11 +79,12 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
         open_sweep(tracker, sweep, again=False)
         synced = show_trials(tracker, sweep, masked(store_uri(target, artifacts)))
         show_conclusions(tracker, sweep)
+        show_registrations(tracker, sweep, sweep.records)
         if not ledger.finished:
             if ledger.study.completions:
                 open_sweep(tracker, sweep, again=True)
             show_course(tracker, sweep)
-        if not tracker.drain(_PATIENCE):
+        if not tracker.drain(_PATIENCE + _uploading(sweep)):
             raise SweepError(_not_delivered(tracker, synced.uri, folders.sweep / LOG))
     return synced
 
@@ -115,6 +117,7 @@ def show_untold(tracker: Tracking, sweep: Sweep) -> None:
     for record in filter(_shown, sweep.records):
         if not (record.state.finished and tracker.knows(record.number, record.losses, record.request)):
             _show_trial(tracker, sweep, record)
+    show_registrations(tracker, sweep, sweep.records)
 
 
 def show_course(tracker: Tracking, sweep: Sweep) -> None:
@@ -174,6 +177,13 @@ def _show_trial(tracker: Tracking, sweep: Sweep, record: TrialRecord) -> set[int
     if record.state.finished:
         show_end(tracker, record)
     return {point.step for point in points}
+
+
+def _uploading(sweep: Sweep) -> float:
+    """Seconds for the largest model that is to be registered; none where none is."""
+    complete = [record for record in sweep.records if record.state is State.COMPLETE]
+    wanted = [each for each in complete if asked_for(sweep.folders, each.number, each.attempt)]
+    return max((patience(sweep.folders, each) for each in wanted), default=0.0)
 
 
 def _target(sweep: Sweep, uri: str | None) -> str:

@@ -98,6 +98,11 @@ class Tracker:
             lambda box: box.put("end", number, when=when, status=str(status), tags=shown, metrics=scalars)
         )
 
+    def register(self, number: int, attempt: int, names: Sequence[str], tags: Values) -> None:
+        """The model of an attempt at a trial is to be in the registry under these names, with these tags."""
+        shown, wanted = _given(tags), list(names)
+        self._append(lambda box: box.put("register", number, attempt=attempt, names=wanted, tags=shown))
+
     def knows(self, number: int, steps: Collection[int], request: str | None = None) -> bool:
         """Whether the outbox has a trial's end and its held-out losses at these steps."""
         return self._outbox is not None and self._outbox.has(number, steps, request)

@@ -31,9 +31,22 @@ def show(tracker: Tracking, record: TrialRecord) -> None:
         "sweeps.compared": "yes" if compared(record) else "no",
         COLOUR: colour(record),
         NOTE: f"{_what(record)}.",
+        **_of_a_promotion(record),
     }
     settings: dict[str, Any] = {**record.settings, **short_params(record)}
     tracker.declare(record.number, settings, tags, record.started, run_name(record))
+
+
+def _of_a_promotion(record: TrialRecord) -> dict[str, object]:
+    """What a long run makes longer, and from where."""
+    promotion = record.promotion
+    if promotion is None:
+        return {}
+    return {
+        "sweeps.promotes": promotion.of,
+        "sweeps.begins": promotion.begins,
+        "sweeps.beside": promotion.beside,
+    }
 
 
 def show_end(tracker: Tracking, record: TrialRecord) -> None:
@@ -52,6 +65,10 @@ def _what(record: TrialRecord) -> str:
     why = _WHY.get(record.role)
     if record.role is Role.REPLICATE:
         why = f"trial {record.replicate_of} again, under seed {record.seed}"
+    if (promotion := record.promotion) is not None:
+        beside = "" if promotion.beside is None else f", with the FLOPs of trial {promotion.beside}"
+        tokens = record.steps * record.settings["recipe"]["batch_tokens"]
+        why = f"trial {promotion.of} with {tokens:,} tokens{beside}, {promotion.words}"
     if record.role is Role.MATCHED:
         return f"Trial {record.number}: {named(record)}, seed {record.seed}"
     return f"Trial {record.number}, {named(record)}: {why or record.role.value}"

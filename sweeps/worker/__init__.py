@@ -4,4 +4,15 @@ Promises: an attempt goes on from the last good state, and one that is no longer
 opens the ledger: points go to the driver, and into the curve on disk.
 """
 
-__all__ = ["causes", "execution", "preemption", "ranks", "saving", "trial", "watchdog"]
+__all__ = [
+    "causes",
+    "execution",
+    "growing",
+    "preemption",
+    "ranks",
+    "recipe",
+    "saving",
+    "texts",
+    "trial",
+    "watchdog",
+]

@@ -1,22 +1,31 @@
-"""Writes the model that a trial has trained."""
+"""Keeps the model of a trial that has come to its end: a folder that plain transformers loads."""
 
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.folders import Folders
 from sweeps.records import Assignment
-from sweeps.worker.keeps import Keeps
+from sweeps.spec import Spec
 
 if TYPE_CHECKING:
-    from tli.planning.plan import Plan
-    from tli.training.loop import Training
+    from tli.models.base import Base
 
 
-def keep_model(
-    context: Keeps, assignment: Assignment, folders: Folders, training: Training, plan: Plan
-) -> None:
+class Keeper(Protocol):
+    """What a worker keeps between trials, as far as a model is written from it."""
+
+    spec: Spec
+    base: Base
+    leads: bool  # whether this process writes the curve; of those that train a model together, one does
+
+    def write(self, model: Any, target: Path, lineage: dict[str, Any]) -> None:
+        """Write a trained model as a folder."""
+
+
+def keep(context: Keeper, assignment: Assignment, folders: Folders, training: Any, plan: Any) -> None:
     """Write the trained model as a folder that plain transformers loads."""
     from tli.models.lineage import lineage
 

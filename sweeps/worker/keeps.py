@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.spec import Spec
 
 if TYPE_CHECKING:
-    from tli.models.base import Base
     from tli.tasks.harness import Harness
 
 
@@ -16,13 +14,8 @@ class Keeps(Protocol):
     """The base, the spec, and this process's part among those that train a model together."""
 
     spec: Spec
-    base: Base
     leads: bool
     alone: bool
-
-    @property
-    def test_blocks(self) -> tuple[Any, ...]:
-        """Windows of the test text, in blocks."""
 
     @property
     def harness(self) -> Harness:
@@ -34,6 +27,3 @@ class Keeps(Protocol):
 
     def any_rank(self, wish: bool) -> bool:  # noqa: FBT001 - a vote
         """Whether any process of those that train a model together wants something."""
-
-    def write(self, model: Any, target: Path, lineage: dict[str, Any]) -> None:
-        """Write a trained model as a folder."""

@@ -23,7 +23,7 @@ from sweeps.records import Assignment, Cause, Outcome, State
 from sweeps.spec import Spec
 from sweeps.worker.causes import UnusableError, outcome_of
 from sweeps.worker.preemption import PreemptionFlag
-from sweeps.worker.saving import SCORING, WRITING, OnWork, Saving, synced
+from sweeps.worker.saving import SCORING, WRITING, OnWork, Saving, StateWriter, synced
 from sweeps.worker.trial import WorkerContext, run_trial
 
 if TYPE_CHECKING:
@@ -91,14 +91,15 @@ class RankContext(WorkerContext):
 
         return load_latest_sharded(training, folder, self.group, owner)
 
-    def saving(
-        self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork
-    ) -> RankSaving:
-        """What saves the states of a training."""
+    def writer(self, folder: Path, owner: str, curve: Path) -> StateWriter:
+        """What writes the states of a training into a folder; every rank has one."""
         from tli.sharded.states import ShardedSaver
 
-        saver = ShardedSaver(folder, lambda: synced(curve), self.group, owner)
-        return RankSaving(training, saver, on_work, self.leads)
+        return ShardedSaver(folder, lambda: synced(curve), self.group, owner)
+
+    def saving(self, training: Training, writer: StateWriter, on_work: OnWork) -> RankSaving:
+        """What saves the states of a training."""
+        return RankSaving(training, writer, on_work, self.leads)
 
     def write(self, model: Any, target: Path, lineage: dict[str, Any]) -> None:
         """Write a trained model as a folder."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tli.training.loop import Training
 
 CHECKPOINT_SECONDS = STATE_SECONDS
+STEP = "step"  # the kind of work of an optimizer step, as `tli.training.loop` calls it
 WRITING = "writing"  # a kind of work beside those of `tli.training.loop`: a state or a model
 TESTING = "testing"  # another one: the loss on one block of the test text
 SCORING = "scoring"  # a third: one pass of a downstream task

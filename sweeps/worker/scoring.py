@@ -1,4 +1,4 @@
-"""What is measured of a trained model alone: test losses, and scores on the spec's downstream tasks.
+"""Scores a trained model on the spec's downstream tasks, in the process that trained it.
 
 Each task's result is on disk as soon as it is there, with each document's; an attempt that goes on from the
 state that was saved before the first task measures only those that are left.
@@ -21,7 +21,6 @@ from sweeps.spec import Spec
 from sweeps.task_scores import FOLDER, TaskScores
 from sweeps.wording import masked
 from sweeps.worker.keeps import Keeps
-from sweeps.worker.saving import TESTING, OnWork
 from tli.errors import InputError
 from tli.tasks.scores import TaskScore, read_scores, write_scores
 
@@ -60,15 +59,14 @@ class Scoring:
         self._before = training.measured  # the step of the measurement before the last
 
     def measured(self, point: Point, saving: Saving) -> Point:
-        """The point with what is measured at the end alone: test losses of a fresh run, and scores.
+        """The point, of the last step with the scores of its model.
 
         Args:
             point: the measurement of now.
             saving: of the run.
         """
         if point.step == self._assignment.steps:
-            tested = self._test_losses(saving.on_work) if self._assignment.role.fresh else ()
-            point = replace(point, test_losses=tested, tasks=self._scores(saving, point.train_loss))
+            point = replace(point, tasks=self._scores(saving, point.train_loss))
         self._before = point.step
         return point
 
@@ -103,16 +101,6 @@ class Scoring:
             number, said = self._assignment.number, masked(str(error))
             _LOG.warning("trial %s was not scored: %s", number, said, exc_info=True)
             return {}
-
-    def _test_losses(self, on_work: OnWork) -> tuple[float, ...]:
-        """Mean losses on the blocks of the test text, nats per token; the mean of these is the test loss."""
-        from tli.training.evaluate import evaluate
-
-        losses, training = [], self._training
-        for block in self._context.test_blocks:
-            on_work(TESTING)
-            losses.append(evaluate(training.model, block, at_once=training.evaluated_at_once).loss)
-        return tuple(losses)
 
     def _kept(self, files: Mapping[str, Path]) -> dict[str, TaskScore]:
         found = {name: read_scores(file, self._assignment.owner) for name, file in files.items()}

@@ -6,7 +6,6 @@ trials is the slot: the base's weights, the token files, and what models grown a
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
@@ -15,26 +14,28 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.curve import CURVE, append_curve, read_curve
+from sweeps.by_text import Sources
+from sweeps.curve import CURVE, append_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
+from sweeps.worker.branching import Branching, take_up
 from sweeps.worker.growing import control_layers, grown_model, kept_base
-from sweeps.worker.keeping import keep_model
-from sweeps.worker.saving import WRITING, OnWork, Saving, synced
+from sweeps.worker.keeping import keep
+from sweeps.worker.recipe import recipe_of
+from sweeps.worker.saving import WRITING, OnWork, Saving, StateWriter, synced
 from sweeps.worker.scoring import Scoring
-from tli.data.corpus import matching_files
-from tli.data.dataset import at_home
+from sweeps.worker.texts import Blocks, blocks_of, held_out, placed, sources_of, tested
 from tli.places import expanded
-from tli.training.recipe import AUTO
 
 if TYPE_CHECKING:
     from tli.planning.plan import Plan
     from tli.tasks.harness import Harness
+    from tli.training.heldout import Measured
     from tli.training.loop import Training
     from tli.training.recipe import Recipe
 
-TEST_BLOCKS = 16  # equal parts of the test text, between which its loss varies
+_KEEPS_NONE = (Role.REPLICATE, Role.RUNG, Role.EVALUATION)  # no model, and no state to go on from
 
 
 class WorkerContext:
@@ -46,22 +47,20 @@ class WorkerContext:
         Raises:
             InputError: the base or the data cannot be used.
         """
-        from tli.data.batches import open_tokens
-        from tli.data.settings import DataSettings
+        from tli.data.mixture import open_mixture
         from tli.models.base import find
         from tli.models.loading import quieten
 
         quieten(threads=spec.resources.cpus)
         self.spec = spec
-        self.data = DataSettings(**spec.data.to_json())
+        self.data = spec.data
         self.base = find(spec.base.model, revision=spec.base.revision, where="base.model")
         self._load()
         self.depth = self.base.facts.depth
-        self.tokens = open_tokens(self.data, self.base, Folders(spec.root, spec.name).tokens)
-        self.heldout = self.tokens.heldout_windows(
-            sequence_length=self.data.sequence_length, eval_tokens=self.data.eval_tokens
-        )
-        self.initial_losses: dict[tuple[Hashable, int], float] = {}  # by plan and seed, which make a model
+        self.texts = open_mixture(spec.data.portions(), self.base, Folders(spec.root, spec.name).tokens)
+        self.heldout = held_out(self.texts, self.data, self.base)
+        self.initial_losses: dict[tuple[Hashable, int], Measured] = {}  # by plan and seed, which make a model
+        self.base_losses: Sources = {}  # of each of several texts, once the base was tested on them
 
     leads = True  # whether this process writes the curve; of those that train a model together, one does
     alone = True  # whether no other process has a part of the model
@@ -93,12 +92,16 @@ class WorkerContext:
 
         return load_latest_sharded(training, folder, None, owner)
 
-    def saving(self, training: Training, folder: Path, owner: str, curve: Path, on_work: OnWork) -> Saving:
-        """What saves the states of a training."""
+    def writer(self, folder: Path, owner: str, curve: Path) -> StateWriter:
+        """What writes the states of a training into a folder."""
         from tli.training.saver import Saver
 
         # What was measured before a state is not measured again after it.
-        return Saving(training, Saver(folder, before=lambda: synced(curve), owner=owner), on_work)
+        return Saver(folder, before=lambda: synced(curve), owner=owner)
+
+    def saving(self, training: Training, writer: StateWriter, on_work: OnWork) -> Saving:
+        """What saves the states of a training."""
+        return Saving(training, writer, on_work)
 
     def write(self, model: Any, target: Path, lineage: dict[str, Any]) -> None:
         """Write a trained model as a folder."""
@@ -125,14 +128,9 @@ class WorkerContext:
         return Harness(self.spec.evaluation.to_tli(), "evaluation.tasks")
 
     @cached_property
-    def test_blocks(self) -> tuple[Any, ...]:
-        """Windows of the test text in order, in blocks that differ by one window at the most."""
-        windows = self.tokens.test_windows(
-            sequence_length=self.data.sequence_length, test_tokens=self.data.test_tokens
-        )
-        count = min(TEST_BLOCKS, len(windows))
-        ends = [len(windows) * block // count for block in range(count + 1)]
-        return tuple(windows[start:end] for start, end in itertools.pairwise(ends))
+    def test_blocks(self) -> Blocks:
+        """Windows of each text's test side in order, in blocks that differ by one window at the most."""
+        return blocks_of(self.texts, self.data)
 
     @cached_property
     def control_layers(self) -> tuple[int, ...]:
@@ -144,7 +142,9 @@ class WorkerContext:
         """How much each layer of the base changes the hidden state, on the text that `tli plan` takes."""
         from tli.growth.importance import measure
 
-        return measure(self.base, self.data.train_source, model=self.measured_model(), where="data.source")
+        heaviest = max(self.texts.portions, key=lambda each: each.weight or 0.0)
+        source, where = heaviest.settings.train_source, f"{heaviest.where}.source"
+        return measure(self.base, source, model=self.measured_model(), where=where)
 
 
 @lru_cache(maxsize=1)
@@ -163,13 +163,6 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
     Raises:
         DataError: a dataset cannot be found on the hub.
     """
-    data = spec.data.to_tli().pinned(Folders(spec.root, spec.name).tokens)
-    sources: dict[str, Any] = {
-        source.where.rpartition(".")[2]: str(at_home(source.name).absolute())
-        for source in data.sources
-        if matching_files(source.name) or source.folder
-    }
-    sources |= {"revision": data.revision, "heldout_revision": data.heldout_revision}
     model = expanded(spec.base.model, spec.where("base.model"))
     local = spec.evaluation.to_tli().folder
     tasks_from = None if local is None else str(local.absolute())
@@ -177,7 +170,7 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
         update={
             "evaluation": spec.evaluation.model_copy(update={"tasks_from": tasks_from}),
             "storage": spec.storage.model_copy(update={"artifacts": str(spec.root.absolute())}),
-            "data": spec.data.model_copy(update=sources),
+            "data": placed(spec.data, Folders(spec.root, spec.name).tokens),
             "base": spec.base.model_copy(
                 update={"model": str(model.absolute())}
                 if model.is_dir()
@@ -211,17 +204,12 @@ def run_trial(
     from tli.growth.cost import cost
     from tli.growth.in_memory import injected_parameters, layer_parameters
     from tli.planning.plan import plan_for
+    from tli.training.heldout import Measured
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
-    from tli.training.state_names import states_of
 
     settings = context.spec.trial.model_validate(dict(assignment.settings))
-    recipe, data = settings.to_recipe(), context.data
-    if recipe.activation_checkpointing == AUTO:
-        every = context.spec.trial.recipe.activation_checkpointing  # as it was settled for all trials
-        recipe = replace(recipe, activation_checkpointing=0 if every == AUTO else every)
-    if assignment.micro_batch_tokens is not None:
-        recipe = replace(recipe, micro_batch_tokens=assignment.micro_batch_tokens)
+    recipe, data = recipe_of(context.spec, settings, assignment), context.data
     injection = settings.to_injection()
     block_influence = (
         context.block_influence
@@ -241,10 +229,11 @@ def run_trial(
     injected = layer_parameters(model, layers) if layers else injected_parameters(model, plan)
     # The control has no injected layers, a dense model no routers: rates of these are for other trials.
     recipe = recipe.for_groups(frozenset(groups_of(model, injected).values()))
-    batches = context.tokens.batches(
+    batches = context.texts.batches(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
     grown = (plan.built, settings.seed)
+    known_before = context.initial_losses.get(grown)
     training = Training(
         model,
         recipe,
@@ -252,24 +241,24 @@ def run_trial(
         context.heldout,
         injected=injected,
         seed=settings.seed,
-        initial_loss=context.initial_losses.get(grown),
+        initial_loss=known_before.loss if known_before else None,
     )
+    training.initial_texts = known_before.texts if known_before else {}
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
-    went_on = context.load_state(training, states, owner)
-    if not went_on and context.leads and (lost := states_of(states, owner)):
-        on_note(
-            f"begins afresh: none of its states can be taken up ({', '.join(each.name for each in lost)})"
-        )
-    if went_on and training.measured is not None and context.leads:
-        known = tuple(point for point in read_curve(curve, owner) if point.step <= training.measured)
-        if known:  # a curve may be lost where a state is not
-            yield known
+    known = take_up(context, training, assignment, folders, on_note)
+    if known and context.leads:  # a curve may be lost where a state is not
+        yield known
     scoring = Scoring(context, assignment, folders, training)
-    with context.saving(training, states, owner, curve, on_work) as saving:
-        for progress in training.run(assignment.report_steps, saving.between):
-            measured = Point(
+    wanted = assignment.role not in _KEEPS_NONE and recipe.shared_steps > 0
+    later = context.writer(folders.branch(assignment.number), owner, curve) if wanted else None
+    with (
+        Branching(training, later, recipe.shared_steps, on_work) as branching,
+        context.saving(training, context.writer(states, owner, curve), on_work) as saving,
+    ):
+        for progress in training.run(assignment.report_steps, branching.around(saving.between)):
+            point = Point(
                 step=progress.step,
                 tokens=progress.tokens,
                 flops=progress.tokens * flops,
@@ -278,16 +267,38 @@ def run_trial(
                 train_loss=progress.train_loss,
                 time=time.time(),
                 measuring=progress.measuring,
+                sources=sources_of(progress.texts),
             )
-            point = scoring.measured(measured, saving)
+            point = _with_tests(context, assignment, training, point, saving.on_work)
+            point = scoring.measured(point, saving)
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
-                context.initial_losses[grown] = point.eval_loss
+                context.initial_losses[grown] = Measured(progress.eval_loss, progress.texts)
             if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
-                if assignment.role not in (Role.REPLICATE, Role.RUNG, Role.EVALUATION):
-                    keep_model(context, assignment, folders, training, plan)
+                branching.finish()
+                if assignment.role not in _KEEPS_NONE:
+                    keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
+
+
+def _with_tests(
+    context: WorkerContext, assignment: Assignment, training: Training, point: Point, on_work: OnWork
+) -> Point:
+    """The point with losses on the test text, where the model is tested now.
+
+    That is after the last step of a run under a fresh seed, and of a promotion. Of several texts a control is
+    tested before its first step, too: it is the base then.
+    """
+    if point.step == assignment.steps and (assignment.role.fresh or assignment.role.promoted):
+        found = tested(context.test_blocks, context.heldout, training, on_work)
+        return replace(point, test_losses=found.losses, sources=found.beside(point.sources))
+    if point.step == 0 and assignment.role is Role.CONTROL and point.sources:
+        if not context.base_losses:
+            found = tested(context.test_blocks, context.heldout, training, on_work)
+            context.base_losses = found.beside(point.sources)
+        return replace(point, sources=context.base_losses)
+    return point

@@ -82,10 +82,9 @@ def _spec(name: str, changes: list[str]) -> Any:
 def _make_tokens(spec: Any) -> None:
     """Neither side pays for them, and both read the same files."""
     from tli.data.batches import open_tokens
-    from tli.data.settings import DataSettings
     from tli.models.base import find
 
-    open_tokens(DataSettings(**spec.data.to_json()), find(spec.base.model), Path("runs/tokens"))
+    open_tokens(spec.data.to_tli(), find(spec.base.model), Path("runs/tokens"))
 
 
 def _timed(command: list[str], log: Path) -> tuple[float, Watched]:
@@ -110,7 +109,7 @@ def _plain(spec: Any, folder: Path) -> Side:
     settings = {
         "folder": str(place),
         "base": spec.base.model,
-        "data": spec.data.to_json(),
+        "data": asdict(spec.data.to_tli()),
         "tokens": str(folder / "runs" / "tokens"),
         "recipe": asdict(spec.trial.to_recipe()),
         "seed": spec.trial.seed,

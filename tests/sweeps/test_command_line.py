@@ -390,6 +390,7 @@ def test_every_document_is_as_it_is_written_down(
         "sweeps results": answered(capsys, "results", "--json"),
         "sweeps results --curves": answered(capsys, "results", "--curves", "--json"),
         "sweeps export": answered(capsys, "export", "--out", "grown", "--json"),
+        "sweeps promote": answered(capsys, "promote", "--tokens", "4K", "--plan", "--json"),
         "sweeps sync": {"schema": 2, **documents.synced("tiny", Synced("sqlite:///mlflow.db", 4, 15, (1,)))},
         "an error": answered(capsys, "status", "nothing", "--json", code=2),
     }
@@ -421,7 +422,9 @@ def test_every_document_is_as_it_is_written_down(
     assert {each["trial"] for each in found["sweeps status"]["trials"]} >= {found["sweeps best"]["best"]}
     assert {answer["sweep"] for answer in found.values() if "sweep" in answer} == {"tiny"}
     assert set(found["sweeps run"]["verdict"]) == documented("sweeps best") - {"schema", "sweep"} - {
-        each for each in documented("sweeps best") if "[]" in each or "." in each or each == "progress"
+        each
+        for each in documented("sweeps best")
+        if "[]" in each or "." in each or each in ("progress", "promotions")
     }
 
 

@@ -23,7 +23,8 @@ from sweeps.results.finalists import control_of, flops_per_token
 from sweeps.results.finding import find, resumed
 from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
-from sweeps.worker.trial import TEST_BLOCKS, WorkerContext, for_workers
+from sweeps.worker.texts import TEST_BLOCKS
+from sweeps.worker.trial import WorkerContext, for_workers
 from tests.sweeps.conftest import SPEC as TEXT
 from tests.sweeps.conftest import Silent
 
@@ -124,7 +125,7 @@ def test_the_test_loss_is_that_of_the_trained_model(sweep: Sweep) -> None:
     from tli.training.loop import Training
 
     context = WorkerContext(for_workers(sweep.spec))
-    windows = context.tokens.test_windows(sequence_length=16, test_tokens=320)
+    windows = context.texts.test_windows(sequence_length=16, test_tokens=320)["source"]
     assert len(windows) == 20
     heldout = {tuple(window) for window in context.heldout}
     assert not any(tuple(window) in heldout for window in windows)
@@ -133,7 +134,7 @@ def test_the_test_loss_is_that_of_the_trained_model(sweep: Sweep) -> None:
         recipe = settings.to_recipe()
         plan = plan_for(settings.to_injection(), context.depth)
         model = grow(context.model, plan, seed=record.seed)
-        batches = context.tokens.batches(
+        batches = context.texts.batches(
             sequence_length=16, batch_tokens=recipe.batch_tokens, seed=record.seed
         )
         injected = injected_parameters(model, plan)

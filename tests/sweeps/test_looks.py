@@ -8,9 +8,9 @@ from statistics import fmean
 
 import pytest
 
-from sweeps.completions import SweepCompletion
 from sweeps.records import Role, State
 from sweeps.results.looks import ONE_SIDED, adjusted, look_of, share_of, tail_of
+from sweeps.search_answers import SweepCompletion
 from tests.sweeps.made_records import replicate, trial
 from tests.sweeps.null_sweeps import MadeSweep
 from tests.sweeps.test_claims import WORLDS, Judged, _beyond, _covers, judged

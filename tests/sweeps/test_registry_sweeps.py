@@ -24,7 +24,6 @@ from sweeps.spec import load_spec
 from tests.tli.registry import model_types, rows, tiny
 from tli.architectures.table import FAMILIES
 from tli.data.batches import open_tokens
-from tli.data.settings import DataSettings
 from tli.data.tokenise import vocabulary
 from tli.growth.cost import cost
 from tli.models.base import find
@@ -97,7 +96,7 @@ def test_two_trials(
     assert [record.state for record in sweep.records] == [State.COMPLETE] * len(sweep.records), reasons
     trials = [record for record in sweep.records if not record.role.fresh]
     base = find(str(tmp_path / "base"))
-    tokens = open_tokens(DataSettings(**spec.data.to_json()), base, sweep.folders.tokens)
+    tokens = open_tokens(spec.data.to_tli(), base, sweep.folders.tokens)
     windows = tokens.heldout_windows(sequence_length=spec.data.sequence_length, eval_tokens=64)
     injections = (None, spec.trial.to_injection())  # of the control and the baseline
     for record, injection in zip(trials, injections, strict=True):

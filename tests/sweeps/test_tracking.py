@@ -18,7 +18,9 @@ import pytest
 
 from sweeps.records import Point, State
 from sweeps.tracking import NullTracker, Tracker, open_tracker
+from sweeps.tracking.events import parse
 from sweeps.tracking.outbox import EVENTS, SENT, Outbox, read_sent
+from sweeps.tracking.registry import registered_in
 from sweeps.tracking.tracker import flat
 from tests.servers import MlflowServer, alive
 
@@ -593,3 +595,68 @@ def test_names_and_parameters() -> None:
         "storage.study": "postgresql://me:***@db/x"
     }
     assert json.loads(json.dumps(params)) == params
+
+
+# --- the registry ---------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_registered_once_under_every_name_and_what_leads_elsewhere_is_not(
+    told: Any, store: Store
+) -> None:
+    made = told("registered")
+    tracker, model = made.tracker, made.folder / "trials/0000/final-2"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    tell(tracker)
+    tags = {"sweeps.model": "study/0/2", "sweeps.trial": 0, "mlflow.note.content": "what it is"}
+    tracker.register(0, 2, ["mine"], tags)
+    tracker.register(0, 2, ["mine"], tags)
+    made.drain()
+    tracker.register(0, 2, ["mine", "theirs"], tags)
+    (made.folder / "trials/0001/final-1").mkdir(parents=True)
+    (made.folder / "trials/0001/final-1/config.json").symlink_to(model / "config.json")
+    tracker.register(1, 1, ["linked"], {"sweeps.model": "study/1/1"})
+    tracker.register(2, 1, ["absent"], {"sweeps.model": "study/2/1"})
+    tracker.declare(3, SETTINGS, {"sweeps.role": "search"})
+    made.drain()
+    (made.folder / SENT).unlink()
+    made.drain()  # all of it again
+    run = store.runs("registered")["0"]
+    for name in ("mine", "theirs"):
+        (version,) = store.client.search_model_versions(f"name='{name}'")
+        assert (version.source, version.run_id) == (model.as_uri(), run.info.run_id)
+        assert (version.tags["sweeps.trial"], version.description) == ("0", "what it is")
+    found = {each.name for each in store.client.search_registered_models()}
+    assert found & {"mine", "theirs", "linked", "absent"} == {"mine", "theirs"}
+    assert "3" in store.runs("registered"), "what came after is delivered"
+    assert registered_in(made.folder, read_sent(made.folder).target) == {  # type: ignore[union-attr]
+        "mine/study/0/2": "1",
+        "theirs/study/0/2": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"names": ["a/b"]},
+        {"names": []},
+        {"names": "mine"},
+        {"attempt": "1"},
+        {"attempt": True},
+        {"tags": {}},
+        {"tags": {"sweeps.model": 1}},
+        {"number": "../.."},
+    ],
+    ids=str,
+)
+def test_an_event_of_the_registry_that_is_none_is_passed_over(event: dict[str, Any]) -> None:
+    whole = {
+        "kind": "register",
+        "number": 1,
+        "time": 1.0,
+        "attempt": 1,
+        "names": ["mine"],
+        "tags": {"sweeps.model": "k"},
+    }
+    assert parse(json.dumps(whole).encode()) == whole
+    assert parse(json.dumps(whole | event).encode()) is None

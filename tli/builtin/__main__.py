@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     from tli.data import corpus
     from tli.data.batches import open_tokens
     from tli.data.settings import DataSettings
+    from tli.data.token_bytes import token_bytes
     from tli.models.base import Base
     from tli.training.evaluate import evaluate
     from tli.training.loop import Training
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         for progress in training.run([*range(0, options.steps, 100), options.steps]):
             print(f"step {progress.step}: {progress.eval_loss:.4f} ({progress.seconds:.0f} s)", flush=True)
         every = tokens.heldout_windows(sequence_length=128, eval_tokens=10**9)
-        final = evaluate(model, every)
+        final = evaluate(model, every, sizes=token_bytes(base.folder))
     model.save_pretrained(aside)
     facts = {
         "command": f"python -m tli.builtin --out {options.out.name} --steps {options.steps} "
@@ -90,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         "tokens_seen": options.steps * 2048,
         "heldout_loss_nats_per_token": round(final.loss, 4),
         "heldout_tokens": final.tokens,
-        "heldout_bits_per_byte": round(final.bits_per_byte(tokens.bytes_per_token), 4),
+        "heldout_bits_per_byte": round(final.bits_per_byte or 0.0, 4),
         "seconds": round(time.time() - started),
         "schedule": "constant; not annealed, so that short trials have something to gain",
         "licence": "weights Apache-2.0; trained on text under the PSF licence",

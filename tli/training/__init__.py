@@ -11,6 +11,7 @@ __all__ = [
     "export",
     "feed",
     "frozen",
+    "heldout",
     "loop",
     "losses",
     "micro_batches",

@@ -1,4 +1,4 @@
-"""Held-out loss, and the two readings of it that compare across tokenizers."""
+"""Held-out loss, and the readings of it: perplexity, and bits per byte, which compare across tokenizers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from tli.data.token_bytes import TokenBytes
+
 WINDOWS = Kind("ids, as an array or tensor", attributes=("shape", "dtype", "min", "max"))
 TOKENS_AT_ONCE = 4096  # bounds the memory of a pass
 
@@ -29,23 +31,27 @@ class Evaluation:
         Mean cross-entropy, nats per token.
     tokens : int
         How many were predicted.
+    bits_per_byte : float or None
+        Loss of the predicted tokens that stand for text, in bits for each UTF-8 byte of just those tokens: it
+        compares across tokenizers. Special tokens are left out of both. None where bytes were not given.
     """
 
     loss: float
     tokens: int
+    bits_per_byte: float | None = None
 
     @property
     def perplexity(self) -> float:
         """exp(loss)."""
         return math.exp(self.loss)
 
-    def bits_per_byte(self, bytes_per_token: float) -> float:
-        """Loss in bits per UTF-8 byte of text."""
-        return self.loss / math.log(2) / bytes_per_token
-
 
 def evaluate(
-    model: PreTrainedModel, windows: np.ndarray | torch.Tensor, *, at_once: int = TOKENS_AT_ONCE
+    model: PreTrainedModel,
+    windows: np.ndarray | torch.Tensor,
+    *,
+    at_once: int = TOKENS_AT_ONCE,
+    sizes: TokenBytes | None = None,
 ) -> Evaluation:
     """Measure the mean loss of a model on token ids.
 
@@ -62,11 +68,13 @@ def evaluate(
     at_once : int, default 4096
         Most tokens that go through the model together, but for one window at least; changes the memory that
         is needed, and the loss by no more than rounding.
+    sizes : tli.data.token_bytes.TokenBytes, optional
+        How many bytes each token stands for (`tli.data.token_bytes.token_bytes`), for bits per byte.
 
     Returns
     -------
     Evaluation
-        ``loss`` in nats per token, over ``tokens`` predicted ones.
+        ``loss`` in nats per token, over ``tokens`` predicted ones; with `sizes`, ``bits_per_byte``.
 
     Raises
     ------
@@ -83,6 +91,7 @@ def evaluate(
     >>> found.tokens, found.loss > 0
     (32, True)
     """
+    import numpy as np
     import torch
 
     from tli.data.packing import predicted_tokens
@@ -105,17 +114,24 @@ def evaluate(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    total = torch.zeros(2, dtype=torch.float64, device=device)  # of all tokens, and of those that are text
     with torch.no_grad():
         for start in range(0, passes * rows, rows):
             part = own[start : start + rows]
             # Layers are gathered from all ranks: one that has no windows left computes beside the others.
             losses = token_losses(model, torch.as_tensor(part if len(part) else windows[:1]).to(device))
             if len(part):
-                total += losses.double().sum()
+                total[0] += losses.double().sum()
+            if len(part) and sizes is not None:
+                scored = torch.as_tensor(sizes.scored(np.asarray(part)).ravel()).to(device)
+                total[1] += (losses.double() * scored).sum()
     model.train(was_training)
     count = max(1, predicted_tokens(windows))
-    return Evaluation(ranks.total(float(total)) / count, count)
+    loss = ranks.total(float(total[0])) / count
+    if sizes is None:
+        return Evaluation(loss, count)
+    nats, size = ranks.total(float(total[1])), sizes.count(np.asarray(windows))
+    return Evaluation(loss, count, nats / math.log(2) / size if size else None)
 
 
 def _refuse_others(windows: np.ndarray | torch.Tensor, vocabulary: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -16,8 +16,9 @@ from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError
 from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
 from tli.training.device import out_of_memory, release, set_numerics
-from tli.training.evaluate import TOKENS_AT_ONCE, WINDOWS, evaluate
+from tli.training.evaluate import TOKENS_AT_ONCE, Evaluation
 from tli.training.feed import Feed
+from tli.training.heldout import HELDOUT, HeldOut, Measured, measure
 from tli.training.losses import add_gradients, is_sharded
 from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
@@ -50,8 +51,8 @@ class Training:
         How.
     batches : tli.data.batches.Batches
         What is trained on; batch ``step`` is used at that step.
-    heldout : array of int
-        Token ids that are evaluated on, shape [windows, sequence_length + 1].
+    heldout : array of int, or tli.training.heldout.HeldOut
+        Token ids that are evaluated on, shape [windows, sequence_length + 1]; or those of several texts.
     injected : set of str
         Names of the injected layers' parameters (`tli.growth.in_memory.injected_parameters`).
     seed : int, default 0
@@ -77,6 +78,8 @@ class Training:
         The last step at which the held-out loss was measured; None before the first time.
     initial_loss : float or None
         Held-out loss before the first step, nats per token; None where it is not known.
+    initial_texts : mapping of str to Evaluation
+        The same of each of several texts, where `initial_loss` was given.
     numerics : dict of str to str
         Precision of weights, of measuring and of products in float32.
     halves_micro_batch : bool
@@ -105,7 +108,7 @@ class Training:
         model: PreTrainedModel,
         recipe: Recipe,
         batches: Batches,
-        heldout: np.ndarray,
+        heldout: np.ndarray | HeldOut,
         *,
         injected: AbstractSet[str] = frozenset(),
         seed: int = 0,
@@ -116,7 +119,7 @@ class Training:
             model=(model, instance_of(torch.nn.Module, expected, 'tli.load_model("my-model/")')),
             recipe=(recipe, instance_of(Recipe, "a tli.Recipe", "tli.Recipe(tokens=100_000)")),
             batches=(batches, instance_of(Batches, "tli.data.batches.Batches")),
-            heldout=(heldout, WINDOWS),
+            heldout=(heldout, HELDOUT),
             injected=(injected, Kind("a set of parameters' names", types=(AbstractSet,))),
             seed=(seed, WHOLE),
         )
@@ -145,6 +148,7 @@ class Training:
         self.seconds = 0.0
         self.measured: int | None = None
         self.initial_loss = initial_loss
+        self.initial_texts: Mapping[str, Evaluation] = {}
         self.numerics = set_numerics(device)
         self.halves_micro_batch = not is_sharded(model)  # ranks would have to run out of memory together
         self._readings = Readings(early=ranks.size == 1)
@@ -200,22 +204,22 @@ class Training:
                 on_work(STEP)
                 self._advance()
             losses = tuple(self.unreported)
-            loss, measuring = self._measure(on_work)
-            self._check(loss)
+            found, measuring = self._measure(on_work)
+            self._check(found.loss)
             self.unreported, self.measured = [], self.step
             tokens = self.step * self.recipe.batch_tokens
-            yield Progress(self.step, tokens, self.seconds, loss, losses, measuring)
+            yield Progress(self.step, tokens, self.seconds, found.loss, losses, measuring, found.texts)
 
-    def _measure(self, on_work: Callable[[str], None]) -> tuple[float, float]:
+    def _measure(self, on_work: Callable[[str], None]) -> tuple[Measured, float]:
         """The held-out loss, and the seconds that it took."""
         if self.step == 0 and self.initial_loss is not None:
-            return self.initial_loss, 0.0
+            return Measured(self.initial_loss, self.initial_texts), 0.0
         on_work(EVALUATION)
         started = time.perf_counter()
         # Never by compiled layers: measured alike, and shapes of its own would have to be compiled for.
         with torch.compiler.set_stance("force_eager") if self.recipe.compile else nullcontext():
-            loss = evaluate(self.model, self.heldout, at_once=self.evaluated_at_once).loss
-        return loss, time.perf_counter() - started
+            found = measure(self.model, self.heldout, at_once=self.evaluated_at_once)
+        return found, time.perf_counter() - started
 
     @property
     def evaluated_at_once(self) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tli.training.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -11,6 +14,8 @@ class Progress:
 
     Losses are nats per token; `seconds` and `tokens` are totals since step 0, of training steps alone.
     `measuring` is the time that this one held-out loss took, in seconds; 0 where it was known.
+    `texts` is what was measured of each of several held-out texts, by name; `eval_loss` is their
+    weighted mean.
     """
 
     step: int
@@ -19,3 +24,4 @@ class Progress:
     eval_loss: float
     train_loss: tuple[tuple[int, float], ...]
     measuring: float = 0.0
+    texts: Mapping[str, Evaluation] = field(default_factory=dict)

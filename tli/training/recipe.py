@@ -201,6 +201,16 @@ class Recipe:
         left = max(1, self.steps - self.warmup_steps)
         return min(left, math.ceil(self.decay * self.steps)) if self.schedule == "wsd" else left
 
+    @property
+    def shared_steps(self) -> int:
+        """Steps whose rates a longer run has, too, where its warm-up is as long.
+
+        Of constant all, of wsd those before its decay; of the others none: their fall stretches over the run.
+        """
+        if self.schedule == "constant":
+            return self.steps
+        return self.steps - self.decay_steps if self.schedule == "wsd" else 0
+
     def rate(self, step: int) -> float:
         """Share of the peak rate at one step.
 

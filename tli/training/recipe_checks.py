@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from tli.errors import Problem
+from tli.training.heldout import HeldOut, arrays_of
 from tli.training.recipe import AUTO, GROUPS, OPTIMIZERS, PRECISIONS, SCHEDULES, TRAINED, Group, Recipe
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def recipe_problems(recipe: Recipe, sequence_length: int, where: str = "recipe")
 
 
 def batch_problems(
-    recipe: Recipe, batches: Batches, heldout: np.ndarray, injected: AbstractSet[str]
+    recipe: Recipe, batches: Batches, heldout: np.ndarray | HeldOut, injected: AbstractSet[str]
 ) -> Iterator[Problem]:
     """What of a recipe does not fit what is trained, and on what.
 
@@ -54,7 +55,7 @@ def batch_problems(
         yield Problem("recipe.activation_checkpointing", "'auto'", "a number of layers to train with", "0")
     if recipe.train != "all" and not injected:
         yield Problem("recipe.train", repr(recipe.train), "a model with injected layers", "all")
-    if batches.packed != (len(heldout.shape) == 3):
+    if any(batches.packed != (len(each.shape) == 3) for each in arrays_of(heldout)):
         yield Problem("heldout", "windows of another packing", "windows packed as the batches are")
 
 

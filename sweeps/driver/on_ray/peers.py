@@ -56,7 +56,13 @@ class Peer:
 
 def assignment_from(given: dict[str, Any]) -> Assignment:
     """An assignment that went from process to process as plain values."""
-    plain = {**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])}
+    begins = tuple(given["begins"]) if given["begins"] else None
+    plain = {
+        **given,
+        "role": Role(given["role"]),
+        "report_steps": tuple(given["report_steps"]),
+        "begins": begins,
+    }
     return Assignment(**plain)
 
 

@@ -3,4 +3,13 @@
 Promises: the same ledger gives the same next assignment, in process and on Ray. Never runs anything.
 """
 
-__all__ = ["after_search", "agenda", "controls", "line_search", "orphans", "retries", "spending"]
+__all__ = [
+    "after_search",
+    "agenda",
+    "controls",
+    "line_search",
+    "orphans",
+    "promotions",
+    "retries",
+    "spending",
+]

@@ -70,9 +70,9 @@ class Agenda:
         self._stop_requested: set[int] = set()
         self._running: dict[int, Assignment] = {}
         self._last_point: dict[int, Point] = {}
-        self._orphans = Orphans(ledger)
+        self._orphans = Orphans(ledger, self._standing)
         self._begun = False  # whether control and baseline are there: then they stay, and are not looked for
-        self._left_behind = [r.number for r in ledger.unfinished() if r.state is State.RUNNING]
+        self._left_behind = [record.number for record in self._standing()]
         self._spending = Spending(ledger)
         self._control_rates = LineSearch(ledger.spec, parallel)
         self.phase, self.finished = "search", False
@@ -88,16 +88,10 @@ class Agenda:
             if self._to_ask:
                 self.ledger.prepare()  # there is time now
             return Idle.WAIT
-        assignment = (
-            self._left_over()
-            or self._first_ones()
-            or self._control_rate()
-            or self._searched()
-            or self._after()
-        )
+        assignment = self._left_over() or self._due()
         if assignment is None:
             # One that no driver runs any more is taken over before long: it, too, ends before the sweep does.
-            self.finished = not any(r.state is State.RUNNING for r in self.ledger.unfinished())
+            self.finished = not self._standing()
             return Idle.FINISHED if self.finished else Idle.WAIT
         self._running[assignment.number] = assignment
         show(self._tracker, self.ledger.record(assignment.number))
@@ -184,6 +178,18 @@ class Agenda:
 
     # -- the order of work --------------------------------------------------------------------------------
 
+    def _due(self) -> Assignment | None:
+        """What has to be asked for next, if anything."""
+        return self._first_ones() or self._control_rate() or self._searched() or self._after()
+
+    def _drives(self, record: TrialRecord) -> bool:
+        """Whether a trial of ours is of this work: a long run goes on when it is promoted again."""
+        return not record.role.promoted
+
+    def _standing(self) -> list[TrialRecord]:
+        """What stands RUNNING in the ledger, whether a worker is at it or not."""
+        return [r for r in self.ledger.unfinished() if r.state is State.RUNNING and self._drives(r)]
+
     def _left_over(self) -> Assignment | None:
         self._left_behind += self._orphans.found({*self._running, *self._left_behind})
         while self._left_behind:
@@ -248,7 +254,7 @@ class Agenda:
     def _open(self) -> list[TrialRecord]:
         """What has not ended, but for what is enqueued and waits for more of a budget that is used up."""
         over = (State.WAITING,) if self._spending.used_up else ()
-        return [record for record in self.ledger.unfinished() if record.state not in over]
+        return [r for r in self.ledger.unfinished() if r.state not in over and self._drives(r)]
 
     @property
     def control_rates_over(self) -> bool:
@@ -263,4 +269,5 @@ class Agenda:
         self._changed()
 
     def _changed(self) -> None:
-        self._on_change(self.records(), self.phase, self._spending.spent)
+        known = [each for each in self.records() if self._drives(each)]
+        self._on_change(known, self.phase, self._spending.spent)

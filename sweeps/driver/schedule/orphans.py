@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
 from sweeps.ledger import Ledger
-from sweeps.records import State
+from sweeps.records import TrialRecord
 
 _LOOKED_EVERY = 30.0  # seconds between two looks
 
@@ -14,9 +14,9 @@ _LOOKED_EVERY = 30.0  # seconds between two looks
 class Orphans:
     """Of one sweep. The driver's lease is the only one on its study: no other process runs its trials."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        """Nothing is looked at yet."""
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, standing: Callable[[], Sequence[TrialRecord]]) -> None:
+        """Nothing is looked at yet; `standing` gives the trials of this work that stand RUNNING."""
+        self._ledger, self._standing = ledger, standing
         self._looked = time.monotonic()
         self._seen: set[int] = set()
 
@@ -27,6 +27,6 @@ class Orphans:
             return []
         self._looked = now
         self._ledger.refresh()
-        orphans = {r.number for r in self._ledger.unfinished() if r.state is State.RUNNING} - set(known)
+        orphans = {record.number for record in self._standing()} - set(known)
         found, self._seen = sorted(orphans & self._seen), orphans
         return found

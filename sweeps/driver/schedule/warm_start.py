@@ -79,7 +79,7 @@ def _taken(spec: Spec, name: str, where: str) -> tuple[Taken | None, list[Proble
         expected = f"{FEWEST} finished trials or more, of settings that this sweep may try"
         return None, [Problem(where, got, expected, "the same ranges, or another sweep")]
     rate = good_rate(theirs, records)
-    return Taken(theirs.name, theirs.base.model, theirs.data.source, rate, trials), []
+    return Taken(theirs.name, theirs.base.model, theirs.data.shown, rate, trials), []
 
 
 def _found(spec: Spec, name: str, where: str) -> tuple[Sweep | None, list[Problem]]:

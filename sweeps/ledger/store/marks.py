@@ -22,6 +22,7 @@ WALL = "sweeps:wall"  # seconds in which drivers searched
 SEARCH_ANSWERS = "sweeps:search_answers"  # what the search's model says of each value
 WARM_START = "sweeps:warm_start"  # what was taken over from other sweeps when the study was made
 REFERENCE = "sweeps:reference"  # what the baseline spends in all
+BASE_SOURCES = "sweeps:base_sources"  # what the base loses on each of several texts before any training
 BEST = "sweeps:best"  # number of the trial that the answer hands over; null while there is none
 ANSWER = "sweeps:answer"  # grow, do not grow, or not shown
 

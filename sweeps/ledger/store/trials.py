@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from sweeps.by_text import sources_from_json
 from sweeps.ledger.store.rows import TrialRows
 from sweeps.ownership import owner_of
+from sweeps.promotion import Promotion
 from sweeps.records import Assignment, Role, State, TrialRecord
 from sweeps.spec.renamed import first_settings, todays_paths, todays_settings
-from sweeps.task_scores import TaskScores, all_scores, are_scores
+from sweeps.task_scores import all_scores, are_scores
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -40,6 +42,7 @@ CONSTRAINT = "constraints"  # Optuna's system attribute: a trial with a number a
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
 VALUE = "sweeps:value"  # the objective of a hidden one, which Optuna has as PRUNED: its best is the search's
 TEST_LOSSES = "sweeps:test_losses"  # by blocks of the test text, of runs under fresh seeds
+SOURCES = "sweeps:sources"  # the latest losses on each of several texts
 COSTS = {
     "flops_per_token": "sweeps:flops_per_token",
     "parameters": "sweeps:parameters",
@@ -47,6 +50,7 @@ COSTS = {
 TASKS = "sweeps:tasks"  # scores by downstream task; each number of them stands beside it under a plain name
 EVALUATION = "sweeps:evaluation"  # what a run of that role is made for: tasks, shots, limit
 METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
+PROMOTION = "sweeps:promotion"  # what a promotion makes longer, and from where
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
 
 
@@ -70,26 +74,6 @@ def cost_attributes(
 ) -> dict[str, float]:
     """What settings cost, as attributes of a trial; none where that is not known."""
     return {COSTS[name]: value for name, value in (costs(settings) if costs else {}).items()}
-
-
-def run_attributes(
-    role: Role, replicate_of: int | None, evaluation: Mapping[str, Any] | None, steps: int | None
-) -> dict[str, Any]:
-    """What a trial bears that the agenda asks for by itself, beside its settings."""
-    known = {REPLICATE_OF: replicate_of, EVALUATION: evaluation, STEPS: steps}
-    hidden = {HIDDEN: True} if role is Role.CONTROL or role.after else {}
-    return {ROLE: role.value, **hidden, **{name: value for name, value in known.items() if value is not None}}
-
-
-def score_attributes(tasks: Mapping[str, TaskScores]) -> dict[str, Any]:
-    """Scores as attributes of a trial: all of them under one name, and each number under its own."""
-    found: dict[str, Any] = {TASKS: {task: scores.to_json() for task, scores in tasks.items()}}
-    for task, scores in tasks.items():
-        for name, score in scores.metrics.items():
-            found[f"{task} {name}"] = score.value
-            if score.stderr is not None:
-                found[f"{task} {name}_stderr"] = score.stderr
-    return found
 
 
 def template(
@@ -170,6 +154,23 @@ def _is_stop(value: Any) -> bool:
     return _is_text(value.get("by", "")) and all(_is_number(value[k]) for k in value if k != "by")
 
 
+def _are_sources(value: Any) -> bool:
+    """Losses on each of several texts, as `sources_to_json` gives them."""
+    try:
+        sources_from_json(value)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
+    return True
+
+
+def _is_promotion(value: Any) -> bool:
+    try:
+        Promotion.from_json(value)
+    except TypeError:
+        return False
+    return True
+
+
 _HUGE = 1e30  # above all FLOPs
 _NEEDED = {ROLE, SEED, STEPS, ATTEMPT, REQUEST}
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
@@ -181,12 +182,14 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     EVALUATION: lambda value: isinstance(value, dict),
     **dict.fromkeys((REASON, REQUEST, WAITS), _is_text),
     VALUE: _is_loss,
+    SOURCES: _are_sources,
     TEST_LOSSES: lambda value: isinstance(value, list) and all(map(_is_number, value)),
     TOTALS: _are_numbers,
     AMOUNTS: lambda value: _are_numbers(value) and all(step.isdecimal() for step in value),
     RETRIES: lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
     STOPPED: _is_stop,
     HIDDEN: lambda value: isinstance(value, bool),
+    PROMOTION: _is_promotion,
     **dict.fromkeys(COSTS.values(), lambda value: _is_number(value) and value > 0),
 }
 
@@ -200,10 +203,14 @@ def _can_be_trained(settings: Mapping[str, Any], spec: Spec) -> bool:
     return True
 
 
-def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment:
-    """The current attempt at a trial, as it is handed out."""
+def assignment_of(
+    trial: FrozenTrial, spec: Spec, study_uuid: str, others: Callable[[int], TrialRecord]
+) -> Assignment:
+    """The current attempt at a trial, as it is handed out; `others` gives the trial that it goes on from."""
     attributes = trial.user_attrs
     number, settings, steps = trial.number, todays_settings(attributes[SETTINGS]), attributes[STEPS]
+    promotion = _promotion(attributes)
+    begins = promotion.begins if promotion is not None else None
     return Assignment(
         study=spec.name,
         number=number,
@@ -211,12 +218,33 @@ def assignment_of(trial: FrozenTrial, spec: Spec, study_uuid: str) -> Assignment
         role=Role(attributes[ROLE]),
         settings=settings,
         steps=steps,
-        report_steps=spec.report_steps(steps) if steps else (0,),
+        report_steps=_report_steps(spec, steps, promotion),
+        begins=(begins, record_owner(study_uuid, others(begins))) if begins is not None else None,
         micro_batch_tokens=attributes.get(MICRO_BATCH),
         study_uuid=study_uuid,
         owner=owner_of(study_uuid, number, attributes[REQUEST], first_settings(settings), steps),
         token=uuid.uuid4().hex,
     )
+
+
+def record_owner(study_uuid: str, record: TrialRecord) -> str:
+    """What the states, the curve and the models of a trial bear."""
+    settings = first_settings(record.settings)
+    return owner_of(study_uuid, record.number, record.request, settings, record.steps)
+
+
+def _report_steps(spec: Spec, steps: int, promotion: Promotion | None) -> tuple[int, ...]:
+    """Where a trial is measured; a long run at the steps of its trial, too: their losses are compared."""
+    own = spec.report_steps(steps) if steps else (0,)
+    if promotion is None:
+        return own
+    return tuple(
+        sorted({*own, *(step for step in spec.report_steps(promotion.first_steps) if step <= steps)})
+    )
+
+
+def _promotion(attributes: Mapping[str, Any]) -> Promotion | None:
+    return Promotion.from_json(attributes[PROMOTION]) if PROMOTION in attributes else None
 
 
 def record_of(
@@ -260,7 +288,9 @@ def record_of(
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         request=attributes.get(REQUEST),
         test_losses=tuple(attributes.get(TEST_LOSSES, ())),
+        sources=sources_from_json(attributes.get(SOURCES, {})),
         costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
         tasks=all_scores(attributes.get(TASKS, {})),
         evaluation=attributes.get(EVALUATION),
+        promotion=_promotion(attributes),
     )

@@ -30,7 +30,7 @@ def figures(
         records: every trial of it.
         answers: what the model of the search said; None before the search is over.
     """
-    ours = [record for record in records if record.ours]
+    ours = [record for record in records if record.ours and not record.role.promoted]
     control = next((r for r in ours if verdict.control and r.number == verdict.control.number), None)
     initial = control.initial_loss if control else None
     found = {candidate.number: candidate for candidate in candidates(verdict)}

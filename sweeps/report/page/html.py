@@ -169,7 +169,7 @@ def _measure(verdict: Verdict) -> str:
 
 def _cost(verdict: Verdict, records: Sequence[TrialRecord], resources: Mapping[str, Any]) -> dict[str, str]:
     spent = verdict.spent
-    ours = [record for record in records if record.ours]
+    ours = [record for record in records if record.ours and not record.role.promoted]
     flops = sum(record.flops or 0.0 for record in ours)
     after = f" ({spent.tokens_after / spent.tokens:.0%} under fresh seeds)" if spent.tokens else ""
     found = {"tokens": f"{short(spent.tokens)}{after}", "FLOPs of training": short(flops)}
