@@ -69,8 +69,7 @@ class Point:
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
-    `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed;
-    `tasks` its scores by downstream task then.
+    `test_losses` (on equal blocks of the test text) and `tasks` (scores) are of a fresh run's last step;
     `system` how busy the GPUs were since the point before: means by name, empty without a GPU.
     `sources` are the losses on each of several texts by name; `eval_loss` is their weighted mean.
     """
@@ -176,8 +175,8 @@ class TrialRecord:
         Held-out loss by step, nats per token.
     value : float or None
         The objective, of COMPLETE trials only.
-    reason : str or None
-        Why it was stopped or failed.
+    reason, waits : str or None
+        Why it was stopped or failed; what it waits for since it was handed out, as free resources.
     replicate_of : int or None
         The trial whose settings it has under another seed or, a rung, with more tokens; or whose FLOPs.
     test_losses : tuple of float
@@ -187,8 +186,6 @@ class TrialRecord:
         The number of its execution, from 1, and ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
-    waits : str or None
-        What it waits for since it was handed out, as free resources; None once it runs.
     seconds, tokens, flops : float, int and float, or None
         Of training steps; trained on so far; spent on that.
     started, finished : float or None
@@ -202,7 +199,7 @@ class TrialRecord:
     promotion : Promotion or None
         What it makes longer.
     tasks : mapping of str to TaskScores
-        Scores of its trained model by downstream task; empty where it was not evaluated.
+        Scores of its model by downstream task, if any.
     evaluation : mapping or None
         The ``tasks``, ``shots`` and ``limit`` that a run of that role was made for.
 
