@@ -12,8 +12,8 @@ from sweeps.ledger.attributes import StudyAttributes
 from sweeps.ledger.search.front_proposals import TrialCosts, cost_aim
 from sweeps.ledger.search.stopping import StoppingRule
 from sweeps.ledger.search.view import SearchView
-from sweeps.ledger.store.given import score_attributes
 from sweeps.ledger.store.mirror import Mirror
+from sweeps.ledger.store.score_marks import score_attributes
 from sweeps.ledger.store.trials import (
     AMOUNTS,
     ATTEMPT,

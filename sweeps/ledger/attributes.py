@@ -148,13 +148,13 @@ class StudyAttributes(StudyFacts):
             if self.all().get(name, ...) != value:
                 self._set(name, value)
 
-    def write_notes(self, notes: Mapping[int | None, str]) -> None:
-        """Write notes for optuna-dashboard by Optuna's id of a trial, None for the study; again is harmless.
+    def write_notes(self, answer: str, notes: Mapping[int, str]) -> None:
+        """Write notes for optuna-dashboard: on the study, and by Optuna's id on trials; again is harmless.
 
         A note that its user wrote there is left alone.
         """
         stored = self._storage.get_study_system_attrs(self._study_id)
-        for trial_id, text in notes.items():
+        for trial_id, text in [(None, answer), *notes.items()]:
             for name, value in note_attributes(stored, trial_id, text).items():
                 self._storage.set_study_system_attr(self._study_id, name, value)
 

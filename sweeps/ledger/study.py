@@ -19,10 +19,10 @@ from sweeps.ledger.search.front_proposals import TrialCosts
 from sweeps.ledger.search.proposing import Known, proposals_of
 from sweeps.ledger.search.sampling import Turn
 from sweeps.ledger.search.space import Space
-from sweeps.ledger.store.given import run_attributes
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.store.looking import look
 from sweeps.ledger.store.mirror import Mirror
+from sweeps.ledger.store.score_marks import evaluation_attributes
 from sweeps.ledger.store.storage import (
     engine_of,
     make,
@@ -34,18 +34,16 @@ from sweeps.ledger.store.storage import (
 )
 from sweeps.ledger.store.trials import (
     ATTEMPT,
-    EVALUATION,
-    PROMOTION,
-    REPLICATE_OF,
     REQUEST,
     ROLE,
     SETTINGS,
-    STEPS,
     STOPPED,
     assignment_of,
     attributes_of,
     cost_attributes,
+    id_of,
     record_owner,
+    role_attributes,
     template,
 )
 from sweeps.promotion import Promotion
@@ -153,7 +151,7 @@ class Ledger(Attempts):
     def driver(self) -> str | None:
         """The process that drives the sweep now, in words; None when none does."""
         found = standing(engine_of(self._storage), self._study_id)
-        return found.holder if found is not None and found.alive else None
+        return found.holder if found and found.alive else None
 
     def record_completion(self, ended_by: str, margin: float) -> None:
         """The agenda of this budget is carried out; saying it again is harmless.
@@ -178,12 +176,9 @@ class Ledger(Attempts):
             notes: what optuna-dashboard is to say of trials, by number, beside the answer on the study.
         """
         self.study.note_answer(answer, best)
-        said: dict[int | None, str] = {None: answer}
-        said |= {self._mirror.trial(number)._trial_id: text for number, text in (notes or {}).items()}
-        self.study.write_notes(said)
+        said = {id_of(self._mirror.trial(number)): text for number, text in (notes or {}).items()}
+        self.study.write_notes(answer, said)
         self._mirror.constrain(behind)
-
-    # -- what was asked ----------------------------------------------------------------------------
 
     def trials(self) -> list[TrialRecord]:
         """Every trial, in the order of their numbers."""
@@ -225,9 +220,8 @@ class Ledger(Attempts):
 
         `evaluation`: the tasks, shots and limit of such a run; `steps`: in place of those of the settings.
         """
-        of = {REPLICATE_OF: replicate_of, PROMOTION: promotion.to_json() if promotion else None}
-        attributes = run_attributes(role, {**of, EVALUATION: evaluation, STEPS: steps})
-        return self._create(settings, params or {}, attributes)
+        scored = evaluation_attributes(evaluation, steps)
+        return self._create(settings, params or {}, role_attributes(role, replicate_of, promotion) | scored)
 
     def ask(self) -> Assignment | None:
         """A trial of the sampler's choice, written down; None when a finite space is exhausted.

@@ -12,6 +12,7 @@ from mlflow.entities import Metric
 from sweeps.tracking.events import REQUEST, Event
 
 # KILLED has a failure's cross there, which a trial that was stopped early is not: a tag says how it ended.
+AGAINST = "sweeps.gap_to"  # the tag with the number of the control that a run's gaps are to
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
 
 
@@ -34,6 +35,16 @@ class Batch:
     report: bool = False  # whether the sweep's page was written anew
     status: str | None = None  # an MLflow run status
     status_time: float = 0.0
+
+    def gaps_beside(self, tags: dict[str, str]) -> tuple[list[Metric], dict[str, str]]:
+        """Gaps to a control, and the tag that names it; none where a run's tags name another one.
+
+        A store may have gaps from an outbox that was lost since, and metrics cannot be taken back.
+        """
+        against = str(self.against)
+        if self.against is None or tags.setdefault(AGAINST, against) != against:
+            return [], {}
+        return self.gaps, {AGAINST: against}
 
 
 def batches(events: Sequence[Event]) -> list[Batch]:

@@ -7,7 +7,6 @@ of MLflow's key of a metric), and parameters and single values already there are
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import sys
@@ -16,13 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from sweeps.addresses import masked_address
 from sweeps.folders import REPORT
 from sweeps.tracking.batches import Batch, batches, milliseconds
+from sweeps.tracking.delivery_lock import hold, is_still
 from sweeps.tracking.driver_pipe import Driver
 from sweeps.tracking.events import LARGEST_REPORT, REQUEST
 from sweeps.tracking.outbox import EVENTS, LOCK, Sent, open_lock, read_events, read_sent, write_sent
@@ -38,7 +38,6 @@ PATIENCE = (0.5, 30.0)  # seconds between tries, doubling from the first to the 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 REFUSALS_BEFORE_SKIPPING = 3
 PARENT = "mlflow.parentRunId"
-AGAINST = "sweeps.gap_to"  # number of the control that a run's gaps are to
 _LONGEST_TAG = 5000  # characters of an experiment's tag
 
 Item = TypeVar("Item")
@@ -172,7 +171,7 @@ class Delivery:
         params = [Param(key, value[:6000]) for key, value in batch.params.items() if key not in known]
         # A parameter cannot be changed in MLflow. One that was (an extended budget) is shown as a tag.
         changed = {f"now.{k}": v for k, v in batch.params.items() if k in known and known[k] != v[:6000]}
-        gaps, against = self._gaps_of(run, batch)
+        gaps, against = batch.gaps_beside(run.data.tags)
         tags_now = {**batch.tags, **changed, **against, **self._parent_tag(run, batch.number)}
         tags = [RunTag(key, value[:5000]) for key, value in tags_now.items()]
         scalars = [each for key, each in batch.scalars.items() if values.get(key) != each.value]
@@ -200,18 +199,6 @@ class Delivery:
             self.client.log_artifact(run_id, str(self.folder / REPORT))
         except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
             _say(f"{REPORT} was not delivered: {error}")
-
-    def _gaps_of(self, run: Run, batch: Batch) -> tuple[Sequence[Metric], dict[str, str]]:
-        """Gaps to a control, and the tag that names it; none where the run has gaps to another one.
-
-        A store may have them from an outbox that was lost since, and metrics cannot be taken back.
-        """
-        if batch.against is None:
-            return [], {}
-        against = str(batch.against)
-        if run.data.tags.setdefault(AGAINST, against) != against:
-            return [], {}
-        return batch.gaps, {AGAINST: against}
 
     def _run_of(self, batch: Batch) -> Run | None:
         """The run of a batch's trial; one whose key of creation is not known goes by its number."""
@@ -274,9 +261,9 @@ def deliver(target: Mapping[str, Any]) -> None:
     """Deliver until the driver closes the pipe and all is delivered, or the time it gave is up."""
     driver, delivery = Driver(), Delivery(target)
     with os.fdopen(open_lock(delivery.folder), "wb") as lock:
-        _hold(lock.fileno(), driver)
+        hold(lock.fileno(), driver)
         pause, prepared = PATIENCE[0], False
-        while not driver.over and _is_still(lock.fileno(), delivery.folder / LOCK):
+        while not driver.over and is_still(lock.fileno(), delivery.folder / LOCK):
             try:
                 if not prepared:
                     delivery.prepare()
@@ -292,24 +279,6 @@ def deliver(target: Mapping[str, Any]) -> None:
             if not more and driver.deadline is not None:
                 return
             driver.wait(0.0 if more else POLL)
-
-
-def _hold(lock: int, driver: Driver) -> None:
-    """One process delivers at a time; that of a driver which was killed may still be at it."""
-    while not driver.over:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            driver.wait(0.2)
-
-
-def _is_still(lock: int, path: Path) -> bool:
-    """Whether the lock is the folder's: another study sets aside, with the folder, what this one left."""
-    try:
-        return os.path.samestat(os.fstat(lock), path.stat())
-    except OSError:
-        return False
 
 
 def _say(text: str) -> None:

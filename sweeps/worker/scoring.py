@@ -111,7 +111,9 @@ class Scoring:
         """The scores on one task, measured now where no process has them."""
         context = self._context
         if context.any_rank(score is None):
-            model, tokenizer = self._training.model, context.tokenizer
+            from tli.models.loading import load_tokenizer
+
+            model, tokenizer = self._training.model, load_tokenizer(context.base.folder)
             score = context.harness.score(model, tokenizer, file.stem, on_batch=saving.before_pass)
             score = replace(score, shots=self._wanted.shots)  # as asked; a task file may hold it at none
             if context.leads:

@@ -1,19 +1,18 @@
-"""Attributes that a trial is given beside its settings: why it exists, and the scores of its model."""
+"""Attributes of a trial about downstream tasks: what it is made to score, and the scores of its model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from sweeps.ledger.store.trials import HIDDEN, ROLE, TASKS
-from sweeps.records import Role
+from sweeps.ledger.store.trials import EVALUATION, STEPS, TASKS
 from sweeps.task_scores import TaskScores
 
 
-def run_attributes(role: Role, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trial bears that is no trial of the sampler's; of `known` what is not None."""
-    hidden = {HIDDEN: True} if role is Role.CONTROL or role.after else {}
-    return {ROLE: role.value, **hidden, **{name: value for name, value in known.items() if value is not None}}
+def evaluation_attributes(evaluation: Mapping[str, Any] | None, steps: int | None) -> dict[str, Any]:
+    """Of a run that is made to score a model: its tasks, shots and limit; and its own steps, if any."""
+    known = {EVALUATION: evaluation, STEPS: steps}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def score_attributes(tasks: Mapping[str, TaskScores]) -> dict[str, Any]:
