@@ -11,8 +11,9 @@ from typing import Any
 
 from sweeps.by_text import Sources, number, sources_from_json, sources_to_json
 from sweeps.promotion import Promotion
+from sweeps.task_scores import TaskScores, all_scores
 
-_SELDOM = {"test_losses", "system", "sources"}  # of a point, left out where there are none
+_SELDOM = {"test_losses", "system", "sources", "tasks"}  # of a point, left out where there are none
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
 
 
@@ -24,6 +25,7 @@ class Role(StrEnum):
     BASELINE = "baseline"  # the spec's `trial:` as written
     SEARCH = "search"  # asked from the sampler, or enqueued from outside and taken
     REPLICATE = "replicate"  # another trial's settings under another seed
+    EVALUATION = "evaluation"  # scores another run, made again, or the base, on the tasks of the spec
     PROMOTION = "promotion"  # a trial's settings with more tokens, asked for by `sweeps promote`
     PROMOTED_CONTROL = "promoted control"  # the control's, with the FLOPs of a promotion
     RUNG = "ladder rung"  # a finalist's or the control's settings with the tokens of a longer budget
@@ -42,7 +44,7 @@ class Role(StrEnum):
     @property
     def after(self) -> bool:
         """Whether it runs once the search is over: on top of the budget, hidden from sampler and Optuna."""
-        return self.fresh or self.promoted or self is Role.RUNG
+        return self.fresh or self.promoted or self in (Role.RUNG, Role.EVALUATION)
 
 
 class State(StrEnum):
@@ -67,7 +69,7 @@ class Point:
     Losses are nats per token. `flops` and `seconds` are totals since the trial's first step; seconds count
     training steps alone, not evaluation. `time` is the wall clock in seconds since the epoch;
     `measuring` the seconds that this held-out loss took, 0 where a model grown alike had it already.
-    `test_losses` are those on equal blocks of the test text, at the last step of a run under a fresh seed;
+    `test_losses` (on equal blocks of the test text) and `tasks` (scores) are of a fresh run's last step;
     `system` how busy the GPUs were since the point before: means by name, empty without a GPU.
     `sources` are the losses on each of several texts by name; `eval_loss` is their weighted mean.
     """
@@ -81,6 +83,7 @@ class Point:
     time: float = 0.0
     measuring: float = 0.0
     test_losses: tuple[float, ...] = ()
+    tasks: Mapping[str, TaskScores] = field(default_factory=dict, hash=False)
     system: Mapping[str, float] = field(default_factory=dict, hash=False)
     sources: Sources = field(default_factory=dict)
 
@@ -102,7 +105,8 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; without what there is nothing of."""
-        plain = {**asdict(self), "sources": sources_to_json(self.sources)}
+        tasks = {task: scores.to_json() for task, scores in self.tasks.items()}
+        plain = {**asdict(self), "sources": sources_to_json(self.sources), "tasks": tasks}
         return {name: each for name, each in plain.items() if each or name not in _SELDOM}
 
     @classmethod
@@ -118,8 +122,9 @@ class Point:
         system = {str(name): number(each) for name, each in dict(value.get("system", {})).items()}
         sources = sources_from_json(value.get("sources", {}))
         step, tokens = _step(value["step"]), _step(value["tokens"])
+        tasks = all_scores(value.get("tasks", {}))
         told = cls(step, tokens, **numbers, train_loss=train_loss)  # type: ignore[arg-type]
-        return replace(told, test_losses=test_losses, system=system, sources=sources)
+        return replace(told, test_losses=test_losses, system=system, sources=sources, tasks=tasks)
 
 
 def _step(value: Any) -> int:
@@ -193,6 +198,10 @@ class TrialRecord:
         The latest losses on each of several texts, by name; empty where there is one text.
     promotion : Promotion or None
         What it makes longer.
+    tasks : mapping of str to TaskScores
+        Scores of its model by downstream task, if any.
+    evaluation : mapping or None
+        The ``tasks``, ``shots`` and ``limit`` that a run of that role was made for.
 
     Examples
     --------
@@ -228,6 +237,8 @@ class TrialRecord:
     costs: Mapping[str, float] = field(default_factory=dict)
     promotion: Promotion | None = None
     waits: str | None = None
+    tasks: Mapping[str, TaskScores] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] | None = None
     sources: Sources = field(default_factory=dict)
 
     @property
@@ -244,8 +255,7 @@ class TrialRecord:
     def budgeted(self) -> bool:
         """Whether it counts against the budget's trials.
 
-        What runs after the search does not, nor trials that were not run here; nor does what was enqueued
-        with values that cannot be run, which has no settings.
+        What runs after the search does not, nor what was not run here, nor what cannot be run.
         """
         return not self.role.after and bool(self.settings)
 

@@ -49,18 +49,20 @@ TLI = {
         "tli/growth",
         "tli/training",
     },
+    "tli/tasks": {"tli/models"},
     "tli/cli": {
         "tli/planning",
         "tli/checkpoint",
         "tli/architectures",
         "tli/models",
         "tli/growth",
+        "tli/tasks",
     },
     "tli/builtin": {"tli/models", "tli/data", "tli/training"},
 }
 # The table, bottom first: what each folder may import beside itself and the ground.
 MAY_IMPORT: dict[str, set[str]] = TLI | {
-    "sweeps/spec": {"tli/planning", "tli/data", "tli/training"},
+    "sweeps/spec": {"tli/planning", "tli/data", "tli/training", "tli/tasks"},
     "sweeps/worker": {"sweeps/spec", *TLI} - {"tli/cli"},
     "sweeps/checks": {"sweeps/spec", *TLI} - {"tli/cli"},
     "sweeps/ledger/store": {"sweeps/spec"},
@@ -142,13 +144,22 @@ ONLY_IN = {
     "datasets": {"tli/data"},
     "pyarrow": {"tli/data"},
     "torchao": {"tli/training"},
+    "lm_eval": {"tli/tasks"},
     "packaging": {"sweeps/cli"},
 }
 # Of these: imported by name at run time, where a reader of the source does not see it.
 BY_NAME = {("datasets", "tli/data"), ("pyarrow", "tli/data")}
 # Folders that a command line loads before it knows whether it will need a tensor: heavy imports there are made
 # inside functions, or under TYPE_CHECKING.
-LAZY = {"tli/cli", "tli/planning", "tli/checkpoint", "tli/architectures", "tli/models", "tli/growth"}
+LAZY = {
+    "tli/cli",
+    "tli/planning",
+    "tli/checkpoint",
+    "tli/architectures",
+    "tli/models",
+    "tli/growth",
+    "tli/tasks",
+}
 # Files that may give a variable its default, because a third party has no other switch.
 SETS_ENVIRONMENT = {"sweeps/driver/on_ray/tuner.py", "sweeps/ui/views.py"}
 # Copies it for the programs that it starts, without secrets; nothing here depends on what is in it.
@@ -160,6 +171,7 @@ HEAVY = {
     "tokenizers",
     "datasets",
     "pyarrow",
+    "lm_eval",
     "ray",
     "mlflow",
     "optuna",

@@ -230,9 +230,9 @@ def test_every_library_that_is_imported_is_declared() -> None:
     def names(*lists: list[str]) -> set[str]:
         return {canonicalize_name(Requirement(line).name) for each in lists for line in each}
 
-    core = names(project["dependencies"], extras[EXTRA], extras[MOMENTS])
+    core = names(project["dependencies"], extras[EXTRA], extras[MOMENTS], extras["eval"])
     declared = {"tli": core, "sweeps": core | names(extras["sweeps"], extras["dataframe"])}
-    called = {"yaml": "pyyaml"}
+    called = {"yaml": "pyyaml", "lm_eval": "lm-eval"}
     imported = {
         (package, top)
         for package in declared

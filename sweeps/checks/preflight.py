@@ -9,6 +9,7 @@ from sweeps import addresses
 from sweeps.checks import machine, shapes, stores
 from sweeps.checks.checkpointing import checkpointing, choice_note, is_auto, settled
 from sweeps.checks.data import Text
+from sweeps.checks.evaluation import evaluation_notes, evaluation_problems
 from sweeps.checks.memory import room_problems
 from sweeps.checks.placement import fitting, slots, this_machine
 from sweeps.checks.recipe import recipe_problems
@@ -80,7 +81,7 @@ def check(
     text = Text(spec)
     unread = described and text.from_the_hub  # for sizes alone nothing is asked of another machine
     wrong = [] if unread else list(text.problems())
-    problems += wrong
+    problems += [*wrong, *evaluation_problems(spec)]
     if base is not None and not wrong and not unread:
         every = (each.settings for each in spec.data.portions())
         foreign = list(
@@ -120,8 +121,8 @@ def check(
     notes += habit_notes(spec, base, local=local and not described, heldout=heldout)
     notes += [f"the text, {spec.data.shown}, was not looked at either"] if unread else text.notes(base)
     told = [_described(base)] if described else []
-    notes = [*told, *notes, *_search_notes(spec), *_tracking_notes(spec)]
-    return Preflight(spec, base, tuple(notes), heldout, chosen)
+    notes += [*_search_notes(spec), *_tracking_notes(spec), *evaluation_notes(spec)]
+    return Preflight(spec, base, (*told, *notes), heldout, chosen)
 
 
 def _placed(spec: Spec, problem: Problem, names: Mapping[str, str]) -> Problem:

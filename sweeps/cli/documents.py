@@ -123,6 +123,7 @@ def _verdict(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> 
     from sweeps.results.ladder import ladder_of
     from sweeps.results.longer import longer
     from sweeps.results.sentence import sentence
+    from sweeps.results.tasks import task_table
 
     climbed = ladder_of(verdict, records, sweep.ledger.spec.budget.ladder)
     found = verdict.to_json()
@@ -134,7 +135,10 @@ def _verdict(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> 
     if found["front"]:
         found["front"]["members"] = [_numbered(each) for each in found["front"]["members"]]
     begun = [each.summary() for each in sweep.ledger.study.warm_start]
-    return {"sweep": sweep.spec.name, "sentence": sentence(verdict, records), **found, "warm_start": begun}
+    scores = task_table(sweep, verdict, records)
+    tasks = scores.to_json() if scores else None
+    said = {"sweep": sweep.spec.name, "sentence": sentence(verdict, records)}
+    return {**said, **found, "warm_start": begun, "tasks": tasks}
 
 
 def ran(sweep: Sweep, verdict: Verdict, places: Mapping[str, str]) -> dict[str, Any]:

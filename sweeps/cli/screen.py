@@ -22,6 +22,7 @@ def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: st
         runs: the folder of results, where commands would not look by themselves.
     """
     from sweeps.report.next_commands import Screen
+    from sweeps.results.tasks import tasks_of
 
     # No login goes to a server that only a kept spec names: then commands go by the user's own.
     served = sweep.spec.to_json()["storage"]["study"].startswith("postgresql")
@@ -35,6 +36,7 @@ def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: st
         settings=_remedied(sweep),
         resumable=not sweep.ledger.spec.before_fresh_seeds,
         warm_start=tuple(each.words for each in sweep.ledger.study.warm_start),
+        tasks=tasks_of(sweep),
         ladder=tuple(sweep.ledger.spec.budget.ladder),
     )
 

@@ -6,6 +6,7 @@ from sweeps.driver.schedule.spending import going_on, raised
 from sweeps.driver.watchers import Watcher
 from sweeps.errors import Problem
 from sweeps.ledger import Ledger, fresh_seeds, look, refuse_foreign, spec_conflicts, stored_spec
+from sweeps.results.evaluated import is_due
 from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
 from sweeps.spec import Spec, changed_amounts
@@ -49,8 +50,12 @@ def nothing_left(spec: Spec) -> bool:
     if stored is None or stored.budget != spec.budget or changed_amounts(stored, spec, raised=True):
         return False
     ledger = Ledger.read(spec.study_url, spec.name)
-    if not ledger.finished or stored.finalists == spec.finalists or not spec.control.matched:
-        return ledger.finished
+    if not ledger.finished:
+        return False
+    if stored.evaluation != spec.evaluation and is_due(spec, ledger.trials(), ledger.depth):
+        return False
+    if stored.finalists == spec.finalists or not spec.control.matched:
+        return True
     wanted, records = spec.finalists, ledger.trials()  # by another margin another may be the winner
     return not matched_due(
         records,

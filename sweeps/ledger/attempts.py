@@ -13,6 +13,7 @@ from sweeps.ledger.search.front_proposals import TrialCosts, cost_aim
 from sweeps.ledger.search.stopping import StoppingRule
 from sweeps.ledger.search.view import SearchView
 from sweeps.ledger.store.mirror import Mirror
+from sweeps.ledger.store.score_marks import score_attributes
 from sweeps.ledger.store.trials import (
     AMOUNTS,
     ATTEMPT,
@@ -163,6 +164,9 @@ class Attempts:
         role = Role(trial.user_attrs[ROLE])
         if points and points[-1].test_losses:
             self._mirror.set_attribute(TEST_LOSSES, list(points[-1].test_losses))
+        if points and points[-1].tasks:
+            for name, value in score_attributes(points[-1].tasks).items():
+                self._mirror.set_attribute(name, value)
         if points and points[-1].sources:
             self._mirror.set_attribute(SOURCES, sources_to_json(points[-1].sources))
             self._note_base(role, points[0])

@@ -22,6 +22,7 @@ from sweeps.ledger.search.space import Space
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.store.looking import look
 from sweeps.ledger.store.mirror import Mirror
+from sweeps.ledger.store.score_marks import evaluation_attributes
 from sweeps.ledger.store.storage import (
     engine_of,
     make,
@@ -212,9 +213,15 @@ class Ledger(Attempts):
         params: Mapping[str, Any] | None = None,
         replicate_of: int | None = None,
         promotion: Promotion | None = None,
+        evaluation: Mapping[str, Any] | None = None,
+        steps: int | None = None,
     ) -> Assignment:
-        """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
-        return self._create(settings, params or {}, role_attributes(role, replicate_of, promotion))
+        """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out.
+
+        `evaluation`: the tasks, shots and limit of such a run; `steps`: in place of those of the settings.
+        """
+        scored = evaluation_attributes(evaluation, steps)
+        return self._create(settings, params or {}, role_attributes(role, replicate_of, promotion) | scored)
 
     def ask(self) -> Assignment | None:
         """A trial of the sampler's choice, written down; None when a finite space is exhausted.

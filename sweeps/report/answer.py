@@ -15,6 +15,7 @@ from sweeps.report.ladder import ladder_line
 from sweeps.report.next_commands import Screen, next_commands
 from sweeps.report.rows import formatted
 from sweeps.report.styled import Line, paragraph, row
+from sweeps.report.tasks import task_lines
 from sweeps.results.claims import Claim
 from sweeps.results.coverage import Untried
 from sweeps.results.ladder import ladder_of
@@ -45,6 +46,7 @@ def answer_lines(verdict: Verdict, records: Sequence[TrialRecord], screen: Scree
     lines = paragraph(said, _COLOURS[verdict.answer.grow])
     rows: list[tuple[str, str]] = [
         *_comparisons(verdict),
+        *task_lines(screen.tasks),
         *_front(verdict, records),
         *_forgotten(verdict),
         *_settings(verdict),

@@ -10,6 +10,7 @@ from typing import Any
 from sweeps.commands import command
 from sweeps.records import State
 from sweeps.results.answer import Needs
+from sweeps.results.tasks import TaskTable
 from sweeps.results.verdict import Verdict
 
 _FRESH_SEEDS = 3  # with which there are intervals, and chances
@@ -32,6 +33,7 @@ class Screen:
         settings: of the spec, by dotted path, what a remedy begins from; without them none is named.
         resumable: whether the sweep can be run on.
         warm_start: what the search began with, of each earlier sweep.
+        tasks: scores on downstream tasks.
         ladder: tokens of one run at each longer budget.
     """
 
@@ -44,6 +46,7 @@ class Screen:
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     resumable: bool = True
     warm_start: tuple[str, ...] = ()
+    tasks: TaskTable | None = None
     ladder: tuple[int, ...] = ()
 
     def command(self, *words: str) -> str:

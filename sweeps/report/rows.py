@@ -40,6 +40,8 @@ def plain(record: TrialRecord) -> str:
 
 
 def _of(record: TrialRecord) -> str:
+    if record.role is Role.EVALUATION and record.replicate_of is None:
+        return " of the base"
     if record.promotion is not None:
         return f" of {record.promotion.of}"
     return f" of {record.replicate_of}" if record.replicate_of is not None else ""

@@ -16,6 +16,7 @@ from sweeps.report.next_commands import Screen
 from sweeps.report.promotions import promotions_text
 from sweeps.report.rows import settings_text
 from sweeps.report.styled import Line
+from sweeps.report.tasks import tasks_text
 from sweeps.results.ladder import ladder_of
 from sweeps.results.longer import longer
 from sweeps.results.verdict import Ending, Verdict
@@ -38,6 +39,7 @@ def best_lines(
         finalists_text(verdict, records),
         margin_text(verdict),
         front_text(verdict, records),
+        tasks_text(screen.tasks),
         longer_text(longer(verdict, records)),
         ladder_text(ladder_of(verdict, records, screen.ladder)),
         by_source_text(verdict),

@@ -31,7 +31,7 @@ class Spent:
     seconds: float
     tokens_of_search: int
     tokens_saved: int  # of the trials that were stopped, up to their budget
-    tokens_after: int  # of runs under fresh seeds
+    tokens_after: int  # of runs under fresh seeds, and of those that are made again to be scored
     tokens_of_ladder: int = 0
 
 
@@ -87,7 +87,7 @@ def _lacking(
 
 def spent(records: Sequence[TrialRecord]) -> Spent:
     """Of every trial that this sweep ran, as far as the ledger knows."""
-    after = [record for record in records if record.role.fresh]
+    after = [record for record in records if record.role.fresh or record.role is Role.EVALUATION]
     rungs = [record for record in records if record.role is Role.RUNG]
     search = [record for record in records if not record.role.after]
     total, later = (sum(record.tokens or 0 for record in each) for each in (records, after))

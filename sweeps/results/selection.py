@@ -27,7 +27,6 @@ from sweeps.results.winner import Compared, compared
 __all__ = ["verdict"]
 
 _SAME_RATE = math.log(1.05)  # rates that are closer train alike
-_AFTER = (Role.REPLICATE, Role.MATCHED)  # runs under fresh seeds, after the search
 
 
 def verdict(
@@ -58,8 +57,8 @@ def verdict(
     others, strange = [record for record in records if not record.ours], list(foreign(records))
     ours = (record for record in records if record.ours and not record.role.promoted)
     everything = sorted(ours, key=lambda record: record.number)
-    # Rungs of the ladder have another budget: no claim rests on them, and nothing is chosen by them.
-    records = [record for record in everything if record.role is not Role.RUNG]
+    # Rungs of the ladder have another budget, and evaluations repeat: no claim rests on them.
+    records = [record for record in everything if record.role not in (Role.RUNG, Role.EVALUATION)]
     known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look)
     winner = known.winner
     matched = matched_control(winner.number, records, control_of(records)) if winner else None
@@ -68,7 +67,7 @@ def verdict(
     against = [claims.of(each, known.control, "equal tokens") for each in known.finalists]
     compute = claims.of(winner, matched, "equal compute", first=against[0] if against else None)
     shown = _with_numbers(known, claims)
-    originals = [record for record in records if record.role not in _AFTER]
+    originals = [record for record in records if not record.role.after]
     waiting = searched.matched and bool(
         matched_due(records, top, seeds, per, depth=depth, margin=margin, look=look)
     )
@@ -103,7 +102,7 @@ def verdict(
         stopping=searched.stopping,
         spent=spent(everything),
         counts=_count(originals),
-        replicates=_count([record for record in records if record.role in _AFTER]),
+        replicates=_count([record for record in records if record.role.fresh]),
         others=_count(others),
         stopped=tuple(_ending(record) for record in records if record.state is State.PRUNED),
         failed=tuple(_ending(record) for record in everything if record.state is State.FAIL),

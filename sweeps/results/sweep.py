@@ -210,7 +210,7 @@ class Sweep:
             - ``step`` of ``steps``: optimizer steps with a measurement, and in the budget
             - ``tokens``, ``flops`` and ``seconds`` of training so far; steps alone, without evaluation
             - ``attempt``, from 1; ``started`` and ``finished``, in UTC; ``reason`` of an early end
-            - its settings by dotted path, as ``injection.k`` and ``recipe.learning_rate``
+            - its settings by dotted path, as ``injection.k``, and scores as ``kobest_copa acc``, if any
             - of several texts, the latest ``eval_loss/NAME`` and ``bits_per_byte/NAME`` of each
 
         Raises

@@ -66,6 +66,8 @@ def trial_rows(records: Sequence[TrialRecord], verdict: Verdict) -> list[Row]:
     ordered = sorted(records, key=lambda record: record.number)
     settings = {record.number: dict(_flat(record.settings)) for record in ordered}
     searched = {path: None for each in settings.values() for path in each}  # in the order of the spec
+    scored = {record.number: _scores(record) for record in ordered}
+    names = {name: None for each in scored.values() for name in each}
     texts = dict.fromkeys(name for record in ordered for name in record.sources)
     rows = []
     for record in ordered:
@@ -80,8 +82,10 @@ def trial_rows(records: Sequence[TrialRecord], verdict: Verdict) -> list[Row]:
             "finished": _moment(record.finished),
         }
         row = {name: row[name] if name in row else getattr(record, name) for name in TRIAL_COLUMNS}
-        row |= _by_text(texts, record.sources)
-        rows.append(row | {path: settings[record.number].get(path) for path in searched})
+        row |= _by_text(texts, record.sources) | {
+            path: settings[record.number].get(path) for path in searched
+        }
+        rows.append(row | {name: scored[record.number].get(name) for name in names})
     return rows
 
 
@@ -159,6 +163,15 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{name}.")
         elif prefix or name != "seed":
             yield f"{prefix}{name}", value
+
+
+def _scores(record: TrialRecord) -> dict[str, float | None]:
+    """Each number of its downstream tasks by the name that it has in the study: `kobest_copa acc`."""
+    found: dict[str, float | None] = {}
+    for task, scores in record.tasks.items():
+        for name, score in scores.metrics.items():
+            found |= {f"{task} {name}": score.value, f"{task} {name}_stderr": score.stderr}
+    return found
 
 
 def _moment(seconds: float | None) -> datetime | None:

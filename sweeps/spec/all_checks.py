@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sweeps.spec import address_checks, checks, data_checks, search_checks, values
 from sweeps.spec.control_checks import control_faults
+from sweeps.spec.evaluation import evaluation_faults
 from sweeps.spec.faults import Catalogue
 from sweeps.spec.fields import SpecFields
 from sweeps.spec.ineffective import unread_faults
@@ -32,6 +33,7 @@ def faults_of(spec: SpecFields, catalogue: Catalogue, *, written: int) -> Iterat
     yield from ladder_faults(spec.budget.ladder, spec.trial.recipe.tokens, spec.trial.recipe.batch_tokens)
     yield from checks.per_faults(spec.finalists.per, spec.search)
     yield from margin_faults(spec.finalists.margin)
+    yield from evaluation_faults(spec.evaluation)
     yield from search_checks.stopping_faults(spec.stopping)
     yield from search_checks.sampler_faults(spec.sampler, spec.objective, spec.search)
     yield from search_checks.front_faults(spec)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sweeps.spec import values
 from sweeps.spec.data_settings import DataSettings
+from sweeps.spec.evaluation import EvaluationSettings
 from sweeps.spec.ranges import Range
 from sweeps.spec.resources import ResourceSettings
 from sweeps.spec.section import Settings, section, setting
@@ -57,6 +58,7 @@ class SpecFields(Settings):
     stopping: StoppingSettings = section(StoppingSettings)
     control: ControlSettings = section(ControlSettings)
     finalists: FinalistSettings = section(FinalistSettings)
+    evaluation: EvaluationSettings = section(EvaluationSettings)
     resources: ResourceSettings = section(ResourceSettings)
     retries: RetrySettings = section(RetrySettings)
     storage: StorageSettings = section(StorageSettings)

@@ -27,6 +27,8 @@ _TOP = {
     "control": "The original trained on: what of it, at how many learning rates, and whether also with the "
     "winner's FLOPs.",
     "finalists": "Which trials run again under fresh seeds, so that differences get intervals.",
+    "evaluation": "Downstream tasks that models are scored on after their training, by lm-evaluation-harness "
+    "(the extra `eval`); nothing of what is trained changes, so it may be added to a finished sweep.",
     "resources": "What each process of one trial gets, how many there are, and how many trials run at once.",
     "retries": "How often a trial that ended without a result runs again, from its last checkpoint.",
     "storage": "Where the study and the files of the sweep are kept.",
@@ -207,6 +209,15 @@ _REST = {
     "control's test loss; null: from the noise of the fresh runs. It may be changed after a sweep.",
     "finalists.per": "A searched path with choices, such as `injection.method`: each of its values has "
     "finalists of its own.",
+    "evaluation.tasks": "Names of tasks: those of lm-evaluation-harness, as `kobest_copa`, or of the files "
+    "in `tasks_from`; `kobest` stands for its five. None: nothing is evaluated.",
+    "evaluation.shots": "Solved examples that stand before each document.",
+    "evaluation.limit": "Documents of each task at most, the first ones; null: all.",
+    "evaluation.on": "`finalists`: each run of a finalist and of the baseline under a fresh seed; `control`: "
+    "each such run of the best control, and those with the winner's FLOPs; `base`: the base, once.",
+    "evaluation.tasks_from": "A folder of the harness's task files (YAML; functions that they name are run), "
+    "or one that holds KoBEST's official TSV files as `COPA/train.tsv`, `dev.tsv`, `test.tsv`; null: the "
+    "hub, or its cache.",
     "resources.cpus": "CPU cores of each process of one trial.",
     "resources.gpus": "GPUs of each process of one trial: 0, 1, or a share of one where it has one process.",
     "resources.workers": "Processes (ranks) that train one trial together, each with its rows of the model.",

@@ -62,6 +62,8 @@ class Spec(SpecFields):
     objective, sampler, budget, stopping, control, finalists : settings
         What is minimised, what proposes trials, what ends the search and a trial, what the answer is
         compared with, and what it rests on.
+    evaluation : settings
+        Downstream tasks that models are scored on.
     resources, retries, storage, tracking : settings
         What a trial gets, how often it is tried again, and where results are kept; tracking may be None.
 
@@ -194,7 +196,8 @@ class Spec(SpecFields):
         """What may change on a sweep that has ended, beside the budget: values by dotted path."""
         plain = self.to_json()
         paths = {path: path.split(".") for path in (*RAISED, *READ_ANEW)}
-        return {path: plain[section][name] for path, (section, name) in paths.items()}
+        found = {path: plain[section][name] for path, (section, name) in paths.items()}
+        return found | self.evaluation.changeable
 
     def __repr__(self) -> str:
         return f"Spec({json.dumps(self.to_json(), ensure_ascii=False)})"

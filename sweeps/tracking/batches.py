@@ -111,6 +111,11 @@ def _metrics(event: Event) -> Iterator[Metric]:
             yield Metric("tokens_per_second", point["tokens"] / point["seconds"], when, step)
         if losses := point.get("test_losses"):
             yield Metric("test_loss", fmean(losses), when, step)
+        for task, scores in point.get("tasks", {}).items():
+            for name, score in scores["metrics"].items():
+                yield Metric(f"{task} {name}", float(score["value"]), when, step)
+                if score["stderr"] is not None:
+                    yield Metric(f"{task} {name}_stderr", float(score["stderr"]), when, step)
         for name, value in point.get("system", {}).items():
             yield Metric(f"system/{name}", float(value), when, step)
         for name, each in point.get("sources", {}).items():

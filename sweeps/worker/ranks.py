@@ -23,7 +23,7 @@ from sweeps.records import Assignment, Cause, Outcome, State
 from sweeps.spec import Spec
 from sweeps.worker.causes import UnusableError, outcome_of
 from sweeps.worker.preemption import PreemptionFlag
-from sweeps.worker.saving import WRITING, OnWork, Saving, StateWriter, synced
+from sweeps.worker.saving import SCORING, WRITING, OnWork, Saving, StateWriter, synced
 from sweeps.worker.trial import WorkerContext, run_trial
 
 if TYPE_CHECKING:
@@ -72,6 +72,12 @@ class RankContext(WorkerContext):
         from tli.sharded.growth import grow_sharded
 
         return grow_sharded(self.rows, plan, seed=seed, precision=precision)
+
+    alone = False
+
+    def any_rank(self, wish: bool) -> bool:  # noqa: FBT001 - a vote
+        """Whether any rank wants something; all ask."""
+        return agreed(Verdict.SAVE if wish else Verdict.GO) is not Verdict.GO
 
     def measured_model(self) -> Any:
         """The base under FSDP."""
@@ -132,6 +138,9 @@ class RankSaving(Saving):
         if verdict in (Verdict.SAVE, Verdict.LEAVE):
             self._save()
             self.on_work(work)
+        self._leave_or_stop(verdict)
+
+    def _leave_or_stop(self, verdict: Verdict) -> None:
         if verdict is Verdict.LEAVE:
             self._over = True
             self.saver.wait()
@@ -139,6 +148,15 @@ class RankSaving(Saving):
         if verdict is Verdict.STOP:
             self._over = True
             raise StopRequestedError("its driver wants no more of it")
+
+    def before_pass(self) -> None:
+        """Before each pass of a task, which all ranks make together.
+
+        Raises:
+            PreemptedError, StopRequestedError: on all ranks alike.
+        """
+        self.on_work(SCORING)
+        self._leave_or_stop(agreed(self._wish))
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Rank 0 is closed between two measurements: the others wait for it, and are released."""

@@ -19,6 +19,7 @@ CHECKPOINT_SECONDS = STATE_SECONDS
 STEP = "step"  # the kind of work of an optimizer step, as `tli.training.loop` calls it
 WRITING = "writing"  # a kind of work beside those of `tli.training.loop`: a state or a model
 TESTING = "testing"  # another one: the loss on one block of the test text
+SCORING = "scoring"  # a third: one pass of a downstream task
 
 OnWork = Callable[[str], None]
 
@@ -62,6 +63,19 @@ class Saving:
                 self._save()
             self.saver.wait()
             raise
+
+    def before_pass(self) -> None:
+        """Before each pass of a task: the state of the model that is scored was saved before the first.
+
+        Raises:
+            PreemptedError, StopRequestedError: the process has to go, or the run to end.
+        """
+        self.on_work(SCORING)
+
+    def save_now(self) -> None:
+        """Have the state of now written, once the one before is."""
+        self.saver.wait()
+        self._save()
 
     @property
     def _due(self) -> bool:

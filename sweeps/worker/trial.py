@@ -22,14 +22,18 @@ from sweeps.worker.growing import control_layers, grown_model, kept_base
 from sweeps.worker.keeping import keep
 from sweeps.worker.recipe import recipe_of
 from sweeps.worker.saving import WRITING, OnWork, Saving, StateWriter, synced
+from sweeps.worker.scoring import Scoring
 from sweeps.worker.texts import Testing, held_out, placed, sources_of
 from tli.places import expanded
 
 if TYPE_CHECKING:
     from tli.planning.plan import Plan
+    from tli.tasks.harness import Harness
     from tli.training.heldout import Measured
     from tli.training.loop import Training
     from tli.training.recipe import Recipe
+
+_KEEPS_NONE = (Role.REPLICATE, Role.RUNG, Role.EVALUATION)  # no model, and no state to go on from
 
 
 class WorkerContext:
@@ -57,6 +61,11 @@ class WorkerContext:
         self.testing = Testing(self.texts, self.data, self.heldout)
 
     leads = True  # whether this process writes the curve; of those that train a model together, one does
+    alone = True  # whether no other process has a part of the model
+
+    def any_rank(self, wish: bool) -> bool:  # noqa: FBT001 - a vote
+        """Whether any process of those that train a model together wants something."""
+        return wish
 
     def _load(self) -> None:
         self.model = kept_base(self.base, self.device, in_bf16=self.spec.in_bf16)
@@ -103,6 +112,13 @@ class WorkerContext:
         return self.model
 
     @cached_property
+    def harness(self) -> Harness:
+        """The spec's tasks with their documents."""
+        from tli.tasks.harness import Harness
+
+        return Harness(self.spec.evaluation.to_tli(), "evaluation.tasks")
+
+    @cached_property
     def control_layers(self) -> tuple[int, ...]:
         """Layers that the control trains, where it does not train all."""
         return control_layers(self.spec, self.depth, lambda: self.block_influence)
@@ -134,8 +150,11 @@ def for_workers(spec: Spec, revision: str | None = None) -> Spec:
         DataError: a dataset cannot be found on the hub.
     """
     model = expanded(spec.base.model, spec.where("base.model"))
+    local = spec.evaluation.to_tli().folder
+    tasks_from = None if local is None else str(local.absolute())
     return spec.model_copy(
         update={
+            "evaluation": spec.evaluation.model_copy(update={"tasks_from": tasks_from}),
             "storage": spec.storage.model_copy(update={"artifacts": str(spec.root.absolute())}),
             "data": placed(spec.data, Folders(spec.root, spec.name).tokens),
             "base": spec.base.model_copy(
@@ -214,7 +233,8 @@ def run_trial(
     known = take_up(context, training, assignment, folders, on_note)
     if known and context.leads:  # a curve may be lost where a state is not
         yield known
-    wanted = assignment.role not in (Role.REPLICATE, Role.RUNG) and recipe.shared_steps > 0
+    scoring = Scoring(context, assignment, folders, training)
+    wanted = assignment.role not in _KEEPS_NONE and recipe.shared_steps > 0
     later = context.writer(folders.branch(assignment.number), owner, curve) if wanted else None
     with (
         Branching(training, later, recipe.shared_steps, on_work) as branching,
@@ -233,6 +253,7 @@ def run_trial(
                 sources=sources_of(progress.texts),
             )
             point = context.testing.added_to(point, assignment, training, saving.on_work)
+            point = scoring.measured(point, saving)
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
@@ -241,7 +262,7 @@ def run_trial(
                 saving.on_work(WRITING)
                 saving.saver.wait()
                 branching.finish()
-                if assignment.role not in (Role.REPLICATE, Role.RUNG):
+                if assignment.role not in _KEEPS_NONE:
                     keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)

@@ -36,7 +36,7 @@ def parser() -> Parser:
     )
     add_general_options(made)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_plan, _upscale, _verify, _inspect, _families):
+    for add in (_plan, _upscale, _verify, _inspect, _families, _eval):
         add(commands)
     return made
 
@@ -146,6 +146,26 @@ def _families(commands: _Commands) -> Parser:
     shown = "as in config.json; all of them when none is named"
     _completed(made.add_argument("model_type", nargs="*", help=shown), _model_types)
     made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def _eval(commands: _Commands) -> Parser:
+    example = (
+        "  tli eval deeper/ --tasks kobest_copa,kobest_boolq --tasks-from kobest/\n"
+        "  tli eval builtin:tiny-llama --tasks kobest --tasks-from kobest/ --shots 0 --limit 100"
+    )
+    text = "score a model on downstream tasks with lm-evaluation-harness (the extra `eval`)"
+    made = _command(commands, "eval", text, example)
+    made.add_argument("model", metavar="FOLDER", help="a folder, a hub id or builtin:tiny-llama")
+    made.add_argument("--tasks", required=True, metavar="NAME,NAME", help="tasks; kobest: its five")
+    made.add_argument(
+        "--tasks-from", metavar="DIR", help="a folder of task files, or of KoBEST's official TSV files"
+    )
+    made.add_argument("--shots", type=int, default=5, help="solved examples before each document (default 5)")
+    made.add_argument("--limit", type=int, help="documents of each task at most, the first ones")
+    made.add_argument("--batch", type=int, help="documents at once (default: as many as fit, 16 at most)")
+    _model_options(made)
+    made.add_argument("--json", action="store_true", help="print JSON, with each document's result")
     return made
 
 

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None, *, completing: bool = False) ->
 
 def _run(options: argparse.Namespace) -> int:
     # Imported now: `tli -h`, completion and a mistake in the words are answered before.
-    from tli.cli import model_commands, plan_commands
+    from tli.cli import eval_commands, model_commands, plan_commands
 
-    runs = {**plan_commands.RUNS, **model_commands.RUNS}
+    runs = {**plan_commands.RUNS, **model_commands.RUNS, **eval_commands.RUNS}
     return runs[options.command](options)

@@ -1,4 +1,4 @@
-"""What runs once a search is over, in this order: replicates, matched controls, the rungs of the ladder."""
+"""What runs once a search is over, in this order: replicates, matched controls, ladder rungs, evaluations."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeps.driver.schedule.controls import control_settings
 from sweeps.ledger import Ledger
 from sweeps.records import Assignment, Role, TrialRecord
+from sweeps.results.evaluated import base_due, runs_due
 from sweeps.results.finalists import replicates_due
 from sweeps.results.ladder import rungs_due
 from sweeps.results.looks import look_of
@@ -22,12 +24,21 @@ class Due:
     phase: str
     role: Role
     settings: Mapping[str, Any]
-    of: int  # number of the trial
+    of: int | None  # number of the trial; None for the base
     params: Mapping[str, Any] | None = field(default=None)
+    evaluation: Mapping[str, Any] | None = field(default=None)
+    steps: int | None = field(default=None)
 
     def start(self, ledger: Ledger) -> Assignment:
         """Ask for it."""
-        return ledger.start(self.role, self.settings, params=self.params, replicate_of=self.of)
+        return ledger.start(
+            self.role,
+            self.settings,
+            params=self.params,
+            replicate_of=self.of,
+            evaluation=self.evaluation,
+            steps=self.steps,
+        )
 
 
 def after_search(ledger: Ledger, spec: Spec, unfinished: Sequence[TrialRecord]) -> Due | None:
@@ -44,6 +55,8 @@ def after_search(ledger: Ledger, spec: Spec, unfinished: Sequence[TrialRecord]) 
         due = _matched(ledger, spec)
     if due is None and all(record.role is Role.RUNG for record in unfinished):
         due = _rung(ledger, spec)
+    if due is None and all(record.role is Role.EVALUATION for record in unfinished):
+        due = _evaluation(ledger, spec)
     return due
 
 
@@ -80,4 +93,15 @@ def _rung(ledger: Ledger, spec: Spec) -> Due | None:
     due = rungs_due(records, spec.budget.ladder, spec.finalists.top, spec.spread, depth=ledger.depth)
     for number, settings in due:
         return Due("ladder", Role.RUNG, settings, number, records[number].params)
+    return None
+
+
+def _evaluation(ledger: Ledger, spec: Spec) -> Due | None:
+    """The base, or a run without scores that compare; it is trained again, for no model of it was kept."""
+    records, asked = ledger.trials(), spec.evaluation.asked
+    if base_due(spec, records):
+        settings = control_settings(spec.trial.model_dump())
+        return Due("evaluation", Role.EVALUATION, settings, None, None, asked, steps=0)
+    for run in runs_due(spec, records, ledger.depth):
+        return Due("evaluation", Role.EVALUATION, run.settings, run.number, run.params, asked)
     return None

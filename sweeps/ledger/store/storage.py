@@ -182,7 +182,7 @@ def input_conflicts(name: str, known: Mapping[str, str], now: Mapping[str, str])
 def fresh_seeds(storage: BaseStorage, name: str) -> int:
     """The most fresh seeds that any configuration of a study was begun under; 0 before the first one."""
     trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
-    fresh = [t.user_attrs for t in trials if t.user_attrs.get(ROLE) != Role.RUNG.value]
+    fresh = [t.user_attrs for t in trials if t.user_attrs.get(ROLE) not in (Role.RUNG, Role.EVALUATION)]
     return most_fresh_seeds((each.get(REPLICATE_OF), each.get(SEED)) for each in fresh)
 
 

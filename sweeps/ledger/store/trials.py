@@ -19,6 +19,7 @@ from sweeps.ownership import owner_of
 from sweeps.promotion import Promotion
 from sweeps.records import Assignment, Role, State, TrialRecord
 from sweeps.spec.renamed import first_settings, todays_paths, todays_settings
+from sweeps.task_scores import all_scores, are_scores
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -46,6 +47,8 @@ COSTS = {
     "flops_per_token": "sweeps:flops_per_token",
     "parameters": "sweeps:parameters",
 }  # of training; of all
+TASKS = "sweeps:tasks"  # scores by downstream task; each number of them stands beside it under a plain name
+EVALUATION = "sweeps:evaluation"  # what a run of that role is made for: tasks, shots, limit
 METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
 PROMOTION = "sweeps:promotion"  # what a promotion makes longer, and from where
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
@@ -182,7 +185,9 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     ROLE: lambda value: value in {role.value for role in Role} - {Role.OTHER.value},
     SETTINGS: lambda value: isinstance(value, dict) and bool(value),
     **dict.fromkeys((SEED, ATTEMPT, REPLICATE_OF, END, MICRO_BATCH), _is_whole),
-    STEPS: lambda value: _is_whole(value) and value > 0,
+    STEPS: _is_whole,  # none: the base as it is
+    TASKS: are_scores,
+    EVALUATION: lambda value: isinstance(value, dict),
     **dict.fromkeys((REASON, REQUEST, WAITS), _is_text),
     VALUE: _is_loss,
     SOURCES: _are_sources,
@@ -238,7 +243,7 @@ def record_owner(study_uuid: str, record: TrialRecord) -> str:
 
 def _report_steps(spec: Spec, steps: int, promotion: Promotion | None) -> tuple[int, ...]:
     """Where a trial is measured; a long run at the steps of its trial, too: their losses are compared."""
-    own = spec.report_steps(steps)
+    own = spec.report_steps(steps) if steps else (0,)
     if promotion is None:
         return own
     return tuple(
@@ -293,5 +298,7 @@ def record_of(
         test_losses=tuple(attributes.get(TEST_LOSSES, ())),
         sources=sources_from_json(attributes.get(SOURCES, {})),
         costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
+        tasks=all_scores(attributes.get(TASKS, {})),
+        evaluation=attributes.get(EVALUATION),
         promotion=_promotion(attributes),
     )

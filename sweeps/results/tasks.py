@@ -1,0 +1,237 @@
+"""Scores on downstream tasks: base, control and winner side by side, and their differences by document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from sweeps.records import Role, TrialRecord
+from sweeps.results.evaluated import failures, runs_due, scores_of
+from sweeps.task_scores import FOLDER, TaskScores
+from tli.tasks.paired import PairedDifference, paired_difference
+from tli.tasks.scores import TaskScore, read_scores
+
+if TYPE_CHECKING:
+    from sweeps.results.sweep import Sweep
+    from sweeps.results.verdict import Verdict
+
+
+Difference = PairedDifference
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one model.
+
+    Attributes:
+        value: mean over its runs.
+        stderr: over documents, each with its mean over the runs; None where the metric has none.
+        runs: numbers of the trials whose scores these are, by seed.
+    """
+
+    value: float
+    stderr: float | None
+    runs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One metric of one task.
+
+    Attributes:
+        task, metric: names; `main` for the first metric of a task.
+        documents: how many were scored.
+        chance: what a guess scores; only of accuracy.
+        higher_is_better: None where the task does not say.
+        base, control, matched, winner: the base as it is; the original, trained on for as many tokens, and
+            with the winner's FLOPs; the best grown model. None where it was not scored.
+        against_control, against_matched: the winner minus each, by document, over the seeds that both have.
+    """
+
+    task: str
+    metric: str
+    main: bool
+    documents: int
+    chance: float | None
+    higher_is_better: bool | None
+    base: Cell | None
+    control: Cell | None
+    matched: Cell | None
+    winner: Cell | None
+    against_control: PairedDifference | None
+    against_matched: PairedDifference | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        differences = {name: getattr(self, name) for name in ("against_control", "against_matched")}
+        return {**asdict(self), **{name: each and each.to_json() for name, each in differences.items()}}
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """Scores of a sweep so far.
+
+    Attributes:
+        shots, limit: solved examples before each document, and documents at most.
+        winner, control, matched: numbers of the trials whose fresh runs were scored.
+        rows: by task and metric.
+        missing: runs that are still to be scored.
+        failed: why others were not, by what they are.
+    """
+
+    shots: int
+    limit: int | None
+    winner: int | None
+    control: int | None
+    matched: int | None
+    rows: tuple[TaskRow, ...]
+    missing: tuple[int, ...]
+    failed: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        plain = {name: getattr(self, name) for name in ("shots", "limit", "winner", "control", "matched")}
+        rows = [row.to_json() for row in self.rows]
+        return {**plain, "scores": rows, "missing": list(self.missing), "failed": list(self.failed)}
+
+
+def task_table(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> TaskTable | None:
+    """The table of a sweep; None for one that scores nothing.
+
+    Args:
+        sweep: whose results on disk are read.
+        verdict: of the records.
+        records: every trial of it.
+    """
+    spec, depth = sweep.ledger.spec, sweep.ledger.depth
+    if not spec.evaluation.tasks:
+        return None
+    winner, control, matched = verdict.chosen, verdict.control, verdict.matched
+    models = {
+        "winner": _replicates(records, winner.number if winner else None),
+        "control": _replicates(records, control.number if control else None),
+        "matched": _matched(records, matched.number if matched else None),
+    }
+    scores = {
+        name: [_Run(sweep, run.seed, scores_of(spec, run, records)) for run in runs]
+        for name, runs in models.items()
+    }
+    scores["base"] = [_Run(sweep, 0, scores_of(spec, None, records))]
+    names = spec.evaluation.to_tli().names
+    reasons = failures(spec, records)
+    return TaskTable(
+        shots=spec.evaluation.shots,
+        limit=spec.evaluation.limit,
+        winner=winner.number if winner else None,
+        control=control.number if control else None,
+        matched=matched.number if matched else None,
+        rows=tuple(row for task in names for row in _rows(task, scores)),
+        missing=tuple(run.number for run in runs_due(spec, records, depth)),
+        failed=tuple(
+            f"{'the base' if run is None else f'trial {run}'}: {reason}" for run, reason in reasons.items()
+        ),
+    )
+
+
+def tasks_of(sweep: Sweep) -> TaskTable | None:
+    """The table of a sweep as it stands."""
+    if not sweep.ledger.spec.evaluation.tasks:
+        return None
+    records = sweep.records
+    return task_table(sweep, sweep.answer(records), records)
+
+
+class _Run:
+    """One run with its scores; those of documents are read when they are asked for."""
+
+    def __init__(self, sweep: Sweep, seed: int, scores: dict[str, tuple[TrialRecord, TaskScores]]) -> None:
+        self._sweep, self.seed, self._scores = sweep, seed, scores
+        self._read: dict[str, TaskScore | None] = {}
+
+    def scores(self, task: str) -> TaskScores | None:
+        return self._scores[task][1] if task in self._scores else None
+
+    def number(self, task: str) -> int:
+        return self._scores[task][0].number
+
+    def documents(self, task: str, metric: str) -> tuple[float, ...]:
+        """Results by document; none where they are not on disk, or are of other scores."""
+        if task not in self._read:
+            record, known = self._scores[task]
+            path = self._sweep.folders.trial(record.number) / FOLDER / f"{task}.json"
+            found = read_scores(path, self._sweep.ledger.owner(record))
+            same = found is not None and found.data == known.data and found.shots == known.shots
+            self._read[task] = found if same else None
+        read = self._read[task]
+        return read.documents.get(metric, ()) if read is not None else ()
+
+
+def _replicates(records: Sequence[TrialRecord], number: int | None) -> list[TrialRecord]:
+    found = [r for r in records if r.role is Role.REPLICATE and number is not None]
+    return sorted((r for r in found if r.replicate_of == number), key=lambda r: r.seed)
+
+
+def _matched(records: Sequence[TrialRecord], number: int | None) -> list[TrialRecord]:
+    """The runs under all seeds of which one is `number`."""
+    one = next((r for r in records if r.number == number), None)
+    if one is None:
+        return []
+    same = [r for r in records if r.role is Role.MATCHED and r.replicate_of == one.replicate_of]
+    return sorted((r for r in same if r.steps == one.steps), key=lambda r: r.seed)
+
+
+def _rows(task: str, models: dict[str, list[_Run]]) -> Iterator[TaskRow]:
+    scored = {name: [run for run in runs if run.scores(task)] for name, runs in models.items()}
+    first = next((run.scores(task) for runs in scored.values() for run in runs), None)
+    for index, (metric, score) in enumerate(first.metrics.items() if first else ()):
+        cells = {name: _cell(runs, task, metric) for name, runs in scored.items()}
+        yield TaskRow(
+            task=task,
+            metric=metric,
+            main=index == 0,
+            documents=first.count if first else 0,
+            chance=first.chance if first and metric == "acc" else None,
+            higher_is_better=score.higher_is_better,
+            base=cells["base"],
+            control=cells["control"],
+            matched=cells["matched"],
+            winner=cells["winner"],
+            against_control=_difference(scored["winner"], scored["control"], task, metric),
+            against_matched=_difference(scored["winner"], scored["matched"], task, metric),
+        )
+
+
+def _cell(runs: Sequence[_Run], task: str, metric: str) -> Cell | None:
+    known = [
+        (run, scores.metrics[metric])
+        for run in runs
+        if (scores := run.scores(task)) and metric in scores.metrics
+    ]
+    if not known:
+        return None
+    value = fmean(score.value for _, score in known)
+    documents = [run.documents(task, metric) for run, _ in known]
+    lengths = {len(each) for each in documents}
+    if len(lengths) == 1 and (count := lengths.pop()) > 1:
+        means = [fmean(results) for results in zip(*documents, strict=True)]
+        stderr: float | None = stdev(means) / math.sqrt(count)
+    else:  # not on disk any more: what the runs had alone, which is no less
+        errors = [score.stderr for _, score in known if score.stderr is not None]
+        stderr = fmean(errors) if len(errors) == len(known) else None
+    return Cell(value, stderr, tuple(run.number(task) for run, _ in known))
+
+
+def _difference(
+    ours: Sequence[_Run], theirs: Sequence[_Run], task: str, metric: str
+) -> PairedDifference | None:
+    """Over the seeds that both have, of scores on the same documents."""
+    others = {run.seed: run for run in theirs}
+    pairs = [(run, others[run.seed]) for run in ours if run.seed in others]
+    data = {scores.data for pair in pairs for run in pair if (scores := run.scores(task))}
+    if len(data) != 1:
+        return None
+    first, second = ([run.documents(task, metric) for run in side] for side in zip(*pairs, strict=True))
+    return paired_difference(first, second)

@@ -1,0 +1,117 @@
+"""Scores of one run on a downstream task, as the ledger and the curve keep them: no document's result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FOLDER = "tasks"  # in the trial's folder: a file a task, with each document's result
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of a task: its value over all documents and its standard error, where it has one."""
+
+    value: float
+    stderr: float | None = None
+    higher_is_better: bool | None = True
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """What one run scored on one task.
+
+    Attributes:
+        shots, limit: as they were asked for.
+        count: documents.
+        chance: accuracy of a guess among the choices, where there are choices.
+        data: digest of the documents with their prompts: equal for scores that compare.
+        metrics: by name, the main one first.
+    """
+
+    shots: int
+    limit: int | None
+    count: int
+    chance: float | None
+    data: str
+    metrics: Mapping[str, Score]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        metrics = {
+            name: {"value": m.value, "stderr": m.stderr, "higher_is_better": m.higher_is_better}
+            for name, m in self.metrics.items()
+        }
+        names = ("shots", "limit", "count", "chance", "data")
+        return {**{name: getattr(self, name) for name in names}, "metrics": metrics}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TaskScores:
+        """The inverse of `to_json`; what else is in it is passed over.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: it is not that.
+        """
+        metrics = {
+            _text(name): Score(_number(m["value"]), _optional(m["stderr"]), _flag(m["higher_is_better"]))
+            for name, m in value["metrics"].items()
+        }
+        if not metrics:
+            raise ValueError("no metric")
+        limit = value["limit"]
+        return cls(
+            shots=_count(value["shots"]),
+            limit=None if limit is None else _count(limit),
+            count=_count(value["count"]),
+            chance=_optional(value["chance"]),
+            data=_text(value["data"]),
+            metrics=metrics,
+        )
+
+
+def all_scores(value: Any) -> dict[str, TaskScores]:
+    """Scores by task, of what `TaskScores.to_json` gave for each.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it is not that.
+    """
+    return {_text(task): TaskScores.from_json(scores) for task, scores in value.items()}
+
+
+def are_scores(value: Any) -> bool:
+    """Whether `all_scores` takes it."""
+    try:
+        all_scores(value)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
+    return True
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is wanted")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("a whole number is wanted")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError("a number is wanted")
+    return float(value)
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _flag(value: Any) -> bool | None:
+    if not isinstance(value, bool | None):
+        raise TypeError("true, false or null is wanted")
+    return value
