@@ -78,8 +78,8 @@ def template(
     """A trial as it is created: RUNNING since now."""
     from optuna.trial import TrialState, create_trial
 
-    given = {"params": dict(params), "distributions": dict(distributions), "user_attrs": dict(attributes)}
-    trial = create_trial(state=TrialState.RUNNING, **given)
+    given: dict[str, Any] = {"params": dict(params), "distributions": dict(distributions)}
+    trial = create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes), **given)
     trial.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
     return trial
 
