@@ -38,8 +38,9 @@ def forgotten_line(found: BySource | None) -> str | None:
     for name, each in found.worse("grown"):
         assert each.difference is not None, "it is shown to be worse"
         ends = f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
-        control = next((other for text, other in found.worse("control") if text == name), None)
-        beside = f"; the original {control.difference:+.{digits}f}" if control is not None else ""
+        original = found.on(name, "control")
+        shown = "" if original is None or original.says == "worse" else ", not shown"
+        beside = "" if original is None else f"; the original {original.difference or 0.0:+.{digits}f}{shown}"
         parts.append(f"{name} {each.difference:+.{digits}f} (95 %: {ends}){beside}")
     trial = found.worse("grown")[0][1].trial
     return f"trial {trial} loses more than the base, nats a token: {', '.join(parts)}"

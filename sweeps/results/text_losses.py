@@ -80,6 +80,11 @@ class BySource:
         found = ((text.name, each) for text in self.texts for each in text.models)
         return [(name, each) for name, each in found if each.model == model and each.says == "worse"]
 
+    def on(self, text: str, model: Model) -> OnText | None:
+        """A model on a text; None where it has no loss there."""
+        found = (each for known in self.texts if known.name == text for each in known.models)
+        return next((each for each in found if each.model == model and each.difference is not None), None)
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, with the ends of each interval and what they say."""
         texts = [

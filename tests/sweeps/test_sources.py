@@ -185,7 +185,7 @@ def test_what_was_forgotten_is_said_where_it_is_shown(sweep: Sweep) -> None:
     line = forgotten_line(with_grown(0.05, 0.02))
     assert line is not None
     assert "kept +0.0500 (95 %: +0.0300 to +0.0700)" in line
-    assert "the original +0.0500" in line
+    assert line.endswith("; the original +0.0500")
     assert forgotten_line(with_grown(0.05, 0.06)) is None  # not shown
     assert forgotten_line(with_grown(0.05, None)) is None
     assert forgotten_line(None) is None
