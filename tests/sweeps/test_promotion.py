@@ -344,9 +344,10 @@ def test_one_that_diverged_is_not_run_again_and_one_that_failed_otherwise_is(her
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(1800)
 def test_a_promotion_on_ray_survives_the_death_of_worker_and_driver(here: Path) -> None:
     """SIGKILL, first to a worker, then to the driver; the export of the third start loads."""
-    command = [sys.executable, "-m", "sweeps", "promote", "tiny", "--tokens", "100K", "--grown", "-q"]
+    command = [sys.executable, "-m", "sweeps", "promote", "tiny", "--tokens", "300K", "--grown", "-q"]
     trial = grown(find("tiny", runs="runs"))
     number = len(find("tiny", runs="runs").records)
     folder = here / "runs/tiny/trials" / f"{number:04d}"
@@ -362,7 +363,7 @@ def test_a_promotion_on_ray_survives_the_death_of_worker_and_driver(here: Path) 
     standing = find("tiny", runs="runs").records[-1]
     assert standing.state is State.RUNNING
     done = subprocess.run(
-        [*command, "--out", "long"], capture_output=True, text=True, timeout=500, check=False
+        [*command, "--out", "long"], capture_output=True, text=True, timeout=1200, check=False
     )
     assert done.returncode == 0, done.stderr
     record = find("tiny", runs="runs").records[-1]
