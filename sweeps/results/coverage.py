@@ -88,13 +88,13 @@ def _lacking(
 def spent(records: Sequence[TrialRecord]) -> Spent:
     """Of every trial that this sweep ran, as far as the ledger knows."""
     after = [record for record in records if record.role.fresh or record.role is Role.EVALUATION]
-    rungs = [record for record in records if record.role is Role.RUNG]
+    climbed = sum(record.tokens or 0 for record in records if record.role is Role.RUNG)
     search = [record for record in records if not record.role.after]
     total, later = (sum(record.tokens or 0 for record in each) for each in (records, after))
     return Spent(
         tokens=total,
         seconds=sum(record.seconds or 0.0 for record in records),
-        tokens_of_search=total - later - (climbed := sum(record.tokens or 0 for record in rungs)),
+        tokens_of_search=sum(record.tokens or 0 for record in search),
         tokens_saved=sum(map(_saved, search)),
         tokens_after=later,
         tokens_of_ladder=climbed,
