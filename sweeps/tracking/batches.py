@@ -122,11 +122,10 @@ def _metrics(event: Event) -> Iterator[Metric]:
 
 
 def _gaps(event: Event) -> Iterator[Metric]:
-    when = milliseconds(event["time"])
-    for step, gap in event["gaps"]:
-        yield Metric("control_gap", float(gap), when, step)
+    for step, gap, when in event["gaps"]:
+        yield Metric("control_gap", float(gap), milliseconds(when), step)
     if event.get("final") is not None:
-        yield Metric("objective_gap", float(event["final"]), when, 0)
+        yield Metric("objective_gap", float(event["final"]), milliseconds(event["time"]), 0)
 
 
 def _of_text(name: str, losses: Mapping[str, Any], when: int, step: int) -> Iterator[Metric]:
