@@ -81,3 +81,14 @@ def number(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError("a number is wanted")
     return float(value)
+
+
+def whole(value: Any) -> int:
+    """A JSON number that is a step or an amount of tokens.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise TypeError("a whole number is wanted")
+    return value

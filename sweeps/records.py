@@ -170,8 +170,8 @@ class TrialRecord:
         Held-out loss by step, nats per token.
     value : float or None
         The objective, of COMPLETE trials only.
-    reason : str or None
-        Why it was stopped or failed.
+    reason, waits : str or None
+        Why it was stopped or failed; what it waits for since it was handed out, as free resources.
     replicate_of : int or None
         The trial whose settings it has under another seed or, a rung, with more tokens; or whose FLOPs.
     test_losses : tuple of float
@@ -181,8 +181,6 @@ class TrialRecord:
         The number of its execution, from 1, and ends without a result, by cause.
     micro_batch_tokens : int or None
         In place of the recipe's, once the device's memory was too small.
-    waits : str or None
-        What it waits for since it was handed out, as free resources; None once it runs.
     seconds, tokens, flops : float, int and float, or None
         Of training steps; trained on so far; spent on that.
     started, finished : float or None

@@ -43,11 +43,6 @@ class Preflight:
     heldout: int | None = None  # tokens of held-out text that are there, where that is known
     checkpointing: int | None = None  # layers of which one is calculated again, where that was to be chosen
 
-    @property
-    def settled(self) -> Spec:
-        """The spec with what was chosen in place."""
-        return settled(self.spec, self.checkpointing)
-
 
 def check(
     spec: Spec,

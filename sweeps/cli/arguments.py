@@ -147,7 +147,6 @@ def _resume_command(command: Command, environment: Mapping[str, str]) -> argpars
     rates = "raise the learning rates of the control to N, at most a quarter of the trials"
     resume.add_argument("--control-rates", metavar="N", type=int, help=rates)
     runner(resume, environment)
-    resume.add_argument("--tracking", metavar="URI", help="its MLflow, where the kept spec names a server")
     return resume
 
 

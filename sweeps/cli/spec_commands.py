@@ -135,18 +135,19 @@ def _study_problems(spec: Spec) -> Any:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from sweeps.checks.checkpointing import settled
     from sweeps.checks.estimate import estimate
 
     spec = _spec(options)
     checked, notes = _checked(spec, options, weights=options.calibrate)
-    speed = None
+    chosen, speed = settled(spec, checked.checkpointing), None
     if options.calibrate:
         from sweeps.driver.single import calibrate
 
         note("three training steps of the baseline, to know this machine ...")
-        speed = calibrate(checked.settled)
+        speed = calibrate(chosen)
     plan = estimate(
-        checked.settled,
+        chosen,
         checked.base,
         flops_per_second=speed,
         heldout=checked.heldout,

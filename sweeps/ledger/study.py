@@ -33,9 +33,6 @@ from sweeps.ledger.store.storage import (
 )
 from sweeps.ledger.store.trials import (
     ATTEMPT,
-    HIDDEN,
-    PROMOTION,
-    REPLICATE_OF,
     REQUEST,
     ROLE,
     SETTINGS,
@@ -44,6 +41,7 @@ from sweeps.ledger.store.trials import (
     attributes_of,
     cost_attributes,
     record_owner,
+    role_attributes,
     template,
 )
 from sweeps.promotion import Promotion
@@ -151,7 +149,7 @@ class Ledger(Attempts):
     def driver(self) -> str | None:
         """The process that drives the sweep now, in words; None when none does."""
         found = standing(engine_of(self._storage), self._study_id)
-        return found.holder if found is not None and found.alive else None
+        return found.holder if found and found.alive else None
 
     def record_completion(self, ended_by: str, margin: float) -> None:
         """The agenda of this budget is carried out; saying it again is harmless.
@@ -201,11 +199,7 @@ class Ledger(Attempts):
         promotion: Promotion | None = None,
     ) -> Assignment:
         """Write down a trial that the agenda asks for by itself (not the sampler), and hand it out."""
-        hidden = role is Role.CONTROL or role.after
-        attributes: dict[str, Any] = {ROLE: role.value, **({HIDDEN: True} if hidden else {})}
-        of = {REPLICATE_OF: replicate_of, PROMOTION: promotion.to_json() if promotion else None}
-        attributes |= {name: value for name, value in of.items() if value is not None}
-        return self._create(settings, params or {}, attributes)
+        return self._create(settings, params or {}, role_attributes(role, replicate_of, promotion))
 
     def ask(self) -> Assignment | None:
         """A trial of the sampler's choice, written down; None when a finite space is exhausted.

@@ -7,7 +7,6 @@ of MLflow's key of a metric), and parameters and single values already there are
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import sys
@@ -23,6 +22,7 @@ from mlflow.tracking import MlflowClient
 from sweeps.addresses import masked_address
 from sweeps.folders import REPORT
 from sweeps.tracking.batches import Batch, batches, milliseconds
+from sweeps.tracking.delivery_lock import hold, is_still
 from sweeps.tracking.driver_pipe import Driver
 from sweeps.tracking.events import LARGEST_REPORT, REQUEST
 from sweeps.tracking.outbox import EVENTS, LOCK, Sent, open_lock, read_events, read_sent, write_sent
@@ -260,9 +260,9 @@ def deliver(target: Mapping[str, Any]) -> None:
     """Deliver until the driver closes the pipe and all is delivered, or the time it gave is up."""
     driver, delivery = Driver(), Delivery(target)
     with os.fdopen(open_lock(delivery.folder), "wb") as lock:
-        _hold(lock.fileno(), driver)
+        hold(lock.fileno(), driver)
         pause, prepared = PATIENCE[0], False
-        while not driver.over and _is_still(lock.fileno(), delivery.folder / LOCK):
+        while not driver.over and is_still(lock.fileno(), delivery.folder / LOCK):
             try:
                 if not prepared:
                     delivery.prepare()
@@ -278,24 +278,6 @@ def deliver(target: Mapping[str, Any]) -> None:
             if not more and driver.deadline is not None:
                 return
             driver.wait(0.0 if more else POLL)
-
-
-def _hold(lock: int, driver: Driver) -> None:
-    """One process delivers at a time; that of a driver which was killed may still be at it."""
-    while not driver.over:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            driver.wait(0.2)
-
-
-def _is_still(lock: int, path: Path) -> bool:
-    """Whether the lock is the folder's: another study sets aside, with the folder, what this one left."""
-    try:
-        return os.path.samestat(os.fstat(lock), path.stat())
-    except OSError:
-        return False
 
 
 def _say(text: str) -> None:

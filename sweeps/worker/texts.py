@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.by_text import Sources, TextLoss
+from sweeps.records import Assignment, Point, Role
 from sweeps.spec.data_settings import DataSettings
 from sweeps.spec.section import Settings
 from sweeps.worker.saving import TESTING, OnWork
@@ -53,6 +55,42 @@ class Tested:
             name: replace(each, test_losses=self.texts[name], test_bits_per_byte=self.bits_per_byte[name])
             for name, each in sources.items()
         }
+
+
+class Testing:
+    """Adds losses on the test text to the points that have them."""
+
+    def __init__(self, texts: Mixture, data: DataSettings, heldout: Any) -> None:
+        """Cut nothing yet.
+
+        Args:
+            texts: whose test side it is.
+            data: how much of it is read.
+            heldout: what `held_out` gave, for the bytes of tokens.
+        """
+        self._texts, self._data, self._heldout = texts, data, heldout
+        self._base: Sources = {}  # losses of the base, once it was tested
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """Windows of each text's test side in order, in blocks that differ by one window at the most."""
+        return blocks_of(self._texts, self._data)
+
+    def added_to(self, point: Point, assignment: Assignment, training: Training, on_work: OnWork) -> Point:
+        """The point with losses on the test text, where the model is tested now.
+
+        That is after the last step of a run under a fresh seed, and of a promotion. Of several texts a
+        control is tested before its first step, too: it is the base then.
+        """
+        if point.step == assignment.steps and (assignment.role.fresh or assignment.role.promoted):
+            found = tested(self.blocks, self._heldout, training, on_work)
+            return replace(point, test_losses=found.losses, sources=found.beside(point.sources))
+        if point.step == 0 and assignment.role is Role.CONTROL and point.sources:
+            if not self._base:
+                found = tested(self.blocks, self._heldout, training, on_work)
+                self._base = found.beside(point.sources)
+            return replace(point, sources=self._base)
+        return point
 
 
 def placed(data: DataSettings, cache: Path) -> DataSettings:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.by_text import Sources
 from sweeps.curve import CURVE, append_curve
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
@@ -24,7 +22,7 @@ from sweeps.worker.growing import control_layers, grown_model, kept_base
 from sweeps.worker.keeping import keep
 from sweeps.worker.recipe import recipe_of
 from sweeps.worker.saving import WRITING, OnWork, Saving, StateWriter, synced
-from sweeps.worker.texts import Blocks, blocks_of, held_out, placed, sources_of, tested
+from sweeps.worker.texts import Testing, held_out, placed, sources_of
 from tli.places import expanded
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ class WorkerContext:
         self.texts = open_mixture(spec.data.portions(), self.base, Folders(spec.root, spec.name).tokens)
         self.heldout = held_out(self.texts, self.data, self.base)
         self.initial_losses: dict[tuple[Hashable, int], Measured] = {}  # by plan and seed, which make a model
-        self.base_losses: Sources = {}  # of each of several texts, once the base was tested on them
+        self.testing = Testing(self.texts, self.data, self.heldout)
 
     leads = True  # whether this process writes the curve; of those that train a model together, one does
 
@@ -103,11 +101,6 @@ class WorkerContext:
     def measured_model(self) -> Any:
         """The base as a model that can be run."""
         return self.model
-
-    @cached_property
-    def test_blocks(self) -> Blocks:
-        """Windows of each text's test side in order, in blocks that differ by one window at the most."""
-        return blocks_of(self.texts, self.data)
 
     @cached_property
     def control_layers(self) -> tuple[int, ...]:
@@ -178,7 +171,6 @@ def run_trial(
     from tli.growth.cost import cost
     from tli.growth.in_memory import injected_parameters, layer_parameters
     from tli.planning.plan import plan_for
-    from tli.training.heldout import Measured
     from tli.training.loop import Training
     from tli.training.optimizer import groups_of
 
@@ -207,7 +199,6 @@ def run_trial(
         sequence_length=data.sequence_length, batch_tokens=recipe.batch_tokens, seed=settings.seed
     )
     grown = (plan.built, settings.seed)
-    known_before = context.initial_losses.get(grown)
     training = Training(
         model,
         recipe,
@@ -215,9 +206,8 @@ def run_trial(
         context.heldout,
         injected=injected,
         seed=settings.seed,
-        initial_loss=known_before.loss if known_before else None,
+        initial_loss=context.initial_losses.get(grown),
     )
-    training.initial_texts = known_before.texts if known_before else {}
     training.halves_micro_batch &= context.spec.retries.halve_micro_batch
     curve = folders.trial(assignment.number) / CURVE
     states, owner = folders.make(folders.checkpoints(assignment.number)), assignment.owner
@@ -242,11 +232,11 @@ def run_trial(
                 measuring=progress.measuring,
                 sources=sources_of(progress.texts),
             )
-            point = _with_tests(context, assignment, training, point, saving.on_work)
+            point = context.testing.added_to(point, assignment, training, saving.on_work)
             if context.leads:
                 append_curve(curve, point, owner)
             if point.step == 0:
-                context.initial_losses[grown] = Measured(progress.eval_loss, progress.texts)
+                context.initial_losses[grown] = progress.heldout
             if point.step == assignment.steps:
                 saving.on_work(WRITING)
                 saving.saver.wait()
@@ -255,22 +245,3 @@ def run_trial(
                     keep(context, assignment, folders, training, plan)
                 saving.finished = True
             yield (point,)
-
-
-def _with_tests(
-    context: WorkerContext, assignment: Assignment, training: Training, point: Point, on_work: OnWork
-) -> Point:
-    """The point with losses on the test text, where the model is tested now.
-
-    That is after the last step of a run under a fresh seed, and of a promotion. Of several texts a control is
-    tested before its first step, too: it is the base then.
-    """
-    if point.step == assignment.steps and (assignment.role.fresh or assignment.role.promoted):
-        found = tested(context.test_blocks, context.heldout, training, on_work)
-        return replace(point, test_losses=found.losses, sources=found.beside(point.sources))
-    if point.step == 0 and assignment.role is Role.CONTROL and point.sources:
-        if not context.base_losses:
-            found = tested(context.test_blocks, context.heldout, training, on_work)
-            context.base_losses = found.beside(point.sources)
-        return replace(point, sources=context.base_losses)
-    return point

@@ -119,7 +119,7 @@ def test_the_base_is_measured_once_and_kept_in_the_study(sweep: Sweep) -> None:
     assert base == first.sources
     context = WorkerContext(for_workers(sweep.spec))
     model = load_model(Path(sweep.spec.base.model))
-    for name, blocks in context.test_blocks.windows.items():
+    for name, blocks in context.testing.blocks.windows.items():
         by_hand = [evaluate(model, block).loss for block in blocks]
         assert base[name].test_losses == pytest.approx(by_hand, abs=1e-6)
         assert base[name].eval_loss == pytest.approx(

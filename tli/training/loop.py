@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError
 from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
 from tli.training.device import out_of_memory, release, set_numerics
-from tli.training.evaluate import TOKENS_AT_ONCE, Evaluation
+from tli.training.evaluate import TOKENS_AT_ONCE
 from tli.training.feed import Feed
 from tli.training.heldout import HELDOUT, HeldOut, Measured, measure
 from tli.training.losses import add_gradients, is_sharded
@@ -58,8 +58,8 @@ class Training:
     seed : int, default 0
         Of whatever the model draws while it trains (dropout), from the process's generators: one training at
         a time in a process.
-    initial_loss : float, optional
-        The held-out loss of this very model on this text, which is not measured again then.
+    initial_loss : float or tli.training.heldout.Measured, optional
+        The held-out loss of this very model on this text, or these, which is not measured again then.
 
     Attributes
     ----------
@@ -78,8 +78,6 @@ class Training:
         The last step at which the held-out loss was measured; None before the first time.
     initial_loss : float or None
         Held-out loss before the first step, nats per token; None where it is not known.
-    initial_texts : mapping of str to Evaluation
-        The same of each of several texts, where `initial_loss` was given.
     numerics : dict of str to str
         Precision of weights, of measuring and of products in float32.
     halves_micro_batch : bool
@@ -112,7 +110,7 @@ class Training:
         *,
         injected: AbstractSet[str] = frozenset(),
         seed: int = 0,
-        initial_loss: float | None = None,
+        initial_loss: float | Measured | None = None,
     ) -> None:
         expected = "a model of transformers"
         require_types(
@@ -147,8 +145,10 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.measured: int | None = None
-        self.initial_loss = initial_loss
-        self.initial_texts: Mapping[str, Evaluation] = {}
+        self._initial = initial_loss if isinstance(initial_loss, Measured) else None
+        self.initial_loss: float | None = (
+            initial_loss.loss if isinstance(initial_loss, Measured) else initial_loss
+        )
         self.numerics = set_numerics(device)
         self.halves_micro_batch = not is_sharded(model)  # ranks would have to run out of memory together
         self._readings = Readings(early=ranks.size == 1)
@@ -213,7 +213,7 @@ class Training:
     def _measure(self, on_work: Callable[[str], None]) -> tuple[Measured, float]:
         """The held-out loss, and the seconds that it took."""
         if self.step == 0 and self.initial_loss is not None:
-            return Measured(self.initial_loss, self.initial_texts), 0.0
+            return self._initial or Measured(self.initial_loss), 0.0
         on_work(EVALUATION)
         started = time.perf_counter()
         # Never by compiled layers: measured alike, and shapes of its own would have to be compiled for.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tli.training.evaluate import Evaluation
+from tli.training.heldout import Measured
 
 
 @dataclass(frozen=True)
@@ -25,3 +26,8 @@ class Progress:
     train_loss: tuple[tuple[int, float], ...]
     measuring: float = 0.0
     texts: Mapping[str, Evaluation] = field(default_factory=dict)
+
+    @property
+    def heldout(self) -> Measured:
+        """The held-out loss, with that of each text."""
+        return Measured(self.eval_loss, self.texts)

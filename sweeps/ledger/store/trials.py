@@ -62,8 +62,7 @@ def attributes_of(settings: Mapping[str, Any], steps: int, more: Mapping[str, An
     }
     if HIDDEN in more:  # such a trial may have no parameters, which would say how it trains
         base |= {METHOD: settings["injection"]["method"], RATE: settings["recipe"]["learning_rate"]}
-    attributes: dict[str, Any] = json.loads(json.dumps({**base, **more}))
-    return attributes
+    return dict(json.loads(json.dumps({**base, **more})))
 
 
 def cost_attributes(
@@ -79,12 +78,12 @@ def template(
     """A trial as it is created: RUNNING since now."""
     from optuna.trial import TrialState, create_trial
 
-    trial = create_trial(
-        state=TrialState.RUNNING,
-        params=dict(params),
-        distributions=dict(distributions),
-        user_attrs=dict(attributes),
-    )
+    given: dict[str, Any] = {
+        "params": dict(params),
+        "distributions": dict(distributions),
+        "user_attrs": dict(attributes),
+    }
+    trial = create_trial(state=TrialState.RUNNING, **given)
     trial.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
     return trial
 
@@ -163,6 +162,14 @@ def _are_sources(value: Any) -> bool:
     except (ValueError, TypeError, KeyError, AttributeError):
         return False
     return True
+
+
+def role_attributes(role: Role, replicate_of: int | None, promotion: Promotion | None) -> dict[str, Any]:
+    """What says why a trial exists, and of which other trial it is a run."""
+    hidden = role is Role.CONTROL or role.after
+    of: dict[str, Any] = {REPLICATE_OF: replicate_of, PROMOTION: promotion.to_json() if promotion else None}
+    of |= {HIDDEN: True if hidden else None, ROLE: role.value}
+    return {name: value for name, value in of.items() if value is not None}
 
 
 def _is_promotion(value: Any) -> bool:
