@@ -42,10 +42,8 @@ HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule mus
 VALUE = "sweeps:value"  # the objective of a hidden one, which Optuna has as PRUNED: its best is the search's
 TEST_LOSSES = "sweeps:test_losses"  # by blocks of the test text, of runs under fresh seeds
 SOURCES = "sweeps:sources"  # the latest losses on each of several texts
-COSTS = {
-    "flops_per_token": "sweeps:flops_per_token",
-    "parameters": "sweeps:parameters",
-}  # of training; of all
+# Of training; of all.
+COSTS = {"flops_per_token": "sweeps:flops_per_token", "parameters": "sweeps:parameters"}
 METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
 PROMOTION = "sweeps:promotion"  # what a promotion makes longer, and from where
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
