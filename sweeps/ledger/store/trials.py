@@ -42,8 +42,10 @@ HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule mus
 VALUE = "sweeps:value"  # the objective of a hidden one, which Optuna has as PRUNED: its best is the search's
 TEST_LOSSES = "sweeps:test_losses"  # by blocks of the test text, of runs under fresh seeds
 SOURCES = "sweeps:sources"  # the latest losses on each of several texts
-# Of training; of all.
-COSTS = {"flops_per_token": "sweeps:flops_per_token", "parameters": "sweeps:parameters"}
+COSTS = {
+    "flops_per_token": "sweeps:flops_per_token",
+    "parameters": "sweeps:parameters",
+}  # of training; of all
 METHOD, RATE = "sweeps:method", "sweeps:learning_rate"  # for readers, of hidden ones
 PROMOTION = "sweeps:promotion"  # what a promotion makes longer, and from where
 AMOUNTS = "sweeps:amounts"  # what it had spent at each step it reported, where that is compared
@@ -76,12 +78,8 @@ def template(
     """A trial as it is created: RUNNING since now."""
     from optuna.trial import TrialState, create_trial
 
-    given: dict[str, Any] = {
-        "params": dict(params),
-        "distributions": dict(distributions),
-        "user_attrs": dict(attributes),
-    }
-    trial = create_trial(state=TrialState.RUNNING, **given)
+    given: dict[str, Any] = {"params": dict(params), "distributions": dict(distributions)}
+    trial = create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes), **given)
     trial.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna keeps local time
     return trial
 
