@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -29,6 +29,7 @@ from sweeps.ledger.store.trials import (
     TOTALS,
     VALUE,
     WAITS,
+    id_of,
 )
 from sweeps.records import Point, Role, State
 from sweeps.spec import Spec
@@ -153,6 +154,22 @@ class Attempts:
             # The store did it, was restarted before it could say so, and was asked again.
             if self._mirror.record(number).state is not state:
                 raise
+
+    def note_answer(
+        self, answer: str, best: int | None, behind: Collection[int], notes: Mapping[int, str] | None = None
+    ) -> None:
+        """Write the answer down, and have Optuna's `best_trial` agree; the next answer takes its place.
+
+        Args:
+            answer: whether to grow.
+            best: number of the trial that is handed over.
+            behind: trials of the search that are not the best grown model, though their loss is lower.
+            notes: what optuna-dashboard is to say of trials, by number, beside the answer on the study.
+        """
+        self.study.note_answer(answer, best)
+        said = {id_of(self._mirror.trial(number)): text for number, text in (notes or {}).items()}
+        self.study.write_notes(answer, said)
+        self._mirror.constrain(behind)
 
     # -- inside ----------------------------------------------------------------------------------------
 

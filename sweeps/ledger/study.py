@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Unpack
@@ -41,7 +41,6 @@ from sweeps.ledger.store.trials import (
     assignment_of,
     attributes_of,
     cost_attributes,
-    id_of,
     record_owner,
     role_attributes,
     template,
@@ -164,21 +163,7 @@ class Ledger(Attempts):
         done, budget, later = len(self.trials()), self.spec.budget.to_json(), self.spec.changeable
         self.study.record_completion(SweepCompletion(done, budget, time.time(), ended_by, later))
 
-    def note_answer(
-        self, answer: str, best: int | None, behind: Collection[int], notes: Mapping[int, str] | None = None
-    ) -> None:
-        """Write the answer down, and have Optuna's `best_trial` agree; the next answer takes its place.
-
-        Args:
-            answer: whether to grow.
-            best: number of the trial that is handed over.
-            behind: trials of the search that are not the best grown model, though their loss is lower.
-            notes: what optuna-dashboard is to say of trials, by number, beside the answer on the study.
-        """
-        self.study.note_answer(answer, best)
-        said = {id_of(self._mirror.trial(number)): text for number, text in (notes or {}).items()}
-        self.study.write_notes(answer, said)
-        self._mirror.constrain(behind)
+    # -- what was asked ----------------------------------------------------------------------------
 
     def trials(self) -> list[TrialRecord]:
         """Every trial, in the order of their numbers."""

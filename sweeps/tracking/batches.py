@@ -13,6 +13,7 @@ from sweeps.tracking.events import REQUEST, Event
 
 # KILLED has a failure's cross there, which a trial that was stopped early is not: a tag says how it ended.
 AGAINST = "sweeps.gap_to"  # the tag with the number of the control that a run's gaps are to
+_LONGEST_TAG = 5000  # characters of an experiment's tag
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
 
 
@@ -72,7 +73,8 @@ def batches(events: Sequence[Event]) -> list[Batch]:
             batch.against = event["against"] if batch.against is None else batch.against
             batch.gaps += _gaps(event)
         elif kind == "experiment":
-            of(None, None, event["time"]).experiment.update(event["tags"])
+            tags = {key: value[:_LONGEST_TAG] for key, value in event["tags"].items()}
+            of(None, None, event["time"]).experiment.update(tags)
         elif kind == "mark":
             of(number, request, event["time"]).tags.update(event["tags"])
         else:
@@ -125,11 +127,10 @@ def _metrics(event: Event) -> Iterator[Metric]:
 
 
 def _gaps(event: Event) -> Iterator[Metric]:
-    when = milliseconds(event["time"])
-    for step, gap in event["gaps"]:
-        yield Metric("control_gap", float(gap), when, step)
+    for step, gap, when in event["gaps"]:
+        yield Metric("control_gap", float(gap), milliseconds(when), step)
     if event.get("final") is not None:
-        yield Metric("objective_gap", float(event["final"]), when, 0)
+        yield Metric("objective_gap", float(event["final"]), milliseconds(event["time"]), 0)
 
 
 def _of_text(name: str, losses: Mapping[str, Any], when: int, step: int) -> Iterator[Metric]:

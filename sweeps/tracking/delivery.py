@@ -38,7 +38,6 @@ PATIENCE = (0.5, 30.0)  # seconds between tries, doubling from the first to the 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 REFUSALS_BEFORE_SKIPPING = 3
 PARENT = "mlflow.parentRunId"
-_LONGEST_TAG = 5000  # characters of an experiment's tag
 
 Item = TypeVar("Item")
 
@@ -184,7 +183,7 @@ class Delivery:
             self.client.log_batch(run_id, metrics=measured)
         values.update({each.key: each.value for each in scalars})
         for key, value in batch.experiment.items():
-            self.client.set_experiment_tag(run.info.experiment_id, key, value[:_LONGEST_TAG])
+            self.client.set_experiment_tag(run.info.experiment_id, key, value)
         if batch.report:
             self._send_report(run_id)
         self._set_status(run_id, batch)

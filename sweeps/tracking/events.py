@@ -78,7 +78,7 @@ def _is_rank(event: Event) -> bool:
 
 
 def _is_gaps(event: Event) -> bool:
-    told = all(_is_whole(step) and _is_loss(gap) for step, gap in event["gaps"])
+    told = all(_is_whole(step) and _is_loss(gap) and _is_time(when) for step, gap, when in event["gaps"])
     final = event.get("final")
     return (
         "time" in event

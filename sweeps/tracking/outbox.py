@@ -53,7 +53,7 @@ class Outbox:
         """
         self.path = folder / EVENTS
         self._lock = threading.Lock()
-        self._evals: set[tuple[int, int]] = set()
+        self._evals: dict[tuple[int, int], float] = {}  # with the time of the measurement
         self._train: set[tuple[int, int]] = set()
         self._gaps: set[tuple[int, int | None]] = set()  # the step of an objective's gap is None
         self.against: int | None = None  # the control that gaps were told against
@@ -81,12 +81,12 @@ class Outbox:
         kind: str = event["kind"]
         number: Any = event.get("number")
         if kind == "points":
-            self._evals.update((number, point["step"]) for point in event["evals"])
+            self._evals.update({(number, point["step"]): point["time"] for point in event["evals"]})
             self._train.update((number, step) for step, _, _ in event["train"])
             return
         if kind == "gaps":
             self.against = event["against"] if self.against is None else self.against
-            self._gaps.update((number, step) for step, _ in event["gaps"])
+            self._gaps.update((number, step) for step, _, _ in event["gaps"])
             self._gaps.update([(number, None)] if event.get("final") is not None else [])
             return
         if kind == "trial":
@@ -98,7 +98,7 @@ class Outbox:
     def _begin(self, number: int, request: str) -> None:
         """A number that was given again, after the study was restored from a backup, is another trial's."""
         if self._requests.get(number, request) != request:
-            self._evals = {key for key in self._evals if key[0] != number}
+            self._evals = {key: when for key, when in self._evals.items() if key[0] != number}
             self._train = {key for key in self._train if key[0] != number}
             self._gaps = {each for each in self._gaps if each[0] != number}
             self._latest.pop(("end", number), None)
@@ -172,15 +172,23 @@ class Outbox:
     def gaps(self, number: int, against: int, gaps: Mapping[int, float], final: float | None) -> bool:
         """Write the gaps to a control, by step and that of the objective, that are new.
 
+        Each has the time of the trial's own measurement, so that an outbox which is made anew is the same.
+
         Raises:
             OSError: As for `put`.
         """
         with self._lock:
-            new = [[step, gap] for step, gap in gaps.items() if (number, step) not in self._gaps]
+            now = time.time()
+            new = [
+                [step, gap, self._evals.get((number, step), now)]
+                for step, gap in gaps.items()
+                if (number, step) not in self._gaps
+            ]
             final = None if (number, None) in self._gaps else final
             if not new and final is None:
                 return False
-            told = {"number": number, "time": time.time(), "against": against, "gaps": new, "final": final}
+            last = self._evals.get((number, max(gaps, default=0)), now)
+            told = {"number": number, "time": last, "against": against, "gaps": new, "final": final}
             requested = {"request": self._requests[number]} if number in self._requests else {}
             self._write({"kind": "gaps", **told, **requested})
         return True

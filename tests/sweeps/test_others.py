@@ -15,6 +15,7 @@ from sweeps.driver.single import assignment_of
 from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger, open_storage
+from sweeps.ledger.store.marks import parted
 from sweeps.records import Assignment, Outcome, Point, Role, State
 from sweeps.report.answer import answer_lines
 from sweeps.report.next_commands import Screen
@@ -157,14 +158,15 @@ def test_a_copy_in_the_queue_is_run_for_its_values_alone(spec: Spec) -> None:
     agenda = agenda_of(spec)
     for _ in range(2):
         ended(agenda, taken(agenda))
-    marks = {**outside(spec).trials[0].user_attrs, "sweeps:stopped": {"step": 4}, "sweeps:end": 99}
+    first = outside(spec).trials[0]
+    marks = {**first.user_attrs, "sweeps:stopped": {"step": 4}, "sweeps:end": 99}
     outside(spec).add_trial(
         create_trial(
             state=TrialState.WAITING,
             params={"recipe.learning_rate": 5e-3},
             distributions=RATES,
             user_attrs=marks,
-            system_attrs={"completed_rung_0": 0.001},
+            system_attrs={**first.system_attrs, "completed_rung_0": 0.001},
             intermediate_values={0: 0.5},
         )
     )
@@ -177,7 +179,8 @@ def test_a_copy_in_the_queue_is_run_for_its_values_alone(spec: Spec) -> None:
     assert 0.001 not in agenda.ledger._mirror.on_rung("completed_rung_0")
     trial = outside(spec).trials[2]
     assert "sweeps:stopped" not in trial.user_attrs
-    assert "sweeps:hidden" not in trial.user_attrs
+    assert "sweeps:hidden" not in trial.system_attrs
+    assert trial.system_attrs["sweeps:request"] != first.system_attrs["sweeps:request"]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,10 @@ def test_a_trial_whose_marks_cannot_be_read_is_not_ours(write_spec: Any, name: s
     ended(agenda, taken(agenda))
     running = taken(agenda)
     trial = outside(spec)._storage.get_all_trials(0 + outside(spec)._study_id)[running.number]
-    outside(spec)._storage.set_trial_user_attr(trial._trial_id, name, value)
+    if parted({name: value})[1]:
+        outside(spec)._storage.set_trial_system_attr(trial._trial_id, name, value)
+    else:
+        outside(spec)._storage.set_trial_user_attr(trial._trial_id, name, value)
     again = Ledger.read(spec.study_url, spec.name)
     assert [record.role for record in again.trials()] == [Role.CONTROL, Role.OTHER]
     assert again.unfinished() == []

@@ -21,7 +21,7 @@ import pytest
 
 from sweeps.__main__ import main
 from sweeps.curve import CURVE, measurements
-from sweeps.driver.service import _Closing, run
+from sweeps.driver.service import Closing, run
 from sweeps.folders import Folders
 from sweeps.ledger import Ledger
 from sweeps.records import Point, State
@@ -364,7 +364,7 @@ def test_who_stops_a_sweep_does_not_wait_for_mlflow(
 ) -> None:
     given: list[float] = []
     tracker = SimpleNamespace(close=lambda timeout: given.append(timeout) or False)
-    _Closing(tracker, silent, "sweeps sync tiny")(error, None, None)  # type: ignore[arg-type]
+    Closing(tracker, silent, "sweeps sync tiny")(error, None, None)  # type: ignore[arg-type]
     assert given == [pytest.approx(most, abs=most / 2 if error is KeyboardInterrupt else 0)]
     assert "`sweeps sync tiny`" in silent.notes[0]
 
