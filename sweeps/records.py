@@ -9,7 +9,7 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
-from sweeps.by_text import Sources, number, sources_from_json, sources_to_json
+from sweeps.by_text import Sources, number, sources_from_json, sources_to_json, whole
 from sweeps.promotion import Promotion
 from sweeps.task_scores import TaskScores, all_scores
 
@@ -112,7 +112,7 @@ class Point:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
         """The inverse of `to_json`; raises ValueError, TypeError, KeyError or AttributeError else."""
-        train_loss = tuple((_step(step), number(loss)) for step, loss in value["train_loss"])
+        train_loss = tuple((whole(step), number(loss)) for step, loss in value["train_loss"])
         numbers = {name: number(value[name]) for name in ("flops", "seconds", "eval_loss")}
         numbers |= {name: number(value[name]) for name in ("time", "measuring") if name in value}
         known = {*numbers, "step", "tokens", "train_loss"}
@@ -121,16 +121,9 @@ class Point:
         test_losses = tuple(number(loss) for loss in value.get("test_losses", ()))
         system = {str(name): number(each) for name, each in dict(value.get("system", {})).items()}
         sources = sources_from_json(value.get("sources", {}))
-        step, tokens = _step(value["step"]), _step(value["tokens"])
-        tasks = all_scores(value.get("tasks", {}))
+        step, tokens, tasks = whole(value["step"]), whole(value["tokens"]), all_scores(value.get("tasks", {}))
         told = cls(step, tokens, **numbers, train_loss=train_loss)  # type: ignore[arg-type]
         return replace(told, test_losses=test_losses, system=system, sources=sources, tasks=tasks)
-
-
-def _step(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
-        raise TypeError("a whole number is wanted")
-    return value
 
 
 @dataclass(frozen=True)

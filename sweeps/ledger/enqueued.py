@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from sweeps.ledger.search.sampling import Proposals, Turn
+from sweeps.ledger.store.created import attributes_of
 from sweeps.ledger.store.mirror import Mirror
 from sweeps.ledger.store.trials import (
     ATTEMPT,
@@ -17,7 +18,6 @@ from sweeps.ledger.store.trials import (
     SEED,
     SETTINGS,
     STEPS,
-    attributes_of,
     enqueued_values,
 )
 from sweeps.records import Role

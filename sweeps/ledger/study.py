@@ -19,6 +19,7 @@ from sweeps.ledger.search.front_proposals import TrialCosts
 from sweeps.ledger.search.proposing import Known, proposals_of
 from sweeps.ledger.search.sampling import Turn
 from sweeps.ledger.search.space import Space
+from sweeps.ledger.store.created import attributes_of, cost_attributes, role_attributes, template
 from sweeps.ledger.store.lease import AskedTwiceError, Lease, hold, standing
 from sweeps.ledger.store.looking import look
 from sweeps.ledger.store.mirror import Mirror
@@ -39,11 +40,7 @@ from sweeps.ledger.store.trials import (
     SETTINGS,
     STOPPED,
     assignment_of,
-    attributes_of,
-    cost_attributes,
     record_owner,
-    role_attributes,
-    template,
 )
 from sweeps.promotion import Promotion
 from sweeps.records import Assignment, Role, State, TrialRecord

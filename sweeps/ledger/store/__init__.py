@@ -5,6 +5,7 @@ parts of Optuna are used here alone.
 """
 
 __all__ = [
+    "created",
     "holder",
     "internals",
     "lease",
