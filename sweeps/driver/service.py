@@ -152,6 +152,7 @@ def run(
         open_sweep(tracker, sweep, again=True)
         show_untold(tracker, sweep)
         live = LiveProjection(tracker, sweep, lambda: agenda.control_rates_over)
+        stack.callback(live.close)
         report = ReportPage(sweep, tracker, watcher.note)
         gauges = cluster.enter_context(gauges_of(sweep, tracker, parallel)) if runner == "ray" else None
         onlookers = Onlookers(watcher, live, report, *([gauges] if gauges else []))

@@ -33,9 +33,11 @@ class LiveProjection:
         self._gaps = ControlGaps(tracker)
         self._gaps_after = self._text_after = 0.0
         self._phase = ""
+        self._seen: Sequence[TrialRecord] = ()  # the last time
 
     def update(self, records: Sequence[TrialRecord], phase: str) -> None:
         """Take every trial as it is now, and the phase of the work."""
+        self._seen = records
         now = time.monotonic()
         changed, self._phase = phase != self._phase, phase
         if now < self._gaps_after and not changed:
@@ -50,6 +52,11 @@ class LiveProjection:
             self._colour(records, control)
         done = time.monotonic()
         self._gaps_after = done + max(_GAPS_EVERY, (done - now) / _SHARE)
+
+    def close(self) -> None:
+        """Tell the gaps that are still to be told: the sweep ends, or is stopped."""
+        if self._seen:
+            self._gaps.tell(self._seen, best_control(self._seen) if self._settled() else None)
 
     def _colour(self, records: Sequence[TrialRecord], control: int | None) -> None:
         wanted = self._sweep.spec.finalists

@@ -15,7 +15,7 @@ from sweeps.checks import stores
 from sweeps.curve import CURVE, measurements
 from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
 from sweeps.ownership import claimed, refuse_others
-from sweeps.records import Point, State, TrialRecord
+from sweeps.records import Point, Role, State, TrialRecord
 from sweeps.results.kept import unasked_tracking
 from sweeps.results.ranking import best_of, ranking
 from sweeps.results.sweep import Sweep
@@ -123,7 +123,9 @@ def show_untold(tracker: Tracking, sweep: Sweep) -> None:
 def show_course(tracker: Tracking, sweep: Sweep) -> None:
     """Tell how far a sweep is that no process drives, and its gaps to the control."""
     records = sweep.records
-    against = ControlGaps(tracker).tell(records, best_control(records))
+    controls = sum(record.role is Role.CONTROL for record in records)
+    settled = controls >= sweep.ledger.spec.control_rates or any(record.role.after for record in records)
+    against = ControlGaps(tracker).tell(records, best_control(records) if settled else None)
     tracker.describe({NOTE: running_text(sweep, records, "search", against)})
 
 
