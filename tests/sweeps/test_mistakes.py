@@ -67,13 +67,13 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "no-break space": ("name: my-sweep", "name:\u00a0my-sweep", ["1:6: got the invisible character U+00A0 (no-break space); expected a plain space; try typing the line again"]),
     "nesting": ("[1, 2]}", f"{'[' * 30}{']' * 30}}}", ["8:42: got more than 20 levels of nesting; expected at most three or four"]),
     # -- names and types --
-    "unknown section": ("budget:", "budgets:", ["1:1 budget: got nothing; expected a mapping of trials, tokens, flops, gpu_hours, wall; try budget: {trials: 24}", f"10:1 budgets: got an unknown setting; expected one of {SECTIONS}; try budget"]),
+    "unknown section": ("budget:", "budgets:", ["1:1 budget: got nothing; expected a mapping of trials, tokens, flops, gpu_hours, wall, ladder; try budget: {trials: 24}", f"10:1 budgets: got an unknown setting; expected one of {SECTIONS}; try budget"]),
     "unknown setting": ("tokens: 2048", "tokens: 2048, lrr: 3", [f"6:47 trial.recipe.lrr: got an unknown setting; expected one of {RECIPE}; try trial.recipe.learning_rate"]),
     "renamed setting": ("k: 2, init: identity", "sets: 2, init: identity", [f"5:15 trial.injection.sets: got an unknown setting; expected one of {INJECTION}; try trial.injection.least_important_sets"]),
     "setting in the wrong section": ("budget:", "k: 4\nbudget:", [f"10:1 k: got an unknown setting; expected one of {SECTIONS}; try trial.injection.k"]),
     "missing data": ("data: {source: train.txt, heldout: test.txt, sequence_length: 32, eval_tokens: 256}\n", "", ["1:1 data: got nothing; expected a mapping of source, heldout, heldout_fraction, text_field, split, configuration, revision, heldout_split, heldout_configuration, heldout_revision, max_tokens, packing, sequence_length, eval_tokens, test_tokens, sources, measured_only; try data: {source: builtin:stdlib}"]),
     "null section": ("{k: 2, init: identity}", "", [f"5:3 trial.injection: got null; expected a mapping of {INJECTION}; try deleting the line, or indenting its settings below it"]),
-    "number for a section": ("{trials: 6}", "6", ["10:1 budget: got 6; expected a mapping of trials, tokens, flops, gpu_hours, wall; try {trials: 6}"]),
+    "number for a section": ("{trials: 6}", "6", ["10:1 budget: got 6; expected a mapping of trials, tokens, flops, gpu_hours, wall, ladder; try {trials: 6}"]),
     "text for a number": ("tokens: 2048", 'tokens: "2048"', ["6:33 trial.recipe.tokens: got the text '2048'; expected a whole number of at least 1; try 100000"]),
     "fraction for a whole number": ("k: 2", "k: 2.5", ["5:15 trial.injection.k: got 2.5; expected a whole number of at least 1 (layers per injected layer); try 4"]),
     "boolean for a whole number": ("seeds: 2", "seeds: true", ["12:21 finalists.seeds: got true; expected a whole number from 1 to 1000; try 3"]),
@@ -175,7 +175,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "tracking in a folder": ("budget:", "tracking: {uri: mlruns}\nbudget:", ["10:12 tracking.uri: got 'mlruns'; expected sqlite, null, or an address http(s)://HOST or sqlite:///FILE; try sqlite"]),
     # -- many at once --
     "all at once": ("k: 2, init: identity", "k: 0, init: idntity, kk: 1", ["5:15 trial.injection.k: got 0; expected a whole number of at least 1 (layers per injected layer); try 4", f"5:21 trial.injection.init: got 'idntity'; expected {INITS}; try identity", f"5:36 trial.injection.kk: got an unknown setting; expected one of {INJECTION}; try trial.injection.k"]),
-    "type and search at once": ("trials: 6", "trials: x, trial: 3", ["10:10 budget.trials: got the text 'x'; expected a whole number of at least 2 (the control and the baseline come first); try 24", "10:21 budget.trial: got an unknown setting; expected one of trials, tokens, flops, gpu_hours, wall; try budget.trials"]),
+    "type and search at once": ("trials: 6", "trials: x, trial: 3", ["10:10 budget.trials: got the text 'x'; expected a whole number of at least 2 (the control and the baseline come first); try 24", "10:21 budget.trial: got an unknown setting; expected one of trials, tokens, flops, gpu_hours, wall, ladder; try budget.trials"]),
 }  # fmt: skip
 
 
@@ -285,8 +285,8 @@ def test_too_large_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     ("option", "line"),
     [
         ("budget.trials=x", ": got the text 'x'; expected a whole number of at least 2 (the control and the baseline come first); try 24"),
-        ("budget.trial=40", ": got an unknown setting; expected one of trials, tokens, flops, gpu_hours, wall; try budget.trials"),
-        ("recipe.learning_rate=1e-3", ": got an unknown setting; expected one of name, base, data, trial, search, objective, sampler, warm_start, budget, stopping, control, finalists, resources, retries, storage, tracking; try trial.recipe.learning_rate"),
+        ("budget.trial=40", ": got an unknown setting; expected one of trials, tokens, flops, gpu_hours, wall, ladder; try budget.trials"),
+        ("recipe.learning_rate=1e-3", ": got an unknown setting; expected one of name, base, data, trial, search, objective, sampler, warm_start, budget, stopping, control, finalists, evaluation, resources, retries, storage, tracking; try trial.recipe.learning_rate"),
         ("budget.trials", ": got no dotted path and value; expected dotted.path=value; try --set budget.trials=40"),
         ("name.x=1", ": got a path through name, which holds one value; expected a path to a setting"),
         ("finalists={top: 0}", " finalists.top: got 0; expected a whole number of at least 1; try 3"),

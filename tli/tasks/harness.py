@@ -186,7 +186,9 @@ def _written(name: str, root: Path, scratch: Path) -> Path:
     files = {}
     for split, path in files_of(name, root).items():
         files[split] = str(scratch / f"{split}.jsonl")
-        lines = [json.dumps(document, ensure_ascii=False) for document in documents(name, path)]
+        lines = [
+            json.dumps(document, ensure_ascii=False, allow_nan=False) for document in documents(name, path)
+        ]
         Path(files[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
     base = Path(str(lm_eval.__file__)).parent / "tasks" / "kobest" / f"{name}.yaml"
     called = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
@@ -208,7 +210,9 @@ def _written(name: str, root: Path, scratch: Path) -> Path:
         },
         **splits,
     }
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in given.items()]
+    lines = [
+        f"{key}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}" for key, value in given.items()
+    ]
     (scratch / f"{name}.yaml").write_text("\n".join([*lines, "metric_list:", *listed]) + "\n", "utf-8")
     return scratch
 
