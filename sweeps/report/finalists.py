@@ -148,14 +148,14 @@ def _interval(claim: Claim | Difference | None, digits: int) -> str:
 
 def _chance(candidate: Candidate) -> str:
     if candidate.chance_best is not None:
-        return _share(candidate.chance_best)
+        return in_percent(candidate.chance_best)
     if candidate.lowest_under is None:
         return "-"
     lowest, seeds = candidate.lowest_under
     return f"{lowest} of {seeds}"
 
 
-def _share(chance: float) -> str:
+def in_percent(chance: float) -> str:
     """Never 0 or 100 %, which no posterior says."""
     return "<1%" if chance < 0.01 else ">99%" if chance > 0.99 else f"{chance:.0%}"
 

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from sweeps.records import TrialRecord
+from sweeps.report.finalists import in_percent
 from sweeps.report.page.content import candidates
 from sweeps.report.rows import formatted
 from sweeps.results.candidates import Candidate
@@ -141,7 +142,7 @@ def _row(each: Candidate, verdict: Verdict, record: TrialRecord) -> str:
         (f"{each.mean:.5f}", each.mean),
         ("" if each.test_loss is None else f"{each.test_loss:.5f}", each.test_loss or 9e9),
         (apart, gap.mean if gap else 9e9),
-        ("" if each.chance_best is None else f"{each.chance_best:.0%}", each.chance_best or 0),
+        ("" if each.chance_best is None else in_percent(each.chance_best), each.chance_best or 0),
         ("" if cost is None else f"{cost:.2f}x", cost or 9e9),
     ]
     shown = "".join(
