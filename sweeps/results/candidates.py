@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -42,6 +42,8 @@ class Candidate:
     lowest_under: tuple[int, int] | None = (
         None  # of so many shared fresh seeds, those under which it is lowest
     )
+    # By seed, what the search minimises of a task's score; none where it goes by the loss.
+    aims: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def fresh(self) -> dict[int, float]:
@@ -132,6 +134,7 @@ def _candidate(
         open_seeds=tuple(
             each for each in sorted({*wanted, *pending}) if each not in losses and each not in failed
         ),
+        aims={run.seed: run.aim.minimised for run in runs if is_done(run) and run.aim is not None},
     )
 
 

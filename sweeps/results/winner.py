@@ -1,4 +1,7 @@
-"""The winner among the finalists: lowest validation loss under fresh seeds, or a cheaper one as good."""
+"""The winner among the finalists: lowest validation loss under fresh seeds, or a cheaper one as good.
+
+Where the search goes by a task it is the one with the best score under fresh seeds, whatever it costs.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def compared(
     As good as the lowest mean is what a test of non-inferiority shows to be (one-sided 2.5 %, Bonferroni over
     all that are compared with it and over looks; its choice flatters it, which makes it harder to be as good
     as). So a difference that is not shown is no reason to take the cheaper one, only one shown to be below
-    the margin.
+    the margin. By a task's scores, for which there is no margin, none is shown to be as good.
 
     Args:
         records: of the sweep; matched controls do not count.
@@ -79,7 +82,8 @@ def compared(
     ranked = _ranked(chosen)
     if not ranked:
         return Compared((), control, baseline, bound, None, ())
-    good = _as_good(ranked, control, list(everyone.values()), bound.nats, look)
+    by_score = any(each.aims for each in chosen)
+    good = [] if by_score else _as_good(ranked, control, list(everyone.values()), bound.nats, look)
     numbers = {each.number for each in good}
     winner = _cheapest([ranked[0], *(each for each in ranked[1:] if each.number in numbers)])
     ordered = (winner, *(each for each in ranked if each is not winner))
@@ -87,20 +91,30 @@ def compared(
 
 
 def _ranked(candidates: list[Candidate]) -> list[Candidate]:
-    """By mean loss over the seeds that all share; those that failed under some seed after those that did not.
+    """By mean loss, or score of the search's task, over the seeds that all share; those that failed under
+    some seed after those that did not.
 
     Means over different seeds would compare the seeds. Those with a failure are left out of the sharing too,
     or one failed replicate would cost every other finalist that seed.
     """
     steady = [each for each in candidates if not each.failed_seeds] or candidates
-    seeds = shared_seeds(steady)
+    by_score = any(each.aims for each in candidates)
+    seeds = _scored_seeds(steady) if by_score else shared_seeds(steady)
 
     def key(each: Candidate) -> tuple[bool, float, float, int]:
-        known = [each.losses[seed] for seed in seeds if seed in each.losses]
-        loss = fmean(known) if known else each.mean
-        return each not in steady, loss, each.flops_per_token or math.inf, each.number
+        ends = each.aims if by_score else each.losses
+        known = [ends[seed] for seed in seeds if seed in ends]
+        rest = fmean(ends.values()) if by_score and ends else math.inf if by_score else each.mean
+        mean = fmean(known) if known else rest
+        return each not in steady, mean, each.flops_per_token or math.inf, each.number
 
     return sorted(candidates, key=key)
+
+
+def _scored_seeds(candidates: Sequence[Candidate]) -> set[int]:
+    """Fresh seeds under which all have a score; while there is none, the seed that chose them."""
+    scored = set.intersection(*(set(each.aims) for each in candidates)) if candidates else set()
+    return scored - {each.seed for each in candidates} or scored
 
 
 def shared_seeds(candidates: Sequence[Candidate]) -> set[int]:
