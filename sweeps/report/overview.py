@@ -85,8 +85,7 @@ def best_text(standing: Standing) -> str:
     both = {"best": best, "control": control}
     scores = {of: each.aim for of, each in both.items() if each is not None and each.aim is not None}
     if scores:
-        name = next(aim.name for aim in scores.values())
-        return f"{name}: {', '.join(f'{of} {aim.score:.4f}' for of, aim in scores.items())}"
+        return ", ".join(f"{of} {aim.name} {aim.score:.4f}" for of, aim in scores.items())
     if best is None:
         return f"control {loss(control.value)}; no grown model is complete" if control is not None else ""
     if gap is None or control is None:

@@ -35,8 +35,8 @@ def finalists(
     not differ the best stands for all, or the baseline where it is one of them. With `per`, the best of
     each value of a setting; trials on which it has no effect are one group more. With a cost in its place
     they lie along the front of losses against it (`sweeps.results.layers`). Best is the lowest loss, or the
-    best score where the search goes by a task; equal ones are ordered by FLOPs, then by number. A loss that
-    is not finite is no candidate, nor is the original model.
+    best score where the search goes by a task, then the lowest loss; equal ones are ordered by FLOPs, then
+    by number. A loss that is not finite is no candidate, nor is the original model.
 
     Args:
         records: of the sweep.
@@ -117,8 +117,9 @@ def _value(record: TrialRecord) -> float:
     return record.minimised
 
 
-def _rank(record: TrialRecord) -> tuple[float, float, int]:
-    return _value(record), flops_per_token(record) or math.inf, record.number
+def _rank(record: TrialRecord) -> tuple[float, float, float, int]:
+    assert record.value is not None
+    return _value(record), record.value, flops_per_token(record) or math.inf, record.number
 
 
 def _compared(

@@ -113,6 +113,7 @@ def verdict(
         failed=tuple(_ending(record) for record in everything if record.state is State.FAIL),
         warnings=(*caveats(originals, shown, matched, answer), *strange),
         front=_front(records, shown, per) if per in COSTS else None,
+        objective=next((record.aim.name for record in records if record.aim is not None), None),
     )
 
 

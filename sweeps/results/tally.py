@@ -77,7 +77,11 @@ def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """
     roles = (Role.BASELINE, Role.SEARCH)
     complete = [r for r in records if r.value is not None and r.role in roles and not r.original]
-    return min(complete, key=lambda r: r.minimised if r.minimised is not None else math.inf, default=None)
+    return min(
+        complete,
+        key=lambda r: (math.inf if r.minimised is None else r.minimised, r.value or 0.0),
+        default=None,
+    )
 
 
 def ended(record: TrialRecord) -> tuple[float, int]:

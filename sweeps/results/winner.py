@@ -82,7 +82,7 @@ def compared(
     ranked = _ranked(chosen)
     if not ranked:
         return Compared((), control, baseline, bound, None, ())
-    by_score = any(each.aims for each in chosen)
+    by_score = any(each.scores for each in chosen)
     good = [] if by_score else _as_good(ranked, control, list(everyone.values()), bound.nats, look)
     numbers = {each.number for each in good}
     winner = _cheapest([ranked[0], *(each for each in ranked[1:] if each.number in numbers)])
@@ -91,29 +91,28 @@ def compared(
 
 
 def _ranked(candidates: list[Candidate]) -> list[Candidate]:
-    """By mean loss, or score of the search's task, over the seeds that all share; those that failed under
-    some seed after those that did not.
+    """By mean score where the search goes by a task, then by mean loss, over the seeds that all share; those
+    that failed under some seed after those that did not.
 
     Means over different seeds would compare the seeds. Those with a failure are left out of the sharing too,
     or one failed replicate would cost every other finalist that seed.
     """
     steady = [each for each in candidates if not each.failed_seeds] or candidates
-    by_score = any(each.aims for each in candidates)
-    seeds = _scored_seeds(steady) if by_score else shared_seeds(steady)
+    seeds, scored = shared_seeds(steady), _scored_seeds(steady)
 
-    def key(each: Candidate) -> tuple[bool, float, float, int]:
-        ends = each.aims if by_score else each.losses
-        known = [ends[seed] for seed in seeds if seed in ends]
-        rest = fmean(ends.values()) if by_score and ends else math.inf if by_score else each.mean
-        mean = fmean(known) if known else rest
-        return each not in steady, mean, each.flops_per_token or math.inf, each.number
+    def key(each: Candidate) -> tuple[bool, float, float, float, int]:
+        aims = [each.scores[seed].minimised for seed in scored if seed in each.scores]
+        known = [each.losses[seed] for seed in seeds if seed in each.losses]
+        aim = fmean(aims) if aims else math.inf  # of all where the search goes by the loss
+        loss = fmean(known) if known else each.mean
+        return each not in steady, aim, loss, each.flops_per_token or math.inf, each.number
 
     return sorted(candidates, key=key)
 
 
 def _scored_seeds(candidates: Sequence[Candidate]) -> set[int]:
     """Fresh seeds under which all have a score; while there is none, the seed that chose them."""
-    scored = set.intersection(*(set(each.aims) for each in candidates)) if candidates else set()
+    scored = set.intersection(*(set(each.scores) for each in candidates)) if candidates else set()
     return scored - {each.seed for each in candidates} or scored
 
 

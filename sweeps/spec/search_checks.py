@@ -82,8 +82,8 @@ def objective_faults(spec: SpecFields) -> Iterator[Fault]:
         return
     if task[0] not in names:
         got = f"{formatted(metric)}, a task that is not under evaluation.tasks"
-        near = nearest(task[0], names)
-        remedy = f"{near}/{task[1]}" if near else f"evaluation: {{tasks: [{task[0]}]}}"
+        other = nearest(task[0], names)
+        remedy = f"{other}/{task[1]}" if other else f"evaluation: {{tasks: [{task[0]}]}}"
         expected = f"{METRIC}, or a metric of one of {', '.join(names) or 'the tasks there, which are none'}"
         yield Fault("objective.metric", got, expected, remedy, ("evaluation.tasks",))
     for name in ("finalists", "control"):
