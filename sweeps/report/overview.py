@@ -137,7 +137,7 @@ def _best_line(standing: Standing) -> list[Line]:
     text, best = best_text(standing), standing.best
     if best is None:
         return _if(text)
-    better = standing.gap is not None and standing.gap < 0
+    better = standing.ahead
     whole = f"{text}: trial {best.number}, {configuration(best)}"
     return [Line(whole, "bold green" if better else "bold", len(text))]
 

@@ -101,6 +101,14 @@ class Standing:
         assert self.control.value is not None
         return self.best.value - self.control.value
 
+    @property
+    def ahead(self) -> bool:
+        """Whether the best is better than the control, by what the search goes by."""
+        if self.best is None or self.control is None:
+            return False
+        ours, theirs = self.best.minimised, self.control.minimised
+        return ours is not None and theirs is not None and ours < theirs
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, the same few whatever the number of trials."""
         left = self.left

@@ -12,9 +12,11 @@ import pytest
 from sweeps.checks.evaluation import evaluation_notes, evaluation_problems
 from sweeps.cli import documents
 from sweeps.driver.service import run
-from sweeps.errors import SpecError
+from sweeps.driver.single import assignment_of
+from sweeps.errors import InputError, SpecError
+from sweeps.folders import Folders
 from sweeps.ledger.search.observations import by_score
-from sweeps.records import Role, State, TrialRecord
+from sweeps.records import Outcome, Point, Role, State, TrialRecord
 from sweeps.report.tasks import task_lines
 from sweeps.results.finalists import control_of, finalists
 from sweeps.results.sentence import sentence
@@ -23,8 +25,9 @@ from sweeps.results.tasks import tasks_of
 from sweeps.results.winner import compared
 from sweeps.spec import Spec, difference, load_spec
 from sweeps.task_scores import Aimed
+from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 from tests.kobest import write_kobest
-from tests.sweeps.conftest import SPEC, Silent
+from tests.sweeps.conftest import SPEC, Silent, agenda_of, taken
 
 _AIM = "kobest_copa/acc"
 _SECTION = (
@@ -173,6 +176,26 @@ def test_the_process_sees_negative_scores_and_nothing_of_losses() -> None:
     other = TrialRecord(2, Role.OTHER, State.COMPLETE, {}, {}, 0, 8, value=3.0)
     (seen,) = by_score([record(0, 3.0, 0.6), stopped, other])
     assert (seen.number, seen.value, dict(seen.losses)) == (0, -0.6, {})
+
+
+def test_a_trial_of_the_search_without_its_score_is_no_result(spec: Spec) -> None:
+    agenda = agenda_of(spec, parallel=1)
+    control = taken(agenda)
+    points = [Point(step, step * 64, 0.0, 0.0, 3.0) for step in control.report_steps]
+    agenda.report(control.number, control.attempt, points)
+    agenda.finish(control.number, control.attempt, Outcome(State.COMPLETE))
+    found = agenda.ledger.record(control.number)
+    assert (found.state, found.value, found.aim) == (State.FAIL, None, None)
+    assert _AIM in (found.reason or "")
+
+
+def test_a_trial_of_the_search_that_cannot_be_scored_fails_in_its_worker(spec: Spec) -> None:
+    (Path(str(spec.evaluation.tasks_from)) / "COPA" / "test.tsv").unlink()
+    at_work = for_workers(spec)
+    assignment = assignment_of(at_work, 1)
+    assignment = type(assignment)(**{**vars(assignment), "role": Role.SEARCH, "owner": "one"})
+    with pytest.raises(InputError):
+        list(run_trial(WorkerContext(at_work), assignment, Folders(at_work.root, at_work.name)))
 
 
 # -- a sweep ------------------------------------------------------------------------------------------
