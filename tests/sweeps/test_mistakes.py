@@ -35,8 +35,8 @@ stopping: {rule: asha, grace: 0.2, keep: 0.33}
 finalists: {top: 1, seeds: 2}
 """
 SECTIONS = (
-    "name, base, data, trial, search, objective, sampler, warm_start, budget, stopping, control, finalists, resources, "
-    "retries, storage, tracking"
+    "name, base, data, trial, search, objective, sampler, warm_start, budget, stopping, control, finalists, evaluation, "
+    "resources, retries, storage, tracking"
 )
 INJECTION = "method, k, place, layers, after, least_important_sets, block, m, g, init, scale, source, noise, identity, experts"
 RECIPE = (

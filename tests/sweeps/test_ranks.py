@@ -217,7 +217,7 @@ def test_what_gloo_says_of_a_rank_that_is_gone_is_known() -> None:
 
 
 # Seconds from SIGKILL until the driver has taken the trial back, and until its next attempt has measured something:
-# new processes load their libraries in between. Measured 1 to 3 and 12 to 20 on two cores; the machine may be busy.
+# new processes load their libraries in between, and the machine may be busy.
 NOTICED, WENT_ON = 15.0, 120.0
 SMALL = {"budget.trials": 3, "sampler.name": "random", "stopping.rule": "none", "resources.parallel": 1}
 

@@ -43,7 +43,7 @@ def made(records: Any = None, answers: SearchAnswers | None = None, **changes: A
     known, found = kept()
     records, answers = records or known, answers or found
     given: dict[str, Any] = {"again": {"command": "sweeps run quickstart"}, "spec": {"name": "quickstart"}}
-    return page("quickstart", answered(records, answers), records, answers, **{**given, **changes})
+    return page(answered(records, answers), records, answers, **{**given, **changes})
 
 
 def browsed(folder: Path, text: str) -> str:
@@ -94,7 +94,7 @@ def test_its_first_words_are_the_sentence_and_each_card_answers_or_says_that_it_
     by_path = {each.path: each for each in found.settings}
     assert cards[1][2] == str(by_path["injection.k"].value)
     nothing = replace(found, settings=(), answer=replace(found.answer, grow="not shown"))
-    text = page("quickstart", nothing, records, None, again={}, spec={})
+    text = page(nothing, records, None, again={}, spec={"name": "quickstart"})
     assert text.count('<div class="card open"><span>') == 4
     assert re.findall(r'class="card open"><span>.*?</span><b>(.*?)</b>', text)[0] == "not shown"
 
@@ -117,6 +117,12 @@ def test_choices_that_make_no_pair_of_k_and_first_weights_are_shown_one_by_one()
     assert all(
         f"{each.complete} of {each.tried} to the end" in shown for each in estimates.values() if each.tried
     )
+
+
+def test_tables_of_the_terminal_stand_in_it_as_they_are() -> None:
+    text = made(more=[[], ["Downstream tasks", "  kobest_copa acc  0.51 < 0.55"]])
+    assert "<h2>Downstream tasks</h2>" in text
+    assert "<pre>  kobest_copa acc  0.51 &lt; 0.55</pre>" in text
 
 
 def test_it_asks_no_network_and_runs_nothing_that_a_trial_says() -> None:
@@ -202,7 +208,7 @@ def test_the_front_is_drawn_with_its_intervals(tmp_path: Path) -> None:
     spec = load_spec("quickstart", overrides=["objective=[eval_loss, flops_per_token]"])
     found = verdict(records, depth=8, per=spec.spread)
     assert found.front is not None
-    text = page("quickstart", found, records, answers, again={}, spec={})
+    text = page(found, records, answers, again={}, spec={"name": "quickstart"})
     members = data_of(text)["front"]["members"]
     shown = {each.number: each for each in found.front.members}
     assert {each["n"]: (each["cost"], each["mean"]) for each in members} == {

@@ -16,13 +16,12 @@ from sweeps.results.occupancy import occupancy
 from sweeps.results.sentence import sentence
 from sweeps.results.verdict import Verdict
 from sweeps.search_answers import SearchAnswers
-from sweeps.text import counted, duration, short
+from sweeps.text import counted, duration, join, short
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def page(
-    name: str,
     verdict: Verdict,
     records: Sequence[TrialRecord],
     answers: SearchAnswers | None,
@@ -30,19 +29,20 @@ def page(
     again: Mapping[str, str],
     spec: Mapping[str, Any],
     notes: Sequence[str] = (),
+    more: Sequence[Sequence[str]] = (),
 ) -> str:
     """The whole page.
 
     Args:
-        name: of the sweep.
-        verdict: its answer.
+        verdict: of the sweep.
         records: every trial of it.
         answers: what the model of its search said; None before the search is over.
         again: what it takes to do it again, by label: command, digests, versions.
         spec: as plain JSON values, secrets masked.
         notes: what a reader has to know first: that it is not finished, say.
+        more: tables as the terminal shows them, each of lines, its title first.
     """
-    said = sentence(verdict, records)
+    name, said = str(spec["name"]), sentence(verdict, records)
     body = [
         f"<h1>{escape(name)}: {escape(said)}</h1>",
         *(f'<p class="note">{escape(note)}</p>' for note in notes),
@@ -80,6 +80,7 @@ def page(
             "A click on a row or a mark pins a trial in all figures; Escape frees all.",
             tables.finalists(verdict, records),
         ),
+        *(_section(title, "", f"<pre>{escape(join(lines))}</pre>") for title, *lines in filter(None, more)),
         _section("Failures", "", tables.endings(verdict, records)),
         _section("Caveats", "", _list(verdict.warnings)),
         _section("Cost", "", _pairs(_cost(verdict, records, spec.get("resources", {})))),

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from sweeps.commands import command
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import REPORT
+from sweeps.report.by_source import by_source_text
+from sweeps.report.ladder import ladder_text
+from sweeps.report.longer import longer_text
 from sweeps.report.page.html import page
+from sweeps.report.promotions import promotions_text
+from sweeps.report.tasks import tasks_text
+from sweeps.results.ladder import ladder_of
+from sweeps.results.longer import longer
+from sweeps.results.tasks import task_table
 from sweeps.results.unfinished import progress_of
 from sweeps.results.verdict import none_complete
 from sweeps.text import these
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
     from sweeps.records import TrialRecord
     from sweeps.results.sweep import Sweep
+    from sweeps.results.verdict import Verdict
 
 _PACKAGES = ("tli-sweeps", "torch", "transformers", "optuna", "ray")
 
@@ -47,13 +56,13 @@ def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force
         raise SpecError(*problems)
     progress = progress_of(sweep, reference)
     text = page(
-        sweep.spec.name,
         verdict,
         records,
         sweep.ledger.study.search_answers,
         again=_again(sweep, reference),
         spec=sweep.spec.to_json(),
         notes=[*([progress.note] if progress.note else []), *_gone(records)],
+        more=_tables(sweep, verdict, records),
     )
     target = out or sweep.folders.report
     try:
@@ -63,6 +72,18 @@ def write_report(sweep: Sweep, reference: str, *, out: Path | None = None, force
         got = f"{target}, which cannot be written ({reason})"
         raise SpecError(Problem("--out", got, "a place to write to", "--out FILE")) from None
     return target
+
+
+def _tables(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> list[list[str]]:
+    """What there is beside the figures, as `sweeps best` shows it."""
+    ladder = ladder_of(verdict, records, sweep.ledger.spec.budget.ladder)
+    return [
+        tasks_text(task_table(sweep, verdict, records)),
+        by_source_text(verdict),
+        longer_text(longer(verdict, records)),
+        ladder_text(ladder),
+        promotions_text(records),
+    ]
 
 
 def _place_problems(out: Path | None, *, force: bool) -> Iterator[Problem]:
