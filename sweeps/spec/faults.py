@@ -185,7 +185,9 @@ def _wants_text(setting: Setting) -> bool:
 def _remedy(path: str, value: Any, setting: Setting) -> str:
     if number := in_units(path, value, setting.expected):
         return number
-    if setting.optional and isinstance(value, str) and means_null(value):
+    # Of a name that may be left out beside something else alone, the example is what is needed.
+    named = isinstance(setting.example, str)
+    if setting.optional and not named and isinstance(value, str) and means_null(value):
         return "null"
     if setting.names:
         return nearest(str(value), setting.names) or _written(setting.example)

@@ -205,6 +205,7 @@ class Simulation:
             "reason": "",
             "cause": "",
             "fatal": False,
+            "notes": [],
         }
         if not point.finite:
             last = True

@@ -113,6 +113,7 @@ def test_the_oracle_sees(arena: Arena, damage: str) -> None:
             survived(world, reference)
 
 
+@pytest.mark.slow
 def test_a_process_number_that_comes_again_is_another_child() -> None:
     """A whole run of the suite starts more processes than there are numbers."""
     nursery = Nursery.__new__(Nursery)

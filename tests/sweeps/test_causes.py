@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import sweeps.worker.trial
+import tli.training.heldout
 import tli.training.loop
 from sweeps.driver.single import assignment_of
 from sweeps.folders import Folders
@@ -51,7 +52,7 @@ def test_a_process_whose_device_is_lost_runs_no_other_trial(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(message)
 
-    monkeypatch.setattr(tli.training.loop, "evaluate", fail)
+    monkeypatch.setattr(tli.training.heldout, "evaluate", fail)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", fail if not answers else lambda: None)
     execution = Execution(spec, assignment_of(spec, 1))
@@ -80,7 +81,7 @@ def test_an_error_has_its_cause(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(tli.training.loop, "evaluate", fail)
+    monkeypatch.setattr(tli.training.heldout, "evaluate", fail)
     outcome = ended(spec).outcome
     assert outcome is not None
     assert (outcome.state, outcome.cause, outcome.fatal) == (State.FAIL, cause, False)
@@ -91,7 +92,7 @@ def test_an_error_has_its_cause(
 
 
 def test_memory_that_the_machine_does_not_have(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tli.training.loop, "evaluate", lambda *_, **__: torch.empty(2**60))
+    monkeypatch.setattr(tli.training.heldout, "evaluate", lambda *_, **__: torch.empty(2**60))
     outcome = ended(spec).outcome
     assert outcome is not None
     assert outcome.cause is Cause.OUT_OF_MEMORY, outcome.reason
@@ -184,7 +185,7 @@ def test_a_loss_that_ran_away_is_divergence(spec: Spec, monkeypatch: pytest.Monk
     from tli.training.evaluate import Evaluation
 
     losses = iter([12.0, 23.9, 24.1])
-    monkeypatch.setattr(tli.training.loop, "evaluate", lambda *_, **__: Evaluation(next(losses), 1))
+    monkeypatch.setattr(tli.training.heldout, "evaluate", lambda *_, **__: Evaluation(next(losses), 1))
     outcome = ended(spec).outcome
     assert outcome is not None
     assert (outcome.state, outcome.cause) == (State.FAIL, Cause.DIVERGED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import threading
@@ -88,7 +89,10 @@ def test_commands_refuse_a_cluster_that_is_away(
     assert time.perf_counter() - started < 4
     address = f"127.0.0.1:{free_port}"
     line = f"error: --address: got '{address}' ({address}: Connection refused); {RUNS}; {REMEDY}\n"
-    assert (code, *capfd.readouterr()) == (2, "", line)
+    said = capfd.readouterr()
+    assert (code, said.err) == (2, line)
+    assert all(re.match(r"\S+ \S+Z  ", each) for each in said.out.splitlines()), "what is done, if anything"
+    assert bool(said.out) == (command == ["run"])
     assert not (tmp_path / "runs").exists()
 
 

@@ -156,7 +156,7 @@ def test_a_trial_whose_creation_is_sent_again_is_made_once(
         assert second is not None
         assert (first.number, second.number) == (0, 1)
         assert len(ledger.trials()) == 2
-        assert study.REQUEST in storage.get_all_trials(ledger._study_id)[0].user_attrs
+        assert study.REQUEST in storage.get_all_trials(ledger._study_id)[0].system_attrs
 
 
 def test_of_many_drivers_one_works(driver: Any) -> None:

@@ -16,6 +16,7 @@ WIKITEXT = Path(__file__).parents[3] / "shared" / "data" / "wikitext-2"
 
 
 @pytest.mark.skipif(not WIKITEXT.is_dir(), reason="WikiText-2 is not beside this project")
+@pytest.mark.slow
 def test_wikitext_by_changing_two_lines(tmp_path: Path, silent: Any) -> None:
     lines = (resources.files("sweeps") / "specs" / "quickstart-small.yaml").read_text().splitlines()
     mine = [

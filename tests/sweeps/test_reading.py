@@ -103,7 +103,7 @@ def test_a_study_that_is_driven_is_read_as_it_is_now(runs: Path) -> None:
         "UPDATE trials SET number = 90 WHERE number = 1",
         "UPDATE trials SET state = 'ASLEEP' WHERE number = 1",
         "UPDATE trials SET datetime_start = 'long ago' WHERE number = 1",
-        "UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'sweeps:settings'",
+        "UPDATE trial_system_attributes SET value_json = '{' WHERE key = 'sweeps:settings'",
         'UPDATE trial_params SET distribution_json = \'{"name": "UniformDistribution", "attributes": {}}\'',
         "UPDATE trial_params SET param_value = 99 WHERE param_name = 'injection.k'",
         "UPDATE trial_values SET value = NULL",

@@ -214,20 +214,20 @@ def test_a_trial_that_is_stopped_holds_no_memory(
 def test_models_grown_alike_are_measured_once_before_they_train(
     write_spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tli.training.loop
+    import tli.training.heldout
     from sweeps.driver.single import assignment_of
     from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 
     spec = for_workers(load_spec(str(write_spec())))
     folders, baseline = Folders(spec.root, spec.name), assignment_of(spec, 1)
     measured: list[float] = []
-    evaluate = tli.training.loop.evaluate
+    evaluate = tli.training.heldout.evaluate
 
     def counted(*given: Any, **named: Any) -> Any:
         measured.append(found := evaluate(*given, **named))
         return found
 
-    monkeypatch.setattr(tli.training.loop, "evaluate", counted)
+    monkeypatch.setattr(tli.training.heldout, "evaluate", counted)
 
     def points(slot: WorkerContext, number: int, **changes: Any) -> list[tuple[float, float]]:
         measured.clear()

@@ -398,6 +398,7 @@ def test_identity_and_the_rest_are_the_whole_spec() -> None:
     assert set(Spec.model_fields) - set(COMPARED) == {
         "name",
         "budget",
+        "evaluation",
         "resources",
         "retries",
         "storage",

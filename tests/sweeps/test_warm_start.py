@@ -231,7 +231,7 @@ def test_what_cannot_be_begun_with_is_refused_before_anything_is_made(
 ) -> None:
     copied(first, tmp_path, monkeypatch)
     unfinished = load_spec("tiny.yaml", overrides={"name": "begun", "budget.trials": 4})
-    monkeypatch.setattr("sweeps.driver.service._carry_out", _interrupted)
+    monkeypatch.setattr("sweeps.driver.service.carry_out", _interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(unfinished, Silent(), runner="inline")
     path = _next("third", "[tinny, begun]")

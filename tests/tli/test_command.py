@@ -250,7 +250,7 @@ def test_verify_with_the_base_elsewhere(tli: Outcome, tiny_model: Tiny, tmp_path
         (["upscale", "builtin:tiny-llama", "out", "--plan", "none.json", "--k", "2"], ["--plan: got k too; expected a plan, or settings for one", "none.json: got no JSON (No such file or directory); expected a plan; try tli plan --save"]),
         (["plan", "--depth", "8", "--kk", "3"], ["unrecognized arguments: --kk; did you mean --k?; try tli plan -h"]),
         (["families", "qwen33"], ["model_type: got 'qwen33'; expected one that `tli families` lists; try qwen3"]),
-        (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect, families); did you mean plan?; try tli -h"]),
+        (["plna"], ["argument COMMAND: invalid choice: 'plna' (choose from plan, upscale, verify, inspect, families, eval); did you mean plan?; try tli -h"]),
         ([], ["the following arguments are required: COMMAND; try tli -h"]),
         (["inspect", "./nowhere"], ["model: got './nowhere', which does not exist; expected a folder, a hub id or the built-in model; try builtin:tiny-llama"]),
         (["verify", "./nowhere"], ["nowhere: got no lineage.json; expected a folder written by `tli upscale`, with its lineage.json"]),
