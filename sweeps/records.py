@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.by_text import Sources, number, sources_from_json, sources_to_json, whole
 from sweeps.promotion import Promotion
-from sweeps.task_scores import TaskScores, all_scores
+from sweeps.task_scores import Aimed, TaskScores, all_scores
 
 _SELDOM = {"test_losses", "system", "sources", "tasks"}  # of a point, left out where there are none
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
@@ -156,18 +156,14 @@ class TrialRecord:
         Why it exists: control, baseline, search, replicate, ladder rung, promotion, or not run here.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
-    params : mapping
-        What was searched, by dotted path; empty for the control.
-    settings : mapping
-        The whole ``trial:`` section it ran with.
-    seed : int
-        Of its batches and of all that is drawn.
-    steps : int
-        Optimizer steps of its budget.
+    params, settings : mapping
+        What was searched, by dotted path, empty for the control; the whole ``trial:`` section it ran with.
+    seed, steps : int
+        Of its batches and of all that is drawn; optimizer steps of its budget.
     losses : mapping of int to float
         Held-out loss by step, nats per token.
-    value : float or None
-        The objective, of COMPLETE trials only.
+    value, aim : float or None, and Aimed or None
+        Of COMPLETE trials: the last held-out loss; where the objective is a task, the score in its place.
     reason, waits : str or None
         Why it was stopped or failed; what it waits for since it was handed out, as free resources.
     replicate_of : int or None
@@ -182,17 +178,15 @@ class TrialRecord:
     seconds, tokens, flops : float, int and float, or None
         Of training steps; trained on so far; spent on that.
     started, finished : float or None
-        Wall clock, seconds since the epoch.
+        Seconds since the epoch.
     request : str or None
         The key under which this sweep made or took it.
     costs : mapping of str to float
         ``flops_per_token`` of training, and ``parameters``; empty in studies of earlier versions.
-    sources : mapping of str to TextLoss
-        The latest losses on each of several texts, by name; empty where there is one text.
+    sources, tasks : mapping of str to TextLoss, and to TaskScores
+        The latest losses on each of several texts, by name; scores of its model by downstream task.
     promotion : Promotion or None
         What it makes longer.
-    tasks : mapping of str to TaskScores
-        Scores of its model by downstream task, if any.
     evaluation : mapping or None
         The ``tasks``, ``shots`` and ``limit`` that a run of that role was made for.
 
@@ -233,11 +227,17 @@ class TrialRecord:
     tasks: Mapping[str, TaskScores] = field(default_factory=dict)
     evaluation: Mapping[str, Any] | None = None
     sources: Sources = field(default_factory=dict)
+    aim: Aimed | None = None
 
     @property
     def test_loss(self) -> float | None:
         """Loss on the test text after the last step, nats per token; None where it was not measured."""
         return fmean(self.test_losses) if self.test_losses else None
+
+    @property
+    def minimised(self) -> float | None:
+        """What the search minimises: the loss, or the negative score of a task; None before the end."""
+        return self.value if self.aim is None else self.aim.minimised
 
     @property
     def ours(self) -> bool:

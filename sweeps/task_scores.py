@@ -20,6 +20,20 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Aimed:
+    """The score that a search goes by, of one model: `kobest_copa/acc`, and what it is."""
+
+    name: str
+    score: float
+    higher_is_better: bool
+
+    @property
+    def minimised(self) -> float:
+        """What is minimised: the negative score where higher is better."""
+        return -self.score if self.higher_is_better else self.score
+
+
+@dataclass(frozen=True)
 class TaskScores:
     """What one run scored on one task.
 
@@ -78,6 +92,23 @@ def all_scores(value: Any) -> dict[str, TaskScores]:
         ValueError, TypeError, KeyError, AttributeError: it is not that.
     """
     return {_text(task): TaskScores.from_json(scores) for task, scores in value.items()}
+
+
+def aimed(tasks: Mapping[str, TaskScores], aim: tuple[str, str] | None) -> Aimed | None:
+    """The score that a search goes by.
+
+    Args:
+        tasks: scores of a model, by task.
+        aim: task and metric; None where the search goes by the loss.
+
+    Returns:
+        None without an aim, or where it was not scored, or the harness does not say whether higher is better.
+    """
+    task, metric = aim or ("", "")
+    score = tasks[task].metrics.get(metric) if task in tasks else None
+    if score is None or score.higher_is_better is None:
+        return None
+    return Aimed(f"{task}/{metric}", score.value, score.higher_is_better)
 
 
 def are_scores(value: Any) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from sweeps.errors import Problem
 from sweeps.spec import Spec
 from sweeps.text import counted
-from sweeps.wording import masked
+from sweeps.wording import formatted, masked, nearest
 from tli.tasks.checks import task_problems
+from tli.tasks.harness import metrics_of
 
 
 def evaluation_notes(spec: Spec) -> Iterator[str]:
@@ -19,6 +20,12 @@ def evaluation_notes(spec: Spec) -> Iterator[str]:
     on, seeds = spec.evaluation.on, spec.finalists.seeds
     models = (spec.most_finalists + 1) * seeds * ("finalists" in on) + ("base" in on)
     models += (1 + spec.control.matched) * seeds * ("control" in on)
+    if spec.objective.task is not None:
+        models += spec.budget.trials
+        yield (
+            f"the search, the finalists and the best grown model go by {spec.objective.metric}: every trial"
+            " is scored after its last step; whether to grow and what each setting does is told by loss"
+        )
     what = f"{counted(len(names), 'task')} for at most {counted(models, 'model')}, each after its training"
     yield f"lm-evaluation-harness scores {what}; its time is not in any estimate"
 
@@ -27,6 +34,26 @@ def evaluation_problems(spec: Spec) -> Iterator[Problem]:
     """Why models could not be scored, each problem at its line; the hub may be asked for a task's data."""
     if not spec.evaluation.tasks:
         return
-    for problem in task_problems(spec.evaluation.to_tli(), "evaluation.tasks"):
+    found = task_problems(spec.evaluation.to_tli(), "evaluation.tasks")
+    for problem in found or _metric_problems(spec):
         where = spec.where(problem.where) if problem.where.startswith("evaluation.") else problem.where
         yield replace(problem, where=where, got=masked(problem.got))
+
+
+def _metric_problems(spec: Spec) -> Iterator[Problem]:
+    """A metric that the task of the objective does not have, or that is neither better higher nor lower."""
+    if spec.objective.task is None:
+        return
+    task, metric = spec.objective.task
+    known = metrics_of(task, spec.evaluation.to_tli())
+    where, got = spec.where("objective.metric"), formatted(spec.objective.metric)
+    sided = [name for name, higher in known.items() if higher is not None]
+    expected = f"a metric of {task}: {', '.join(sided)}"
+    near = nearest(metric, sided)
+    remedy = f"{task}/{near}" if near else f"{task}/{sided[0]}" if sided else ""
+    if metric not in known:
+        yield Problem(where, got, expected, remedy)
+    elif known[metric] is None:
+        yield Problem(
+            where, f"{got}, of which the task does not say whether higher is better", expected, remedy
+        )

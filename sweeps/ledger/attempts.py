@@ -33,6 +33,7 @@ from sweeps.ledger.store.trials import (
 )
 from sweeps.records import Point, Role, State
 from sweeps.spec import Spec
+from sweeps.task_scores import aimed
 
 
 class Attempts:
@@ -124,12 +125,14 @@ class Attempts:
         its reason already. Telling it again is harmless.
 
         A hidden one that is COMPLETE bears its value as an attribute and is PRUNED to Optuna, whose best
-        trial and importances then speak of the search alone.
+        trial and importances then speak of the search alone. Where the search goes by a task, the value of a
+        COMPLETE one is what is minimised of its score, with the loss as an attribute, and one of the search
+        without a score has failed.
 
         Raises:
             StaleAttemptError: a later attempt runs this trial, or it has ended in another way.
         """
-        trial = self._mirror.trial(number)
+        trial, wanted = self._mirror.trial(number), self.spec.objective
         if trial.state.is_finished() and self._mirror.record(number).state is state:
             return
         trial = self._current(number, attempt)
@@ -139,6 +142,10 @@ class Attempts:
         value = None
         if state is not State.FAIL and trial.last_step is not None:
             value = trial.intermediate_values[trial.last_step]
+        record = self._mirror.record(number)
+        aim = aimed(record.tasks, wanted.task) if state is State.COMPLETE else None
+        if wanted.task is not None and state is State.COMPLETE and aim is None and not record.role.after:
+            state, reason, value = State.FAIL, f"its model has no score of {wanted.metric}", None
         try:
             with self._mirror.event(number):
                 if reason is not None:
@@ -148,6 +155,10 @@ class Attempts:
                 if HIDDEN in trial.user_attrs and state is State.COMPLETE and value is not None:
                     self._mirror.set_attribute(VALUE, value)
                     self._mirror.end(TrialState.PRUNED)
+                elif wanted.task is not None:
+                    if aim is not None:
+                        self._mirror.set_attribute(VALUE, value)
+                    self._mirror.end(TrialState[state.value], aim.minimised if aim is not None else None)
                 else:
                     self._mirror.end(TrialState[state.value], value)
         except StaleAttemptError:

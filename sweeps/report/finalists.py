@@ -68,7 +68,8 @@ def margin_text(verdict: Verdict) -> list[str]:
     lines += indented(f"Margin: {_margin(margin)}")
     if any(each.reason is None for each in verdict.settings):
         lines += indented(
-            "K, first weights and other settings are answered by the model of the search, of validation loss "
+            "K, first weights and other settings are answered by "
+            f"{'the model of the search, of' if verdict.objective is None else 'a model of'} validation loss "
             "under the seed that chose."
         )
     if verdict.as_good:
@@ -110,7 +111,8 @@ def _listed(verdict: Verdict) -> list[Candidate]:
 
 def _legend(verdict: Verdict, chance: str) -> Iterator[str]:
     measure = next((claim.loss for claim in verdict.claims), "test")
-    yield f"Losses: means in nats per token; validation chose, claims are about {measure} loss."
+    chose = "validation" if verdict.objective is None else f"scores of {verdict.objective}"
+    yield f"Losses: means in nats per token; {chose} chose, claims are about {measure} loss."
     if verdict.claims:
         paid, look = verdict.claims[0].compared, verdict.look
         models = f" for all {paid} grown models together" if paid > 1 else ""

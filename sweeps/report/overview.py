@@ -80,8 +80,12 @@ def counts_text(standing: Standing) -> str:
 
 
 def best_text(standing: Standing) -> str:
-    """The best loss against the control's: `best 3.4217, 0.0123 below the control (3.4340)`."""
+    """The best loss against the control's: `best 3.4217, 0.0123 below the control (3.4340)`; or score."""
     best, control, gap = standing.best, standing.control, standing.gap
+    both = {"best": best, "control": control}
+    scores = {of: each.aim for of, each in both.items() if each is not None and each.aim is not None}
+    if scores:
+        return ", ".join(f"{of} {aim.name} {aim.score:.4f}" for of, aim in scores.items())
     if best is None:
         return f"control {loss(control.value)}; no grown model is complete" if control is not None else ""
     if gap is None or control is None:
@@ -133,7 +137,7 @@ def _best_line(standing: Standing) -> list[Line]:
     text, best = best_text(standing), standing.best
     if best is None:
         return _if(text)
-    better = standing.gap is not None and standing.gap < 0
+    better = standing.ahead
     whole = f"{text}: trial {best.number}, {configuration(best)}"
     return [Line(whole, "bold green" if better else "bold", len(text))]
 

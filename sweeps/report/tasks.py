@@ -10,8 +10,14 @@ from sweeps.text import bullets, counted, section, table, these
 
 def task_lines(found: TaskTable | None) -> Iterator[tuple[str, str]]:
     """Label and text of each task's main metric: the winner against the original, and the base."""
+    objective = found.objective if found else None
+    if objective is not None:
+        yield (
+            "chosen by",
+            f"{objective}, by which the search went; whether to grow, and what settings do, is told by loss",
+        )
     for row in found.rows if found else ():
-        if not row.main:
+        if not row.main and f"{row.task}/{row.metric}" != objective:
             continue
         parts = []
         against = row.against_matched or row.against_control

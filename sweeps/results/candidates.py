@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.finalists import flops_per_token, is_done
 from sweeps.results.paired import Difference
+from sweeps.task_scores import Aimed
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Candidate:
     lowest_under: tuple[int, int] | None = (
         None  # of so many shared fresh seeds, those under which it is lowest
     )
+    # By seed, on the task that the search goes by; none where it goes by the loss.
+    scores: Mapping[int, Aimed] = field(default_factory=dict)
 
     @property
     def fresh(self) -> dict[int, float]:
@@ -52,6 +55,13 @@ class Candidate:
     def test_losses(self) -> dict[int, float]:
         """Mean test loss by fresh seed."""
         return {seed: fmean(blocks) for seed, blocks in self.test_blocks.items()}
+
+    @property
+    def score(self) -> float | None:
+        """Mean score over its fresh seeds; under its own seed while there are none; None without a task."""
+        fresh = [each.score for seed, each in self.scores.items() if seed != self.seed]
+        known = fresh or [each.score for each in self.scores.values()]
+        return fmean(known) if known else None
 
     @property
     def mean(self) -> float:
@@ -132,6 +142,7 @@ def _candidate(
         open_seeds=tuple(
             each for each in sorted({*wanted, *pending}) if each not in losses and each not in failed
         ),
+        scores={run.seed: run.aim for run in runs if is_done(run) and run.aim is not None},
     )
 
 

@@ -147,10 +147,13 @@ def _other_on_test(known: Compared) -> Iterator[str]:
     for other in others:
         shared = sorted(first.test_losses.keys() & other.test_losses.keys())
         if len(shared) > 1 and all(other.test_losses[seed] < first.test_losses[seed] for seed in shared):
+            chose = f"validation loss chose (means {first.mean:.5f} and {other.mean:.5f})"
+            if first.score is not None and other.score is not None:
+                name = next(each.name for each in first.scores.values())
+                chose = f"{name} chose (means {first.score:.4f} and {other.score:.4f})"
             yield (
                 f"trial {other.number} has a lower test loss than trial {first.number} under each of "
-                f"{len(shared)} seeds; validation loss chose (means {first.mean:.5f} and {other.mean:.5f}), "
-                "since what test text chooses it can claim nothing about"
+                f"{len(shared)} seeds; {chose}, since what test text chooses it can claim nothing about"
             )
 
 

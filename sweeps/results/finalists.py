@@ -34,8 +34,9 @@ def finalists(
     Different is what trains another model, or in another way (`sweeps.spec.equivalence`); of trials that do
     not differ the best stands for all, or the baseline where it is one of them. With `per`, the best of
     each value of a setting; trials on which it has no effect are one group more. With a cost in its place
-    they lie along the front of losses against it (`sweeps.results.layers`). Equal losses are ordered by
-    FLOPs, then by number. A loss that is not finite is no candidate, nor is the original model.
+    they lie along the front of losses against it (`sweeps.results.layers`). Best is the lowest loss, or the
+    best score where the search goes by a task, then the lowest loss; equal ones are ordered by FLOPs, then
+    by number. A loss that is not finite is no candidate, nor is the original model.
 
     Args:
         records: of the sweep.
@@ -83,7 +84,9 @@ def _different(records: Sequence[TrialRecord], most: int | None, depth: int | No
 
 
 def control_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The best complete run of the original model under the search's seed: at the rate that suits it."""
+    """The best complete run of the original model under the search's seed: at the rate that suits it, by
+    what the search goes by.
+    """
     originals = (r for r in records if r.original and not r.role.after and is_done(r))
     return min(originals, key=_rank, default=None)
 
@@ -110,12 +113,13 @@ def is_done(record: TrialRecord) -> bool:
 
 
 def _value(record: TrialRecord) -> float:
+    assert record.minimised is not None
+    return record.minimised
+
+
+def _rank(record: TrialRecord) -> tuple[float, float, float, int]:
     assert record.value is not None
-    return record.value
-
-
-def _rank(record: TrialRecord) -> tuple[float, float, int]:
-    return _value(record), flops_per_token(record) or math.inf, record.number
+    return _value(record), record.value, flops_per_token(record) or math.inf, record.number
 
 
 def _compared(

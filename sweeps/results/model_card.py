@@ -14,12 +14,19 @@ from sweeps.spec import Spec
 from sweeps.text import counted
 from sweeps.wording import masked
 
-_MEASURED = (
-    "Losses in nats per token, on validation text, which chose settings, and on test text, which did not."
-)
 _TAGS = ("tli-sweeps", "depth-upscaling")
 _SAYS = {"as good": "as good within the margin", "not shown": "no difference is shown"}
 _SAME = {"equal compute": "with the same FLOPs", "equal tokens": "for the same tokens"}
+
+
+def _measured(verdict: Verdict) -> str:
+    """What the losses are of, and what chose."""
+    if verdict.objective is not None:
+        chose = f"Scores of {verdict.objective} chose settings."
+        return f"Losses in nats per token, on validation text and on test text. {chose}"
+    return (
+        "Losses in nats per token, on validation text, which chose settings, and on test text, which did not."
+    )
 
 
 def model_card(
@@ -63,7 +70,7 @@ def model_card(
             "",
             "## How good it is",
             "",
-            f"{_MEASURED} {_fresh(verdict)}",
+            f"{_measured(verdict)} {_fresh(verdict)}",
             "",
             *_table(("model", "validation", "test, fresh seeds"), list(_losses(verdict, by_number, number))),
             "",

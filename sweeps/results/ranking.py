@@ -12,7 +12,8 @@ from sweeps.results.verdict import Verdict
 
 
 def ranking(verdict: Verdict, records: Sequence[TrialRecord]) -> list[int]:
-    """Numbers of trials: what the answer hands over, the finalists in their order, the others by their loss.
+    """Numbers of trials: what the answer hands over, the finalists in their order, the others by their loss,
+    or by their score where the search goes by a task.
 
     Of runs under fresh seeds only the one that is handed over has a place; trials that were not run here and
     those without a finite loss have none.
@@ -31,7 +32,7 @@ def _ordered(verdict: Verdict, records: Sequence[TrialRecord]) -> Iterator[int]:
         yield finalist.number
     rest = [record for record in records if record.ours and not record.role.after and is_done(record)]
     for record in sorted(
-        rest, key=lambda each: (math.inf if each.value is None else each.value, each.number)
+        rest, key=lambda each: (math.inf if each.minimised is None else each.minimised, each.number)
     ):
         yield record.number
 
@@ -43,7 +44,8 @@ def best_of(verdict: Verdict) -> Candidate | None:
 
 
 def behind(verdict: Verdict, records: Sequence[TrialRecord]) -> list[int]:
-    """Trials of the search with a lower loss, under the seed that chose them, than the best grown model.
+    """Trials of the search with a lower loss, or a better score, than the best grown model, under the seed
+    that chose them.
 
     Fresh seeds put them behind it, or it is as good and cheaper, or they are no grown models.
 
@@ -52,7 +54,7 @@ def behind(verdict: Verdict, records: Sequence[TrialRecord]) -> list[int]:
         records: every trial of it.
     """
     values = {
-        record.number: record.value
+        record.number: record.minimised
         for record in records
         if record.role in (Role.BASELINE, Role.SEARCH) and is_done(record)
     }

@@ -58,7 +58,12 @@ def verdict(
     ours = (record for record in records if record.ours and not record.role.promoted)
     everything = sorted(ours, key=lambda record: record.number)
     # Rungs of the ladder have another budget, and evaluations repeat: no claim rests on them.
-    records = [record for record in everything if record.role not in (Role.RUNG, Role.EVALUATION)]
+    scored = {r.replicate_of: r.aim for r in everything if r.role is Role.EVALUATION and r.aim is not None}
+    records = [
+        record if record.aim is not None else replace(record, aim=scored.get(record.number))
+        for record in everything
+        if record.role not in (Role.RUNG, Role.EVALUATION)
+    ]
     known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look)
     winner = known.winner
     matched = matched_control(winner.number, records, control_of(records)) if winner else None
@@ -108,6 +113,7 @@ def verdict(
         failed=tuple(_ending(record) for record in everything if record.state is State.FAIL),
         warnings=(*caveats(originals, shown, matched, answer), *strange),
         front=_front(records, shown, per) if per in COSTS else None,
+        objective=next((record.aim.name for record in records if record.aim is not None), None),
     )
 
 

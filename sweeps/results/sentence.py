@@ -35,12 +35,14 @@ def sentence(verdict: Verdict, records: Sequence[TrialRecord]) -> str:
     """
     answer, by_number = verdict.answer, {record.number: record for record in records}
     if answer.grow == "grow":
-        return _grow(answer, by_number)
-    if answer.grow == "do not grow":
-        return _do_not_grow(answer, by_number, verdict.margin)
-    if answer.grown is None:
-        return f"not shown whether to grow: {none_complete(verdict)}."
-    return f"not shown whether to grow; {deciding(answer)}."
+        said = _grow(answer, by_number)
+    elif answer.grow == "do not grow":
+        said = _do_not_grow(answer, by_number, verdict.margin)
+    elif answer.grown is None:
+        said = f"not shown whether to grow: {none_complete(verdict)}."
+    else:
+        said = f"not shown whether to grow; {deciding(answer)}."
+    return f"{said}{_scores(verdict)}"
 
 
 def handed_over(verdict: Verdict, records: Sequence[TrialRecord], number: int) -> str:
@@ -110,6 +112,18 @@ def span(claim: Claim) -> str:
 
 
 # -- inside ----------------------------------------------------------------------------------------
+
+
+def _scores(verdict: Verdict) -> str:
+    """Where the search goes by a task: that losses decide, and which scores chose the grown model."""
+    winner, control = verdict.chosen, verdict.control
+    if verdict.objective is None or winner is None or winner.score is None:
+        return ""
+    beside = f", the control {control.score:.4f}" if control is not None and control.score is not None else ""
+    return (
+        f" That is by loss; {verdict.objective} chose trial {winner.number} among the grown models: "
+        f"{winner.score:.4f}{beside}."
+    )
 
 
 def _grow(answer: Answer, records: Mapping[int, TrialRecord]) -> str:

@@ -59,8 +59,9 @@ class Standing:
         seconds: since the display began.
         counts: of trials, by state; those with none are left out.
         total: trials that it may have; never less than there are.
-        best: the complete grown trial with the lowest loss, under the search's own seed.
-        control: the complete run of the original with the lowest loss, under the same seed.
+        best: the complete grown trial with the lowest loss, or the best score where the search goes by a
+            task, under the search's own seed.
+        control: the complete run of the original with the lowest loss, or best score, under the same seed.
         running: trials that run, the latest first.
         recent: those that ended last, the last first.
         expected: final losses of running trials, by number, where enough whole curves tell.
@@ -100,6 +101,14 @@ class Standing:
         assert self.control.value is not None
         return self.best.value - self.control.value
 
+    @property
+    def ahead(self) -> bool:
+        """Whether the best is better than the control, by what the search goes by."""
+        if self.best is None or self.control is None:
+            return False
+        ours, theirs = self.best.minimised, self.control.minimised
+        return ours is not None and theirs is not None and ours < theirs
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, the same few whatever the number of trials."""
         left = self.left
@@ -127,7 +136,10 @@ class Standing:
 
 
 def _loss_of(record: TrialRecord | None) -> dict[str, Any] | None:
-    return None if record is None else {"trial": record.number, "loss": record.value}
+    if record is None:
+        return None
+    score = {"score": record.aim.score} if record.aim is not None else {}
+    return {"trial": record.number, "loss": record.value, **score}
 
 
 class Board:

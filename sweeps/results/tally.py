@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -71,10 +72,16 @@ class Tally:
 
 
 def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial with the lowest loss; the control, which is what to beat, does not count."""
+    """The complete trial with the lowest loss, or the best score where the search goes by a task; the
+    control, which is what to beat, does not count.
+    """
     roles = (Role.BASELINE, Role.SEARCH)
     complete = [r for r in records if r.value is not None and r.role in roles and not r.original]
-    return min(complete, key=lambda r: r.value if r.value is not None else float("inf"), default=None)
+    return min(
+        complete,
+        key=lambda r: (math.inf if r.minimised is None else r.minimised, r.value or 0.0),
+        default=None,
+    )
 
 
 def ended(record: TrialRecord) -> tuple[float, int]:

@@ -75,6 +75,7 @@ class TaskTable:
     """Scores of a sweep so far.
 
     Attributes:
+        objective: the task and metric that the search goes by; None where it goes by the loss.
         shots, limit: solved examples before each document, and documents at most.
         winner, control, matched: numbers of the trials whose fresh runs were scored.
         rows: by task and metric.
@@ -90,10 +91,12 @@ class TaskTable:
     rows: tuple[TaskRow, ...]
     missing: tuple[int, ...]
     failed: tuple[str, ...]
+    objective: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        plain = {name: getattr(self, name) for name in ("shots", "limit", "winner", "control", "matched")}
+        names = ("objective", "shots", "limit", "winner", "control", "matched")
+        plain = {name: getattr(self, name) for name in names}
         rows = [row.to_json() for row in self.rows]
         return {**plain, "scores": rows, "missing": list(self.missing), "failed": list(self.failed)}
 
@@ -123,6 +126,7 @@ def task_table(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -
     names = spec.evaluation.to_tli().names
     reasons = failures(spec, records)
     return TaskTable(
+        objective=spec.objective.metric if spec.objective.task is not None else None,
         shots=spec.evaluation.shots,
         limit=spec.evaluation.limit,
         winner=winner.number if winner else None,

@@ -88,6 +88,8 @@ class Verdict:
         What to know before believing it, a sentence each.
     front : Front or None
         Test losses against the cost that the objective names; None where it names none.
+    objective : str or None
+        The task and metric whose scores chose finalists and winner; None where losses did.
     sources : BySource or None
         Losses on each of several texts, beside those of the base; None where there is one text alone.
 
@@ -126,6 +128,7 @@ class Verdict:
     warnings: tuple[str, ...]
     front: Front | None = None
     sources: BySource | None = None
+    objective: str | None = None
 
     @property
     def best(self) -> int | None:

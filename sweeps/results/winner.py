@@ -1,4 +1,7 @@
-"""The winner among the finalists: lowest validation loss under fresh seeds, or a cheaper one as good."""
+"""The winner among the finalists: lowest validation loss under fresh seeds, or a cheaper one as good.
+
+Where the search goes by a task it is the one with the best score under fresh seeds, whatever it costs.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def compared(
     As good as the lowest mean is what a test of non-inferiority shows to be (one-sided 2.5 %, Bonferroni over
     all that are compared with it and over looks; its choice flatters it, which makes it harder to be as good
     as). So a difference that is not shown is no reason to take the cheaper one, only one shown to be below
-    the margin.
+    the margin. By a task's scores, for which there is no margin, none is shown to be as good.
 
     Args:
         records: of the sweep; matched controls do not count.
@@ -79,7 +82,8 @@ def compared(
     ranked = _ranked(chosen)
     if not ranked:
         return Compared((), control, baseline, bound, None, ())
-    good = _as_good(ranked, control, list(everyone.values()), bound.nats, look)
+    by_score = any(each.scores for each in chosen)
+    good = [] if by_score else _as_good(ranked, control, list(everyone.values()), bound.nats, look)
     numbers = {each.number for each in good}
     winner = _cheapest([ranked[0], *(each for each in ranked[1:] if each.number in numbers)])
     ordered = (winner, *(each for each in ranked if each is not winner))
@@ -87,20 +91,29 @@ def compared(
 
 
 def _ranked(candidates: list[Candidate]) -> list[Candidate]:
-    """By mean loss over the seeds that all share; those that failed under some seed after those that did not.
+    """By mean score where the search goes by a task, then by mean loss, over the seeds that all share; those
+    that failed under some seed after those that did not.
 
     Means over different seeds would compare the seeds. Those with a failure are left out of the sharing too,
     or one failed replicate would cost every other finalist that seed.
     """
     steady = [each for each in candidates if not each.failed_seeds] or candidates
-    seeds = shared_seeds(steady)
+    seeds, scored = shared_seeds(steady), _scored_seeds(steady)
 
-    def key(each: Candidate) -> tuple[bool, float, float, int]:
+    def key(each: Candidate) -> tuple[bool, float, float, float, int]:
+        aims = [each.scores[seed].minimised for seed in scored if seed in each.scores]
         known = [each.losses[seed] for seed in seeds if seed in each.losses]
+        aim = fmean(aims) if aims else math.inf  # of all where the search goes by the loss
         loss = fmean(known) if known else each.mean
-        return each not in steady, loss, each.flops_per_token or math.inf, each.number
+        return each not in steady, aim, loss, each.flops_per_token or math.inf, each.number
 
     return sorted(candidates, key=key)
+
+
+def _scored_seeds(candidates: Sequence[Candidate]) -> set[int]:
+    """Fresh seeds under which all have a score; while there is none, the seed that chose them."""
+    scored = set.intersection(*(set(each.scores) for each in candidates)) if candidates else set()
+    return scored - {each.seed for each in candidates} or scored
 
 
 def shared_seeds(candidates: Sequence[Candidate]) -> set[int]:

@@ -36,7 +36,11 @@ def _item_faults(aims: Sequence[Any]) -> list[Fault]:
     known = (*METRICS, *COSTS)
     faults = []
     for index, aim in enumerate(aims):
-        if not isinstance(aim, str) or aim not in known:
+        if isinstance(aim, str) and "/" in aim:
+            got = f"{formatted(aim)}, a task in a list of aims"
+            expected = f"one of {', '.join(known)}: the search goes by a task alone, or by the loss"
+            faults.append(Fault(f"objective[{index}]", got, expected, f"objective: {{metric: {aim}}}"))
+        elif not isinstance(aim, str) or aim not in known:
             expected = f"one of {', '.join(known)}"
             faults.append(
                 Fault(f"objective[{index}]", formatted(aim), expected, nearest(str(aim), known) or "")

@@ -36,6 +36,7 @@ def faults_of(spec: SpecFields, catalogue: Catalogue, *, written: int) -> Iterat
     yield from evaluation_faults(spec.evaluation)
     yield from search_checks.stopping_faults(spec.stopping)
     yield from search_checks.sampler_faults(spec.sampler, spec.objective, spec.search)
+    yield from search_checks.objective_faults(spec)
     yield from search_checks.front_faults(spec)
     yield from search_checks.warm_start_faults(spec)
     yield from checks.resource_faults(spec.resources)

@@ -165,7 +165,8 @@ _TRIAL = {
 }
 
 _REST = {
-    "objective.metric": "Held-out loss in nats per token.",
+    "objective.metric": "Held-out loss in nats per token, `eval_loss`; or a task of `evaluation.tasks` with "
+    "its metric, as `kobest_copa/acc`: every trial is scored after its last step.",
     "objective.at": "Trials are compared after the same number of training tokens.",
     "objective.answer": "What the search is to answer: `best`, which configuration, or `each`, which value "
     "of every choice, such as K, with trials for each value that may still be the best one.",

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from sweeps.spec.fields import NAME, SpecFields
 from sweeps.spec.ranges import Range
 from sweeps.spec.settings import ObjectiveSettings, SamplerSettings, StoppingSettings
-from sweeps.wording import Fault, formatted
+from sweeps.wording import Fault, formatted, nearest
+
+METRIC = "eval_loss"
 
 
 def stopping_faults(stopping: StoppingSettings) -> Iterator[Fault]:
@@ -65,6 +67,44 @@ def front_faults(spec: SpecFields) -> Iterator[Fault]:
         got = f"{formatted(spec.finalists.per)}, beside the aim {cost}"
         expected = "null: the finalists lie along the front"
         yield Fault("finalists.per", got, expected, "deleting it", known)
+
+
+def objective_faults(spec: SpecFields) -> Iterator[Fault]:
+    """A metric that is none, a task that is not scored, and what goes by losses beside a task."""
+    metric, task = spec.objective.metric, spec.objective.task
+    if metric == METRIC:
+        return
+    names, known = spec.evaluation.to_tli().names, ("objective.metric",)
+    if task is None or not all(each.strip() for each in task):
+        near = nearest(metric, [METRIC, *(f"{name}/acc" for name in names)]) or METRIC
+        expected = f"{METRIC}, or a task and its metric, as in kobest_copa/acc"
+        yield Fault("objective.metric", formatted(metric), expected, near)
+        return
+    if task[0] not in names:
+        got = f"{formatted(metric)}, a task that is not under evaluation.tasks"
+        other = nearest(task[0], names)
+        remedy = f"{other}/{task[1]}" if other else f"evaluation: {{tasks: [{task[0]}]}}"
+        expected = f"{METRIC}, or a metric of one of {', '.join(names) or 'the tasks there, which are none'}"
+        yield Fault("objective.metric", got, expected, remedy, ("evaluation.tasks",))
+    for name in ("finalists", "control"):
+        if task[0] in names and name not in spec.evaluation.on:
+            got = f"{formatted(spec.evaluation.on)}, beside the aim {metric}"
+            expected = f"{name} among them: who is best is told by scores under fresh seeds"
+            yield Fault("evaluation.on", got, expected, "[finalists, control]", known)
+            break
+    if spec.stopping.rule != "none":
+        got = f"{formatted(spec.stopping.rule)}, which compares held-out losses, beside the aim {metric}"
+        yield Fault("stopping.rule", got, "none: a model is scored after its last step alone", "none", known)
+    if spec.objective.answer == "each":
+        got = f"'each', which compares losses, beside the aim {metric}"
+        yield Fault("objective.answer", got, "best", "best", known)
+    if spec.objective.cost is not None:
+        got = f"{formatted(spec.objective.cost)}, beside the aim {metric}"
+        expected = f"null: losses alone have a front, with the metric {METRIC}"
+        yield Fault("objective.cost", got, expected, "deleting it", known)
+    if spec.warm_start:
+        got = f"{formatted(spec.warm_start)}, losses of other sweeps, beside the aim {metric}"
+        yield Fault("warm_start", got, "none", "deleting it", known)
 
 
 def warm_start_faults(spec: SpecFields) -> Iterator[Fault]:

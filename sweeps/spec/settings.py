@@ -100,10 +100,17 @@ class TrialSettings(Settings):
 class ObjectiveSettings(Settings):
     """What is minimised, where trials are made equal, and the cost along which there is a front."""
 
-    metric: Literal["eval_loss"] = name_of(("eval_loss",), "eval_loss")
+    # Judged by `search_checks`, beside the section `evaluation`.
+    metric: str = setting("eval_loss, or a task and its metric, as in kobest_copa/acc", "eval_loss")
     at: Literal["tokens"] = name_of(("tokens",), "tokens")
     answer: Answer = name_of(get_args(Answer), "best")
     cost: Cost | None = name_of(get_args(Cost), None)
+
+    @property
+    def task(self) -> tuple[str, str] | None:
+        """The downstream task and its metric that the search goes by; None where it goes by the loss."""
+        task, slash, metric = self.metric.partition("/")
+        return (task, metric) if slash else None
 
 
 class SamplerSettings(Settings):

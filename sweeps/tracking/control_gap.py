@@ -77,4 +77,6 @@ def _final(record: TrialRecord, reference: TrialRecord) -> float | None:
     """The gap of the objective, of complete trials."""
     if not (is_done(record) and is_done(reference)) or record.value is None or reference.value is None:
         return None
+    if record.aim is not None:  # its objective is no loss, and better above
+        return None
     return record.value - reference.value

@@ -139,7 +139,7 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
         then = records[: completion.trials]
         found = sweep.answer(then)
         searched = sum(record.budgeted for record in then)
-        if (best := best_of(found)) is not None:
+        if (best := best_of(found)) is not None and not best.scores:  # of these each trial has its score
             objectives.setdefault(searched, (searched, best.mean, completion.time))
     compared = [found.answer.trial, *(each.number for each in found.finalists)]
     compared += [each.number for each in (found.control, found.baseline) if each is not None]

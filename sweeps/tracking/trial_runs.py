@@ -53,7 +53,8 @@ def show_end(tracker: Tracking, record: TrialRecord) -> None:
     """Tell the tracker how a trial ended."""
     tags = {"sweeps.end": ending(record), NOTE: f"{_what(record)}: {_end(record)}."}
     tags |= {"sweeps.reason": record.reason} if record.reason else {}
-    metrics = {"objective": record.value, "initial_loss": record.initial_loss}
+    objective = record.aim.score if record.aim is not None else record.value
+    metrics = {"objective": objective, "initial_loss": record.initial_loss}
     tracker.end(record.number, record.state, tags, metrics, record.finished)
 
 

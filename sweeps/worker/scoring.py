@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.errors import PreemptedError, StopRequestedError
+from sweeps.errors import PreemptedError, Problem, StopRequestedError
 from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec
-from sweeps.task_scores import FOLDER, TaskScores
+from sweeps.task_scores import FOLDER, TaskScores, aimed
 from sweeps.wording import masked
 from sweeps.worker.keeps import Keeps
 from tli.errors import InputError
@@ -33,10 +33,15 @@ _LOG = logging.getLogger(__name__)
 
 def is_scored(spec: Spec, assignment: Assignment) -> bool:
     """Whether the model of a run is scored on tasks after its last step."""
-    if assignment.role is Role.EVALUATION:
+    if assignment.role is Role.EVALUATION or _is_aimed(spec, assignment):
         return True
     original = assignment.settings["injection"]["method"] == "none"
     return spec.evaluation.applies_to(assignment.role.value, original=original)
+
+
+def _is_aimed(spec: Spec, assignment: Assignment) -> bool:
+    """Whether a run is one of a search that goes by a task: its score is its result."""
+    return spec.objective.task is not None and not assignment.role.after
 
 
 class Scoring:
@@ -53,6 +58,8 @@ class Scoring:
         """
         self._context, self._assignment, self._training = context, assignment, training
         self._folders, self._wanted = folders, context.spec.evaluation.to_tli()
+        self._aim = context.spec.objective.task if _is_aimed(context.spec, assignment) else None
+        self._names = self._wanted.names if self._aim is None else (self._aim[0],)
         self._folder = folders.trial(assignment.number) / FOLDER
         # Results on disk are of this very model: it goes on from the state of its last step, or is the base.
         self._whole = training.step == assignment.steps
@@ -73,8 +80,9 @@ class Scoring:
     def _scores(self, saving: Saving, train_loss: Sequence[tuple[int, float]]) -> dict[str, TaskScores]:
         """Scores by task, none where the run is not scored; every rank takes part.
 
-        A task that cannot be scored costs no trained model: what went wrong is in the process's log, and a
-        run of the role evaluation, which is there for the scores alone, fails by it.
+        A task that cannot be scored costs no trained model: what went wrong is in the process's log. A run of
+        the role evaluation, which is there for the scores alone, fails by it, and one whose score is what the
+        search goes by.
 
         Args:
             saving: of the run; asked before each pass whether the process has to go.
@@ -87,20 +95,22 @@ class Scoring:
                 saving.save_now()
             if self._context.leads:
                 shutil.rmtree(self._folder, ignore_errors=True)
-        files = {name: self._folder / f"{name}.json" for name in self._wanted.names}
+        files = {name: self._folder / f"{name}.json" for name in self._names}
         kept = self._kept(files) if self._whole else {}
         try:
-            return {name: self._score(file, kept.get(name), saving) for name, file in files.items()}
+            found = {name: self._score(file, kept.get(name), saving) for name, file in files.items()}
+            self._check_aim(found)
         except (PreemptedError, StopRequestedError):
             raise
         except Exception as error:
             # Of an error that all ranks have alike they all go on; after another the others would wait.
             alike = self._context.alone or isinstance(error, InputError)
-            if self._assignment.role is Role.EVALUATION or not alike:
+            if self._assignment.role is Role.EVALUATION or self._aim is not None or not alike:
                 raise
             number, said = self._assignment.number, masked(str(error))
             _LOG.warning("trial %s was not scored: %s", number, said, exc_info=True)
             return {}
+        return found
 
     def _kept(self, files: Mapping[str, Path]) -> dict[str, TaskScore]:
         found = {name: read_scores(file, self._assignment.owner) for name, file in files.items()}
@@ -121,6 +131,14 @@ class Scoring:
                 write_scores(file, score, self._assignment.owner)
         assert score is not None, "what no process lacks is here"
         return TaskScores.from_json(score.to_json())
+
+    def _check_aim(self, found: Mapping[str, TaskScores]) -> None:
+        """Raises InputError where what the search goes by is no number among the scores."""
+        if self._aim is None or aimed(found, self._aim) is not None:
+            return
+        known = [f"{task}/{metric}" for task, scores in found.items() for metric in scores.metrics]
+        got = f"{'/'.join(self._aim)}, which was not scored"
+        raise InputError(Problem("objective.metric", got, f"one of {', '.join(known)}"))
 
     @contextmanager
     def _unmeasured(self, train_loss: Sequence[tuple[int, float]]) -> Iterator[None]:

@@ -158,7 +158,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "finalists of each value of nothing": ("seeds: 2", "seeds: 2, per: injection.kk", ["12:31 finalists.per: got 'injection.kk'; expected a path under search that has choices: injection.k; try injection.k"]),
     "finalists of each rate": ("seeds: 2", "seeds: 2, per: recipe.learning_rate", ["12:31 finalists.per: got 'recipe.learning_rate', a range of numbers; expected a path under search that has choices: injection.k; try null"]),
     "unknown sampler": ("budget:", "sampler: {name: tpee}\nbudget:", ["10:11 sampler.name: got 'tpee'; expected one of gp, tpe, random, qmc, grid; try tpe"]),
-    "unknown metric": ("budget:", "objective: {metric: loss}\nbudget:", ["10:13 objective.metric: got 'loss'; expected one of eval_loss; try eval_loss"]),
+    "unknown metric": ("budget:", "objective: {metric: loss}\nbudget:", ["10:13 objective.metric: got 'loss'; expected eval_loss, or a task and its metric, as in kobest_copa/acc; try eval_loss"]),
     "no cpu": ("budget:", "resources: {cpus: 0}\nbudget:", ["10:13 resources.cpus: got 0; expected a whole number of at least 1; try 1"]),
     "cores that are not there": ("budget:", "resources: {cpus: 4096}\nbudget:", [f"10:13 resources.cpus: got 4096; expected at most {machine.cores()}, the cores of this machine; try {machine.cores()}"]),
     "more GPUs than a trial uses": ("budget:", "resources: {gpus: 99}\nbudget:", ["10:13 resources.gpus: got 99; expected at most 1: a rank trains on one GPU, and others would stand idle and count as GPU-hours; try 1, with resources.workers: 99"]),

@@ -131,6 +131,20 @@ def examples_of(name: str, wanted: Wanted) -> int:
     return _examples(_loaded(name, wanted, "tasks"))
 
 
+def metrics_of(name: str, wanted: Wanted) -> dict[str, bool | None]:
+    """The metrics of a task as its scores name them, each with whether higher is better, where that is said.
+
+    Raises:
+        InputError: the task cannot be loaded.
+    """
+    task = _loaded(name, wanted, "tasks")
+    higher = task.higher_is_better()
+    kinds = [each.name for each in task._filters]
+    return {
+        m if kind == "none" else f"{m}.{kind}": higher.get(m) for kind in kinds for m in task.aggregation()
+    }
+
+
 def _examples(task: Any) -> int:
     with _quiet():
         return len(list(task.fewshot_docs() or ()))

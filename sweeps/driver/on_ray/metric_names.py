@@ -28,8 +28,10 @@ class Metric:
 TRIALS = Metric("sweeps_trials", "trials by state: waiting, running, complete, pruned, fail", ("state",))
 TRIALS_BY_ROLE = Metric("sweeps_trials_ended", "trials that have ended, by role", ("role",))
 PLANNED = Metric("sweeps_trials_planned", "trials that the sweep may have")
-BEST = Metric("sweeps_best_loss", "lowest final loss of a grown model, under the search's own seed")
-CONTROL = Metric("sweeps_control_loss", "lowest final loss of the original, trained on, under the same seed")
+BEST = Metric("sweeps_best_loss", "final loss of the best grown model, under the search's own seed")
+CONTROL = Metric(
+    "sweeps_control_loss", "final loss of the original, trained on at its best rate, under the same seed"
+)
 GAP = Metric("sweeps_control_gap", "the best loss minus the control's; below 0 is better")
 LOSS = Metric("sweeps_running_loss", "latest held-out loss of the trial in a slot", ("slot",))
 TRIAL = Metric("sweeps_running_trial", "number of the trial in a slot", ("slot",))

@@ -48,7 +48,7 @@ class LineSearch:
         rate = None
         if len(controls) < self._spec.control_rates:
             tried = [
-                (value_at(record.settings, LEARNING_RATE), record.value if is_done(record) else None)
+                (value_at(record.settings, LEARNING_RATE), record.minimised if is_done(record) else None)
                 for record in (*controls, *_searched_alike(records, controls[0]))
             ]
             rate = next_rate(tried, self._spec.search[LEARNING_RATE])

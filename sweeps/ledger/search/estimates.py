@@ -133,7 +133,7 @@ def good_rate(spec: Spec, records: Sequence[TrialRecord]) -> float:
     Or a third of the lowest one that a trial failed at, where that is lower still: it diverged there.
     """
     found = [
-        (record.value, record.settings["recipe"]["learning_rate"])
+        (record.minimised, record.settings["recipe"]["learning_rate"])
         for record in records
         if record.role is Role.CONTROL and record.value is not None and math.isfinite(record.value)
     ]

@@ -5,8 +5,8 @@ diverged; and the scale on which a Gaussian process sees them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,21 @@ _DIVERGED = "diverged"  # begins the reason of a trial whose loss was no number,
 _UNLIKELY = 2.0  # standard deviations
 _LEAST_VARIANCE = 1e-7  # nats squared
 _LEAST_UNIT = 2e-3  # nats: below that, differences are no valley to be magnified
+
+
+def by_score(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials of a search that goes by a task, as the process sees them: negative scores in place of losses.
+
+    What was stopped has no score, and values of other programs are none: these say nothing.
+
+    Args:
+        records: ended trials.
+    """
+    return [
+        each if each.aim is None else replace(each, value=each.aim.minimised, losses={})
+        for each in records
+        if each.ours and each.state is not State.PRUNED
+    ]
 
 
 def whole_ones(records: Sequence[TrialRecord]) -> list[TrialRecord]:

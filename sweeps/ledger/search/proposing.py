@@ -54,6 +54,7 @@ def proposals_of(
         rate,
         cost=cost_aim(spec, costs),
         prior=Prior.of(Features(spec.search), warm_start),
+        scored=spec.objective.task is not None,
     )
     return Proposals(
         seen,

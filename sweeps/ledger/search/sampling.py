@@ -30,6 +30,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.front_proposals import CostAim
 from sweeps.ledger.search.model_proposals import ModelProposals
+from sweeps.ledger.search.observations import by_score
 from sweeps.ledger.search.prior import Prior
 from sweeps.ledger.search.sequences import spread
 from sweeps.ledger.search.space import Space
@@ -68,6 +69,7 @@ class Aim:
     rate: Callable[[], float | None] = lambda: None  # a learning rate that is known to be good, by now
     cost: CostAim | None = None  # that losses are minimised against
     prior: Prior | None = None  # of sibling sweeps
+    scored: bool = False  # whether scores of a task are aimed at in place of losses
 
 
 class Proposals:
@@ -97,7 +99,7 @@ class Proposals:
         self.space, self._seed = space, seed
         self._name, self._mirror = study.study_name, study.mirror
         aim = aim or Aim({})
-        self._sampler, self._rate = sampler, aim.rate
+        self._sampler, self._rate, self._scored = sampler, aim.rate, aim.scored
         self._features = Features(aim.search)
         self._model = ModelProposals(
             self._features, space, answer=aim.answer, rate=aim.rate, cost=aim.cost, prior=aim.prior
@@ -185,6 +187,7 @@ class Proposals:
                 return int(by_number[record.number].user_attrs.get(END, _NEVER))
 
             ended = [self._mirror.record(number) for number in by_number]
+            ended = by_score(ended) if self._scored else ended
             return self._model.propose(seed, ended, end, [t.params for t in running], fixed, allowed)
         study = self._window(running, last)
         return _sample(study, self.space, turn.number, _OPTUNA[self._sampler](seed), fixed)

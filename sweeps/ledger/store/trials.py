@@ -17,7 +17,7 @@ from sweeps.ownership import owner_of
 from sweeps.promotion import Promotion
 from sweeps.records import Assignment, Role, State, TrialRecord
 from sweeps.spec.renamed import first_settings, todays_paths, todays_settings
-from sweeps.task_scores import all_scores, are_scores
+from sweeps.task_scores import aimed, all_scores, are_scores
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -37,7 +37,9 @@ REQUEST = "sweeps:request"  # key of the trial's creation, so that it is made on
 RUNG = "completed_rung_"  # begins the names of system attributes in which stopping rules keep their rungs
 CONSTRAINT = "constraints"  # Optuna's system attribute: a trial with a number above 0 in it is not the best
 HIDDEN = "sweeps:hidden"  # on trials that the sampler and the stopping rule must not see
-VALUE = "sweeps:value"  # the objective of a hidden one, which Optuna has as PRUNED: its best is the search's
+# The last loss of a hidden one, which Optuna has as PRUNED: its best is the search's; and of one whose value
+# there is of the score that the search goes by.
+VALUE = "sweeps:value"
 TEST_LOSSES = "sweeps:test_losses"  # by blocks of the test text, of runs under fresh seeds
 SOURCES = "sweeps:sources"  # the latest losses on each of several texts
 COSTS = {
@@ -217,7 +219,7 @@ def record_of(
     """All that the ledger knows of a trial; one that was only enqueued has its spec's seed and steps.
 
     Of one that was not run here, no attribute is read. A hidden one that Optuna has as PRUNED is COMPLETE
-    where it bears its value.
+    where it bears its value. Its value here is a loss always, whatever the search goes by.
     """
     ours = is_ours(trial, spec, study_uuid, known)
     state = State(trial.state.name)
@@ -227,6 +229,10 @@ def record_of(
     value = trial.value if state is State.COMPLETE else None
     if state is State.PRUNED and HIDDEN in attributes and VALUE in attributes:
         state, value = State.COMPLETE, attributes[VALUE]
+    tasks = all_scores(attributes.get(TASKS, {}))
+    aim = aimed(tasks, spec.objective.task) if state is State.COMPLETE else None
+    if aim is not None:
+        value = attributes.get(VALUE, value)
     fixed = enqueued_values(trial)
     return TrialRecord(
         number=trial.number,
@@ -254,7 +260,8 @@ def record_of(
         test_losses=tuple(attributes.get(TEST_LOSSES, ())),
         sources=sources_from_json(attributes.get(SOURCES, {})),
         costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
-        tasks=all_scores(attributes.get(TASKS, {})),
+        tasks=tasks,
+        aim=aim,
         evaluation=attributes.get(EVALUATION),
         promotion=_promotion(attributes),
     )
