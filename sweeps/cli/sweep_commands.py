@@ -27,6 +27,7 @@ def _status(options: argparse.Namespace) -> int:
     from sweeps.report.overview import head
     from sweeps.report.status import status_text
     from sweeps.report.styled import show
+    from sweeps.results.sentence import sentence
 
     sweep = _find(options)
     if options.follow:
@@ -36,6 +37,9 @@ def _status(options: argparse.Namespace) -> int:
         return 0
     driver, limits = sweep.ledger.driver, sweep.ledger.spec.budget.limits
     print_text(f"Driven by {driver}." if driver else "No process drives it now.")
+    if sweep.ledger.finished:  # below stands the best of the search, under the seed that chose it
+        records = sweep.records
+        print_text(f"The answer: {sentence(sweep.answer(records), records)}")
     if limits:
         print_text(f"The search has spent {spent_in_words(spent(sweep.ledger), limits)}.")
     width = get_terminal_size().columns if sys.stdout.isatty() else None

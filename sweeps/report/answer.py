@@ -154,6 +154,8 @@ def _setting(answer: SettingAnswer, own: Any) -> str:
         low, high = (formatted(each) for each in answer.between)
         if answer.reason is None:
             return f"{formatted(answer.value)}; worse outside {low} to {high}"
+        if answer.reason == "no trial beyond its interval":
+            return f"not answered: no trial on both sides of {low} to {high}; more would (budget.trials)"
         return f"not answered: anywhere from {low} to {high}; more trials would (budget.trials)"
     if answer.reason is None:
         good = f"; as good: {_names(answer.as_good)}" if answer.as_good else ""

@@ -38,9 +38,11 @@ Reason = Literal[
     "not tried",
     "interval wider than the margin",
     "interval wider than half of its range",
+    "no trial beyond its interval",
     "no intervals",
 ]
 
+_END = 1e-6  # of an end of a range: so near it is the end
 _WIDEST = 0.5  # share of a range, on its scale, that the interval of its best value may take
 
 
@@ -70,6 +72,7 @@ class Searched:
     look: int = 1
     margin_was: str | None = None
     earlier: bool = False
+    ends: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # of the searched ranges
 
 
 def searched_in(
@@ -107,6 +110,7 @@ def searched_in(
         look=look_of(records, completions),
         margin_was=margin_before(completions, spec.finalists.margin),
         earlier=earlier,
+        ends={path: each.ends for path, each in spec.search.items() if each.choice is None},
     )
 
 
@@ -154,7 +158,12 @@ def setting_answers(
     for path in dict.fromkeys((*paths, *searched.ranges)):
         known = dict(_known(path, grown, choices.get(path, ()), estimates.get(path)))
         best = searched.ranges.get(path)
-        answers.append(_answer(path, known, margin) if best is None else _of_range(path, known, best))
+        if best is None:
+            answers.append(_answer(path, known, margin))
+            continue
+        tried = [value for record in grown if isinstance(value := searched_value(record, path), int | float)]
+        open_end = bool(tried) and _open_end(best, tried, searched.ends.get(path, ()))
+        answers.append(_of_range(path, known, best, open_end=open_end))
     return tuple(answers)
 
 
@@ -231,10 +240,24 @@ def _by_chance(chance: float, *, sure: bool) -> Says:
     return "as good" if chance >= CONFIDENCE else "no better"
 
 
-def _of_range(path: str, known: Mapping[Any, Estimate | None], best: Best) -> SettingAnswer:
-    """Answered where the best value is known to half of its range or better."""
+def _open_end(best: Best, tried: Sequence[float], ends: Sequence[Any]) -> bool:
+    """Whether an interval has an end beyond which no trial was: a model extrapolates there.
+
+    Past an end of the range nothing can be tried.
+    """
+    low, high = (ends[0], ends[-1]) if ends else (-math.inf, math.inf)
+    below = best.low <= low * (1 + _END) or min(tried) < best.low
+    return not (below and (best.high >= high * (1 - _END) or max(tried) > best.high))
+
+
+def _of_range(
+    path: str, known: Mapping[Any, Estimate | None], best: Best, *, open_end: bool
+) -> SettingAnswer:
+    """Answered where the best value is known to half of its range or better, by trials on both sides."""
     values = tuple(ValueAnswer(value, *_numbers(each), says="open") for value, each in known.items())
     reason: Reason | None = None if best.share <= _WIDEST else "interval wider than half of its range"
+    if reason is None and open_end:
+        reason = "no trial beyond its interval"
     value = best.value if reason is None else None
     return SettingAnswer(path, value, (), values, reason, (), between=(best.low, best.high))
 

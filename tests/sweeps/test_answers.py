@@ -236,6 +236,27 @@ def test_of_a_range_the_place_of_the_minimum_is_answered() -> None:
     assert scale.reason == "interval wider than half of its range"
 
 
+@pytest.mark.parametrize(
+    ("rates", "ends", "answered"),
+    [
+        ((5e-4, 2e-3), (1e-4, 1e-2), True),
+        ((5e-4, 1e-3), (1e-4, 1e-2), False),  # none above 1.4e-3
+        ((1e-3, 2e-3), (1e-4, 1e-2), False),
+        ((1e-3, 2e-3), (7e-4, 1e-2), True),  # nothing below can be tried
+        ((5e-4, 1e-3), (1e-4, 1.4e-3), True),
+    ],
+)
+def test_no_value_is_called_worse_that_lies_beyond_all_that_were_tried(
+    rates: tuple[float, float], ends: tuple[float, float], answered: bool
+) -> None:
+    path = "recipe.learning_rate"
+    grown = [replace(trial(number, k=4), params={path: rate}) for number, rate in enumerate(rates)]
+    best = Best(1e-3, 7e-4, 1.4e-3, share=0.15, tried=4)
+    (answer,) = setting_answers(grown, MARGIN, Searched(ranges={path: best}, ends={path: ends}))
+    assert (answer.reason is None) == answered == (answer.value == 1e-3)
+    assert answer.reason in (None, "no trial beyond its interval")
+
+
 # -- the margin as it is written --------------------------------------------------------------------
 
 

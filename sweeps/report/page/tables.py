@@ -54,7 +54,9 @@ def _setting_card(title: str, answer: SettingAnswer | None) -> str:
         low, high = (formatted(each) for each in answer.between)
         if answer.reason is None:
             return _card(title, formatted(answer.value), f"worse outside {low} to {high}", answered=True)
-        return _card(title, "not answered", f"anywhere from {low} to {high}", answered=False)
+        beyond = answer.reason == "no trial beyond its interval"
+        said = f"no trial on both sides of {low} to {high}" if beyond else f"anywhere from {low} to {high}"
+        return _card(title, "not answered", said, answered=False)
     if answer.reason is None:
         good = [*answer.as_good, *(each.value for each in answer.values if each.says == "no better")]
         detail = (

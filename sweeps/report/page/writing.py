@@ -121,7 +121,8 @@ def _again(sweep: Sweep, reference: str) -> dict[str, str]:
     versions = ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name)))
     python = ".".join(map(str, sys.version_info[:3]))
     return {
-        "command": command("run", reference, runs=sweep.folders.artifacts),
+        "goes on": command("resume", reference, runs=sweep.folders.artifacts),
+        "anew": "`sweeps run FILE`, the spec below being the file (JSON is YAML); what was enqueued is not in it",
         "spec's hash": sweep.spec.hash,
         **digests,
         "written with": f"{versions}, Python {python}",
