@@ -130,19 +130,21 @@ def _export(options: argparse.Namespace) -> int:
         within = within_cost(verdict, records, limit, cost=sweep.spec.cost, grown=options.grown)
     what = described(verdict, records, number, within)
     name = sweep.spec.name if options.register == "" else options.register
-    version = register(sweep, record, name) if name else None
-    if options.json:
-        given = {"what": what, "best": number == verdict.answer.trial, "test_loss": record.test_loss}
-        given |= {"registered": {"name": name, "version": version} if name else None}
-        print_json(documents.exported(sweep.spec.name, number, options.out, record.value, given, progress))
-    else:
+    if not options.json:
         print_text(what)
         print_text(
             f"it is in {options.out}; its validation loss is {record.value:.6f} under seed {record.seed}"
         )
         print_text(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}")')
-        if name:
-            print_text(registered_text(sweep, name, version))
+    if name and not options.json:
+        print_text(f"registering it in MLflow as {name}: a minute at least, where its server is away")
+    version = register(sweep, record, name) if name else None
+    if options.json:
+        given = {"what": what, "best": number == verdict.answer.trial, "test_loss": record.test_loss}
+        given |= {"registered": {"name": name, "version": version} if name else None}
+        print_json(documents.exported(sweep.spec.name, number, options.out, record.value, given, progress))
+    elif name:
+        print_text(registered_text(sweep, name, version))
     return 0
 
 

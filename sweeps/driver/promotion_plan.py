@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sweeps.checks.machine import existing, writable
 from sweeps.checks.preflight import Preflight, check
 from sweeps.checks.promotion import Expected, expected, promoted_spec
 from sweeps.driver.run_arguments import Runner
@@ -20,6 +21,7 @@ from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec
 from sweeps.tracking.registry import name_problems, tracking_problems_of
 from tli.models.base import Base
+from tli.places import expanded
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
@@ -150,9 +152,15 @@ def _failed_before(long_runs: Sequence[LongRun]) -> Iterator[Problem]:
 
 
 def _handing_problems(sweep: Sweep, wish: Wish, standing: TrialRecord | None) -> Iterator[Problem]:
-    """Why the model could not be handed over at the end: an `out` that is there, and is not this model."""
+    """Why the model could not be handed over at the end: an `out` that is there, and is not this model, or
+    that cannot be made.
+    """
     if wish.out is not None and not (standing is not None and is_model_of(sweep, standing, wish.out)):
         yield from out_problems(wish.out)
+        above = existing(expanded(str(wish.out), "out").parent)
+        if not above.is_dir() or not writable(above):
+            got = f"{wish.out} in {above}, which cannot be written to"
+            yield Problem("--out", got, "a folder in one to write to", "another place")
     if wish.register is not None:
         yield from name_problems(wish.register)
         yield from tracking_problems_of(sweep)

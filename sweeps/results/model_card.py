@@ -70,9 +70,12 @@ def model_card(
             "",
             "## How good it is",
             "",
-            f"{_measured(verdict)} {_fresh(verdict)}",
+            f"{_measured(verdict)} {'Each is of one run.' if record.promotion else _fresh(verdict)}",
             "",
-            *_table(("model", "validation", "test, fresh seeds"), list(_losses(verdict, by_number, number))),
+            *_table(
+                ("model", "validation", "test" if record.promotion else "test, fresh seeds"),
+                list(_losses(verdict, by_number, number)),
+            ),
             "",
             *[f"- {_claim(claim)}" for claim in verdict.claims if number in (claim.trial, claim.against)],
             "",
@@ -124,6 +127,13 @@ def _losses(
     record = records[number]
     if record.initial_loss is not None:
         yield "before training", f"{record.initial_loss:.4f}", ""
+    if record.promotion is not None:  # means under the fresh seeds of the sweep are of shorter runs
+        beside = (each for each in records.values() if each.promotion and each.promotion.beside == number)
+        for run in (record, *beside):
+            name = f"the original beside it, trial {run.number}"
+            name = f"**this, trial {number}**" if run is record else name
+            yield name, _four(run.value), _four(run.test_loss)
+        return
     listed = {each.number: each for each in (*verdict.finalists, verdict.control, verdict.matched) if each}
     wanted = [number, *(each.number for each in (verdict.control, verdict.matched) if each)]
     for each in dict.fromkeys(wanted):
@@ -133,6 +143,10 @@ def _losses(
             yield name, f"{found.mean:.4f}", tested
         elif records[each].value is not None:
             yield name, f"{records[each].value:.4f}", ""
+
+
+def _four(loss: float | None) -> str:
+    return "" if loss is None else f"{loss:.4f}"
 
 
 def _fresh(verdict: Verdict) -> str:

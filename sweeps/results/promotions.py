@@ -119,7 +119,7 @@ def longer(record: TrialRecord, tokens: int) -> dict[str, Any]:
         most = (_MOST_STEPS - 1) * recipe.batch_tokens
         expected = f"at most {most:,}: {_MOST_STEPS - 1:,} steps of {recipe.batch_tokens:,} tokens"
         raise SpecError(Problem("tokens", f"{tokens:,}", expected, f"--tokens {most:_}"))
-    return settings
+    return replaced(settings, {"recipe.tokens": steps * recipe.batch_tokens})  # 50K and 51,200 are one run
 
 
 def long_run(

@@ -180,8 +180,12 @@ def _seeds(answer: Answer, needs: Needs) -> str:
 
 
 def _standing(verdict: Verdict, records: Mapping[int, TrialRecord], number: int) -> Iterator[str]:
-    answer = verdict.answer
-    original = records[number].original or records[number].role is Role.MATCHED
+    answer, record = verdict.answer, records[number]
+    if (promotion := record.promotion) is not None:
+        tokens = record.steps * record.settings["recipe"]["batch_tokens"]
+        yield f"trial {promotion.of} trained on {tokens:,} tokens, under one seed; in no claim of the sweep"
+        return
+    original = record.original or record.role is Role.MATCHED
     if number == answer.grown:
         yield "the best grown model"
         yield from _of_the_best(answer)

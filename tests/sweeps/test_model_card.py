@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from sweeps.promotion import Promotion
+from sweeps.records import Role
 from sweeps.results.finding import find
 from sweeps.results.model_card import model_card
 from sweeps.results.selection import verdict
+from sweeps.results.sentence import handed_over
 from sweeps.spec import load_spec
 from tests.real_quickstart import kept
 from tests.sweeps.conftest import ran_in
@@ -54,6 +58,32 @@ def test_its_losses_are_those_of_the_answer() -> None:
     assert f"| **this, trial {best.number}** | {best.mean:.4f} | {best.test_loss:.4f} |" in text
     assert f"| {found.control.mean:.4f} | {found.control.test_loss:.4f} |" in text
     assert text.count("\n- trial ") == sum(claim.trial == best.number for claim in found.claims)
+
+
+def test_a_promotion_is_set_beside_no_mean_of_other_seeds() -> None:
+    records, _ = kept()
+    found = verdict(records, depth=8)
+    own = next(each for each in records if each.number == found.best_grown)
+    long = replace(
+        own,
+        number=90,
+        role=Role.PROMOTION,
+        value=2.9,
+        test_losses=(2.8, 3.0),
+        promotion=Promotion(own.number, 24),
+    )
+    card = model_card(
+        load_spec("quickstart"),
+        found,
+        [*records, long],
+        90,
+        said="it",
+        lineage={"base": _BASE, "plan": _PLAN},
+    )
+    assert "| **this, trial 90** | 2.9000 | 2.9000 |" in card
+    assert "fresh seed" not in card.split("## How good it is")[1].split("The sweep's answer")[0]
+    said = handed_over(found, [*records, long], 90)
+    assert f"trial {own.number} trained on" in said
 
 
 def test_a_folder_of_the_user_is_named_without_its_path() -> None:

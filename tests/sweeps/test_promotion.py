@@ -226,6 +226,13 @@ def test_a_state_is_no_start_where_the_rate_falls_over_the_whole_run(here: Path)
     assert (here / "runs").is_dir()
 
 
+def test_amounts_of_as_many_batches_are_one_run(here: Path) -> None:
+    sweep = find("tiny")
+    trial = next(each for each in sweep.records if each.role is Role.BASELINE)
+    batch = trial.settings["recipe"]["batch_tokens"]
+    assert longer(trial, 20 * batch - 1) == longer(trial, 20 * batch) != longer(trial, 20 * batch + 1)
+
+
 @pytest.mark.parametrize(
     ("recipe", "steps", "longer_shared"),
     [
@@ -274,6 +281,7 @@ def test_what_is_no_number_of_tokens_is_refused(text: str) -> None:
         (["--tokens", "1K", "--trial", "0", "--control"], "--control", "the original"),
         (["--tokens", "1K", "--ranks", "3"], "--ranks", "3"),
         (["--tokens", "1K", "--ranks", "0"], "--ranks", "0"),
+        (["--tokens", "1K", "--out", "tiny.yaml/out"], "--out", "which cannot be written to"),
         (["--tokens", "1K", "--ranks", "2", "--runner", "inline"], "--ranks", "2"),
         (["--tokens", "1K", "--out", "tiny.yaml"], "--out", "something that exists"),
         (["--tokens", "1K", "--register"], "--register", "tracking: null"),

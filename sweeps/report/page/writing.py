@@ -122,7 +122,7 @@ def _again(sweep: Sweep, reference: str) -> dict[str, str]:
     python = ".".join(map(str, sys.version_info[:3]))
     return {
         "goes on": command("resume", reference, runs=sweep.folders.artifacts),
-        "anew": "`sweeps run FILE`, the spec below being the file (JSON is YAML); what was enqueued is not in it",
+        "anew": "`sweeps run FILE`, the spec below being the file (JSON is YAML); without enqueued trials",
         "spec's hash": sweep.spec.hash,
         **digests,
         "written with": f"{versions}, Python {python}",
