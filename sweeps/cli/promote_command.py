@@ -27,7 +27,10 @@ def promote_command(options: argparse.Namespace) -> int:
     from sweeps.driver.promotion_plan import Where, Wish, plan_promotion
     from sweeps.report.live import Display
     from sweeps.results.standing import Aim
+    from sweeps.tracking.registry import name_problems
 
+    if options.register == "":  # an unset variable of a shell, and no wish for the sweep's own name
+        raise InputError(*name_problems("", "--register"))
     wish = Wish(
         options.name,
         options.tokens,
@@ -36,7 +39,7 @@ def promote_command(options: argparse.Namespace) -> int:
         control=options.control,
         ranks=options.ranks,
         out=options.out,
-        register=options.register,
+        register="" if options.register is True else options.register,
     )
     where = Where(options.runs, options.study, options.tracking, options.address, options.runner)
     planned = plan_promotion(wish, where)
@@ -71,7 +74,7 @@ def registrable(sweep: Sweep, options: argparse.Namespace) -> Sweep:
     from sweeps.tracking.registry import name_problems, with_tracking
 
     tracked = with_tracking(sweep, options.tracking)
-    if problems := name_problems(options.register or sweep.spec.name):
+    if problems := name_problems(sweep.spec.name if options.register is True else options.register):
         raise InputError(*problems)
     return tracked
 

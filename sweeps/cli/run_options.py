@@ -11,7 +11,7 @@ from tli.cli.console import path
 Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, what it does, an example
 REGISTER: Mapping[str, Any] = {
     "nargs": "?",
-    "const": "",
+    "const": True,
     "metavar": "MODEL",
     "help": "register it in MLflow as a version of this model (default: of the sweep's name)",
 }

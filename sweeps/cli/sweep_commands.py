@@ -129,7 +129,7 @@ def _export(options: argparse.Namespace) -> int:
     if limit is not None:
         within = within_cost(verdict, records, limit, cost=sweep.spec.cost, grown=options.grown)
     what = described(verdict, records, number, within)
-    name = sweep.spec.name if options.register == "" else options.register
+    name = sweep.spec.name if options.register is True else options.register
     if not options.json:
         print_text(what)
         print_text(

@@ -281,6 +281,7 @@ def test_what_is_no_number_of_tokens_is_refused(text: str) -> None:
         (["--tokens", "1K", "--trial", "0", "--control"], "--control", "the original"),
         (["--tokens", "1K", "--ranks", "3"], "--ranks", "3"),
         (["--tokens", "1K", "--ranks", "0"], "--ranks", "0"),
+        (["--tokens", "1K", "--register", ""], "--register", "empty"),
         (["--tokens", "1K", "--out", "tiny.yaml/out"], "--out", "which cannot be written to"),
         (["--tokens", "1K", "--ranks", "2", "--runner", "inline"], "--ranks", "2"),
         (["--tokens", "1K", "--out", "tiny.yaml"], "--out", "something that exists"),
