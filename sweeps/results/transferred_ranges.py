@@ -122,7 +122,8 @@ def _range(wanted: Range, values: Sequence[Any], *, narrowed: bool) -> Range | N
 def _evidence(path: str, answer: SettingAnswer | None, records: Sequence[TrialRecord]) -> Iterator[str]:
     """What was found, by which trials."""
     tried = [r.number for r in records if path in r.params and r.value is not None and not r.role.after]
-    by = f" ({these('trial', tried)} to their end)" if 0 < len(tried) <= 12 else f" ({len(tried)} trials)"
+    which = these("trial", tried) if 0 < len(tried) <= 12 else f"{len(tried)} trials"
+    by = f" (by the model of {which}, run to their end, and of those that were stopped)"
     if answer is None or answer.reason is not None:
         why = answer.reason if answer is not None else "not tried"
         yield f"Not answered ({why}), so all that was searched stays{by}."
@@ -135,7 +136,9 @@ def _evidence(path: str, answer: SettingAnswer | None, records: Sequence[TrialRe
     dropped = f"; left out, as worse by more than the margin: {', '.join(worse)}" if worse else ""
     others = [formatted(e.value) for e in answer.values if e.says in ("as good", "no better")]
     rest = f"; not shown to be worse: {', '.join(others)}" if others else ""
-    yield f"{formatted(answer.value)} was found{rest}{dropped}{by}."
+    short = [formatted(each.value) for each in answer.values if not each.complete and each.tried]
+    none = f" No trial with {', '.join(short)} ran to its end." if short else ""
+    yield f"{formatted(answer.value)} was found{rest}{dropped}{by}.{none}"
 
 
 def rounded(rate: float) -> float:
