@@ -406,7 +406,7 @@ def _same_model(one: Path, other: Path) -> None:
     """The same files, and the same tensors but for what sums over ranks round otherwise."""
     names = {path.name for path in one.iterdir()}
     assert names == {path.name for path in other.iterdir()}
-    for name in names - {"lineage.json"}:
+    for name in names - {"lineage.json", "README.md"}:  # which name the sweep
         if not name.endswith(".safetensors"):
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
     first, second = tensors(one), tensors(other)
@@ -423,11 +423,11 @@ def ranks() -> list[int]:
 
 def workers() -> list[int]:
     """Processes below this one that are rank 0 of a trial."""
-    return _named(b"ray::ResourceTrainable")
+    return _named(b"ray::ResourceTrainable", b"ray::SlotTrainable")  # in a call of Tune's, and between two
 
 
-def _named(start: bytes) -> list[int]:
-    return [pid for pid in descendants(os.getpid()) if _words(pid).startswith(start)]
+def _named(*starts: bytes) -> list[int]:
+    return [pid for pid in descendants(os.getpid()) if _words(pid).startswith(starts)]
 
 
 def _words(pid: int) -> bytes:
