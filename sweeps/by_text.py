@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tli.json_values import number
+
 
 @dataclass(frozen=True)
 class TextLoss:
@@ -70,25 +72,3 @@ def _from_json(value: Any) -> TextLoss:
 
 def _optional(value: Any) -> float | None:
     return None if value is None else number(value)
-
-
-def number(value: Any) -> float:
-    """A JSON number as a float.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError("a number is wanted")
-    return float(value)
-
-
-def whole(value: Any) -> int:
-    """A JSON number that is a step or an amount of tokens.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
-        raise TypeError("a whole number is wanted")
-    return value

@@ -9,9 +9,10 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
-from sweeps.by_text import Sources, number, sources_from_json, sources_to_json, whole
+from sweeps.by_text import Sources, sources_from_json, sources_to_json
 from sweeps.promotion import Promotion
-from sweeps.task_scores import Aimed, TaskScores, all_scores
+from sweeps.task_scores import Aimed, TaskScores, all_scores, scores_to_json
+from tli.json_values import number, whole
 
 _SELDOM = {"test_losses", "system", "sources", "tasks"}  # of a point, left out where there are none
 METRIC = "eval_loss"  # what trials are compared by, in nats per token
@@ -105,9 +106,8 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; without what there is nothing of."""
-        tasks = {task: scores.to_json() for task, scores in self.tasks.items()}
-        plain = {**asdict(self), "sources": sources_to_json(self.sources), "tasks": tasks}
-        return {name: each for name, each in plain.items() if each or name not in _SELDOM}
+        named = {"sources": sources_to_json(self.sources), "tasks": scores_to_json(self.tasks)}
+        return {name: each for name, each in (asdict(self) | named).items() if each or name not in _SELDOM}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:

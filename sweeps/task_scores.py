@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from tli.json_values import finite, maybe, text, whole
 
 FOLDER = "tasks"  # in the trial's folder: a file a task, with each document's result
 
@@ -69,20 +70,25 @@ class TaskScores:
             ValueError, TypeError, KeyError, AttributeError: it is not that.
         """
         metrics = {
-            _text(name): Score(_number(m["value"]), _optional(m["stderr"]), _flag(m["higher_is_better"]))
+            text(name): Score(finite(m["value"]), maybe(m["stderr"]), _flag(m["higher_is_better"]))
             for name, m in value["metrics"].items()
         }
         if not metrics:
             raise ValueError("no metric")
         limit = value["limit"]
         return cls(
-            shots=_count(value["shots"]),
-            limit=None if limit is None else _count(limit),
-            count=_count(value["count"]),
-            chance=_optional(value["chance"]),
-            data=_text(value["data"]),
+            shots=whole(value["shots"]),
+            limit=None if limit is None else whole(limit),
+            count=whole(value["count"]),
+            chance=maybe(value["chance"]),
+            data=text(value["data"]),
             metrics=metrics,
         )
+
+
+def scores_to_json(tasks: Mapping[str, TaskScores]) -> dict[str, Any]:
+    """Scores by task as plain JSON values."""
+    return {task: scores.to_json() for task, scores in tasks.items()}
 
 
 def all_scores(value: Any) -> dict[str, TaskScores]:
@@ -91,7 +97,7 @@ def all_scores(value: Any) -> dict[str, TaskScores]:
     Raises:
         ValueError, TypeError, KeyError, AttributeError: it is not that.
     """
-    return {_text(task): TaskScores.from_json(scores) for task, scores in value.items()}
+    return {text(task): TaskScores.from_json(scores) for task, scores in value.items()}
 
 
 def aimed(tasks: Mapping[str, TaskScores], aim: tuple[str, str] | None) -> Aimed | None:
@@ -118,28 +124,6 @@ def are_scores(value: Any) -> bool:
     except (ValueError, TypeError, KeyError, AttributeError):
         return False
     return True
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a text is wanted")
-    return value
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise TypeError("a whole number is wanted")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError("a number is wanted")
-    return float(value)
-
-
-def _optional(value: Any) -> float | None:
-    return None if value is None else _number(value)
 
 
 def _flag(value: Any) -> bool | None:

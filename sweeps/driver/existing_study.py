@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from sweeps.driver.schedule.after_search import matched_controls
 from sweeps.driver.schedule.spending import going_on, raised
 from sweeps.driver.watchers import Watcher
 from sweeps.errors import Problem
 from sweeps.ledger import Ledger, fresh_seeds, look, refuse_foreign, spec_conflicts, stored_spec
 from sweeps.results.evaluated import is_due
-from sweeps.results.looks import look_of
-from sweeps.results.matched import matched_due
 from sweeps.spec import Spec, changed_amounts
 from sweeps.wording import formatted
 
@@ -54,18 +53,7 @@ def nothing_left(spec: Spec) -> bool:
         return False
     if stored.evaluation != spec.evaluation and is_due(spec, ledger.trials(), ledger.depth):
         return False
-    if stored.finalists == spec.finalists or not spec.control.matched:
-        return True
-    wanted, records = spec.finalists, ledger.trials()  # by another margin another may be the winner
-    return not matched_due(
-        records,
-        wanted.top,
-        wanted.seeds,
-        wanted.per,
-        depth=ledger.depth,
-        margin=wanted.margin,
-        look=look_of(records, ledger.study.completions),
-    )
+    return stored.finalists == spec.finalists or not matched_controls(ledger, spec)
 
 
 def _stored(spec: Spec) -> Spec | None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from sweeps.commands import command
-from sweeps.errors import LedgerHeldError, Problem, SpecError
+from sweeps.errors import Problem, SpecError
 from sweeps.folders import Folders
-from sweeps.ownership import claimed, refuse_others
 from sweeps.records import State, TrialRecord
 from sweeps.results.finding import tracked
 from sweeps.results.kept import unasked_tracking
@@ -26,6 +24,7 @@ from sweeps.tracking.interface import Tracking
 from sweeps.tracking.outbox import read_sent
 from sweeps.tracking.tracker import open_tracker
 from sweeps.tracking.trial_runs import show, show_end
+from sweeps.tracking.undriven import undriven
 from tli.files import read_regular, replace_file
 
 DONE = "registry.json"  # in the sweep's folder, written by the delivering process alone: what is registered
@@ -101,12 +100,7 @@ def register(sweep: Sweep, record: TrialRecord, name: str) -> str | None:
     if problems := [*name_problems(name), *tracking_problems_of(sweep)]:
         raise SpecError(*problems)
     assert sweep.spec.tracking is not None, "that is a problem"
-    with ExitStack() as stack:
-        stack.enter_context(folders.driver_lock())
-        if ledger.driver is not None:  # from another machine or folder
-            raise LedgerHeldError(f"{ledger.spec.name} is being driven by {ledger.driver}; wait for it")
-        refuse_others(folders, ledger.study.study_uuid)
-        stack.enter_context(claimed(folders, ledger.study.study_uuid))
+    with undriven(sweep):
         ask_for(folders, record.number, record.attempt, name)
         tracker = open_tracker(
             sweep.spec.tracking.uri,

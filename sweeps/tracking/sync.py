@@ -5,7 +5,6 @@ Everything passes through the outbox, which drops what it knows, as when the swe
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from typing import Any
 from sweeps import addresses
 from sweeps.checks import stores
 from sweeps.curve import CURVE, measurements
-from sweeps.errors import LedgerHeldError, Problem, SpecError, SweepError
-from sweeps.ownership import claimed, refuse_others
+from sweeps.errors import Problem, SpecError, SweepError
 from sweeps.records import Point, Role, State, TrialRecord
 from sweeps.results.kept import unasked_tracking
 from sweeps.results.ranking import best_of, ranking
@@ -27,6 +25,7 @@ from sweeps.tracking.outbox import forget_sent
 from sweeps.tracking.registry import asked_for, patience, show_registrations
 from sweeps.tracking.saved_view import KIND, TAG, figure_ranges, saved_view
 from sweeps.tracking.trial_runs import NOTE, show, show_end
+from sweeps.tracking.undriven import undriven
 from sweeps.wording import masked
 
 _PATIENCE = 120.0  # seconds in which nothing is delivered; a store that is made takes some of them
@@ -61,12 +60,7 @@ def sync(sweep: Sweep, uri: str | None = None) -> Synced:
     """
     target, ledger, folders = _target(sweep, uri), sweep.ledger, sweep.folders
     artifacts = folders.artifacts.absolute()
-    with ExitStack() as stack:
-        stack.enter_context(folders.driver_lock())
-        if ledger.driver is not None:  # from another machine or folder
-            raise LedgerHeldError(f"{ledger.spec.name} is being driven by {ledger.driver}; wait for it")
-        refuse_others(folders, ledger.study.study_uuid)
-        stack.enter_context(claimed(folders, ledger.study.study_uuid))
+    with undriven(sweep):
         forget_sent(folders.sweep)
         tracker = Tracker(
             target,

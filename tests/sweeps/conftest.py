@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -107,13 +108,23 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.cleanup()
 
 
-def ran_in(root: Path, model: Path, *, trials: int) -> None:
-    """Run the sweep `tiny` of `root / "tiny.yaml"`, with its results under `root / "runs"`."""
+def ran_in(
+    root: Path, model: Path, *, trials: int, changes: Mapping[str, str] = MappingProxyType({})
+) -> Path:
+    """Run the sweep `tiny` of `root / "tiny.yaml"`, with its results under `root / "runs"`; returns the root.
+
+    `changes` are made in its text, each of which stands there once.
+    """
     text = root / "text.txt"
     text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
     given = {"model": model, "text": text, "trials": trials, "study": "sqlite"}
-    (root / "tiny.yaml").write_text(SPEC.format(name="tiny", runs="runs", tracking="null", **given))
+    content = SPEC.format(name="tiny", runs="runs", tracking="null", **given)
+    for old, new in changes.items():
+        assert content.count(old) == 1, old
+        content = content.replace(old, new)
+    (root / "tiny.yaml").write_text(content)
     run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")
+    return root
 
 
 def agenda_of(spec: Spec, parallel: int = 2, **more: Any) -> Agenda:

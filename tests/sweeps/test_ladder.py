@@ -20,8 +20,7 @@ from sweeps.results.ladder import ladder_of, rungs_due
 from sweeps.results.rank_correlation import rank_correlation
 from sweeps.results.selection import verdict
 from sweeps.results.sweep import Sweep
-from sweeps.spec import load_spec
-from tests.sweeps.conftest import SPEC, Silent, copied
+from tests.sweeps.conftest import Silent, copied, ran_in
 from tests.sweeps.made_records import trial
 
 LADDER = "budget.ladder=[1k, 0.002M]"
@@ -35,17 +34,7 @@ SWEPT = {
 @pytest.fixture(scope="module")
 def carried_out(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
     """The folder of a sweep without a ladder. Shared: look only."""
-    root = tmp_path_factory.mktemp("ladder")
-    text = root / "text.txt"
-    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
-    given = {"model": tiny_model("llama"), "text": text, "trials": 4, "study": "sqlite", "tracking": "null"}
-    content = SPEC.format(name="tiny", runs="runs", **given)
-    for old, new in SWEPT.items():
-        assert content.count(old) == 1
-        content = content.replace(old, new)
-    (root / "tiny.yaml").write_text(content)
-    run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")
-    return root
+    return ran_in(tmp_path_factory.mktemp("ladder"), tiny_model("llama"), trials=4, changes=SWEPT)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.results.finding import find, resumed
 from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
-from tests.sweeps.conftest import SPEC, Silent, copied
+from tests.sweeps.conftest import Silent, copied, ran_in
 
 SWEPT = {
     "control: {rates: 1, matched: false}": "control: {rates: 1, matched: true}",
@@ -31,17 +31,7 @@ SWEPT = {
 @pytest.fixture(scope="module")
 def carried_out(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
     """The folder of a sweep under two fresh seeds. Shared: look only."""
-    root = tmp_path_factory.mktemp("more")
-    text = root / "text.txt"
-    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
-    given = {"model": tiny_model("llama"), "text": text, "trials": 4, "study": "sqlite", "tracking": "null"}
-    content = SPEC.format(name="tiny", runs="runs", **given)
-    for old, new in SWEPT.items():
-        assert content.count(old) == 1
-        content = content.replace(old, new)
-    (root / "tiny.yaml").write_text(content)
-    run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")
-    return root
+    return ran_in(tmp_path_factory.mktemp("more"), tiny_model("llama"), trials=4, changes=SWEPT)
 
 
 @pytest.fixture

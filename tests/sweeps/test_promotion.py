@@ -34,7 +34,7 @@ from sweeps.results.sweep import Sweep
 from sweeps.spec import load_spec
 from sweeps.tracking import NullTracker
 from tests.servers import MlflowServer
-from tests.sweeps.conftest import SPEC, Silent, copied
+from tests.sweeps.conftest import Silent, copied, ran_in
 from tli.training.recipe import Recipe
 
 SWEPT = {
@@ -48,17 +48,7 @@ INLINE = Where(runs="runs", runner="inline")
 @pytest.fixture(scope="module")
 def carried_out(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
     """The folder of a sweep whose rate stays at its peak for half of a trial. Shared: look only."""
-    root = tmp_path_factory.mktemp("promoted")
-    text = root / "text.txt"
-    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
-    given = {"model": tiny_model("llama"), "text": text, "trials": 3, "study": "sqlite", "tracking": "null"}
-    content = SPEC.format(name="tiny", runs="runs", **given)
-    for old, new in SWEPT.items():
-        assert content.count(old) == 1
-        content = content.replace(old, new)
-    (root / "tiny.yaml").write_text(content)
-    run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")
-    return root
+    return ran_in(tmp_path_factory.mktemp("promoted"), tiny_model("llama"), trials=3, changes=SWEPT)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from tli.files import replace_file
 from tli.json_files import read_json
+from tli.json_values import finite, maybe
 
 _LIMIT = 100_000_000  # bytes of a file
 
@@ -82,11 +82,11 @@ class TaskScore:
             ValueError, TypeError, KeyError, AttributeError: it is not that.
         """
         metrics = {
-            str(name): Metric(_number(m["value"]), _optional(m["stderr"]), m["higher_is_better"])
+            str(name): Metric(finite(m["value"]), maybe(m["stderr"]), m["higher_is_better"])
             for name, m in value["metrics"].items()
         }
         documents = {
-            str(name): tuple(_number(each) for each in values) for name, values in value["documents"].items()
+            str(name): tuple(finite(each) for each in values) for name, values in value["documents"].items()
         }
         if not metrics or not isinstance(value["task"], str):
             raise ValueError("no scores of a task")
@@ -96,9 +96,9 @@ class TaskScore:
             limit=None if value["limit"] is None else int(value["limit"]),
             metrics=metrics,
             documents=documents,
-            chance=_optional(value["chance"]),
+            chance=maybe(value["chance"]),
             data=str(value["data"]),
-            seconds=_number(value["seconds"]),
+            seconds=finite(value["seconds"]),
         )
 
 
@@ -124,13 +124,3 @@ def read_scores(path: Path, owner: str) -> TaskScore | None:
         return TaskScore.from_json(value) if value["owner"] == owner else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError("a number is wanted")
-    return float(value)
-
-
-def _optional(value: Any) -> float | None:
-    return None if value is None else _number(value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.driver.schedule.controls import control_settings
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, LedgerView
 from sweeps.records import Assignment, Role, TrialRecord
 from sweeps.results.evaluated import base_due, runs_due
 from sweeps.results.finalists import replicates_due
@@ -60,6 +60,27 @@ def after_search(ledger: Ledger, spec: Spec, unfinished: Sequence[TrialRecord]) 
     return due
 
 
+def matched_controls(ledger: LedgerView, spec: Spec) -> list[tuple[int, dict[str, Any]]]:
+    """Controls with the FLOPs of a winner that are still to be run: its number, and their settings.
+
+    Args:
+        ledger: of the sweep.
+        spec: of it, as it is wanted now: by another margin another trial may be the winner.
+    """
+    if not spec.control.matched:
+        return []
+    wanted, records = spec.finalists, ledger.trials()
+    return matched_due(
+        records,
+        wanted.top,
+        wanted.seeds,
+        spec.spread,
+        depth=ledger.depth,
+        margin=wanted.margin,
+        look=look_of(records, ledger.study.completions),
+    )
+
+
 def _replicate(ledger: Ledger, spec: Spec) -> Due | None:
     wanted, records = spec.finalists, ledger.trials()
     due = replicates_due(records, wanted.top, wanted.seeds, spec.spread, depth=ledger.depth)
@@ -71,19 +92,7 @@ def _replicate(ledger: Ledger, spec: Spec) -> Due | None:
 
 
 def _matched(ledger: Ledger, spec: Spec) -> Due | None:
-    if not spec.control.matched:
-        return None
-    wanted, records = spec.finalists, ledger.trials()
-    due = matched_due(
-        records,
-        wanted.top,
-        wanted.seeds,
-        spec.spread,
-        depth=ledger.depth,
-        margin=wanted.margin,
-        look=look_of(records, ledger.study.completions),
-    )
-    for number, settings in due:
+    for number, settings in matched_controls(ledger, spec):
         return Due("finalists", Role.MATCHED, settings, number)
     return None
 
