@@ -183,10 +183,12 @@ def test_problems_of_several_texts_come_at_once_at_their_places(tmp_path: Path) 
     assert not (tmp_path / "tokens").exists()
 
 
-def test_a_copy_of_a_trained_text_is_no_text_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", '{"text": "and one more"}\n'])
+def test_a_copy_of_a_trained_text_is_no_text_of_its_own(tmp_path: Path, more: str) -> None:
+    """Byte for byte it is found before a token is made, else by the passages that it holds out."""
     web, code = portions(tmp_path)
     copy = tmp_path / "copy.jsonl"
-    copy.write_text(Path(web.settings.source).read_text())
+    copy.write_text(Path(web.settings.source).read_text() + more)
     kept = DataSettings(source=str(copy), heldout_fraction=0.99)
     base = find(str(save_tiny_model(tmp_path / "base")))
     with pytest.raises(DataError) as caught:
@@ -196,6 +198,7 @@ def test_a_copy_of_a_trained_text_is_no_text_of_its_own(tmp_path: Path) -> None:
     (problem,) = caught.value.problems
     assert problem.where == "data.measured_only.kept.source"
     assert "'web'" in problem.got
+    assert (tmp_path / "t").exists() == bool(more)
 
 
 def test_too_little_text_is_told_at_the_place_of_its_source(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -89,7 +90,7 @@ def exact_weights(portions: Sequence[Portion]) -> dict[str, Fraction]:
 
 
 def portion_problems(portions: Sequence[Portion]) -> list[Problem]:
-    """What is wrong with texts, each and together; nothing is read, and the hub is not asked."""
+    """What is wrong with texts, each and together; files of one size alone are read, and not the hub."""
     problems: list[Problem] = []
     for each in portions:
         problems += source_problems(each.settings, each.where)
@@ -125,6 +126,21 @@ def _same(ours: Source, theirs: Source) -> str | None:
     if ours.name == theirs.name and (ours.name == corpus.STDLIB or not matching_files(ours.name)):
         alike = replace(ours, where="", text_field="") == replace(theirs, where="", text_field="")
         return ours.shown if alike else None
-    shared = {path.resolve() for path in matching_files(ours.name)}
-    shared &= {path.resolve() for path in matching_files(theirs.name)}
-    return repr(str(min(shared))) if shared else None
+    mine, others = ({path.resolve() for path in matching_files(each.name)} for each in (ours, theirs))
+    if shared := mine & others:
+        return repr(str(min(shared)))
+    copies = _copies(mine, others)
+    return None if copies is None else f"{str(copies[0])!r}, with the bytes of {str(copies[1])!r}"
+
+
+def _copies(mine: Collection[Path], others: Collection[Path]) -> tuple[Path, Path] | None:
+    """Two files with the same bytes; those of one size alone are read, up to where they differ."""
+    sizes: dict[int, list[Path]] = {}
+    for path in sorted(others):
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    for path in sorted(mine):
+        size = path.stat().st_size
+        for other in sizes.get(size, ()) if size else ():
+            if filecmp.cmp(path, other, shallow=False):
+                return path, other
+    return None
