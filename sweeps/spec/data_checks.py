@@ -13,6 +13,7 @@ def data_faults(data: DataSettings, trial: TrialSettings) -> Iterator[Fault]:
     """No text or two meanings of it, and too little text to fill one held-out sequence or one batch."""
     yield from _which(data)
     yield from _names(data)
+    yield from _untrained(data, trial.recipe.tokens)
     least = trial.recipe.batch_tokens + 1
     if data.max_tokens is not None and data.max_tokens < least and not data.sources:
         expected = f"at least {least:,}, one batch and the token behind it"
@@ -31,6 +32,21 @@ def data_faults(data: DataSettings, trial: TrialSettings) -> Iterator[Fault]:
             expected = f"at least one sequence of {data.sequence_length} tokens{each_text}"
             among = ("data.sequence_length", "data.sources", "data.measured_only")
             yield Fault(f"data.{setting}", str(tokens), expected, str(sequences * needed), among)
+
+
+def _untrained(data: DataSettings, tokens: int) -> Iterator[Fault]:
+    """Texts of which no trial takes a whole sequence: those are measured, and not trained on."""
+    most = max((each.weight for each in data.sources.values()), default=1.0)
+    whole = sum(each.weight / most for each in data.sources.values())
+    for name, each in data.sources.items():
+        found = each.weight / most / whole * tokens
+        if found < data.sequence_length:
+            got = f"{each.weight:g}, by which a trial of {tokens:,} tokens takes {found:.2g} of it"
+            expected = (
+                f"at least one sequence of {data.sequence_length} tokens, or the text under measured_only"
+            )
+            involves = ("trial.recipe.tokens", "data.sequence_length")
+            yield Fault(f"data.sources.{name}.weight", got, expected, f"{most:g}", involves)
 
 
 def _which(data: DataSettings) -> Iterator[Fault]:

@@ -291,6 +291,20 @@ def test_two_texts_of_one_name_are_refused(write_spec: Write, tmp_path: Path) ->
     assert "a" in str(caught.value)
 
 
+@pytest.mark.parametrize("weight", ["1.0e-300", "1.0e+300"])
+def test_a_text_that_no_trial_takes_a_sequence_of_is_refused(
+    write_spec: Write, tmp_path: Path, weight: str
+) -> None:
+    path = mixed_spec(write_spec, tmp_path)
+    path.write_text(path.read_text().replace("weight: 3", f"weight: {weight}"))
+    with pytest.raises(SpecError) as caught:
+        load_spec(str(path))
+    (problem,) = caught.value.problems
+    little = "a" if "-" in weight else "b"
+    assert problem.where.endswith(f"data.sources.{little}.weight")
+    assert "measured_only" in problem.expected
+
+
 def test_texts_that_cannot_be_used_are_found_before_anything_is_written(
     write_spec: Write, tmp_path: Path
 ) -> None:
