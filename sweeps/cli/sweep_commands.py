@@ -16,6 +16,7 @@ from sweeps.cli.output import Command, note, print_json, print_notes, print_text
 from sweeps.cli.promote_command import registrable
 from sweeps.cli.screen import elsewhere, places, screen_of
 from sweeps.commands import command
+from sweeps.out_files import out_file_problems
 from sweeps.text import counted, these
 from tli.errors import InputError, Problem
 
@@ -185,14 +186,8 @@ def _transfer(options: argparse.Namespace) -> int:
     sweep = _find(options)
     made = transfer(sweep, options.base)
     out = options.out or Path(f"{made.spec.name}.yaml")
-    problems = []
-    if out.is_dir():
-        problems.append(Problem("--out", f"{out}, a folder", "a file", f"--out {out / 'sweep.yaml'}"))
-    elif out.exists() and not options.force:
-        problems.append(Problem("--out", f"{out}, which exists", "a new file", "--force, to replace it"))
-    elif not out.absolute().parent.is_dir():
-        problems.append(Problem("--out", f"{out}, in no folder", "a file in a folder that is there"))
-    if problems:
+    usual = f"{made.spec.name}.yaml"
+    if problems := [*out_file_problems(out, force=options.force, usual=usual, what="spec", is_one=_is_spec)]:
         raise InputError(*problems)
     replace_file(out, made.text.encode())
     if options.json:
@@ -205,6 +200,11 @@ def _transfer(options: argparse.Namespace) -> int:
         )
         print_text(f"next: {command('plan', str(out))}")
     return 0
+
+
+def _is_spec(head: bytes) -> bool:
+    """Whether a file begins as a spec: with the names of its first sections at the beginning of lines."""
+    return all(f"\n{name}:".encode() in b"\n" + head for name in ("name", "base"))
 
 
 def _ui(options: argparse.Namespace) -> int:

@@ -110,8 +110,11 @@ def test_a_file_that_exists_and_another_architecture_are_refused(
     assert main(command(carried_out, larger, "--out", "kept.yaml")) == 2
     assert "kept.yaml, which exists; expected a new file; try --force" in capsys.readouterr().err
     assert Path("kept.yaml").read_text() == "mine"
+    assert main(command(carried_out, larger, "--out", "kept.yaml", "--force")) == 2, "that is no spec"
+    assert Path("kept.yaml").read_text() == "mine"
+    Path("kept.yaml").write_text("name: mine\nbase: {model: x}\n")
     assert main(command(carried_out, larger, "--out", "kept.yaml", "--force")) == 0
-    assert Path("kept.yaml").read_text() != "mine"
+    assert "mine" not in Path("kept.yaml").read_text()
     capsys.readouterr()
     for base, got in (
         (tiny_model("qwen3"), "of the architecture qwen3; expected a sibling"),

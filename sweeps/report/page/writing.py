@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sweeps.commands import command
 from sweeps.errors import Problem, SpecError
 from sweeps.folders import REPORT
+from sweeps.out_files import out_file_problems
 from sweeps.report.by_source import by_source_text
 from sweeps.report.ladder import ladder_text
 from sweeps.report.longer import longer_text
@@ -87,25 +88,12 @@ def _tables(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> l
 
 
 def _place_problems(out: Path | None, *, force: bool) -> Iterator[Problem]:
-    if out is None:
-        return
-    if out.is_dir():
-        yield Problem("--out", f"{out}, a folder", "a file", f"--out {out / REPORT}")
-    elif out.exists() and not force:
-        yield Problem("--out", f"{out}, which exists", "a new file", "--force, to replace it")
-    elif out.exists() and not _is_page(out):
-        yield Problem("--out", f"{out}, which is no page", "a new file, or a page to replace")
-    elif not out.absolute().parent.is_dir():
-        yield Problem("--out", f"{out}, in no folder", "a file in a folder that is there")
+    if out is not None:
+        yield from out_file_problems(out, force=force, usual=REPORT, what="page", is_one=_is_page)
 
 
-def _is_page(path: Path) -> bool:
-    """Whether a file begins as HTML does: `force` replaces a page, and never a study."""
-    try:
-        with path.open("rb") as file:
-            return file.read(15).lower() == b"<!doctype html>"
-    except OSError:
-        return False
+def _is_page(head: bytes) -> bool:
+    return head[:15].lower() == b"<!doctype html>"
 
 
 def _gone(records: Sequence[TrialRecord]) -> Iterator[str]:
