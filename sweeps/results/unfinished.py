@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.commands import command
 from sweeps.errors import SweepError
-from sweeps.records import State
 from sweeps.text import counted
 
 if TYPE_CHECKING:
@@ -51,14 +50,15 @@ def progress_of(sweep: Sweep, reference: str) -> Progress:
         sweep: that was found.
         reference: what the user calls it, for the command that goes on.
     """
-    verdict, finished, driver = sweep.verdict, sweep.ledger.finished, sweep.ledger.driver
+    finished, driver = sweep.ledger.finished, sweep.ledger.driver
+    ended = [record for record in sweep.records if record.ours and record.state.finished]
     refused = sweep.ledger.spec.before_fresh_seeds  # such a study is read, and not run on
     again = command("resume", reference, runs=sweep.folders.artifacts)
     return Progress(
         finished=finished,
-        ended=_ended(verdict.counts),
+        ended=sum(not record.role.after for record in ended),
         budget=sweep.ledger.spec.budget.trials,
-        replicates_ended=_ended(verdict.replicates),
+        replicates_ended=sum(record.role.fresh for record in ended),
         driver=driver,
         go_on=None if finished or driver or refused else again,
     )
@@ -77,7 +77,3 @@ def ended_before(spec: Spec) -> int:
     except (InputError, SweepError):
         return 0
     return sum(record.ours and record.state.finished for record in records)
-
-
-def _ended(counts: Any) -> int:
-    return sum(number for state, number in counts.items() if State(state).finished)
