@@ -116,3 +116,8 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def short_value(value: object) -> str:
+    """A setting's value, numbers with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -21,8 +21,8 @@ from docs.self_contained import beside, outside
 from sweeps.report.next_commands import Screen
 from sweeps.report.styled import plain as plain_text
 from sweeps.report.summary import best_lines
+from sweeps.results.searched import searched_in
 from sweeps.results.selection import verdict
-from sweeps.results.setting_answers import searched_in
 from sweeps.spec import load_spec
 from sweeps.spec.meanings import MEANINGS
 from sweeps.spec.model import CATALOGUE

@@ -13,16 +13,15 @@ from sweeps.report.finalists import digits_of
 from sweeps.report.front import front_line
 from sweeps.report.ladder import ladder_line
 from sweeps.report.next_commands import Screen, next_commands
-from sweeps.report.rows import formatted
 from sweeps.report.styled import Line, paragraph, row
 from sweeps.report.tasks import task_lines
 from sweeps.results.claims import Claim
 from sweeps.results.coverage import Untried
 from sweeps.results.ladder import ladder_of
 from sweeps.results.sentence import sentence
-from sweeps.results.setting_answers import SettingAnswer, ValueAnswer
+from sweeps.results.setting_answers import SettingAnswer, ValueAnswer, worse_where
 from sweeps.results.verdict import Verdict
-from sweeps.text import WIDTH, counted, digits_apart, duration, short
+from sweeps.text import WIDTH, counted, digits_apart, duration, short, short_value
 
 _COLOURS = {"grow": "bold green", "do not grow": "bold yellow", "not shown": "bold cyan"}
 _LABELS = {
@@ -145,15 +144,15 @@ def _settings(verdict: Verdict) -> Iterator[tuple[str, str]]:
         if path in found:
             yield _label(path), _setting(found[path], own)
         elif own is not None and path not in unknown:
-            yield _label(path), f"{formatted(own)}, not searched"
+            yield _label(path), f"{short_value(own)}, not searched"
 
 
 def _setting(answer: SettingAnswer, own: Any) -> str:
     """Its answer; or why there is none, and what would answer it."""
     if answer.between is not None:
-        low, high = (formatted(each) for each in answer.between)
         if answer.reason is None:
-            return f"{formatted(answer.value)}; worse outside {low} to {high}"
+            return f"{short_value(answer.value)}; {worse_where(answer)}"
+        low, high = map(short_value, answer.between)
         if answer.reason == "no trial beyond its interval":
             return f"not answered: no trial on both sides of {low} to {high}; more would (budget.trials)"
         return f"not answered: anywhere from {low} to {high}; more trials would (budget.trials)"
@@ -162,9 +161,9 @@ def _setting(answer: SettingAnswer, own: Any) -> str:
         similar = [each.value for each in answer.values if each.says == "no better"]
         rest = f"; not shown to be worse: {_names(similar)}" if similar else ""
         known = own is None or own in (answer.value, *answer.as_good)
-        ours = "" if known else f"; {formatted(own)} in the best grown model"
-        return f"{formatted(answer.value)}{good}{rest}{ours}"
-    ours = f"; {formatted(own)} in the best grown model" if own is not None else ""
+        ours = "" if known else f"; {short_value(own)} in the best grown model"
+        return f"{short_value(answer.value)}{good}{rest}{ours}"
+    ours = f"; {short_value(own)} in the best grown model" if own is not None else ""
     opened = [each for each in answer.values if each.value in answer.open_values]
     lacking = [each.value for each in opened if each.tried == 0]
     if answer.reason == "not tried":
@@ -182,7 +181,7 @@ def _lowest(values: Sequence[ValueAnswer]) -> str:
     if len(known) < 2 or len(values) > _FEW:
         return ""
     digits = digits_apart([loss for _, loss in known[:2]])
-    shown = ", ".join(f"{formatted(value)} ({loss:.{digits}f})" for value, loss in known[:2])
+    shown = ", ".join(f"{short_value(value)} ({loss:.{digits}f})" for value, loss in known[:2])
     return f"; lowest loss: {shown}"
 
 
@@ -198,7 +197,7 @@ def _untried(untried: Sequence[Untried]) -> Iterator[tuple[str, str]]:
 def _cell(settings: Mapping[str, Any]) -> str:
     """Values of settings in words: `K=1 with identity`."""
     named = (
-        formatted(value) if path == "injection.init" else f"{_label(path)}={formatted(value)}"
+        short_value(value) if path == "injection.init" else f"{_label(path)}={short_value(value)}"
         for path, value in settings.items()
     )
     return " with ".join(named)
@@ -282,6 +281,6 @@ def _doubts(verdict: Verdict, screen: Screen) -> Iterator[tuple[str, str]]:
 
 
 def _names(values: Sequence[Any]) -> str:
-    shown = ", ".join(formatted(value) for value in values[:_NAMED])
+    shown = ", ".join(short_value(value) for value in values[:_NAMED])
     rest = len(values) - _NAMED
     return f"{shown} and {rest} more" if rest > 0 else shown

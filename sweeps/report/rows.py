@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.expected import Expected
 from sweeps.results.labels import configuration, init_label, rate, shape_label
-from sweeps.text import duration, loss, short
+from sweeps.text import duration, loss, short, short_value
 
 # How each state is called.
 STATES = {
@@ -139,9 +139,6 @@ def settings_text(params: Mapping[str, Any]) -> str:
     """Searched values in one line, under their shortest names: `k=4 init=identity learning_rate=0.001`."""
     last = [path.rpartition(".")[2] for path in params]
     names = [path if last.count(end) > 1 else end for path, end in zip(params, last, strict=True)]
-    return " ".join(f"{name}={formatted(value)}" for name, value in zip(names, params.values(), strict=True))
-
-
-def formatted(value: Any) -> str:
-    """A setting's value, numbers with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return " ".join(
+        f"{name}={short_value(value)}" for name, value in zip(names, params.values(), strict=True)
+    )

@@ -37,6 +37,7 @@ __all__ = [
     "rank_correlation",
     "ranking",
     "registration",
+    "searched",
     "selection",
     "sentence",
     "setting_answers",

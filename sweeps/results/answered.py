@@ -10,8 +10,8 @@ from sweeps.checks.text_amounts import kept_text_notes
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
 from sweeps.results.by_source import by_source
+from sweeps.results.searched import searched_in
 from sweeps.results.selection import verdict
-from sweeps.results.setting_answers import searched_in
 from sweeps.results.verdict import Verdict
 from sweeps.spec import Spec
 

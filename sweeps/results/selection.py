@@ -20,7 +20,8 @@ from sweeps.results.layers import COSTS
 from sweeps.results.matched import matched_due, spends_more
 from sweeps.results.paired import Difference
 from sweeps.results.posterior import chances, lowest_under, shared
-from sweeps.results.setting_answers import Searched, setting_answers
+from sweeps.results.searched import Searched
+from sweeps.results.setting_answers import setting_answers
 from sweeps.results.verdict import Ending, Verdict
 from sweeps.results.winner import Compared, compared
 

@@ -11,27 +11,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.coverage import searched_value
 from sweeps.results.finalists import is_done
-from sweeps.results.looks import look_of
-from sweeps.results.margin import margin_before
+from sweeps.results.searched import Searched
 from sweeps.search_answers import (
     Best,
     Estimate,
-    SearchAnswers,
-    StoppingEvidence,
-    SweepCompletion,
-    ended_trials,
 )
 from sweeps.spec.equivalence import has_effect
 from sweeps.student import CONFIDENCE
-
-if TYPE_CHECKING:
-    from sweeps.spec import Spec
+from sweeps.text import short_value
 
 Says = Literal["best", "as good", "worse", "no better", "open"]
 Reason = Literal[
@@ -42,76 +35,11 @@ Reason = Literal[
     "no intervals",
 ]
 
+Side = Literal["below", "above"]
+SIDES: tuple[Side, ...] = ("below", "above")
+
 _END = 1e-6  # of an end of a range: so near it is the end
 _WIDEST = 0.5  # share of a range, on its scale, that the interval of its best value may take
-
-
-Estimates = Mapping[str, Mapping[Any, Estimate]]  # by dotted path and value
-
-
-@dataclass(frozen=True)
-class Searched:
-    """What is known of the search beside its trials.
-
-    `choices` are all values that a path may have, of paths with finitely many; `estimates` are those of a
-    model of the search. Without them the best losses are shown and no setting is answered. `stopping` is what
-    early stopping may have missed. `rates` is whether learning rates are searched, so that the control needs
-    its own; `matched` whether there are to be matched controls. `over` is
-    whether a limit of the budget is used up; `look` how often the answer was read, this time included;
-    `margin_was` the margin that it was first read with, where that was another; `earlier` whether an earlier
-    version ran the sweep, which this one reads alone.
-    """
-
-    choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    estimates: Estimates = field(default_factory=dict)
-    ranges: Mapping[str, Best] = field(default_factory=dict)
-    stopping: StoppingEvidence | None = None
-    rates: bool = False
-    matched: bool = False
-    over: bool = False
-    look: int = 1
-    margin_was: str | None = None
-    earlier: bool = False
-    ends: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # of the searched ranges
-
-
-def searched_in(
-    spec: Spec,
-    records: Sequence[TrialRecord],
-    found: SearchAnswers | None,
-    completions: Sequence[SweepCompletion] = (),
-    *,
-    earlier: bool = False,
-) -> Searched:
-    """What is known of a sweep's choices; of its model's answers only those made of these trials.
-
-    Args:
-        spec: of the sweep.
-        records: its trials.
-        found: what the model of the search said last.
-        completions: each time that all of it was carried out.
-        earlier: whether an earlier version ran it.
-    """
-    choices = {path: each.choice for path, each in spec.search.items() if each.choice is not None}
-    if found is None or found.trials != ended_trials(records):
-        found = SearchAnswers(0, {}, {}, {}, None)
-    rates, matched = "recipe.learning_rate" in spec.search, spec.control.matched
-    last = completions[-1] if completions else None
-    return Searched(
-        choices,
-        found.values,
-        found.ranges,
-        found.stopping,
-        rates=rates,
-        matched=matched,
-        over=last is not None
-        and last.ended_by in spec.budget.limits
-        and last.budget == spec.budget.to_json(),
-        look=look_of(records, completions),
-        margin_was=margin_before(completions, spec.finalists.margin),
-        earlier=earlier,
-        ends={path: each.ends for path, each in spec.search.items() if each.choice is None},
-    )
 
 
 @dataclass(frozen=True)
@@ -139,6 +67,7 @@ class SettingAnswer:
     between: tuple[Any, Any] | None = (
         None  # of a range: outside of these, values are worse by more than the margin
     )
+    open_ends: tuple[Side, ...] = ()  # of `between`: beyond these no trial was, so there nothing is known
 
 
 def setting_answers(
@@ -162,8 +91,7 @@ def setting_answers(
             answers.append(_answer(path, known, margin))
             continue
         tried = [value for record in grown if isinstance(value := searched_value(record, path), int | float)]
-        open_end = bool(tried) and _open_end(best, tried, searched.ends.get(path, ()))
-        answers.append(_of_range(path, known, best, open_end=open_end))
+        answers.append(_of_range(path, known, best, tried, searched.ends.get(path, ())))
     return tuple(answers)
 
 
@@ -240,26 +168,53 @@ def _by_chance(chance: float, *, sure: bool) -> Says:
     return "as good" if chance >= CONFIDENCE else "no better"
 
 
-def _open_end(best: Best, tried: Sequence[float], ends: Sequence[Any]) -> bool:
-    """Whether an interval has an end beyond which no trial was: a model extrapolates there.
+def _of_range(
+    path: str,
+    known: Mapping[Any, Estimate | None],
+    best: Best,
+    tried: Sequence[float],
+    ends: Sequence[Any],
+) -> SettingAnswer:
+    """Answered where the best value is known to half of its range or better, by trials around it."""
+    values = tuple(ValueAnswer(value, *_numbers(each), says="open") for value, each in known.items())
+    beyond = tuple(_open_ends(best, tried, ends)) if tried else ()
+    extrapolated = bool(tried) and not min(tried) <= best.value <= max(tried)
+    reason: Reason | None = None if best.share <= _WIDEST else "interval wider than half of its range"
+    if reason is None and (len(beyond) == len(SIDES) or (beyond and extrapolated)):
+        reason = "no trial beyond its interval"
+    return SettingAnswer(
+        path=path,
+        value=best.value if reason is None else None,
+        as_good=(),
+        values=values,
+        reason=reason,
+        open_values=(),
+        between=(best.low, best.high),
+        open_ends=beyond,
+    )
+
+
+def _open_ends(best: Best, tried: Sequence[float], ends: Sequence[Any]) -> Iterator[Side]:
+    """The sides of an interval beyond which no trial was: a model extrapolates there.
 
     Past an end of the range nothing can be tried.
     """
     low, high = (ends[0], ends[-1]) if ends else (-math.inf, math.inf)
-    below = best.low <= low * (1 + _END) or min(tried) < best.low
-    return not (below and (best.high >= high * (1 - _END) or max(tried) > best.high))
+    if best.low > low * (1 + _END) and min(tried) >= best.low:
+        yield "below"
+    if best.high < high * (1 - _END) and max(tried) <= best.high:
+        yield "above"
 
 
-def _of_range(
-    path: str, known: Mapping[Any, Estimate | None], best: Best, *, open_end: bool
-) -> SettingAnswer:
-    """Answered where the best value is known to half of its range or better, by trials on both sides."""
-    values = tuple(ValueAnswer(value, *_numbers(each), says="open") for value, each in known.items())
-    reason: Reason | None = None if best.share <= _WIDEST else "interval wider than half of its range"
-    if reason is None and open_end:
-        reason = "no trial beyond its interval"
-    value = best.value if reason is None else None
-    return SettingAnswer(path, value, (), values, reason, (), between=(best.low, best.high))
+def worse_where(answer: SettingAnswer) -> str:
+    """Of an answered range, in words: what is worse by more than the margin, and what was not tried."""
+    assert answer.between is not None
+    low, high = map(short_value, answer.between)
+    if "below" in answer.open_ends:
+        return f"worse above {high}; none below {low} was tried"
+    if "above" in answer.open_ends:
+        return f"worse below {low}; none above {high} was tried"
+    return f"worse outside {low} to {high}"
 
 
 def _judged(each: ValueAnswer, best: ValueAnswer, margin: float) -> ValueAnswer:

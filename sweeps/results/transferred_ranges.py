@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeps.records import TrialRecord
-from sweeps.results.setting_answers import SettingAnswer
+from sweeps.results.setting_answers import SIDES, SettingAnswer, worse_where
 from sweeps.results.verdict import Verdict
 from sweeps.spec import Range, Spec
 from sweeps.spec.equivalence import value_at
-from sweeps.text import these
-from sweeps.wording import formatted
+from sweeps.text import short_value, these
 from tli.models.base import Facts
 
 RATES = ("recipe.learning_rate", "recipe.injected_learning_rate")
@@ -78,8 +77,8 @@ def _rate(path: str, wanted: Range, own: Any, answer: SettingAnswer | None, fact
     said = "It was not answered, so the whole range that was searched stays."
     if answer is not None and answer.reason is None:
         if answer.between is not None:
-            low, high = answer.between
-            said = f"{answer.value:.4g} was found; worse outside {low:.4g} to {high:.4g}."
+            low, high = _found_ends(answer, (low, high))
+            said = f"{short_value(answer.value)} was found; {worse_where(answer)}."
         elif answer.value is not None:
             good = [answer.value, *answer.as_good, *(e.value for e in answer.values if e.says == "no better")]
             low, high = min(good), max(good)
@@ -102,10 +101,18 @@ def _kept_values(wanted: Range, answer: SettingAnswer | None) -> tuple[list[Any]
     if answer is None or answer.reason is not None:
         return list(wanted.ends), False
     if answer.between is not None:
-        return list(answer.between), True
+        return list(_found_ends(answer, (wanted.ends[0], wanted.ends[-1]))), True
     worse = [each.value for each in answer.values if each.says == "worse"]
     kept = [value for value in wanted.ends if value not in worse]
     return (kept, True) if kept and worse and wanted.choice is not None else (list(wanted.ends), False)
+
+
+def _found_ends(answer: SettingAnswer, searched: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Outside of which values are worse; on a side where none was tried, the end of what was searched."""
+    assert answer.between is not None
+    sides = zip(SIDES, answer.between, searched, strict=True)
+    low, high = (wide if side in answer.open_ends else found for side, found, wide in sides)
+    return low, high
 
 
 def _range(wanted: Range, values: Sequence[Any], *, narrowed: bool) -> Range | None:
@@ -129,16 +136,15 @@ def _evidence(path: str, answer: SettingAnswer | None, records: Sequence[TrialRe
         yield f"Not answered ({why}), so all that was searched stays{by}."
         return
     if answer.between is not None:
-        low, high = (formatted(each) for each in answer.between)
-        yield f"{formatted(answer.value)} was found; worse outside {low} to {high}{by}."
+        yield f"{short_value(answer.value)} was found; {worse_where(answer)}{by}."
         return
-    worse = [formatted(each.value) for each in answer.values if each.says == "worse"]
+    worse = [short_value(each.value) for each in answer.values if each.says == "worse"]
     dropped = f"; left out, as worse by more than the margin: {', '.join(worse)}" if worse else ""
-    others = [formatted(e.value) for e in answer.values if e.says in ("as good", "no better")]
+    others = [short_value(e.value) for e in answer.values if e.says in ("as good", "no better")]
     rest = f"; not shown to be worse: {', '.join(others)}" if others else ""
-    short = [formatted(each.value) for each in answer.values if not each.complete and each.tried]
+    short = [short_value(each.value) for each in answer.values if not each.complete and each.tried]
     none = f" No trial with {', '.join(short)} ran to its end." if short else ""
-    yield f"{formatted(answer.value)} was found{rest}{dropped}{by}.{none}"
+    yield f"{short_value(answer.value)} was found{rest}{dropped}{by}.{none}"
 
 
 def rounded(rate: float) -> float:

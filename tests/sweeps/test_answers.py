@@ -15,9 +15,10 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.results.candidates import Candidate
 from sweeps.results.coverage import Spent, spent, untried
 from sweeps.results.margin import Margin, margin_of
+from sweeps.results.searched import Searched
 from sweeps.results.selection import verdict
 from sweeps.results.sentence import sentence
-from sweeps.results.setting_answers import Searched, SettingAnswer, setting_answers
+from sweeps.results.setting_answers import SettingAnswer, setting_answers, worse_where
 from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence
 from sweeps.spec import Spec, load_spec
 from sweeps.spec.margins import as_written
@@ -237,24 +238,30 @@ def test_of_a_range_the_place_of_the_minimum_is_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rates", "ends", "answered"),
+    ("rates", "ends", "open_ends", "said"),
     [
-        ((5e-4, 2e-3), (1e-4, 1e-2), True),
-        ((5e-4, 1e-3), (1e-4, 1e-2), False),  # none above 1.4e-3
-        ((1e-3, 2e-3), (1e-4, 1e-2), False),
-        ((1e-3, 2e-3), (7e-4, 1e-2), True),  # nothing below can be tried
-        ((5e-4, 1e-3), (1e-4, 1.4e-3), True),
+        ((5e-4, 2e-3), (1e-4, 1e-2), (), "worse outside 0.0007 to 0.0014"),
+        ((5e-4, 1e-3), (1e-4, 1e-2), ("above",), "worse below 0.0007; none above 0.0014 was tried"),
+        ((1e-3, 2e-3), (1e-4, 1e-2), ("below",), "worse above 0.0014; none below 0.0007 was tried"),
+        ((1e-3, 2e-3), (7e-4, 1e-2), (), "worse outside 0.0007 to 0.0014"),  # nothing below can be tried
+        ((5e-4, 1e-3), (1e-4, 1.4e-3), (), "worse outside 0.0007 to 0.0014"),
+        ((1e-3, 1.2e-3), (1e-4, 1e-2), ("below", "above"), None),
+        ((5e-4, 6e-4), (1e-4, 1e-2), ("above",), None),  # the best one lies beyond all that were tried
     ],
 )
 def test_no_value_is_called_worse_that_lies_beyond_all_that_were_tried(
-    rates: tuple[float, float], ends: tuple[float, float], answered: bool
+    rates: tuple[float, float], ends: tuple[float, float], open_ends: tuple[str, ...], said: str | None
 ) -> None:
     path = "recipe.learning_rate"
     grown = [replace(trial(number, k=4), params={path: rate}) for number, rate in enumerate(rates)]
     best = Best(1e-3, 7e-4, 1.4e-3, share=0.15, tried=4)
     (answer,) = setting_answers(grown, MARGIN, Searched(ranges={path: best}, ends={path: ends}))
-    assert (answer.reason is None) == answered == (answer.value == 1e-3)
-    assert answer.reason in (None, "no trial beyond its interval")
+    assert answer.open_ends == open_ends
+    assert answer.value == (1e-3 if said else None)
+    if said is None:
+        assert answer.reason == "no trial beyond its interval"
+    else:
+        assert worse_where(answer) == said
 
 
 # -- the margin as it is written --------------------------------------------------------------------

@@ -19,9 +19,9 @@ from sweeps.errors import Problem, SpecError
 from sweeps.records import Role, State
 from sweeps.report.page.html import page
 from sweeps.results.finding import find
+from sweeps.results.searched import searched_in
 from sweeps.results.selection import verdict
 from sweeps.results.sentence import sentence
-from sweeps.results.setting_answers import searched_in
 from sweeps.results.sweep import Sweep
 from sweeps.results.verdict import Verdict
 from sweeps.search_answers import Along, SearchAnswers

@@ -19,10 +19,10 @@ from sweeps.report.styled import plain, show
 from sweeps.report.summary import best_lines
 from sweeps.results.answer import Needs
 from sweeps.results.ranking import best_of
+from sweeps.results.searched import Searched
 from sweeps.results.selection import verdict
 from sweeps.results.sentence import handed_over, sentence
-from sweeps.results.setting_answers import Estimate, Searched
-from sweeps.search_answers import StoppingEvidence
+from sweeps.search_answers import Estimate, StoppingEvidence
 from sweeps.text import counted, digits_apart, figures_apart, these
 from tests.sweeps.null_sweeps import World, sweep
 

@@ -13,7 +13,7 @@ import pytest
 from sweeps.__main__ import main
 from sweeps.records import Role
 from sweeps.results.finding import find
-from sweeps.results.setting_answers import SettingAnswer, ValueAnswer
+from sweeps.results.setting_answers import SIDES, SettingAnswer, ValueAnswer
 from sweeps.results.transferred_ranges import decided_settings
 from sweeps.results.verdict import Verdict
 from sweeps.spec import Range, load_spec
@@ -77,7 +77,8 @@ def test_a_spec_for_a_larger_sibling_passes_validate_and_plan(
     low, high = sweep.spec.search["recipe.learning_rate"].ends
     answer = next(each for each in sweep.verdict.settings if each.path == "recipe.learning_rate")
     if answer.reason is None and answer.between is not None:
-        low, high = answer.between
+        sides = zip(SIDES, answer.between, (low, high), strict=True)
+        low, high = (wide if side in answer.open_ends else found for side, found, wide in sides)
     assert spec.search["recipe.learning_rate"].ends == (
         pytest.approx(low * factor, rel=0.01),
         pytest.approx(high * math.sqrt(factor), rel=0.01),
@@ -163,6 +164,13 @@ def test_ranges_are_narrowed_by_what_was_answered_alone(carried_out: Path, large
     assert "left out, as worse by more than the margin: 4" in every["injection.k"].comments[0]
     assert (every["injection.init"].range, every["injection.init"].value) == (None, "copy")
     assert every["recipe.learning_rate"].range == Range(log=(5e-4 * 0.25, 2e-3 * 0.5))
+    above = decided(
+        answer("recipe.learning_rate", {}, value=1e-3, between=(5e-4, 2e-3), open_ends=("above",))
+    )
+    assert above["recipe.learning_rate"].range == Range(
+        log=(5e-4 * 0.25, 1e-2 * 0.5)
+    )  # as far as was searched
+    assert "none above 0.002 was tried" in above["recipe.learning_rate"].comments[0]
     opened = decided(
         answer("injection.k", {1: "best", 4: "worse"}, value=None, reason="interval wider than the margin"),
         answer("recipe.learning_rate", {}, value=1e-3, reason="interval wider than half of its range"),

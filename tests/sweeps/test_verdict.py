@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.records import Role, State, TrialRecord
+from sweeps.results.searched import Searched
 from sweeps.results.selection import verdict
-from sweeps.results.setting_answers import Searched
 from sweeps.results.verdict import Verdict
 from tests.sweeps.made_records import STEPS, replicate, trial
 from tests.sweeps.null_sweeps import World

@@ -9,15 +9,14 @@ from typing import Any
 from sweeps.records import TrialRecord
 from sweeps.report.finalists import in_percent
 from sweeps.report.page.content import candidates
-from sweeps.report.rows import formatted
 from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
 from sweeps.results.labels import configuration
 from sweeps.results.sentence import named
-from sweeps.results.setting_answers import SettingAnswer
+from sweeps.results.setting_answers import SettingAnswer, worse_where
 from sweeps.results.verdict import Verdict
 from sweeps.search_answers import Estimate, SearchAnswers
-from sweeps.text import digits_apart, short
+from sweeps.text import digits_apart, short, short_value
 
 _K, _INIT, _RATE = "injection.k", "injection.init", "recipe.learning_rate"
 PAIR = (_K, _INIT)
@@ -51,18 +50,20 @@ def _setting_card(title: str, answer: SettingAnswer | None) -> str:
     if answer is None:
         return _card(title, "not searched", "one value in all trials", answered=False)
     if answer.between is not None:
-        low, high = (formatted(each) for each in answer.between)
         if answer.reason is None:
-            return _card(title, formatted(answer.value), f"worse outside {low} to {high}", answered=True)
+            return _card(title, short_value(answer.value), worse_where(answer), answered=True)
+        low, high = map(short_value, answer.between)
         beyond = answer.reason == "no trial beyond its interval"
         said = f"no trial on both sides of {low} to {high}" if beyond else f"anywhere from {low} to {high}"
         return _card(title, "not answered", said, answered=False)
     if answer.reason is None:
         good = [*answer.as_good, *(each.value for each in answer.values if each.says == "no better")]
         detail = (
-            f"not shown to be worse: {', '.join(map(formatted, good))}" if good else "better than the others"
+            f"not shown to be worse: {', '.join(map(short_value, good))}"
+            if good
+            else "better than the others"
         )
-        return _card(title, formatted(answer.value), detail, answered=True)
+        return _card(title, short_value(answer.value), detail, answered=True)
     return _card(title, "not answered", str(answer.reason), answered=False)
 
 
@@ -79,10 +80,10 @@ def cells(answers: SearchAnswers | None) -> str:
         return "<p>The search is not over, or has no choices: no estimates.</p>"
     if pair := answers.pairs.get(PAIR):
         ks, inits = (list(dict.fromkeys(key[side] for key in pair)) for side in (0, 1))
-        rows = [(formatted(k), [pair.get((k, init)) for init in inits]) for k in ks]
-        return _grid("K", [formatted(init) for init in inits], rows)
+        rows = [(short_value(k), [pair.get((k, init)) for init in inits]) for k in ks]
+        return _grid("K", [short_value(init) for init in inits], rows)
     return "".join(
-        _grid("", [formatted(value) for value in found], [(path, list(found.values()))])
+        _grid("", [short_value(value) for value in found], [(path, list(found.values()))])
         for path, found in values.items()
     )
 
