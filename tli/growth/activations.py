@@ -32,7 +32,8 @@ class Setting:
         pieces: logits that are calculated at once of a large vocabulary; 0: all of a pass.
         fused: whether the optimizer goes through the weights in one kernel, without copies.
         moments: bytes that the optimizer keeps for a parameter.
-        frozen: bytes of a parameter that is not trained; of an embedding that is the head, too, always 4.
+        frozen: bytes of a parameter that is not trained; where there is one process, always 4 of an embedding
+            that is the head, too.
         kept: bytes of a parameter of the base that the process keeps.
         also: positions in the grown model of layers that are trained with the injected ones.
     """

@@ -77,7 +77,8 @@ def _states(model: Grown, setting: Setting) -> Memory:
 def frozen_bytes(model: Grown, setting: Setting) -> int:
     """Bytes of what is not trained, over all processes."""
     frozen = model.parameters - model.trained
-    table = model.vocabulary * model.hidden if model.outside.tied and setting.train != "all" else 0
+    alone = setting.ranks == 1  # shards of a table that is the head, too, are as all others
+    table = model.vocabulary * model.hidden if alone and model.outside.tied and setting.train != "all" else 0
     return setting.frozen * frozen + (FP32 - setting.frozen) * min(table, frozen)
 
 
@@ -88,18 +89,17 @@ def kept_base(base: Base, plan: Plan, setting: Setting) -> int:
     Args:
         base: the model that is grown.
         plan: how.
-        setting: how it is trained; one of several processes has its rows of the base, and shares none.
+        setting: how it is trained; one of several processes has its rows of both.
 
     Raises:
         FamilyError: its architecture is not known.
     """
-    if setting.ranks > 1:
-        return FP32 * base.facts.parameters // setting.ranks
-    model = grown(base, plan, setting.train, setting.also)
-    table = model.vocabulary * model.hidden if model.outside.tied else 0
+    model, alone = grown(base, plan, setting.train, setting.also), setting.ranks == 1
+    table = model.vocabulary * model.hidden if alone and model.outside.tied else 0
     whole = setting.kept * base.facts.parameters + (FP32 - setting.kept) * table
-    common = 0 if plan.experts or setting.train == "all" else frozen_bytes(model, setting)
-    return max(0, whole - common)
+    copied = setting.train == "all" or (plan.experts is not None and alone)
+    common = 0 if copied else frozen_bytes(model, setting)
+    return max(0, whole - common) // setting.ranks
 
 
 def _alone(model: Grown, setting: Setting) -> list[Memory]:

@@ -24,7 +24,7 @@ from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
 from tli.training.packed import packing_problems, share_of
 from tli.training.progress import Progress
-from tli.training.ranks import alone_problems, ranks_of, rows_problems, whole_norm
+from tli.training.ranks import ranks_of, rows_problems, whole_norm
 from tli.training.readings import Readings
 from tli.training.recipe import Recipe
 from tli.training.recipe_checks import batch_problems, recipe_problems
@@ -125,7 +125,6 @@ class Training:
         ranks = ranks_of(model)
         problems += batch_problems(recipe, batches, heldout, injected)
         problems += rows_problems(batches.rows, batches.sequence_length, ranks)
-        problems += alone_problems(ranks, optimizer=recipe.optimizer)
         if batches.packed:
             problems += packing_problems(model, batches.sequence_length)
         if problems:
