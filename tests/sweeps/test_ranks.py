@@ -44,12 +44,6 @@ NO_MEMORY = Ending(Outcome(State.FAIL, "out of memory", Cause.OUT_OF_MEMORY))
         ({"resources.workers": 2, "resources.gpus": 0.5}, "resources.gpus", "1"),
         ({"resources.gpus": 4}, "resources.gpus", "1, with resources.workers: 4"),
         ({"resources.workers": 0}, "resources.workers", "1"),
-        ({"resources.workers": 2, "trial.recipe.optimizer": "adamw8bit"}, "trial.recipe.optimizer", "adamw"),
-        (
-            {"resources.workers": 2, "search.recipe.optimizer.choice": ["adamw", "adamw8bit"]},
-            "search.recipe.optimizer.choice[1]",
-            "adamw",
-        ),
     ],
     ids=str,
 )
@@ -351,8 +345,6 @@ def test_a_group_that_has_to_wait_says_so_until_it_runs(
     import ray
     from ray.cluster_utils import Cluster
 
-    from sweeps.driver.on_ray import head_node
-
     said: list[str | None] = []
 
     def update(records: Any, phase: str) -> None:
@@ -362,7 +354,6 @@ def test_a_group_that_has_to_wait_says_so_until_it_runs(
             if waits is not None:
                 ray.kill(ray.get_actor("holding", namespace="another"))
 
-    monkeypatch.setattr(head_node, "_HEAD_PATIENCE", 200.0)
     monkeypatch.setattr(silent, "update", update)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
