@@ -257,7 +257,7 @@ def test_extras_that_are_named_are_there() -> None:
     named = {
         (path.name, extra)
         for path in places
-        for written in re.findall(r"(?:tli-sweeps|\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8"))
+        for written in re.findall(r"(?:tli-sweeps|\.)\[([a-z0-9,]+)\]", path.read_text(encoding="utf-8"))
         for extra in written.split(",")
     }
     assert {extra for _, extra in named} >= {"sweeps", "dev"}
