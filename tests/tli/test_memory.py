@@ -179,6 +179,10 @@ class TestWhatIsSaved:
     def test_less_than_without(self, other: dict[str, Any]) -> None:
         assert self.total(**other) < self.total()
 
+    def test_moments_in_8_bits_are_copied_one_tensor_at_a_time(self) -> None:
+        """Where the optimizer is not one kernel: not as many bytes as all gradients."""
+        assert self.total(moments=2.1, fused=False) < self.total(fused=False) - 5 * 10**10
+
     def test_all_checkpointed_is_less_than_every_second_one(self) -> None:
         assert self.total(checkpointing=1) < self.total(checkpointing=2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -50,6 +51,11 @@ class Setting:
     kept: int = FP32
     also: tuple[int, ...] = ()
 
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether the optimizer keeps its moments so."""
+        return self.moments < 2 * FP32
+
     def in_pieces(self, vocabulary: int) -> bool:
         """Whether the logits of a pass are calculated in pieces."""
         return bool(self.pieces) and self.tokens * vocabulary > _SMALL
@@ -67,6 +73,7 @@ class Grown:
         hidden: width of the residual stream.
         vocabulary: token ids.
         lowest: the first layer that a gradient goes through.
+        largest: elements of the largest tensor that is trained; at most, where that is a part of the model.
     """
 
     layers: Sequence[LayerSizes]
@@ -76,6 +83,7 @@ class Grown:
     hidden: int
     vocabulary: int
     lowest: int
+    largest: int
 
     @property
     def parameters(self) -> int:
@@ -110,7 +118,14 @@ def grown(base: Base, plan: Plan, train: Trained, also: Sequence[int] = ()) -> G
     lowest = min(fresh, default=plan.new_depth) if train == "injected" else 0
     if plan.experts:
         lowest = min(lowest, 1, plan.new_depth)
-    return Grown(layers, outside, root, trained, facts.hidden_size, facts.vocabulary, lowest)
+    largest = max(math.prod(tensor.shape) for tensor in base.checkpoint.tensors.values())
+    experts = max(layer.experts for layer in layers)  # in two tensors, one of them of gate and up
+    largest = (
+        max(largest, 2 * experts // 3)
+        if everything
+        else min(largest, max(each.parameters for each in layers))
+    )
+    return Grown(layers, outside, root, trained, facts.hidden_size, facts.vocabulary, lowest, largest)
 
 
 def largest_layer(model: Grown, setting: Setting) -> int:

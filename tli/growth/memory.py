@@ -16,6 +16,7 @@ from tli.planning.plan import Plan
 
 # Logits that are in memory at once where they are calculated in pieces, and of these in float32.
 PIECES, _SOFTMAX = {"cuda": 2**29, "cpu": 2**26}, 2**25
+_EAGER = 8  # tensors in float32 of the one that an optimizer with moments in 8 bits is at, on a CPU
 _PLAIN = 3  # tensors of all logits in float32: logarithms, and the gradients behind and before them
 
 
@@ -131,8 +132,16 @@ def _alone(model: Grown, setting: Setting) -> list[Memory]:
             buffers=embedding * (1 if pieces else 2) if tied else 0,
             at="the end of the backward pass",
         ),
-        replace(states, gradients=summed, buffers=0 if setting.fused else summed, at="the optimizer's step"),
+        _at_the_step(model, setting, replace(states, gradients=summed)),
     ]
+
+
+def _at_the_step(model: Grown, setting: Setting, states: Memory) -> Memory:
+    """While the optimizer goes through the weights: with copies of all gradients, or of one tensor."""
+    copies = states.gradients
+    if setting.in_8_bits:
+        copies = _EAGER * FP32 * model.largest // setting.ranks
+    return replace(states, buffers=0 if setting.fused else copies, at="the optimizer's step")
 
 
 def _sharded(model: Grown, setting: Setting) -> list[Memory]:
@@ -171,7 +180,7 @@ def _sharded(model: Grown, setting: Setting) -> list[Memory]:
             buffers=(width + FP32) * outside,
             at="the end of the backward pass",
         ),
-        replace(states, gradients=summed, buffers=0 if setting.fused else summed, at="the optimizer's step"),
+        _at_the_step(model, setting, replace(states, gradients=summed)),
     ]
 
 

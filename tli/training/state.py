@@ -65,10 +65,10 @@ def copy_state(training: Training, owner: str = "") -> State:
         tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
     for name, parameter in trained(training):
         tensors[f"model.{name}"] = _copied(parameter.detach())
-        for key, tensor in moment_tensors(training, name, parameter).items():
-            tensors[key] = _copied(tensor)
         if kept := training.optimizer.state.get(parameter):
             tensors[f"optimizer.step.{name}"] = _copied(torch.as_tensor(kept["step"]))
+        for key, tensor in moment_tensors(training, name, parameter).items():
+            tensors[key] = _copied(tensor)
     return State(training.step, tensors, written_progress(training), owner)
 
 
