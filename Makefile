@@ -54,7 +54,7 @@ docs: $(STAMP) ## build the documentation into build/site, warnings as errors; A
 lock: ## make requirements.lock anew from the ranges in pyproject.toml
 	@$(find_python) && "$$python" -m venv --clear build/lock
 	@echo "resolving (minutes)"
-	@build/lock/bin/python -m pip install --quiet --upgrade pip setuptools "torch==$(TORCH)" ".[sweeps,data,eval,adamw8bit,dataframe,dev,docs]"
+	@build/lock/bin/python -m pip install --quiet --upgrade pip setuptools "torch==$(TORCH)" ".[sweeps,data,eval,dataframe,dev,docs]"
 	@{ sed -n '/^#/p' requirements.lock; \
 	  build/lock/bin/python -m pip freeze --all --exclude tli-sweeps | sed $(portable) | LC_ALL=C sort -f; \
 	} > build/lock/requirements.lock && mv build/lock/requirements.lock requirements.lock

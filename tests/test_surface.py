@@ -179,8 +179,9 @@ def lock() -> dict[str, str]:
 
 def test_the_lock_is_within_the_ranges_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"].values()
-    asked = [*project["dependencies"], *(line for lines in extras for line in lines)]
+    # 8-bit moments are for large models on GPUs: nothing else needs their library, and the lock leaves it out.
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != MOMENTS}
+    asked = [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
     requirements = [Requirement(line) for line in asked]
     assert {canonicalize_name(r.name) for r in requirements} >= {"torch", "ray", "optuna", "mlflow", "pytest"}
     outside = [
@@ -257,7 +258,7 @@ def test_extras_that_are_named_are_there() -> None:
     named = {
         (path.name, extra)
         for path in places
-        for written in re.findall(r"(?:tli-sweeps|\.)\[([a-z0-9,]+)\]", path.read_text(encoding="utf-8"))
+        for written in re.findall(r"(?:tli-sweeps|\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8"))
         for extra in written.split(",")
     }
     assert {extra for _, extra in named} >= {"sweeps", "dev"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tli.training.ranks import Ranks, rows_problems
 
 Tiny = Callable[[str], Path]
 WORK = "tests.tli.rank_work"
+IN_8_BITS = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
 INITS = ("identity", "copy", "damped", "mean", "random", "slerp", "aligned", "predicted")
 DEEPER = [{"k": 2, "init": init} for init in INITS]
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -129,7 +131,7 @@ def test_mixtures_are_made_as_in_one_process(save_model: SaveModel, tmp_path: Pa
         {"micro_batch_tokens": 32},
         {"weight_decay": 0.1},
         {"packed": True, "micro_batch_tokens": 32},  # rows that do not predict as many tokens each
-        {"optimizer": "adamw8bit"},
+        pytest.param({"optimizer": "adamw8bit"}, marks=IN_8_BITS),
     ],
     ids=str,
 )
@@ -139,6 +141,7 @@ def test_every_recipe_trains_as_in_one_process(tiny_model: Tiny, recipe: dict[st
 
 
 @pytest.mark.ranks
+@IN_8_BITS
 @pytest.mark.parametrize("size", [2, 4])
 def test_moments_in_8_bits_are_those_of_one_process(save_model: SaveModel, tmp_path: Path, size: int) -> None:
     """Codes are the same, and a rank has as many bytes of them as `plan` counts."""
@@ -243,9 +246,9 @@ def test_a_mixture_is_read_by_its_experts(save_model: SaveModel, tmp_path: Path)
         (1, 2, "adamw"),
         (2, 4, "adamw"),
         (4, 2, "adamw"),
-        (2, 1, "adamw8bit"),
-        (1, 4, "adamw8bit"),
-        (4, 2, "adamw8bit"),
+        pytest.param(2, 1, "adamw8bit", marks=IN_8_BITS),
+        pytest.param(1, 4, "adamw8bit", marks=IN_8_BITS),
+        pytest.param(4, 2, "adamw8bit", marks=IN_8_BITS),
     ],
 )
 def test_a_state_goes_on_at_another_number_of_ranks(
@@ -271,8 +274,8 @@ def test_a_state_goes_on_at_another_number_of_ranks(
         pytest.param(2, {"train": "injected"}, marks=pytest.mark.default_run),
         (2, {}),
         (4, {}),
-        (2, {"optimizer": "adamw8bit"}),
-        (4, {"optimizer": "adamw8bit"}),
+        pytest.param(2, {"optimizer": "adamw8bit"}, marks=IN_8_BITS),
+        pytest.param(4, {"optimizer": "adamw8bit"}, marks=IN_8_BITS),
     ],
     ids=str,
 )

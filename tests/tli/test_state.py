@@ -85,6 +85,7 @@ def test_resumed_training_is_the_same_to_the_bit(
 
 def test_eight_bit_moments_are_taken_up_to_the_bit(save_model: Callable[..., Path], tmp_path: Path) -> None:
     """In codes and scales; small tensors keep theirs in float32."""
+    pytest.importorskip("torchao.optim")
     folder = save_model(tmp_path / "wide", "llama", hidden_size=64, intermediate_size=128)
     values = {"optimizer": "adamw8bit", "train": "injected"}
     straight = training(folder, **values)
