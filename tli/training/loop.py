@@ -14,7 +14,7 @@ import torch
 from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError
-from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
+from tli.training.acceleration import checkpoint_activations, compile_layers, handle_compiler_error
 from tli.training.device import out_of_memory, release, set_numerics
 from tli.training.evaluate import TOKENS_AT_ONCE
 from tli.training.feed import Feed
@@ -283,7 +283,7 @@ class Training:
                         compiled=self.recipe.compile,
                     )
             except (RuntimeError, MemoryError) as error:
-                refuse_graph_breaks(error, self.model)
+                handle_compiler_error(error, self.model)
                 if not self.halves_micro_batch or not out_of_memory(error):
                     raise
                 if halved(self._kind, self._micro_batch, self.batches.sequence_length) is None:
