@@ -164,6 +164,8 @@ class TrialRecord:
         Held-out loss by step, nats per token.
     value, aim : float or None, and Aimed or None
         Of COMPLETE trials: the last held-out loss; where the objective is a task, the score in its place.
+    front_score : Aimed or None
+        Of COMPLETE trials: the score that losses are set against, where the objective is such a front.
     reason, waits : str or None
         Why it was stopped or failed; what it waits for since it was handed out, as free resources.
     replicate_of : int or None
@@ -228,6 +230,7 @@ class TrialRecord:
     evaluation: Mapping[str, Any] | None = None
     sources: Sources = field(default_factory=dict)
     aim: Aimed | None = None
+    front_score: Aimed | None = None
 
     @property
     def test_loss(self) -> float | None:
@@ -238,6 +241,11 @@ class TrialRecord:
     def minimised(self) -> float | None:
         """What the search minimises: the loss, or the negative score of a task; None before the end."""
         return self.value if self.aim is None else self.aim.minimised
+
+    @property
+    def score(self) -> Aimed | None:
+        """The score that the objective names, alone or beside the loss; None where it names none."""
+        return self.aim or self.front_score
 
     @property
     def ours(self) -> bool:

@@ -126,8 +126,8 @@ class Attempts:
 
         A hidden one that is COMPLETE bears its value as an attribute and is PRUNED to Optuna, whose best
         trial and importances then speak of the search alone. Where the search goes by a task, the value of a
-        COMPLETE one is what is minimised of its score, with the loss as an attribute, and one of the search
-        without a score has failed.
+        COMPLETE one is what is minimised of its score, with the loss as an attribute. Where it goes by a
+        score, alone or beside the loss, one of the search without a score has failed.
 
         Raises:
             StaleAttemptError: a later attempt runs this trial, or it has ended in another way.
@@ -144,8 +144,10 @@ class Attempts:
             value = trial.intermediate_values[trial.last_step]
         record = self._mirror.record(number)
         aim = aimed(record.tasks, wanted.task) if state is State.COMPLETE else None
-        if wanted.task is not None and state is State.COMPLETE and aim is None and not record.role.after:
-            state, reason, value = State.FAIL, f"its model has no score of {wanted.metric}", None
+        if wanted.scored is not None and state is State.COMPLETE and not record.role.after:
+            if aimed(record.tasks, wanted.scored) is None:
+                name = "/".join(wanted.scored)
+                state, reason, value = State.FAIL, f"its model has no score of {name}", None
         try:
             with self._mirror.event(number):
                 if reason is not None:

@@ -189,7 +189,7 @@ class Spec(SpecFields):
         compared: dict[str, Any] = {name: plain[name] for name in COMPARED}
         for section, setting in later:
             compared[section] = {name: value for name, value in compared[section].items() if name != setting}
-        if self.objective.task is not None:  # trials are compared by these scores
+        if self.objective.scored is not None:  # trials are compared by these scores
             compared["evaluation"] = {name: plain["evaluation"][name] for name in ("shots", "limit")}
         return compared
 
