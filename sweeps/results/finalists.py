@@ -34,9 +34,9 @@ def finalists(
     Different is what trains another model, or in another way (`sweeps.spec.equivalence`); of trials that do
     not differ the best stands for all, or the baseline where it is one of them. With `per`, the best of
     each value of a setting; trials on which it has no effect are one group more. With a cost or a task's
-    score in its place they lie along the front of losses against it (`sweeps.results.layers`). Best is the lowest loss, or the
-    best score where the search goes by a task, then the lowest loss; equal ones are ordered by FLOPs, then
-    by number. A loss that is not finite is no candidate, nor is the original model.
+    score in its place they lie along the front of losses against it (`sweeps.results.layers`). Best is the
+    lowest loss, or the best score where the search goes by a task alone, then the lowest loss; equal ones
+    are ordered by FLOPs, then by number. A loss that is not finite is no candidate, nor is the original.
 
     Args:
         records: of the sweep.

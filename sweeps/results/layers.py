@@ -28,7 +28,7 @@ def cost_of(record: TrialRecord, cost: str) -> float | None:
 
 
 def is_front(per: str | None) -> bool:
-    """Whether finalists lie along a front: against one of `COSTS`, or a task's score, as `kobest_copa/acc`."""
+    """Whether finalists lie along a front: against one of `COSTS`, or a score, as `kobest_copa/acc`."""
     return per is not None and (per in COSTS or "/" in per)
 
 
@@ -90,8 +90,9 @@ def _spread(layer: Sequence[TrialRecord], beside: str, count: int) -> list[Trial
         return [layer[0]]
     if beside in COSTS:
         places = [math.log(cost_of(record, beside) or 1.0) for record in layer]
-    else:  # all but one that is alone in its layer have a score
-        places = [_place(record, beside) for record in layer]
+    else:
+        known = [place for record in layer if math.isfinite(place := _place(record, beside))]
+        places = [min(_place(record, beside), max(known, default=0.0)) for record in layer]
     first, last = places[0], places[-1]
     chosen: dict[int, None] = {0: None, len(layer) - 1: None}
     for index in range(1, count - 1):

@@ -138,7 +138,7 @@ class Standing:
 def _loss_of(record: TrialRecord | None) -> dict[str, Any] | None:
     if record is None:
         return None
-    score = {"score": record.aim.score} if record.aim is not None else {}
+    score = {"score": record.score.score} if record.score is not None else {}
     return {"trial": record.number, "loss": record.value, **score}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -98,8 +98,7 @@ class ModelProposals:
             return self._by_siblings(chance, prior, tried, fixed, allowed)
         if model is None:
             return self._first(chance, tried, fixed, allowed, _SPREAD if ended else _GUESSED)
-        scores = self._scores and self._scores.model(by_front_score(ended), self._rate(), end)
-        models = [model] if scores is None else [model, scores]
+        models = [model, *self._score_model(ended, end)]
         candidates = [each for each in self._candidates(chance, models, fixed) if allowed(each)]
         if not candidates:
             return None
@@ -109,6 +108,15 @@ class ModelProposals:
         if self._answer == "each":
             return candidates[self._undecided(chance, models[0], points)]
         return candidates[int(np.argmax(self._gains(models, candidates, points, ended)))]
+
+    def _score_model(
+        self, ended: Sequence[TrialRecord], end: Callable[[TrialRecord], int]
+    ) -> Iterator[Model]:
+        """Of the scores that losses are minimised against, where there are any."""
+        if self._scores is not None:
+            found = self._scores.model(by_front_score(ended), self._rate(), end)
+            if found is not None:
+                yield found
 
     def _gains(
         self,

@@ -63,7 +63,7 @@ def score_front_improvement(
 
 
 def _ends(losses: Array, scores: Array) -> tuple[float, float]:
-    """The highest loss and score that count: somewhat beyond those of the front's ends, or the worst tried."""
+    """The highest loss and score that count: somewhat beyond the front's ends, or the worst tried."""
     highest_loss = float(losses[np.lexsort((losses, scores))[0]])
     highest_score = float(scores[np.lexsort((scores, losses))[0]])
     return (
