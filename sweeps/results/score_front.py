@@ -128,7 +128,7 @@ def front_of_scores(
                 than=than,
                 score=own.value if own else None,
                 score_error=own.stderr if own else None,
-                score_mean=sign * score.mean if score else None,
+                score_mean=sign * score.mean + 0.0 if score else None,  # 0 has no sign
                 score_half_width=score.half_width if score else None,
                 by_means=not any(_ahead(points[other], points[each.number]) for other in pairs),
             )

@@ -36,6 +36,24 @@ def with_section(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]
     return {name: section if name == "objective" else value for name, value in plain.items()}, []
 
 
+def as_written(plain: Mapping[str, Any], path: str) -> str:
+    """The path at which a setting of the objective was written: `objective[1]` where that is a list.
+
+    Args:
+        plain: the values of a spec as they were written.
+        path: dotted.
+    """
+    aims, (section, _, name) = plain.get("objective"), path.partition(".")
+    if not isinstance(aims, list) or section != "objective":
+        return path
+    found = {
+        "metric": METRICS[0] if METRICS[0] in aims else aims[0] if aims else None,
+        "cost": next((aim for aim in aims if aim in COSTS), None),
+        "score": next((aim for aim in aims if isinstance(aim, str) and "/" in aim), None),
+    }.get(name)
+    return path if found is None else f"objective[{aims.index(found)}]"
+
+
 def _tasks(plain: Mapping[str, Any]) -> list[str]:
     """Names of the tasks that the spec scores, as far as they can be read."""
     evaluation = plain.get("evaluation")
