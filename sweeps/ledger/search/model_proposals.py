@@ -112,9 +112,11 @@ class ModelProposals:
     def _score_model(
         self, ended: Sequence[TrialRecord], end: Callable[[TrialRecord], int]
     ) -> Iterator[Model]:
-        """Of the scores that losses are minimised against, where there are any."""
+        """Of the scores that losses are minimised against, where there are any. They need not be the best
+        near the rate that is good for losses.
+        """
         if self._scores is not None:
-            found = self._scores.model(by_front_score(ended), self._rate(), end)
+            found = self._scores.model(by_front_score(ended), None, end)
             if found is not None:
                 yield found
 

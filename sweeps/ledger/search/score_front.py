@@ -18,7 +18,7 @@ from sweeps.ledger.search.normal import Array, normal_below
 from sweeps.records import State, TrialRecord
 
 _LEVELS = 16
-_BEYOND = 0.5  # deviations beyond the ends of the front, up to which a configuration gains
+_BEYOND = 2.0  # deviations beyond the ends of the front, up to which a configuration gains
 
 
 def by_front_score(records: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -63,10 +63,7 @@ def score_front_improvement(
 
 
 def _ends(losses: Array, scores: Array) -> tuple[float, float]:
-    """The highest loss and score that count: somewhat beyond the front's ends, or the worst tried."""
+    """The highest loss and score that count: somewhat beyond those of the front's ends."""
     highest_loss = float(losses[np.lexsort((losses, scores))[0]])
     highest_score = float(scores[np.lexsort((scores, losses))[0]])
-    return (
-        min(float(losses.max()), highest_loss + _BEYOND),
-        min(float(scores.max()), highest_score + _BEYOND),
-    )
+    return highest_loss + _BEYOND, highest_score + _BEYOND
