@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import random
-import sqlite3
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,9 @@ from sweeps.results.scored_runs import Cell
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Range, Spec, difference, load_spec
 from sweeps.task_scores import Aimed
+from sweeps.tracking import NullTracker
+from sweeps.tracking.descriptions import run_text
+from sweeps.tracking.live import show_colours
 from tests.sweeps.aimed_specs import AIM, write_aimed
 from tests.sweeps.conftest import Silent, agenda_of, taken
 from tests.sweeps.made_records import trial
@@ -125,7 +131,12 @@ def test_a_wrong_front_reserves_nothing(path: str, capsys: pytest.CaptureFixture
     assert not (Path(path).parent / "runs").exists()
 
 
-def test_a_metric_that_the_task_does_not_have_is_found_before_anything_is_made(path: str) -> None:
+def test_a_metric_that_the_task_does_not_have_is_found_before_anything_is_made(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"acc": True, "f1": True, "seconds": None}
+    monkeypatch.setattr("sweeps.checks.evaluation.metrics_of", lambda *_: known)
+    monkeypatch.setattr("sweeps.checks.evaluation.task_problems", lambda *_: [])
     spec = load_spec(path, overrides=["objective=[eval_loss, kobest_copa/ac]"])
     (problem,) = evaluation_problems(spec)
     assert problem.where.endswith("objective[1]")
@@ -316,7 +327,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], 
         tiny_model("llama"),
         objective=FRONT,
         tasks="kobest_copa",
-        **{"tracking: null": "tracking: {uri: sqlite}", "{top: 2, seeds: 1}": "{top: 2, seeds: 2}"},
+        **{"{top: 2, seeds: 1}": "{top: 2, seeds: 2}"},
     )
     return run(load_spec(spec), Silent(), runner="inline")
 
@@ -380,22 +391,29 @@ def test_the_page_has_the_score_on_its_axis_and_the_base(swept: Sweep) -> None:
     assert "has no curve" not in page, "the base as it is has no step"
 
 
-def test_mlflow_says_how_each_stands(swept: Sweep) -> None:
-    assert swept.verdict.front is not None
-    stands = {str(each.number): each.stands for each in swept.verdict.front.members}
-    with sqlite3.connect(swept.folders.artifacts / "mlflow.db") as mlflow:
-        rows = mlflow.execute(
-            "SELECT n.value, f.value FROM tags f JOIN tags n USING (run_uuid) "
-            "WHERE f.key = 'sweeps.front' AND n.key = 'sweeps.trial'"
-        ).fetchall()
-        losses = mlflow.execute(
-            "SELECT t.value, m.value FROM latest_metrics m JOIN tags t USING (run_uuid) "
-            "WHERE m.key = 'objective' AND t.key = 'sweeps.trial'"
-        ).fetchall()
-    assert {number: said for number, said in rows if said != "not compared"} == stands
-    by_number = {str(each.number): each.value for each in swept.records}
-    assert losses
-    assert all(value == pytest.approx(by_number[number]) for number, value in losses if number in by_number)
+class _Marks(NullTracker):
+    """Remembers the tags that runs are given."""
+
+    def __init__(self) -> None:
+        self.tags: dict[int | None, dict[str, Any]] = {}
+
+    def mark(self, number: int | None, tags: Mapping[str, Any], *, again: bool = False) -> None:
+        if not again:
+            self.tags.setdefault(number, {}).update(tags)
+
+
+def test_mlflow_says_how_each_stands_and_its_objective_is_the_loss(swept: Sweep) -> None:
+    verdict, marks = swept.verdict, _Marks()
+    assert verdict.front is not None
+    assert verdict.control is not None
+    chosen = [each.number for each in verdict.finalists]
+    show_colours(marks, swept.records, chosen, verdict.control.number, verdict.front)
+    told = {number: tags["sweeps.front"] for number, tags in marks.tags.items() if "sweeps.front" in tags}
+    assert told == {each.number: each.stands for each in verdict.front.members}
+    text = run_text(swept, verdict, swept.records)
+    assert f"| {AIM} ± standard error |" in text
+    for each in verdict.front.members:
+        assert f"{each.score:.3f} ± {each.score_error:.3f} |" in text
 
 
 def test_a_model_of_the_front_is_handed_over_with_how_it_stands(
@@ -425,4 +443,33 @@ def test_a_trial_of_the_front_without_its_score_is_no_result(path: str) -> None:
 def test_a_finished_sweep_is_read_again_as_it_was(swept: Sweep) -> None:
     again = run(swept.spec, Silent(), runner="inline")
     assert again.records == swept.records
+    assert again.verdict.front == swept.verdict.front
+
+
+@pytest.mark.slow
+def test_killed_while_it_searches_and_run_again_it_ends_as_its_twin(
+    swept: Sweep, tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    """By SIGKILL, once some of the search's trials have their scores."""
+    path = write_aimed(
+        tmp_path,
+        tiny_model("llama"),
+        objective=FRONT,
+        tasks="kobest_copa",
+        **{"{top: 2, seeds: 1}": "{top: 2, seeds: 2}"},
+    )
+    scores = tmp_path / "runs" / "aimed" / "trials" / "0002" / "tasks" / "kobest_copa.json"
+    command = [sys.executable, "-m", "sweeps", "run", path, "--runner", "inline"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        deadline = time.monotonic() + 240
+        while not scores.exists() and driver.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        driver.send_signal(signal.SIGKILL)
+    assert scores.exists()
+    again = run(load_spec(path), Silent(), runner="inline")
+
+    def ended(sweep: Sweep) -> list[tuple[Any, ...]]:
+        return [(r.role, dict(r.params), r.seed, r.state, r.value, r.front_score) for r in sweep.records]
+
+    assert ended(again) == ended(swept)
     assert again.verdict.front == swept.verdict.front
