@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tli.data.batches import Batches
+from tli.data.packing import windows_at
 from tli.errors import InputError
 from tli.growth.in_memory import grow, injected_parameters
 from tli.models.base import find
@@ -51,7 +52,8 @@ def training(model: Any, decided: Plan, *, packed: bool = False, **recipe: Any) 
     starts = np.cumsum([0, *drawn.integers(1, 30, 120)]).astype(np.uint64) if packed else None
     how = Recipe(tokens=STEPS * 128, batch_tokens=128, learning_rate=3e-3, **recipe)
     injected = injected_parameters(model, decided)
-    return Training(model, how, Batches(text, 16, 8, 0, starts), HELDOUT, injected=injected, seed=1)
+    heldout = windows_at(HELDOUT.ravel(), range(0, HELDOUT.size, 17), 17, starts)
+    return Training(model, how, Batches(text, 16, 8, 0, starts), heldout, injected=injected, seed=1)
 
 
 def losses(made: Training, *reports: int) -> list[float]:

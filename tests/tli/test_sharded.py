@@ -105,7 +105,8 @@ def test_any_number_of_ranks_grows_and_trains_as_one_process(
 ) -> None:
     folder = saved(save_model, tmp_path, name)
     plans = [{"k": 2, "init": "random"}, {"k": 2, "init": "identity", "noise": 0.1}, {"method": "none"}]
-    plans += DEEPER if size == 2 else []
+    if size == 2:  # `aligned` is refused for a mixture, whose heads and neurons it does not know
+        plans += [each for each in DEEPER if (name, each["init"]) != ("mixture", "aligned")]
     check(on_ranks(size, f"{WORK}:trained", timeout=1150, folder=folder, plans=plans), len(plans))
 
 
