@@ -71,7 +71,10 @@ def best(
     """Of `sweeps best`: the answer, promotions, and how far the sweep is."""
     from sweeps.results.promotions import promotions
 
-    more = {"promotions": promotions(records, sweep.model_of), "progress": progress.to_json()}
+    more = {
+        "promotions": promotions(records, sweep.model_of, verdict.sources),
+        "progress": progress.to_json(),
+    }
     return {**_verdict(sweep, verdict, records), **more}
 
 
@@ -96,11 +99,9 @@ def promoted(planned: Planned, sweep: Sweep, **handed: Any) -> dict[str, Any]:
         for run, expected in planned.takes
     ]
     steps = planned.long_runs[0].steps
-    found = [
-        each
-        for each in promotions(sweep.records, sweep.model_of)
-        if each["of"] == of and each["steps"] == steps
-    ]
+    records = sweep.records
+    known = promotions(records, sweep.model_of, sweep.answer(records).sources)
+    found = [each for each in known if each["of"] == of and each["steps"] == steps]
     stands = found[-1] if found else None
     what = {"sweep": sweep.spec.name, "what": planned.what, "ranks": planned.ranks, "plan": plan}
     return {**what, "promotion": stands, **handed}

@@ -13,6 +13,7 @@ from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
 from sweeps.results.answered import answered
+from sweeps.results.card_tables import tables_of
 from sweeps.results.model_card import model_card
 from sweeps.results.ranking import best_of
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
@@ -160,7 +161,15 @@ class Sweep:
             held = [number for number, each in records.items() if each.ours and self.model_of(each)]
             raise SpecError(no_weights(self.spec.name, record, self.folders, held, out))
         said = described(found, listed, chosen, within)
-        card = model_card(self.spec, found, listed, chosen, said=said, lineage=read_lineage(source))
+        card = model_card(
+            self.spec,
+            found,
+            listed,
+            chosen,
+            said=said,
+            lineage=read_lineage(source),
+            tables=tables_of(self, found, listed, record),
+        )
         copy_model(source, out, lineage=lineage_facts(record, found, said), card=card)
         return chosen
 

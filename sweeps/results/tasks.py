@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.evaluated import failures, runs_due, scores_of
-from sweeps.task_scores import FOLDER, TaskScores
-from tli.tasks.paired import PairedDifference, paired_difference
-from tli.tasks.scores import TaskScore, read_scores
+from sweeps.results.promoted_scores import PromotedScores, promoted_scores
+from sweeps.results.scored_runs import Cell, Difference, ScoredRun, cell, difference
 
 if TYPE_CHECKING:
     from sweeps.results.sweep import Sweep
     from sweeps.results.verdict import Verdict
 
 
-Difference = PairedDifference
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One metric of one model.
-
-    Attributes:
-        value: mean over its runs.
-        stderr: over documents, each with its mean over the runs; None where the metric has none.
-        runs: numbers of the trials whose scores these are, by seed.
-    """
-
-    value: float
-    stderr: float | None
-    runs: tuple[int, ...]
+__all__ = ["Cell", "Difference", "TaskRow", "TaskTable", "task_table", "tasks_of"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +43,8 @@ class TaskRow:
     control: Cell | None
     matched: Cell | None
     winner: Cell | None
-    against_control: PairedDifference | None
-    against_matched: PairedDifference | None
+    against_control: Difference | None
+    against_matched: Difference | None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -81,6 +63,7 @@ class TaskTable:
         rows: by task and metric.
         missing: runs that are still to be scored.
         failed: why others were not, by what they are.
+        promotions: those that have ended, each with its scores, which are of one seed.
     """
 
     shots: int
@@ -92,44 +75,51 @@ class TaskTable:
     missing: tuple[int, ...]
     failed: tuple[str, ...]
     objective: str | None = None
+    promotions: tuple[PromotedScores, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         names = ("objective", "shots", "limit", "winner", "control", "matched")
         plain = {name: getattr(self, name) for name in names}
         rows = [row.to_json() for row in self.rows]
-        return {**plain, "scores": rows, "missing": list(self.missing), "failed": list(self.failed)}
+        long_runs = [each.to_json() for each in self.promotions]
+        others = {"missing": list(self.missing), "failed": list(self.failed), "promotions": long_runs}
+        return {**plain, "scores": rows, **others}
 
 
-def task_table(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> TaskTable | None:
+def task_table(
+    sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord], grown: int | None = None
+) -> TaskTable | None:
     """The table of a sweep; None for one that scores nothing.
 
     Args:
         sweep: whose results on disk are read.
         verdict: of the records.
         records: every trial of it.
+        grown: number of the grown model that stands in it as the winner; None for the best one.
     """
     spec, depth = sweep.ledger.spec, sweep.ledger.depth
     if not spec.evaluation.tasks:
         return None
-    winner, control, matched = verdict.chosen, verdict.control, verdict.matched
+    control, matched = verdict.control, verdict.matched
+    winner = verdict.best_grown if grown is None else grown
     models = {
-        "winner": _replicates(records, winner.number if winner else None),
+        "winner": _replicates(records, winner),
         "control": _replicates(records, control.number if control else None),
         "matched": _matched(records, matched.number if matched else None),
     }
     scores = {
-        name: [_Run(sweep, run.seed, scores_of(spec, run, records)) for run in runs]
+        name: [ScoredRun(sweep, run.seed, scores_of(spec, run, records)) for run in runs]
         for name, runs in models.items()
     }
-    scores["base"] = [_Run(sweep, 0, scores_of(spec, None, records))]
+    scores["base"] = [ScoredRun(sweep, 0, scores_of(spec, None, records))]
     names = spec.evaluation.to_tli().names
     reasons = failures(spec, records)
     return TaskTable(
         objective=spec.objective.metric if spec.objective.task is not None else None,
         shots=spec.evaluation.shots,
         limit=spec.evaluation.limit,
-        winner=winner.number if winner else None,
+        winner=winner,
         control=control.number if control else None,
         matched=matched.number if matched else None,
         rows=tuple(row for task in names for row in _rows(task, scores)),
@@ -137,6 +127,7 @@ def task_table(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -
         failed=tuple(
             f"{'the base' if run is None else f'trial {run}'}: {reason}" for run, reason in reasons.items()
         ),
+        promotions=promoted_scores(sweep, records),
     )
 
 
@@ -146,31 +137,6 @@ def tasks_of(sweep: Sweep) -> TaskTable | None:
         return None
     records = sweep.records
     return task_table(sweep, sweep.answer(records), records)
-
-
-class _Run:
-    """One run with its scores; those of documents are read when they are asked for."""
-
-    def __init__(self, sweep: Sweep, seed: int, scores: dict[str, tuple[TrialRecord, TaskScores]]) -> None:
-        self._sweep, self.seed, self._scores = sweep, seed, scores
-        self._read: dict[str, TaskScore | None] = {}
-
-    def scores(self, task: str) -> TaskScores | None:
-        return self._scores[task][1] if task in self._scores else None
-
-    def number(self, task: str) -> int:
-        return self._scores[task][0].number
-
-    def documents(self, task: str, metric: str) -> tuple[float, ...]:
-        """Results by document; none where they are not on disk, or are of other scores."""
-        if task not in self._read:
-            record, known = self._scores[task]
-            path = self._sweep.folders.trial(record.number) / FOLDER / f"{task}.json"
-            found = read_scores(path, self._sweep.ledger.owner(record))
-            same = found is not None and found.data == known.data and found.shots == known.shots
-            self._read[task] = found if same else None
-        read = self._read[task]
-        return read.documents.get(metric, ()) if read is not None else ()
 
 
 def _replicates(records: Sequence[TrialRecord], number: int | None) -> list[TrialRecord]:
@@ -187,11 +153,11 @@ def _matched(records: Sequence[TrialRecord], number: int | None) -> list[TrialRe
     return sorted((r for r in same if r.steps == one.steps), key=lambda r: r.seed)
 
 
-def _rows(task: str, models: dict[str, list[_Run]]) -> Iterator[TaskRow]:
+def _rows(task: str, models: dict[str, list[ScoredRun]]) -> Iterator[TaskRow]:
     scored = {name: [run for run in runs if run.scores(task)] for name, runs in models.items()}
     first = next((run.scores(task) for runs in scored.values() for run in runs), None)
     for index, (metric, score) in enumerate(first.metrics.items() if first else ()):
-        cells = {name: _cell(runs, task, metric) for name, runs in scored.items()}
+        cells = {name: cell(runs, task, metric) for name, runs in scored.items()}
         yield TaskRow(
             task=task,
             metric=metric,
@@ -203,39 +169,6 @@ def _rows(task: str, models: dict[str, list[_Run]]) -> Iterator[TaskRow]:
             control=cells["control"],
             matched=cells["matched"],
             winner=cells["winner"],
-            against_control=_difference(scored["winner"], scored["control"], task, metric),
-            against_matched=_difference(scored["winner"], scored["matched"], task, metric),
+            against_control=difference(scored["winner"], scored["control"], task, metric),
+            against_matched=difference(scored["winner"], scored["matched"], task, metric),
         )
-
-
-def _cell(runs: Sequence[_Run], task: str, metric: str) -> Cell | None:
-    known = [
-        (run, scores.metrics[metric])
-        for run in runs
-        if (scores := run.scores(task)) and metric in scores.metrics
-    ]
-    if not known:
-        return None
-    value = fmean(score.value for _, score in known)
-    documents = [run.documents(task, metric) for run, _ in known]
-    lengths = {len(each) for each in documents}
-    if len(lengths) == 1 and (count := lengths.pop()) > 1:
-        means = [fmean(results) for results in zip(*documents, strict=True)]
-        stderr: float | None = stdev(means) / math.sqrt(count)
-    else:  # not on disk any more: what the runs had alone, which is no less
-        errors = [score.stderr for _, score in known if score.stderr is not None]
-        stderr = fmean(errors) if len(errors) == len(known) else None
-    return Cell(value, stderr, tuple(run.number(task) for run, _ in known))
-
-
-def _difference(
-    ours: Sequence[_Run], theirs: Sequence[_Run], task: str, metric: str
-) -> PairedDifference | None:
-    """Over the seeds that both have, of scores on the same documents."""
-    others = {run.seed: run for run in theirs}
-    pairs = [(run, others[run.seed]) for run in ours if run.seed in others]
-    data = {scores.data for pair in pairs for run in pair if (scores := run.scores(task))}
-    if len(data) != 1:
-        return None
-    first, second = ([run.documents(task, metric) for run in side] for side in zip(*pairs, strict=True))
-    return paired_difference(first, second)

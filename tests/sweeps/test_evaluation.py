@@ -12,6 +12,8 @@ import optuna
 import pytest
 
 from sweeps.cli import documents
+from sweeps.driver.promoting import promote
+from sweeps.driver.promotion_plan import Where, Wish, plan_promotion
 from sweeps.driver.service import run
 from sweeps.driver.single import assignment_of
 from sweeps.errors import PreemptedError
@@ -26,7 +28,7 @@ from sweeps.worker.saving import SCORING
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 from tests.kobest import real_kobest, write_kobest
 from tests.ranks import on_ranks
-from tests.sweeps.conftest import SPEC, Silent
+from tests.sweeps.conftest import SPEC, Silent, copied
 from tests.sweeps.rank_scores import scored_by
 from tli.tasks.kobest import KOBEST, files_of
 from tli.tasks.kobest import documents as rows_of
@@ -149,6 +151,72 @@ def test_the_answer_has_base_control_and_winner_side_by_side(swept: Sweep) -> No
     assert f"{row.winner.value:.3f}" in line
     assert all(len(each) <= 80 for each in tasks_text(table))
     assert {"kobest_copa acc", "kobest_copa acc_stderr"} <= set(swept.rows()[0])
+
+
+def test_a_promotion_and_the_control_beside_it_stand_in_the_table_and_on_its_card(
+    swept: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(swept.folders.artifacts.parent, tmp_path, monkeypatch)
+    where = Where(runs="runs", runner="inline")
+    before = json.dumps(documents.ran(swept, swept.verdict, {})["verdict"]["tasks"]["scores"])
+    sweep = promote(plan_promotion(Wish("scored", 1024, grown=True, control=True), where), where, Silent())
+    long, beside = sweep.records[-2:]
+    assert (long.role, beside.role) == (Role.PROMOTION, Role.PROMOTED_CONTROL)
+    table = tasks_of(sweep)
+    assert table is not None
+    (found,) = table.promotions
+    assert (found.trial, found.of, found.control) == (long.number, swept.verdict.best_grown, beside.number)
+    row = found.rows[0]
+    ours, theirs = (each.tasks["kobest_copa"].metrics["acc"] for each in (long, beside))
+    assert (row.task, row.metric, row.documents, row.chance) == ("kobest_copa", "acc", 6, 0.5)
+    assert row.promotion is not None
+    assert row.control is not None
+    assert (row.promotion.value, row.promotion.runs) == (ours.value, (long.number,))
+    assert row.promotion.stderr == pytest.approx(ours.stderr)
+    assert row.control.value == theirs.value
+    assert row.base == table.rows[0].base
+    assert row.against_control is not None
+    assert row.against_control.mean == pytest.approx(ours.value - theirs.value)
+    assert row.against_control.p is not None, "one seed of each: McNemar's exact test"
+    assert row.against_base is not None
+    answer = documents.ran(sweep, sweep.verdict, {})["verdict"]["tasks"]
+    assert answer["promotions"][0]["scores"][0]["against_control"]["runs"] == 1
+    assert answer["promotions"][0]["unscored"] == []
+    assert json.dumps(answer["scores"]) == before, "the sweep's own scores are as they were"
+    lines = tasks_text(table)
+    assert any(line.split()[:2] == ["kobest_copa", "acc"] and f"{ours.value:.3f}" in line for line in lines)
+    assert any(f"trial {long.number} less" in line for line in lines)
+    assert all(len(each) <= 80 for each in lines)
+    card = _card(sweep, tmp_path, long.number)
+    assert f"| the original beside it, trial {beside.number} | **this, trial {long.number}** |" in card
+    assert f"{ours.value:.3f} ± " in card
+    assert f"**this, trial {beside.number}**" in _card(sweep, tmp_path, beside.number)
+
+
+def _card(sweep: Sweep, folder: Path, number: int) -> str:
+    """What the card of an exported model says of tasks."""
+    sweep.export(folder / f"model-{number}", trial=number)
+    text = (folder / f"model-{number}" / "README.md").read_text()
+    return text.partition("## Downstream tasks")[2]
+
+
+def test_the_card_of_an_exported_model_has_the_table_of_tasks(swept: Sweep, tmp_path: Path) -> None:
+    table, number = tasks_of(swept), swept.verdict.best_grown
+    assert table is not None
+    assert number is not None
+    row = table.rows[0]
+    assert row.winner is not None
+    assert row.base is not None
+    card = _card(swept, tmp_path, number)
+    head, line = (
+        next(each for each in card.splitlines() if each.startswith(start))
+        for start in ("| task", "| kobest_copa acc")
+    )
+    cells = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert cells["the base"].startswith(f"{row.base.value:.3f} ± ")
+    assert cells[f"**this, trial {number}** |"].startswith(f"{row.winner.value:.3f} ± ")
+    assert "- kobest_copa acc: " in card
+    assert f"against the original, trial {table.control}" in card
 
 
 def test_an_evaluation_that_is_changed_later_runs_only_what_is_missing(
