@@ -153,7 +153,8 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, baseline, search, replicate, ladder rung, promotion, or not run here.
+        Why it exists: control, matched control, baseline, search, replicate, evaluation, ladder rung,
+        promotion, promoted control, or not run here.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params, settings : mapping

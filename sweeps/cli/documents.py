@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sweeps.driver.promotion_plan import Planned
     from sweeps.records import Point, TrialRecord
     from sweeps.results.equal_cost import Comparison
+    from sweeps.results.left import Left
     from sweeps.results.listing import Listed
     from sweeps.results.standing import Standing
     from sweeps.results.sweep import Sweep
@@ -156,11 +157,17 @@ def compared(found: Comparison) -> dict[str, Any]:
     return {**value, "trials": rows}
 
 
-def planned(plan: Estimate, notes: Sequence[str]) -> dict[str, Any]:
-    """Of `sweeps plan`."""
+def planned(plan: Estimate, notes: Sequence[str], left: Left | None = None) -> dict[str, Any]:
+    """Of `sweeps plan`; `left` is of a sweep that was begun."""
     value = plan.to_json()
     name, count = value.pop("name"), value.pop("trials")
-    return {"sweep": name, "trial_count": count, **value, "notes": list(notes)}
+    return {
+        "sweep": name,
+        "trial_count": count,
+        **value,
+        "left": left and left.to_json(),
+        "notes": list(notes),
+    }
 
 
 def measured(name: str, number: int, point: Point) -> dict[str, Any]:

@@ -33,15 +33,27 @@ def board_of(sweep: Sweep, started: float) -> Board:
 
 
 def phase_of(sweep: Sweep) -> str:
-    """What a sweep does, by its study: `search`, `finalists`, `ladder`, `finished`, or `not running`."""
+    """What a sweep does, by its study: `search`, `finalists`, `ladder`, `evaluation`, `promotion`, `finished`,
+    or `not running`.
+    """
+    records = sweep.records
+    if sweep.ledger.driver is not None and any(_runs(record) and record.role.promoted for record in records):
+        return "promotion"
     if sweep.ledger.finished:
         return "finished"
     if sweep.ledger.driver is None:
         return "not running"
-    roles = {record.role for record in sweep.records}
-    if Role.RUNG in roles:
-        return "ladder"
+    if any(_runs(record) and not record.role.after for record in records):
+        return "search"  # of a sweep that goes on with more trials, too
+    roles = {record.role for record in records}
+    for role, phase in ((Role.EVALUATION, "evaluation"), (Role.RUNG, "ladder")):
+        if role in roles:
+            return phase
     return "finalists" if any(role.fresh for role in roles) else "search"
+
+
+def _runs(record: TrialRecord) -> bool:
+    return record.state is State.RUNNING
 
 
 def follow(sweep: Sweep, options: argparse.Namespace) -> int:

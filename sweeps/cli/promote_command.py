@@ -55,7 +55,7 @@ def promote_command(options: argparse.Namespace) -> int:
             stream = stack.enter_context(Path(os.devnull).open("w"))
         terminated = stack.enter_context(terminated_as_interrupted())
         try:
-            with Display(Aim(name, 0, len(planned.takes)), stream) as display:
+            with Display(Aim(name, 0, len(planned.takes), long=True), stream) as display:
                 sweep = promote(planned, where, display)
         except KeyboardInterrupt:
             return stopped(f"the promotion of {name}", terminated=bool(terminated), as_json=options.json)

@@ -18,6 +18,7 @@ from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
+    from sweeps.results.left import Left
     from sweeps.spec import Spec
 
 _AMONG_WORDS = (
@@ -137,9 +138,13 @@ def _study_problems(spec: Spec) -> Any:
 def _plan(options: argparse.Namespace) -> int:
     from sweeps.checks.checkpointing import settled
     from sweeps.checks.estimate import estimate
+    from sweeps.checks.scoring import task_sizes
 
     spec = _spec(options)
     checked, notes = _checked(spec, options, weights=options.calibrate)
+    from sweeps.report.left import left_lines
+
+    left, more = _left(spec)
     chosen, speed = settled(spec, checked.checkpointing), None
     if options.calibrate:
         from sweeps.driver.single import calibrate
@@ -152,13 +157,30 @@ def _plan(options: argparse.Namespace) -> int:
         flops_per_second=speed,
         heldout=checked.heldout,
         auto=checked.checkpointing is not None,
+        tasks=task_sizes(spec, checked.base),
     )
+    notes = [*notes, *more]
     if options.json:
-        print_json(documents.planned(plan, notes))
+        print_json(documents.planned(plan, notes, left))
     else:
-        print_text(plan.text())
+        print_text("\n".join([plan.text(), *left_lines(left)]))
         print_notes(notes, options)
     return 0
+
+
+def _left(spec: Spec) -> tuple[Left | None, Sequence[str]]:
+    """What is left of the sweep, where it was begun; or a note that another spec has its name."""
+    from sweeps.results.finding import NoSweepError, found
+    from sweeps.results.left import left_of
+
+    try:
+        sweep = found(spec)
+    except NoSweepError:
+        return None, []
+    if problems := _study_problems(spec):
+        got = f"the study has a sweep {spec.name!r} already, of another spec ({problems[0].where})"
+        return None, [f"{got}: this one would be refused, and needs another name"]
+    return left_of(sweep, spec), []
 
 
 def _run(options: argparse.Namespace) -> int:

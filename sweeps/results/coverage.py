@@ -97,6 +97,7 @@ def spent(records: Sequence[TrialRecord]) -> Spent:
         tokens_of_search=sum(record.tokens or 0 for record in search),
         tokens_saved=sum(map(_saved, search)),
         tokens_after=later,
+        tokens_of_scoring=sum(record.tokens or 0 for record in records if record.role is Role.EVALUATION),
         tokens_of_ladder=climbed,
     )
 

@@ -208,14 +208,16 @@ class Sweep:
         pandas.DataFrame
             Columns, in this order; what a trial does not have is missing:
 
-            - ``trial``, ``role`` (control, baseline, search, replicate, or not run here) and ``state``
-              (WAITING, RUNNING, COMPLETE, PRUNED for one that was stopped early, FAIL)
+            - ``trial``, ``role`` (control, matched control, baseline, search, replicate, evaluation, ladder
+              rung, promotion, promoted control, or not run here) and ``state`` (WAITING, RUNNING, COMPLETE,
+              PRUNED for one that was stopped early, FAIL)
             - ``loss``, the latest held-out loss, at ``step``, ``initial_loss``, before the first step, and
               ``test_loss``, after the last one, of runs under fresh seeds; nats per token
             - ``finalist``; ``rank``, from 1: what the answer hands over, the finalists by mean over fresh
               seeds, the other complete trials by their loss; ``best``, whether it is the one that `export`
               hands over, which may be the original, trained on
-            - ``replicate_of``, the number of the trial whose settings it has, and ``seed``
+            - ``replicate_of``, the number of the trial whose settings it has, or whose FLOPs; ``promotes``,
+              that of the one that it makes longer; and ``seed``
             - ``step`` of ``steps``: optimizer steps with a measurement, and in the budget
             - ``tokens``, ``flops`` and ``seconds`` of training so far; steps alone, without evaluation
             - ``attempt``, from 1; ``started`` and ``finished``, in UTC; ``reason`` of an early end

@@ -95,6 +95,18 @@ class Harness:
         seconds = time.perf_counter() - started
         return _score(name, found, self.wanted.limit, seconds)
 
+    def requests(self, name: str) -> list[Any]:
+        """What the harness asks of a model on one task: for each document its choices, or one text to go on.
+
+        Args:
+            name: of the task, one of those made ready.
+        """
+        task = self._tasks[name]
+        with _quiet():
+            task.set_fewshot_seed(seed=self._seed)
+            task.build_all_requests(limit=self.wanted.limit, fewshot_as_multiturn=True)
+        return list(task.instances)
+
 
 def evaluate_tasks(base: Base, wanted: Wanted, *, batch: int | None = None) -> Iterator[TaskScore]:
     """Score a model on tasks, one after the other.
