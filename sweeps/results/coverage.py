@@ -33,6 +33,7 @@ class Spent:
     tokens_saved: int  # of the trials that were stopped, up to their budget
     tokens_after: int  # of runs under fresh seeds, and of those that are made again to be scored
     tokens_of_ladder: int = 0
+    tokens_of_scoring: int = 0
 
 
 def searched_value(record: TrialRecord, path: str) -> Any:
