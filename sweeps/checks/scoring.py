@@ -97,8 +97,8 @@ class Passes:
         aim = spec.objective.task[0] if spec.objective.task is not None else ""
         self._spec, self._tasks, self._models = spec, tuple(tasks), models_scored(spec)
         self._aimed = [each for each in tasks if each.task == aim]
-        self._each = _forward(base, shapes, tasks)
-        self._searched = _forward(base, shapes, self._aimed)
+        self._each = forward_flops(base, shapes, tasks)
+        self._searched = forward_flops(base, shapes, self._aimed)
         self._baseline = next((place for place, shape in enumerate(shapes) if shape.baseline), 0)
 
     def flops(self, of: Of) -> float:
@@ -142,7 +142,7 @@ class Passes:
         return flops[1:] or flops
 
 
-def _forward(base: Base, shapes: Sequence[Shape], tasks: Sequence[TaskSize]) -> list[float]:
+def forward_flops(base: Base, shapes: Sequence[Shape], tasks: Sequence[TaskSize]) -> list[float]:
     """FLOPs of one model of each size on all tasks: forward only is a third of training everything."""
     tokens, sequences = _tokens(tasks), _sequences(tasks)
     if not tokens:

@@ -44,6 +44,18 @@ def planned_lines(
         yield f"  text    {expected['passes']:,.2f} passes over the training text in all"
 
 
+def scoring_line(found: Mapping[str, Any]) -> str:
+    """What scoring the model of a long run takes, after its last step.
+
+    Args:
+        found: names of the tasks, documents, sequences and tokens that go through it, FLOPs.
+    """
+    return (
+        f"  scored  on {', '.join(found['tasks'])} after its last step: {found['documents']:,} documents, "
+        f"{found['sequences']:,} sequences, {found['tokens']:,} tokens, {found['flops']:.2e} FLOPs"
+    )
+
+
 def _begins(run: LongRun) -> str:
     where = f"{run.promotion.words}, at step {run.first_step}" if run.first_step else run.promotion.words
     if run.record is None:

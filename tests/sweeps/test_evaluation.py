@@ -237,10 +237,17 @@ def test_a_plan_says_what_scoring_takes_and_what_is_trained_again(
 
 
 def test_a_promotion_and_the_control_beside_it_stand_in_the_table_and_on_its_card(
-    swept: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    swept: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copied(swept.folders.artifacts.parent, tmp_path, monkeypatch)
     where = Where(runs="runs", runner="inline")
+    assert main(["promote", "scored", "--tokens", "1024", "--grown", "--control", "--plan", "--json"]) == 0
+    scoring = [each["scoring"] for each in json.loads(capsys.readouterr().out)["plan"]]
+    assert [(each["tasks"], each["documents"]) for each in scoring] == [(["kobest_copa"], 6)] * 2
+    assert scoring[0]["tokens"] == scoring[1]["tokens"] > 0
+    assert scoring[0]["flops"] > scoring[1]["flops"] > 0, "the grown model is deeper"
+    assert main(["promote", "scored", "--tokens", "1024", "--grown", "--plan"]) == 0
+    assert "scored  on kobest_copa after its last step: 6 documents" in capsys.readouterr().out
     before = json.dumps(documents.ran(swept, swept.verdict, {})["verdict"]["tasks"]["scores"])
     sweep = promote(plan_promotion(Wish("scored", 1024, grown=True, control=True), where), where, Silent())
     long, beside = sweep.records[-2:]

@@ -48,7 +48,9 @@ def size_of(
     sequences = set[tuple[int, ...]]()
     for request in requests:
         text, second = (*request.args, "")[:2]
-        ids = tokenizer.encode(text + (second if isinstance(second, str) else ""), add_special_tokens=False)
+        ids = tokenizer.encode(
+            text + (second if isinstance(second, str) else ""), add_special_tokens=False, verbose=False
+        )
         sequences.add(tuple(ids[-most - 1 : -1]))  # of the last token only the loss is asked for
         if isinstance(second, dict):
             generated += int(second.get("max_gen_toks") or _GENERATED)
