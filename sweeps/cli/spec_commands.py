@@ -18,7 +18,6 @@ from tli.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
-    from sweeps.results.left import Left
     from sweeps.spec import Spec
 
 _AMONG_WORDS = (
@@ -143,8 +142,9 @@ def _plan(options: argparse.Namespace) -> int:
     spec = _spec(options)
     checked, notes = _checked(spec, options, weights=options.calibrate)
     from sweeps.report.left import left_lines
+    from sweeps.results.left import begun
 
-    left, more = _left(spec)
+    left, more = begun(spec, _study_problems)
     chosen, speed = settled(spec, checked.checkpointing), None
     if options.calibrate:
         from sweeps.driver.single import calibrate
@@ -166,21 +166,6 @@ def _plan(options: argparse.Namespace) -> int:
         print_text("\n".join([plan.text(), *left_lines(left)]))
         print_notes(notes, options)
     return 0
-
-
-def _left(spec: Spec) -> tuple[Left | None, Sequence[str]]:
-    """What is left of the sweep, where it was begun; or a note that another spec has its name."""
-    from sweeps.results.finding import NoSweepError, found
-    from sweeps.results.left import left_of
-
-    try:
-        sweep = found(spec)
-    except NoSweepError:
-        return None, []
-    if problems := _study_problems(spec):
-        got = f"the study has a sweep {spec.name!r} already, of another spec ({problems[0].where})"
-        return None, [f"{got}: this one would be refused, and needs another name"]
-    return left_of(sweep, spec), []
 
 
 def _run(options: argparse.Namespace) -> int:

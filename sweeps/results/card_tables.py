@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.by_source import by_source
 from sweeps.results.promoted_scores import PromotedScores
-from sweeps.results.scored_runs import Cell, Difference
+from sweeps.results.scored_runs import Cell, Difference, Kept
 from sweeps.results.tasks import TaskTable, task_table
 from sweeps.results.text_losses import BySource, Model, OnText
 from sweeps.results.verdict import Verdict
 from sweeps.text import counted, digits_apart
-
-if TYPE_CHECKING:
-    from sweeps.results.sweep import Sweep
 
 _LONG: Mapping[Role, Model] = {Role.PROMOTED_CONTROL: "control", Role.PROMOTION: "grown"}
 Columns = Mapping[str, str]  # the name of a score's attribute, by the title of its column
@@ -29,7 +26,7 @@ _MODELS = {
 
 
 def tables_of(
-    sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord], record: TrialRecord
+    sweep: Kept, verdict: Verdict, records: Sequence[TrialRecord], record: TrialRecord
 ) -> tuple[TaskTable | None, BySource | None]:
     """Scores on tasks and losses by text that a card shows: those of its model, of base and originals.
 
@@ -54,7 +51,7 @@ def tables_of(
         also = [each for each in (verdict.baseline,) if each is not None and each.number == grown]
         listed = replace(verdict, best_grown=grown, finalists=(*verdict.finalists, *also))
     base = sweep.ledger.study.base_sources
-    sources = by_source(sweep.spec.data, base, records, listed)
+    sources = by_source(sweep.ledger.spec.data, base, records, listed)
     return task_table(sweep, verdict, records, grown), sources
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweeps.errors import Problem
 from sweeps.records import Role, TrialRecord
 from sweeps.results.evaluated import base_due, runs_due
 from sweeps.results.finalists import replicates_due
+from sweeps.results.finding import NoSweepError, found
 from sweeps.results.ladder import rungs_due
 from sweeps.results.looks import look_of
 from sweeps.results.matched import matched_due
@@ -37,6 +39,23 @@ class Left:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {**asdict(self), "runs": {str(role): number for role, number in self.runs.items()}}
+
+
+def begun(spec: Spec, conflicts: Callable[[Spec], Sequence[Problem]]) -> tuple[Left | None, list[str]]:
+    """What is left of a spec's sweep, where it was begun; or a note that another spec has its name.
+
+    Args:
+        spec: what is wanted.
+        conflicts: why a study that is there cannot go on with it.
+    """
+    try:
+        sweep = found(spec)
+    except NoSweepError:
+        return None, []
+    if problems := conflicts(spec):
+        got = f"the study has a sweep {spec.name!r} already, of another spec ({problems[0].where})"
+        return None, [f"{got}: this one would be refused, and needs another name"]
+    return left_of(sweep, spec), []
 
 
 def left_of(sweep: Sweep, spec: Spec) -> Left:
@@ -82,10 +101,10 @@ def _after(sweep: Sweep, spec: Spec, records: Sequence[TrialRecord], *, searched
         return at_most
     due = len(replicates_due(records, chosen.top, chosen.seeds, spec.spread, depth=depth))
     rungs = rungs_due(records, spec.budget.ladder, chosen.top, spec.spread, depth=depth)
-    found = {Role.REPLICATE: due, Role.RUNG: len(rungs)}
-    found = {role: number + _open(records, role) for role, number in found.items()}
-    if found[Role.REPLICATE]:
-        return {**found, Role.MATCHED: at_most[Role.MATCHED]}
+    first = {Role.REPLICATE: due, Role.RUNG: len(rungs)}
+    first = {role: number + _open(records, role) for role, number in first.items()}
+    if first[Role.REPLICATE]:
+        return {**first, Role.MATCHED: at_most[Role.MATCHED]}
     matched = matched_due(
         records,
         chosen.top,
@@ -96,7 +115,7 @@ def _after(sweep: Sweep, spec: Spec, records: Sequence[TrialRecord], *, searched
         look=look_of(records, sweep.ledger.study.completions),
     )
     number = len(matched) * spec.control.matched + _open(records, Role.MATCHED)
-    return {**found, Role.MATCHED: number}
+    return {**first, Role.MATCHED: number}
 
 
 def _ended(records: Sequence[TrialRecord], role: Role) -> int:

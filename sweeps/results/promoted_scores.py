@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.evaluated import scores_of
-from sweeps.results.scored_runs import Cell, Difference, ScoredRun, cell, difference_of
+from sweeps.results.scored_runs import Cell, Difference, Kept, ScoredRun, cell, difference_of
 
 if TYPE_CHECKING:
-    from sweeps.results.sweep import Sweep
     from sweeps.spec import Spec
 
 _DIFFERENCES = ("against_control", "against_base")
@@ -74,7 +73,7 @@ class PromotedScores:
         return {**plain, "scores": [row.to_json() for row in self.rows], "unscored": list(self.unscored)}
 
 
-def promoted_scores(sweep: Sweep, records: Sequence[TrialRecord]) -> tuple[PromotedScores, ...]:
+def promoted_scores(sweep: Kept, records: Sequence[TrialRecord]) -> tuple[PromotedScores, ...]:
     """Each promotion that has run to its end, by number.
 
     Args:

@@ -265,7 +265,8 @@ def _row(
 ) -> dict[str, Any]:
     promotion = record.promotion
     assert promotion is not None, "a long run says what it makes longer"
-    model = model_of(record) if record.state is State.COMPLETE else None
+    ended = record.state is State.COMPLETE
+    model = model_of(record) if ended else None
     return {
         "trial": record.number,
         "of": promotion.of,
@@ -282,17 +283,8 @@ def _row(
         "test_loss": record.test_loss,
         "reason": record.reason,
         "model": str(model) if model is not None else None,
-        "sources": _by_text(record, sources),
+        "sources": sources.plain_of_run(record.sources) if sources is not None and ended else {},
     }
-
-
-def _by_text(record: TrialRecord, found: BySource | None) -> dict[str, dict[str, Any]]:
-    """Losses on each of several texts beside the base's, by name; none before its end."""
-    if found is None or record.state is not State.COMPLETE:
-        return {}
-    names = ("loss", "bits_per_byte", "difference")
-    each = found.of_run("grown", record.number, record.sources)
-    return {text: {name: getattr(on, name) for name in names} for text, on in each.items()}
 
 
 def _against(record: TrialRecord, control: TrialRecord | None) -> dict[str, float] | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sweeps.records import TrialRecord
 from sweeps.task_scores import FOLDER, TaskScores
@@ -14,9 +14,22 @@ from tli.tasks.paired import PairedDifference, paired_difference
 from tli.tasks.scores import TaskScore, read_scores
 
 if TYPE_CHECKING:
-    from sweeps.results.sweep import Sweep
+    from sweeps.folders import Folders
+    from sweeps.ledger import LedgerView
 
 Difference = PairedDifference
+
+
+class Kept(Protocol):
+    """A sweep, as far as its scores go: where its files lie, and its study."""
+
+    @property
+    def folders(self) -> Folders:
+        """Where everything of it lies on disk."""
+
+    @property
+    def ledger(self) -> LedgerView:
+        """Its Optuna study."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Cell:
 class ScoredRun:
     """One run with its scores; those of documents are read when they are asked for."""
 
-    def __init__(self, sweep: Sweep, seed: int, scores: dict[str, tuple[TrialRecord, TaskScores]]) -> None:
+    def __init__(self, sweep: Kept, seed: int, scores: dict[str, tuple[TrialRecord, TaskScores]]) -> None:
         self._sweep, self.seed, self._scores = sweep, seed, scores
         self._read: dict[str, TaskScore | None] = {}
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.evaluated import failures, runs_due, scores_of
 from sweeps.results.promoted_scores import PromotedScores, promoted_scores
-from sweeps.results.scored_runs import Cell, Difference, ScoredRun, cell, difference
+from sweeps.results.scored_runs import Cell, Difference, Kept, ScoredRun, cell, difference
 
 if TYPE_CHECKING:
-    from sweeps.results.sweep import Sweep
     from sweeps.results.verdict import Verdict
 
 
@@ -87,8 +86,19 @@ class TaskTable:
         return {**plain, "scores": rows, **others}
 
 
+class Answered(Kept, Protocol):
+    """A sweep with its trials and its answer."""
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Every trial in the study, by number."""
+
+    def answer(self, records: Sequence[TrialRecord], /) -> Verdict:
+        """The answer if these were all trials."""
+
+
 def task_table(
-    sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord], grown: int | None = None
+    sweep: Kept, verdict: Verdict, records: Sequence[TrialRecord], grown: int | None = None
 ) -> TaskTable | None:
     """The table of a sweep; None for one that scores nothing.
 
@@ -131,7 +141,7 @@ def task_table(
     )
 
 
-def tasks_of(sweep: Sweep) -> TaskTable | None:
+def tasks_of(sweep: Answered) -> TaskTable | None:
     """The table of a sweep as it stands."""
     if not sweep.ledger.spec.evaluation.tasks:
         return None

@@ -108,6 +108,12 @@ class BySource:
             found[text.name] = OnText(model, number, loss, bits, loss - base.loss)
         return found
 
+    def plain_of_run(self, sources: Sources) -> dict[str, dict[str, float | None]]:
+        """`of_run` as plain JSON values: loss, bits per byte and difference by the name of a text."""
+        names = ("loss", "bits_per_byte", "difference")
+        found = self.of_run("grown", 0, sources).items()
+        return {text: {name: getattr(each, name) for name in names} for text, each in found}
+
     def of_runs(self, runs: Mapping[Model, tuple[int, Sources]]) -> BySource:
         """The base beside these runs alone, one of each model, in place of the answer's.
 

@@ -1,22 +1,90 @@
-"""What a sweep would cost, as `sweeps plan` prints it."""
+"""What a sweep would cost, as `sweeps plan` prints it and answers programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from sweeps.checks.budget import preview, used_up_first
+from sweeps.checks.budget import Reach, preview, used_up_first
+from sweeps.checks.runs import Runs
 from sweeps.checks.scoring import Scoring
-from sweeps.checks.shapes import memory_lines, shape_row
-from sweeps.checks.speeds import traffic_lines
+from sweeps.checks.shapes import Shape, memory_lines, shape_row
+from sweeps.checks.speeds import Traffic, traffic_lines
+from sweeps.checks.totals import Climb, Total
 from sweeps.text import counted, short, table
 
-if TYPE_CHECKING:
-    from sweeps.checks.estimate import Estimate
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep would cost.
+
+    Attributes:
+        name: of the sweep.
+        base: the base model as the user wrote it.
+        shapes: every depth in play, the control first.
+        trials: of the budget, the controls and the baseline included.
+        controls: of these, the original trained on, each at a learning rate of its own.
+        reaches: how far each setting of the budget takes the search.
+        replicates: most runs that come on top, under fresh seeds.
+        steps: optimizer steps of one whole trial.
+        trial_tokens: training tokens of one whole trial.
+        eval_tokens: held-out tokens that one whole trial is measured on, over all its measurements.
+        rule: the stopping rule.
+        at_most: were no trial stopped, and all as deep as the deepest; up to what the budget allows.
+        expected: if the stopping rule keeps its share at every rung, and all depths are tried alike.
+        parallel: trials at once.
+        ranks: processes that train one trial together.
+        checkpointing: every how many layers one is calculated again; 0: none.
+        control_layers: of the original that the control trains; empty where it trains all.
+        traffic: what the largest trial sends, stores and reaches.
+        compiled: whether layers are.
+        flops_per_second: of one trial, as measured; None when it was not.
+        ladder: the rungs, were all finalists as deep as the deepest; part of `at_most` and `expected`.
+        runs: how many there are of each kind at most, in the order in which they begin.
+        scoring: on downstream tasks, likewise, its FLOPs and hours a part of the totals; None without tasks.
+    """
+
+    name: str
+    base: str
+    shapes: tuple[Shape, ...]
+    trials: int
+    controls: int
+    reaches: tuple[Reach, ...]
+    replicates: int
+    steps: int
+    trial_tokens: int
+    eval_tokens: int
+    rule: str
+    at_most: Total
+    expected: Total
+    parallel: int
+    ranks: int
+    checkpointing: int
+    control_layers: tuple[int, ...]
+    traffic: Traffic
+    compiled: bool
+    flops_per_second: float | None
+    ladder: tuple[Climb, ...] = ()
+    runs: tuple[Runs, ...] = ()
+    scoring: Scoring | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        labels = [shape.label for shape in self.shapes]
+        plain = asdict(self)
+        shapes = [{"label": label, **shape} for label, shape in zip(labels, plain["shapes"], strict=True)]
+        return {**plain, "shapes": shapes}
+
+    def text(self) -> str:
+        """As lines for a terminal."""
+        return "\n".join(_lines(self))
 
 
-def estimate_lines(it: Estimate) -> Iterator[str]:
-    """What a sweep would cost, line by line, for a terminal."""
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _lines(it: Estimate) -> Iterator[str]:
     steps = f"{counted(it.steps, 'step')} of {it.trial_tokens // it.steps:,}"
     yield (
         f"{it.name}: {it.trials} trials of {it.trial_tokens:,} tokens ({steps}), "
