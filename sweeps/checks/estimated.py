@@ -145,7 +145,7 @@ def _scoring_lines(it: Scoring) -> Iterator[str]:
     words = {
         "finalists": "of finalists and the baseline",
         "control": "of the original, trained on",
-        "base": "the base as it is",
+        "base": "of the base as it is",
         "search": "of the search, on the task that it goes by",
     }
     parts = (f"{number} {words[name]}" for name, number in it.models.items())

@@ -71,8 +71,8 @@ def _promotion(found: PromotedScores) -> list[str]:
     if not found.rows:
         return []
     beside = "-" if found.control is None else f"trial {found.control}"
-    said = f"trial {found.trial}, a promotion: trial {found.of} with {short(found.tokens)} tokens"
-    said += "" if found.control is None else f"; {beside}: the original beside it"
+    said = f"trial {found.trial}, trial {found.of} promoted to {short(found.tokens)} tokens"
+    said += "" if found.control is None else f"; beside it {beside}, the original"
     header = ("task", "chance", "base", f"trial {found.trial}", beside)
     rows, differences = [], []
     for row in found.rows:

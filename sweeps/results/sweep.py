@@ -13,8 +13,6 @@ from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
 from sweeps.results.answered import answered
-from sweeps.results.card_tables import tables_of
-from sweeps.results.model_card import model_card
 from sweeps.results.ranking import best_of
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.unkept import no_weights
@@ -135,6 +133,8 @@ class Sweep:
             were written; or `out` exists, nothing costs so little, or `trial` is beside one of the others.
         """
         from sweeps.results.at_most import chosen_by, described, lineage_facts, refuse_several
+        from sweeps.results.card_tables import tables_of
+        from sweeps.results.model_card import model_card
         from tli.training.export import copy_model
 
         require_types(
