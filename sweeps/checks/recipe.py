@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from sweeps.errors import Problem
 from sweeps.spec import Spec
+from tli.architectures.table import FAMILIES
 from tli.models.base import Base
 from tli.training.recipe import GROUPS, Group
 from tli.training.recipe_checks import group_problems, optimizer_problems
@@ -19,7 +20,9 @@ _NORM = re.compile(r"norm|\bln|_ln")
 
 
 def recipe_problems(spec: Spec, base: Base) -> Iterator[Problem]:
-    """Rates for groups of parameters that no trial has, and an optimizer that is not installed."""
+    """Rates for groups of parameters that no trial has, an optimizer that is not installed, and a model that
+    ranks cannot hold together.
+    """
     own, present = spec.trial.to_recipe(), _groups(spec, base)
     for problem in group_problems(own, present, "trial.recipe"):
         yield replace(problem, where=spec.where(problem.where))
@@ -28,6 +31,8 @@ def recipe_problems(spec: Spec, base: Base) -> Iterator[Problem]:
         if path in spec.search and group not in present:
             expected = f"groups that its models have: {', '.join(each for each in GROUPS if each in present)}"
             yield Problem(spec.where(f"search.{path}"), f"a range for {group!r}", expected, "deleting it")
+    if spec.resources.workers > 1:
+        yield from _shared_problems(spec, base)
     if spec.data.packing == "documents":
         yield from _packing_problems(spec, base)
     searched = spec.search.get("recipe.optimizer")
@@ -35,6 +40,16 @@ def recipe_problems(spec: Spec, base: Base) -> Iterator[Problem]:
         place = "trial.recipe.optimizer" if searched is None else f"search.recipe.optimizer.choice[{index}]"
         for problem in optimizer_problems(replace(own, optimizer=name)):
             yield replace(problem, where=spec.where(place))
+
+
+def _shared_problems(spec: Spec, base: Base) -> Iterator[Problem]:
+    """Weights that several layers share: ranks gather each layer's when its turn comes."""
+    model_type = str(base.config.get("model_type"))
+    family = FAMILIES.get(model_type)
+    if family is not None and family.shared_kinds:
+        kinds = ", ".join(family.shared_kinds)
+        got = f"{spec.resources.workers}, with weights that {kinds} layers of {model_type!r} share"
+        yield Problem(spec.where("resources.workers"), got, "1: ranks divide weights of one layer", "1")
 
 
 def _packing_problems(spec: Spec, base: Base) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,10 +18,10 @@ from tli.models.base import Base
 from tli.planning.checks import injection_problems
 from tli.planning.injection import METHODS, Injection
 from tli.planning.plan import Plan, plan_for
+from tli.training.eight_bits import moment_bytes
 from tli.training.recipe import AUTO, Trained
 
 T = TypeVar("T")
-_QUANTISED = 2.1  # bytes that both moments of a parameter take in 8 bits a value, with their scales
 _MOST_ROWS = 16  # of an integer range; of a wider one both ends and what lies evenly between are shown
 
 
@@ -121,7 +122,7 @@ def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
     if injection is None:  # no injected layers that it could train alone
         also = control_layers(spec, base)
         train = train if also else "all"
-    halved = spec.in_bf16 and ranks == 1 and base.facts.dtype == "BF16"
+    halved = spec.in_bf16 and base.facts.dtype == "BF16"
     return Setting(
         tokens=min(recipe.micro_batch_tokens or whole, whole),
         precision=recipe.precision,
@@ -130,11 +131,18 @@ def setting_of(spec: Spec, base: Base, injection: Injection | None) -> Setting:
         checkpointing=0 if recipe.activation_checkpointing == AUTO else recipe.activation_checkpointing,
         pieces=PIECES["cuda" if resources.gpus else "cpu"] if _head_apart(base) else 0,
         fused=bool(resources.gpus),
-        moments=_QUANTISED if recipe.optimizer == "adamw8bit" else 2 * FP32,
+        moments=_in_8_bits(base) if recipe.optimizer == "adamw8bit" else 2 * FP32,
         frozen=BF16 if halved and train != "all" else FP32,
         kept=BF16 if halved else FP32,
         also=also,
     )
+
+
+def _in_8_bits(base: Base) -> float:
+    """Bytes that both moments of a parameter take in 8 bits a value, with scales: the mean of a base."""
+    shapes = [each.shape for each in base.checkpoint.tensors.values()]
+    sizes = [math.prod(shape) for shape in shapes]
+    return 2 * sum(size * moment_bytes(shape) for size, shape in zip(sizes, shapes, strict=True)) / sum(sizes)
 
 
 def control_layers(spec: Spec, base: Base) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ def faults_of(spec: SpecFields, catalogue: Catalogue, *, written: int) -> Iterat
     yield from search_checks.front_faults(spec)
     yield from search_checks.warm_start_faults(spec)
     yield from checks.resource_faults(spec.resources)
-    yield from checks.rank_faults(spec.resources, spec.trial, spec.data, spec.search)
+    yield from checks.rank_faults(spec.resources, spec.trial, spec.data)
     yield from address_checks.address_faults(spec.storage, spec.tracking)
     yield from checks.secret_faults(spec.base, spec.data)
     wrong = list(checks.condition_faults(spec.search))

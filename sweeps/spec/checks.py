@@ -22,7 +22,7 @@ from sweeps.spec.settings import (
 from sweeps.wording import Fault, formatted, masked, nearest
 from tli.places import expanded
 from tli.planning.checks import injection_problems
-from tli.training.ranks import Ranks, alone_problems, rows_problems
+from tli.training.ranks import Ranks, rows_problems
 from tli.training.recipe_checks import recipe_problems
 
 # Already used beside the sweeps' own folders.
@@ -140,19 +140,14 @@ def resource_faults(resources: ResourceSettings) -> Iterator[Fault]:
         yield Fault("resources.gpus", f"{gpus:g}", expected, "0.1")
 
 
-def rank_faults(
-    resources: ResourceSettings, trial: TrialSettings, data: DataSettings, search: Mapping[str, Range]
-) -> Iterator[Fault]:
-    """A batch whose rows the ranks of a trial do not divide, and what only one process can do."""
-    tokens, ranks, length = trial.recipe.batch_tokens, Ranks(0, resources.workers), data.sequence_length
-    problems = alone_problems(ranks, optimizer=trial.recipe.optimizer, where="trial.recipe.optimizer")
-    wanted = search.get("recipe.optimizer")
-    for index, choice in enumerate(wanted.choice or () if wanted is not None else ()):
-        place = f"search.recipe.optimizer.choice[{index}]"
-        problems += alone_problems(ranks, optimizer=str(choice), where=place)
-    if not tokens % length:  # else it is a fault of its own
-        problems += rows_problems(tokens // length, length, ranks, "trial.recipe.batch_tokens")
-    for problem in problems:
+def rank_faults(resources: ResourceSettings, trial: TrialSettings, data: DataSettings) -> Iterator[Fault]:
+    """A batch whose rows the ranks of a trial do not divide."""
+    tokens, length = trial.recipe.batch_tokens, data.sequence_length
+    if tokens % length:  # a fault of its own
+        return
+    for problem in rows_problems(
+        tokens // length, length, Ranks(0, resources.workers), "trial.recipe.batch_tokens"
+    ):
         involves = ("resources.workers", "data.sequence_length")
         yield Fault(problem.where, problem.got, problem.expected, problem.remedy, involves)
 

@@ -62,16 +62,19 @@ class RankContext(WorkerContext):
     def _load(self) -> None:
         from tli.sharded.base import read_base
 
-        self.rows = read_base(self.base, self.group)
+        self.rows = read_base(self.base, self.group, halved=self.spec.in_bf16)
 
-    def grow(self, plan: Plan, seed: int, recipe: Recipe, layers: Sequence[int] = ()) -> Any:  # noqa: ARG002
-        """The rows of a trial's model, made of those of the base."""
-        return self._grown(plan, seed, recipe.precision)
-
-    def _grown(self, plan: Plan, seed: int, precision: str) -> Any:
+    def grow(self, plan: Plan, seed: int, recipe: Recipe, layers: Sequence[int] = ()) -> Any:
+        """The rows of a trial's model; what it does not train are the base's own."""
+        from tli.growth.in_memory import injected_parameters, layer_parameters
         from tli.sharded.growth import grow_sharded
+        from tli.training.optimizer import untrained
 
-        return grow_sharded(self.rows, plan, seed=seed, precision=precision)
+        def frozen(model: Any) -> frozenset[str]:
+            new = layer_parameters(model, layers) if layers else injected_parameters(model, plan)
+            return untrained(model, recipe, new)
+
+        return grow_sharded(self.rows, plan, seed=seed, precision=recipe.precision, frozen=frozen)
 
     alone = False
 
@@ -80,10 +83,11 @@ class RankContext(WorkerContext):
         return agreed(Verdict.SAVE if wish else Verdict.GO) is not Verdict.GO
 
     def measured_model(self) -> Any:
-        """The base under FSDP."""
+        """The base under FSDP, in float32."""
         from tli.planning.plan import plan
+        from tli.sharded.growth import every_weight, grow_sharded
 
-        return self._grown(plan(self.depth, method="none"), 0, "fp32")
+        return grow_sharded(self.rows, plan(self.depth, method="none"), frozen=every_weight)
 
     def load_state(self, training: Training, folder: Path, owner: str) -> bool:
         """Put the newest good state into a training; whether there was one."""

@@ -112,7 +112,8 @@ def test_a_port_of_something_else(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(head_node, "_HEAD_PATIENCE", 4.0)
+    monkeypatch.setattr(head_node, "_HEAD_PATIENCE", 2.0)
+    monkeypatch.setattr(head_node, "_SLACK", 0.5)
     spec = write_spec()
     capfd.readouterr()
     code = main(["run", str(spec), "--address", f"127.0.0.1:{silent_port}"])

@@ -248,10 +248,19 @@ def test_what_to_do_about_a_cluster(monkeypatch: pytest.MonkeyPatch, error: str,
 
 def test_a_cluster_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_node, "_JOIN", "import time; time.sleep(60)")
-    monkeypatch.setattr(head_node, "_CLUSTER_PATIENCE", 0.5)
+    monkeypatch.setattr(head_node, "_LONGEST", 0.5)  # nothing that loads
     assert health.cluster("auto").detail == "auto does not answer"
+    monkeypatch.setattr(head_node, "_LONGEST", 60.0)
+    monkeypatch.setattr(head_node, "_CLUSTER_PATIENCE", 0.1)
+    monkeypatch.setattr(head_node, "_SLACK", 0.5)
+    monkeypatch.setattr(head_node, "_JOIN", "loaded()\ntime.sleep(60)")  # it waits for what does not come
+    assert health.cluster("auto").detail == "auto does not answer"
+    monkeypatch.setattr(head_node, "_SLACK", 20.0)
+    monkeypatch.setattr(head_node, "_JOIN", "time.sleep(0.5)\nloaded()\ntime.sleep(0.3)\nraise SystemExit(3)")
+    assert health.cluster("auto").detail == "auto: Ray gave up", (
+        "a machine on which loading takes long has longer"
+    )
     monkeypatch.setattr(head_node, "_JOIN", "raise SystemExit(3)")
-    monkeypatch.setattr(head_node, "_CLUSTER_PATIENCE", 20.0)
     assert health.cluster("auto").detail == "auto: Ray gave up"
 
 

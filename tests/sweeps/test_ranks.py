@@ -16,6 +16,7 @@ import pytest
 
 from sweeps.checks import machine
 from sweeps.checks.placement import Node, fitting, placement_problem
+from sweeps.checks.recipe import recipe_problems
 from sweeps.driver.on_ray.peers import assignment_from
 from sweeps.driver.on_ray.tuner import start_cluster, stop_cluster
 from sweeps.driver.service import run
@@ -30,6 +31,8 @@ from sweeps.worker.trial import cached_context, for_workers, run_trial
 from tests.bench.processes import descendants
 from tests.sweeps.conftest import WriteSpec, agenda_of, taken
 from tests.tli.test_sharded import tensors
+from tli.architectures.table import FAMILIES
+from tli.models.base import find
 from tli.training.state_names import name_of
 
 BROKEN = Ending(Outcome(State.FAIL, "Connection closed by peer", Cause.ERROR), broken=True)
@@ -44,12 +47,6 @@ NO_MEMORY = Ending(Outcome(State.FAIL, "out of memory", Cause.OUT_OF_MEMORY))
         ({"resources.workers": 2, "resources.gpus": 0.5}, "resources.gpus", "1"),
         ({"resources.gpus": 4}, "resources.gpus", "1, with resources.workers: 4"),
         ({"resources.workers": 0}, "resources.workers", "1"),
-        ({"resources.workers": 2, "trial.recipe.optimizer": "adamw8bit"}, "trial.recipe.optimizer", "adamw"),
-        (
-            {"resources.workers": 2, "search.recipe.optimizer.choice": ["adamw", "adamw8bit"]},
-            "search.recipe.optimizer.choice[1]",
-            "adamw",
-        ),
     ],
     ids=str,
 )
@@ -77,6 +74,20 @@ def test_ranks_that_this_machine_does_not_hold_are_refused(
     (problem,) = refused.value.problems
     assert "resources.workers" in problem.where
     assert (problem.got, problem.remedy) == ("4", "3")
+
+
+def test_layers_that_share_weights_are_refused(
+    write_spec: WriteSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As zamba's, of which a trial would fail."""
+    base = find(load_spec(str(write_spec())).base.model)
+    shares = replace(FAMILIES["llama"], shared_kinds=("hybrid",))
+    monkeypatch.setitem(FAMILIES, base.facts.model_type, shares)
+    spec = load_spec(str(write_spec()), overrides={"resources.workers": 2})
+    (problem,) = recipe_problems(spec, base)
+    assert "resources.workers" in problem.where
+    assert ("hybrid" in problem.got, problem.remedy) == (True, "1")
+    assert list(recipe_problems(load_spec(str(write_spec())), base)) == []
 
 
 def test_gpus_that_ranks_could_not_use_are_refused(
@@ -351,8 +362,6 @@ def test_a_group_that_has_to_wait_says_so_until_it_runs(
     import ray
     from ray.cluster_utils import Cluster
 
-    from sweeps.driver.on_ray import head_node
-
     said: list[str | None] = []
 
     def update(records: Any, phase: str) -> None:
@@ -362,7 +371,6 @@ def test_a_group_that_has_to_wait_says_so_until_it_runs(
             if waits is not None:
                 ray.kill(ray.get_actor("holding", namespace="another"))
 
-    monkeypatch.setattr(head_node, "_HEAD_PATIENCE", 200.0)
     monkeypatch.setattr(silent, "update", update)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:

@@ -21,6 +21,8 @@ from sweeps.folders import Folders
 from sweeps.records import Assignment, Point, Role
 from sweeps.spec import Spec, load_spec
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
+from tests.ranks import on_ranks
+from tests.sweeps import rank_trials
 from tli.models.descriptions import described
 from tli.models.halved import halved_weights
 
@@ -122,6 +124,26 @@ def test_a_trial_has_its_frozen_weights_in_common_with_the_base(alone: Callable[
     after = in_memory() - sum(each.nbytes for each in kept.values())
     assert after <= before + 4096  # a generator's state, a loss
     assert all(torch.equal(kept[name], each) for name, each in slot.model.state_dict().items())
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("bf16", 2e-2)])
+def test_trials_over_ranks_share_what_they_do_not_train(
+    write_spec: WriteSpec, half: Path, precision: str, near: float
+) -> None:
+    """Whatever is trained, one after the other: the losses of one process, and no byte more after the last."""
+    path, kind = write_spec(), "torch.bfloat16" if precision == "bf16" else "torch.float32"
+    given = [f"base.model={half}", *ALONE, f"trial.recipe.precision={precision}", "resources.workers=2"]
+    found = on_ranks(2, "tests.sweeps.rank_trials:on_a_rank", path=str(path), overrides=given)
+    spec = for_workers(load_spec(str(path), overrides=given))
+    context, folders = WorkerContext(spec), Folders(spec.root / "alone", spec.name)
+    for number in range(len(rank_trials.ROW)):
+        alone = rank_trials.losses(context, folders, number)
+        for rank in found:
+            assert rank["losses"][number] == pytest.approx(alone, abs=near), rank_trials.ROW[number]
+    for rank in found:
+        assert rank["kinds"] == [kind]
+        assert rank["memory"][-1] <= rank["memory"][0] + 4096
 
 
 def test_the_control_trains_the_layers_that_new_ones_are_made_of(alone: Callable[..., Spec]) -> None:

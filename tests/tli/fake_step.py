@@ -49,6 +49,7 @@ class Step:
         losses: the module that calculates logits in pieces; None has them all at once.
         fused: whether the optimizer is.
         injected: positions of the only trained layers; None trains all.
+        norms: whether the norms of other layers are trained with these.
         ranks: under FSDP2, of which this is one.
         halved: whether frozen matrices are kept in bfloat16, as where all of their values are such numbers.
     """
@@ -62,6 +63,7 @@ class Step:
     injected: frozenset[int] | None = None
     ranks: int = 1
     halved: bool = False
+    norms: bool = False
 
 
 def fake_peak(config: Any, step: Step) -> Peak:
@@ -105,9 +107,14 @@ def _model(config: Any, step: Step, mesh: Any) -> Any:
         model.gradient_checkpointing_enable()
     if step.injected is not None:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(any(f".layers.{i}." in name for i in step.injected))
-    if step.halved:
+            new = any(f".layers.{i}." in name for i in step.injected)
+            parameter.requires_grad_(new or (step.norms and "norm" in name))
+    if step.halved and mesh is None:
         _halve(model)
+    elif step.halved:  # rows of whatever is frozen
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.detach().to(torch.bfloat16)
     model.mean_loss = types.MethodType(_mean_loss, model)
     if mesh is not None:
         _shard(model, mesh, policy=step.precision == "bf16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from tli.sharded.rows import local_of, own_part
 from tli.sharded.states import ShardedSaver
 from tli.training.export import write_model
 from tli.training.loop import Training
+from tli.training.moments import moment_tensors, moment_types
+from tli.training.moments import trained as trained_parameters
+from tli.training.optimizer import untrained
 from tli.training.recipe import Recipe
 from tli.training.state import save_state
 
@@ -120,9 +124,9 @@ def memory(group: Group, folder: str, init: str) -> dict[str, int]:
     }
 
 
-def saved(group: Group, folder: str, states: str, stop: int) -> list[float]:
+def saved(group: Group, folder: str, states: str, stop: int, **recipe: Any) -> list[float]:
     """Trains to a step, writes a state and goes on; the losses after it."""
-    made = of_plan(group, folder)
+    made = of_plan(group, folder, **recipe)
     losses(made, *range(stop + 1))
     saver = ShardedSaver(Path(states), lambda: None, group, "me")
     saver.save(made)
@@ -132,9 +136,9 @@ def saved(group: Group, folder: str, states: str, stop: int) -> list[float]:
     return after
 
 
-def resumed(group: Group, folder: str, states: str, owner: str = "me") -> list[float] | None:
+def resumed(group: Group, folder: str, states: str, owner: str = "me", **recipe: Any) -> list[float] | None:
     """The losses after the newest state; None where there is none."""
-    made = of_plan(group, folder)
+    made = of_plan(group, folder, **recipe)
     if not load_latest_sharded(made, Path(states), group, owner):
         return None
     return losses(made, *range(made.step + 1, STEPS + 1))
@@ -179,6 +183,25 @@ def across(group: Group, folder: str, states: str, recipe: dict[str, Any]) -> li
         found.append(losses(last, 4, 5))
     torch.distributed.barrier()
     return found
+
+
+def moments(group: Group, folder: str, **recipe: Any) -> dict[str, Any]:
+    """Of a step of the ranks and of one process: bytes of moments by parameter, and codes that are not the same."""
+    mine, whole = of_plan(group, folder, **recipe), alone(folder, **recipe)
+    for each in (mine, whole):
+        each.model.train()
+        each._advance()
+    found, other = {}, 0
+    parameters = dict(whole.model.named_parameters())
+    for name, parameter in trained_parameters(mine):
+        here = moment_tensors(mine, name, parameter)
+        there = moment_tensors(whole, name, parameters[name])
+        assert here.keys() == there.keys() == moment_types(mine, name, parameter).keys()
+        found[name] = sum(each.nbytes for each in here.values())
+        codes = [key for key in here if ".codes." in key]
+        other += sum(int((here[key] != own_part(there[key], group.ranks)).sum()) for key in codes)
+    shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
+    return {"bytes": found, "shapes": shapes, "other": other}
 
 
 def state_and_export(group: Group, folder: str, out: str) -> None:
@@ -284,6 +307,91 @@ def everything(group: Group, folder: str, plans: list[dict[str, Any]], out: str)
     found.append(resumed(group, folder, f"{out}/states"))
     exported(group, folder, out, None, k=2, init="identity")
     return found
+
+
+def storages(tensors: Any) -> dict[int, int]:
+    """Bytes by storage of this rank's rows."""
+    kept = (local_of(each.detach()).untyped_storage() for each in tensors)
+    return {each.data_ptr(): each.nbytes() for each in kept if each.nbytes()}
+
+
+def in_memory() -> int:
+    """Bytes of all tensors that are alive in this process, without those of models without memory."""
+    gc.collect()
+    there = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+    plain = [local_of(each) for each in there if each.device.type != "meta"]
+    return sum(
+        {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in plain}.values()
+    )
+
+
+def frozen_alike(
+    group: Group, folder: str, recipes: list[dict[str, Any]], plans: list[dict[str, Any]]
+) -> Any:
+    """Of trainings one after the other over one base in bfloat16, each against the same over rows in float32:
+    losses, first weights that are not the same, types, and bytes beside those of the base.
+    """
+    base, wide = read_base(find(folder), group, halved=True), read_base(find(folder), group)
+    kept = {name: each.local.clone() for name, each in base.rows.items()}
+    found, memory = [], []
+    for recipe, how in zip(recipes, plans, strict=True):
+        decided, precision = planned(**how), recipe.get("precision", "fp32")
+
+        def frozen(model: Any, decided: Plan = decided, recipe: dict[str, Any] = recipe) -> Any:
+            given = Recipe(tokens=128, batch_tokens=128, learning_rate=1e-3, **recipe)
+            return untrained(model, given, injected_parameters(model, decided))
+
+        model = grow_sharded(base, decided, seed=5, precision=precision, frozen=frozen)
+        other = grow_sharded(wide, decided, seed=5, precision=precision)
+        wrong = [
+            name
+            for (name, mine), theirs in zip(model.named_parameters(), other.parameters(), strict=True)
+            if not torch.equal(local_of(mine).float(), local_of(theirs))
+        ]
+        shared = storages(each.local for each in base.rows.values())
+        own = sum(size for at, size in storages(model.parameters()).items() if at not in shared)
+        new = sum(local_of(each.detach()).numel() for each in model.parameters() if each.requires_grad)
+        half = sum(each.dtype == torch.bfloat16 for each in model.parameters())
+        made = training(model, decided, **recipe)
+        asked = [each for each in made.model.parameters() if each.requires_grad]
+        assert {each.dtype for each in asked} == {torch.float32}
+        same = losses(made) == losses(training(other, decided, **recipe))
+        found.append({"wrong": wrong, "same": same, "half": half, "own": own, "trained": 4 * new})
+        del model, other, made, asked
+        memory.append(in_memory())
+    assert all(torch.equal(kept[name], each.local) for name, each in base.rows.items())
+    return {
+        "trainings": found,
+        "memory": memory,
+        "base": sum(each.local.nbytes for each in base.rows.values()),
+    }
+
+
+def written_frozen(group: Group, folder: str, out: str) -> list[float]:
+    """New layers trained under bf16 over ranks: saved, gone on with, taken up, and written out."""
+    decided, found = planned(k=2, init="mean"), find(folder)
+    base = read_base(found, group, halved=True)
+    recipe: dict[str, Any] = {"train": "injected", "precision": "bf16"}
+
+    def made() -> Training:
+        def frozen(model: Any) -> Any:
+            return {name for name, _ in model.named_parameters()} - injected_parameters(model, decided)
+
+        model = grow_sharded(base, decided, seed=5, precision="bf16", frozen=frozen)
+        return training(model, decided, **recipe)
+
+    first = made()
+    losses(first, 0, 1, 2)
+    saver = ShardedSaver(Path(out) / "states", lambda: None, group, "me")
+    saver.save(first)
+    after = losses(first, 3, 4, 5)
+    saver.wait()
+    saver.close()
+    second = made()
+    assert load_latest_sharded(second, Path(out) / "states", group, "me")
+    assert losses(second, 3, 4, 5) == after
+    write_sharded_model(second.model, Path(out) / "ranks", beside=found.folder, lineage={}, group=group)
+    return after
 
 
 class Traffic(TorchDispatchMode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -153,6 +154,22 @@ def test_a_machine_without_a_compiler(tiny_model: Tiny, tmp_path: Path) -> None:
     done = _in_process(script, CXX=str(tmp_path / "none"), TORCHINDUCTOR_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "a trial of it ended in" in done.stdout
+
+
+def test_half_a_kernel_is_removed_so_that_it_is_compiled_again(
+    tiny_model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process that was killed has left in torch's cache; nothing outside of that."""
+    model, cache = load_model(tiny_model("llama")), tmp_path / "cache" / "ce"
+    cache.mkdir(parents=True)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    for place in (cache / "half.main.so", tmp_path / "other.so"):
+        place.write_bytes(b"\x7fELF half")
+        with pytest.raises(OSError, match=r"half|other") as loaded:
+            ctypes.CDLL(str(place))
+        acceleration.handle_compiler_error(RuntimeError(f"ImportError: {loaded.value}"), model)
+    assert not (cache / "half.main.so").exists()
+    assert (tmp_path / "other.so").exists()
 
 
 def test_a_micro_batch_that_fits_is_found_once(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

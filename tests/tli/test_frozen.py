@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,12 +159,16 @@ def test_frozen_matrices_in_half_the_bytes_change_no_bit(
     assert losses(again, 6) == measured[2:]
 
 
-def test_what_is_written_has_the_bytes_of_the_base(half: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = half("llama")
+@pytest.mark.parametrize("model_type", ["llama", "mistral"])  # whose embedding is kept in half
+def test_what_is_written_has_the_bytes_of_the_base(
+    half: Callable[[str], Path], tmp_path: Path, model_type: str
+) -> None:
+    folder = half(model_type)
     made = training(folder, train="injected", precision="bf16")
     measured = losses(made, 3)[-1]
     target = tmp_path / "written"
     write_model(made.model, target, beside=folder, lineage=lineage(find(str(folder)), PLAN, seed=0, extra={}))
+    assert json.loads((target / "config.json").read_text())["dtype"] == "float32"
     written, base = load_file(target / "model.safetensors"), load_file(folder / "model.safetensors")
     assert {each.dtype for each in written.values()} == {torch.float32}
     for position, source in enumerate(PLAN.sources):

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from tests.tli.fake_step import Step, described, fake_peak
 from tli.growth.activations import Setting
-from tli.growth.memory import PIECES, memory
+from tli.growth.memory import PIECES, kept_base, memory
 from tli.models import descriptions
 from tli.planning.injection import Injection
 from tli.planning.plan import plan_for
@@ -125,6 +125,27 @@ def test_only_injected_layers_are_trained(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["llama-3.2-1b", "llama-3.1-8b"])  # tied, and not
+@pytest.mark.parametrize("train", ["injected", "injected+norms"])
+@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_only_injected_layers_are_trained_over_ranks(
+    name: str, train: Any, halved: bool, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of what is frozen are kept in two bytes, in layers of which the norms are trained, too."""
+    losses, norms = in_pieces(monkeypatch), train == "injected+norms"
+    injected = frozenset({2, 5})
+    step = Step(2, 2048, "bf16", True, losses, True, injected, ranks, halved, norms)
+    base = described(configured(name, 4), tmp_path / "base")
+    real, plan = fake_peak(configured(name, 6), step), plan_for(Injection("tli", k=2), 4)
+    setting = Setting(4096, "bf16", train, ranks, 1, PIECES["cuda"], fused=True, frozen=2 if halved else 4)
+    told = memory(base, plan, setting)
+    assert told.total == pytest.approx(real.whole, rel=ROOM), (told, real)
+    assert kept_base(base, plan, replace(setting, kept=setting.frozen)) <= told.weights * ROOM
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("name", "ranks"), [("llama-3.2-1b", 1), ("llama-3.1-8b", 8)])
 def test_of_all_layers(name: str, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = in_pieces(monkeypatch)
@@ -157,6 +178,10 @@ class TestWhatIsSaved:
     )
     def test_less_than_without(self, other: dict[str, Any]) -> None:
         assert self.total(**other) < self.total()
+
+    def test_moments_in_8_bits_are_copied_one_tensor_at_a_time(self) -> None:
+        """Where the optimizer is not one kernel: not as many bytes as all gradients."""
+        assert self.total(moments=2.1, fused=False) < self.total(fused=False) - 5 * 10**10
 
     def test_all_checkpointed_is_less_than_every_second_one(self) -> None:
         assert self.total(checkpointing=1) < self.total(checkpointing=2)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,12 @@ from tli.growth.traffic import sent_bytes
 from tli.models.base import find
 from tli.sharded.processes import device_problem
 from tli.sharded.rows import own_rows
+from tli.training.eight_bits import block_of, moment_bytes
 from tli.training.ranks import Ranks, rows_problems
 
 Tiny = Callable[[str], Path]
 WORK = "tests.tli.rank_work"
+IN_8_BITS = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
 INITS = ("identity", "copy", "damped", "mean", "random", "slerp", "aligned", "predicted")
 DEEPER = [{"k": 2, "init": init} for init in INITS]
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -126,6 +131,7 @@ def test_mixtures_are_made_as_in_one_process(save_model: SaveModel, tmp_path: Pa
         {"micro_batch_tokens": 32},
         {"weight_decay": 0.1},
         {"packed": True, "micro_batch_tokens": 32},  # rows that do not predict as many tokens each
+        pytest.param({"optimizer": "adamw8bit"}, marks=IN_8_BITS),
     ],
     ids=str,
 )
@@ -135,11 +141,80 @@ def test_every_recipe_trains_as_in_one_process(tiny_model: Tiny, recipe: dict[st
 
 
 @pytest.mark.ranks
+@IN_8_BITS
+@pytest.mark.parametrize("size", [2, 4])
+def test_moments_in_8_bits_are_those_of_one_process(save_model: SaveModel, tmp_path: Path, size: int) -> None:
+    """Codes are the same, and a rank has as many bytes of them as `plan` counts."""
+    folder = save_model(tmp_path / "wide", "llama", hidden_size=64, intermediate_size=192, vocab_size=256)
+    given: dict[str, Any] = {"folder": str(folder), "optimizer": "adamw8bit"}
+    for found in on_ranks(size, f"{WORK}:moments", **given):
+        matrix = "model.layers.0.mlp.down_proj.weight"
+        assert found["bytes"][matrix] == 64 * 192 * 2 * (1 + 4 / 192) / size
+        shapes = found["shapes"]
+        counted = {name: 2 * math.prod(shape) * moment_bytes(shape) / size for name, shape in shapes.items()}
+        assert found["bytes"] == pytest.approx(counted)
+        values = sum(math.prod(shape) for shape in shapes.values() if block_of(shape) is not None)
+        assert found["other"] <= values // 1000  # at the edge between two codes sums round otherwise
+
+
+@pytest.mark.ranks
 def test_bfloat16_computes_beside_float32_weights(tiny_model: Tiny) -> None:
     given = {"folder": str(tiny_model("llama")), "plan": {"k": 2, "init": "identity"}}
     for found in on_ranks(2, f"{WORK}:in_bfloat16", **given):
         assert found["types"] == ["torch.float32"]
         assert 0 < found["difference"] < 2e-2
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("name", ["llama tied", "llama untied"])
+def test_frozen_rows_are_the_base_s_own_in_half_the_bytes(
+    save_model: SaveModel, tmp_path: Path, name: str, size: int
+) -> None:
+    """Whatever each training in a row trains: not a bit is another, the base stays, and memory does not grow."""
+    folder = saved(save_model, tmp_path, name, dtype="bfloat16", attention_bias=False, mlp_bias=False)
+    bf16: dict[str, Any] = {"precision": "bf16"}
+    recipes: list[dict[str, Any]] = [
+        {**bf16, "train": "injected"},
+        {**bf16, "train": "injected+norms"},  # layers in which the norms alone are trained
+        bf16,
+        {"train": "injected"},  # in float32: copied from what the base has in half
+        {**bf16, "train": "injected", "rates": {"injected": 0.5, "norms": 0.0}},
+        {**bf16, "train": "injected"},
+        {**bf16, "train": "injected"},
+    ]
+    plans: list[dict[str, Any]] = [{"k": 2, "init": "mean"}] * 4 + [
+        {"k": 2, "init": "random"},
+        {"k": 2, "experts": {"count": 3, "top_k": 2}},
+        {"k": 2, "init": "mean"},
+    ]
+    for found in on_ranks(size, f"{WORK}:frozen_alike", folder=folder, recipes=recipes, plans=plans):
+        for recipe, each in zip(recipes, found["trainings"], strict=True):
+            assert each["wrong"] == [], recipe
+            assert each["same"], recipe
+            assert each["own"] == each["trained"] or "precision" not in recipe, recipe
+            assert (each["half"] > 0) == ("train" in recipe and "precision" in recipe), recipe
+        assert max(found["memory"][1:]) <= found["memory"][0] + 4096
+
+
+@pytest.mark.ranks
+def test_what_was_trained_beside_frozen_rows_is_written_in_float32(
+    save_model: SaveModel, tmp_path: Path
+) -> None:
+    """The frozen weights with the base's bits, the configuration with their type, the state with what moved."""
+    folder = saved(save_model, tmp_path, "llama untied", dtype="bfloat16")
+    measured = on_ranks(2, f"{WORK}:written_frozen", folder=folder, out=str(tmp_path))[0]
+    assert len(measured) == 6
+    assert json.loads((tmp_path / "ranks" / "config.json").read_text())["dtype"] == "float32"
+    written, base = tensors(tmp_path / "ranks"), tensors(Path(folder))
+    assert {str(each.dtype) for each in written.values()} == {"torch.float32"}
+    plan = planned(k=2, init="mean")
+    for position, source in enumerate(plan.sources):
+        for name, tensor in base.items():
+            if f".layers.{source}." in name and position not in plan.injected:
+                now = name.replace(f".layers.{source}.", f".layers.{position}.")
+                assert written[now].equal(tensor.float()), now
+    assert written["lm_head.weight"].equal(base["lm_head.weight"].float())
 
 
 @pytest.mark.ranks
@@ -164,11 +239,24 @@ def test_a_mixture_is_read_by_its_experts(save_model: SaveModel, tmp_path: Path)
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 4), (4, 2)])
+@pytest.mark.parametrize(
+    ("before", "after", "optimizer"),
+    [
+        (2, 1, "adamw"),
+        (1, 2, "adamw"),
+        (2, 4, "adamw"),
+        (4, 2, "adamw"),
+        pytest.param(2, 1, "adamw8bit", marks=IN_8_BITS),
+        pytest.param(1, 4, "adamw8bit", marks=IN_8_BITS),
+        pytest.param(4, 2, "adamw8bit", marks=IN_8_BITS),
+    ],
+)
 def test_a_state_goes_on_at_another_number_of_ranks(
-    tiny_model: Tiny, tmp_path: Path, before: int, after: int
+    tiny_model: Tiny, tmp_path: Path, before: int, after: int, optimizer: str
 ) -> None:
-    given = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states")}
+    """Moments in 8 bits, too: their blocks end with the rows that ranks divide."""
+    given: dict[str, Any] = {"folder": str(tiny_model("llama")), "states": str(tmp_path / "states")}
+    given["optimizer"] = optimizer
     wanted = on_ranks(before, f"{WORK}:saved", stop=2, **given)[0]
     assert len(wanted) == 6
     for found in on_ranks(after, f"{WORK}:resumed", **given):
@@ -186,6 +274,8 @@ def test_a_state_goes_on_at_another_number_of_ranks(
         pytest.param(2, {"train": "injected"}, marks=pytest.mark.default_run),
         (2, {}),
         (4, {}),
+        pytest.param(2, {"optimizer": "adamw8bit"}, marks=IN_8_BITS),
+        pytest.param(4, {"optimizer": "adamw8bit"}, marks=IN_8_BITS),
     ],
     ids=str,
 )

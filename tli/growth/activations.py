@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -32,7 +33,8 @@ class Setting:
         pieces: logits that are calculated at once of a large vocabulary; 0: all of a pass.
         fused: whether the optimizer goes through the weights in one kernel, without copies.
         moments: bytes that the optimizer keeps for a parameter.
-        frozen: bytes of a parameter that is not trained; of an embedding that is the head, too, always 4.
+        frozen: bytes of a parameter that is not trained; where there is one process, always 4 of an embedding
+            that is the head, too.
         kept: bytes of a parameter of the base that the process keeps.
         also: positions in the grown model of layers that are trained with the injected ones.
     """
@@ -48,6 +50,11 @@ class Setting:
     frozen: int = FP32
     kept: int = FP32
     also: tuple[int, ...] = ()
+
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether the optimizer keeps its moments so."""
+        return self.moments < 2 * FP32
 
     def in_pieces(self, vocabulary: int) -> bool:
         """Whether the logits of a pass are calculated in pieces."""
@@ -66,6 +73,7 @@ class Grown:
         hidden: width of the residual stream.
         vocabulary: token ids.
         lowest: the first layer that a gradient goes through.
+        largest: elements of the largest tensor that is trained; at most, where that is a part of the model.
     """
 
     layers: Sequence[LayerSizes]
@@ -75,6 +83,7 @@ class Grown:
     hidden: int
     vocabulary: int
     lowest: int
+    largest: int
 
     @property
     def parameters(self) -> int:
@@ -109,7 +118,14 @@ def grown(base: Base, plan: Plan, train: Trained, also: Sequence[int] = ()) -> G
     lowest = min(fresh, default=plan.new_depth) if train == "injected" else 0
     if plan.experts:
         lowest = min(lowest, 1, plan.new_depth)
-    return Grown(layers, outside, root, trained, facts.hidden_size, facts.vocabulary, lowest)
+    largest = max(math.prod(tensor.shape) for tensor in base.checkpoint.tensors.values())
+    experts = max(layer.experts for layer in layers)  # in two tensors, one of them of gate and up
+    largest = (
+        max(largest, 2 * experts // 3)
+        if everything
+        else min(largest, max(each.parameters for each in layers))
+    )
+    return Grown(layers, outside, root, trained, facts.hidden_size, facts.vocabulary, lowest, largest)
 
 
 def largest_layer(model: Grown, setting: Setting) -> int:

@@ -16,6 +16,7 @@ from tli.planning.plan import Plan
 
 # Logits that are in memory at once where they are calculated in pieces, and of these in float32.
 PIECES, _SOFTMAX = {"cuda": 2**29, "cpu": 2**26}, 2**25
+_EAGER = 8  # tensors in float32 of the one that an optimizer with moments in 8 bits is at, on a CPU
 _PLAIN = 3  # tensors of all logits in float32: logarithms, and the gradients behind and before them
 
 
@@ -77,7 +78,8 @@ def _states(model: Grown, setting: Setting) -> Memory:
 def frozen_bytes(model: Grown, setting: Setting) -> int:
     """Bytes of what is not trained, over all processes."""
     frozen = model.parameters - model.trained
-    table = model.vocabulary * model.hidden if model.outside.tied and setting.train != "all" else 0
+    alone = setting.ranks == 1  # shards of a table that is the head, too, are as all others
+    table = model.vocabulary * model.hidden if alone and model.outside.tied and setting.train != "all" else 0
     return setting.frozen * frozen + (FP32 - setting.frozen) * min(table, frozen)
 
 
@@ -88,18 +90,17 @@ def kept_base(base: Base, plan: Plan, setting: Setting) -> int:
     Args:
         base: the model that is grown.
         plan: how.
-        setting: how it is trained; one of several processes has its rows of the base, and shares none.
+        setting: how it is trained; one of several processes has its rows of both.
 
     Raises:
         FamilyError: its architecture is not known.
     """
-    if setting.ranks > 1:
-        return FP32 * base.facts.parameters // setting.ranks
-    model = grown(base, plan, setting.train, setting.also)
-    table = model.vocabulary * model.hidden if model.outside.tied else 0
+    model, alone = grown(base, plan, setting.train, setting.also), setting.ranks == 1
+    table = model.vocabulary * model.hidden if alone and model.outside.tied else 0
     whole = setting.kept * base.facts.parameters + (FP32 - setting.kept) * table
-    common = 0 if plan.experts or setting.train == "all" else frozen_bytes(model, setting)
-    return max(0, whole - common)
+    copied = setting.train == "all" or (plan.experts is not None and alone)
+    common = 0 if copied else frozen_bytes(model, setting)
+    return max(0, whole - common) // setting.ranks
 
 
 def _alone(model: Grown, setting: Setting) -> list[Memory]:
@@ -131,8 +132,16 @@ def _alone(model: Grown, setting: Setting) -> list[Memory]:
             buffers=embedding * (1 if pieces else 2) if tied else 0,
             at="the end of the backward pass",
         ),
-        replace(states, gradients=summed, buffers=0 if setting.fused else summed, at="the optimizer's step"),
+        _at_the_step(model, setting, replace(states, gradients=summed)),
     ]
+
+
+def _at_the_step(model: Grown, setting: Setting, states: Memory) -> Memory:
+    """While the optimizer goes through the weights: with copies of all gradients, or of one tensor."""
+    copies = states.gradients
+    if setting.in_8_bits:
+        copies = _EAGER * FP32 * model.largest // setting.ranks
+    return replace(states, buffers=0 if setting.fused else copies, at="the optimizer's step")
 
 
 def _sharded(model: Grown, setting: Setting) -> list[Memory]:
@@ -171,7 +180,7 @@ def _sharded(model: Grown, setting: Setting) -> list[Memory]:
             buffers=(width + FP32) * outside,
             at="the end of the backward pass",
         ),
-        replace(states, gradients=summed, buffers=0 if setting.fused else summed, at="the optimizer's step"),
+        _at_the_step(model, setting, replace(states, gradients=summed)),
     ]
 
 

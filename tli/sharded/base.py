@@ -18,6 +18,7 @@ from tli.growth.stored import parts_in_files
 from tli.models.base import Base
 from tli.sharded.processes import Group
 from tli.sharded.rows import Rows, own_part, own_rows, shape_problem
+from tli.sharded.state_folders import exchanged
 from tli.sharded.wrapping import without_weights
 from tli.training.ranks import Ranks
 
@@ -29,11 +30,12 @@ Parts = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class ShardedBase:
-    """This rank's rows of a base's weights, in float32; warm, for one model after the other.
+    """This rank's rows of a base's weights; warm, for one model after the other.
 
     Attributes:
         shell: the model without memory for its weights, its buffers computed or read.
-        rows: by the names of its parameters, tied ones once.
+        rows: by the names of its parameters, tied ones once; in float32, or in bfloat16 where that was asked
+            for and loses no bit.
         group: of the ranks.
         bytes_read: from the files, by this rank.
     """
@@ -54,8 +56,13 @@ class ShardedBase:
         return len(list(self.shell.get_submodule(self.family.layers).children()))
 
 
-def read_base(base: Base, group: Group) -> ShardedBase:
+def read_base(base: Base, group: Group, *, halved: bool = False) -> ShardedBase:
     """Read this rank's rows of a base that was found and checked; every rank does.
+
+    Args:
+        base: on a disk that every rank sees.
+        group: of the ranks.
+        halved: whether weights of which all values are bfloat16 numbers, on every rank, are kept so.
 
     Raises:
         CheckpointError: files whose tensors are not those of the model or parts of them, row by row; one
@@ -73,12 +80,28 @@ def read_base(base: Base, group: Group) -> ShardedBase:
                 problems.add(_unreadable(base, f"no {name}"))
             else:
                 local = files.own_rows(parameter, found, group.ranks)
+                local = _in_bfloat16(local) if halved else local
                 rows[name] = Rows(local.to(group.device), tuple(parameter.shape))
         problems.require()
+        if halved:
+            rows = _alike(rows, group)
         for name, buffer in shell.named_buffers():
             if (found := files.parts(shell, name, buffer)) is not None:
                 files.read_whole(buffer, found)
     return ShardedBase(shell.train(mode=False), rows, group, files.bytes_read)
+
+
+def _in_bfloat16(local: Tensor) -> Tensor:
+    """The same numbers in half the bytes, where none loses a bit by that."""
+    half = local.to(torch.bfloat16)
+    return half if torch.equal(half.float(), local.float()) else local
+
+
+def _alike(rows: Mapping[str, Rows], group: Group) -> dict[str, Rows]:
+    """The rows with each weight of one type on all ranks: in bfloat16 where it is so on every one."""
+    half = [name for name, each in rows.items() if each.local.dtype == torch.bfloat16]
+    everywhere = set(half).intersection(*exchanged(group, half))
+    return {name: each if name in everywhere else Rows(each.wide, each.shape) for name, each in rows.items()}
 
 
 def _built(base: Base) -> PreTrainedModel:

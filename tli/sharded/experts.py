@@ -18,22 +18,30 @@ from tli.initializers.layers import split
 from tli.initializers.upcycle import Upcycling, empty_mixture
 from tli.sharded.processes import Group
 from tli.sharded.rows import Rows, local_of, own_part, own_rows
-from tli.sharded.wrapping import rows_of_weights, set_buffers
+from tli.sharded.wrapping import Frozen, common_rows, rows_of_weights, set_buffers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def with_experts(
-    dense: PreTrainedModel, rows: Mapping[str, Rows], upcycling: Upcycling, group: Group, precision: str
+    dense: PreTrainedModel,
+    rows: Mapping[str, Rows],
+    upcycling: Upcycling,
+    group: Group,
+    precision: str,
+    frozen: Frozen | None,
 ) -> PreTrainedModel:
     """A model under FSDP with experts in every layer, of a dense one whose rows lie on the ranks.
 
-    `dense` gives class, configuration and buffers alone. Raises FamilyError where it is of another class.
+    `dense` gives class, configuration and buffers alone; `frozen` weights are the dense one's own rows.
+    Raises FamilyError where it is of another class.
     """
-    family = family_of(upcycling.mixture.model_type)
-    model = rows_of_weights(lambda: empty_mixture(dense, upcycling), family, group, precision)
+    family, shared = family_of(upcycling.mixture.model_type), common_rows(frozen, rows.get, precision)
+    model = rows_of_weights(lambda: empty_mixture(dense, upcycling), family, group, precision, shared)
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         local = local_of(parameter)
         if name in rows:
             local.copy_(rows[name].local)

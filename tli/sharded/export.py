@@ -21,7 +21,7 @@ from tli.checkpoint.writer import Output, Zeros, header, index_of, shard_name, s
 from tli.errors import CheckpointError, Problem
 from tli.growth.stored import parts_in_files
 from tli.sharded.processes import Group
-from tli.training.export import model_folder
+from tli.training.export import model_folder, save_as_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,6 +63,8 @@ def write_sharded_model(
         try:
             with model_folder(target, beside=beside, lineage=lineage) as folder:
                 model.save_pretrained(folder, state_dict={})  # all but the weights
+                if any(_halved(tensor) for tensor in held.values()):
+                    save_as_float32(model, folder)
                 _write(folder, gathered, _outputs(model, held), limit)
         except Exception as error:  # noqa: BLE001 - raised below, when the others do not wait any more
             fault = error
@@ -101,7 +103,8 @@ def _outputs(model: PreTrainedModel, held: Mapping[str, Tensor]) -> list[Output]
     """Names, types and shapes of the tensors in files, in the order in which they are gathered."""
     outputs = []
     for name, tensor in held.items():
-        empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        kind = torch.float32 if _halved(tensor) else tensor.dtype
+        empty = torch.empty(tensor.shape, dtype=kind, device="meta")
         for part, view in parts_in_files(model, {name: empty}).items():
             outputs.append(Output(part, _TYPES[view.dtype], tuple(view.shape), Zeros()))
     return outputs
@@ -111,7 +114,14 @@ def _gathered(model: PreTrainedModel, held: Mapping[str, Tensor]) -> Iterator[_W
     """Each tensor whole; called on by every rank as often."""
     for name, tensor in held.items():
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if _halved(tensor):
+            whole = whole.float()
         yield _Whole(parts_in_files(model, {name: whole}))
+
+
+def _halved(tensor: Tensor) -> bool:
+    """Whether a weight is kept in bfloat16 and stands for numbers in float32: it was not trained."""
+    return isinstance(tensor, DTensor) and tensor.dtype == torch.bfloat16
 
 
 def _write(folder: Path, gathered: Iterator[_Whole], outputs: Sequence[Output], limit: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +28,7 @@ from tli.planning.plan import Plan
 from tli.sharded.base import ShardedBase
 from tli.sharded.experts import with_experts
 from tli.sharded.rows import Rows, local_of, own_part
-from tli.sharded.wrapping import rows_of_weights, set_buffers
+from tli.sharded.wrapping import Frozen, common_rows, rows_of_weights, set_buffers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,17 +37,22 @@ _GATHERED = 2  # whole tensors that are kept at a time: a new one may be made fr
 _LOCAL = (Start.SOURCE, Start.MEAN, Start.CONSTANT)
 
 
-def grow_sharded(base: ShardedBase, plan: Plan, *, seed: int = 0, precision: str = "fp32") -> PreTrainedModel:
+def grow_sharded(
+    base: ShardedBase, plan: Plan, *, seed: int = 0, precision: str = "fp32", frozen: Frozen | None = None
+) -> PreTrainedModel:
     """Make a deeper model under FSDP of a sharded base, which stays as it is; every rank does.
 
     Args:
         base: this rank's rows of it.
         plan: for its number of layers.
         seed: of all that is drawn.
-        precision: fp32, or bf16, in which layers compute; weights are float32 in both.
+        precision: fp32, or bf16, in which layers compute; weights that are trained are float32 in both.
+        frozen: names of the weights that will not be trained, of the grown model before it has memory: what
+            these have from the base they have in common with it.
 
     Returns:
-        A model whose parameters are DTensors, every one trainable, in eval mode as the base is.
+        A model whose parameters are DTensors, every one trainable but those in common with the base, in eval
+        mode as the base is.
 
     Raises:
         InputError: an architecture or a stack that cannot be upscaled so, or that ranks cannot hold together.
@@ -59,7 +65,8 @@ def grow_sharded(base: ShardedBase, plan: Plan, *, seed: int = 0, precision: str
             model = None
         else:
             # The dense model that experts are made of is not run: its layers' precision is no matter.
-            model = _deepened(base, plan, seed, precision if plan.experts is None else "fp32")
+            kept = frozen if plan.experts is None else every_weight
+            model = _deepened(base, plan, seed, precision, kept)
         if plan.experts is not None:
             model = with_experts(
                 base.shell if model is None else model,
@@ -67,12 +74,18 @@ def grow_sharded(base: ShardedBase, plan: Plan, *, seed: int = 0, precision: str
                 Upcycling.of((model or base.shell).config.to_dict(), plan.experts, seed),
                 base.group,
                 precision,
+                frozen,
             )
-        model = _copied(base, precision) if model is None else model
+        model = _copied(base, precision, frozen) if model is None else model
     if model.can_generate():
         model.generation_config = copy.deepcopy(base.shell.generation_config)
     model.name_or_path = base.shell.name_or_path
-    return model.requires_grad_().eval()
+    return model.eval()
+
+
+def every_weight(model: PreTrainedModel) -> AbstractSet[str]:
+    """Names of all parameters, tied ones once: of a model that is not trained."""
+    return {name for name, _ in model.named_parameters()}
 
 
 def rows_of(model: PreTrainedModel) -> dict[str, Rows]:
@@ -83,25 +96,41 @@ def rows_of(model: PreTrainedModel) -> dict[str, Rows]:
     }
 
 
-def _copied(base: ShardedBase, precision: str) -> PreTrainedModel:
+def _copied(base: ShardedBase, precision: str, frozen: Frozen | None) -> PreTrainedModel:
     config = copy.deepcopy(base.shell.config)
-    model = rows_of_weights(lambda: type(base.shell)(config), base.family, base.group, precision)
+    shared = common_rows(frozen, base.rows.get, precision)
+    model = rows_of_weights(lambda: type(base.shell)(config), base.family, base.group, precision, shared)
     for name, parameter in model.named_parameters():
-        local_of(parameter).copy_(base.rows[name].local)
+        if parameter.requires_grad:
+            local_of(parameter).copy_(base.rows[name].local)
     buffers = dict(base.shell.named_buffers(remove_duplicate=False))
     set_buffers(model, buffers.__getitem__, base.group.device)
     return model
 
 
-def _deepened(base: ShardedBase, plan: Plan, seed: int, precision: str) -> PreTrainedModel:
+def _deepened(
+    base: ShardedBase, plan: Plan, seed: int, precision: str, frozen: Frozen | None
+) -> PreTrainedModel:
     shell, family = base.shell, base.family
     config = deepened_config(shell, plan)
     stored = StoredLayers.of(shell, family, plan)
     inner = config.get_text_config(decoder=True).to_dict()
     initial = Initial.of(plan, family, inner, seed, layout_of(stored.shapes, family))
-    model = rows_of_weights(lambda: type(shell)(config), family, base.group, precision)
+
+    def as_it_was(name: str) -> Rows | None:
+        position, rest = split(family.layers, name)
+        if position is None:
+            return base.rows[name] if family.axis_of_layers(name) is None else None
+        if position in plan.injected:
+            return None
+        return base.rows[f"{family.layers}.{plan.sources[position]}.{rest}"]
+
+    shared = common_rows(frozen, as_it_was, precision)
+    model = rows_of_weights(lambda: type(shell)(config), family, base.group, precision, shared)
     first = _FirstWeights(base, initial, stored)
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         position, rest = split(family.layers, name)
         if position is not None and position in plan.injected:
             made = first.rows(position, rest)
@@ -132,7 +161,7 @@ def _old_rows(base: ShardedBase, plan: Plan, name: str) -> Tensor:
     if axis is None:
         return rows.local
     if axis > 0:
-        return widened(rows.local, axis, plan)
+        return widened(rows.wide, axis, plan)
     return own_part(widened(rows.whole(base.group), axis, plan), base.group.ranks)
 
 
@@ -148,7 +177,7 @@ class _FirstWeights:
         source = self._rows(self._initial.plan.sources[position], rest)
         steps = self._initial.steps(position, rest, len(source.shape))
         if self._initial.elementwise and steps.start in _LOCAL and steps.noise == 0:
-            return self._initial.initialize(position, rest, lambda layer, name: self._rows(layer, name).local)
+            return self._initial.initialize(position, rest, lambda layer, name: self._rows(layer, name).wide)
         return own_part(self.whole(position, rest), self._base.group.ranks)
 
     def whole(self, position: int, rest: str) -> Tensor:

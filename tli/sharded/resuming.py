@@ -15,9 +15,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from tli.json_files import read_json
 from tli.sharded.processes import Group
-from tli.sharded.rows import local_of, own_rows
+from tli.sharded.rows import local_of, own_rows, sharded
 from tli.sharded.state_folders import MANIFEST, digest_of, exchanged
-from tli.training.moments import MOMENTS, counter, trained
+from tli.training.moments import make_moments, moment_tensors, moment_types, trained
 from tli.training.ranks import ALONE
 from tli.training.state import checked_file, load_file, read_progress
 from tli.training.state_names import by_ranks, states_of, step_and_digest
@@ -104,14 +104,12 @@ def _fits(training: Training, path: Path, manifest: dict[str, Any]) -> bool:
     """Whether a state has the tensors that this training moves, and no moment of another shape."""
     held = _tensors(HuggingFaceStorageReader(str(path)))
     for name, parameter in trained(training):
-        moments = (
-            [f"optimizer.{key}.{name}" for key in MOMENTS] if name in manifest["optimizer_steps"] else []
-        )
-        for key in [f"model.{name}", *moments]:
+        wanted = {f"model.{name}": (parameter.dtype, tuple(parameter.shape))}
+        if name in manifest["optimizer_steps"]:
+            wanted |= moment_types(training, name, parameter)
+        for key, kind in wanted.items():
             tensor = held.get(key)
-            if tensor is None or tuple(tensor.size) != tuple(parameter.shape):
-                return False
-            if tensor.properties.dtype != parameter.dtype:
+            if tensor is None or (tensor.properties.dtype, tuple(tensor.size)) != kind:
                 return False
     models = {f"model.{name}" for name, _ in trained(training)}
     return {key for key in held if key.startswith("model.")} == models
@@ -125,10 +123,10 @@ def _load(training: Training, path: Path, manifest: dict[str, Any], group: Group
     for name, parameter in trained(training):
         state[f"model.{name}"] = parameter.detach()
         if name in manifest["optimizer_steps"]:
-            moments = {key: torch.zeros_like(parameter.detach()) for key in MOMENTS}
-            state |= {f"optimizer.{key}.{name}": moment for key, moment in moments.items()}
-            steps = torch.tensor(float(manifest["optimizer_steps"][name]))
-            training.optimizer.state[parameter] = {"step": counter(training, parameter, steps), **moments}
+            make_moments(training, parameter, torch.tensor(float(manifest["optimizer_steps"][name])))
+            kinds = moment_types(training, name, parameter)
+            for key, local in moment_tensors(training, name, parameter).items():
+                state[key] = local if group is None else sharded(local, kinds[key][1], group)
     generators = {
         name: torch.empty(held[name].size, dtype=torch.uint8)
         for name in (f"rng.{rank}", f"rng.cuda.{rank}")
@@ -150,20 +148,18 @@ def _file_taken_up(training: Training, path: Path, group: Group, owner: str) -> 
     with safe_open(str(path), framework="pt") as state, torch.no_grad():
         names = set(state.keys())
 
-        def fill(tensor: Tensor, name: str) -> None:
-            low, high = own_rows(tensor.shape[0], group.ranks)
+        def fill(local: Tensor, count: int, name: str) -> None:
+            low, high = own_rows(count, group.ranks)
             if low < high:
-                local_of(tensor).copy_(state.get_slice(name)[low:high])
+                local.copy_(state.get_slice(name)[low:high])
 
         for name, parameter in trained(training):
-            fill(parameter.detach(), f"model.{name}")
+            fill(local_of(parameter.detach()), len(parameter), f"model.{name}")
             if f"optimizer.step.{name}" not in names:
                 continue
-            kept = {key: torch.zeros_like(parameter.detach()) for key in MOMENTS}
-            for key, moment in kept.items():
-                fill(moment, f"optimizer.{key}.{name}")
-            steps = state.get_tensor(f"optimizer.step.{name}")
-            training.optimizer.state[parameter] = {"step": counter(training, parameter, steps), **kept}
+            make_moments(training, parameter, state.get_tensor(f"optimizer.step.{name}"))
+            for key, local in moment_tensors(training, name, parameter).items():
+                fill(local, len(parameter), key)
         own = ("rng", "rng.cuda") if group.ranks.rank == 0 else ()
         generators = {f"{name}.0": state.get_tensor(name) for name in own if name in names}
     _go_on(training, progress, generators, group.ranks.rank)

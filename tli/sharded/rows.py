@@ -21,14 +21,22 @@ def own_rows(count: int, ranks: Ranks) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Rows:
-    """A tensor of which each rank holds its rows: `local`, of a whole of shape `shape`."""
+    """A tensor of which each rank holds its rows: `local`, of a whole of shape `shape`.
+
+    Rows may be kept in bfloat16, on all ranks alike, and then stand for numbers in float32.
+    """
 
     local: Tensor
     shape: tuple[int, ...]
 
+    @property
+    def wide(self) -> Tensor:
+        """The rows in float32."""
+        return self.local.float() if self.local.dtype == torch.bfloat16 else self.local
+
     def whole(self, group: Group) -> Tensor:
-        """All of it, on this rank's device; called by every rank."""
-        return sharded(self.local, self.shape, group).full_tensor()
+        """All of it in float32, on this rank's device; called by every rank."""
+        return Rows(sharded(self.local, self.shape, group).full_tensor(), self.shape).wide
 
 
 def sharded(local: Tensor, shape: Sequence[int], group: Group) -> DTensor:

@@ -30,7 +30,7 @@ from tli.files import sync
 from tli.sharded.processes import Group
 from tli.sharded.rows import local_of, sharded
 from tli.sharded.state_folders import MANIFEST, digest_of, exchanged
-from tli.training.moments import MOMENTS, trained
+from tli.training.moments import moment_tensors, moment_types, trained
 from tli.training.state import written_progress
 from tli.training.state_names import drop_older, name_of
 
@@ -153,15 +153,16 @@ def _copied_state(training: Training, owner: str, group: Group) -> _State:
     nbytes = sum(tensor.nbytes for tensor in own.values())
     tensors, steps = dict(own), {}
     for name, parameter in trained(training):
-        held = {f"model.{name}": parameter.detach()}
-        moments = training.optimizer.state.get(parameter, {})
-        held |= {f"optimizer.{key}.{name}": moments[key] for key in MOMENTS if key in moments}
-        if "step" in moments:
-            steps[name] = float(moments["step"])
+        held = {f"model.{name}": local_of(parameter.detach())}
+        shapes = {f"model.{name}": tuple(parameter.shape)}
+        held |= moment_tensors(training, name, parameter)
+        shapes |= {key: shape for key, (_, shape) in moment_types(training, name, parameter).items()}
+        if kept := training.optimizer.state.get(parameter):
+            steps[name] = float(kept["step"])
         for key, value in held.items():
-            local = local_of(value).to("cpu", copy=True)
+            local = value.to("cpu", copy=True)
             nbytes += local.nbytes
-            tensors[key] = sharded(local, value.shape, group)
+            tensors[key] = sharded(local, shapes[key], group)
     progress = {"progress": written_progress(training), "owner": owner, "optimizer_steps": steps}
     return _State(training.step, tensors, {**progress, "ranks": group.ranks.size}, nbytes)
 

@@ -7,7 +7,8 @@ is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from tli.architectures.family import Family
 from tli.errors import FamilyError, Problem
 from tli.initializers.layers import place
 from tli.sharded.processes import Group
-from tli.sharded.rows import shape_problem
+from tli.sharded.rows import Rows, local_of, shape_problem, sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,10 +37,14 @@ def without_weights(build: Callable[[], PreTrainedModel]) -> PreTrainedModel:
 
 
 def rows_of_weights(
-    build: Callable[[], PreTrainedModel], family: Family, group: Group, precision: str = "fp32"
+    build: Callable[[], PreTrainedModel],
+    family: Family,
+    group: Group,
+    precision: str = "fp32",
+    shared: Callable[[PreTrainedModel], Mapping[str, Tensor]] | None = None,
 ) -> PreTrainedModel:
     """A model under FSDP of which this rank has memory for its rows of every weight, their values not yet
-    set.
+    set but for those that it shares.
 
     Each layer is gathered when its turn comes; the embedding, the head and what else is outside the layers
     together, so that tied weights stay one. Buffers are empty, too.
@@ -51,6 +56,9 @@ def rows_of_weights(
         precision: fp32, or bf16: weights, their gradients' sums and the optimizer stay float32, and layers
             compute
             in bfloat16.
+        shared: gives rows of weights that are not trained, by name, of the model while it has no memory: they
+            are the model's own from then on, ask for no gradient, and under bf16 may be bfloat16 numbers,
+            which layers get as they are.
 
     Raises:
         FamilyError: a weight without rows, or layers that share one.
@@ -61,6 +69,7 @@ def rows_of_weights(
         model = build()
     model.tie_weights()
     refuse_indivisible(model, family)
+    given = {} if shared is None else shared(model)
     policy = (
         MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         if precision == "bf16"
@@ -70,9 +79,49 @@ def rows_of_weights(
         fully_shard(layer, mesh=group.mesh, mp_policy=policy)
     # Without a backward behind it, as in an evaluation, the root would stay gathered: no rows to be saved.
     fully_shard(model, mesh=group.mesh, mp_policy=policy, reshard_after_forward=True)
-    model.to_empty(device=group.device)
-    model.tie_weights()
+    _give_memory(model, given, group)
     return model
+
+
+def _give_memory(model: nn.Module, given: Mapping[str, Tensor], group: Group) -> None:
+    """Have every weight on the meta device be rows that are given, or new ones. FSDP2 takes them as they are
+    at the first pass, and copies the given ones where a rank has fewer rows than others.
+    """
+    made: dict[int, nn.Parameter] = {}  # tied ones once
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if id(parameter) not in made:
+            rows = given.get(name)
+            if rows is None:
+                rows = torch.empty_like(local_of(parameter.detach()), device=group.device)
+            weight = sharded(rows, parameter.shape, group)
+            made[id(parameter)] = nn.Parameter(weight, requires_grad=name not in given)
+        module, leaf = place(model, name)
+        module._parameters[leaf] = made[id(parameter)]
+
+
+Frozen = Callable[["PreTrainedModel"], AbstractSet[str]]
+
+
+def common_rows(
+    frozen: Frozen | None, of_base: Callable[[str], Rows | None], precision: str
+) -> Callable[[PreTrainedModel], dict[str, Tensor]]:
+    """What `rows_of_weights` shares: rows that a base has of weights that are not trained.
+
+    Args:
+        frozen: names of such weights of a model without memory.
+        of_base: the rows that are a weight's by its name; None where it has none so.
+        precision: of the model: under fp32 layers get weights as they are kept, which is to be float32.
+    """
+
+    def shared(model: PreTrainedModel) -> dict[str, Tensor]:
+        found = {name: of_base(name) for name in (frozen(model) if frozen is not None else ())}
+        return {
+            name: rows.local
+            for name, rows in found.items()
+            if rows is not None and (precision == "bf16" or rows.local.dtype == torch.float32)
+        }
+
+    return shared
 
 
 def set_buffers(model: nn.Module, value: Callable[[str], Tensor], device: torch.device) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -15,6 +17,10 @@ from tli.errors import FamilyError, InputError, Problem
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
+
+
+# What the loader says of half a library.
+_BROKEN = re.compile(r"(/\S+\.so): (?:invalid ELF header|file too short|cannot read file data)")
 
 
 def fastest_kernel(model: PreTrainedModel) -> dict[str, bool]:
@@ -62,17 +68,35 @@ def compile_layers(model: PreTrainedModel) -> None:
         layer.compile(fullgraph=True)
 
 
-def refuse_graph_breaks(error: Exception, model: PreTrainedModel) -> None:
-    """Say in words of the recipe that a model's layers cannot be compiled, if that is what an error says.
+def handle_compiler_error(error: Exception, model: PreTrainedModel) -> None:
+    """Say in words of the recipe that a model's layers cannot be compiled, if that is what an error says; and
+    where it is a compiled kernel that cannot be loaded, remove that, so that the next attempt compiles it
+    again.
 
     Raises:
-        FamilyError: it is.
+        FamilyError: layers are no single graph.
     """
+    _drop_broken_kernels(error)
     if type(error).__module__.startswith("torch._dynamo"):
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         got = f"true with layers of {model.config.model_type!r} ({said})"
         expected = "an architecture whose layers can be compiled as one graph"
         raise FamilyError(Problem("recipe.compile", got, expected, "false")) from error
+
+
+def _drop_broken_kernels(error: Exception) -> None:
+    """Remove what cannot be loaded from torch's cache on disk. A process that is killed while its compiler
+    writes leaves half a library under the name of a whole one, and torch never writes over it.
+    """
+    broken = _BROKEN.findall(str(error))
+    if not broken:
+        return
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    for name in broken:
+        path = Path(name)
+        if path.resolve().is_relative_to(Path(cache_dir()).resolve()):
+            path.unlink(missing_ok=True)
 
 
 @cache

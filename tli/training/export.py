@@ -47,6 +47,16 @@ def write_model(model: PreTrainedModel, target: Path, *, beside: Path, lineage: 
     with model_folder(target, beside=beside, lineage=lineage) as folder:
         halved = any(halved_weights(model))
         model.save_pretrained(folder, state_dict=whole_state(model) if halved else None)
+        if halved:
+            save_as_float32(model, folder)
+
+
+def save_as_float32(model: PreTrainedModel, folder: Path) -> None:
+    """Have the configuration in a folder name float32, the type of its weights: transformers names the type
+    of the first parameter, which may be kept in bfloat16, and would load all of them so.
+    """
+    model.config.dtype = "float32"
+    model.config.save_pretrained(folder)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from tli.argument_types import WHOLE, Kind, instance_of, require_types
 from tli.data.batches import Batches
 from tli.errors import DivergedError, InputError
-from tli.training.acceleration import checkpoint_activations, compile_layers, refuse_graph_breaks
+from tli.training.acceleration import checkpoint_activations, compile_layers, handle_compiler_error
 from tli.training.device import out_of_memory, release, set_numerics
 from tli.training.evaluate import TOKENS_AT_ONCE
 from tli.training.feed import Feed
@@ -24,7 +24,7 @@ from tli.training.micro_batches import halved, kind_of, most_tokens
 from tli.training.optimizer import optimizer, set_rate
 from tli.training.packed import packing_problems, share_of
 from tli.training.progress import Progress
-from tli.training.ranks import alone_problems, ranks_of, rows_problems, whole_norm
+from tli.training.ranks import ranks_of, rows_problems, whole_norm
 from tli.training.readings import Readings
 from tli.training.recipe import Recipe
 from tli.training.recipe_checks import batch_problems, recipe_problems
@@ -125,7 +125,6 @@ class Training:
         ranks = ranks_of(model)
         problems += batch_problems(recipe, batches, heldout, injected)
         problems += rows_problems(batches.rows, batches.sequence_length, ranks)
-        problems += alone_problems(ranks, optimizer=recipe.optimizer)
         if batches.packed:
             problems += packing_problems(model, batches.sequence_length)
         if problems:
@@ -284,7 +283,7 @@ class Training:
                         compiled=self.recipe.compile,
                     )
             except (RuntimeError, MemoryError) as error:
-                refuse_graph_breaks(error, self.model)
+                handle_compiler_error(error, self.model)
                 if not self.halves_micro_batch or not out_of_memory(error):
                     raise
                 if halved(self._kind, self._micro_batch, self.batches.sequence_length) is None:

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from tli.errors import InputError, Problem
+from tli.training.eight_bits import adamw_in_8_bits
 from tli.training.recipe import Group, Recipe
 from tli.training.recipe_checks import group_problems, optimizer_problems
 
@@ -90,7 +91,7 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
 
     Parameters that are not trained are frozen as a side effect: they get no gradient and no moments, autograd
     records nothing of what is calculated below the lowest that is trained, and under bf16 they take half the
-    bytes (`tli.training.frozen`). Tied parameters count once.
+    bytes (`tli.training.frozen`; over ranks `tli.sharded.growth`). Tied parameters count once.
 
     Args:
         model: the model to train.
@@ -118,7 +119,7 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
             trained.setdefault((peak, parameter.ndim > 1), []).append(parameter)
     if not trained:
         raise InputError(Problem("recipe.rates", "0 for all that is trained", "a group that moves", "1.0"))
-    if recipe.precision == "bf16" and not is_sharded(model):  # shards of one layer are of one type
+    if recipe.precision == "bf16" and not is_sharded(model):  # whose shards were made so
         halve_frozen(model)
     settings: list[dict[str, Any]] = [
         {
@@ -130,7 +131,8 @@ def optimizer(model: PreTrainedModel, recipe: Recipe, injected: AbstractSet[str]
         for (peak, matrix), parameters in trained.items()
     ]
     if recipe.optimizer == "adamw8bit":
-        return _in_8_bits(settings, device=settings[0]["params"][0].device.type)
+        device = settings[0]["params"][0].device.type
+        return adamw_in_8_bits(settings, betas=_BETAS, epsilon=_EPSILON, device=device)
     return torch.optim.AdamW(settings, betas=_BETAS, eps=_EPSILON, **fastest_kernel(model))
 
 
@@ -140,22 +142,6 @@ def set_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
     else:
         group["lr"].fill_(rate)
-
-
-def _in_8_bits(settings: list[dict[str, Any]], *, device: str) -> torch.optim.Optimizer:
-    """AdamW with moments in 8 bits. Its step is compiled, but for a CPU, which saves less than that takes."""
-    import torch
-    from torchao.optim import AdamW8bit
-
-    kind: Any = AdamW8bit
-
-    class Eager(kind):  # type: ignore[misc] # torchao is not typed
-        def step(self, closure: Any = None) -> Any:
-            with torch.compiler.set_stance("force_eager"):
-                return super().step(closure)
-
-    made: torch.optim.Optimizer = (Eager if device == "cpu" else kind)(settings, betas=_BETAS, eps=_EPSILON)
-    return made
 
 
 def _peak(recipe: Recipe, group: Group, *, new: bool) -> float:

@@ -68,14 +68,6 @@ def rows_problems(
     return [Problem(where, got, f"as many rows for each of {ranks.size} ranks", str(fits))]
 
 
-def alone_problems(ranks: Ranks, *, optimizer: str, where: str = "recipe.optimizer") -> list[Problem]:
-    """What one process alone can do: moments in 8 bits."""
-    if ranks.size == 1 or optimizer != "adamw8bit":
-        return []
-    expected = f"adamw: {ranks.size} ranks keep their moments in 32 bits"
-    return [Problem(where, repr(optimizer), expected, "adamw")]
-
-
 def whole_norm(norm: Tensor) -> Tensor:
     """A norm over all ranks, where it was left as the norms of their rows."""
     gather = getattr(norm, "full_tensor", None)

@@ -25,7 +25,7 @@ from tli.checkpoint.header import read_header
 from tli.checkpoint.tensors import bytes_of
 from tli.errors import CheckpointError
 from tli.files import open_regular, sync
-from tli.training.moments import MOMENTS, counter, moment, moments, parts_of, trained
+from tli.training.moments import make_moments, moment_tensors, moment_types, trained
 from tli.training.state_names import by_ranks, drop_older, name_of, states_of, step_and_digest
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ def copy_state(training: Training, owner: str = "") -> State:
         tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
     for name, parameter in trained(training):
         tensors[f"model.{name}"] = _copied(parameter.detach())
-        for key, value in training.optimizer.state.get(parameter, {}).items():
-            for part, tensor in parts_of(value).items():
-                tensors[f"optimizer.{key}{part}.{name}"] = _copied(tensor)
+        if kept := training.optimizer.state.get(parameter):
+            tensors[f"optimizer.step.{name}"] = _copied(torch.as_tensor(kept["step"]))
+        for key, tensor in moment_tensors(training, name, parameter).items():
+            tensors[key] = _copied(tensor)
     return State(training.step, tensors, written_progress(training), owner)
 
 
@@ -199,7 +200,7 @@ def _checked(training: Training, path: Path, owner: str) -> dict[str, Any]:
     parameters = {f"model.{name}" for name, _ in trained(training)}
     for name, parameter in trained(training):
         if f"optimizer.step.{name}" in found:
-            parameters |= moments(training, name, parameter).keys()
+            parameters |= moment_types(training, name, parameter).keys()
     if not parameters <= found.keys() or any(found[name] not in wanted.get(name, ()) for name in found):
         raise ValueError("tensors of another model")
     return read_progress(shard.metadata.get("progress", "null"))
@@ -232,8 +233,8 @@ def _shapes(training: Training) -> Mapping[str, set[tuple[str, tuple[int, ...]]]
         if parameter.requires_grad:
             shapes[f"optimizer.step.{name}"] = {("F32", ()), ("F64", ())}
             shapes |= {
-                key: {(_TYPES[part.dtype], tuple(part.shape))}
-                for key, part in moments(training, name, parameter).items()
+                key: {(_TYPES[kind], shape)}
+                for key, (kind, shape) in moment_types(training, name, parameter).items()
             }
     return shapes
 
@@ -280,12 +281,9 @@ def _load(training: Training, path: Path, progress: Mapping[str, Any]) -> None:
                 parameter.copy_(state.get_tensor(f"model.{name}"))
                 if f"optimizer.step.{name}" not in names:
                     continue
-                kept = training.optimizer.state[parameter]
-                kept["step"] = counter(training, parameter, state.get_tensor(f"optimizer.step.{name}"))
-                for key in MOMENTS:
-                    kept[key] = moment(training, parameter, key)
-                    for part, tensor in parts_of(kept[key]).items():
-                        tensor.copy_(state.get_tensor(f"optimizer.{key}{part}.{name}"))
+                make_moments(training, parameter, state.get_tensor(f"optimizer.step.{name}"))
+                for key, tensor in moment_tensors(training, name, parameter).items():
+                    tensor.copy_(state.get_tensor(key))
         torch.set_rng_state(generator)
         if (device := _cuda(training)) is not None and "rng.cuda" in names:
             torch.cuda.set_rng_state(state.get_tensor("rng.cuda"), device)
