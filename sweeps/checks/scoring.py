@@ -52,7 +52,7 @@ def models_scored(spec: Spec) -> dict[str, int]:
         "finalists": (spec.most_finalists + 1) * seeds * ("finalists" in on),
         "control": (1 + spec.control.matched) * seeds * ("control" in on),
         "base": int("base" in on),
-        "search": spec.budget.trials * (spec.objective.task is not None),
+        "search": spec.budget.trials * (spec.objective.scored is not None),
     }
     return {name: number for name, number in found.items() if number}
 
@@ -94,7 +94,7 @@ class Passes:
             shapes: every size of its models, the control's first.
             tasks: each with its sequences and tokens.
         """
-        aim = spec.objective.task[0] if spec.objective.task is not None else ""
+        aim = spec.objective.scored[0] if spec.objective.scored is not None else ""
         self._spec, self._tasks, self._models = spec, tuple(tasks), models_scored(spec)
         self._aimed = [each for each in tasks if each.task == aim]
         self._each = forward_flops(base, shapes, tasks)

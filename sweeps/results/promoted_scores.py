@@ -83,14 +83,17 @@ def promoted_scores(sweep: Kept, records: Sequence[TrialRecord]) -> tuple[Promot
     spec = sweep.ledger.spec
     ended = [each for each in records if each.role.promoted and each.state is State.COMPLETE]
     controls = {each.promotion.beside: each for each in ended if each.promotion is not None}
-    base = ScoredRun(sweep, 0, scores_of(spec, None, records))
+    base = ScoredRun(sweep.folders, sweep.ledger, 0, scores_of(spec, None, records))
     found = []
     for record in ended:
         if record.role is not Role.PROMOTION or record.promotion is None:
             continue
         control = controls.get(record.number)
         trained = {"promotion": record} | ({"control": control} if control is not None else {})
-        runs = {n: ScoredRun(sweep, r.seed, scores_of(spec, r, records)) for n, r in trained.items()}
+        runs = {
+            n: ScoredRun(sweep.folders, sweep.ledger, r.seed, scores_of(spec, r, records))
+            for n, r in trained.items()
+        }
         rows = [row for task in spec.evaluation.to_tli().names for row in _rows(task, {"base": base, **runs})]
         scored = {name for name in trained for row in rows if getattr(row, name) is not None}
         found.append(

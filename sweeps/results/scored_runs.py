@@ -1,20 +1,20 @@
-"""Runs with their scores on downstream tasks: one metric of a model, two models compared by document."""
+"""Scored runs of one model: its score over their seeds, and what each document gave, read from disk."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Protocol
 
-from sweeps.records import TrialRecord
+from sweeps.folders import Folders
+from sweeps.records import Role, TrialRecord
 from sweeps.task_scores import FOLDER, TaskScores
 from tli.tasks.paired import PairedDifference, paired_difference
 from tli.tasks.scores import TaskScore, read_scores
 
 if TYPE_CHECKING:
-    from sweeps.folders import Folders
     from sweeps.ledger import LedgerView
 
 Difference = PairedDifference
@@ -50,32 +50,52 @@ class Cell:
 class ScoredRun:
     """One run with its scores; those of documents are read when they are asked for."""
 
-    def __init__(self, sweep: Kept, seed: int, scores: dict[str, tuple[TrialRecord, TaskScores]]) -> None:
-        self._sweep, self.seed, self._scores = sweep, seed, scores
+    def __init__(
+        self,
+        folders: Folders,
+        ledger: LedgerView,
+        seed: int,
+        scores: Mapping[str, tuple[TrialRecord, TaskScores]],
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            folders: of the sweep.
+            ledger: its study.
+            seed: of the run.
+            scores: by task, each with the run that has them on disk.
+        """
+        self._folders, self._ledger, self.seed, self._scores = folders, ledger, seed, scores
         self._read: dict[str, TaskScore | None] = {}
 
     def scores(self, task: str) -> TaskScores | None:
-        """On a task; None where it was not scored."""
+        """Its scores on a task; None where it was not scored on it."""
         return self._scores[task][1] if task in self._scores else None
 
     def number(self, task: str) -> int:
-        """Of the trial that has the scores: its own, or of one that made it again for them."""
+        """Of the trial that was scored on a task."""
         return self._scores[task][0].number
 
     def documents(self, task: str, metric: str) -> tuple[float, ...]:
         """Results by document; none where they are not on disk, or are of other scores."""
         if task not in self._read:
             record, known = self._scores[task]
-            path = self._sweep.folders.trial(record.number) / FOLDER / f"{task}.json"
-            found = read_scores(path, self._sweep.ledger.owner(record))
+            path = self._folders.trial(record.number) / FOLDER / f"{task}.json"
+            found = read_scores(path, self._ledger.owner(record))
             same = found is not None and found.data == known.data and found.shots == known.shots
             self._read[task] = found if same else None
         read = self._read[task]
         return read.documents.get(metric, ()) if read is not None else ()
 
 
+def fresh_runs(records: Sequence[TrialRecord], number: int | None) -> list[TrialRecord]:
+    """The runs of a trial under fresh seeds, by seed."""
+    found = [r for r in records if r.role is Role.REPLICATE and number is not None]
+    return sorted((r for r in found if r.replicate_of == number), key=lambda r: r.seed)
+
+
 def cell(runs: Sequence[ScoredRun], task: str, metric: str) -> Cell | None:
-    """A metric of a model, the mean over its runs; None where none of them has it."""
+    """One metric of a model, the mean of its runs; None where none was scored on the task."""
     known = [
         (run, scores.metrics[metric])
         for run in runs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sweeps.records import Role, TrialRecord
 from sweeps.results.evaluated import failures, runs_due, scores_of
 from sweeps.results.promoted_scores import PromotedScores, promoted_scores
-from sweeps.results.scored_runs import Cell, Difference, Kept, ScoredRun, cell, difference
+from sweeps.results.scored_runs import Cell, Difference, Kept, ScoredRun, cell, difference, fresh_runs
 
 if TYPE_CHECKING:
     from sweeps.results.verdict import Verdict
@@ -114,15 +114,17 @@ def task_table(
     control, matched = verdict.control, verdict.matched
     winner = verdict.best_grown if grown is None else grown
     models = {
-        "winner": _replicates(records, winner),
-        "control": _replicates(records, control.number if control else None),
+        "winner": fresh_runs(records, winner),
+        "control": fresh_runs(records, control.number if control else None),
         "matched": _matched(records, matched.number if matched else None),
     }
     scores = {
-        name: [ScoredRun(sweep, run.seed, scores_of(spec, run, records)) for run in runs]
+        name: [
+            ScoredRun(sweep.folders, sweep.ledger, run.seed, scores_of(spec, run, records)) for run in runs
+        ]
         for name, runs in models.items()
     }
-    scores["base"] = [ScoredRun(sweep, 0, scores_of(spec, None, records))]
+    scores["base"] = [ScoredRun(sweep.folders, sweep.ledger, 0, scores_of(spec, None, records))]
     names = spec.evaluation.to_tli().names
     reasons = failures(spec, records)
     return TaskTable(
@@ -147,11 +149,6 @@ def tasks_of(sweep: Answered) -> TaskTable | None:
         return None
     records = sweep.records
     return task_table(sweep, sweep.answer(records), records)
-
-
-def _replicates(records: Sequence[TrialRecord], number: int | None) -> list[TrialRecord]:
-    found = [r for r in records if r.role is Role.REPLICATE and number is not None]
-    return sorted((r for r in found if r.replicate_of == number), key=lambda r: r.seed)
 
 
 def _matched(records: Sequence[TrialRecord], number: int | None) -> list[TrialRecord]:
