@@ -39,6 +39,22 @@ storage: {{study: "{study}", artifacts: {runs}}}
 tracking: {tracking}
 """
 
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Optuna runs the scripts of its migrations anew for every database, which is most of what a small one costs."""
+    from optuna.storages._rdb.storage import _VersionManager
+
+    with pytest.MonkeyPatch.context() as patch:
+        read, kept = _VersionManager._create_alembic_script, list[Any]()
+        patch.setattr(
+            _VersionManager,
+            "_create_alembic_script",
+            lambda self: kept[0] if kept else kept.append(read(self)) or kept[0],
+        )
+        yield
+
+
 _COUNTER = itertools.count()
 WriteSpec = Callable[..., Path]
 
