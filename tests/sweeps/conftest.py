@@ -124,6 +124,46 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.cleanup()
 
 
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow as its migrations leave it, to be copied: to make one takes seconds."""
+    from mlflow.tracking import MlflowClient
+
+    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    client = MlflowClient(f"sqlite:///{database}")
+    client.search_experiments()
+    client._tracking_client.store.engine.dispose()
+    return database
+
+
+@contextlib.contextmanager
+def delivered_here(empty: Path) -> Iterator[None]:
+    """Meanwhile deliveries happen in this process, into a copy of `empty` where there is no store yet."""
+    from sweeps.tracking import Tracker
+    from sweeps.tracking.delivery import Delivery
+
+    def deliver(tracker: Tracker, _timeout: float) -> bool:
+        if tracker._outbox is not None:
+            tracker._outbox.close()
+            tracker._outbox = None
+        file = Path(tracker._target["uri"].removeprefix("sqlite:///"))
+        if not file.exists():
+            shutil.copy(empty, file)
+        delivery = Delivery(tracker._target)
+        delivery.prepare()
+        while delivery.round():
+            pass
+        delivery.client._tracking_client.store.engine.dispose()
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setattr(Tracker, "_deliver", lambda _: None)
+        patch.setattr(Tracker, "close", deliver)
+        patch.setattr(Tracker, "drain", deliver)
+        yield
+
+
 def ran_in(
     root: Path, model: Path, *, trials: int, changes: Mapping[str, str] = MappingProxyType({})
 ) -> Path:

@@ -87,10 +87,10 @@ def test_a_proposal_is_the_same_prepared_or_not_resumed_or_not(
                 _sweep(ledger, trials, ledger.prepare if prepared else lambda: None)
         return [dict(record.params) for record in Ledger.read(url, named.name).trials()]
 
-    straight = proposals("straight", [36], prepared=False)
-    assert straight == proposals("ahead", [36], prepared=True)
-    assert straight == proposals("resumed", [11, 12, 26, 36], prepared=False)
-    assert straight == proposals("both", [11, 12, 26, 36], prepared=True)
+    straight = proposals("straight", [24], prepared=False)
+    assert straight == proposals("ahead", [24], prepared=True)
+    assert straight == proposals("resumed", [11, 12, 18, 24], prepared=False)
+    assert straight == proposals("both", [11, 12, 18, 24], prepared=True)
 
 
 def test_a_free_slot_waits_for_no_sampler(write_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
