@@ -6,17 +6,21 @@ import os
 import shlex
 from pathlib import Path
 
+from sweeps.addresses import masked_address
+
 USUAL_RUNS = "runs"  # where commands look by themselves
 
 
-def command(*words: str, runs: str | os.PathLike[str] | None = None) -> str:
+def command(*words: str, runs: str | os.PathLike[str] | None = None, study: str | None = None) -> str:
     """`sweeps` and these words.
 
     Args:
         words: the command, its arguments and options.
         runs: the folder of all results; named where it is not the one that commands look in by themselves.
+        study: the store that `--study` named; a password in it is masked, to be typed again.
     """
-    return shlex.join(["sweeps", *words, *runs_option(runs)])
+    store = ["--study", masked_address(study)] if study else []
+    return shlex.join(["sweeps", *words, *store, *runs_option(runs)])
 
 
 def runs_option(runs: str | os.PathLike[str] | None) -> list[str]:

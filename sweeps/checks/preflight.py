@@ -18,7 +18,7 @@ from sweeps.errors import InputError, Problem, SpecError
 from sweeps.folders import Folders
 from sweeps.spec import Spec
 from sweeps.text import in_bytes
-from sweeps.wording import masked
+from sweeps.wording import formatted, masked
 from tli.architectures.config import section_of
 from tli.architectures.lengths import length_problems
 from tli.architectures.lookup import family_of, loading_problems, refusals
@@ -260,7 +260,8 @@ def _search_notes(spec: Spec) -> Iterator[str]:
         value = spec.value(path)
         active = all(spec.value(other) in allowed for other, allowed in wanted.when.items())
         if active and not wanted.allows(value):
-            yield f"the baseline's {path} ({value}) is outside its range: the sampler learns less from it"
+            own = f"the baseline's {path} ({formatted(value)})"
+            yield f"{own} is outside its range: the sampler learns less from it"
 
 
 def _tracking_notes(spec: Spec) -> Iterator[str]:

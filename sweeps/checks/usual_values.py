@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from sweeps.checks.estimate import Estimate, estimate
 from sweeps.checks.measured import measured_tokens, tokens_of_the_test
@@ -11,6 +12,7 @@ from sweeps.spec import Spec
 from sweeps.spec.equivalence import key, replaced
 from sweeps.spec.fields import LEARNING_RATE
 from sweeps.spec.margins import as_written, percent_of
+from sweeps.spec.recipe_settings import RecipeSettings
 from sweeps.text import counted, duration
 from tli.models.base import Base
 from tli.planning.injection import Injection, Method
@@ -30,6 +32,8 @@ _FEW_TOKENS = 1024  # held out
 # Training speed of one core and of one GPU, roughly: a laptop's and a data centre's are apart by ten times.
 _CORE_FLOPS, _GPU_FLOPS = 2e10, 2e13
 _LONG = 24 * 3600.0  # seconds
+_CONTROL = {"injection": {"method": "none"}, "recipe.train": "all"}
+_ROUNDING = {"micro_batch_tokens", "activation_checkpointing", "compile"}  # change no trial but for rounding
 
 
 def habit_notes(spec: Spec, base: Base, *, local: bool, heldout: int | None = None) -> Iterator[str]:
@@ -79,18 +83,26 @@ def _without_effect(spec: Spec) -> Iterator[str]:
 
 
 def _unread(spec: Spec, depth: int) -> Iterator[str]:
-    """Settings that change no trial, with whatever other choice."""
-    baseline = spec.trial.model_dump()
+    """Settings that change no trial, with whatever other choice; searched, or written into the recipe."""
     for path, wanted in spec.search.items():
-        others = [
-            (other, each.choice) for other, each in spec.search.items() if other != path and each.choice
-        ]
-        beside = [{}, *({other: value} for other, choice in others for value in choice)]
-        made = (
-            {key(replaced(baseline, {**more, path: end}), depth) for end in wanted.ends} for more in beside
-        )
-        if len(wanted.ends) > 1 and all(len(different) == 1 for different in made):
+        if len(wanted.ends) > 1 and _alike(spec, path, wanted.ends, depth):
             yield f"search.{path} changes no trial: beside the other settings it has no effect"
+    written, usual = spec.trial.recipe.model_dump(), RecipeSettings().model_dump()
+    for name in sorted(spec.trial.recipe.model_fields_set - _ROUNDING):
+        path, ends = f"recipe.{name}", (written[name], usual[name])
+        if path not in spec.search and ends[0] != ends[1] and _alike(spec, path, ends, depth):
+            yield f"trial.{path} changes no trial: beside the other settings it has no effect"
+
+
+def _alike(spec: Spec, path: str, values: Sequence[Any], depth: int) -> bool:
+    """Whether trials that differ in one setting alone are the same, with whatever other choice."""
+    baseline = spec.trial.model_dump()
+    others = [(other, each.ends) for other, each in spec.search.items() if other != path]
+    beside: list[dict[str, Any]] = [{}, *({other: end} for other, ends in others for end in ends)]
+    if path.startswith("recipe."):
+        beside.append(_CONTROL)
+    made = ({key(replaced(baseline, {**more, path: value}), depth) for value in values} for more in beside)
+    return all(len(different) == 1 for different in made)
 
 
 def _reads(method: Method, name: str) -> bool:

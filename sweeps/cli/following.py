@@ -79,7 +79,7 @@ def _on_display(sweep: Sweep, options: argparse.Namespace) -> None:
                 break
             wait()
         if phase != "finished":
-            again = command("resume", options.name, runs=sweep.folders.artifacts)
+            again = command("resume", options.name, runs=sweep.folders.artifacts, study=options.study)
             display.note(f"no process drives {spec.name} now; `{again}` goes on with it")
 
 

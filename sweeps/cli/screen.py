@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from sweeps.results.sweep import Sweep
 
 
-def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: str | None = None) -> Screen:
+def screen_of(
+    sweep: Sweep,
+    reference: str,
+    *,
+    spec: str | None = None,
+    runs: str | None = None,
+    study: str | None = None,
+) -> Screen:
     """Of a sweep.
 
     Args:
@@ -20,6 +27,7 @@ def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: st
         reference: what the user calls it.
         spec: the file or packaged name that was run; None where commands go by the sweep's name.
         runs: the folder of results, where commands would not look by themselves.
+        study: its store, where an option named it.
     """
     from sweeps.report.next_commands import Screen
     from sweeps.results.tasks import tasks_of
@@ -31,6 +39,7 @@ def screen_of(sweep: Sweep, reference: str, *, spec: str | None = None, runs: st
         reference=spec if spec and served else reference,
         spec=spec,
         runs=runs,
+        study=study,
         ended=sweep.used_up,
         gpus=sweep.spec.resources.all_gpus,
         settings=_remedied(sweep),

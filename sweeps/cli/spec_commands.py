@@ -219,7 +219,8 @@ def _run_spec(spec: Spec, options: argparse.Namespace, reference: str | None, *,
     if options.json:
         print_json(documents.ran(sweep, verdict, places(sweep)))
     else:
-        screen = screen_of(sweep, spec.name, spec=reference, runs=elsewhere(spec.root, options))
+        runs, study = elsewhere(spec.root, options), getattr(options, "study", None)
+        screen = screen_of(sweep, spec.name, spec=reference, runs=runs, study=study)
         show(answer_lines(verdict, sweep.records, screen), sys.stdout)
         if verdict.answer.grown is not None and sweep.folders.report.is_file():
             print_text(f"\nthe page with its figures: {sweep.folders.report}")

@@ -75,7 +75,8 @@ def _best(options: argparse.Namespace) -> int:
     if options.json:
         print_json(documents.best(sweep, verdict, records, progress))
     else:
-        screen = screen_of(sweep, options.name, runs=elsewhere(sweep.folders.artifacts, options))
+        runs = elsewhere(sweep.folders.artifacts, options)
+        screen = screen_of(sweep, options.name, runs=runs, study=options.study)
         show(best_lines(verdict, records, screen, places(sweep)), sys.stdout)
     return 0 if verdict.answer.grown is not None else 1
 
@@ -86,7 +87,7 @@ def _results(options: argparse.Namespace) -> int:
 
     if options.csv == options.json:
         got = "both --csv and --json" if options.csv else "neither --csv nor --json"
-        again = command("results", options.name, "--csv", runs=options.runs)
+        again = command("results", options.name, "--csv", runs=options.runs, study=options.study)
         raise InputError(Problem("results", got, "one of them", again))
     sweep = _find(options)
     rows = [plain(row) for row in (sweep.curve_rows() if options.curves else sweep.rows())]

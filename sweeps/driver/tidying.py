@@ -44,7 +44,7 @@ class Tidying:
         control = control_of(known)
         if control is not None:
             yield control
-        of = {record.replicate_of for record in known if record.role is Role.MATCHED}
-        found = [matched_control(number, known, control) for number in of if number is not None]
-        runs = {each.number for each in found if each is not None}
-        yield from (record for record in known if record.number in runs)
+            of = {record.replicate_of for record in known if record.role is Role.MATCHED}
+            found = [matched_control(record, known, control) for record in known if record.number in of]
+            runs = {each.number for each in found if each is not None}
+            yield from (record for record in known if record.number in runs)

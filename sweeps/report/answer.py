@@ -281,6 +281,7 @@ def _doubts(verdict: Verdict, screen: Screen) -> Iterator[tuple[str, str]]:
 
 
 def _names(values: Sequence[Any]) -> str:
-    shown = ", ".join(short_value(value) for value in values[:_NAMED])
-    rest = len(values) - _NAMED
-    return f"{shown} and {rest} more" if rest > 0 else shown
+    shown = [short_value(value) for value in values]
+    rest = len(shown) - _NAMED
+    # One more is named in no more room than it is counted in, and `8 and 1 more` may be read as a value.
+    return ", ".join(shown) if rest <= 1 else f"{', '.join(shown[:_NAMED])} and {rest} others"

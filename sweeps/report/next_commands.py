@@ -28,6 +28,7 @@ class Screen:
         reference: what commands call it: its name, or its spec file.
         spec: what the user ran; None where commands go by the sweep's name.
         runs: the folder of results, where commands would not look by themselves.
+        study: its store, where the user named it by an option.
         ended: the limit of the budget that ended the search, with its value; None where its trials did.
         gpus: of one trial.
         settings: of the spec, by dotted path, what a remedy begins from; without them none is named.
@@ -41,6 +42,7 @@ class Screen:
     reference: str
     spec: str | None = None
     runs: str | None = None
+    study: str | None = None
     ended: tuple[str, float] | None = None
     gpus: float = 0
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -51,7 +53,8 @@ class Screen:
 
     def command(self, *words: str) -> str:
         """One that finds the sweep's results."""
-        return command(*words, runs=self.runs)
+        # What is run from a spec file finds the store in it.
+        return command(*words, runs=self.runs, study=None if words[0] == "run" else self.study)
 
 
 def next_commands(verdict: Verdict, screen: Screen) -> dict[str, str]:

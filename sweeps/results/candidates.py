@@ -86,21 +86,43 @@ def candidate(record: TrialRecord, records: Sequence[TrialRecord], seeds: int) -
     return _candidate(record, [record], replicates, seeds, record.seed)
 
 
+def matched_steps(grown: TrialRecord, control: TrialRecord) -> int:
+    """Steps that the control makes with the FLOPs that a grown trial spends; 0 where a cost is not known."""
+    theirs, own = flops_per_token(grown), flops_per_token(control)
+    return round(control.steps * theirs / own) if theirs and own else 0
+
+
+def matched_runs(
+    grown: TrialRecord, records: Sequence[TrialRecord], control: TrialRecord
+) -> list[TrialRecord]:
+    """Runs of the original with the FLOPs of a grown trial, in any state.
+
+    Those that were made for another grown trial of the same cost count. Runs of a control that was the best
+    one before do not.
+
+    Args:
+        grown: a trial.
+        records: all of the sweep.
+        control: whose settings they have.
+    """
+    wanted, settings = matched_steps(grown, control), _trained_as(control)
+    matched = (r for r in records if r.role is Role.MATCHED and _trained_as(r) == settings)
+    runs = [run for run in matched if run.replicate_of == grown.number or run.steps == wanted]
+    most = max((run.steps for run in runs), default=0)
+    return [run for run in runs if run.steps == most]
+
+
 def matched_control(
-    grown: int, records: Sequence[TrialRecord], control: TrialRecord | None = None
+    grown: TrialRecord, records: Sequence[TrialRecord], control: TrialRecord
 ) -> Candidate | None:
     """The original trained with the FLOPs of a grown trial; None where no run of it has a loss.
 
     Args:
-        grown: number of that trial.
+        grown: that trial.
         records: all of the sweep.
-        control: whose settings it has; runs of a control that was the best one before do not count.
+        control: whose settings it has.
     """
-    runs = [r for r in records if r.role is Role.MATCHED and r.replicate_of == grown]
-    if control is not None:
-        runs = [run for run in runs if _trained_as(run) == _trained_as(control)]
-    steps = max((run.steps for run in runs), default=0)
-    runs = [run for run in runs if run.steps == steps]
+    runs = matched_runs(grown, records, control)
     done = [record for record in runs if is_done(record)]
     if not done:
         return None

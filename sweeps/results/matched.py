@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeps.records import Role, TrialRecord
-from sweeps.results.finalists import control_of, finalists, flops_per_token, replicates_due
+from sweeps.results.candidates import matched_runs, matched_steps
+from sweeps.results.finalists import control_of, finalists, replicates_due
 from sweeps.results.winner import compared
 from sweeps.spec.equivalence import replaced
 
@@ -21,11 +22,12 @@ def matched_due(
     margin: float | str | None = None,
     look: int = 1,
 ) -> list[tuple[int, dict[str, Any]]]:
-    """Compute-matched controls still to be created, as (number of the winner, settings with the seed).
+    """Compute-matched controls still to be created, as (number of a grown trial, settings with the seed).
 
     The best control's settings with as many tokens, in whole batches, as the winner's FLOPs pay for; one run
     under each fresh seed. None where the winner costs no more than the control, or a cost is not known. One
-    that exists in any state is not due again. Ask once all replicates have ended.
+    that exists in any state is not due again, also where it was made for an earlier winner of the same cost:
+    then the others join it. Ask once all replicates have ended.
     """
     best = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look).winner
     number = best.number if best is not None and best.fresh else None
@@ -34,10 +36,12 @@ def matched_due(
     if winner is None or control is None or (steps := matched_steps(winner, control)) <= control.steps:
         return []
     tokens = steps * control.settings["recipe"]["batch_tokens"]
-    existing = [r.settings for r in records if r.role is Role.MATCHED and r.replicate_of == winner.number]
+    runs = matched_runs(winner, records, control)
+    of = next((run.replicate_of for run in runs if run.replicate_of is not None), winner.number)
+    existing = [run.settings for run in runs]
     fresh = range(control.seed + 1, control.seed + seeds + 1)
     wanted = [replaced(control.settings, {"recipe.tokens": tokens, "seed": seed}) for seed in fresh]
-    return [(winner.number, settings) for settings in wanted if settings not in existing]
+    return [(of, settings) for settings in wanted if settings not in existing]
 
 
 def runs_due(
@@ -72,9 +76,3 @@ def spends_more(winner: TrialRecord, control: TrialRecord) -> bool:
     """Whether it spends more FLOPs than the control, to a batch; also where a cost is not known."""
     steps = matched_steps(winner, control)
     return steps == 0 or steps > control.steps
-
-
-def matched_steps(winner: TrialRecord, control: TrialRecord) -> int:
-    """The steps that the control makes with the FLOPs that the winner spends; 0 where a cost is not known."""
-    theirs, own = flops_per_token(winner), flops_per_token(control)
-    return round(control.steps * theirs / own) if theirs and own else 0

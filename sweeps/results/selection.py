@@ -67,7 +67,8 @@ def verdict(
     ]
     known = compared(records, top=top, seeds=seeds, per=per, depth=depth, margin=margin, look=look)
     winner = known.winner
-    matched = matched_control(winner.number, records, control_of(records)) if winner else None
+    control, numbered = control_of(records), {record.number: record for record in records}
+    matched = matched_control(numbered[winner.number], records, control) if winner and control else None
     everyone = [*known.everyone, *([matched] if matched else [])]
     claims = Claims(everyone, known.margin.nats, known.grown, look)
     against = [claims.of(each, known.control, "equal tokens") for each in known.finalists]

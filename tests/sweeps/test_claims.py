@@ -19,6 +19,7 @@ from sweeps.records import Role, TrialRecord
 from sweeps.results.answer import Answer, Course, answer_of
 from sweeps.results.candidates import Candidate, matched_control
 from sweeps.results.claims import Claim, Claims
+from sweeps.results.finalists import control_of
 from sweeps.results.looks import tail_of
 from sweeps.results.noise import PRIOR, Noisy, paired, pool
 from sweeps.results.posterior import chances
@@ -124,7 +125,10 @@ def judged(
     known = compared(records, top=3, seeds=seeds, per=None, depth=None, margin=margin, look=look)
     winner = known.winner
     assert winner is not None
-    matched = matched_control(winner.number, records)
+    grown = next(record for record in records if record.number == winner.number)
+    control = control_of(records)
+    assert control is not None
+    matched = matched_control(grown, records, control)
     assert matched is not None
     claims = Claims([*known.everyone, matched], known.margin.nats, known.grown, look)
     tokens = [claims.of(each, known.control, "equal tokens") for each in known.finalists]

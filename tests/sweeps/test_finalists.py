@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.records import Role, State, TrialRecord
+from sweeps.results.candidates import matched_control
 from sweeps.results.finalists import control_of, finalists, replicates_due
 from sweeps.results.matched import matched_due, runs_due
 from sweeps.results.winner import compared
@@ -180,6 +181,29 @@ def test_a_matched_control_is_due_once_and_none_without_costs() -> None:
     assert matched_due(records, 1, 2) == []
     assert [settings["seed"] for _, settings in matched_due(records, 1, 3)] == [3]
     assert matched_due(finished(150.0, flops=None), 1, 2) == []
+
+
+@pytest.mark.parametrize(("cost", "serves"), [(150.0, True), (170.0, False)])
+def test_a_matched_control_serves_every_winner_of_the_same_cost(cost: float, serves: bool) -> None:
+    records = finished(150.0)
+    for number, (of, settings) in enumerate(matched_due(records, 1, 2), start=40):
+        own: dict[str, Any] = {"settings": settings, "seed": settings["seed"], "steps": 75}
+        records.append(trial(number, 3.4, role=Role.MATCHED, replicate_of=of, losses={75: 3.4}, **own))
+    records.append(trial(2, 3.1, cost=cost))  # found later, and better
+    records += [replicate(50 + seed, 2, seed, 3.2) for seed in (1, 2)]
+    assert winner_among(records, 2, seeds=2) == 2
+    due = matched_due(records, 2, 2)
+    found = matched_control(records[-3], records, records[0])
+    if not serves:
+        assert [(of, settings["seed"]) for of, settings in due] == [(2, 1), (2, 2)]
+        assert found is None
+        return
+    assert due == []
+    assert found is not None
+    assert dict(found.losses) == {1: 3.4, 2: 3.4}
+    # Under one more seed it joins the others, so that all seeds of one control are of one trial.
+    records += [replicate(60 + of, of, 3, 3.2) for of in (0, 1, 2)]
+    assert [(of, settings["seed"]) for of, settings in matched_due(records, 2, 3)] == [(1, 3)]
 
 
 def test_what_is_left_to_run_is_known_before_there_is_a_winner() -> None:

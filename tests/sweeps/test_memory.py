@@ -151,6 +151,8 @@ def test_no_more_is_measured_on_than_there_is(tmp_path: Path, monkeypatch: pytes
             r"search.injection.k has no effect with dus: .*when: {injection.method: \[tli\]}",
         ),
         ("search={recipe.micro_batch_tokens: {choice: [1024, 2048]}}", "micro_batch_tokens changes no trial"),
+        ("trial.recipe.decay=0.3", r"trial.recipe.decay changes no trial"),  # with a linear schedule
+        ("search={recipe.decay: {choice: [0.1, 0.3]}}", r"search.recipe.decay changes no trial"),
         ("data.test_tokens=1048576", r"a run under a fresh seed is tested on 1,048,576 tokens"),
         ("control.rates=9", r"control.rates is 9, and the control has 6, .*budget.trials=36 has room for 9"),
         ("finalists.margin=0.05", r"finalists.margin is 0.05 nats: other seeds usually move"),
@@ -161,6 +163,16 @@ def test_what_is_seldom_meant_is_noted_with_what_is_usual(override: str, said: s
     spec = load_spec("quickstart", overrides=["trial.injection.m=2", override])
     notes = list(habit_notes(spec, find(spec.base.model), local=True))
     assert sum(re.search(said, note) is not None for note in notes) == 1, notes
+
+
+def test_a_setting_that_the_schedule_or_the_control_reads_has_an_effect() -> None:
+    read = ["trial.recipe.schedule=wsd", "trial.recipe.decay=0.3"]
+    of_the_control = ["trial.recipe.train=injected", "trial.recipe.rates={norms: 2.0}"]
+    searched = ["search={recipe.schedule: {choice: [linear, wsd]}}", "trial.recipe.decay=0.3"]
+    for overrides in (read, of_the_control, searched):
+        spec = load_spec("quickstart", overrides=overrides)
+        notes = list(habit_notes(spec, find(spec.base.model), local=True))
+        assert not [note for note in notes if "changes no trial" in note], notes
 
 
 def test_hours_of_a_cluster_are_not_guessed() -> None:

@@ -224,6 +224,18 @@ def test_the_folder_of_results_stands_in_every_command_and_no_line_is_wider_for_
     assert "take the best grown model" in page
 
 
+def test_a_store_that_an_option_named_stands_in_every_command_without_its_password() -> None:
+    given = "postgresql://anna:geheim@db:5432/studies"
+    told = {"study": given, "reference": "small"}
+    found = next_commands(verdict(small_sweep()), Screen("small", **told))
+    assert len(found) >= 4
+    assert all("--study 'postgresql://anna:***@db:5432/studies'" in command for command in found.values())
+    of_a_spec = next_commands(
+        verdict(small_sweep()), Screen("small", spec="a.yaml", **told, ended=("trials", 4))
+    )
+    assert not [each for each in of_a_spec.values() if each.startswith("sweeps run") and "--study" in each]
+
+
 def test_one_of_a_kind_is_not_several() -> None:
     records = made(finalists=1, searched=0)
     one = plain(best_lines(verdict(records, top=1), records, told()))
