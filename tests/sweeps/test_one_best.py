@@ -170,7 +170,12 @@ def test_a_sweep_whose_lowest_loss_does_not_last_says_so_in_optuna_mlflow_and_it
 ) -> None:
     """A whole sweep; afterwards its study, its ranking, its exports."""
     spec = load_spec(
-        str(write_spec(trials=6, tracking="{uri: sqlite}", replace={"top: 1": "top: 3"})), overrides=more
+        str(
+            write_spec(
+                trials=6, tracking="{uri: sqlite}", replace={"top: 1": "top: 3", "tokens: 512": "tokens: 256"}
+            )
+        ),
+        overrides=more,
     )
     with delivered_here(empty_mlflow):
         sweep = run(spec, Silent(), runner="inline")
