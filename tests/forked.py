@@ -22,7 +22,7 @@ LOADED = (
     "sweeps.driver.service", "sweeps.results.finding", "sweeps.checks.preflight", "sweeps.ledger", "sweeps.driver.inline",
     "sweeps.worker.trial", "sweeps.report.live", "sweeps.report.summary", "sweeps.tracking", "sqlalchemy.dialects.sqlite",
     "tli.training.loop", "tli.sharded.processes", "tli.growth.on_disk", "tli.models.loading", "tli.training.saver", "tli.training.export",
-    "transformers.models.llama.modeling_llama", "optuna.samplers", "optuna.pruners", "psycopg",
+    "transformers.models.llama.modeling_llama", "alembic.command", "alembic.script", "optuna.samplers", "optuna.pruners", "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg",
 )  # fmt: skip
 FORKED = multiprocessing.get_context("forkserver")
