@@ -162,8 +162,9 @@ class TrialRecord:
         Of its batches and of all that is drawn; optimizer steps of its budget.
     losses : mapping of int to float
         Held-out loss by step, nats per token.
-    value, aim : float or None, and Aimed or None
-        Of COMPLETE trials: the last held-out loss; where the objective is a task, the score in its place.
+    value, aim, front_score : float or None, and Aimed or None
+        Of COMPLETE trials: the last held-out loss; the score in its place where the objective is a task; and
+        the one that losses are set against.
     reason, waits : str or None
         Why it was stopped or failed; what it waits for since it was handed out, as free resources.
     replicate_of : int or None
@@ -185,10 +186,8 @@ class TrialRecord:
         ``flops_per_token`` of training, and ``parameters``; empty in studies of earlier versions.
     sources, tasks : mapping of str to TextLoss, and to TaskScores
         The latest losses on each of several texts, by name; scores of its model by downstream task.
-    promotion : Promotion or None
-        What it makes longer.
-    evaluation : mapping or None
-        The ``tasks``, ``shots`` and ``limit`` that a run of that role was made for.
+    promotion, evaluation : Promotion or None, and mapping or None
+        What it makes longer; the ``tasks``, ``shots`` and ``limit`` that a run of that role was made for.
 
     Examples
     --------
@@ -228,6 +227,7 @@ class TrialRecord:
     evaluation: Mapping[str, Any] | None = None
     sources: Sources = field(default_factory=dict)
     aim: Aimed | None = None
+    front_score: Aimed | None = None
 
     @property
     def test_loss(self) -> float | None:

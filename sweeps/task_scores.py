@@ -22,7 +22,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Aimed:
-    """The score that a search goes by, of one model: `kobest_copa/acc`, and what it is."""
+    """The score that a search goes by, alone or beside the loss, of one model: `kobest_copa/acc`, and what
+    it is.
+    """
 
     name: str
     score: float
@@ -105,7 +107,7 @@ def aimed(tasks: Mapping[str, TaskScores], aim: tuple[str, str] | None) -> Aimed
 
     Args:
         tasks: scores of a model, by task.
-        aim: task and metric; None where the search goes by the loss.
+        aim: task and metric; None where the search goes by no score.
 
     Returns:
         None without an aim, or where it was not scored, or the harness does not say whether higher is better.

@@ -20,11 +20,14 @@ def evaluation_notes(spec: Spec) -> Iterator[str]:
     on, seeds = spec.evaluation.on, spec.finalists.seeds
     models = (spec.most_finalists + 1) * seeds * ("finalists" in on) + ("base" in on)
     models += (1 + spec.control.matched) * seeds * ("control" in on)
-    if spec.objective.task is not None:
+    if spec.objective.scored is not None:
         models += spec.budget.trials
+        by, what = spec.objective.metric, "the search, the finalists and the best grown model go by"
+        if spec.objective.score is not None:
+            by, what = spec.objective.score, "the search and the finalists go along the front of losses and"
         yield (
-            f"the search, the finalists and the best grown model go by {spec.objective.metric}: every trial"
-            " is scored after its last step; whether to grow and what each setting does is told by loss"
+            f"{what} {by}: every trial is scored after its last step; whether to grow and what each setting"
+            " does is told by loss"
         )
     what = f"{counted(len(names), 'task')} for at most {counted(models, 'model')}, each after its training"
     yield f"lm-evaluation-harness scores {what}; its time is not in any estimate"
@@ -42,11 +45,14 @@ def evaluation_problems(spec: Spec) -> Iterator[Problem]:
 
 def _metric_problems(spec: Spec) -> Iterator[Problem]:
     """A metric that the task of the objective does not have, or that is neither better higher nor lower."""
-    if spec.objective.task is None:
+    if spec.objective.scored is None:
         return
-    task, metric = spec.objective.task
+    task, metric = spec.objective.scored
+    path, aim = "objective.metric", spec.objective.metric
+    if spec.objective.score is not None:
+        path, aim = "objective.score", spec.objective.score
     known = metrics_of(task, spec.evaluation.to_tli())
-    where, got = spec.where("objective.metric"), formatted(spec.objective.metric)
+    where, got = spec.where(path), formatted(aim)
     sided = [name for name, higher in known.items() if higher is not None]
     expected = f"a metric of {task}: {', '.join(sided)}"
     near = nearest(metric, sided)

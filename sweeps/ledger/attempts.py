@@ -31,7 +31,7 @@ from sweeps.ledger.store.trials import (
     WAITS,
     id_of,
 )
-from sweeps.records import Point, Role, State
+from sweeps.records import Point, Role, State, TrialRecord
 from sweeps.spec import Spec
 from sweeps.task_scores import aimed
 
@@ -126,8 +126,8 @@ class Attempts:
 
         A hidden one that is COMPLETE bears its value as an attribute and is PRUNED to Optuna, whose best
         trial and importances then speak of the search alone. Where the search goes by a task, the value of a
-        COMPLETE one is what is minimised of its score, with the loss as an attribute, and one of the search
-        without a score has failed.
+        COMPLETE one is what is minimised of its score, with the loss as an attribute. Where it goes by a
+        score, alone or beside the loss, one of the search without a score has failed.
 
         Raises:
             StaleAttemptError: a later attempt runs this trial, or it has ended in another way.
@@ -144,8 +144,8 @@ class Attempts:
             value = trial.intermediate_values[trial.last_step]
         record = self._mirror.record(number)
         aim = aimed(record.tasks, wanted.task) if state is State.COMPLETE else None
-        if wanted.task is not None and state is State.COMPLETE and aim is None and not record.role.after:
-            state, reason, value = State.FAIL, f"its model has no score of {wanted.metric}", None
+        if state is State.COMPLETE and (lacking := self._lacks_score(record)):
+            state, reason, value = State.FAIL, lacking, None
         try:
             with self._mirror.event(number):
                 if reason is not None:
@@ -183,6 +183,13 @@ class Attempts:
         self._mirror.constrain(behind)
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _lacks_score(self, record: TrialRecord) -> str | None:
+        """Why a trial of the search that ran to its end is no result; None where it is one."""
+        wanted = self.spec.objective.scored
+        if wanted is None or record.role.after or aimed(record.tasks, wanted) is not None:
+            return None
+        return f"its model has no score of {'/'.join(wanted)}"
 
     def _reported(self, trial: FrozenTrial, points: Sequence[Point]) -> bool:
         number = trial.number

@@ -80,7 +80,17 @@ def counts_text(standing: Standing) -> str:
 
 
 def best_text(standing: Standing) -> str:
-    """The best loss against the control's: `best 3.4217, 0.0123 below the control (3.4340)`; or score."""
+    """The best loss against the control's: `best 3.4217, 0.0123 below the control (3.4340)`; or score, or
+    both.
+    """
+    best, control = standing.best, standing.control
+    known = {"best": best, "control": control}
+    beside = {of: each.front_score for of, each in known.items() if each is not None and each.front_score}
+    scores = ", ".join(f"{of} {each.name} {each.score:.4f}" for of, each in beside.items())
+    return ", ".join(filter(None, [_best_loss(standing), scores]))
+
+
+def _best_loss(standing: Standing) -> str:
     best, control, gap = standing.best, standing.control, standing.gap
     both = {"best": best, "control": control}
     scores = {of: each.aim for of, each in both.items() if each is not None and each.aim is not None}

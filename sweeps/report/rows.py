@@ -29,8 +29,8 @@ def plain(record: TrialRecord) -> str:
     parts = [f"trial {record.number:>3} {word}{where}", f"loss {loss(record.loss)}"]
     if record.initial_loss is not None:
         parts.append(f"from {loss(record.initial_loss)}")
-    if record.aim is not None:
-        parts.append(f"{record.aim.name} {record.aim.score:.4f}")
+    if (aim := record.aim or record.front_score) is not None:
+        parts.append(f"{aim.name} {aim.score:.4f}")
     if record.role is not Role.SEARCH:
         parts.append(f"{record.role}{_of(record)}")
     parts.append(configuration(record))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.results.tasks import Cell, Difference, TaskTable
+from sweeps.results.scored_runs import Cell
+from sweeps.results.tasks import Difference, TaskTable
 from sweeps.text import bullets, counted, section, table, these
 
 

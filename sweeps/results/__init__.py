@@ -37,6 +37,8 @@ __all__ = [
     "rank_correlation",
     "ranking",
     "registration",
+    "score_front",
+    "scored_runs",
     "searched",
     "selection",
     "sentence",

@@ -10,6 +10,7 @@ from sweeps.checks.text_amounts import kept_text_notes
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
 from sweeps.results.by_source import by_source
+from sweeps.results.score_front import score_front
 from sweeps.results.searched import searched_in
 from sweeps.results.selection import verdict
 from sweeps.results.verdict import Verdict
@@ -46,4 +47,5 @@ def answered(spec: Spec, folders: Folders, ledger: LedgerView, records: Sequence
     )
     notes = kept_text_notes(spec, folders.tokens, study.input_digests.get("text", ""))
     sources = by_source(spec.data, study.base_sources, records, found)
-    return replace(found, warnings=(*found.warnings, *notes), sources=sources)
+    front = score_front(found, folders, ledger, records) or found.front
+    return replace(found, warnings=(*found.warnings, *notes), sources=sources, front=front)

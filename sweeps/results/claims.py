@@ -26,7 +26,7 @@ from sweeps.student import t_below
 
 At = Literal["equal tokens", "equal compute"]
 Says = Literal["better", "as good", "worse", "not shown"]
-Measure = Literal["test", "validation"]
+Measure = Literal["test", "validation", "score"]
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,21 @@ def table_of(candidates: Sequence[Candidate], measure: Measure) -> Table:
 class Claims:
     """Claims over one table of losses, with one variance pooled from all of it."""
 
-    def __init__(self, candidates: Sequence[Candidate], margin: float, compared: int, look: int = 1) -> None:
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        margin: float,
+        compared: int,
+        look: int = 1,
+        *,
+        scores: Table | None = None,
+    ) -> None:
         """`candidates` are all that ran under fresh seeds; so many of them are `compared` and paid for, and
-        the `look` at them is from 1.
+        the `look` at them is from 1. Of `scores` on a task, in place of losses, each document is a block, and
+        lower is better.
         """
-        self.measure = measure_of(candidates)
-        self.table = table_of(candidates, self.measure)
+        self.measure: Measure = "score" if scores is not None else measure_of(candidates)
+        self.table = table_of(candidates, self.measure) if scores is None else scores
         self._pool = pool(self.table)
         self._margin, self._paid, self._look = margin, max(1, compared), look
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from sweeps.records import Role, State, TrialRecord
-from sweeps.results.layers import COSTS, along_front, flops_per_token, may_be_chosen
+from sweeps.results.layers import along_front, flops_per_token, is_front, may_be_chosen
 from sweeps.spec.equivalence import key, value_at
 
 __all__ = [
@@ -33,19 +33,19 @@ def finalists(
 
     Different is what trains another model, or in another way (`sweeps.spec.equivalence`); of trials that do
     not differ the best stands for all, or the baseline where it is one of them. With `per`, the best of
-    each value of a setting; trials on which it has no effect are one group more. With a cost in its place
-    they lie along the front of losses against it (`sweeps.results.layers`). Best is the lowest loss, or the
-    best score where the search goes by a task, then the lowest loss; equal ones are ordered by FLOPs, then
-    by number. A loss that is not finite is no candidate, nor is the original model.
+    each value of a setting; trials on which it has no effect are one group more. With a cost or a task's
+    score in its place they lie along the front of losses against it (`sweeps.results.layers`). Best is the
+    lowest loss, or the best score where the search goes by a task alone, then the lowest loss; equal ones
+    are ordered by FLOPs, then by number. A loss that is not finite is no candidate, nor is the original.
 
     Args:
         records: of the sweep.
         top: how many.
-        per: the dotted path of a setting, the name of a cost, or None for the best of all.
+        per: the dotted path of a setting, the name of a cost or a score, or None for the best of all.
         depth: layers of the base, where they are known.
     """
     ranked = _different(records, top if per is None else None, depth)
-    if per in COSTS:
+    if per is not None and is_front(per):
         return along_front(ranked, per, top)
     taken: Counter[str] = Counter()
     best = []
@@ -60,7 +60,7 @@ def may_be_finalists(
     records: Sequence[TrialRecord], top: int, per: str | None = None, *, depth: int | None = None
 ) -> list[TrialRecord]:
     """The finalists, and what may become one once more trials have ended; arguments as for `finalists`."""
-    if per in COSTS:
+    if per is not None and is_front(per):
         return may_be_chosen(_different(records, None, depth), per, top)
     return finalists(records, top, per, depth=depth)
 

@@ -1,8 +1,9 @@
-"""The front of test losses against a cost, under fresh seeds, and what of it is shown.
+"""The front of test losses against a cost or a task's score, under fresh seeds, and what of it is shown.
 
-Every model is compared with all that cost less, or as much at a lower mean. Intervals hold at 95 % for all of
-these pairs together (Bonferroni). A model belongs to the front once it is shown to be better than each of
-them; it is dominated where one of them is shown to be better than it.
+Against a cost every model is compared with all that cost less, or as much at a lower mean. Intervals hold at
+95 % for all of these pairs together (Bonferroni). A model belongs to the front once it is shown to be better
+than each of them; it is dominated where one of them is shown to be better than it. Against a score, which is
+not exact, see `sweeps.results.score_front`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,20 @@ from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim, Claims
 from sweeps.results.layers import cost_of
 
-Stands = Literal["cheapest", "better than all cheaper", "not shown to be better", "dominated"]
+Stands = Literal[
+    "cheapest",
+    "better than all cheaper",
+    "not shown to be better",
+    "dominated",
+    "on the front",
+    "not shown to be on the front",
+]
 _SAME = 1e-6  # of a cost: below that, two are the same
 
 
 @dataclass(frozen=True)
 class FrontMember:
-    """One model that ran under fresh seeds, and how it stands to those that cost less.
+    """One model that ran under fresh seeds, and how it stands to the others.
 
     Attributes
     ----------
@@ -31,55 +39,91 @@ class FrontMember:
         Of its trial.
     original : bool
         Whether it is the original, trained on.
-    cost, times : float
-        What it costs, and how many times as much as the original; `times` is None without a control.
+    cost, times : float or None
+        What it costs, and how many times as much as the original; `times` is None without a control, both
+        are against a score.
     loss : float or None
         Mean test loss under fresh seeds, nats per token.
     mean, half_width : float or None
         Of its loss less the original's, with the 95 % interval, nats per token.
     stands : str
-        ``cheapest``, ``better than all cheaper``, ``not shown to be better`` or ``dominated``.
+        Against a cost ``cheapest``, ``better than all cheaper``, ``not shown to be better`` or ``dominated``;
+        against a score ``on the front``, ``not shown to be on the front`` or ``dominated``.
     than : int or None
-        The cheaper one that it is dominated by, or that comes closest to being better.
+        The one that it is dominated by, or that comes closest to being better.
+    score, score_error : float or None
+        Mean score under fresh seeds, and its standard error over documents.
+    score_mean, score_half_width : float or None
+        Of its score less the original's, with the 95 % interval.
+    by_means : bool or None
+        Whether no other's mean loss and mean score are both as good or better; None against a cost.
     """
 
     number: int
     original: bool
-    cost: float
+    cost: float | None
     times: float | None
     loss: float | None
     mean: float | None
     half_width: float | None
     stands: Stands
     than: int | None
+    score: float | None = None
+    score_error: float | None = None
+    score_mean: float | None = None
+    score_half_width: float | None = None
+    by_means: bool | None = None
 
 
 @dataclass(frozen=True)
 class Front:
-    """Losses against a cost.
+    """Losses against a cost, or a task's score.
 
     Attributes
     ----------
-    cost : str
-        ``flops_per_token`` or ``parameters``.
+    cost : str or None
+        ``flops_per_token`` or ``parameters``; None against a score.
     members : tuple of FrontMember
-        Of the front or not, the cheapest first.
+        Of the front or not, the cheapest first; against a score the lowest loss first.
     compared : int
-        Pairs that the intervals hold for together.
+        Differences whose intervals hold together: pairs, against a score twice as many.
+    score : str or None
+        The task and metric, as ``kobest_copa/acc``; None against a cost.
+    higher_is_better : bool or None
+        Of the score.
+    base, base_error : float or None
+        Score of the base as it is, and its standard error.
     """
 
-    cost: str
-    members: tuple[FrontMember, ...]
-    compared: int
+    cost: str | None
+    members: tuple[FrontMember, ...] = ()
+    compared: int = 0
+    score: str | None = None
+    higher_is_better: bool | None = None
+    base: float | None = None
+    base_error: float | None = None
 
 
 def in_words(member: FrontMember) -> str:
-    """How it stands to what costs less: `not shown to be better than trial 3, which costs less`."""
+    """How it stands to the others: `not shown to be better than trial 3, which costs less`."""
+    other = f"trial {member.than}"
+    if member.by_means is not None:
+        return _against_scores(member, other)
     if member.stands == "dominated":
-        return f"dominated by trial {member.than}, which costs no more and is better"
+        return f"dominated by {other}, which costs no more and is better"
     if member.than is not None:
-        return f"not shown to be better than trial {member.than}, which costs no more"
+        return f"not shown to be better than {other}, which costs no more"
     return {"cheapest": "the cheapest"}.get(member.stands, "better than all that cost no more")
+
+
+def _against_scores(member: FrontMember, other: str) -> str:
+    if member.stands == "dominated":
+        return f"dominated by {other}, which is better in both"
+    if member.than is None:
+        return "better than each other one in loss or score"
+    if member.by_means:
+        return f"on the front by its means; not shown to be better than {other} in loss or score"
+    return f"behind {other} by its means; not shown to be worse in both"
 
 
 def front_of(
@@ -89,6 +133,7 @@ def front_of(
     *,
     cost: str,
     margin: float,
+    look: int = 1,
 ) -> Front:
     """The front of what ran under fresh seeds for as many tokens.
 
@@ -98,13 +143,14 @@ def front_of(
         records: every trial, by number.
         cost: what losses are shown against.
         margin: below which a difference does not matter, nats per token.
+        look: at the answer, from 1.
     """
     costs = {each.number: cost_of(records[each.number], cost) for each in candidates}
     known = [each for each in candidates if costs[each.number] is not None]
     ordered = sorted(known, key=lambda each: (costs[each.number] or 0.0, _mean(each), each.number))
     pairs = [(each, list(_cheaper(each, ordered, costs))) for each in ordered]
     compared = sum(len(others) for _, others in pairs)
-    claims = Claims(list(candidates), margin, compared)
+    claims = Claims(list(candidates), margin, compared, look)
     own = costs.get(control.number) if control else None
     members = []
     for each, others in pairs:

@@ -46,7 +46,7 @@ def verdict(
         records: of the sweep.
         top: finalists (of each value of `per`).
         seeds: fresh ones of each.
-        per: the dotted path of a setting, the name of a cost, or None.
+        per: the dotted path of a setting, the name of a cost or a score, or None.
         depth: layers of the base, where they are known.
         margin: below which a difference does not matter, nats per token or a percentage of the control's
             loss; None for one from the data.
@@ -114,15 +114,16 @@ def verdict(
         stopped=tuple(_ending(record) for record in records if record.state is State.PRUNED),
         failed=tuple(_ending(record) for record in everything if record.state is State.FAIL),
         warnings=(*caveats(originals, shown, matched, answer), *strange),
-        front=_front(records, shown, per) if per in COSTS else None,
+        front=_front(records, shown, per, look) if per in COSTS else None,
         objective=next((record.aim.name for record in records if record.aim is not None), None),
     )
 
 
-def _front(records: Sequence[TrialRecord], shown: Compared, cost: str) -> Front:
+def _front(records: Sequence[TrialRecord], shown: Compared, cost: str, look: int) -> Front:
     """The front of what ran for as many tokens under fresh seeds."""
     by_number = {record.number: record for record in records}
-    return front_of(shown.everyone, shown.control, by_number, cost=cost, margin=shown.margin.nats)
+    margin = shown.margin.nats
+    return front_of(shown.everyone, shown.control, by_number, cost=cost, margin=margin, look=look)
 
 
 def _with_numbers(known: Compared, claims: Claims) -> Compared:

@@ -138,7 +138,8 @@ class Standing:
 def _loss_of(record: TrialRecord | None) -> dict[str, Any] | None:
     if record is None:
         return None
-    score = {"score": record.aim.score} if record.aim is not None else {}
+    aim = record.aim or record.front_score
+    score = {"score": aim.score} if aim is not None else {}
     return {"trial": record.number, "loss": record.value, **score}
 
 

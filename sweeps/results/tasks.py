@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.evaluated import failures, runs_due, scores_of
-from sweeps.task_scores import FOLDER, TaskScores
+from sweeps.results.scored_runs import Cell, ScoredRun, cell, fresh_runs
 from tli.tasks.paired import PairedDifference, paired_difference
-from tli.tasks.scores import TaskScore, read_scores
 
 if TYPE_CHECKING:
     from sweeps.results.sweep import Sweep
@@ -20,21 +17,6 @@ if TYPE_CHECKING:
 
 
 Difference = PairedDifference
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One metric of one model.
-
-    Attributes:
-        value: mean over its runs.
-        stderr: over documents, each with its mean over the runs; None where the metric has none.
-        runs: numbers of the trials whose scores these are, by seed.
-    """
-
-    value: float
-    stderr: float | None
-    runs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -114,15 +96,17 @@ def task_table(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -
         return None
     winner, control, matched = verdict.chosen, verdict.control, verdict.matched
     models = {
-        "winner": _replicates(records, winner.number if winner else None),
-        "control": _replicates(records, control.number if control else None),
+        "winner": fresh_runs(records, winner.number if winner else None),
+        "control": fresh_runs(records, control.number if control else None),
         "matched": _matched(records, matched.number if matched else None),
     }
     scores = {
-        name: [_Run(sweep, run.seed, scores_of(spec, run, records)) for run in runs]
+        name: [
+            ScoredRun(sweep.folders, sweep.ledger, run.seed, scores_of(spec, run, records)) for run in runs
+        ]
         for name, runs in models.items()
     }
-    scores["base"] = [_Run(sweep, 0, scores_of(spec, None, records))]
+    scores["base"] = [ScoredRun(sweep.folders, sweep.ledger, 0, scores_of(spec, None, records))]
     names = spec.evaluation.to_tli().names
     reasons = failures(spec, records)
     return TaskTable(
@@ -148,36 +132,6 @@ def tasks_of(sweep: Sweep) -> TaskTable | None:
     return task_table(sweep, sweep.answer(records), records)
 
 
-class _Run:
-    """One run with its scores; those of documents are read when they are asked for."""
-
-    def __init__(self, sweep: Sweep, seed: int, scores: dict[str, tuple[TrialRecord, TaskScores]]) -> None:
-        self._sweep, self.seed, self._scores = sweep, seed, scores
-        self._read: dict[str, TaskScore | None] = {}
-
-    def scores(self, task: str) -> TaskScores | None:
-        return self._scores[task][1] if task in self._scores else None
-
-    def number(self, task: str) -> int:
-        return self._scores[task][0].number
-
-    def documents(self, task: str, metric: str) -> tuple[float, ...]:
-        """Results by document; none where they are not on disk, or are of other scores."""
-        if task not in self._read:
-            record, known = self._scores[task]
-            path = self._sweep.folders.trial(record.number) / FOLDER / f"{task}.json"
-            found = read_scores(path, self._sweep.ledger.owner(record))
-            same = found is not None and found.data == known.data and found.shots == known.shots
-            self._read[task] = found if same else None
-        read = self._read[task]
-        return read.documents.get(metric, ()) if read is not None else ()
-
-
-def _replicates(records: Sequence[TrialRecord], number: int | None) -> list[TrialRecord]:
-    found = [r for r in records if r.role is Role.REPLICATE and number is not None]
-    return sorted((r for r in found if r.replicate_of == number), key=lambda r: r.seed)
-
-
 def _matched(records: Sequence[TrialRecord], number: int | None) -> list[TrialRecord]:
     """The runs under all seeds of which one is `number`."""
     one = next((r for r in records if r.number == number), None)
@@ -187,11 +141,11 @@ def _matched(records: Sequence[TrialRecord], number: int | None) -> list[TrialRe
     return sorted((r for r in same if r.steps == one.steps), key=lambda r: r.seed)
 
 
-def _rows(task: str, models: dict[str, list[_Run]]) -> Iterator[TaskRow]:
+def _rows(task: str, models: dict[str, list[ScoredRun]]) -> Iterator[TaskRow]:
     scored = {name: [run for run in runs if run.scores(task)] for name, runs in models.items()}
     first = next((run.scores(task) for runs in scored.values() for run in runs), None)
     for index, (metric, score) in enumerate(first.metrics.items() if first else ()):
-        cells = {name: _cell(runs, task, metric) for name, runs in scored.items()}
+        cells = {name: cell(runs, task, metric) for name, runs in scored.items()}
         yield TaskRow(
             task=task,
             metric=metric,
@@ -208,28 +162,8 @@ def _rows(task: str, models: dict[str, list[_Run]]) -> Iterator[TaskRow]:
         )
 
 
-def _cell(runs: Sequence[_Run], task: str, metric: str) -> Cell | None:
-    known = [
-        (run, scores.metrics[metric])
-        for run in runs
-        if (scores := run.scores(task)) and metric in scores.metrics
-    ]
-    if not known:
-        return None
-    value = fmean(score.value for _, score in known)
-    documents = [run.documents(task, metric) for run, _ in known]
-    lengths = {len(each) for each in documents}
-    if len(lengths) == 1 and (count := lengths.pop()) > 1:
-        means = [fmean(results) for results in zip(*documents, strict=True)]
-        stderr: float | None = stdev(means) / math.sqrt(count)
-    else:  # not on disk any more: what the runs had alone, which is no less
-        errors = [score.stderr for _, score in known if score.stderr is not None]
-        stderr = fmean(errors) if len(errors) == len(known) else None
-    return Cell(value, stderr, tuple(run.number(task) for run, _ in known))
-
-
 def _difference(
-    ours: Sequence[_Run], theirs: Sequence[_Run], task: str, metric: str
+    ours: Sequence[ScoredRun], theirs: Sequence[ScoredRun], task: str, metric: str
 ) -> PairedDifference | None:
     """Over the seeds that both have, of scores on the same documents."""
     others = {run.seed: run for run in theirs}

@@ -127,7 +127,7 @@ def _plain(
     plain["trial"]["recipe"] = {**recipe, **plain["trial"].get("recipe", {})}
     plain["search"] = {path: each.to_json() for path, each in ranges.items()}
     plain |= {section: given[section] for section in _COPIED if section in given}
-    if spec.objective.task is not None:
+    if spec.objective.scored is not None:
         plain["evaluation"] = given["evaluation"]
     if spec.finalists.per is not None and spec.finalists.per not in ranges:
         plain["finalists"] = {name: each for name, each in given["finalists"].items() if name != "per"}

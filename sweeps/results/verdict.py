@@ -87,7 +87,7 @@ class Verdict:
     warnings : tuple of str
         What to know before believing it, a sentence each.
     front : Front or None
-        Test losses against the cost that the objective names; None where it names none.
+        Test losses against the cost or the score that the objective names; None where it names none.
     objective : str or None
         The task and metric whose scores chose finalists and winner; None where losses did.
     sources : BySource or None

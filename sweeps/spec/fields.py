@@ -108,9 +108,9 @@ class SpecFields(Settings):
     @property
     def spread(self) -> str | None:
         """What the finalists are spread over: the values of a setting, by its dotted path, or the front of
-        losses against a cost, by its name; None where they are the best of all.
+        losses against a cost or a task's score, by its name; None where they are the best of all.
         """
-        return self.objective.cost or self.finalists.per
+        return self.objective.cost or self.objective.score or self.finalists.per
 
     @property
     def most_finalists(self) -> int:

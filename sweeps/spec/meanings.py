@@ -16,7 +16,8 @@ _TOP = {
     "trial": "One complete trial. As written it is the baseline, which runs first.",
     "search": "What is varied: dotted paths in `trial`, each with a range. See [ranges](#ranges).",
     "objective": "What is minimised, and at what trials are made equal. A list such as "
-    "`[eval_loss, flops_per_token]` means `{metric: eval_loss, cost: flops_per_token}`.",
+    "`[eval_loss, flops_per_token]` means `{metric: eval_loss, cost: flops_per_token}`, and "
+    "`[eval_loss, kobest_copa/acc]` means `{metric: eval_loss, score: kobest_copa/acc}`.",
     "sampler": "What proposes the settings of the next trial.",
     "warm_start": "Names of finished sweeps in the same folder of results, of sibling models or other text: "
     "their trials are a prior of the search, never results of this sweep. They are copied into the study "
@@ -173,6 +174,9 @@ _REST = {
     "objective.cost": "Losses are minimised against this cost: the search, the finalists and the answer are "
     "about the front, the lowest loss at each cost. `flops_per_token`: of training; `parameters`: of the "
     "whole model; null: loss alone.",
+    "objective.score": "Losses are minimised against the score on a task of `evaluation.tasks` with its "
+    "metric, as `kobest_copa/acc`: every trial is scored after its last step, and the search, the finalists "
+    "and the answer are about the front, the models of which none is better in both. Not beside a cost.",
     "sampler.name": "`gp`: a Gaussian process over the searched settings, which first tries each value of "
     "each choice near the control's best rate; `tpe`: Optuna's tree-structured Parzen estimator; `random`: "
     "independent draws, and over a finite space each configuration once; `qmc`: points spread evenly; "

@@ -97,7 +97,8 @@ class Spec(SpecFields):
         str
             ``file:line:column path`` as far as it is known.
         """
-        return self._source.where(path) if self._source else path
+        source = self._source
+        return source.where(aims.as_written(source.values, path)) if source else path
 
     @property
     def before_fresh_seeds(self) -> bool:
@@ -189,7 +190,7 @@ class Spec(SpecFields):
         compared: dict[str, Any] = {name: plain[name] for name in COMPARED}
         for section, setting in later:
             compared[section] = {name: value for name, value in compared[section].items() if name != setting}
-        if self.objective.task is not None:  # trials are compared by these scores
+        if self.objective.scored is not None:  # trials are compared by these scores
             compared["evaluation"] = {name: plain["evaluation"][name] for name in ("shots", "limit")}
         return compared
 
@@ -247,8 +248,9 @@ class Spec(SpecFields):
             spec = cls._of(SpecFields.model_validate(repaired(plain, broken, CATALOGUE)))
         faults += untouched(faults_of(spec, CATALOGUE, written=len(searched)), broken)
         if faults:
-            ordered = sorted(faults, key=lambda fault: source.order(fault.path))
-            raise SpecError(*[_problem(fault, source.where(fault.path)) for fault in ordered])
+            places = {fault.path: aims.as_written(source.values, fault.path) for fault in faults}
+            ordered = sorted(faults, key=lambda fault: source.order(places[fault.path]))
+            raise SpecError(*[_problem(fault, source.where(places[fault.path])) for fault in ordered])
         spec = spec.model_copy(update={"search": values.typed(spec.search, spec.trial)})
         spec._source = source
         return spec

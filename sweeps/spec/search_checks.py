@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 
 from sweeps.spec.fields import NAME, SpecFields
 from sweeps.spec.ranges import Range
@@ -48,63 +48,84 @@ def sampler_faults(
 
 
 def front_faults(spec: SpecFields) -> Iterator[Fault]:
-    """What goes by the lowest loss of all cannot look for the lowest at each cost."""
-    cost = spec.objective.cost
-    if cost is None:
+    """What goes by the lowest loss of all cannot look for the lowest at each cost, or at each score."""
+    cost, score = spec.objective.cost, spec.objective.score
+    if cost is None and score is None:
         return
-    known = ("objective.cost",)
+    aim, known = cost or score, ("objective.cost" if score is None else "objective.score",)
+    if cost is not None and score is not None:
+        got = f"{formatted(cost)}, beside the aim {score}"
+        expected = "null: a front has two aims, and the loss is one of them"
+        yield Fault("objective.cost", got, expected, "deleting it", known)
     if spec.sampler.name == "tpe":
-        got = f"'tpe', which looks for the lowest loss alone, beside the aim {cost}"
+        got = f"'tpe', which looks for the lowest loss alone, beside the aim {aim}"
         yield Fault("sampler.name", got, "gp, random, qmc or grid", "gp", known)
     if spec.objective.answer == "each":
-        got = f"'each', beside the aim {cost}"
+        got = f"'each', beside the aim {aim}"
         expected = "best: the search goes along the front, or answers for each value"
         yield Fault("objective.answer", got, expected, "best", known)
-    if spec.stopping.rule not in ("learned", "none"):
+    if score is None and spec.stopping.rule not in ("learned", "none"):
         got = f"{formatted(spec.stopping.rule)}, which compares cheap trials with dear ones"
-        yield Fault("stopping.rule", got, f"learned or none beside the aim {cost}", "learned", known)
+        yield Fault("stopping.rule", got, f"learned or none beside the aim {aim}", "learned", known)
     if spec.finalists.per is not None:
-        got = f"{formatted(spec.finalists.per)}, beside the aim {cost}"
+        got = f"{formatted(spec.finalists.per)}, beside the aim {aim}"
         expected = "null: the finalists lie along the front"
         yield Fault("finalists.per", got, expected, "deleting it", known)
+    if score is not None and spec.budget.ladder:
+        got = f"{formatted(list(spec.budget.ladder))}, whose rungs are ranked by loss, beside the aim {aim}"
+        expected = "no ladder: models along a front have no ranking that could hold"
+        yield Fault("budget.ladder", got, expected, "deleting it", known)
 
 
 def objective_faults(spec: SpecFields) -> Iterator[Fault]:
     """A metric that is none, a task that is not scored, and what goes by losses beside a task."""
-    metric, task = spec.objective.metric, spec.objective.task
-    if metric == METRIC:
+    objective = spec.objective
+    metric, known = objective.metric, ("objective.metric",)
+    if objective.score is not None:
+        yield from _task_faults(spec, "objective.score", objective.score, objective.front_task)
+    if metric == METRIC or (yield from _task_faults(spec, "objective.metric", metric, objective.task)):
         return
-    names, known = spec.evaluation.to_tli().names, ("objective.metric",)
-    if task is None or not all(each.strip() for each in task):
-        near = nearest(metric, [METRIC, *(f"{name}/acc" for name in names)]) or METRIC
-        expected = f"{METRIC}, or a task and its metric, as in kobest_copa/acc"
-        yield Fault("objective.metric", formatted(metric), expected, near)
-        return
-    if task[0] not in names:
-        got = f"{formatted(metric)}, a task that is not under evaluation.tasks"
-        other = nearest(task[0], names)
-        remedy = f"{other}/{task[1]}" if other else f"evaluation: {{tasks: [{task[0]}]}}"
-        expected = f"{METRIC}, or a metric of one of {', '.join(names) or 'the tasks there, which are none'}"
-        yield Fault("objective.metric", got, expected, remedy, ("evaluation.tasks",))
-    for name in ("finalists", "control"):
-        if task[0] in names and name not in spec.evaluation.on:
-            got = f"{formatted(spec.evaluation.on)}, beside the aim {metric}"
-            expected = f"{name} among them: who is best is told by scores under fresh seeds"
-            yield Fault("evaluation.on", got, expected, "[finalists, control]", known)
-            break
-    if spec.stopping.rule != "none":
-        got = f"{formatted(spec.stopping.rule)}, which compares held-out losses, beside the aim {metric}"
-        yield Fault("stopping.rule", got, "none: a model is scored after its last step alone", "none", known)
-    if spec.objective.answer == "each":
+    if objective.answer == "each":
         got = f"'each', which compares losses, beside the aim {metric}"
         yield Fault("objective.answer", got, "best", "best", known)
-    if spec.objective.cost is not None:
-        got = f"{formatted(spec.objective.cost)}, beside the aim {metric}"
-        expected = f"null: losses alone have a front, with the metric {METRIC}"
-        yield Fault("objective.cost", got, expected, "deleting it", known)
+    for name, aim in (("cost", objective.cost), ("score", objective.score)):
+        if aim is not None:
+            got = f"{formatted(aim)}, beside the aim {metric}"
+            expected = f"null: a front has losses as one of its aims, with the metric {METRIC}"
+            yield Fault(f"objective.{name}", got, expected, "deleting it", known)
     if spec.warm_start:
         got = f"{formatted(spec.warm_start)}, losses of other sweeps, beside the aim {metric}"
         yield Fault("warm_start", got, "none", "deleting it", known)
+
+
+def _task_faults(
+    spec: SpecFields, path: str, aim: str, task: tuple[str, str] | None
+) -> Generator[Fault, None, bool]:
+    """Of an aim that has to be a metric of a scored task; returns whether it is none at all."""
+    names, known = spec.evaluation.to_tli().names, (path,)
+    loss = [METRIC] if path == "objective.metric" else []
+    if task is None or not all(each.strip() for each in task):
+        near = nearest(aim, [*loss, *(f"{name}/acc" for name in names)])
+        expected = ", or ".join([*loss, "a task and its metric, as in kobest_copa/acc"])
+        yield Fault(path, formatted(aim), expected, near or (loss or ["kobest_copa/acc"])[0])
+        return True
+    if task[0] not in names:
+        got = f"{formatted(aim)}, a task that is not under evaluation.tasks"
+        other = nearest(task[0], names)
+        remedy = f"{other}/{task[1]}" if other else f"evaluation: {{tasks: [{task[0]}]}}"
+        there = f"a metric of one of {', '.join(names) or 'the tasks there, which are none'}"
+        yield Fault(path, got, ", or ".join([*loss, there]), remedy, ("evaluation.tasks",))
+    for name in ("finalists", "control"):
+        if task[0] in names and name not in spec.evaluation.on:
+            got = f"{formatted(spec.evaluation.on)}, beside the aim {aim}"
+            what = "who is best" if loss else "the front"
+            expected = f"{name} among them: {what} is told by scores under fresh seeds"
+            yield Fault("evaluation.on", got, expected, "[finalists, control]", known)
+            break
+    if spec.stopping.rule != "none":
+        got = f"{formatted(spec.stopping.rule)}, which compares held-out losses, beside the aim {aim}"
+        yield Fault("stopping.rule", got, "none: a model is scored after its last step alone", "none", known)
+    return False
 
 
 def warm_start_faults(spec: SpecFields) -> Iterator[Fault]:

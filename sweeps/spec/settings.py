@@ -98,19 +98,34 @@ class TrialSettings(Settings):
 
 
 class ObjectiveSettings(Settings):
-    """What is minimised, where trials are made equal, and the cost along which there is a front."""
+    """What is minimised, where trials are made equal, and along what there is a front: a cost, or a score."""
 
     # Judged by `search_checks`, beside the section `evaluation`.
     metric: str = setting("eval_loss, or a task and its metric, as in kobest_copa/acc", "eval_loss")
     at: Literal["tokens"] = name_of(("tokens",), "tokens")
     answer: Answer = name_of(get_args(Answer), "best")
     cost: Cost | None = name_of(get_args(Cost), None)
+    score: str | None = setting("a task and its metric, as in kobest_copa/acc, or null", None)
 
     @property
     def task(self) -> tuple[str, str] | None:
         """The downstream task and its metric that the search goes by; None where it goes by the loss."""
-        task, slash, metric = self.metric.partition("/")
-        return (task, metric) if slash else None
+        return _task_of(self.metric)
+
+    @property
+    def front_task(self) -> tuple[str, str] | None:
+        """The task and its metric whose scores losses are set against; None without such a front."""
+        return _task_of(self.score or "")
+
+    @property
+    def scored(self) -> tuple[str, str] | None:
+        """The task and its metric that every trial of the search is scored on."""
+        return self.task or self.front_task
+
+
+def _task_of(aim: str) -> tuple[str, str] | None:
+    task, slash, metric = aim.partition("/")
+    return (task, metric) if slash else None
 
 
 class SamplerSettings(Settings):

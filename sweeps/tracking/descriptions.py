@@ -89,18 +89,29 @@ def _table(found: Verdict, records: Sequence[TrialRecord]) -> Iterator[str]:
     if not listed:
         return
     by_number = {record.number: record for record in records}
-    yield "| run | seeds | validation | test | less the control, 95 % | FLOPs |"
-    yield "|---|---:|---:|---:|---:|---:|"
+    scores = {}
+    if found.front is not None and found.front.score is not None:
+        scores = {each.number: _score(each.score, each.score_error) for each in found.front.members}
+    heads = ["seeds", "validation", "test", "less the control, 95 %", "FLOPs"]
+    heads += [f"{found.front.score} ± standard error"] if found.front is not None and scores else []
+    yield f"| run | {' | '.join(heads)} |"
+    yield f"|---{'|---:' * len(heads)}|"
     digits = digits_apart([each.mean for each in listed])
     for each in listed:
         test = "" if each.test_loss is None else f"{each.test_loss:.{digits}f}"
         cells = (
             _named(by_number[each.number], found), str(len(each.fresh)), f"{each.mean:.{digits}f}", test,
             _difference(each.against_control), _cost(each, found.control),
+            *([scores.get(each.number, "")] if scores else []),
         )  # fmt: skip
         yield f"| {' | '.join(cells)} |"
     if len(found.finalists) > _MOST:
         yield f"\n{len(found.finalists) - _MOST} more finalists are in the report."
+
+
+def _score(value: float | None, error: float | None) -> str:
+    spread = "" if error is None else f" ± {error:.3f}"
+    return "" if value is None else f"{value:.3f}{spread}"
 
 
 def _named(record: TrialRecord, found: Verdict) -> str:

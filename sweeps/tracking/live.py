@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.finalists import finalists
+from sweeps.results.front import Front
 from sweeps.results.sweep import Sweep
 from sweeps.tracking.appearance import COLOUR, colour, colours
 from sweeps.tracking.control_gap import ControlGaps, best_control
@@ -14,6 +15,8 @@ from sweeps.tracking.descriptions import running_text
 from sweeps.tracking.interface import Tracking
 from sweeps.tracking.trial_runs import NOTE
 
+FRONT = "sweeps.front"  # the tag that says how a model stands on the front
+_NO_MEMBER = "not compared"
 _GAPS_EVERY, _TEXT_EVERY = 2.0, 30.0  # seconds
 _SHARE = 0.02  # of the driver's time, at most
 
@@ -66,19 +69,28 @@ class LiveProjection:
 
 
 def show_colours(
-    tracker: Tracking, records: Sequence[TrialRecord], chosen: Sequence[int], control: int | None
+    tracker: Tracking,
+    records: Sequence[TrialRecord],
+    chosen: Sequence[int],
+    control: int | None,
+    front: Front | None = None,
 ) -> None:
-    """Tell the colours that are other than when the runs began.
+    """Tell the colours that are other than when the runs began, and how models stand on a front.
 
     Args:
         tracker: of the sweep.
         records: every trial of it.
         chosen: numbers of the finalists, the best first.
         control: number of the control at its best rate.
+        front: of the answer, where there is one.
     """
+    stands = {} if front is None else {member.number: member.stands for member in front.members}
     baseline = next((r.number for r in records if r.role is Role.BASELINE), None)
     found = colours(records, chosen, control, baseline)
     for record in records:
         if record.settings and record.ours:
-            now = found[record.number]
-            tracker.mark(record.number, {COLOUR: now}, again=now == colour(record))
+            now, place = found[record.number], stands.get(record.number)
+            tags = {COLOUR: now}
+            if front is not None and not record.role.after:
+                tags[FRONT] = place or _NO_MEMBER
+            tracker.mark(record.number, tags, again=now == colour(record) and place is None)

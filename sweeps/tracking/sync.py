@@ -147,7 +147,7 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
     tags[NOTE] = run_text(sweep, found, then)
     control = found.control.number if found.control else None
     against = ControlGaps(tracker).tell(then, control)
-    show_colours(tracker, then, [each.number for each in found.finalists], control)
+    show_colours(tracker, then, [each.number for each in found.finalists], control, found.front)
     text = experiment_text(sweep, found, then, against)
     view = saved_view(ranked=True, ranges=figure_ranges(then, against))
     tracker.describe({**KIND, TAG: view, NOTE: text})

@@ -40,8 +40,8 @@ def is_scored(spec: Spec, assignment: Assignment) -> bool:
 
 
 def _is_aimed(spec: Spec, assignment: Assignment) -> bool:
-    """Whether a run is one of a search that goes by a task: its score is its result."""
-    return spec.objective.task is not None and not assignment.role.after
+    """Whether a run is one of a search that goes by a score, alone or beside the loss: it is its result."""
+    return spec.objective.scored is not None and not assignment.role.after
 
 
 class Scoring:
@@ -58,7 +58,7 @@ class Scoring:
         """
         self._context, self._assignment, self._training = context, assignment, training
         self._folders, self._wanted = folders, context.spec.evaluation.to_tli()
-        self._aim = context.spec.objective.task if _is_aimed(context.spec, assignment) else None
+        self._aim = context.spec.objective.scored if _is_aimed(context.spec, assignment) else None
         self._names = self._wanted.names if self._aim is None else (self._aim[0],)
         self._folder = folders.trial(assignment.number) / FOLDER
         # Results on disk are of this very model: it goes on from the state of its last step, or is the base.
@@ -138,7 +138,8 @@ class Scoring:
             return
         known = [f"{task}/{metric}" for task, scores in found.items() for metric in scores.metrics]
         got = f"{'/'.join(self._aim)}, which was not scored"
-        raise InputError(Problem("objective.metric", got, f"one of {', '.join(known)}"))
+        where = "objective.metric" if self._context.spec.objective.task else "objective.score"
+        raise InputError(Problem(where, got, f"one of {', '.join(known)}"))
 
     @contextmanager
     def _unmeasured(self, train_loss: Sequence[tuple[int, float]]) -> Iterator[None]:

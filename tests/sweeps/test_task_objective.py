@@ -26,34 +26,14 @@ from sweeps.results.winner import compared
 from sweeps.spec import Spec, difference, load_spec
 from sweeps.task_scores import Aimed
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
-from tests.kobest import write_kobest
-from tests.sweeps.conftest import SPEC, Silent, agenda_of, taken
-
-_AIM = "kobest_copa/acc"
-_SECTION = (
-    "evaluation: {{tasks: [kobest_copa, kobest_boolq], shots: 0, limit: {limit}, tasks_from: {kobest}}}\n"
-)
+from tests.sweeps.aimed_specs import AIM as _AIM
+from tests.sweeps.aimed_specs import write_aimed
+from tests.sweeps.conftest import Silent, agenda_of, taken
 
 
 def write(root: Path, model: Path, *, limit: int = 12, metric: str = _AIM, **replaced: str) -> str:
-    """A spec file whose search goes by COPA."""
-    text = root / "text.txt"
-    text.write_text("".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200)))
-    given = {"model": model, "text": text, "trials": 4, "study": "sqlite", "tracking": "null"}
-    spec = SPEC.format(name="aimed", runs=root / "runs", **given)
-    for old, new in {
-        "stopping: {rule: asha, grace: 0.25, keep: 0.5}": "stopping: {rule: none}",
-        "finalists: {top: 1, seeds: 1}": "finalists: {top: 2, seeds: 1}",
-        **replaced,
-    }.items():
-        assert spec.count(old) == 1
-        spec = spec.replace(old, new)
-    kobest = root / "kobest"
-    if not kobest.exists():
-        write_kobest(kobest, test=12, train=2)
-    path = root / "aimed.yaml"
-    path.write_text(f"{spec}objective: {{metric: {metric}}}\n{_SECTION.format(limit=limit, kobest=kobest)}")
-    return str(path)
+    """A spec file whose search goes by COPA alone."""
+    return write_aimed(root, model, limit=limit, objective=f"{{metric: {metric}}}", **replaced)
 
 
 @pytest.fixture(scope="module")
@@ -108,15 +88,6 @@ def test_what_goes_by_losses_is_refused_beside_a_task(
     found = mistakes(path, *(f"{name}={value}" for name, value in others.items()))
     named = {where.removeprefix("--set ").partition("=")[0] for where in found}
     assert set(others) <= named, found
-
-
-@pytest.mark.parametrize("aims", [f"[eval_loss, {_AIM}]", f"[{_AIM}]"])
-def test_a_front_of_loss_and_task_is_refused_with_what_can_be_had(aims: str) -> None:
-    with pytest.raises(SpecError) as raised:
-        load_spec("quickstart", overrides=[f"objective={aims}"])
-    (problem,) = raised.value.problems
-    assert "a task in a list" in problem.got
-    assert problem.remedy == f"objective: {{metric: {_AIM}}}"
 
 
 def test_a_metric_that_the_task_does_not_have_is_found_before_anything_is_made(

@@ -20,6 +20,7 @@ __all__ = [
     "process",
     "proposing",
     "sampling",
+    "score_front",
     "sequences",
     "space",
     "stopping",

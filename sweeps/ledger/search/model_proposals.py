@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from sweeps.ledger.search.front_proposals import SAME, CostAim, cost_levels, fro
 from sweeps.ledger.search.model import RATE, Model, Modeller
 from sweeps.ledger.search.normal import Array, normal_below
 from sweeps.ledger.search.prior import Prior
+from sweeps.ledger.search.score_front import by_front_score, score_front_improvement
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.search.threads import one_thread
 from sweeps.records import TrialRecord
@@ -46,6 +47,7 @@ class ModelProposals:
         answer: str,
         rate: Callable[[], float | None],
         cost: CostAim | None = None,
+        front_scores: bool = False,
         prior: Prior | None = None,
     ) -> None:
         """Ask nothing yet.
@@ -56,10 +58,12 @@ class ModelProposals:
             answer: `best`, or `each` where each value of each choice is to be answered for.
             rate: a learning rate known to be good, as it is known now.
             cost: that losses are minimised against, along the front.
+            front_scores: whether they are minimised against the trials' scores on a task.
             prior: of sibling sweeps.
         """
         self._features, self._space, self._answer, self._rate = features, space, answer, rate
         self._cost, self._prior = cost, prior
+        self._scores = Modeller(features) if front_scores else None
         self._alone, self._modeller = Modeller(features), Modeller(features, prior)
         self._columns = {column.path: column for column in features.columns}
 
@@ -94,22 +98,44 @@ class ModelProposals:
             return self._by_siblings(chance, prior, tried, fixed, allowed)
         if model is None:
             return self._first(chance, tried, fixed, allowed, _SPREAD if ended else _GUESSED)
-        candidates = [each for each in self._candidates(chance, model, fixed) if allowed(each)]
+        models = [model, *self._score_model(ended, end)]
+        candidates = [each for each in self._candidates(chance, models, fixed) if allowed(each)]
         if not candidates:
             return None
         points = self._features.rows(candidates)
         if running:
-            pending = self._features.rows(running)
-            process = model.process.conditioned(pending, model.process.predict(pending)[0])
-            model = Model(model.features, model.said, model.scale, process)
+            models = [_with_pending(each, self._features.rows(running)) for each in models]
         if self._answer == "each":
-            return candidates[self._undecided(chance, model, points)]
+            return candidates[self._undecided(chance, models[0], points)]
+        return candidates[int(np.argmax(self._gains(models, candidates, points, ended)))]
+
+    def _score_model(
+        self, ended: Sequence[TrialRecord], end: Callable[[TrialRecord], int]
+    ) -> Iterator[Model]:
+        """Of the scores that losses are minimised against, where there are any. They need not be the best
+        near the rate that is good for losses.
+        """
+        if self._scores is not None:
+            found = self._scores.model(by_front_score(ended), None, end)
+            if found is not None:
+                yield found
+
+    def _gains(
+        self,
+        models: Sequence[Model],
+        candidates: Sequence[Params],
+        points: Array,
+        ended: Sequence[TrialRecord],
+    ) -> Array:
+        """What each candidate is expected to gain: of the lowest loss, or of the front."""
+        model, *scores = models
+        gained = partial(_gained, model, model.posterior(points))
         if self._cost is not None:
             costs = np.array([self._cost.of_params(each) for each in candidates])
-            gained = partial(_gained, model, model.posterior(points))
-            gains = front_improvement(model, gained, costs, ended, self._cost)
-            return candidates[int(np.argmax(gains))]
-        return candidates[int(np.argmax(_improvement(model, points)))]
+            return front_improvement(model, gained, costs, ended, self._cost)
+        if scores:
+            return score_front_improvement(model, scores[0], gained, points)
+        return gained(model.incumbent)
 
     # -- the first ones --------------------------------------------------------------------------------
 
@@ -178,18 +204,19 @@ class ModelProposals:
 
     # -- candidates ------------------------------------------------------------------------------------
 
-    def _candidates(self, chance: random.Random, model: Model, fixed: Mapping[str, Any]) -> list[Params]:
-        """Configurations anywhere, and near the best ones."""
+    def _candidates(
+        self, chance: random.Random, models: Sequence[Model], fixed: Mapping[str, Any]
+    ) -> list[Params]:
+        """Configurations anywhere, and near the best ones by each model in turn."""
 
         def anywhere(column: Column) -> Any:
             if column.choice:
                 return chance.choice(column.ends)
             return column.value(chance.random())
 
-        share = min(1.0, _COVARIANCES / (len(model.said) * (_CANDIDATES + _NEAR)))
+        share = min(1.0, _COVARIANCES / (len(models[0].said) * (_CANDIDATES + _NEAR)))
         found = [self._filled(anywhere, fixed) for _ in range(round(share * _CANDIDATES))]
-        means, _ = model.posterior(model.said.x)
-        best = model.said.x[np.argsort(means, kind="stable")[:5]]
+        best = [row for rows in zip(*map(_best_rows, models), strict=False) for row in rows]
         found += [
             self._filled(partial(self._near, chance, best[index % len(best)]), fixed)
             for index in range(round(share * _NEAR))
@@ -227,6 +254,19 @@ class ModelProposals:
                 if points[each, which] != points[first, which]:
                     return int(each)
         return int(first)
+
+
+def _best_rows(model: Model) -> Array:
+    """Coordinates of the best ones that were tried."""
+    means, _ = model.posterior(model.said.x)
+    found: Array = model.said.x[np.argsort(means, kind="stable")[:5]]
+    return found
+
+
+def _with_pending(model: Model, pending: Array) -> Model:
+    """The model once trials that run have ended as it expects."""
+    process = model.process.conditioned(pending, model.process.predict(pending)[0])
+    return Model(model.features, model.said, model.scale, process)
 
 
 def _improvement(model: Model, points: Array) -> Array:

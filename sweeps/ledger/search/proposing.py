@@ -55,6 +55,7 @@ def proposals_of(
         cost=cost_aim(spec, costs),
         prior=Prior.of(Features(spec.search), warm_start),
         scored=spec.objective.task is not None,
+        front_scores=spec.objective.front_task is not None,
     )
     return Proposals(
         seen,

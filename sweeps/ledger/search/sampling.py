@@ -70,6 +70,7 @@ class Aim:
     cost: CostAim | None = None  # that losses are minimised against
     prior: Prior | None = None  # of sibling sweeps
     scored: bool = False  # whether scores of a task are aimed at in place of losses
+    front_scores: bool = False  # whether losses are minimised against such scores
 
 
 class Proposals:
@@ -102,8 +103,9 @@ class Proposals:
         self._sampler, self._rate, self._scored = sampler, aim.rate, aim.scored
         self._features = Features(aim.search)
         self._model = ModelProposals(
-            self._features, space, answer=aim.answer, rate=aim.rate, cost=aim.cost, prior=aim.prior
-        )
+            self._features, space, answer=aim.answer, rate=aim.rate, prior=aim.prior,
+            cost=aim.cost, front_scores=aim.front_scores,
+        )  # fmt: skip
         self._alike = alike or space.key
         self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
         self._tried: set[Hashable] = set()  # by trials that have ended

@@ -230,7 +230,8 @@ def record_of(
     if state is State.PRUNED and HIDDEN in attributes and VALUE in attributes:
         state, value = State.COMPLETE, attributes[VALUE]
     tasks = all_scores(attributes.get(TASKS, {}))
-    aim = aimed(tasks, spec.objective.task) if state is State.COMPLETE else None
+    ended = tasks if state is State.COMPLETE else {}
+    aim = aimed(ended, spec.objective.task)
     if aim is not None:
         value = attributes.get(VALUE, value)
     fixed = enqueued_values(trial)
@@ -262,6 +263,7 @@ def record_of(
         costs={name: attributes[mark] for name, mark in COSTS.items() if mark in attributes},
         tasks=tasks,
         aim=aim,
+        front_score=aimed(ended, spec.objective.front_task),
         evaluation=attributes.get(EVALUATION),
         promotion=_promotion(attributes),
     )

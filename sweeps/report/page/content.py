@@ -105,26 +105,36 @@ def _claim(claim: Claim, found: Mapping[int, Candidate]) -> dict[str, Any]:
 
 
 def _front(verdict: Verdict) -> dict[str, Any] | None:
-    """The costs, relative to the original's where that is known, and the differences in loss to it."""
+    """The costs, relative to the original's where that is known, or the scores; and the differences in loss
+    to it. The line joins those with `line`.
+    """
     front = verdict.front
     if front is None:
         return None
     control = verdict.control.number if verdict.control else None
-    relative = all(member.times is not None for member in front.members)
+    relative = front.cost is not None and all(member.times is not None for member in front.members)
     members = [
         {
             "n": member.number,
-            "cost": member.times if relative else member.cost,
+            "at": member.score if front.cost is None else member.times if relative else member.cost,
+            "wide": member.score_half_width,
             "mean": 0.0 if member.number == control else member.mean,
             "half": member.half_width,
             "dominated": member.stands == "dominated",
+            "line": member.stands != "dominated" if member.by_means is None else member.by_means,
             "says": in_words(member),
         }
         for member in front.members
-        if member.mean is not None or member.number == control
+        if (member.mean is not None or member.number == control)
+        and (front.cost is not None or member.score is not None)
     ]
+    if front.cost is None:
+        better = "higher" if front.higher_is_better else "lower"
+        name = f"{front.score} ({better} is better)"
+        return {"name": name, "members": members, "base": front.base, "exact": False}
     name = COSTS[front.cost]
-    return {"cost": f"{name}, relative to the original" if relative else name, "members": members}
+    shown = f"{name}, relative to the original" if relative else name
+    return {"name": shown, "members": members, "base": None, "exact": True}
 
 
 def _label(candidate: Candidate) -> str:

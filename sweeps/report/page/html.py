@@ -127,9 +127,19 @@ def _section(title: str, text: str, inside: str) -> str:
 
 
 def _front(verdict: Verdict) -> Iterator[str]:
-    """Loss against cost, where the objective names a cost."""
-    if verdict.front is not None:
-        pairs = counted(verdict.front.compared, "pair")
+    """Loss against cost or score, where the objective names one."""
+    front = verdict.front
+    if front is not None and front.cost is None:
+        differences = counted(front.compared, "difference")
+        said = (
+            "Test loss under fresh seeds less the control's, and the score, at equal tokens, with 95 % "
+            f"intervals of their differences to the control, at 95 % for all {differences} together. The "
+            "line joins those of which no other is better in both means; grey is shown to be dominated; the "
+            "upright line is the base as it is."
+        )
+        yield _section(f"Loss against {front.score}", said, _figure("front"))
+    elif front is not None:
+        pairs = counted(front.compared, "pair")
         said = (
             "Test loss under fresh seeds less the control's at equal tokens, with intervals at 95 % for all "
             f"{pairs} together. The line joins what no cheaper model is shown to beat; grey is dominated."

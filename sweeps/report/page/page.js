@@ -320,27 +320,35 @@
     if (!box) return;
     const members = data.front.members;
     if (members.length < 2) { box.textContent = "Fewer than two models ran under fresh seeds."; return; }
-    const { svg, width, height } = canvas("front", 300, "Difference of loss to the control by cost");
+    const { svg, width, height } = canvas("front", 300, `Difference of loss to the control by ${data.front.name}`);
     const area = { left: 62, right: width - 14, top: 26, bottom: height - 42 };
     const ends = members.flatMap(({ mean, half }) => [mean - (half || 0), mean + (half || 0)]);
     const low = Math.min(...ends, -data.margin), high = Math.max(...ends, data.margin), room = (high - low) * 0.08;
-    const costs = members.map(({ cost }) => cost), wide = Math.max(...costs) - Math.min(...costs) || 1;
+    const base = data.front.base;
+    const costs = members.flatMap(({ at, wide }) => [at - (wide || 0), at + (wide || 0)]).concat(base === null ? [] : [base]);
+    const wide = Math.max(...costs) - Math.min(...costs) || 1;
     const y = linear(low - room, high + room, area.bottom, area.top, 48);
     const x = linear(Math.min(...costs) - wide * 0.1, Math.max(...costs) + wide * 0.1, area.left, area.right);
     add(svg, "rect", { x: area.left, width: area.right - area.left, y: y(data.margin), height: y(-data.margin) - y(data.margin), fill: "var(--band)" });
-    axes(svg, x, y, area, { x: data.front.cost, y: "nats of test loss above the control" }, Math.max(...costs) > 1000 ? { x: big } : {});
+    axes(svg, x, y, area, { x: data.front.name, y: "nats of test loss above the control" }, Math.max(...costs) > 1000 ? { x: big } : {});
     add(svg, "line", { x1: area.left, x2: area.right, y1: y(0), y2: y(0), class: "zero" });
-    const steps = members.filter(({ dominated }) => !dominated).map(({ cost, mean }) => [cost, mean]);
+    if (base !== null) {
+      add(svg, "line", { x1: x(base), x2: x(base), y1: area.top, y2: area.bottom, stroke: "var(--faint)", "stroke-dasharray": "2 3" });
+      add(svg, "text", { x: x(base) + 4, y: area.top + 10, class: "name" }, "base");
+    }
+    const steps = members.filter(({ line }) => line).map(({ at, mean }) => [at, mean]);
     add(svg, "path", { d: line(steps, x, y), fill: "none", stroke: "var(--faint)", "stroke-width": 1.4, "stroke-dasharray": "4 4" });
     const beside = (member) => { // those of one cost stand side by side
-      const alike = members.filter(({ cost }) => Math.abs(x(cost) - x(member.cost)) < 4);
+      if (!data.front.exact) return 0;
+      const alike = members.filter(({ at }) => Math.abs(x(at) - x(member.at)) < 4);
       return (alike.indexOf(member) - (alike.length - 1) / 2) * 26;
     };
     for (const member of members) {
-      const { n, cost, mean, half, dominated, says } = member, at = x(cost) + beside(member);
+      const { n, mean, half, dominated, says } = member, at = x(member.at) + beside(member);
       const { paint, shape } = look(n), colour = dominated ? "var(--faint)" : paint;
       const group = add(svg, "g");
       told(group, n, [`${mean.toFixed(5)}${half === null ? "" : ` ±${half.toFixed(5)}`}: ${says}`]);
+      if (member.wide !== null) add(group, "line", { x1: x(member.at - member.wide), x2: x(member.at + member.wide), y1: y(mean), y2: y(mean), stroke: colour, "stroke-width": 2 });
       if (half !== null) add(group, "line", { x1: at, x2: at, y1: y(mean - half), y2: y(mean + half), stroke: colour, "stroke-width": 2 });
       mark(group, shape, at, y(mean), 5, colour);
       add(group, "text", { x: at + 8, y: y(mean) - 7, class: "name" }, `${n}`);

@@ -98,7 +98,9 @@ def _is_page(head: bytes) -> bool:
 
 def _gone(records: Sequence[TrialRecord]) -> Iterator[str]:
     """Which trials ended without the measurements that their curves are drawn from."""
-    gone = [each.number for each in records if each.ours and each.value is not None and len(each.losses) < 2]
+    ended = (each for each in records if each.ours and each.value is not None)
+    # The base as it is has no step.
+    gone = [each.number for each in ended if each.steps and len(each.losses) < 2]
     if gone:
         yield f"The study has no curve of {these('trial', gone)}: the figures leave out what is gone."
 

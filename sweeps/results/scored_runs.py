@@ -1,0 +1,100 @@
+"""Scored runs of one model: its score over their seeds, and what each document gave, read from disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from sweeps.folders import Folders
+from sweeps.records import Role, TrialRecord
+from sweeps.task_scores import FOLDER, TaskScores
+from tli.tasks.scores import TaskScore, read_scores
+
+if TYPE_CHECKING:
+    from sweeps.ledger import LedgerView
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one model.
+
+    Attributes:
+        value: mean over its runs.
+        stderr: over documents, each with its mean over the runs; None where the metric has none.
+        runs: numbers of the trials whose scores these are, by seed.
+    """
+
+    value: float
+    stderr: float | None
+    runs: tuple[int, ...]
+
+
+class ScoredRun:
+    """One run with its scores; those of documents are read when they are asked for."""
+
+    def __init__(
+        self,
+        folders: Folders,
+        ledger: LedgerView,
+        seed: int,
+        scores: Mapping[str, tuple[TrialRecord, TaskScores]],
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            folders: of the sweep.
+            ledger: its study.
+            seed: of the run.
+            scores: by task, each with the run that has them on disk.
+        """
+        self._folders, self._ledger, self.seed, self._scores = folders, ledger, seed, scores
+        self._read: dict[str, TaskScore | None] = {}
+
+    def scores(self, task: str) -> TaskScores | None:
+        """Its scores on a task; None where it was not scored on it."""
+        return self._scores[task][1] if task in self._scores else None
+
+    def number(self, task: str) -> int:
+        """Of the trial that was scored on a task."""
+        return self._scores[task][0].number
+
+    def documents(self, task: str, metric: str) -> tuple[float, ...]:
+        """Results by document; none where they are not on disk, or are of other scores."""
+        if task not in self._read:
+            record, known = self._scores[task]
+            path = self._folders.trial(record.number) / FOLDER / f"{task}.json"
+            found = read_scores(path, self._ledger.owner(record))
+            same = found is not None and found.data == known.data and found.shots == known.shots
+            self._read[task] = found if same else None
+        read = self._read[task]
+        return read.documents.get(metric, ()) if read is not None else ()
+
+
+def fresh_runs(records: Sequence[TrialRecord], number: int | None) -> list[TrialRecord]:
+    """The runs of a trial under fresh seeds, by seed."""
+    found = [r for r in records if r.role is Role.REPLICATE and number is not None]
+    return sorted((r for r in found if r.replicate_of == number), key=lambda r: r.seed)
+
+
+def cell(runs: Sequence[ScoredRun], task: str, metric: str) -> Cell | None:
+    """One metric of a model, the mean of its runs; None where none was scored on the task."""
+    known = [
+        (run, scores.metrics[metric])
+        for run in runs
+        if (scores := run.scores(task)) and metric in scores.metrics
+    ]
+    if not known:
+        return None
+    value = fmean(score.value for _, score in known)
+    documents = [run.documents(task, metric) for run, _ in known]
+    lengths = {len(each) for each in documents}
+    if len(lengths) == 1 and (count := lengths.pop()) > 1:
+        means = [fmean(results) for results in zip(*documents, strict=True)]
+        stderr: float | None = stdev(means) / math.sqrt(count)
+    else:  # not on disk any more: what the runs had alone, which is no less
+        errors = [score.stderr for _, score in known if score.stderr is not None]
+        stderr = fmean(errors) if len(errors) == len(known) else None
+    return Cell(value, stderr, tuple(run.number(task) for run, _ in known))
