@@ -97,6 +97,7 @@ def test_bytes_that_a_rank_sends_are_those_of_the_estimate(tiny_model: Tiny, siz
 
 
 @pytest.mark.ranks
+@pytest.mark.timeout(1200)  # eleven plans of two ranks on a busy machine
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_any_number_of_ranks_grows_and_trains_as_one_process(
@@ -105,7 +106,7 @@ def test_any_number_of_ranks_grows_and_trains_as_one_process(
     folder = saved(save_model, tmp_path, name)
     plans = [{"k": 2, "init": "random"}, {"k": 2, "init": "identity", "noise": 0.1}, {"method": "none"}]
     plans += DEEPER if size == 2 else []
-    check(on_ranks(size, f"{WORK}:trained", folder=folder, plans=plans), len(plans))
+    check(on_ranks(size, f"{WORK}:trained", timeout=1150, folder=folder, plans=plans), len(plans))
 
 
 @pytest.mark.ranks
