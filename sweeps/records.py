@@ -153,7 +153,7 @@ class TrialRecord:
     number : int
         Of the trial in its study, from 0.
     role : Role
-        Why it exists: control, baseline, search, replicate, ladder rung, promotion, or not run here.
+        Why it exists; `Role` has them all, with what each is for.
     state : State
         WAITING, RUNNING, COMPLETE, PRUNED (stopped early) or FAIL.
     params, settings : mapping

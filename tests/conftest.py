@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from hypothesis import settings
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; programs that tests start inherit it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Some hundred processes start here: without bytecode each of them would compile our modules for half a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("anywhere", deadline=None)  # a busy machine is no fault of what is tested
 settings.load_profile("anywhere")
@@ -47,6 +52,12 @@ TINY: dict[str, dict[str, Any]] = {
 VOCABULARY = 257  # every byte, and the end of a text
 
 SaveModel = Callable[..., Path]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: no collection of garbage looks through its million objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _tokenizer() -> Any:

@@ -8,44 +8,32 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import os
 import socket
-import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from tests.forked import forked
+
 _MARK = "result of this rank: "
 
 
 def on_ranks(size: int, work: str, *, timeout: float = 280.0, **given: Any) -> list[Any]:
     """What `MODULE:FUNCTION`, called as `function(group, **given)`, returned on each of `size` ranks.
 
-    No process is left behind, whatever happens.
+    They are forked, so that none of them loads torch anew. No process is left behind, whatever happens.
     """
     address = free_address()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.ranks", work, str(rank), str(size), address, json.dumps(given)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        for rank in range(size)
-    ]
     ends = time.monotonic() + timeout
-    try:
-        said = [process.communicate(timeout=max(1.0, ends - time.monotonic()))[0] for process in started]
-    finally:
-        for process in started:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
+    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(forked(_main, work, rank, size, address, given, folder=Path(place)))
+            for rank in range(size)
+        ]
+        said = ["\n".join(each.communicate(max(1.0, ends - time.monotonic()))) for each in started]
     texts = "\n".join(f"--- rank {rank}\n{text}" for rank, text in enumerate(said))
     assert all(process.returncode == 0 for process in started), texts
     return [json.loads(text.rpartition(_MARK)[2].partition("\n")[0]) for text in said]

@@ -198,6 +198,11 @@ def sources() -> list[Path]:
     return sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
 
 
+@cache
+def known_modules() -> frozenset[str]:
+    return frozenset(map(dotted, sources()))
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -260,7 +265,7 @@ def _modules(node: ast.Import | ast.ImportFrom) -> list[str]:
     assert node.level == 0, f"relative import at line {node.lineno}"
     assert node.module is not None
     names = [f"{node.module}.{alias.name}" for alias in node.names]
-    known = {dotted(path) for path in sources()}
+    known = known_modules()
     return [name if name in known else node.module for name in names]
 
 

@@ -2,92 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sweeps.checks.budget import Reach, enough_for, preview, reaches, used_up_first
+from sweeps.checks.budget import Reach, enough_for, reaches
+from sweeps.checks.estimated import Estimate
 from sweeps.checks.measured import measured_tokens, tokens_of_the_test
 from sweeps.checks.placement import slots, this_machine
+from sweeps.checks.runs import planned_runs
+from sweeps.checks.scoring import Passes
 from sweeps.checks.shapes import (
     Shape,
     control_layers,
-    memory_lines,
     plan_of,
     searched_shapes,
     setting_of,
     shape_of,
-    shape_row,
 )
-from sweeps.checks.speeds import Traffic, traffic, traffic_lines
+from sweeps.checks.speeds import traffic
 from sweeps.checks.totals import Climb, Total, expected_share
 from sweeps.spec import Spec
-from sweeps.text import counted, short, table
 from tli.growth.cost import cost
 from tli.models.base import Base
 
+if TYPE_CHECKING:
+    from tli.tasks.sizes import TaskSize
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a sweep would cost.
 
-    Attributes:
-        name: of the sweep.
-        base: the base model as the user wrote it.
-        shapes: every depth in play, the control first.
-        trials: of the budget, the controls and the baseline included.
-        controls: of these, the original trained on, each at a learning rate of its own.
-        reaches: how far each setting of the budget takes the search.
-        replicates: most runs that come on top, under fresh seeds.
-        steps: optimizer steps of one whole trial.
-        trial_tokens: training tokens of one whole trial.
-        eval_tokens: held-out tokens that one whole trial is measured on, over all its measurements.
-        rule: the stopping rule.
-        at_most: were no trial stopped, and all as deep as the deepest; up to what the budget allows.
-        expected: if the stopping rule keeps its share at every rung, and all depths are tried alike.
-        parallel: trials at once.
-        ranks: processes that train one trial together.
-        checkpointing: every how many layers one is calculated again; 0: none.
-        control_layers: of the original that the control trains; empty where it trains all.
-        traffic: what the largest trial sends, stores and reaches.
-        compiled: whether layers are.
-        flops_per_second: of one trial, as measured; None when it was not.
-        ladder: the rungs, were all finalists as deep as the deepest; part of `at_most` and `expected`.
-    """
-
-    name: str
-    base: str
-    shapes: tuple[Shape, ...]
-    trials: int
-    controls: int
-    reaches: tuple[Reach, ...]
-    replicates: int
-    steps: int
-    trial_tokens: int
-    eval_tokens: int
-    rule: str
-    at_most: Total
-    expected: Total
-    parallel: int
-    ranks: int
-    checkpointing: int
-    control_layers: tuple[int, ...]
-    traffic: Traffic
-    compiled: bool
-    flops_per_second: float | None
-    ladder: tuple[Climb, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        labels = [shape.label for shape in self.shapes]
-        plain = asdict(self)
-        shapes = [{"label": label, **shape} for label, shape in zip(labels, plain["shapes"], strict=True)]
-        return {**plain, "shapes": shapes}
-
-    def text(self) -> str:
-        """As lines for a terminal."""
-        return "\n".join(_lines(self))
+__all__ = ["Estimate", "estimate"]
 
 
 def estimate(
@@ -98,6 +42,7 @@ def estimate(
     parallel: int | None = None,
     heldout: int | None = None,
     auto: bool = False,
+    tasks: Sequence[TaskSize] = (),
 ) -> Estimate:
     """The cost of a sweep on a base that was found and fits the spec.
 
@@ -108,6 +53,7 @@ def estimate(
         parallel: trials at once; None takes what the spec allows and this machine has.
         heldout: tokens of held-out text that are there, where that is known; of test text there are as many.
         auto: whether activation checkpointing was left to what memory there is.
+        tasks: what goes through a model that is scored on each downstream task, where that is known.
     """
     shapes = tuple(shape_of(spec, base, injection) for injection in (None, *searched_shapes(spec)))
     at_once = parallel or slots(spec, [this_machine()])
@@ -121,6 +67,7 @@ def estimate(
     reached, most = _reaches(spec, trained, worked, flops_per_second, at_once)
     fixed, seeds, share = 1 + spec.control_rates, spec.finalists.seeds, expected_share(spec)
     least, likely = enough_for(reached, fixed=fixed)
+    passes = Passes(spec, base, shapes, tasks)
 
     def total(of: Callable[[Sequence[float]], float], searched: float, of_tokens: float) -> Total:
         """Of so many whole searched trials, and of finalists that cost what `of` makes of all sizes."""
@@ -131,7 +78,7 @@ def estimate(
         flops += seeds * (fresh.first(1) + of(fresh.each) * again)
         whole = fixed + of_tokens + seeds * (2 + spec.most_finalists + ratio * (ratio > 1))
         climbs = [climb(rung, of) for rung in spec.budget.ladder]
-        flops += sum(each.flops for each in climbs)
+        flops += sum(each.flops for each in climbs) + passes.flops(of)
         tokens = round(whole * trial_tokens) + sum(each.tokens for each in climbs)
         return Total(tokens, flops, in_hours(flops))
 
@@ -167,6 +114,8 @@ def estimate(
         compiled=spec.trial.recipe.compile,
         flops_per_second=flops_per_second,
         ladder=tuple(Climb(rung, 1 + spec.most_finalists, climb(rung, max)) for rung in spec.budget.ladder),
+        runs=planned_runs(spec, trial_tokens, _matched_tokens(spec, shapes)),
+        scoring=passes.scoring(in_hours),
     )
 
 
@@ -181,6 +130,13 @@ class _Work:
     def first(self, controls: int) -> float:
         """Of so many controls and the baseline together."""
         return controls * self.control + self.baseline
+
+
+def _matched_tokens(spec: Spec, shapes: Sequence[Shape]) -> int:
+    """Of the original with the FLOPs of the deepest grown model, to a batch; no fewer than a trial's."""
+    control, *grown = (shape.cost.flops_per_token for shape in shapes)
+    steps = max(spec.steps, round(spec.steps * max(grown, default=control) / control))
+    return steps * spec.trial.recipe.batch_tokens
 
 
 def _work_of(shapes: Sequence[Shape], flops: Sequence[float]) -> _Work:
@@ -225,50 +181,3 @@ def _work(spec: Spec, base: Base, shape: Shape, trained: int, measured: int) -> 
     plan, sequence = plan_of(shape.injection, base.facts.depth), spec.data.sequence_length
     whole = cost(base, plan, sequence_length=sequence)
     return shape.cost.flops_per_token * trained + whole.flops_per_token / 3 * measured
-
-
-def _lines(it: Estimate) -> Iterator[str]:
-    steps = f"{counted(it.steps, 'step')} of {it.trial_tokens // it.steps:,}"
-    yield (
-        f"{it.name}: {it.trials} trials of {it.trial_tokens:,} tokens ({steps}), "
-        f"and at most {it.replicates} runs under fresh seeds"
-    )
-    if it.controls > 1:
-        yield (
-            f"{it.controls} of the trials, a quarter at most, are the original trained on, each at another "
-            "learning rate"
-        )
-    own = it.shapes[0].cost
-    yield f"base: {it.base}, {counted(own.depth, 'layer')}, {short(own.parameters)} parameters"
-    yield ""
-    head = ("", "layers", "parameters", "injected", "FLOPs/token", "memory", "")
-    yield from table(head, [shape_row(shape) for shape in it.shapes], left={0, 6})
-    yield from ("", *memory_lines(it.shapes, it.ranks, it.control_layers))
-    if it.ranks > 1 or it.traffic.speeds:
-        yield from traffic_lines(it.traffic, ranks=it.ranks, compiled=it.compiled)
-    yield ""
-    kept = "expected" if it.rule == "none" else f"expected with {it.rule}"
-    hours = ("hours here",) if it.at_most.hours is not None else ()
-    rows = []
-    for name, total in (("at most", it.at_most), (kept, it.expected)):
-        time = (f"{total.hours:.2f}",) if total.hours is not None else ()
-        rows.append((name, f"{total.tokens:,}", f"{total.flops:.2e}", *time))
-    for rung in it.ladder:
-        name, time = f"  of that {rung.runs} runs of {short(rung.tokens)} tokens", ()
-        if rung.total.hours is not None:
-            time = (f"{rung.total.hours:.2f}",)
-        rows.insert(
-            1 + it.ladder.index(rung), (name, f"{rung.total.tokens:,}", f"{rung.total.flops:.2e}", *time)
-        )
-    yield from table(("", "tokens", "FLOPs", *hours), rows, left={0})
-    yield ""
-    if len(it.reaches) > 1:
-        settings, *reached = preview(it.reaches)
-        yield from table(settings, reached, left={0})
-        yield used_up_first(it.reaches)
-        yield ""
-    if it.flops_per_second is None:
-        yield f"{it.parallel} at once on this machine; hours are not known: sweeps plan --calibrate measures"
-    else:
-        speed = f"{it.flops_per_second / 1e9:.3g} GFLOP/s"
-        yield f"{it.parallel} at once on this machine, {speed} each, as measured"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from sweeps.checks.scoring import models_scored
 from sweeps.errors import Problem
 from sweeps.spec import Spec
 from sweeps.text import counted
@@ -17,11 +18,7 @@ def evaluation_notes(spec: Spec) -> Iterator[str]:
     """What scoring adds to a sweep."""
     if not (names := spec.evaluation.to_tli().names):
         return
-    on, seeds = spec.evaluation.on, spec.finalists.seeds
-    models = (spec.most_finalists + 1) * seeds * ("finalists" in on) + ("base" in on)
-    models += (1 + spec.control.matched) * seeds * ("control" in on)
     if spec.objective.scored is not None:
-        models += spec.budget.trials
         by, what = spec.objective.metric, "the search, the finalists and the best grown model go by"
         if spec.objective.score is not None:
             by, what = spec.objective.score, "the search and the finalists go along the front of losses and"
@@ -29,8 +26,9 @@ def evaluation_notes(spec: Spec) -> Iterator[str]:
             f"{what} {by}: every trial is scored after its last step; whether to grow and what each setting"
             " does is told by loss"
         )
-    what = f"{counted(len(names), 'task')} for at most {counted(models, 'model')}, each after its training"
-    yield f"lm-evaluation-harness scores {what}; its time is not in any estimate"
+    models = counted(sum(models_scored(spec).values()), "model")
+    what = f"at most {models} on {counted(len(names), 'task')}, each after its training"
+    yield f"lm-evaluation-harness scores {what}; no limit of the budget counts that, `sweeps plan` does"
 
 
 def evaluation_problems(spec: Spec) -> Iterator[Problem]:

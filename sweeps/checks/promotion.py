@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.checks.data import Text
 from sweeps.checks.memory import branch_models
+from sweeps.checks.scoring import forward_flops
 from sweeps.checks.shapes import shape_of
+from sweeps.records import Role
 from sweeps.spec import Spec
 from sweeps.spec.equivalence import replaced
 from tli.models.base import Base
+from tli.planning.injection import Injection
+
+if TYPE_CHECKING:
+    from tli.tasks.sizes import TaskSize
 
 _OF_ONE_TRIAL = ("name", "base", "data", "resources", "retries")  # sections; the others are of a search
 _NO_SEARCH = {"budget": {"trials": 2}, "control": {"rates": 1}, "finalists": {"top": 1, "seeds": 1}}
@@ -56,6 +62,48 @@ def promoted_spec(spec: Spec, settings: Mapping[str, Any], ranks: int) -> Spec:
     alone = made.finalists.model_copy(update={"top": 0, "per": None})
     stores = {"storage": spec.storage, "tracking": spec.tracking}
     return made.model_copy(update={**stores, "search": {}, "finalists": alone})
+
+
+@dataclass(frozen=True)
+class ExpectedScoring:
+    """Of one long run's model on the sweep's downstream tasks, after its last step: documents, sequences and
+    tokens that go through it, padding aside, and FLOPs.
+    """
+
+    tasks: tuple[str, ...]
+    documents: int
+    sequences: int
+    tokens: int
+    flops: float
+
+
+def expected_scoring(
+    spec: Spec, base: Base, role: Role, settings: Mapping[str, Any], tasks: Sequence[TaskSize]
+) -> ExpectedScoring | None:
+    """What scoring a long run's model takes.
+
+    Args:
+        spec: of the sweep.
+        base: its base; only headers and configuration are read.
+        role: of the long run.
+        settings: of it, the whole `trial:` section.
+        tasks: what goes through a model on each, as `task_sizes` gives it.
+
+    Returns:
+        None where it is not scored, or what goes through is not known.
+    """
+    original = settings["injection"]["method"] == "none"
+    if not tasks or not spec.evaluation.applies_to(role.value, original=original):
+        return None
+    own = Injection.from_json(settings["injection"])
+    shape = shape_of(spec, base, None if original else own)
+    return ExpectedScoring(
+        tuple(each.task for each in tasks),
+        sum(each.documents for each in tasks),
+        sum(each.sequences for each in tasks),
+        sum(each.tokens for each in tasks),
+        forward_flops(base, [shape], tasks)[0],
+    )
 
 
 def expected(spec: Spec, base: Base, *, done: int, tokens_per_second: float | None) -> Expected:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sweeps.driver.promotion_plan import Planned
     from sweeps.records import Point, TrialRecord
     from sweeps.results.equal_cost import Comparison
+    from sweeps.results.left import Left
     from sweeps.results.listing import Listed
     from sweeps.results.standing import Standing
     from sweeps.results.sweep import Sweep
@@ -71,7 +72,10 @@ def best(
     """Of `sweeps best`: the answer, promotions, and how far the sweep is."""
     from sweeps.results.promotions import promotions
 
-    more = {"promotions": promotions(records, sweep.model_of), "progress": progress.to_json()}
+    more = {
+        "promotions": promotions(records, sweep.model_of, verdict.sources),
+        "progress": progress.to_json(),
+    }
     return {**_verdict(sweep, verdict, records), **more}
 
 
@@ -96,11 +100,9 @@ def promoted(planned: Planned, sweep: Sweep, **handed: Any) -> dict[str, Any]:
         for run, expected in planned.takes
     ]
     steps = planned.long_runs[0].steps
-    found = [
-        each
-        for each in promotions(sweep.records, sweep.model_of)
-        if each["of"] == of and each["steps"] == steps
-    ]
+    records = sweep.records
+    known = promotions(records, sweep.model_of, sweep.answer(records).sources)
+    found = [each for each in known if each["of"] == of and each["steps"] == steps]
     stands = found[-1] if found else None
     what = {"sweep": sweep.spec.name, "what": planned.what, "ranks": planned.ranks, "plan": plan}
     return {**what, "promotion": stands, **handed}
@@ -155,11 +157,17 @@ def compared(found: Comparison) -> dict[str, Any]:
     return {**value, "trials": rows}
 
 
-def planned(plan: Estimate, notes: Sequence[str]) -> dict[str, Any]:
-    """Of `sweeps plan`."""
+def planned(plan: Estimate, notes: Sequence[str], left: Left | None = None) -> dict[str, Any]:
+    """Of `sweeps plan`; `left` is of a sweep that was begun."""
     value = plan.to_json()
     name, count = value.pop("name"), value.pop("trials")
-    return {"sweep": name, "trial_count": count, **value, "notes": list(notes)}
+    return {
+        "sweep": name,
+        "trial_count": count,
+        **value,
+        "left": left and left.to_json(),
+        "notes": list(notes),
+    }
 
 
 def measured(name: str, number: int, point: Point) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sweeps.cli import documents
 from sweeps.cli.output import print_line
 from sweeps.commands import command
-from sweeps.records import Role
-from sweeps.results.standing import aim_of, due_of
+from sweeps.records import Role, State, TrialRecord
+from sweeps.results.standing import Aim, aim_of, due_of
 
 if TYPE_CHECKING:
     from sweeps.results.standing import Board
@@ -26,22 +27,40 @@ def board_of(sweep: Sweep, started: float) -> Board:
     from sweeps.driver.schedule.spending import spent
     from sweeps.results.standing import Board
 
-    board = Board(aim_of(sweep.spec), started, due=due_of(sweep.spec), begins=False)
-    board.take(sweep.records, phase_of(sweep))
+    phase = phase_of(sweep)
+    board = Board(_aim(sweep, phase), started, due=due_of(sweep.spec), begins=False)
+    board.take(sweep.records, phase)
     board.spend(spent(sweep.ledger))
     return board
 
 
 def phase_of(sweep: Sweep) -> str:
-    """What a sweep does, by its study: `search`, `finalists`, `ladder`, `finished`, or `not running`."""
+    """What a sweep does, by its study: `search`, `finalists`, `ladder`, `evaluation`, `finished`, `promotion`
+    while a long run is trained, or `not running`.
+    """
+    records = sweep.records
+    if sweep.ledger.driver is not None and any(_runs(record) and record.role.promoted for record in records):
+        return "promotion"
     if sweep.ledger.finished:
         return "finished"
     if sweep.ledger.driver is None:
         return "not running"
-    roles = {record.role for record in sweep.records}
-    if Role.RUNG in roles:
-        return "ladder"
+    if any(_runs(record) and not record.role.after for record in records):
+        return "search"  # of a sweep that goes on with more trials, too
+    roles = {record.role for record in records}
+    for role, phase in ((Role.EVALUATION, "evaluation"), (Role.RUNG, "ladder")):
+        if role in roles:
+            return phase
     return "finalists" if any(role.fresh for role in roles) else "search"
+
+
+def _aim(sweep: Sweep, phase: str) -> Aim:
+    """What is looked at: the sweep, with its long runs while one of them is trained."""
+    return replace(aim_of(sweep.spec), long=phase == "promotion")
+
+
+def _runs(record: TrialRecord) -> bool:
+    return record.state is State.RUNNING
 
 
 def follow(sweep: Sweep, options: argparse.Namespace) -> int:
@@ -69,7 +88,7 @@ def _on_display(sweep: Sweep, options: argparse.Namespace) -> None:
     from sweeps.report.live import Display
 
     spec = sweep.spec
-    with Display(aim_of(spec), sys.stdout, due=due_of(spec), begins=False) as display:
+    with Display(_aim(sweep, phase_of(sweep)), sys.stdout, due=due_of(spec), begins=False) as display:
         watch = _Driverless()
         while True:
             phase = phase_of(sweep)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 from sweeps.cli import documents
 from sweeps.cli.interrupt import stopped, terminated_as_interrupted
 from sweeps.cli.output import note, print_json, print_text
+from sweeps.records import State
 from tli.errors import InputError
 
 if TYPE_CHECKING:
+    from sweeps.checks.promotion import ExpectedScoring
     from sweeps.driver.promotion_plan import Planned
     from sweeps.records import TrialRecord
     from sweeps.results.sweep import Sweep
@@ -55,7 +58,7 @@ def promote_command(options: argparse.Namespace) -> int:
             stream = stack.enter_context(Path(os.devnull).open("w"))
         terminated = stack.enter_context(terminated_as_interrupted())
         try:
-            with Display(Aim(name, 0, len(planned.takes)), stream) as display:
+            with Display(Aim(name, 0, len(planned.takes), long=True), stream) as display:
                 sweep = promote(planned, where, display)
         except KeyboardInterrupt:
             return stopped(f"the promotion of {name}", terminated=bool(terminated), as_json=options.json)
@@ -82,23 +85,40 @@ def registrable(sweep: Sweep, options: argparse.Namespace) -> Sweep:
 # -- inside ----------------------------------------------------------------------------------------
 
 
-def _plan_lines(planned: Planned) -> list[str]:
-    from sweeps.report.promotions import planned_lines
+def _scoring(planned: Planned) -> list[ExpectedScoring | None]:
+    """What scoring each long run's model on the sweep's tasks takes; the harness is loaded for it."""
+    from sweeps.checks.promotion import expected_scoring
+    from sweeps.checks.scoring import task_sizes
+
+    spec, base = planned.sweep.spec, planned.base
+    tasks = task_sizes(spec, base)
+    return [expected_scoring(spec, base, run.role, run.settings, tasks) for run in planned.long_runs]
+
+
+def _plan_lines(planned: Planned, scoring: Sequence[ExpectedScoring | None] = ()) -> list[str]:
+    from sweeps.report.promotions import planned_lines, scoring_line
 
     records = {record.number: record for record in planned.sweep.records}
     others = planned.ranks != planned.sweep.spec.resources.workers
     lines = [planned.what]
-    for run, expected in planned.takes:
+    for place, (run, expected) in enumerate(planned.takes):
         takes = {**asdict(expected), "other_ranks": others}
         lines += planned_lines(run, records[run.promotion.of], takes, ranks=planned.ranks)
+        done = run.record is not None and run.record.state is State.COMPLETE
+        if scoring and not done and (scored := scoring[place]) is not None:
+            lines.append(scoring_line(asdict(scored)))
     return lines
 
 
 def _show_plan(planned: Planned, options: argparse.Namespace) -> None:
+    scoring = _scoring(planned)
     if options.json:
-        print_json(documents.promoted(planned, planned.sweep, out=None, registered=None))
+        found = documents.promoted(planned, planned.sweep, out=None, registered=None)
+        for row, scored in zip(found["plan"], scoring, strict=True):
+            row["scoring"] = scored and asdict(scored)
+        print_json(found)
     else:
-        print_text("\n".join(_plan_lines(planned)))
+        print_text("\n".join(_plan_lines(planned, scoring)))
 
 
 def _show_end(planned: Planned, sweep: Sweep, options: argparse.Namespace) -> None:

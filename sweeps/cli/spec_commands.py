@@ -137,9 +137,14 @@ def _study_problems(spec: Spec) -> Any:
 def _plan(options: argparse.Namespace) -> int:
     from sweeps.checks.checkpointing import settled
     from sweeps.checks.estimate import estimate
+    from sweeps.checks.scoring import task_sizes
 
     spec = _spec(options)
     checked, notes = _checked(spec, options, weights=options.calibrate)
+    from sweeps.report.left import left_lines
+    from sweeps.results.left import begun
+
+    left, more = begun(spec, _study_problems)
     chosen, speed = settled(spec, checked.checkpointing), None
     if options.calibrate:
         from sweeps.driver.single import calibrate
@@ -152,11 +157,13 @@ def _plan(options: argparse.Namespace) -> int:
         flops_per_second=speed,
         heldout=checked.heldout,
         auto=checked.checkpointing is not None,
+        tasks=task_sizes(spec, checked.base),
     )
+    notes = [*notes, *more]
     if options.json:
-        print_json(documents.planned(plan, notes))
+        print_json(documents.planned(plan, notes, left))
     else:
-        print_text(plan.text())
+        print_text("\n".join([plan.text(), *left_lines(left)]))
         print_notes(notes, options)
     return 0
 

@@ -93,7 +93,9 @@ def _trained(planned: Planned, where: Where, watcher: Watcher) -> tuple[Sweep, T
         sweep = Sweep(spec, folders, ledger)
         open_sweep(tracker, sweep, again=False)
         show_untold(tracker, sweep)
-        gauges = cluster.enter_context(gauges_of(sweep, tracker, parallel)) if on_ray else None
+        gauges = None
+        if on_ray:
+            gauges = cluster.enter_context(gauges_of(sweep, tracker, parallel, long=True))
         onlookers = Onlookers(watcher, *([gauges] if gauges else []))
         agenda = Promotions(
             ledger,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeps.commands import command
@@ -222,12 +223,12 @@ class joined_cluster:  # noqa: N801 - used as a context manager only
         stop_cluster()
 
 
-def gauges_of(sweep: Sweep, tracker: Tracking, slots: int) -> Gauges:
-    """What Prometheus is shown of a sweep on Ray."""
+def gauges_of(sweep: Sweep, tracker: Tracking, slots: int, *, long: bool = False) -> Gauges:
+    """What Prometheus is shown of a sweep on Ray; `long`: of it with its promotions, while one is trained."""
     from sweeps.driver.on_ray.gauges import Gauges
     from sweeps.results.standing import Board, aim_of, due_of
 
-    board = Board(aim_of(sweep.spec), due=due_of(sweep.spec))
+    board = Board(replace(aim_of(sweep.spec), long=long), due=due_of(sweep.spec))
     return Gauges(board, sweep.folders, slots, getattr(tracker, "pending", lambda: 0))
 
 

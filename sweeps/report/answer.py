@@ -240,12 +240,16 @@ def _spent(verdict: Verdict, records: Sequence[TrialRecord], screen: Screen) -> 
     spent = verdict.spent
     device = "GPU" if screen.gpus else "CPU"
     text = f"{short(spent.tokens)} tokens"
-    shares = {"under fresh seeds": spent.tokens_after, "on the ladder": spent.tokens_of_ladder}
+    shares = {
+        "under fresh seeds": spent.tokens_after - spent.tokens_of_scoring,
+        "trained again to be scored": spent.tokens_of_scoring,
+        "on the ladder": spent.tokens_of_ladder,
+    }
     if parts := [f"{tokens / spent.tokens:.0%} {what}" for what, tokens in shares.items() if tokens]:
         text += f" ({', '.join(parts)})"
     if spent.seconds:
         text += f", {duration(spent.seconds * max(screen.gpus, 1))} of {device} training"
-    ours = [each for each in records if each.ours]
+    ours = [each for each in records if each.ours and not each.role.promoted]
     starts = [each.started for each in ours if each.started is not None]
     ends = [each.finished for each in ours if each.finished is not None]
     if starts and ends:

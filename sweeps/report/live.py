@@ -108,7 +108,7 @@ class Display:
         """Say that so many trials were finished when this run began."""
         self._told_before = True
         if number:
-            self.note(f"{self._aim.name}: {number} of {self._most} trials were finished before")
+            self.note(f"{self._aim.name}: {number} of at most {self._most} trials were finished before")
 
     def progress(self, what: str, amount: str, share: float | None) -> None:
         """Show what is done before the first trial, and how far it is; a share of 1 ends it."""

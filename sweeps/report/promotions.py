@@ -8,7 +8,8 @@ from typing import Any
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.promotions import LongRun, promotions
 from sweeps.results.sentence import named
-from sweeps.text import bullets, duration, in_bytes, loss, section
+from sweeps.results.text_losses import BySource
+from sweeps.text import bullets, duration, in_bytes, loss, section, table
 
 
 def planned_lines(
@@ -43,6 +44,18 @@ def planned_lines(
         yield f"  text    {expected['passes']:,.2f} passes over the training text in all"
 
 
+def scoring_line(found: Mapping[str, Any]) -> str:
+    """What scoring the model of a long run takes, after its last step.
+
+    Args:
+        found: names of the tasks, documents, sequences and tokens that go through it, FLOPs.
+    """
+    return (
+        f"  scored  on {', '.join(found['tasks'])} after its last step: {found['documents']:,} documents, "
+        f"{found['sequences']:,} sequences, {found['tokens']:,} tokens, {found['flops']:.2e} FLOPs"
+    )
+
+
 def _begins(run: LongRun) -> str:
     where = f"{run.promotion.words}, at step {run.first_step}" if run.first_step else run.promotion.words
     if run.record is None:
@@ -50,10 +63,36 @@ def _begins(run: LongRun) -> str:
     return f"where it was stopped: trial {run.record.number}, measured at step {run.record.step}; {where}"
 
 
-def promotions_text(records: Sequence[TrialRecord]) -> list[str]:
-    """The promotions of a sweep, a sentence each; nothing where there are none."""
-    by_number = {record.number: record for record in records}
-    return section("Promotions", bullets(_sentence(row, by_number) for row in promotions(records)))
+def promotions_text(records: Sequence[TrialRecord], sources: BySource | None = None) -> list[str]:
+    """The promotions of a sweep, a sentence each, then what they lose on each of several texts; nothing
+    where there are none.
+
+    Args:
+        records: of the sweep.
+        sources: of its answer; None where there is one text.
+    """
+    by_number, found = {record.number: record for record in records}, promotions(records, sources=sources)
+    lines = bullets(_sentence(row, by_number) for row in found)
+    return section("Promotions", [*lines, *_by_text(found)])
+
+
+def _by_text(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A row a text and long run, each of one seed, with its difference to the base."""
+    runs = [(f"trial {run['trial']}", run) for row in found for run in (row, row["control"]) if run]
+    rows = [
+        (text, name, loss(on["loss"]), f"{on['difference']:+.4f}")
+        for text in dict.fromkeys(text for _, run in runs for text in run["sources"])
+        for name, run in runs
+        if (on := run["sources"].get(text)) is not None
+    ]
+    shown = [
+        ("" if place and rows[place - 1][0] == row[0] else row[0], *row[1:]) for place, row in enumerate(rows)
+    ]
+    if shown:
+        yield ""
+        yield from (
+            f"  {line}" for line in table(("text", "model", "loss", "less the base"), shown, left={0, 1})
+        )
 
 
 def promotion_text(record: TrialRecord, records: Sequence[TrialRecord]) -> str:

@@ -91,6 +91,8 @@ def _note(shown: Shown) -> str:
         return f"of trial {record.replicate_of}, {short(record.settings['recipe']['tokens'])} tokens"
     if record.replicate_of is not None:
         return f"of trial {record.replicate_of}, seed {record.seed}"
+    if record.role is Role.EVALUATION:
+        return "the base"
     return f"attempt {record.attempt}" if record.attempt > 1 else ""
 
 

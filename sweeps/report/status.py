@@ -91,7 +91,7 @@ def _note(record: TrialRecord, driven: bool) -> str:  # noqa: FBT001
         return f"of {record.replicate_of}, {short(record.settings['recipe']['tokens'])} tokens"
     if record.replicate_of is not None:
         return f"of {record.replicate_of}, seed {record.seed}"
-    return settings_text(record.params)
+    return "the base" if record.role is Role.EVALUATION else settings_text(record.params)
 
 
 def _last(records: Iterable[TrialRecord]) -> str:

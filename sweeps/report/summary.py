@@ -43,7 +43,7 @@ def best_lines(
         longer_text(longer(verdict, records)),
         ladder_text(ladder_of(verdict, records, screen.ladder)),
         by_source_text(verdict),
-        promotions_text(records),
+        promotions_text(records, verdict.sources),
         _untried(verdict),
         _stopped(verdict, records, screen),
         _failed(verdict, screen),

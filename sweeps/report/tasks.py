@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
+from sweeps.results.promoted_scores import PromotedScores
 from sweeps.results.scored_runs import Cell
 from sweeps.results.tasks import Difference, TaskTable
-from sweeps.text import bullets, counted, section, table, these
+from sweeps.text import WIDTH, bullets, counted, section, short, table, these
 
 
 def task_lines(found: TaskTable | None) -> Iterator[tuple[str, str]]:
@@ -44,13 +46,14 @@ def tasks_text(found: TaskTable | None) -> list[str]:
         return []
     lines = [f"  {line}".rstrip() for line in _table(found)] if found.rows else []
     notes = []
-    if found.rows:
+    if found.rows or any(each.rows for each in found.promotions):
         documents = (
             "all documents" if found.limit is None else f"the first {counted(found.limit, 'document')}"
         )
+        one_seed = "; a promotion's are of one seed" if found.promotions else ""
         notes.append(
             f"{counted(found.shots, 'solved example')} before each document; {documents} of each task; score"
-            " and standard error over documents, means over fresh seeds"
+            f" and standard error over documents, means over fresh seeds{one_seed}"
         )
         notes.append(
             "differences are paired by document and seed; 95 % intervals by bootstrap over documents, each on"
@@ -59,7 +62,39 @@ def tasks_text(found: TaskTable | None) -> list[str]:
     if found.missing:
         notes.append(f"not scored yet: {these('trial', found.missing)}")
     notes += [f"not scored, {reason}" for reason in found.failed]
+    lines += [f"  {line}".rstrip() for each in found.promotions for line in _promotion(each)]
+    notes += [_unscored(each) for each in found.promotions if each.unscored]
     return section("Downstream tasks", [*lines, *bullets(notes)])
+
+
+def _promotion(found: PromotedScores) -> list[str]:
+    """A promotion's scores beside those of the base and of the original beside it, and how it differs."""
+    if not found.rows:
+        return []
+    beside = "-" if found.control is None else f"trial {found.control}"
+    said = f"trial {found.trial}, trial {found.of} promoted to {short(found.tokens)} tokens"
+    said += "" if found.control is None else f"; beside it {beside}, the original"
+    header = ("task", "chance", "base", f"trial {found.trial}", beside)
+    rows, differences = [], []
+    for row in found.rows:
+        name, chance = f"{row.task} {row.metric}", "-" if row.chance is None else f"{row.chance:.2f}"
+        rows.append((name, chance, *(_cell(each) for each in (row.base, row.promotion, row.control))))
+        for other, difference in ((beside, row.against_control), ("the base", row.against_base)):
+            if difference is not None:
+                differences.append((name, other, _difference(difference)))
+                name = ""
+    lines = ["", *textwrap.wrap(said, WIDTH - 2), *table(header, rows, left={0})]
+    if differences:
+        lines += ["", *table((f"trial {found.trial} less", "", ""), differences, left={0, 1})]
+    return lines
+
+
+def _unscored(found: PromotedScores) -> str:
+    """What was trained to its end without these scores: before tasks were named, or with others."""
+    return (
+        f"{these('trial', found.unscored)}, of a promotion: no score on these tasks with these shots and this"
+        " limit; `tli eval` scores the model that is kept, which `promotions[].model` in JSON names"
+    )
 
 
 def _table(found: TaskTable) -> list[str]:

@@ -10,7 +10,6 @@ from sweeps.checks.text_amounts import kept_text_notes
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
 from sweeps.results.by_source import by_source
-from sweeps.results.score_front import score_front
 from sweeps.results.searched import searched_in
 from sweeps.results.selection import verdict
 from sweeps.results.verdict import Verdict
@@ -47,5 +46,9 @@ def answered(spec: Spec, folders: Folders, ledger: LedgerView, records: Sequence
     )
     notes = kept_text_notes(spec, folders.tokens, study.input_digests.get("text", ""))
     sources = by_source(spec.data, study.base_sources, records, found)
-    front = score_front(found, folders, ledger, records) or found.front
+    front = found.front
+    if spec.objective.front_task is not None:
+        from sweeps.results.score_front import score_front  # what reads scores of documents loads slowly
+
+        front = score_front(found, folders, ledger, records)
     return replace(found, warnings=(*found.warnings, *notes), sources=sources, front=front)

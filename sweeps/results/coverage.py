@@ -33,6 +33,7 @@ class Spent:
     tokens_saved: int  # of the trials that were stopped, up to their budget
     tokens_after: int  # of runs under fresh seeds, and of those that are made again to be scored
     tokens_of_ladder: int = 0
+    tokens_of_scoring: int = 0
 
 
 def searched_value(record: TrialRecord, path: str) -> Any:
@@ -97,6 +98,7 @@ def spent(records: Sequence[TrialRecord]) -> Spent:
         tokens_of_search=sum(record.tokens or 0 for record in search),
         tokens_saved=sum(map(_saved, search)),
         tokens_after=later,
+        tokens_of_scoring=sum(record.tokens or 0 for record in records if record.role is Role.EVALUATION),
         tokens_of_ladder=climbed,
     )
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.records import TrialRecord
+from sweeps.results.card_tables import markdown_table, source_section, task_section
 from sweeps.results.claims import Claim
 from sweeps.results.sentence import named, sentence, span
+from sweeps.results.tasks import TaskTable
+from sweeps.results.text_losses import BySource
 from sweeps.results.verdict import Verdict
 from sweeps.spec import Spec
 from sweeps.text import counted
@@ -37,6 +40,7 @@ def model_card(
     *,
     said: str,
     lineage: Mapping[str, Any],
+    tables: tuple[TaskTable | None, BySource | None] = (None, None),
 ) -> str:
     """The whole file, in Markdown.
 
@@ -47,6 +51,8 @@ def model_card(
         number: of the trial whose model is exported.
         said: what the trial is, in one line.
         lineage: what the folder's ``lineage.json`` has: base, plan, training.
+        tables: scores on downstream tasks and losses on each of several texts, with this model among them;
+            None where nothing is scored, or there is one text.
     """
     by_number = {record.number: record for record in records}
     record, base = by_number[number], lineage["base"]
@@ -66,13 +72,13 @@ def model_card(
             "",
             "## How it was made",
             "",
-            *_table(("", ""), list(_made(spec, record, lineage))),
+            *markdown_table(("", ""), list(_made(spec, record, lineage))),
             "",
             "## How good it is",
             "",
             f"{_measured(verdict)} {'Each is of one run.' if record.promotion else _fresh(verdict)}",
             "",
-            *_table(
+            *markdown_table(
                 ("model", "validation", "test" if record.promotion else "test, fresh seeds"),
                 list(_losses(verdict, by_number, number)),
             ),
@@ -80,6 +86,8 @@ def model_card(
             *[f"- {_claim(claim)}" for claim in verdict.claims if number in (claim.trial, claim.against)],
             "",
             f"The sweep's answer: {masked(sentence(verdict, records))}",
+            *task_section(tables[0], number),
+            *source_section(tables[1], number),
             *_list("What to know before believing it", verdict.warnings),
             "",
             "## Licence",
@@ -172,11 +180,6 @@ def _licence_words(base: str, licence: str | None) -> str:
 
 def _list(title: str, sentences: Sequence[str]) -> list[str]:
     return ["", f"## {title}", "", *(f"- {masked(each)}" for each in sentences)] if sentences else []
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines]
 
 
 def _code(text: str) -> str:

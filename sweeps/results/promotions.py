@@ -23,6 +23,7 @@ from sweeps.records import Role, State, TrialRecord
 from sweeps.results.finalists import control_of
 from sweeps.results.layers import cost_of
 from sweeps.results.sentence import named
+from sweeps.results.text_losses import BySource
 from sweeps.results.verdict import Verdict, none_complete
 from sweeps.spec.equivalence import replaced
 from tli.training.recipe import Recipe
@@ -190,7 +191,9 @@ def control_run(
 
 
 def promotions(
-    records: Sequence[TrialRecord], model_of: Callable[[TrialRecord], Path | None] = lambda _: None
+    records: Sequence[TrialRecord],
+    model_of: Callable[[TrialRecord], Path | None] = lambda _: None,
+    sources: BySource | None = None,
 ) -> list[dict[str, Any]]:
     """What the promotions of a sweep are and how they stand, as plain values; each with its control.
 
@@ -200,6 +203,7 @@ def promotions(
     Args:
         records: every trial of the sweep.
         model_of: where the model of a trial lies.
+        sources: of the answer, by which losses on each of several texts are set beside the base's.
     """
     controls = {each.promotion.beside: each for each in records if each.promotion is not None}
     found = []
@@ -207,8 +211,8 @@ def promotions(
         if record.role is not Role.PROMOTION:
             continue
         control = controls.get(record.number)
-        row = _row(record, model_of)
-        row["control"] = _row(control, model_of) if control is not None else None
+        row = _row(record, model_of, sources)
+        row["control"] = _row(control, model_of, sources) if control is not None else None
         row["against_control"] = _against(record, control)
         found.append(row)
     return found
@@ -256,10 +260,13 @@ def _shortens(record: TrialRecord, of: TrialRecord, recipe: Recipe) -> bool:
     return record.promotion is not None and record.promotion.of == of.number and record.steps < recipe.steps
 
 
-def _row(record: TrialRecord, model_of: Callable[[TrialRecord], Path | None]) -> dict[str, Any]:
+def _row(
+    record: TrialRecord, model_of: Callable[[TrialRecord], Path | None], sources: BySource | None
+) -> dict[str, Any]:
     promotion = record.promotion
     assert promotion is not None, "a long run says what it makes longer"
-    model = model_of(record) if record.state is State.COMPLETE else None
+    ended = record.state is State.COMPLETE
+    model = model_of(record) if ended else None
     return {
         "trial": record.number,
         "of": promotion.of,
@@ -276,6 +283,7 @@ def _row(record: TrialRecord, model_of: Callable[[TrialRecord], Path | None]) ->
         "test_loss": record.test_loss,
         "reason": record.reason,
         "model": str(model) if model is not None else None,
+        "sources": sources.plain_of_run(record.sources) if sources is not None and ended else {},
     }
 
 

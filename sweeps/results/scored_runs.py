@@ -1,4 +1,4 @@
-"""Scored runs of one model: its score over their seeds, and what each document gave, read from disk."""
+"""Runs with their scores on downstream tasks: one metric of a model, two models compared by document."""
 
 from __future__ import annotations
 
@@ -6,15 +6,30 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sweeps.folders import Folders
 from sweeps.records import Role, TrialRecord
 from sweeps.task_scores import FOLDER, TaskScores
+from tli.tasks.paired import PairedDifference, paired_difference
 from tli.tasks.scores import TaskScore, read_scores
 
 if TYPE_CHECKING:
     from sweeps.ledger import LedgerView
+
+Difference = PairedDifference
+
+
+class Kept(Protocol):
+    """A sweep, as far as its scores go: where its files lie, and its study."""
+
+    @property
+    def folders(self) -> Folders:
+        """Where everything of it lies on disk."""
+
+    @property
+    def ledger(self) -> LedgerView:
+        """Its Optuna study."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ class ScoredRun:
         return self._scores[task][1] if task in self._scores else None
 
     def number(self, task: str) -> int:
-        """Of the trial that was scored on a task."""
+        """Of the trial that has the scores: its own, or of one that made it again for them."""
         return self._scores[task][0].number
 
     def documents(self, task: str, metric: str) -> tuple[float, ...]:
@@ -80,7 +95,7 @@ def fresh_runs(records: Sequence[TrialRecord], number: int | None) -> list[Trial
 
 
 def cell(runs: Sequence[ScoredRun], task: str, metric: str) -> Cell | None:
-    """One metric of a model, the mean of its runs; None where none was scored on the task."""
+    """A metric of a model, the mean over its runs; None where none of them has it."""
     known = [
         (run, scores.metrics[metric])
         for run in runs
@@ -98,3 +113,22 @@ def cell(runs: Sequence[ScoredRun], task: str, metric: str) -> Cell | None:
         errors = [score.stderr for _, score in known if score.stderr is not None]
         stderr = fmean(errors) if len(errors) == len(known) else None
     return Cell(value, stderr, tuple(run.number(task) for run, _ in known))
+
+
+def difference(
+    ours: Sequence[ScoredRun], theirs: Sequence[ScoredRun], task: str, metric: str
+) -> PairedDifference | None:
+    """One model minus another, over the seeds that both have, of scores on the same documents."""
+    others = {run.seed: run for run in theirs}
+    return difference_of([(run, others[run.seed]) for run in ours if run.seed in others], task, metric)
+
+
+def difference_of(
+    pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: str
+) -> PairedDifference | None:
+    """The first of each pair minus the second; None where they were not scored on the same documents."""
+    data = {scores.data for pair in pairs for run in pair if (scores := run.scores(task))}
+    if len(data) != 1:
+        return None
+    first, second = ([run.documents(task, metric) for run in side] for side in zip(*pairs, strict=True))
+    return paired_difference(first, second)

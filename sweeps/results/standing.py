@@ -23,29 +23,39 @@ Due = Callable[[Sequence[TrialRecord]], int]
 
 @dataclass(frozen=True)
 class Aim:
-    """What a sweep is to do: `trials` of its search, at most `fresh` runs after it; its limits."""
+    """What a sweep is to do: `trials` of its search, at most `fresh` runs after it; its limits. `long`: it is
+    of a promotion, whose runs are among those that count then, and in no sweep else.
+    """
 
     name: str
     trials: int
     fresh: int = 0
     limits: Mapping[str, float] = field(default_factory=dict)
+    long: bool = False
 
 
 def aim_of(spec: Spec) -> Aim:
     """What a spec's sweep is to do."""
-    return Aim(spec.name, spec.budget.trials, spec.replicates + spec.rung_runs, spec.budget.limits)
+    scored = bool(spec.evaluation.tasks) and "base" in spec.evaluation.on
+    after = spec.replicates + spec.rung_runs + scored
+    return Aim(spec.name, spec.budget.trials, after, spec.budget.limits)
 
 
 def due_of(spec: Spec) -> Due:
-    """How many more runs under fresh seeds and on rungs there will be, by the trials that there are."""
+    """How many more runs there will be under fresh seeds, on rungs and for scores alone, by the trials that
+    there are.
+    """
 
     def due(records: Sequence[TrialRecord]) -> int:
+        from sweeps.results import evaluated
         from sweeps.results.ladder import rungs_due
         from sweeps.results.matched import runs_due
 
         chosen, ladder = spec.finalists, spec.budget.ladder
         rungs = len(rungs_due(records, ladder, chosen.top, spec.spread, depth=None))
-        return rungs + runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
+        scored = evaluated.base_due(spec, records) + len(list(evaluated.runs_due(spec, records)))
+        fresh = runs_due(records, chosen.top, chosen.seeds, spec.spread, matched=spec.control.matched)
+        return rungs + scored + fresh
 
     return due
 
@@ -188,6 +198,8 @@ class Board:
 
     def take(self, records: Sequence[TrialRecord], phase: str) -> None:
         """Remember the latest of what this sweep runs."""
+        if not self.aim.long:
+            records = [record for record in records if not record.role.promoted]
         with self._lock:
             first = not self.count
             self._tally.take(records)

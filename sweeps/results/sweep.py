@@ -13,7 +13,6 @@ from sweeps.errors import SpecError
 from sweeps.folders import Folders
 from sweeps.records import TrialRecord
 from sweeps.results.answered import answered
-from sweeps.results.model_card import model_card
 from sweeps.results.ranking import best_of
 from sweeps.results.tables import CURVE_COLUMNS, TRIAL_COLUMNS, Row, curve_rows, frame, trial_rows
 from sweeps.results.unkept import no_weights
@@ -134,6 +133,8 @@ class Sweep:
             were written; or `out` exists, nothing costs so little, or `trial` is beside one of the others.
         """
         from sweeps.results.at_most import chosen_by, described, lineage_facts, refuse_several
+        from sweeps.results.card_tables import tables_of
+        from sweeps.results.model_card import model_card
         from tli.training.export import copy_model
 
         require_types(
@@ -160,7 +161,15 @@ class Sweep:
             held = [number for number, each in records.items() if each.ours and self.model_of(each)]
             raise SpecError(no_weights(self.spec.name, record, self.folders, held, out))
         said = described(found, listed, chosen, within)
-        card = model_card(self.spec, found, listed, chosen, said=said, lineage=read_lineage(source))
+        card = model_card(
+            self.spec,
+            found,
+            listed,
+            chosen,
+            said=said,
+            lineage=read_lineage(source),
+            tables=tables_of(self, found, listed, record),
+        )
         copy_model(source, out, lineage=lineage_facts(record, found, said), card=card)
         return chosen
 
@@ -199,14 +208,16 @@ class Sweep:
         pandas.DataFrame
             Columns, in this order; what a trial does not have is missing:
 
-            - ``trial``, ``role`` (control, baseline, search, replicate, or not run here) and ``state``
-              (WAITING, RUNNING, COMPLETE, PRUNED for one that was stopped early, FAIL)
+            - ``trial``, ``role`` (control, matched control, baseline, search, replicate, evaluation, ladder
+              rung, promotion, promoted control, or not run here) and ``state`` (WAITING, RUNNING, COMPLETE,
+              PRUNED for one that was stopped early, FAIL)
             - ``loss``, the latest held-out loss, at ``step``, ``initial_loss``, before the first step, and
               ``test_loss``, after the last one, of runs under fresh seeds; nats per token
             - ``finalist``; ``rank``, from 1: what the answer hands over, the finalists by mean over fresh
               seeds, the other complete trials by their loss; ``best``, whether it is the one that `export`
               hands over, which may be the original, trained on
-            - ``replicate_of``, the number of the trial whose settings it has, and ``seed``
+            - ``replicate_of``, the number of the trial whose settings it has, or whose FLOPs; ``promotes``,
+              that of the one that it makes longer; and ``seed``
             - ``step`` of ``steps``: optimizer steps with a measurement, and in the budget
             - ``tokens``, ``flops`` and ``seconds`` of training so far; steps alone, without evaluation
             - ``attempt``, from 1; ``started`` and ``finished``, in UTC; ``reason`` of an early end

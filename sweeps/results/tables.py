@@ -31,6 +31,7 @@ TRIAL_COLUMNS: Mapping[str, str | None] = {
     "rank": "Int64",
     "best": "bool",
     "replicate_of": "Int64",
+    "promotes": "Int64",
     "seed": "int64",
     "step": "int64",
     "steps": "int64",
@@ -78,6 +79,7 @@ def trial_rows(records: Sequence[TrialRecord], verdict: Verdict) -> list[Row]:
             "finalist": record.number in finalists,
             "rank": ranks.get(record.number),
             "best": record.number == verdict.best,
+            "promotes": record.promotion.of if record.promotion is not None else None,
             "started": _moment(record.started),
             "finished": _moment(record.finished),
         }

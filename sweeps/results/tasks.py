@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.evaluated import failures, runs_due, scores_of
-from sweeps.results.scored_runs import Cell, ScoredRun, cell, fresh_runs
-from tli.tasks.paired import PairedDifference, paired_difference
+from sweeps.results.promoted_scores import PromotedScores, promoted_scores
+from sweeps.results.scored_runs import Cell, Difference, Kept, ScoredRun, cell, difference, fresh_runs
 
 if TYPE_CHECKING:
-    from sweeps.results.sweep import Sweep
     from sweeps.results.verdict import Verdict
 
 
-Difference = PairedDifference
+__all__ = ["Cell", "Difference", "TaskRow", "TaskTable", "task_table", "tasks_of"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class TaskRow:
     control: Cell | None
     matched: Cell | None
     winner: Cell | None
-    against_control: PairedDifference | None
-    against_matched: PairedDifference | None
+    against_control: Difference | None
+    against_matched: Difference | None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -63,6 +62,7 @@ class TaskTable:
         rows: by task and metric.
         missing: runs that are still to be scored.
         failed: why others were not, by what they are.
+        promotions: those that have ended, each with its scores, which are of one seed.
     """
 
     shots: int
@@ -74,29 +74,47 @@ class TaskTable:
     missing: tuple[int, ...]
     failed: tuple[str, ...]
     objective: str | None = None
+    promotions: tuple[PromotedScores, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         names = ("objective", "shots", "limit", "winner", "control", "matched")
         plain = {name: getattr(self, name) for name in names}
         rows = [row.to_json() for row in self.rows]
-        return {**plain, "scores": rows, "missing": list(self.missing), "failed": list(self.failed)}
+        long_runs = [each.to_json() for each in self.promotions]
+        others = {"missing": list(self.missing), "failed": list(self.failed), "promotions": long_runs}
+        return {**plain, "scores": rows, **others}
 
 
-def task_table(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> TaskTable | None:
+class Answered(Kept, Protocol):
+    """A sweep with its trials and its answer."""
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Every trial in the study, by number."""
+
+    def answer(self, records: Sequence[TrialRecord], /) -> Verdict:
+        """The answer if these were all trials."""
+
+
+def task_table(
+    sweep: Kept, verdict: Verdict, records: Sequence[TrialRecord], grown: int | None = None
+) -> TaskTable | None:
     """The table of a sweep; None for one that scores nothing.
 
     Args:
         sweep: whose results on disk are read.
         verdict: of the records.
         records: every trial of it.
+        grown: number of the grown model that stands in it as the winner; None for the best one.
     """
     spec, depth = sweep.ledger.spec, sweep.ledger.depth
     if not spec.evaluation.tasks:
         return None
-    winner, control, matched = verdict.chosen, verdict.control, verdict.matched
+    control, matched = verdict.control, verdict.matched
+    winner = verdict.best_grown if grown is None else grown
     models = {
-        "winner": fresh_runs(records, winner.number if winner else None),
+        "winner": fresh_runs(records, winner),
         "control": fresh_runs(records, control.number if control else None),
         "matched": _matched(records, matched.number if matched else None),
     }
@@ -113,7 +131,7 @@ def task_table(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -
         objective=spec.objective.metric if spec.objective.task is not None else None,
         shots=spec.evaluation.shots,
         limit=spec.evaluation.limit,
-        winner=winner.number if winner else None,
+        winner=winner,
         control=control.number if control else None,
         matched=matched.number if matched else None,
         rows=tuple(row for task in names for row in _rows(task, scores)),
@@ -121,10 +139,11 @@ def task_table(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -
         failed=tuple(
             f"{'the base' if run is None else f'trial {run}'}: {reason}" for run, reason in reasons.items()
         ),
+        promotions=promoted_scores(sweep, records),
     )
 
 
-def tasks_of(sweep: Sweep) -> TaskTable | None:
+def tasks_of(sweep: Answered) -> TaskTable | None:
     """The table of a sweep as it stands."""
     if not sweep.ledger.spec.evaluation.tasks:
         return None
@@ -157,19 +176,6 @@ def _rows(task: str, models: dict[str, list[ScoredRun]]) -> Iterator[TaskRow]:
             control=cells["control"],
             matched=cells["matched"],
             winner=cells["winner"],
-            against_control=_difference(scored["winner"], scored["control"], task, metric),
-            against_matched=_difference(scored["winner"], scored["matched"], task, metric),
+            against_control=difference(scored["winner"], scored["control"], task, metric),
+            against_matched=difference(scored["winner"], scored["matched"], task, metric),
         )
-
-
-def _difference(
-    ours: Sequence[ScoredRun], theirs: Sequence[ScoredRun], task: str, metric: str
-) -> PairedDifference | None:
-    """Over the seeds that both have, of scores on the same documents."""
-    others = {run.seed: run for run in theirs}
-    pairs = [(run, others[run.seed]) for run in ours if run.seed in others]
-    data = {scores.data for pair in pairs for run in pair if (scores := run.scores(task))}
-    if len(data) != 1:
-        return None
-    first, second = ([run.documents(task, metric) for run in side] for side in zip(*pairs, strict=True))
-    return paired_difference(first, second)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any, Literal
 
+from sweeps.by_text import Sources
 from sweeps.results.claims import Measure
 
 Model = Literal["base", "control", "matched", "grown"]
@@ -84,6 +86,46 @@ class BySource:
         """A model on a text; None where it has no loss there."""
         found = (each for known in self.texts if known.name == text for each in known.models)
         return next((each for each in found if each.model == model and each.difference is not None), None)
+
+    def of_run(self, model: Model, number: int, sources: Sources) -> dict[str, OnText]:
+        """What one run loses on each text beside the base, by name: of one seed, so without an interval.
+
+        Args:
+            model: what it is.
+            number: of its trial.
+            sources: its losses; those of the side of the text that the others are measured on count.
+        """
+        found = {}
+        for text in self.texts:
+            base, own = text.models[0], sources.get(text.name)
+            if own is None or base.loss is None or not own.finite:
+                continue
+            tested = text.measure == "test"
+            if tested and not own.test_losses:
+                continue
+            loss = fmean(own.test_losses) if tested else own.eval_loss
+            bits = own.test_bits_per_byte if tested else own.bits_per_byte
+            found[text.name] = OnText(model, number, loss, bits, loss - base.loss)
+        return found
+
+    def plain_of_run(self, sources: Sources) -> dict[str, dict[str, float | None]]:
+        """`of_run` as plain JSON values: loss, bits per byte and difference by the name of a text."""
+        names = ("loss", "bits_per_byte", "difference")
+        found = self.of_run("grown", 0, sources).items()
+        return {text: {name: getattr(each, name) for name in names} for text, each in found}
+
+    def of_runs(self, runs: Mapping[Model, tuple[int, Sources]]) -> BySource:
+        """The base beside these runs alone, one of each model, in place of the answer's.
+
+        Args:
+            runs: by what they are, the number of the trial and its losses.
+        """
+        each = [self.of_run(model, *run) for model, run in runs.items()]
+        texts = [
+            replace(text, models=(text.models[0], *(run[text.name] for run in each if text.name in run)))
+            for text in self.texts
+        ]
+        return replace(self, texts=tuple(texts), compared=0)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, with the ends of each interval and what they say."""

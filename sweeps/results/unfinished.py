@@ -76,4 +76,4 @@ def ended_before(spec: Spec) -> int:
         records = found(spec).records
     except (InputError, SweepError):
         return 0
-    return sum(record.ours and record.state.finished for record in records)
+    return sum(r.ours and r.state.finished and not r.role.promoted for r in records)

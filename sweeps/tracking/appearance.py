@@ -32,18 +32,20 @@ def run_name(record: TrialRecord) -> str:
 
 def configuration_name(record: TrialRecord) -> str:
     """As `run_name`, for all seeds: `17 K=2 damped lr=8.9e-4`, `control lr=1.0e-3, compute of 17`."""
-    again = record.replicate_of is not None
-    if record.role in _FROM_CONTROL or (again and record.original):
+    of = record.replicate_of if record.promotion is None else record.promotion.of
+    if record.role is Role.EVALUATION and of is None:
+        return "base, evaluation"
+    if record.role in _FROM_CONTROL or (of is not None and record.original):
         name = "control"
     else:
-        name = f"{record.replicate_of if again else record.number} {grown(record) or 'original'}"
+        name = f"{record.number if of is None else of} {grown(record) or 'original'}"
     different: Mapping[Role, list[str]] = {
         Role.CONTROL: [],
         Role.SEARCH: [],
         Role.REPLICATE: [],
         Role.MATCHED: [f"compute of {record.replicate_of}"],
-        Role.PROMOTION: [_tokens(record)],
-        Role.PROMOTED_CONTROL: [_tokens(record)],
+        Role.PROMOTION: [_tokens(record), "promotion"],
+        Role.PROMOTED_CONTROL: [_tokens(record), "promotion"],
         Role.RUNG: [_tokens(record)],
     }
     return ", ".join([f"{name} lr={short_rate(record)}", *different.get(record.role, [record.role.value])])
@@ -93,14 +95,17 @@ def colours(
     chosen = {number: FINALISTS[place % len(FINALISTS)] for place, number in enumerate(finalists)}
     chosen |= {} if control is None else {control: CONTROL}
     chosen |= {} if baseline is None else {baseline: BASELINE}
-    found = {}
-    for record in records:
-        if record.role is Role.MATCHED:
-            found[record.number] = CONTROL
-        else:
-            of = record.number if record.replicate_of is None else record.replicate_of
-            found[record.number] = chosen.get(of, REST)
-    return found
+    by_number = {record.number: record for record in records}
+
+    def shade(record: TrialRecord) -> str:
+        of = record.replicate_of if record.promotion is None else record.promotion.of
+        if record.role is Role.EVALUATION and of in by_number:  # it is that run, made again
+            return shade(by_number[of])
+        if record.role in (Role.MATCHED, Role.PROMOTED_CONTROL):
+            return CONTROL
+        return chosen.get(record.number if of is None else of, REST)
+
+    return {record.number: shade(record) for record in records}
 
 
 def ending(record: TrialRecord) -> str | None:

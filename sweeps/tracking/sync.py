@@ -147,7 +147,9 @@ def show_conclusions(tracker: Tracking, sweep: Sweep) -> None:
     tags[NOTE] = run_text(sweep, found, then)
     control = found.control.number if found.control else None
     against = ControlGaps(tracker).tell(then, control)
-    show_colours(tracker, then, [each.number for each in found.finalists], control, found.front)
+    # Of long runs, too, which came after the answer and have the colour of what they make longer.
+    coloured = [*then, *(each for each in records[completion.trials :] if each.role.promoted)]
+    show_colours(tracker, coloured, [each.number for each in found.finalists], control, found.front)
     text = experiment_text(sweep, found, then, against)
     view = saved_view(ranked=True, ranges=figure_ranges(then, against))
     tracker.describe({**KIND, TAG: view, NOTE: text})

@@ -66,6 +66,13 @@ def _what(record: TrialRecord) -> str:
     why = _WHY.get(record.role)
     if record.role is Role.REPLICATE:
         why = f"trial {record.replicate_of} again, under seed {record.seed}"
+    if record.role is Role.RUNG:
+        tokens = record.settings["recipe"]["tokens"]
+        why = f"trial {record.replicate_of} with {tokens:,} tokens, a rung of the ladder"
+    if record.role is Role.EVALUATION:
+        if record.replicate_of is None:
+            return f"Trial {record.number}: the base as it is, scored on tasks"
+        why = f"trial {record.replicate_of} trained again, to be scored on tasks"
     if (promotion := record.promotion) is not None:
         beside = "" if promotion.beside is None else f", with the FLOPs of trial {promotion.beside}"
         tokens = record.steps * record.settings["recipe"]["batch_tokens"]

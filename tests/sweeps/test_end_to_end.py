@@ -1,7 +1,11 @@
-"""The command as people run it: real processes, killed and resumed, looked at from outside, taken home."""
+"""The command as people run it: real processes, killed and resumed, looked at from outside, taken home.
+
+Once the sweep stands, what a process of its own would add to a command is loading the libraries anew: it runs in this one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,13 +13,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 import pytest
 
+from sweeps.__main__ import main
 from sweeps.ledger import open_storage
+from tests.forked import command, forked
+from tli.__main__ import main as tli
 
 pytestmark = pytest.mark.ray
 
@@ -25,6 +33,34 @@ TRIALS = 8
 def sweeps(*arguments: object, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sweeps", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+class Done(NamedTuple):
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Here = Callable[..., Done]
+
+
+@pytest.fixture
+def here(
+    killed_and_resumed: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Here:
+    """`here("best", "tiny")`: a command of `sweeps` in the folder of the sweep, in this process."""
+    monkeypatch.chdir(killed_and_resumed["root"])
+    for name in ("SWEEPS_RUNS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def command(*arguments: object, main: Callable[[list[str]], int] = main) -> Done:
+        capsys.readouterr()
+        code = main(list(map(str, arguments)))
+        return Done(code, *capsys.readouterr())
+
+    return command
 
 
 def trials(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
@@ -57,7 +93,7 @@ def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory, save_model: Any
         study="sqlite",
         runs="runs",
         tracking="{uri: sqlite}",
-    ).replace("tokens: 512", "tokens: 9600")
+    ).replace("tokens: 512", "tokens: 4800")
     spec.write_text(given)
     url = f"sqlite:///{root}/runs/study.db"
     log = (root / "first.log").open("w")
@@ -141,7 +177,7 @@ def test_mlflow_has_one_run_per_trial_and_each_point_once(killed_and_resumed: di
     assert children[f"tiny/{best}"].data.tags["sweeps.rank"] == "1"
 
 
-def test_export_round_trip(killed_and_resumed: dict[str, Any]) -> None:
+def test_export_round_trip(killed_and_resumed: dict[str, Any], here: Here) -> None:
     """Plain transformers gives the loss that the ledger holds."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -152,7 +188,7 @@ def test_export_round_trip(killed_and_resumed: dict[str, Any]) -> None:
     from tli.training.evaluate import evaluate
 
     root = killed_and_resumed["root"]
-    done = sweeps("export", "tiny", "--out", "best/", "--json", cwd=root)
+    done = here("export", "tiny", "--out", "best/", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     recorded = trials(killed_and_resumed["url"], "tiny")[answer["trial"]]
@@ -170,33 +206,31 @@ def test_export_round_trip(killed_and_resumed: dict[str, Any]) -> None:
     assert model.generate(**prompt, max_new_tokens=4, do_sample=False).shape[1] > prompt["input_ids"].shape[1]
     lineage = json.loads((root / "best" / "lineage.json").read_text())
     assert lineage["trial"] == answer["trial"]
-    again = sweeps("export", "tiny", "--out", "best/", cwd=root)
+    again = here("export", "tiny", "--out", "best/")
     assert again.returncode == 2
     assert again.stderr == (
         "error: best: got something that exists; expected a folder to be made; "
         "try another name, or removing it\n"
     )
-    proven = subprocess.run(
-        [sys.executable, "-m", "tli", "verify", "best"], cwd=root, capture_output=True, text=True, check=False
-    )
+    proven = here("verify", "best", main=tli)
     assert proven.returncode == 0, proven.stdout + proven.stderr
 
 
-def test_looking_at_a_sweep(killed_and_resumed: dict[str, Any]) -> None:
-    root, after = killed_and_resumed["root"], trials(killed_and_resumed["url"], "tiny")
-    status = json.loads(sweeps("status", "tiny", "--json", cwd=root).stdout)
+def test_looking_at_a_sweep(killed_and_resumed: dict[str, Any], here: Here) -> None:
+    after = trials(killed_and_resumed["url"], "tiny")
+    status = json.loads(here("status", "tiny", "--json").stdout)
     assert status["finished"] is True
     assert [t["state"] for t in status["trials"]] == [told(t)[0] for t in after]
-    best = json.loads(sweeps("best", "tiny", "--json", cwd=root).stdout)
+    best = json.loads(here("best", "tiny", "--json").stdout)
     assert after[best["best"]].state.name == "COMPLETE"
     assert best["control"]["trial"] == 0
-    shown = sweeps("best", "tiny", cwd=root)
+    shown = here("best", "tiny")
     assert shown.stdout.startswith("tiny: ")
     assert " ".join(shown.stdout.split()).startswith(f"tiny: {best['sentence']}")
-    plan = json.loads(sweeps("plan", "tiny.yaml", "--json", "--calibrate", cwd=root).stdout)
+    plan = json.loads(here("plan", "tiny.yaml", "--json", "--calibrate").stdout)
     assert plan["flops_per_second"] > 0
     assert [shape["cost"]["depth"] for shape in plan["shapes"]] == [4, 8, 6, 5]
-    healthy = sweeps("doctor", "--json", cwd=root)
+    healthy = here("doctor", "--json")
     assert {finding["name"] for finding in json.loads(healthy.stdout)["findings"]} >= {
         "python",
         "study",
@@ -204,22 +238,24 @@ def test_looking_at_a_sweep(killed_and_resumed: dict[str, Any]) -> None:
     }
 
 
-def test_one_trial_again_for_a_debugger_gives_the_same_losses(killed_and_resumed: dict[str, Any]) -> None:
-    root, after = killed_and_resumed["root"], trials(killed_and_resumed["url"], "tiny")
-    done = sweeps("trial", "tiny.yaml", 1, "--out", "again", "--json", cwd=root)
+def test_one_trial_again_for_a_debugger_gives_the_same_losses(
+    killed_and_resumed: dict[str, Any], here: Here
+) -> None:
+    after = trials(killed_and_resumed["url"], "tiny")
+    done = here("trial", "tiny.yaml", 1, "--out", "again", "--json")
     assert done.returncode == 0, done.stderr
     points = [json.loads(line) for line in done.stdout.splitlines()]
     assert {point["step"]: point["eval_loss"] for point in points} == after[1].intermediate_values
     assert trials(killed_and_resumed["url"], "tiny")[1].datetime_complete == after[1].datetime_complete
 
 
-def test_what_is_enqueued_outside_is_run_by_a_resume(killed_and_resumed: dict[str, Any]) -> None:
-    root, url = killed_and_resumed["root"], killed_and_resumed["url"]
+def test_what_is_enqueued_outside_is_run_by_a_resume(killed_and_resumed: dict[str, Any], here: Here) -> None:
+    url = killed_and_resumed["url"]
     before = len(trials(url, "tiny"))
     study = optuna.load_study(study_name="tiny", storage=open_storage(url))
     wanted = {"injection.k": 2, "injection.init": "identity", "recipe.learning_rate": 0.0042}
     study.enqueue_trial(wanted)
-    done = sweeps("resume", "tiny", "--runner", "inline", cwd=root)
+    done = here("resume", "tiny", "--runner", "inline")
     assert done.returncode == 0, done.stderr
     trial = trials(url, "tiny")[before]
     assert trial.params == wanted
@@ -228,17 +264,17 @@ def test_what_is_enqueued_outside_is_run_by_a_resume(killed_and_resumed: dict[st
 
 
 def test_two_sweeps_share_a_database_and_a_driver_is_alone(
-    killed_and_resumed: dict[str, Any], tmp_path: Path
+    killed_and_resumed: dict[str, Any], here: Here
 ) -> None:
     """A second sweep beside the first, both at once; each study has its own trials, MLflow its own experiments."""
     root, url = killed_and_resumed["root"], killed_and_resumed["url"]
     before = [(t.number, t.state, t.value) for t in trials(url, "tiny")]
-    other = killed_and_resumed["spec"].read_text().replace("name: tiny", "name: other").replace("9600", "512")
+    other = killed_and_resumed["spec"].read_text().replace("name: tiny", "name: other").replace("4800", "512")
     (root / "other.yaml").write_text(other)
-    command = [sys.executable, "-m", "sweeps", "run", "other.yaml", "--runner", "inline"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, cwd=root, **pipes) for _ in range(2)]
-    outputs = [process.communicate(timeout=200) for process in both]
+    words = ("sweeps", "run", "other.yaml", "--runner", "inline")
+    with contextlib.ExitStack() as stack:
+        both = [stack.enter_context(forked(command, *words, folder=root)) for _ in range(2)]
+        outputs = [process.communicate(timeout=200) for process in both]
     codes = sorted(process.returncode for process in both)
     assert codes == [0, 1], outputs
     refused = next(o[1] for p, o in zip(both, outputs, strict=True) if p.returncode == 1)
@@ -247,14 +283,16 @@ def test_two_sweeps_share_a_database_and_a_driver_is_alone(
     assert [(t.number, t.state, t.value) for t in trials(url, "tiny")] == before
     roles = Counter(t.user_attrs["sweeps:role"] for t in trials(url, "other"))
     assert sum(n for role, n in roles.items() if role != "replicate") == TRIALS
-    listed = sweeps("list", "--json", cwd=root)
+    listed = here("list", "--json")
     assert {row["sweep"] for row in json.loads(listed.stdout)["sweeps"]} == {"tiny", "other"}
 
 
-def test_a_changed_spec_is_refused_with_the_difference(killed_and_resumed: dict[str, Any]) -> None:
-    root, url = killed_and_resumed["root"], killed_and_resumed["url"]
+def test_a_changed_spec_is_refused_with_the_difference(
+    killed_and_resumed: dict[str, Any], here: Here
+) -> None:
+    url = killed_and_resumed["url"]
     before = [(t.number, t.state) for t in trials(url, "tiny")]
-    done = sweeps("run", "tiny.yaml", "--set", "trial.recipe.learning_rate=2e-3", cwd=root)
+    done = here("run", "tiny.yaml", "--set", "trial.recipe.learning_rate=2e-3")
     assert done.returncode == 2
     assert "trial.recipe.learning_rate: 0.001 -> 0.002" in done.stderr
     assert "Traceback" not in done.stderr

@@ -16,12 +16,16 @@ import pytest
 from sweeps.checks import machine, stores
 from sweeps.checks.estimate import Estimate, estimate
 from sweeps.checks.preflight import check
+from sweeps.checks.runs import NOT_PLANNED
+from sweeps.checks.scoring import models_scored
 from sweeps.checks.shapes import searched_shapes
 from sweeps.checks.totals import expected_share
 from sweeps.errors import SpecError
+from sweeps.records import Role
 from sweeps.spec import Spec, load_spec
 from sweeps.spec.settings import ControlSettings
 from tli.models.base import Base, find
+from tli.tasks.sizes import TaskSize
 
 BASE = (
     "data.sequence_length=32",
@@ -85,6 +89,50 @@ def test_totals_are_those_counted_by_hand(base: Base) -> None:
     assert found.at_most.tokens == pytest.approx((10 + 3 * 4 + longer) * 4096, abs=1)
     unmatched = estimate(spec.model_copy(update={"control": ControlSettings(matched=False)}), base)
     assert (unmatched.replicates, unmatched.at_most.tokens) == (12, (10 + 3 * 4) * 4096)
+
+
+def test_runs_of_every_role_are_counted_or_are_no_part_of_a_plan(base: Base) -> None:
+    given = ("budget.trials=10", "finalists={top: 2, seeds: 3}", "budget.ladder=[10000, 20000]")
+    spec = spec_on(base, *given, "evaluation={tasks: [kobest_copa]}")
+    found = estimate(spec, base)
+    assert {each.role for each in found.runs} | NOT_PLANNED == set(Role)
+    assert not {each.role for each in found.runs} & NOT_PLANNED
+    of = {role: sum(each.count for each in found.runs if each.role is role) for role in Role}
+    assert (of[Role.CONTROL], of[Role.BASELINE], of[Role.SEARCH]) == (2, 1, 7)
+    assert of[Role.REPLICATE] + of[Role.MATCHED] == found.replicates == spec.replicates
+    assert of[Role.RUNG] == spec.rung_runs == 6
+    assert [each.tokens for each in found.runs if each.role is Role.RUNG] == [10240, 20480]
+    ratio = cost_of(found, "K=1") / cost_of(found, "control")
+    (matched,) = [each for each in found.runs if each.role is Role.MATCHED]
+    assert matched.tokens == round(8 * ratio) * 512
+    # The base is scored as it is; how much goes through it is not known without the tasks.
+    assert of[Role.EVALUATION] == 1
+    assert found.scoring is not None
+    assert (found.scoring.count, found.scoring.total) == (9 + 6 + 1, None)
+    assert found.at_most.flops == estimate(spec_on(base, *given), base).at_most.flops
+
+
+def test_scoring_is_a_part_of_the_totals_counted_by_hand(base: Base) -> None:
+    given = ("budget.trials=10", "finalists={top: 2, seeds: 3}", "evaluation={tasks: [kobest_copa]}")
+    spec, sizes = spec_on(base, *given), (TaskSize("kobest_copa", 10, 20, 640),)
+    bare, found = estimate(spec, base), estimate(spec, base, tasks=sizes, flops_per_second=1e9, parallel=2)
+    each = {label: cost_of(found, label) / 3 * 640 for label in ("control", "K=1", "K=2", "K=3", "K=4")}
+    flops = (6 + 1) * each["control"] + 3 * each["K=4"] + 6 * each["K=1"]  # sequences of 32, as in training
+    assert found.scoring is not None
+    assert found.scoring.total is not None
+    assert found.scoring.total.flops == pytest.approx(flops)
+    assert (found.scoring.total.tokens, found.scoring.sequences) == (16 * 640, 16 * 20)
+    assert found.scoring.total.hours == pytest.approx(flops / 1e9 / 2 / 3600)
+    assert found.at_most.flops == pytest.approx(bare.at_most.flops + flops)
+    assert found.at_most.tokens == bare.at_most.tokens, "tokens are those of training"
+    assert "of that scoring on tasks" in found.text()
+    aimed = spec_on(base, *given, "objective={metric: kobest_copa/acc}", "stopping={rule: none}")
+    assert models_scored(aimed)["search"] == 10
+    searched = estimate(aimed, base, tasks=sizes)
+    assert searched.scoring is not None
+    assert searched.scoring.total is not None
+    more = 2 * each["control"] + each["K=4"] + 7 * each["K=1"]
+    assert searched.scoring.total.flops == pytest.approx(flops + more)
 
 
 def test_hours_follow_from_the_measured_speed(base: Base) -> None:

@@ -11,7 +11,10 @@ from typing import Any
 import optuna
 import pytest
 
+from sweeps.__main__ import main
 from sweeps.cli import documents
+from sweeps.driver.promoting import promote
+from sweeps.driver.promotion_plan import Where, Wish, plan_promotion
 from sweeps.driver.service import run
 from sweeps.driver.single import assignment_of
 from sweeps.errors import PreemptedError
@@ -26,10 +29,13 @@ from sweeps.worker.saving import SCORING
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 from tests.kobest import real_kobest, write_kobest
 from tests.ranks import on_ranks
-from tests.sweeps.conftest import SPEC, Silent
+from tests.sweeps.conftest import SPEC, Silent, copied
 from tests.sweeps.rank_scores import scored_by
+from tli.models.base import find
+from tli.tasks.available import Wanted
 from tli.tasks.kobest import KOBEST, files_of
 from tli.tasks.kobest import documents as rows_of
+from tli.tasks.sizes import size_of
 
 _TASKS = "evaluation: {{tasks: [{tasks}], shots: {shots}, limit: {limit}, tasks_from: {kobest}}}\n"
 
@@ -151,6 +157,158 @@ def test_the_answer_has_base_control_and_winner_side_by_side(swept: Sweep) -> No
     assert {"kobest_copa acc", "kobest_copa acc_stderr"} <= set(swept.rows()[0])
 
 
+def test_a_plan_counts_the_sequences_and_tokens_that_go_through_a_model(
+    swept: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tli.models.loading import load_model, load_tokenizer
+    from tli.tasks.harness import Harness
+
+    base = find(swept.spec.base.model)
+    wanted = Wanted(("kobest_copa", "kobest_boolq"), 1, 5, swept.spec.evaluation.tasks_from)
+    model, tokenizer, harness = load_model(base), load_tokenizer(base.folder), Harness(wanted)
+    for name in wanted.names:
+        rows: list[int] = []
+        seen = model.register_forward_pre_hook(lambda _, given: rows.append(given[0].numel()))  # noqa: B023
+        harness.score(model, tokenizer, name, batch=1)  # so nothing is padded
+        seen.remove()
+        size = size_of(harness, tokenizer, name, base.facts.context)
+        assert (size.documents, size.sequences, size.tokens) == (5, len(rows), sum(rows))
+
+
+def test_a_plan_says_what_scoring_takes_and_what_is_trained_again(
+    swept: Sweep, tmp_path: Path, tiny_model: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = swept.folders.artifacts.parent
+
+    def planned(*words: str) -> tuple[dict[str, Any], str]:
+        assert main(["plan", path, "--json", *words]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert main(["plan", path, *words]) == 0
+        return found, capsys.readouterr().out
+
+    path = str(root / "scored.yaml")
+    found, said = planned()
+    # A finalist and the baseline, the control and the matched one, under one fresh seed, and the base.
+    assert found["scoring"]["models"] == {"finalists": 2, "control": 2, "base": 1}
+    (task,) = found["scoring"]["tasks"]
+    assert task["documents"] == 6
+    assert found["scoring"]["sequences"] == 5 * task["sequences"]
+    assert found["scoring"]["total"]["tokens"] == 5 * task["tokens"]
+    assert "scored on tasks after training, at most 5 models" in said
+    assert "nothing of it is left to run" in said
+    roles = [(each["role"], each["count"]) for each in found["runs"]]
+    assert roles == [
+        ("control", 1),
+        ("baseline", 1),
+        ("search", 1),
+        ("replicate", 1),
+        ("replicate", 2),
+        ("matched control", 1),
+        ("evaluation", 1),
+    ]
+    assert found["left"]["again"] == []
+    # Other documents: every run under a fresh seed is trained again, and the base scored.
+    other, said = planned("--set", "evaluation.limit=4")
+    fresh = [record for record in swept.records if record.role.fresh]
+    assert other["left"]["again"] == [record.number for record in fresh]
+    assert other["left"]["runs"]["evaluation"] == len(fresh) + 1
+    assert other["left"]["tokens"] == sum(record.tokens or 0 for record in fresh)
+    assert other["left"]["flops"] == pytest.approx(sum(record.flops or 0 for record in fresh))
+    assert "trained again, for their models were not kept" in said
+    # One more seed and trial: what comes after a search that is not over is known at most.
+    more, _ = planned("--set", "budget.trials=4", "--set", "finalists.seeds=2")
+    assert more["left"]["runs"] == {
+        "control": 0,
+        "baseline": 0,
+        "search": 1,
+        "replicate": 6,
+        "matched control": 2,
+        "ladder rung": 0,
+        "evaluation": 0,
+    }
+    seeds, _ = planned("--set", "finalists.seeds=2")
+    assert seeds["left"]["runs"]["replicate"] == len(
+        {r.replicate_of for r in fresh if r.role is Role.REPLICATE}
+    )
+    # What is not comparable is another sweep, and said to be.
+    refused, said = planned("--set", "trial.recipe.tokens=1024")
+    assert refused["left"] is None
+    assert any("needs another name" in note for note in refused["notes"])
+
+
+def test_a_promotion_and_the_control_beside_it_stand_in_the_table_and_on_its_card(
+    swept: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied(swept.folders.artifacts.parent, tmp_path, monkeypatch)
+    where = Where(runs="runs", runner="inline")
+    assert main(["promote", "scored", "--tokens", "1024", "--grown", "--control", "--plan", "--json"]) == 0
+    scoring = [each["scoring"] for each in json.loads(capsys.readouterr().out)["plan"]]
+    assert [(each["tasks"], each["documents"]) for each in scoring] == [(["kobest_copa"], 6)] * 2
+    assert scoring[0]["tokens"] == scoring[1]["tokens"] > 0
+    assert scoring[0]["flops"] > scoring[1]["flops"] > 0, "the grown model is deeper"
+    assert main(["promote", "scored", "--tokens", "1024", "--grown", "--plan"]) == 0
+    assert "scored  on kobest_copa after its last step: 6 documents" in capsys.readouterr().out
+    before = json.dumps(documents.ran(swept, swept.verdict, {})["verdict"]["tasks"]["scores"])
+    sweep = promote(plan_promotion(Wish("scored", 1024, grown=True, control=True), where), where, Silent())
+    long, beside = sweep.records[-2:]
+    assert (long.role, beside.role) == (Role.PROMOTION, Role.PROMOTED_CONTROL)
+    table = tasks_of(sweep)
+    assert table is not None
+    (found,) = table.promotions
+    assert (found.trial, found.of, found.control) == (long.number, swept.verdict.best_grown, beside.number)
+    row = found.rows[0]
+    ours, theirs = (each.tasks["kobest_copa"].metrics["acc"] for each in (long, beside))
+    assert (row.task, row.metric, row.documents, row.chance) == ("kobest_copa", "acc", 6, 0.5)
+    assert row.promotion is not None
+    assert row.control is not None
+    assert (row.promotion.value, row.promotion.runs) == (ours.value, (long.number,))
+    assert row.promotion.stderr == pytest.approx(ours.stderr)
+    assert row.control.value == theirs.value
+    assert row.base == table.rows[0].base
+    assert row.against_control is not None
+    assert row.against_control.mean == pytest.approx(ours.value - theirs.value)
+    assert row.against_control.p is not None, "one seed of each: McNemar's exact test"
+    assert row.against_base is not None
+    answer = documents.ran(sweep, sweep.verdict, {})["verdict"]["tasks"]
+    assert answer["promotions"][0]["scores"][0]["against_control"]["runs"] == 1
+    assert answer["promotions"][0]["unscored"] == []
+    assert json.dumps(answer["scores"]) == before, "the sweep's own scores are as they were"
+    lines = tasks_text(table)
+    assert any(line.split()[:2] == ["kobest_copa", "acc"] and f"{ours.value:.3f}" in line for line in lines)
+    assert any(f"trial {long.number} less" in line for line in lines)
+    assert all(len(each) <= 80 for each in lines)
+    card = _card(sweep, tmp_path, long.number)
+    assert f"| the original beside it, trial {beside.number} | **this, trial {long.number}** |" in card
+    assert f"{ours.value:.3f} ± " in card
+    assert f"**this, trial {beside.number}**" in _card(sweep, tmp_path, beside.number)
+
+
+def _card(sweep: Sweep, folder: Path, number: int) -> str:
+    """What the card of an exported model says of tasks."""
+    sweep.export(folder / f"model-{number}", trial=number)
+    text = (folder / f"model-{number}" / "README.md").read_text()
+    return text.partition("## Downstream tasks")[2]
+
+
+def test_the_card_of_an_exported_model_has_the_table_of_tasks(swept: Sweep, tmp_path: Path) -> None:
+    table, number = tasks_of(swept), swept.verdict.best_grown
+    assert table is not None
+    assert number is not None
+    row = table.rows[0]
+    assert row.winner is not None
+    assert row.base is not None
+    card = _card(swept, tmp_path, number)
+    head, line = (
+        next(each for each in card.splitlines() if each.startswith(start))
+        for start in ("| task", "| kobest_copa acc")
+    )
+    cells = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert cells["the base"].startswith(f"{row.base.value:.3f} ± ")
+    assert cells[f"**this, trial {number}** |"].startswith(f"{row.winner.value:.3f} ± ")
+    assert "- kobest_copa acc: " in card
+    assert f"against the original, trial {table.control}" in card
+
+
 def test_an_evaluation_that_is_changed_later_runs_only_what_is_missing(
     swept: Sweep, tiny_model: Callable[[str], Path]
 ) -> None:
@@ -217,8 +375,6 @@ def test_a_task_that_cannot_be_scored_costs_no_trained_model(assigned: Any) -> N
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", KOBEST)
 def test_all_five_with_the_official_files(name: str, tmp_path: Path) -> None:
-    from tli.models.base import find
-    from tli.tasks.available import Wanted
     from tli.tasks.harness import evaluate_tasks
 
     kobest, base = real_kobest(), find("builtin:tiny-llama")

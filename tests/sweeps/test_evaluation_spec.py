@@ -74,7 +74,7 @@ def test_what_is_missing_is_said_before_anything_is_reserved(scored: Any, tmp_pa
     assert any("WiC" in problem.remedy for problem in raised.value.problems)
     assert not spec.root.exists()
     (note,) = evaluation_notes(spec)
-    assert "2 tasks for at most 4 models" in note  # a finalist, the baseline, the control, the base
+    assert "at most 4 models on 2 tasks" in note  # a finalist, the baseline, the control, the base
 
 
 def record(number: int, role: Role, **given: Any) -> TrialRecord:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sweeps.__main__ import main
 from sweeps.cli.interrupt import terminated_as_interrupted
+from tests.forked import Forked, command, forked
 from tests.sweeps.conftest import WriteSpec
 
 SPEC = "my-sweep.yaml"
@@ -33,10 +32,9 @@ def place(write_spec: WriteSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_run_that_is_stopped_says_that_it_goes_on(
     number: signal.Signals, code: int, times: int, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [sys.executable, "-m", "sweeps", "run", SPEC, "--runner", "inline"]
     measured = 0
     for _ in range(times):
-        with started(command) as driver:
+        with forked(command, "sweeps", "run", SPEC, "--runner", "inline", folder=place) as driver:
             wait_for_more_than(measured, place, driver)
             again = main(["run", SPEC, "--runner", "inline"])  # while it is driven
             driver.send_signal(number)
@@ -49,32 +47,16 @@ def test_a_run_that_is_stopped_says_that_it_goes_on(
         measured = len(curve(place).read_text().splitlines())
 
 
-@contextlib.contextmanager
-def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A program that takes SIGINT even where the tests themselves run in the background; never outlives us."""
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
-    ) as driver:
-        try:
-            yield driver
-        finally:
-            driver.kill()
-
-
 def curve(place: Path) -> Path:
     return place / "runs/my-sweep/trials/0000/curve.jsonl"
 
 
-def wait_for_more_than(measured: int, place: Path, driver: subprocess.Popen[str]) -> None:
+def wait_for_more_than(measured: int, place: Path, driver: Forked | subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
     while not curve(place).is_file() or len(curve(place).read_text().splitlines()) <= measured:
         assert driver.poll() is None, "it ended"
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -118,10 +100,8 @@ def test_sigterm_stops_what_a_script_started_in_the_background(place: Path) -> N
 
 
 def test_a_trial_that_is_stopped(place: Path) -> None:
-    command = [sys.executable, "-m", "sweeps", "trial", SPEC, "1"]
-    with started(command) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline().startswith("step ")
+    with forked(command, "sweeps", "trial", SPEC, "1", folder=place) as driver:
+        assert next(driver.lines()).startswith("step ")
         driver.send_signal(signal.SIGINT)
         _, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (130, "\nstopped\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import signal
 import time
@@ -18,8 +17,7 @@ from sweeps.ledger.store import holder, lease
 from sweeps.ledger.store.storage import engine_of
 from sweeps.records import Point, State
 from sweeps.spec import Spec
-
-_SPAWN = multiprocessing.get_context("spawn")
+from tests.forked import FORKED
 
 
 @pytest.fixture
@@ -63,8 +61,8 @@ def driver(url: str, spec: Spec) -> Iterator[Any]:
     started: list[Any] = []
 
     def start(**options: Any) -> tuple[Any, Any]:
-        ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=_drive, args=(url, _plain(spec), theirs), kwargs=options)
+        ours, theirs = FORKED.Pipe()
+        process = FORKED.Process(target=_drive, args=(url, _plain(spec), theirs), kwargs=options)
         process.start()
         started.append(process)
         return process, ours

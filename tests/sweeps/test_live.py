@@ -154,7 +154,7 @@ def test_trials_finished_before_a_resume_are_counted_and_not_repeated() -> None:
     display.update([*old, record(3)], "search")
     display.update([*old, record(3, State.COMPLETE, step=50)], "search")
     lines = said(stream)
-    assert lines[:2] == ["quickstart: 3 of 24 trials were finished before", "quickstart: search"]
+    assert lines[:2] == ["quickstart: 3 of at most 24 trials were finished before", "quickstart: search"]
     assert lines[2].startswith("   4/24  trial   3 complete")
     assert len(lines) == 3
 

@@ -26,7 +26,7 @@ from sweeps.results.selection import verdict
 from sweeps.results.sentence import handed_over, sentence
 from sweeps.results.tables import trial_rows
 from sweeps.spec import Spec, load_spec
-from tests.sweeps.conftest import Silent, WriteSpec
+from tests.sweeps.conftest import Silent, WriteSpec, delivered_here
 from tests.sweeps.null_sweeps import World
 from tests.sweeps.null_sweeps import sweep as made
 from tests.sweeps.test_summary import record
@@ -166,13 +166,19 @@ def test_what_fresh_seeds_put_behind_is_behind_and_no_other_trial() -> None:
 
 @pytest.mark.parametrize("more", [{}, {"control.matched": True, "finalists.seeds": 3}], ids=["", "matched"])
 def test_a_sweep_whose_lowest_loss_does_not_last_says_so_in_optuna_mlflow_and_its_export(
-    write_spec: WriteSpec, tmp_path: Path, more: dict[str, Any]
+    write_spec: WriteSpec, tmp_path: Path, empty_mlflow: Path, more: dict[str, Any]
 ) -> None:
     """A whole sweep; afterwards its study, its ranking, its exports."""
     spec = load_spec(
-        str(write_spec(trials=6, tracking="{uri: sqlite}", replace={"top: 1": "top: 3"})), overrides=more
+        str(
+            write_spec(
+                trials=6, tracking="{uri: sqlite}", replace={"top: 1": "top: 3", "tokens: 512": "tokens: 256"}
+            )
+        ),
+        overrides=more,
     )
-    sweep = run(spec, Silent(), runner="inline")
+    with delivered_here(empty_mlflow):
+        sweep = run(spec, Silent(), runner="inline")
     records, found = sweep.records, sweep.verdict
     answer = found.answer
     study = optuna.load_study(study_name=spec.name, storage=spec.study_url)

@@ -187,9 +187,13 @@ def test_a_finished_one_is_said_to_be_and_a_longer_one_goes_on_from_it(
     count = len(find("tiny", runs="runs").records)
     assert main([*words, "--tokens", "1K", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["plan"][0]["trial"] == count - 1, "1,000 tokens are as many batches as 1,024"
+    assert len(find("tiny", runs="runs").records) == count
+    assert main([*words, "--tokens", "900", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
     number = found["promotion"]["trial"]
-    assert (found["promotion"]["state"], found["plan"][0]["trial"]) == ("COMPLETE", None), "1,000 is another"
-    assert found["plan"][0]["begins"] not in (None, number), "the longer one was before"
+    assert (found["promotion"]["state"], found["plan"][0]["trial"]) == ("COMPLETE", None), "900 is another"
+    assert found["plan"][0]["begins"] not in (None, number, count - 1), "the longer one was before"
     assert main([*words, "--tokens", "1024"]) == 0
     assert "finished before" in capsys.readouterr().out
     assert len(find("tiny", runs="runs").records) == count + 1

@@ -211,13 +211,36 @@ def test_the_front_is_drawn_with_its_intervals(tmp_path: Path) -> None:
     text = page(found, records, answers, again={}, spec={"name": "quickstart"})
     members = data_of(text)["front"]["members"]
     shown = {each.number: each for each in found.front.members}
-    assert {each["n"]: (each["cost"], each["mean"]) for each in members} == {
+    assert {each["n"]: (each["at"], each["mean"]) for each in members} == {
         number: (each.times, each.mean or 0.0) for number, each in shown.items()
     }
     drawn = browsed(tmp_path, text).split('id="front"', 1)[1]
     marks = {int(number) for number in re.findall(r'<g data-n="(\d+)"', drawn.split("</div>", 1)[0])}
     assert marks == shown.keys()
     assert 'id="front"' not in made()
+
+
+@pytest.mark.slow
+def test_a_front_of_scores_is_drawn_upwards_to_the_right_with_the_base(tmp_path: Path) -> None:
+    records, answers = kept()
+    spec = load_spec("quickstart", overrides=["objective=[eval_loss, flops_per_token]"])
+    found = verdict(records, depth=8, per=spec.spread)
+    assert found.front is not None
+    members = tuple(
+        replace(each, cost=None, times=None, score=0.4 + 0.1 * n, score_half_width=0.02, by_means=True)
+        for n, each in enumerate(found.front.members)
+    )
+    front = replace(
+        found.front, cost=None, members=members, score="copa/acc", higher_is_better=True, base=0.3
+    )
+    text = page(replace(found, front=front), records, answers, again={}, spec={"name": "quickstart"})
+    drawn = browsed(tmp_path, text).split('id="front"', 1)[1].split("</div>", 1)[0]
+    places = re.findall(r'<g data-n="(\d+)".*?<line x1="([\d.]+)" x2="([\d.]+)"', drawn)
+    assert [int(number) for number, *_ in places] == [each.number for each in members]
+    middles = [(float(left) + float(right)) / 2 for _, left, right in places]
+    assert middles == sorted(middles), "a higher score lies further to the right"
+    assert "copa/acc (higher is better)" in drawn
+    assert ">base</text>" in drawn
 
 
 # -- while a sweep runs ---------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import optuna
 import pytest
 
 from sweeps.by_text import TextLoss
@@ -23,10 +22,15 @@ from sweeps.checks.preflight import check
 from sweeps.curve import CURVE, read_curve
 from sweeps.driver.service import run
 from sweeps.errors import SpecError
+from sweeps.folders import Folders
 from sweeps.ledger.reading import read_file
+from sweeps.promotion import Promotion
 from sweeps.records import Point, Role, State
 from sweeps.report.by_source import by_source_text, forgotten_line
+from sweeps.report.promotions import promotions_text
+from sweeps.results.card_tables import source_section, tables_of
 from sweeps.results.finding import find
+from sweeps.results.promotions import promotions
 from sweeps.results.sweep import Sweep
 from sweeps.spec import Spec, load_spec
 from sweeps.tracking.batches import batches
@@ -305,6 +309,32 @@ def test_a_text_that_no_trial_takes_a_sequence_of_is_refused(
     assert "measured_only" in problem.expected
 
 
+def test_a_promotion_has_its_losses_by_text_in_json_in_the_summary_and_on_its_card(sweep: Sweep) -> None:
+    found, number = sweep.verdict, len(sweep.records)
+    assert found.sources is not None
+    own = next(each for each in sweep.records if each.number == found.best_grown)
+    run_ = next(each for each in sweep.records if each.replicate_of == own.number)  # with losses on test text
+    promotion = Promotion(own.number, own.steps)
+    long = replace(run_, number=number, role=Role.PROMOTION, replicate_of=None, promotion=promotion)
+    records = [*sweep.records, long]
+    (row,) = promotions(records, sources=found.sources)
+    assert list(row["sources"]) == ["a", "b", "kept"]
+    base = sweep.ledger.study.base_sources["kept"]
+    kept = row["sources"]["kept"]
+    assert kept["loss"] == fmean(long.sources["kept"].test_losses)
+    assert kept["difference"] == pytest.approx(kept["loss"] - fmean(base.test_losses))
+    lines = promotions_text(records, found.sources)
+    assert any(f"{kept['difference']:+.4f}" in line and f"trial {number}" in line for line in lines)
+    card = "\n".join(source_section(tables_of(sweep, found, records, long)[1], number))
+    assert f"| **this, trial {number}** | {kept['loss']:.4f} |" in card
+    # That of a trial of the sweep has its own model in the table, with intervals.
+    card = "\n".join(source_section(tables_of(sweep, found, records, own)[1], own.number))
+    grown = found.sources.on("kept", "grown")
+    assert grown is not None
+    assert f"**this, trial {own.number}** | {grown.loss:.4f}" in card
+    assert " ± " in card
+
+
 def test_texts_that_cannot_be_used_are_found_before_anything_is_written(
     write_spec: Write, tmp_path: Path
 ) -> None:
@@ -362,22 +392,26 @@ def test_a_secret_in_a_text_is_refused(write_spec: Write, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_mixed_sweep_that_is_killed_goes_on_to_the_same_losses(write_spec: Write, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
-        mixed_spec(write_spec, tmp_path, name)
+        path = mixed_spec(write_spec, tmp_path, name)
+        path.write_text(path.read_text().replace("tokens: 512", "tokens: 4096"))  # time to be killed in
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "sweeps", "run", "--runner", "inline"]
     subprocess.run([*command, "whole.yaml"], cwd=tmp_path, env=environment, check=True, timeout=300)
-    started = subprocess.Popen([*command, "killed.yaml"], cwd=tmp_path, env=environment)
-    curve = tmp_path / "runs" / "killed" / "trials" / "1" / CURVE
-    deadline = time.monotonic() + 120
-    while not curve.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    started.send_signal(signal.SIGKILL)
-    started.wait()
+    folder = Folders(tmp_path / "runs", "killed").trial(1)
+    with subprocess.Popen([*command, "killed.yaml"], cwd=tmp_path, env=environment) as started:
+        deadline = time.monotonic() + 240
+        while not (folder / CURVE).exists():
+            assert started.poll() is None, "it ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        started.send_signal(signal.SIGKILL)
+    left = find("killed", runs=str(tmp_path / "runs"))
+    assert not left.ledger.finished
+    assert left.records[1].state is State.RUNNING, "killed while it trained"
     subprocess.run([*command, "killed.yaml"], cwd=tmp_path, env=environment, check=True, timeout=300)
-    one, other = (
-        optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/runs/study.db").trials[:2]
-        for name in ("whole", "killed")
-    )
-    for ours, theirs in zip(one, other, strict=True):
-        assert ours.intermediate_values == pytest.approx(theirs.intermediate_values)
-        assert ours.user_attrs["sweeps:sources"] == theirs.user_attrs["sweeps:sources"]
+    one, other = (find(name, runs=str(tmp_path / "runs")).records for name in ("whole", "killed"))
+    assert other[1].attempt == 2
+    for ours, theirs in zip(one[:2], other[:2], strict=True):
+        assert ours.losses == pytest.approx(theirs.losses)
+        assert set(ours.sources) == {"a", "b", "kept"}
+        assert ours.sources == theirs.sources

@@ -213,7 +213,7 @@ def test_what_was_finished_before_and_what_is_done_now_is_said_before_anything_i
     said = [line.partition("Z  ")[2].strip() for line in lines]
     assert said == [
         "reading the study",
-        "tiny: 1 of 5 trials were finished before",
+        "tiny: 1 of at most 5 trials were finished before",
         "checking the model, the text and the stores",
     ]
     assert not [name for name in ("torch", "optuna", "ray") if f"/{name}/" in loaded]

@@ -38,7 +38,7 @@ def test_halving_decides_as_optuna_does(write_spec: Any, name: str, rule: BasePr
     chance = random.Random(3)
     theirs = optuna.create_study(study_name=spec.name)  # brackets go by it
     decisions = []
-    for number in range(60):
+    for number in range(40):
         if number % 7 == 0:
             ledger = Ledger.open(spec.study_url, spec)
         ledger.ask()

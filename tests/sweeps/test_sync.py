@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import sqlite3
@@ -31,7 +30,7 @@ from sweeps.spec import load_spec
 from sweeps.tracking import Tracker
 from sweeps.tracking.outbox import EVENTS, SENT, Outbox
 from sweeps.tracking.sync import open_sweep, show_untold, sync
-from tests.sweeps.conftest import SPEC, Silent, copied
+from tests.sweeps.conftest import SPEC, Silent, copied, delivered_here
 
 pytest.importorskip("mlflow")
 BUDGET = ("budget.trials", "now.budget.trials")  # MLflow keeps the first; a rebuilt one has the last alone
@@ -40,34 +39,8 @@ CHANGED = {"{log: [1e-4, 1e-2]}": "{choice: [1e-4, 1e-3, 1e30]}", "rule: asha": 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _delivered_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Deliveries happen in this process, and a new store is a copy: to import MLflow and to make one takes seconds."""
-    from mlflow.tracking import MlflowClient
-
-    from sweeps.tracking.delivery import Delivery
-
-    empty = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{empty}").search_experiments()
-
-    def deliver(tracker: Tracker, _timeout: float) -> bool:
-        if tracker._outbox is not None:
-            tracker._outbox.close()
-            tracker._outbox = None
-        file = Path(tracker._target["uri"].removeprefix("sqlite:///"))
-        if not file.exists():
-            shutil.copy(empty, file)
-        delivery = Delivery(tracker._target)
-        delivery.prepare()
-        while delivery.round():
-            pass
-        delivery.client._tracking_client.store.engine.dispose()
-        return True
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        patch.setattr(Tracker, "_deliver", lambda _: None)
-        patch.setattr(Tracker, "close", deliver)
-        patch.setattr(Tracker, "drain", deliver)
+def _delivered_here(empty_mlflow: Path) -> Iterator[None]:
+    with delivered_here(empty_mlflow):
         yield
 
 

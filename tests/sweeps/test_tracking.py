@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -100,9 +101,11 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, quiet: None) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory, quiet: None, empty_mlflow: Path) -> Store:
     """A SQLite store that is there already: to make one takes seconds."""
-    return Store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    shutil.copy(empty_mlflow, database)
+    return Store(f"sqlite:///{database}")
 
 
 @pytest.fixture
@@ -457,8 +460,11 @@ def test_a_killed_driver_leaves_no_process_behind_and_loses_nothing(tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, quiet: None) -> Iterator[MlflowServer]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, quiet: None, empty_mlflow: Path
+) -> Iterator[MlflowServer]:
     server = MlflowServer(tmp_path_factory.mktemp("server"))
+    shutil.copy(empty_mlflow, server.database)
     server.start()
     yield server
     server.close()
@@ -533,7 +539,10 @@ def test_a_server_that_is_not_there_costs_no_time_and_what_was_told_waits(
 # --- this side ------------------------------------------------------------------------------------------------
 
 
-def test_importing_the_tracker_loads_no_mlflow_and_opening_one_says_nothing(tmp_path: Path) -> None:
+def test_importing_the_tracker_loads_no_mlflow_and_opening_one_says_nothing(
+    tmp_path: Path, empty_mlflow: Path
+) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     script = """
 import sys
 from pathlib import Path

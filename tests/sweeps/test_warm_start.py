@@ -176,8 +176,10 @@ def first(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "runs": "runs",
         "tracking": "null",
     }
-    content = SPEC.format(name="tiny", **given).replace(
-        "{rule: asha, grace: 0.25, keep: 0.5}", "{rule: none}"
+    content = (
+        SPEC.format(name="tiny", **given)
+        .replace("{rule: asha, grace: 0.25, keep: 0.5}", "{rule: none}")
+        .replace("tokens: 512", "tokens: 256")
     )
     (root / "tiny.yaml").write_text(content)
     run(load_spec(str(root / "tiny.yaml"), runs=str(root / "runs")), Silent(), runner="inline")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,54 +19,52 @@ from typing import Any
 import pytest
 import torch
 
+import tli.training.loop
 from sweeps.curve import read_curve
 from sweeps.driver.service import run
 from sweeps.driver.single import assignment_of
 from sweeps.folders import Folders
-from sweeps.records import Cause, Point
+from sweeps.records import Assignment, Cause, Point, Role
 from sweeps.results.export import export
 from sweeps.spec import Spec, load_spec
 from sweeps.tracking.batches import batches
 from sweeps.tracking.outbox import Outbox, read_events
-from sweeps.worker.execution import Execution
+from sweeps.worker.execution import Execution, Worker
 from sweeps.worker.gpu_metrics import GpuMetrics
+from sweeps.worker.preemption import PreemptionFlag
 from sweeps.worker.trial import WorkerContext, for_workers, run_trial
 from sweeps.worker.watchdog import Bounds, Watchdog, hung
+from tests.forked import Forked, forked
 from tli.training.device import gpu_readings
 
-# A worker without Ray: it runs one attempt, slowed down or stopped where it is told to, and prints each reply.
-PROGRAM = """
-import ctypes, json, sys, time
-import tli.training.loop
-from sweeps.worker.execution import Execution, Worker
-from sweeps.worker.preemption import PreemptionFlag
-from sweeps.records import Assignment, Role
-from sweeps.spec import Spec
-from sweeps.worker.watchdog import Bounds
 
-spec, given, pause, hang_at, least = json.loads(sys.argv[1])
-assignment = Assignment(**{**given, "role": Role(given["role"]), "report_steps": tuple(given["report_steps"])})
-inner = tli.training.loop.Training._advance
+def work(
+    plain: dict[str, Any], given: dict[str, Any], pause: float, hang_at: int | None, least: float
+) -> None:
+    """A worker without Ray: it runs one attempt, slowed down or stopped where it is told to, and prints each reply."""
+    role, steps = Role(given["role"]), tuple(given["report_steps"])
+    assignment = Assignment(**{**given, "role": role, "report_steps": steps})
+    inner = tli.training.loop.Training._advance
 
-def advance(self):
-    time.sleep(pause)
-    if self.step == hang_at:
-        ctypes.PyDLL(None).pause()  # for ever, and it holds the interpreter
-    print("step", self.step, flush=True)
-    return inner(self)
+    def advance(self: Any) -> Any:
+        time.sleep(pause)
+        if self.step == hang_at:
+            ctypes.PyDLL(None).pause()  # for ever, and it holds the interpreter
+        print("step", self.step, flush=True)
+        return inner(self)
 
-tli.training.loop.Training._advance = advance
-execution = Execution(Spec.from_json(spec), assignment, Worker(PreemptionFlag(), Bounds(first=60.0, least=least)))
-while True:
-    reply = execution.advance()
-    print("measured", [point.step for point in reply.points], flush=True)
-    if reply.outcome is not None:
-        print(reply.outcome.state, reply.outcome.cause, reply.outcome.reason, flush=True)
-        break
-execution.close()
-print("waiting", flush=True)
-sys.stdin.read()
-"""
+    tli.training.loop.Training._advance = advance  # type: ignore[method-assign]
+    bounds = Bounds(first=60.0, least=least)
+    execution = Execution(Spec.from_json(plain), assignment, Worker(PreemptionFlag(), bounds))
+    while True:
+        reply = execution.advance()
+        print("measured", [point.step for point in reply.points], flush=True)
+        if reply.outcome is not None:
+            print(reply.outcome.state, reply.outcome.cause, reply.outcome.reason, flush=True)
+            break
+    execution.close()
+    print("waiting", flush=True)
+    time.sleep(600)
 
 
 @pytest.fixture
@@ -74,29 +72,29 @@ def spec(write_spec: Any) -> Spec:
     return for_workers(load_spec(str(write_spec())))
 
 
-def started(
-    spec: Spec, attempt: int = 1, *, pause: float = 0.0, hang_at: int | None = None, least: float = 60.0
-) -> subprocess.Popen[str]:
-    assignment = {**vars(assignment_of(spec, 1)), "attempt": attempt, "report_steps": (0, 4, 8)}
-    arguments = json.dumps([spec.to_json(), assignment, pause, hang_at, least])
-    root = str(Path(__file__).parents[2])
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": root},
-    )
+Started = Callable[..., Forked]
 
 
-def until(process: subprocess.Popen[str], wanted: str) -> list[str]:
-    assert process.stdout is not None
+@pytest.fixture
+def started(spec: Spec, tmp_path: Path) -> Iterator[Started]:
+    """Starts workers; none outlives the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*, pause: float = 0.0, hang_at: int | None = None, least: float = 60.0) -> Forked:
+            given = {**vars(assignment_of(spec, 1)), "attempt": 1, "report_steps": (0, 4, 8)}
+            plain = json.loads(json.dumps([spec.to_json(), given]))
+            return stack.enter_context(forked(work, *plain, pause, hang_at, least, folder=tmp_path))
+
+        yield start
+
+
+def until(process: Forked, wanted: str) -> list[str]:
     lines = []
-    for line in process.stdout:
+    for line in process.lines():
         lines.append(line.strip())
         if wanted in line:
             return lines
-    pytest.fail(f"{wanted!r} never came, but {lines}")
+    pytest.fail(f"{wanted!r} never came, but {lines}: {process.err.read_text()}")
 
 
 def losses_of(spec: Spec, folders: Folders) -> list[tuple[int, float, Any]]:
@@ -106,8 +104,8 @@ def losses_of(spec: Spec, folders: Folders) -> list[tuple[int, float, Any]]:
     return [(p.step, p.eval_loss, p.train_loss) for p in points]
 
 
-def test_told_to_go_it_goes_after_a_checkpoint(spec: Spec) -> None:
-    process = started(spec, pause=0.1)
+def test_told_to_go_it_goes_after_a_checkpoint(spec: Spec, started: Started) -> None:
+    process = started(pause=0.1)
     until(process, "step 5")
     told = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -129,8 +127,8 @@ def test_told_to_go_it_goes_after_a_checkpoint(spec: Spec) -> None:
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_one_that_is_recalled_ends_before_its_next_measurement(spec: Spec) -> None:
-    process = started(spec, pause=0.6)
+def test_one_that_is_recalled_ends_before_its_next_measurement(spec: Spec, started: Started) -> None:
+    process = started(pause=0.6)
     until(process, "step 4")
     folders = Folders(spec.root, spec.name)
     assignment = assignment_of(spec, 1)
@@ -149,8 +147,8 @@ def test_one_that_is_recalled_ends_before_its_next_measurement(spec: Spec) -> No
     assert sorted(path.name for path in folders.trial(1).iterdir()) == ["curve.jsonl"]
 
 
-def test_one_that_hangs_writes_its_stacks_and_ends(spec: Spec) -> None:
-    process = started(spec, hang_at=5, least=0.5)
+def test_one_that_hangs_writes_its_stacks_and_ends(spec: Spec, started: Started) -> None:
+    process = started(hang_at=5, least=0.5)
     until(process, "step 4")
     assert process.wait(20) == 1
     folders, assignment = Folders(spec.root, spec.name), assignment_of(spec, 1)
@@ -162,9 +160,9 @@ def test_one_that_hangs_writes_its_stacks_and_ends(spec: Spec) -> None:
     assert hung(folders, replace(assignment, token="of a later study")) is None
 
 
-def test_a_late_attempt_harms_nothing_of_the_accepted_one(spec: Spec) -> None:
+def test_a_late_attempt_harms_nothing_of_the_accepted_one(spec: Spec, started: Started) -> None:
     """Stopped in the middle of a step while a second attempt runs to its end; then it goes on, to its own."""
-    late = started(spec, pause=0.05)
+    late = started(pause=0.05)
     until(late, "step 5")
     late.send_signal(signal.SIGSTOP)
     folders = Folders(spec.root, spec.name)
@@ -173,7 +171,6 @@ def test_a_late_attempt_harms_nothing_of_the_accepted_one(spec: Spec) -> None:
     kept = {path.name: path.read_bytes() for path in folders.model_dir(1, 2).iterdir()}
     late.send_signal(signal.SIGCONT)
     assert until(late, "waiting")[-2].startswith("COMPLETE")
-    late.kill()
     assert {path.name: path.read_bytes() for path in folders.model_dir(1, 2).iterdir()} == kept
     assert read_curve(folders.trial(1) / "curve.jsonl") == curve
     assert [(p.step, p.eval_loss, p.train_loss) for p in curve] == accepted

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sysconfig
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,27 @@ def test_the_side_of_a_library_file_depends_on_its_name_alone() -> None:
     names = list(sides["train"])
     assert names == sorted(names, key=lambda name: Path(name).parts)
     assert not [name for name in names if name.startswith(("test/", "site-packages/", "encodings/"))]
+
+
+def test_what_others_installed_beside_the_library_is_not_gone_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checked spec asks for the built-in text some dozens of times; site-packages holds ten times as many files."""
+    for name in (
+        "asyncio/tasks.py",
+        "site-packages/torch/nn.py",
+        "test/test_os.py",
+        "config-3.11-x/a.py",
+        "gzip.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    seen, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: seen.append(Path(path)) or scandir(path))
+    found = [doc.name for heldout in (False, True) for doc in stdlib_documents(heldout=heldout)]
+    assert found == ["asyncio/tasks.py", "gzip.py"]
+    assert set(seen) == {tmp_path, tmp_path / "asyncio"}
 
 
 # -- what is refused ------------------------------------------------------------------------------------------

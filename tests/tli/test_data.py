@@ -1,11 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.forked import forked
 from tli.data import corpus, tokenise
 from tli.data.amounts import amounts
 from tli.data.batches import Batches, Tokens, open_tokens, tokens_ready
@@ -199,16 +199,17 @@ def test_a_dataset_folder_that_changes_is_tokenised_again(base: Base, tmp_path: 
     assert open_tokens(data(folder), base, cache).folder == seen[1].folder
 
 
+def make_tokens(folder: Path, source: Path, cache: Path) -> None:
+    tokens = open_tokens(DataSettings(source=str(source)), find(str(folder)), cache)
+    print((tokens.folder / "train.bin").stat().st_ino, tokens.digest)
+
+
 def test_processes_that_start_together_make_one(base: Base, tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", (f"text {number}" for number in range(50)))
-    code = (
-        "import sys; from pathlib import Path; from tli.models.base import find; from tli.data.batches import *\n"
-        "t = open_tokens(DataSettings(source=sys.argv[2]), find(sys.argv[1]), Path(sys.argv[3]))\n"
-        "print((t.folder / 'train.bin').stat().st_ino, t.digest)"
-    )
-    program = [sys.executable, "-c", code, str(base.folder), str(source), str(tmp_path / "cache")]
-    running = [subprocess.Popen(program, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = {process.communicate(timeout=60)[0] for process in running}
+    with contextlib.ExitStack() as stack:
+        given = (base.folder, source, tmp_path / "cache")
+        running = [stack.enter_context(forked(make_tokens, *given, folder=tmp_path)) for _ in range(2)]
+        answers = {process.communicate(timeout=60)[0] for process in running}
     assert [process.returncode for process in running] == [0, 0]
     assert len(answers) == 1
 

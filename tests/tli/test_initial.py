@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from tests.pairs import every_pair
 from tli.architectures.lookup import family_of
 from tli.errors import FamilyError
 from tli.growth.in_memory import grow
@@ -46,18 +47,19 @@ def base(tiny_model: Tiny) -> PreTrainedModel:
     return load(tiny_model("qwen3"))
 
 
-@pytest.mark.parametrize("init", BETWEEN)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gpt2"])
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"k": 1, "noise": 0.3},
-        {"k": 2, "scale": 0.3, "noise": 0.1, "place": "start"},
-        {"method": "stack", "g": 3, "scale": "1/sqrt(n)"},
-        {"method": "dus", "m": 1, "scale": 0},
-    ],
-    ids=lambda settings: settings.get("method", f"tli-{settings.get('k')}"),
+    ("settings", "model_type", "dtype", "init"),
+    every_pair(
+        [
+            {"k": 1, "noise": 0.3},
+            {"k": 2, "scale": 0.3, "noise": 0.1, "place": "start"},
+            {"method": "stack", "g": 3, "scale": "1/sqrt(n)"},
+            {"method": "dus", "m": 1, "scale": 0},
+        ],
+        ["llama", "qwen3", "gpt2"],
+        ["float32", "bfloat16"],
+        BETWEEN,
+    ),
 )
 def test_memory_and_disk_give_the_same_numbers(
     save_model: Save, tmp_path: Path, model_type: str, dtype: str, init: str, settings: dict[str, Any]
@@ -97,9 +99,10 @@ def test_identity_from_any_source_leaves_the_logits(
     assert torch.equal(logits(grown, tokens), logits(base, tokens))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gpt2"])
-@pytest.mark.parametrize("init", [*BETWEEN, "damped", "random"])
+@pytest.mark.parametrize(
+    ("init", "model_type", "dtype"),
+    every_pair([*BETWEEN, "damped", "random"], ["llama", "qwen3", "gpt2"], ["float32", "bfloat16"]),
+)
 def test_scale_zero_leaves_the_logits_whatever_the_init(
     tiny_model: Tiny, model_type: str, init: str, dtype: str, tokens: Tensor
 ) -> None:

@@ -1,14 +1,16 @@
 """Every causal-LM type that transformers registers is grown, small, and the result proven, or refused with a reason.
 
 Proof: identity leaves the logits bit-equal, in float32 and bfloat16, without a cache and with one; a copy computes
-what the layer run twice does; both survive saving; the folder written from byte ranges is the one that the grown
-model in memory saves; and every new parameter learns.
+what the layer run twice does; what is saved computes the same when it is loaded; the folder written from byte ranges
+is the one that the grown model in memory saves; and every new parameter learns.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,13 @@ TOKENS = torch.randint(1, 256, (1, 12), generator=torch.Generator().manual_seed(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quiet() -> None:
+def _quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # transformers compiles some dozens of patterns for every model that it saves or loads; Python keeps 512.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(re, "_MAXCACHE", 100_000)
+        yield
 
 
 def base_of(model_type: str) -> PreTrainedModel:
@@ -121,7 +127,6 @@ def test_identity(model_type: str, tmp_path: Path) -> None:
     assert torch.equal(logits(grown), expected)
     if "no_cache" not in rows().get(model_type, {}):
         assert torch.equal(generated(grown), generated(base))
-    assert torch.equal(logits(reloaded(tmp_path / "grown", grown)), expected)
     assert needed(grown, base, decided, expected)
     find(str(tmp_path / "base"))  # its headers and configuration pass the checks
     upscale_folder(Base("base", tmp_path / "base"), tmp_path / "folder", decided)
@@ -159,7 +164,6 @@ def needed(grown: PreTrainedModel, base: PreTrainedModel, decided: Plan, expecte
 @pytest.mark.parametrize("model_type", GROWN)
 def test_copy(model_type: str, tmp_path: Path) -> None:
     base = base_of(model_type)
-    base.save_pretrained(tmp_path / "base")
     decided = planned(base, model_type, "copy")
     grown = grow(base, decided)
     grown.save_pretrained(tmp_path / "grown")
@@ -177,8 +181,10 @@ def test_copy(model_type: str, tmp_path: Path) -> None:
         assert torch.equal(found, logits(run_twice(base, grown, decided, layers)))
     if "no_cache" not in rows().get(model_type, {}):
         assert torch.equal(generated(grown), generated(grown, use_cache=False))
+    # Of identity this would show less: its new layers may be loaded wrongly and still add nothing.
     assert torch.equal(logits(reloaded(tmp_path / "grown", grown)), found)
     if model_type not in EXACT:  # of those, identity shows it
+        base.save_pretrained(tmp_path / "base")
         upscale_folder(Base("base", tmp_path / "base"), tmp_path / "folder", decided)
         same_folders(tmp_path / "folder", tmp_path / "grown")
 

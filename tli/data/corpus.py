@@ -23,19 +23,8 @@ from tli.files import reader
 
 STDLIB = "builtin:stdlib"
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
-_OTHER_SUFFIXES = (
-    ".csv",
-    ".tsv",
-    ".json",
-    ".html",
-    ".pdf",
-    ".docx",
-    ".zip",
-    ".gz",
-    ".zst",
-    ".bz2",
-    ".tar",
-    ".arrow",
+_OTHER_SUFFIXES = frozenset(
+    {".csv", ".tsv", ".json", ".html", ".pdf", ".docx", ".zip", ".gz", ".zst", ".bz2", ".tar", ".arrow"}
 )
 
 # Distributions leave out or add these; without them the text is nearly the same on every interpreter.
@@ -109,13 +98,24 @@ def stdlib_size(*, heldout: bool) -> float:
 
 def _stdlib_files(*, heldout: bool) -> Iterator[tuple[str, Path]]:
     root = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        if _NOT_TEXT.intersection(name.parts) or any(part.startswith("config-") for part in name.parts):
-            continue
+    for name in _stdlib_names(root):
         digest = hashlib.sha256(f"tli:stdlib:{name.as_posix()}".encode()).digest()
         if (digest[0] % _HELDOUT_SHARE == 0) == heldout:
-            yield name.as_posix(), path
+            yield name.as_posix(), root / name
+
+
+def _stdlib_names(root: Path) -> list[Path]:
+    """Below the root, sorted. Folders that are no text are not gone into: site-packages may hold far more."""
+    found: list[Path] = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = filter(_of_text, folders)
+        inside = Path(folder).relative_to(root)
+        found += [inside / name for name in filter(_of_text, files) if name.endswith(".py")]
+    return sorted(found)
+
+
+def _of_text(part: str) -> bool:
+    return part not in _NOT_TEXT and not part.startswith("config-")
 
 
 def documents(source: Source) -> Iterator[Document]:
@@ -174,7 +174,7 @@ def matches(source: str) -> list[Path]:
 def names_files(source: str) -> bool:
     """Whether a source is meant as files: it has the suffix of a file, a wildcard, or a leading path mark."""
     return (
-        Path(source).suffix in (*SUFFIXES, *_OTHER_SUFFIXES)
+        Path(source).suffix in {*SUFFIXES, *_OTHER_SUFFIXES}
         or any(mark in source for mark in "*?[")
         or source.startswith(("/", "./", "../", "~"))
     )

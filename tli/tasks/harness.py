@@ -76,8 +76,7 @@ class Harness:
         # `simple_evaluate` reseeds this process, and asks the machine for its versions.
         from lm_eval.evaluator import evaluate
 
-        started = time.perf_counter()
-        training, task = model.training, self._tasks[name]
+        started, training, task = time.perf_counter(), model.training, self._tasks[name]
         try:
             with _quiet():
                 task.set_fewshot_seed(seed=self._seed)
@@ -92,8 +91,14 @@ class Harness:
         finally:
             model.train(training)
         assert found is not None, "on rank 0 there are results"
-        seconds = time.perf_counter() - started
-        return _score(name, found, self.wanted.limit, seconds)
+        return _score(name, found, self.wanted.limit, time.perf_counter() - started)
+
+    def requests(self, name: str) -> list[Any]:
+        """What the harness asks of a model on a task: the choices of each document, or a text to go on."""
+        with _quiet():
+            self._tasks[name].set_fewshot_seed(seed=self._seed)
+            self._tasks[name].build_all_requests(limit=self.wanted.limit, fewshot_as_multiturn=True)
+        return list(self._tasks[name].instances)
 
 
 def evaluate_tasks(base: Base, wanted: Wanted, *, batch: int | None = None) -> Iterator[TaskScore]:
@@ -217,11 +222,7 @@ def _written(name: str, root: Path, scratch: Path) -> Path:
         "task": name,
         "dataset_path": "json",
         "dataset_name": None,
-        "dataset_kwargs": {
-            "data_files": files,
-            "cache_dir": str(scratch / "cache"),
-            "keep_in_memory": True,
-        },
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(scratch / "cache"), "keep_in_memory": True},
         **splits,
     }
     lines = [

@@ -182,7 +182,8 @@ def _cost(verdict: Verdict, records: Sequence[TrialRecord], resources: Mapping[s
     spent = verdict.spent
     ours = [record for record in records if record.ours and not record.role.promoted]
     flops = sum(record.flops or 0.0 for record in ours)
-    after = f" ({spent.tokens_after / spent.tokens:.0%} under fresh seeds)" if spent.tokens else ""
+    fresh = spent.tokens_after - spent.tokens_of_scoring
+    after = f" ({fresh / spent.tokens:.0%} under fresh seeds)" if spent.tokens else ""
     found = {"tokens": f"{short(spent.tokens)}{after}", "FLOPs of training": short(flops)}
     if spent.seconds:
         found["training"] = duration(spent.seconds)

@@ -83,7 +83,7 @@ def _tables(sweep: Sweep, verdict: Verdict, records: Sequence[TrialRecord]) -> l
         by_source_text(verdict),
         longer_text(longer(verdict, records)),
         ladder_text(ladder),
-        promotions_text(records),
+        promotions_text(records, verdict.sources),
     ]
 
 
