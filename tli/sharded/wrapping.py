@@ -69,6 +69,7 @@ def rows_of_weights(
         model = build()
     model.tie_weights()
     refuse_indivisible(model, family)
+    _keep_names_in_files(model)
     given = {} if shared is None else shared(model)
     policy = (
         MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
@@ -81,6 +82,21 @@ def rows_of_weights(
     fully_shard(model, mesh=group.mesh, mp_policy=policy, reshard_after_forward=True)
     _give_memory(model, given, group)
     return model
+
+
+def _keep_names_in_files(model: PreTrainedModel) -> None:
+    """Have the model know what its weights are called in files.
+
+    Otherwise transformers looks for that by the name of the model's class when it is saved, and FSDP2 gives
+    the model a class of another name: GPT-NeoX would lose its `embed_out`.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import PrefixChange
+
+    if getattr(model, "_weight_conversions", None) is None:
+        found = get_model_conversion_mapping(model, add_legacy=False)
+        # As transformers does for a model that was not loaded: a prefix may not have been there.
+        model._weight_conversions = [each for each in found if not isinstance(each, PrefixChange)] or None
 
 
 def _give_memory(model: nn.Module, given: Mapping[str, Tensor], group: Group) -> None:
