@@ -203,16 +203,21 @@ def _at_the_loss(model: Grown, setting: Setting, states: Memory, head: int) -> l
     # The head is cast for it, but where it is kept so.
     beside = stream + (BF16 * model.outside.back if width == BF16 and alone and not ready else 0)
     first = min(logits, setting.pieces)
+    second = min(logits - first, setting.pieces)
+    if second and not alone:  # autograd goes back from the last piece, which is what the others leave
+        first, second = logits % setting.pieces or setting.pieces, setting.pieces
     points = [
         replace(states, loss=2 * width * first + 2 * FP32 * min(first, _SOFTMAX) + beside),
         replace(states, loss=width * first + beside, gradients=head),
     ]
-    if second := min(logits - first, setting.pieces):
-        # Gradients of two pieces are added up: in place, but for shards, where there is a third with the sum.
-        points += [
+    if second:
+        points.append(
             replace(
                 states, loss=2 * width * second + 2 * FP32 * min(second, _SOFTMAX) + beside, gradients=head
-            ),
-            replace(states, loss=width * second + beside, gradients=head * (2 if alone else 3)),
-        ]
+            )
+        )
+        # Gradients of two pieces are added up: in place, but for shards, where there is a third with the sum,
+        # and no logits any more.
+        added = replace(states, loss=width * second + beside, gradients=2 * head)
+        points.append(added if alone else replace(states, loss=beside, gradients=3 * head))
     return points
