@@ -100,6 +100,30 @@ def test_aims_that_make_no_front_are_refused_at_their_place(
     assert problem.expected
 
 
+@pytest.mark.parametrize("objective", ["[eval_loss, {}]", "{{metric: {}}}", "{{score: {}}}"])
+@pytest.mark.parametrize(
+    ("tasks", "aim", "remedies"),
+    [
+        ("kobest_copaa", AIM, {"tasks[0]": "kobest_copa", "": "evaluation: {tasks: [kobest_copa]}"}),
+        ("kobest_boolq, kobest_copaa", "kobest_cpa/acc", {"tasks[1]": "kobest_copa", "": AIM}),
+        ("kobest_copaa", "kobest_copa", {"": AIM}),
+    ],
+)
+def test_a_misspelt_task_is_never_proposed(
+    objective: str,
+    tasks: str,
+    aim: str,
+    remedies: Mapping[str, str],
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+) -> None:
+    with pytest.raises(SpecError) as raised:
+        load_spec(write_aimed(tmp_path, tiny_model("llama"), objective=objective.format(aim), tasks=tasks))
+    found = {each.where.rpartition("evaluation.")[2]: each.remedy for each in raised.value.problems}
+    places = {where if where.startswith("tasks") else "": remedy for where, remedy in found.items()}
+    assert places == remedies
+
+
 def test_what_a_front_of_scores_has_no_use_for_is_refused(path: str) -> None:
     others = {
         "stopping.rule": "learned",
