@@ -72,14 +72,14 @@ def estimate(
     def total(of: Callable[[Sequence[float]], float], searched: float, of_tokens: float) -> Total:
         """Of so many whole searched trials, and of finalists that cost what `of` makes of all sizes."""
         # The matched control has the winner's FLOPs, and so many more tokens.
-        ratio = of(worked.each) / worked.control if spec.control.matched else 0.0
-        again = spec.most_finalists + (ratio > 1)
+        matched = _matched_tokens(spec, shapes, of) if spec.control.matched else 0
+        again = spec.most_finalists + (matched > 0)
         flops = worked.first(spec.control_rates) + of(worked.each) * searched
         flops += seeds * (fresh.first(1) + of(fresh.each) * again)
-        whole = fixed + of_tokens + seeds * (2 + spec.most_finalists + ratio * (ratio > 1))
+        whole = fixed + of_tokens + seeds * (2 + spec.most_finalists)
         climbs = [climb(rung, of) for rung in spec.budget.ladder]
         flops += sum(each.flops for each in climbs) + passes.flops(of)
-        tokens = round(whole * trial_tokens) + sum(each.tokens for each in climbs)
+        tokens = round(whole * trial_tokens) + seeds * matched + sum(each.tokens for each in climbs)
         return Total(tokens, flops, in_hours(flops))
 
     def climb(rung: int, of: Callable[[Sequence[float]], float]) -> Total:
@@ -114,7 +114,7 @@ def estimate(
         compiled=spec.trial.recipe.compile,
         flops_per_second=flops_per_second,
         ladder=tuple(Climb(rung, 1 + spec.most_finalists, climb(rung, max)) for rung in spec.budget.ladder),
-        runs=planned_runs(spec, trial_tokens, _matched_tokens(spec, shapes)),
+        runs=planned_runs(spec, trial_tokens, _matched_tokens(spec, shapes, max)),
         scoring=passes.scoring(in_hours),
     )
 
@@ -132,11 +132,13 @@ class _Work:
         return controls * self.control + self.baseline
 
 
-def _matched_tokens(spec: Spec, shapes: Sequence[Shape]) -> int:
-    """Of the original with the FLOPs of the deepest grown model, to a batch; no fewer than a trial's."""
+def _matched_tokens(spec: Spec, shapes: Sequence[Shape], of: Callable[[Sequence[float]], float]) -> int:
+    """Of the original with the FLOPs of what `of` makes of all grown models, to a batch, as runs have them; 0
+    where those spend no more than a trial of the original, which no run is made for then.
+    """
     control, *grown = (shape.cost.flops_per_token for shape in shapes)
-    steps = max(spec.steps, round(spec.steps * max(grown, default=control) / control))
-    return steps * spec.trial.recipe.batch_tokens
+    steps = round(spec.steps * of(grown or [control]) / control)
+    return steps * spec.trial.recipe.batch_tokens if steps > spec.steps else 0
 
 
 def _work_of(shapes: Sequence[Shape], flops: Sequence[float]) -> _Work:

@@ -36,7 +36,8 @@ def planned_runs(spec: Spec, trial_tokens: int, matched_tokens: int) -> tuple[Ru
     Args:
         spec: of the sweep.
         trial_tokens: of a whole trial, in whole batches.
-        matched_tokens: of the original with the FLOPs of the deepest grown model, likewise.
+        matched_tokens: of the original with the FLOPs of the deepest grown model, likewise; 0 where no run is
+            made for that.
     """
     return tuple(each for each in _runs(spec, trial_tokens, matched_tokens) if each.count)
 
@@ -50,7 +51,7 @@ def _runs(spec: Spec, tokens: int, matched: int) -> Iterator[Runs]:
     fresh = f"again under {counted(seeds, 'fresh seed')}"
     yield Runs(Role.REPLICATE, f"{counted(top, 'finalist')}, {fresh}", top * seeds, tokens)
     yield Runs(Role.REPLICATE, f"the control and the baseline, {fresh}", 2 * seeds, tokens)
-    if spec.control.matched:
+    if spec.control.matched and matched:
         under = f"under {counted(seeds, 'fresh seed')}"
         yield Runs(Role.MATCHED, f"the original with the winner's FLOPs, {under}", seeds, matched)
     batch = spec.trial.recipe.batch_tokens

@@ -121,7 +121,7 @@ def _score(value: float | None, error: float | None) -> str:
 def _less_score(member: FrontMember) -> str:
     if member.score_mean is None:
         return "-"
-    spread = "" if member.score_half_width is None else f" ± {member.score_half_width:.3f}"
+    spread = ", no interval" if member.score_half_width is None else f" ± {member.score_half_width:.3f}"
     return f"{member.score_mean:+.3f}{spread}"
 
 

@@ -39,6 +39,6 @@ def left_lines(found: Left | None) -> Iterator[str]:
         rest = len(found.again) - _SHOWN
         which = these("trial", found.again[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
         yield (
-            f"of these trained again, for their models were not kept: {which}; {found.tokens:,} tokens, "
-            f"{found.flops:.2e} FLOPs"
+            f"of these trained again, for a model is scored in the run that trains it: {which}; "
+            f"{found.tokens:,} tokens, {found.flops:.2e} FLOPs"
         )

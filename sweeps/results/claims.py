@@ -41,7 +41,8 @@ class Claim:
     at: At
     loss: Measure
     mean: float  # loss of `trial` minus that of `against`, over the fresh seeds of both
-    half_width: float | None  # of the interval, 95 % for all models and looks; None with one seed
+    # Of the interval, 95 % for all models and looks; None with one seed, or where nothing varies.
+    half_width: float | None
     n: int  # seeds
     margin: float
     compared: int  # grown models that are paid for
@@ -141,6 +142,10 @@ class Claims:
         counts = {len(blocks) for each in compared for blocks in self.table[each.number].values()}
         return self.measure == "validation" or (len(counts) == 1 and min(counts) > 1)
 
+    def _alike(self, noise: Noisy) -> bool:
+        """Whether two have the same difference of scores on each document, which says nothing of others."""
+        return self.measure == "score" and noise.text_variance == 0
+
     def of(
         self, trial: Candidate | None, against: Candidate | None, at: At, *, first: Claim | None = None
     ) -> Claim | None:
@@ -154,7 +159,7 @@ class Claims:
         if pair is None:
             return None
         mean, n, noise = pair
-        if not self.knows_text_error(trial, against):
+        if not self.knows_text_error(trial, against) or (noise is not None and self._alike(noise)):
             noise = None
         width = noise.half_width(tail_of(self._look, self._paid)) if noise else None
 
@@ -184,8 +189,5 @@ class Claims:
 
 
 def _tail(noise: Noisy, beyond: float) -> float:
-    """P(T <= beyond / error); where there is no error, whether it is below 0."""
-    error = noise.error()
-    if error == 0:
-        return float(beyond >= 0)
-    return t_below(beyond / error, noise.degrees())
+    """P(T <= beyond / error)."""
+    return t_below(beyond / noise.error(), noise.degrees())

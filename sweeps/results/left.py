@@ -26,8 +26,8 @@ class Left:
 
     Attributes:
         runs: how many, at most, by role; those that were interrupted are among them.
-        again: numbers of complete runs that are trained again, for their models were not kept, to be scored
-            on tasks.
+        again: numbers of complete runs that are trained again to be scored on tasks: a model is scored in the
+            run that trains it, also where it is kept.
         tokens, flops: of training those again.
     """
 

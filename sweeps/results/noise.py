@@ -88,7 +88,11 @@ def pool(table: Table) -> Pool | None:
 
 
 def paired(ours: Losses, theirs: Losses, pooled: Pool | None) -> tuple[float, int, Noisy | None] | None:
-    """Mean difference, number of shared seeds, and the noise; the last is None under one seed."""
+    """Mean difference, number of shared seeds, and the noise.
+
+    The last is None under one seed; and where the difference is the same in every block and under every seed,
+    here and in the pool: there is no variance then to estimate an error from, which is not an error of 0.
+    """
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         return None
@@ -100,6 +104,8 @@ def paired(ours: Losses, theirs: Losses, pooled: Pool | None) -> tuple[float, in
     prior = max(0, min(PRIOR, pooled.degrees - own))  # a pool that is this pair alone adds nothing
     moderated = (own * variance(deltas) + prior * pooled.variance) / (own + prior)
     text, blocks = _text_variance(ours, theirs, shared)
+    if moderated == text == 0:
+        return mean, n, None
     return mean, n, Noisy(mean, n, moderated, own + prior, text, max(0, blocks - 1))
 
 

@@ -18,7 +18,8 @@ from sweeps.student import t_quantile
 class Difference:
     """Loss of one configuration minus that of another, over the seeds both have finished; negative is better.
 
-    `half_width` is that of the 95 % interval; None with one seed, where there is no interval.
+    `half_width` is that of the 95 % interval. It is None where there is no interval: with one seed, and where
+    all seeds have the same difference, which has no variance to estimate one from.
     """
 
     mean: float
@@ -38,5 +39,6 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
         return None
     deltas = [ours[seed] - theirs[seed] for seed in shared]
     n = len(deltas)
-    half_width = t_quantile(n - 1) * stdev(deltas) / math.sqrt(n) if n > 1 else None
+    spread = stdev(deltas) if n > 1 else 0.0
+    half_width = t_quantile(n - 1) * spread / math.sqrt(n) if spread else None
     return Difference(fmean(deltas), half_width, n)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from sweeps.spec.settings import Cost, ObjectiveSettings
 from sweeps.wording import Fault, formatted, nearest
+from tli.tasks.available import Wanted
 
 METRICS = ("eval_loss",)
 COSTS: tuple[str, ...] = get_args(Cost)
@@ -55,10 +56,12 @@ def as_written(plain: Mapping[str, Any], path: str) -> str:
 
 
 def _tasks(plain: Mapping[str, Any]) -> list[str]:
-    """Names of the tasks that the spec scores, as far as they can be read."""
+    """Names of the tasks that the spec scores, as far as they can be read; misspelt ones as meant."""
     evaluation = plain.get("evaluation")
     tasks = evaluation.get("tasks") if isinstance(evaluation, Mapping) else None
-    return [name for name in tasks if isinstance(name, str)] if isinstance(tasks, list) else []
+    if not isinstance(tasks, list):
+        return []
+    return [Wanted(()).meant(name) for name in tasks if isinstance(name, str)]
 
 
 def _item_faults(aims: Sequence[Any], tasks: Sequence[str]) -> list[Fault]:

@@ -102,17 +102,23 @@ def _task_faults(
     spec: SpecFields, path: str, aim: str, task: tuple[str, str] | None
 ) -> Generator[Fault, None, bool]:
     """Of an aim that has to be a metric of a scored task; returns whether it is none at all."""
-    names, known = spec.evaluation.to_tli().names, (path,)
+    wanted, known = spec.evaluation.to_tli(), (path,)
+    names = wanted.names
     loss = [METRIC] if path == "objective.metric" else []
     if task is None or not all(each.strip() for each in task):
-        near = nearest(aim, [*loss, *(f"{name}/acc" for name in names)])
+        near = nearest(aim, [*loss, *(f"{wanted.meant(name)}/acc" for name in names)])
         expected = ", or ".join([*loss, "a task and its metric, as in kobest_copa/acc"])
         yield Fault(path, formatted(aim), expected, near or (loss or ["kobest_copa/acc"])[0])
         return True
     if task[0] not in names:
         got = f"{formatted(aim)}, a task that is not under evaluation.tasks"
         other = nearest(task[0], names)
-        remedy = f"{other}/{task[1]}" if other else f"evaluation: {{tasks: [{task[0]}]}}"
+        meant = wanted.meant(other or task[0])
+        # One that stands there misspelt is no name to take.
+        if other in wanted.tasks and meant != other:
+            place = f"evaluation.tasks[{wanted.tasks.index(other)}]"
+            yield Fault(place, formatted(other), "a task that the harness knows, or of tasks_from", meant)
+        remedy = f"{meant}/{task[1]}" if other and meant != task[0] else f"evaluation: {{tasks: [{meant}]}}"
         there = f"a metric of one of {', '.join(names) or 'the tasks there, which are none'}"
         yield Fault(path, got, ", or ".join([*loss, there]), remedy, ("evaluation.tasks",))
     for name in ("finalists", "control"):

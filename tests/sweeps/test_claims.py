@@ -81,7 +81,7 @@ def test_blocks_of_text_that_a_seed_moves_alike_leave_the_difference_between_con
 
 
 def test_runs_measured_on_other_blocks_say_nothing_of_the_text() -> None:
-    ours, theirs = {1: (3.0, 3.2), 2: (4.0, 4.2)}, {1: (3.1,), 2: (4.1,)}
+    ours, theirs = {1: (3.0, 3.2), 2: (4.0, 4.2)}, {1: (3.1,), 2: (4.0,)}
     found = paired(ours, theirs, pool({0: ours, 1: theirs}))
     assert found is not None
     assert found[2] is not None

@@ -7,6 +7,7 @@ from statistics import NormalDist, stdev
 
 import pytest
 
+from sweeps.results.noise import paired, pool
 from sweeps.results.paired import difference
 from sweeps.student import t_below, t_quantile
 
@@ -46,6 +47,19 @@ def test_one_shared_seed_gives_no_interval_and_none_gives_no_difference() -> Non
     assert single is not None
     assert (single.mean, single.half_width, single.n, single.significant) == (-0.5, None, 1, False)
     assert difference({0: 3.0}, {1: 3.0}) is None
+
+
+def test_seeds_that_all_differ_alike_give_no_interval() -> None:
+    for gap in (0.0, 0.5):
+        delta = difference({0: 3.0, 1: 4.0, 2: 5.0}, {0: 3.0 + gap, 1: 4.0 + gap, 2: 5.0 + gap})
+        assert delta is not None
+        assert (delta.mean, delta.half_width, delta.n, delta.significant) == (-gap, None, 3, False)
+
+
+def test_models_that_differ_alike_everywhere_have_no_error_to_go_by() -> None:
+    one: dict[int, tuple[float, ...]] = dict.fromkeys((1, 2, 3), (3.0, 4.0))
+    other: dict[int, tuple[float, ...]] = dict.fromkeys((1, 2, 3), (2.5, 3.5))
+    assert paired(one, other, pool({0: one, 1: other})) == (0.5, 3, None)
 
 
 @pytest.mark.parametrize(("degrees", "value"), [(2, 4.30265273), (3, 3.18244631), (30, 2.04227246)])

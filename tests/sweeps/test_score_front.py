@@ -25,7 +25,7 @@ from sweeps.ledger.search.model_proposals import ModelProposals
 from sweeps.ledger.search.score_front import by_front_score
 from sweeps.ledger.search.space import Space
 from sweeps.records import Outcome, Point, Role, State, TrialRecord
-from sweeps.report.front import front_line, front_text
+from sweeps.report.front import _less_score, front_line, front_text
 from sweeps.results.candidates import Candidate
 from sweeps.results.finalists import control_of, finalists, may_be_finalists
 from sweeps.results.front import Front, in_words
@@ -98,6 +98,30 @@ def test_aims_that_make_no_front_are_refused_at_their_place(
     assert problem.where.endswith(f" {place}")
     assert problem.remedy == remedy
     assert problem.expected
+
+
+@pytest.mark.parametrize("objective", ["[eval_loss, {}]", "{{metric: {}}}", "{{score: {}}}"])
+@pytest.mark.parametrize(
+    ("tasks", "aim", "remedies"),
+    [
+        ("kobest_copaa", AIM, {"tasks[0]": "kobest_copa", "": "evaluation: {tasks: [kobest_copa]}"}),
+        ("kobest_boolq, kobest_copaa", "kobest_cpa/acc", {"tasks[1]": "kobest_copa", "": AIM}),
+        ("kobest_copaa", "kobest_copa", {"": AIM}),
+    ],
+)
+def test_a_misspelt_task_is_never_proposed(
+    objective: str,
+    tasks: str,
+    aim: str,
+    remedies: Mapping[str, str],
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+) -> None:
+    with pytest.raises(SpecError) as raised:
+        load_spec(write_aimed(tmp_path, tiny_model("llama"), objective=objective.format(aim), tasks=tasks))
+    found = {each.where.rpartition("evaluation.")[2]: each.remedy for each in raised.value.problems}
+    places = {where if where.startswith("tasks") else "": remedy for where, remedy in found.items()}
+    assert places == remedies
 
 
 def test_what_a_front_of_scores_has_no_use_for_is_refused(path: str) -> None:
@@ -316,6 +340,24 @@ def test_without_what_each_document_gave_nothing_is_shown_of_scores() -> None:
     assert [each.score for each in front.members] == [0.5, 0.5, 0.75, 0.25]
 
 
+@pytest.mark.parametrize("difference", [0.0, 1.0])
+def test_documents_that_all_differ_alike_leave_no_interval_of_scores(difference: float) -> None:
+    candidates = [_candidate(n, [loss, loss + 0.001, loss - 0.001]) for n, loss in enumerate((3.0, 3.2, 3.3))]
+    right = dict(enumerate((0.0, difference, 0.5)))
+    alike = {0: (0.0,) * 8, 1: (-difference,) * 8, 2: (0.0, -1.0) * 4}
+    # The third has other scores under each seed, so that there is a variance between seeds to borrow.
+    table = {n: dict.fromkeys((1, 2, 3), those) for n, those in alike.items()}
+    table[2] |= {2: (-1.0,) * 4 + (0.0,) * 4, 3: (-1.0,) * 6 + (0.0,) * 2}
+    cells = {n: Cell(share, 0.0, (n,)) for n, share in right.items()}
+    empty = Front(None, score=AIM, higher_is_better=True, base=0.4, base_error=0.03)
+    front = front_of_scores(candidates, candidates[0], cells, table, empty, margin=0.002)
+    members = {each.number: each for each in front.members}
+    assert (members[1].score_mean, members[1].score_half_width) == (difference, None)
+    assert members[1].stands == "not shown to be on the front"
+    assert members[2].score_half_width is not None
+    assert _less_score(members[1]) == f"{difference:+.3f}, no interval"
+
+
 # -- a sweep ------------------------------------------------------------------------------------------
 
 
@@ -363,7 +405,8 @@ def test_the_answer_has_the_front_with_control_and_base_beside_it(
         own = [r.tasks["kobest_copa"].metrics["acc"].value for r in runs if r.replicate_of == each.number]
         assert each.score == pytest.approx(sum(own) / 2)
         assert each.score_error is not None
-        assert (each.score_half_width is None) is each.original
+        assert each.score_half_width != 0, "documents that all differ alike have no interval"
+        assert not each.original or each.score_half_width is None
     base = next(r for r in swept.records if r.role is Role.EVALUATION)
     assert front.base == base.tasks["kobest_copa"].metrics["acc"].value
     assert front.base_error is not None

@@ -22,6 +22,7 @@ GROUP = "kobest"  # all five
 EXTRA = "pip install 'tli-sweeps[eval]'"
 _HUB = "skt/kobest_v1"
 _YAML = ("*.yaml", "*.yml")
+_ALIKE = 0.85  # of a misspelt name and what it means; no two tasks of the harness are so near KoBEST's
 _LIMIT = 1_000_000  # bytes of a task file
 _TASK = re.compile(r"^task:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
@@ -83,6 +84,11 @@ class Wanted:
             if match:
                 found[match[1]] = path
         return found
+
+    def meant(self, name: str) -> str:
+        """The task that a misspelt name means, of those that are known without the harness; else the name."""
+        known = [*KOBEST, *self.written]
+        return name if name in known else next(iter(difflib.get_close_matches(name, known, 1, _ALIKE)), name)
 
     def _has_folder(self, name: str) -> bool:
         return self.folder is not None and (self.folder / KOBEST[name].folder).is_dir()

@@ -106,7 +106,7 @@ def _rung(ledger: Ledger, spec: Spec) -> Due | None:
 
 
 def _evaluation(ledger: Ledger, spec: Spec) -> Due | None:
-    """The base, or a run without scores that compare; it is trained again, for no model of it was kept."""
+    """The base, or a run without scores that compare; it is trained again, also where its model is kept."""
     records, asked = ledger.trials(), spec.evaluation.asked
     if base_due(spec, records):
         settings = control_settings(spec.trial.model_dump())
