@@ -212,3 +212,13 @@ def test_rates_at_which_the_search_tried_the_original_are_known_to_the_line_sear
     assert 3.3e-4 < between["recipe"]["learning_rate"] < 1e-3, "the minimum is bracketed"
     other = [original(1, Role.SEARCH, 3e-3, 3.4, warmup=0.5)]
     assert LineSearch(spec).next([control, *other])["recipe"]["learning_rate"] == pytest.approx(3e-3)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("step", [1e-3, 2e-3, 3.3e-3, 4.95e-3])
+@given(best=RATES, place=st.integers(0, 9))
+def test_no_rate_on_a_coarse_grid_is_tried_twice(step: float, best: float, place: int) -> None:
+    wanted = Range(uniform=(LOW, HIGH), step=step)
+    grid = [LOW + index * step for index in range(int((HIGH - LOW) / step + 1e-9) + 1)]
+    tried = searched(lambda rate: 3 + 0.05 * math.log(rate / best) ** 2, grid[place % len(grid)], wanted)
+    assert all(abs(math.log(a / b)) > math.log(1.04) for a, b in itertools.combinations(tried, 2))
+    assert len(tried) > 1, "another is left"

@@ -107,7 +107,18 @@ def next_rate(tried: Sequence[tuple[float, float | None]], wanted: Range) -> flo
     place = min(max(place, low), high)
     if any(abs(place - known) < _SAME for known, _ in points):
         return None
-    return _rounded(math.exp(place), wanted)
+    rate = _rounded(math.exp(place), wanted)
+    if wanted.step is not None and any(abs(math.log(rate) - known) < _SAME for known, _ in points):
+        return _next_choice(points, _grid(wanted, wanted.step))  # the step is coarser than the search by now
+    return rate
+
+
+def _grid(wanted: Range, step: float) -> list[float]:
+    """All rates of a range with a step, the lowest first."""
+    low, high = wanted.ends
+    return [
+        _rounded(low + index * step, wanted) for index in range(math.floor((high - low) / step + 1e-9) + 1)
+    ]
 
 
 def _next_choice(points: Sequence[Point], choices: Sequence[float]) -> float | None:

@@ -4,7 +4,9 @@ Promises: the same history and seed give the same proposal. Never sees the contr
 """
 
 __all__ = [
+    "apart",
     "conclusion",
+    "drawing",
     "estimates",
     "evidence",
     "features",

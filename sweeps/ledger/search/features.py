@@ -61,7 +61,9 @@ class Column:
         return ((math.log(max(value, 1e-300)) if self.log else value) - low) / (high - low)
 
     def value(self, coordinate: float) -> Any:
-        """The value of a range at a coordinate from 0 to 1, on its step."""
+        """The value of a range at a coordinate from 0 to 1, on its step; at 0 and 1 exactly an end."""
+        if self._step is None and coordinate in (0.0, 1.0):
+            return float(self.ends[int(coordinate)])
         low, high = self._bounds
         value = low + coordinate * (high - low)
         if self.log:

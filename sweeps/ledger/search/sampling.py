@@ -18,15 +18,15 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
-import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.ledger.search.apart import SHARES, Places, Tried
+from sweeps.ledger.search.drawing import sample
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.front_proposals import CostAim
 from sweeps.ledger.search.model_proposals import ModelProposals
@@ -44,9 +44,10 @@ WINDOW = 500  # latest ended trials that the sampler looks at, and running ones,
 _BELOW = 25  # the most that TPE takes for good ones; these it gets however old they are
 _WITH_RESULT = (TrialState.COMPLETE, TrialState.PRUNED)
 _NEVER = 2**62  # after all ends of the sweep's own trials
-_DRAWS = 20  # of a sampler, before a finite space is searched for what is left
+_DRAWS = 20  # of a sampler, before what is left is looked for without it
 
 SAMPLERS = ("gp", "tpe", "random", "qmc", "grid")
+_CLOSING_IN = ("gp", "tpe")  # on good ones: these keep a distance from what was tried
 _OPTUNA: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=8, constant_liar=True),
     "random": lambda seed: RandomSampler(seed=seed),
@@ -106,9 +107,8 @@ class Proposals:
             self._features, space, answer=aim.answer, rate=aim.rate, prior=aim.prior,
             cost=aim.cost, front_scores=aim.front_scores,
         )  # fmt: skip
-        self._alike = alike or space.key
-        self._known: dict[tuple[Any, ...], Hashable] = {}  # what parameters train, by their key
-        self._tried: set[Hashable] = set()  # by trials that have ended
+        self._places = Places(space, self._features, alike or space.key)
+        self._tried = Tried()  # by trials that have ended
         self._best: list[tuple[Any, ...]] = []  # of those, with their ranks
         self._summaries: dict[int, TrialSummary] = {}  # of those in the latest window, by number
         self._read = 0  # of the list of visible ones
@@ -142,24 +142,56 @@ class Proposals:
         self, turn: Turn, fixed: Mapping[str, Any], running: list[FrozenTrial], last: FrozenTrial | None
     ) -> dict[str, Any] | None:
         """A proposal from what is told of all but the trial `last`, which is among `running`."""
-        space = self.space
         self._read_on()
-        tried: AbstractSet[Hashable] = frozenset()
-        if space.finite:
-            ours = (trial for trial in running if self._mirror.is_ours(trial.number))
-            tried = self._tried | {self._trained(trial.params) for trial in ours}
+        begun = Tried()
+        for trial in running:
+            if self._mirror.is_ours(trial.number):
+                begun.add(self._places.of(trial.params))
 
-        def allowed(params: Mapping[str, Any]) -> bool:
-            return not tried or self._trained(params) not in tried or set(params) <= set(fixed)
+        def apart(params: Mapping[str, Any], share: float) -> bool:
+            place = self._places.of(params)
+            return not (self._tried.near(place, share) or begun.near(place, share))
 
-        for draw in range(_DRAWS):
-            params = self._drawn(turn, draw, fixed, running, last, allowed)
-            if params is not None and allowed(params):
-                return params
-        left = [p for p in space.grid() if all(p.get(name) == fixed[name] for name in fixed)]
-        left = [params for params in left if self._trained(params) not in tried]
+        def allowed(params: Mapping[str, Any], share: float = 0.0) -> bool:
+            return set(params) <= set(fixed) or apart(params, share)
+
+        drawn: dict[int, dict[str, Any] | None] = {}
+        closing_in = self._sampler in _CLOSING_IN and self._places.ranges
+        for share in SHARES if closing_in else SHARES[-1:]:
+            far = partial(allowed, share=share)
+            for draw in range(_DRAWS):
+                if draw not in drawn or self._sampler == "gp":
+                    drawn[draw] = self._drawn(turn, draw, fixed, running, last, far)
+                params = drawn[draw]
+                if params is not None and far(params):
+                    return params
+        return self._left(turn, fixed, apart) if self.space.finite else self._elsewhere(turn, fixed, allowed)
+
+    def _left(
+        self, turn: Turn, fixed: Mapping[str, Any], apart: Callable[[Mapping[str, Any], float], bool]
+    ) -> dict[str, Any] | None:
+        """What a finite space has left, if anything."""
+        grid = (p for p in self.space.grid() if all(p.get(name) == fixed[name] for name in fixed))
+        left = [params for params in grid if apart(params, 0.0)]
         chance = random.Random(_seed(self._seed, turn.own, _DRAWS))  # noqa: S311 - no secret
         return None if not left else left[0] if self._sampler == "grid" else chance.choice(left)
+
+    def _elsewhere(
+        self, turn: Turn, fixed: Mapping[str, Any], allowed: Callable[[Mapping[str, Any]], bool]
+    ) -> dict[str, Any] | None:
+        """Something of an endless space in which the sampler proposes only what was tried.
+
+        Where chance finds nothing else either, as where the values that are fixed leave nothing open, a trial
+        is tried again.
+        """
+        if self._sampler == "grid":
+            return None
+        for draw in range(_DRAWS, 10 * _DRAWS):
+            sampler = RandomSampler(seed=_seed(self._seed, turn.own, draw))
+            params = sample(self._window([], None), self.space, turn.number, sampler, fixed)
+            if allowed(params):
+                break
+        return params
 
     def _drawn(
         self,
@@ -192,14 +224,7 @@ class Proposals:
             ended = by_score(ended) if self._scored else ended
             return self._model.propose(seed, ended, end, [t.params for t in running], fixed, allowed)
         study = self._window(running, last)
-        return _sample(study, self.space, turn.number, _OPTUNA[self._sampler](seed), fixed)
-
-    def _trained(self, params: Mapping[str, Any]) -> Hashable:
-        """What a trial of these parameters trains."""
-        own = self.space.key(params)
-        if own not in self._known:
-            self._known[own] = self._alike(params)
-        return self._known[own]
+        return sample(study, self.space, turn.number, _OPTUNA[self._sampler](seed), fixed)
 
     def _running(self, last: FrozenTrial | None) -> list[FrozenTrial]:
         """What runs, and the trial that ended last as if it did."""
@@ -210,8 +235,8 @@ class Proposals:
         ended = self._mirror.visible.ended
         for trial in ended[self._read :]:
             # The result of another program's trial is none of this sweep.
-            if self.space.finite and self._mirror.is_ours(trial.number):
-                self._tried.add(self._trained(trial.params))
+            if self._mirror.is_ours(trial.number):
+                self._tried.add(self._places.of(trial.params))
             if trial.state in _WITH_RESULT:
                 bisect.insort(self._best, (*rank_of(trial), trial.number, trial))
                 del self._best[_BELOW + 1 :]  # one of them may be the last
@@ -264,35 +289,6 @@ def _as_running(trial: FrozenTrial) -> FrozenTrial:
     copied = copy.copy(trial)
     copied.state, copied.values = TrialState.RUNNING, None
     return copied
-
-
-def _sample(
-    study: SearchView, space: Space, number: int, sampler: BaseSampler, fixed: Mapping[str, Any]
-) -> dict[str, Any]:
-    trial = _stand_in(number)
-    params: dict[str, Any] = {}
-    for name, distribution in space.walk(params):
-        params[name] = fixed[name] if name in fixed else _one(study, sampler, trial, name, distribution)
-    return params
-
-
-def _one(
-    study: SearchView, sampler: BaseSampler, trial: FrozenTrial, name: str, distribution: BaseDistribution
-) -> Any:
-    if distribution.single():
-        return distribution.to_external_repr(0.0) if _is_choice(distribution) else distribution.low  # type: ignore[attr-defined]
-    return sampler.sample_independent(study, trial, name, distribution)
-
-
-def _is_choice(distribution: BaseDistribution) -> bool:
-    return isinstance(distribution, optuna.distributions.CategoricalDistribution)
-
-
-def _stand_in(number: int) -> FrozenTrial:
-    """The trial that is being asked for, before it exists: samplers read no more of it than its number."""
-    trial = create_trial(state=TrialState.RUNNING)
-    trial.number = number
-    return trial
 
 
 def _seed(*parts: int) -> int:
