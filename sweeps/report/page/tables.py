@@ -137,7 +137,8 @@ def _row(each: Candidate, verdict: Verdict, record: TrialRecord) -> str:
     apart = "" if gap is None else f"{gap.mean:+.5f}" + ("" if half is None else f" ±{half:.5f}")
     ours, theirs = each.flops_per_token, verdict.control.flops_per_token if verdict.control else None
     cost = ours / theirs if ours and theirs else None
-    mark = " (the answer)" if each.number == verdict.best else ""
+    says = "handed over" if verdict.answer.grow == "not shown" else "the answer"
+    mark = f" ({says})" if each.number == verdict.best else ""
     values: list[tuple[str, Any]] = [
         (f"{each.number}{mark}", each.number),
         (named(record), None),
