@@ -14,6 +14,7 @@ from sweeps.results.claims import Claim
 from sweeps.results.labels import configuration
 from sweeps.results.sentence import named
 from sweeps.results.setting_answers import SettingAnswer, not_known_where, worse_where
+from sweeps.results.setting_words import beside_the_best
 from sweeps.results.verdict import Verdict
 from sweeps.search_answers import Estimate, SearchAnswers
 from sweeps.text import digits_apart, short, short_value
@@ -54,12 +55,7 @@ def _setting_card(title: str, answer: SettingAnswer | None) -> str:
             return _card(title, short_value(answer.value), worse_where(answer), answered=True)
         return _card(title, "not answered", not_known_where(answer), answered=False)
     if answer.reason is None:
-        good = [*answer.as_good, *(each.value for each in answer.values if each.says == "no better")]
-        detail = (
-            f"not shown to be worse: {', '.join(map(short_value, good))}"
-            if good
-            else "better than the others"
-        )
+        detail = beside_the_best(answer) or "better than the others"
         return _card(title, short_value(answer.value), detail, answered=True)
     return _card(title, "not answered", str(answer.reason), answered=False)
 
