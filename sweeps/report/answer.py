@@ -20,6 +20,7 @@ from sweeps.results.coverage import Untried
 from sweeps.results.ladder import ladder_of
 from sweeps.results.sentence import sentence
 from sweeps.results.setting_answers import SettingAnswer, ValueAnswer, not_known_where, worse_where
+from sweeps.results.setting_words import beside_the_best
 from sweeps.results.verdict import Verdict
 from sweeps.text import WIDTH, counted, digits_apart, duration, short, short_value
 
@@ -154,12 +155,10 @@ def _setting(answer: SettingAnswer, own: Any) -> str:
             return f"{short_value(answer.value)}; {worse_where(answer)}"
         return f"not answered: {not_known_where(answer)}; more trials would (budget.trials)"
     if answer.reason is None:
-        good = f"; as good: {_names(answer.as_good)}" if answer.as_good else ""
-        similar = [each.value for each in answer.values if each.says == "no better"]
-        rest = f"; not shown to be worse: {_names(similar)}" if similar else ""
+        rest = f"; {others}" if (others := beside_the_best(answer, _names)) else ""
         known = own is None or own in (answer.value, *answer.as_good)
         ours = "" if known else f"; {short_value(own)} in the best grown model"
-        return f"{short_value(answer.value)}{good}{rest}{ours}"
+        return f"{short_value(answer.value)}{rest}{ours}"
     ours = f"; {short_value(own)} in the best grown model" if own is not None else ""
     opened = [each for each in answer.values if each.value in answer.open_values]
     lacking = [each.value for each in opened if each.tried == 0]

@@ -34,8 +34,8 @@ def plain(record: TrialRecord) -> str:
     if record.role is not Role.SEARCH:
         parts.append(f"{record.role}{_of(record)}")
     parts.append(configuration(record))
-    if record.started and record.finished:
-        parts.append(duration(record.finished - record.started))
+    if (seconds := _seconds(record)) is not None:
+        parts.append(duration(seconds) + " of training" * (record.attempt > 1))
     if record.state is State.FAIL and record.reason:
         parts.append(record.reason.strip().splitlines()[0])
     return ", ".join(parts)
@@ -76,9 +76,18 @@ def _left(shown: Shown) -> str:
 
 
 def _took(shown: Shown) -> str:
-    record = shown.record
-    ended = record.state.finished and record.started and record.finished
-    return duration(record.finished - record.started) if ended else ""  # type: ignore[operator]
+    seconds = _seconds(shown.record)
+    return "" if seconds is None else duration(seconds)
+
+
+def _seconds(record: TrialRecord) -> float | None:
+    """From the start to the end of a trial that ended; of one that was interrupted those of training alone.
+
+    Between its attempts the sweep may have stood still.
+    """
+    if not record.state.finished or not record.started or not record.finished:
+        return None
+    return record.seconds if record.attempt > 1 else record.finished - record.started
 
 
 def _note(shown: Shown) -> str:
@@ -93,7 +102,8 @@ def _note(shown: Shown) -> str:
         return f"of trial {record.replicate_of}, seed {record.seed}"
     if record.role is Role.EVALUATION:
         return "the base"
-    return f"attempt {record.attempt}" if record.attempt > 1 else ""
+    timed = ", took: training alone" if record.state.finished else ""
+    return f"attempt {record.attempt}{timed}" if record.attempt > 1 else ""
 
 
 def _speed(shown: Shown) -> str:

@@ -43,6 +43,7 @@ __all__ = [
     "selection",
     "sentence",
     "setting_answers",
+    "setting_words",
     "standing",
     "sweep",
     "tables",

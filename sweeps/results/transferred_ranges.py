@@ -15,6 +15,7 @@ from typing import Any
 
 from sweeps.records import TrialRecord
 from sweeps.results.setting_answers import SIDES, SettingAnswer, worse_where
+from sweeps.results.setting_words import beside_the_best
 from sweeps.results.verdict import Verdict
 from sweeps.spec import Range, Spec
 from sweeps.spec.equivalence import value_at
@@ -82,7 +83,7 @@ def _rate(path: str, wanted: Range, own: Any, answer: SettingAnswer | None, fact
         elif answer.value is not None:
             good = [answer.value, *answer.as_good, *(e.value for e in answer.values if e.says == "no better")]
             low, high = min(good), max(good)
-            said = f"{answer.value:.4g} was found; not shown to be worse: {low:.4g} to {high:.4g}."
+            said = f"{short_value(answer.value)} was found{_others(answer)}."
     whole, half = sorted((factor, math.sqrt(factor)))
     ends = [rounded(low * whole), rounded(high * half)]
     rule = f"From {low:.4g} times {whole:.3g} to {high:.4g} times {half:.3g}, by the rule above."
@@ -140,11 +141,13 @@ def _evidence(path: str, answer: SettingAnswer | None, records: Sequence[TrialRe
         return
     worse = [short_value(each.value) for each in answer.values if each.says == "worse"]
     dropped = f"; left out, as worse by more than the margin: {', '.join(worse)}" if worse else ""
-    others = [short_value(e.value) for e in answer.values if e.says in ("as good", "no better")]
-    rest = f"; not shown to be worse: {', '.join(others)}" if others else ""
     short = [short_value(each.value) for each in answer.values if not each.complete and each.tried]
     none = f" No trial with {', '.join(short)} ran to its end." if short else ""
-    yield f"{short_value(answer.value)} was found{rest}{dropped}{by}.{none}"
+    yield f"{short_value(answer.value)} was found{_others(answer)}{dropped}{by}.{none}"
+
+
+def _others(answer: SettingAnswer) -> str:
+    return f"; {others}" if (others := beside_the_best(answer)) else ""
 
 
 def rounded(rate: float) -> float:

@@ -237,6 +237,15 @@ def test_what_the_page_says() -> None:
     assert rows[3][1:5] == ["control", "-", "-", "1.2e-03"]
 
 
+def test_a_trial_that_was_interrupted_took_what_it_trained_not_what_it_waited() -> None:
+    waited = record(2, State.COMPLETE, step=50, attempt=2, seconds=3.1)
+    (row,) = (line for line in drawn([waited], 160).splitlines() if "complete" in line and "search" in line)
+    assert row.split()[-6:] == ["3s", "attempt", "2,", "took:", "training", "alone"]
+    assert plain(waited).endswith(", 3s of training")
+    assert plain(replace(waited, attempt=1)).endswith(", 1m22s")
+    assert "training" not in plain(replace(waited, seconds=None))
+
+
 def test_the_best_stands_against_the_control_or_says_that_there_is_none() -> None:
     grown = record(1, State.COMPLETE, step=50, value=3.5)
 

@@ -93,9 +93,19 @@ def test_its_first_words_are_the_sentence_and_each_card_answers_or_says_that_it_
     ]  # fmt: skip
     by_path = {each.path: each for each in found.settings}
     assert cards[1][2] == str(by_path["injection.k"].value)
+    k = by_path["injection.k"]
+    one, other = (
+        replace(k.values[0], value=value, says=says) for value, says in ((2, "as good"), (16, "no better"))
+    )
+    made_up = replace(k, reason=None, between=None, value=4, as_good=(2,), values=(one, other))
+    text = page(replace(found, settings=(made_up,)), records, None, again={}, spec={"name": "quickstart"})
+    assert "<span>K?</span><b>4</b><small>as good: 2; not shown to be worse: 16</small>" in text
+    assert f">{found.best} (the answer)<" in text
     nothing = replace(found, settings=(), answer=replace(found.answer, grow="not shown"))
     text = page(nothing, records, None, again={}, spec={"name": "quickstart"})
     assert text.count('<div class="card open"><span>') == 4
+    assert "(the answer)" not in text
+    assert f">{found.best} (handed over)<" in text
     assert re.findall(r'class="card open"><span>.*?</span><b>(.*?)</b>', text)[0] == "not shown"
 
 

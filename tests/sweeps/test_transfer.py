@@ -157,11 +157,17 @@ def test_ranges_are_narrowed_by_what_was_answered_alone(carried_out: Path, large
         return {each.path: each for each in decided_settings(sweep.spec, made, records, small, large, 0.25)}
 
     rate = answer("recipe.learning_rate", {}, value=1e-3, between=(5e-4, 2e-3))
-    k = answer("injection.k", {1: "best", 2: "no better", 4: "worse"})
+    k = answer("injection.k", {1: "best", 2: "no better", 3: "as good", 4: "worse"}, as_good=(3,))
     init = answer("injection.init", {"copy": "best", "identity": "worse", "random": "worse"})
     every = decided(rate, k, init)
     assert every["injection.k"].range == Range(choice=(1, 2))
+    assert "1 was found; as good: 3; not shown to be worse: 2;" in every["injection.k"].comments[0]
     assert "left out, as worse by more than the margin: 4" in every["injection.k"].comments[0]
+    choices = answer(
+        "recipe.learning_rate", {1e-3: "best", 2e-3: "as good", 4e-3: "no better"}, as_good=(2e-3,)
+    )
+    (said, _) = decided(choices)["recipe.learning_rate"].comments
+    assert said == "0.001 was found; as good: 0.002; not shown to be worse: 0.004."
     assert (every["injection.init"].range, every["injection.init"].value) == (None, "copy")
     assert every["recipe.learning_rate"].range == Range(log=(5e-4 * 0.25, 2e-3 * 0.5))
     above = decided(

@@ -14,6 +14,7 @@ from sweeps.results.claims import Claim
 from sweeps.results.labels import configuration
 from sweeps.results.sentence import named
 from sweeps.results.setting_answers import SettingAnswer, not_known_where, worse_where
+from sweeps.results.setting_words import beside_the_best
 from sweeps.results.verdict import Verdict
 from sweeps.search_answers import Estimate, SearchAnswers
 from sweeps.text import digits_apart, short, short_value
@@ -54,12 +55,7 @@ def _setting_card(title: str, answer: SettingAnswer | None) -> str:
             return _card(title, short_value(answer.value), worse_where(answer), answered=True)
         return _card(title, "not answered", not_known_where(answer), answered=False)
     if answer.reason is None:
-        good = [*answer.as_good, *(each.value for each in answer.values if each.says == "no better")]
-        detail = (
-            f"not shown to be worse: {', '.join(map(short_value, good))}"
-            if good
-            else "better than the others"
-        )
+        detail = beside_the_best(answer) or "better than the others"
         return _card(title, short_value(answer.value), detail, answered=True)
     return _card(title, "not answered", str(answer.reason), answered=False)
 
@@ -134,7 +130,8 @@ def _row(each: Candidate, verdict: Verdict, record: TrialRecord) -> str:
     apart = "" if gap is None else f"{gap.mean:+.5f}" + ("" if half is None else f" ±{half:.5f}")
     ours, theirs = each.flops_per_token, verdict.control.flops_per_token if verdict.control else None
     cost = ours / theirs if ours and theirs else None
-    mark = " (the answer)" if each.number == verdict.best else ""
+    says = "handed over" if verdict.answer.grow == "not shown" else "the answer"
+    mark = f" ({says})" if each.number == verdict.best else ""
     values: list[tuple[str, Any]] = [
         (f"{each.number}{mark}", each.number),
         (named(record), None),
