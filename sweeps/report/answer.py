@@ -19,7 +19,7 @@ from sweeps.results.claims import Claim
 from sweeps.results.coverage import Untried
 from sweeps.results.ladder import ladder_of
 from sweeps.results.sentence import sentence
-from sweeps.results.setting_answers import SettingAnswer, ValueAnswer, worse_where
+from sweeps.results.setting_answers import SettingAnswer, ValueAnswer, not_known_where, worse_where
 from sweeps.results.verdict import Verdict
 from sweeps.text import WIDTH, counted, digits_apart, duration, short, short_value
 
@@ -152,10 +152,7 @@ def _setting(answer: SettingAnswer, own: Any) -> str:
     if answer.between is not None:
         if answer.reason is None:
             return f"{short_value(answer.value)}; {worse_where(answer)}"
-        low, high = map(short_value, answer.between)
-        if answer.reason == "no trial beyond its interval":
-            return f"not answered: no trial on both sides of {low} to {high}; more would (budget.trials)"
-        return f"not answered: anywhere from {low} to {high}; more trials would (budget.trials)"
+        return f"not answered: {not_known_where(answer)}; more trials would (budget.trials)"
     if answer.reason is None:
         good = f"; as good: {_names(answer.as_good)}" if answer.as_good else ""
         similar = [each.value for each in answer.values if each.says == "no better"]

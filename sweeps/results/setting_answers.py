@@ -32,6 +32,7 @@ Reason = Literal[
     "interval wider than the margin",
     "interval wider than half of its range",
     "no trial beyond its interval",
+    "the best trial is outside its interval",
     "no intervals",
 ]
 
@@ -68,6 +69,8 @@ class SettingAnswer:
         None  # of a range: outside of these, values are worse by more than the margin
     )
     open_ends: tuple[Side, ...] = ()  # of `between`: beyond these no trial was, so there nothing is known
+    tried: tuple[float, float] | None = None  # of a range: the lowest and the highest value of a trial
+    ends: tuple[Any, Any] | None = None  # of a range, as the spec has them
 
 
 def setting_answers(
@@ -90,9 +93,19 @@ def setting_answers(
         if best is None:
             answers.append(_answer(path, known, margin))
             continue
-        tried = [value for record in grown if isinstance(value := searched_value(record, path), int | float)]
-        answers.append(_of_range(path, known, best, tried, searched.ends.get(path, ())))
+        answers.append(_of_range(path, known, best, _tried(path, grown), searched.ends.get(path, ())))
     return tuple(answers)
+
+
+def _tried(path: str, records: Sequence[TrialRecord]) -> dict[float, float]:
+    """Each value that was tried, and the lowest loss of a trial with it that ran to its end."""
+    found: dict[float, float] = {}
+    for record in records:
+        value = searched_value(record, path)
+        if isinstance(value, int | float) and record.state not in (State.WAITING, State.FAIL):
+            loss = record.value if is_done(record) and record.value is not None else math.inf
+            found[value] = min(loss, found.get(value, math.inf))
+    return found
 
 
 def _known(
@@ -172,16 +185,29 @@ def _of_range(
     path: str,
     known: Mapping[Any, Estimate | None],
     best: Best,
-    tried: Sequence[float],
+    tried: Mapping[float, float],
     ends: Sequence[Any],
 ) -> SettingAnswer:
-    """Answered where the best value is known to half of its range or better, by trials around it."""
+    """Answered where the best value is known to half of its range or better, between values that were tried.
+
+    Args:
+        path: of the setting.
+        known: what is known of single values of it.
+        best: by the model of the search.
+        tried: each value, and the lowest loss of a trial with it that ran to its end; infinite without one.
+        ends: of the range.
+    """
     values = tuple(ValueAnswer(value, *_numbers(each), says="open") for value, each in known.items())
-    beyond = tuple(_open_ends(best, tried, ends)) if tried else ()
-    extrapolated = bool(tried) and not min(tried) <= best.value <= max(tried)
-    reason: Reason | None = None if best.share <= _WIDEST else "interval wider than half of its range"
-    if reason is None and (len(beyond) == len(SIDES) or (beyond and extrapolated)):
+    reached = (min(tried), max(tried)) if tried else None
+    beyond = tuple(_open_ends(best, reached)) if reached else ()
+    lowest = min(tried, key=lambda value: tried[value], default=best.value)
+    reason: Reason | None = None
+    if best.share > _WIDEST:
+        reason = "interval wider than half of its range"
+    elif len(beyond) == len(SIDES) or (reached and not _within(best.value, reached)):
         reason = "no trial beyond its interval"
+    elif not _within(lowest, (best.low, best.high)):
+        reason = "the best trial is outside its interval"
     return SettingAnswer(
         path=path,
         value=best.value if reason is None else None,
@@ -191,30 +217,48 @@ def _of_range(
         open_values=(),
         between=(best.low, best.high),
         open_ends=beyond,
+        tried=reached,
+        ends=(ends[0], ends[-1]) if ends else None,
     )
 
 
-def _open_ends(best: Best, tried: Sequence[float], ends: Sequence[Any]) -> Iterator[Side]:
-    """The sides of an interval beyond which no trial was: a model extrapolates there.
-
-    Past an end of the range nothing can be tried.
-    """
-    low, high = (ends[0], ends[-1]) if ends else (-math.inf, math.inf)
-    if best.low > low * (1 + _END) and min(tried) >= best.low:
+def _open_ends(best: Best, reached: tuple[float, float]) -> Iterator[Side]:
+    """The sides of an interval beyond which no trial was: a model extrapolates there."""
+    if reached[0] >= best.low * (1 - _END):
         yield "below"
-    if best.high < high * (1 - _END) and max(tried) <= best.high:
+    if reached[1] <= best.high * (1 + _END):
         yield "above"
+
+
+def _within(value: float, ends: tuple[float, float]) -> bool:
+    return ends[0] * (1 - _END) <= value <= ends[1] * (1 + _END)
 
 
 def worse_where(answer: SettingAnswer) -> str:
     """Of an answered range, in words: what is worse by more than the margin, and what was not tried."""
     assert answer.between is not None
     low, high = map(short_value, answer.between)
-    if "below" in answer.open_ends:
-        return f"worse above {high}; none below {low} was tried"
-    if "above" in answer.open_ends:
-        return f"worse below {low}; none above {high} was tried"
-    return f"worse outside {low} to {high}"
+    if not answer.open_ends:
+        return f"worse outside {low} to {high}"
+    assert answer.tried is not None
+    (side,) = answer.open_ends
+    place = SIDES.index(side)
+    worse = f"worse above {high}" if side == "below" else f"worse below {low}"
+    end = answer.ends[place] if answer.ends else None
+    if end is not None and _within(end, (answer.tried[place], answer.tried[place])):
+        return f"{worse}; the range {'begins' if side == 'below' else 'ends'} at {short_value(end)}"
+    return f"{worse}; none {side} {short_value(answer.tried[place])} was tried"
+
+
+def not_known_where(answer: SettingAnswer) -> str:
+    """Of a range without an answer, in words: where its best value may be, and why no more is known."""
+    assert answer.between is not None
+    low, high = map(short_value, answer.between)
+    if answer.reason == "no trial beyond its interval":
+        return f"no trial on both sides of {low} to {high}"
+    if answer.reason == "the best trial is outside its interval":
+        return f"the best trial is outside {low} to {high}"
+    return f"anywhere from {low} to {high}"
 
 
 def _judged(each: ValueAnswer, best: ValueAnswer, margin: float) -> ValueAnswer:

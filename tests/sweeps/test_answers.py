@@ -18,7 +18,7 @@ from sweeps.results.margin import Margin, margin_of
 from sweeps.results.searched import Searched
 from sweeps.results.selection import verdict
 from sweeps.results.sentence import sentence
-from sweeps.results.setting_answers import SettingAnswer, setting_answers, worse_where
+from sweeps.results.setting_answers import SettingAnswer, not_known_where, setting_answers, worse_where
 from sweeps.search_answers import Best, Estimate, SearchAnswers, StoppingEvidence
 from sweeps.spec import Spec, load_spec
 from sweeps.spec.margins import as_written
@@ -240,28 +240,47 @@ def test_of_a_range_the_place_of_the_minimum_is_answered() -> None:
 @pytest.mark.parametrize(
     ("rates", "ends", "open_ends", "said"),
     [
-        ((5e-4, 2e-3), (1e-4, 1e-2), (), "worse outside 0.0007 to 0.0014"),
-        ((5e-4, 1e-3), (1e-4, 1e-2), ("above",), "worse below 0.0007; none above 0.0014 was tried"),
-        ((1e-3, 2e-3), (1e-4, 1e-2), ("below",), "worse above 0.0014; none below 0.0007 was tried"),
-        ((1e-3, 2e-3), (7e-4, 1e-2), (), "worse outside 0.0007 to 0.0014"),  # nothing below can be tried
-        ((5e-4, 1e-3), (1e-4, 1.4e-3), (), "worse outside 0.0007 to 0.0014"),
+        ((5e-4, 1e-3, 2e-3), (1e-4, 1e-2), (), "worse outside 0.0007 to 0.0014"),
+        ((5e-4, 1e-3), (1e-4, 1e-2), ("above",), "worse below 0.0007; none above 0.001 was tried"),
+        ((1e-3, 2e-3), (1e-4, 1e-2), ("below",), "worse above 0.0014; none below 0.001 was tried"),
+        ((7e-4, 1e-3, 2e-3), (7e-4, 1e-2), ("below",), "worse above 0.0014; the range begins at 0.0007"),
+        ((5e-4, 1e-3, 1.4e-3), (1e-4, 1.4e-3), ("above",), "worse below 0.0007; the range ends at 0.0014"),
+        ((5e-4, 1e-3), (1e-4, 1.4e-3), ("above",), "worse below 0.0007; none above 0.001 was tried"),
         ((1e-3, 1.2e-3), (1e-4, 1e-2), ("below", "above"), None),
+        ((1e-3,), (7e-4, 1e-2), ("below", "above"), None),
         ((5e-4, 6e-4), (1e-4, 1e-2), ("above",), None),  # the best one lies beyond all that were tried
+        ((5e-4, 6e-4), (1e-4, 1.4e-3), ("above",), None),
     ],
 )
 def test_no_value_is_called_worse_that_lies_beyond_all_that_were_tried(
-    rates: tuple[float, float], ends: tuple[float, float], open_ends: tuple[str, ...], said: str | None
+    rates: tuple[float, ...], ends: tuple[float, float], open_ends: tuple[str, ...], said: str | None
 ) -> None:
-    path = "recipe.learning_rate"
-    grown = [replace(trial(number, k=4), params={path: rate}) for number, rate in enumerate(rates)]
-    best = Best(1e-3, 7e-4, 1.4e-3, share=0.15, tried=4)
-    (answer,) = setting_answers(grown, MARGIN, Searched(ranges={path: best}, ends={path: ends}))
-    assert answer.open_ends == open_ends
+    answer = of_range({rate: 3.0 + abs(rate - 1e-3) for rate in rates}, ends)
+    assert (answer.open_ends, answer.tried) == (open_ends, (rates[0], rates[-1]))
     assert answer.value == (1e-3 if said else None)
     if said is None:
         assert answer.reason == "no trial beyond its interval"
     else:
         assert worse_where(answer) == said
+
+
+def test_no_range_is_answered_against_its_best_trial() -> None:
+    losses = {5e-4: 3.1, 6.5e-4: 2.9, 1e-3: 3.0, 2e-3: 3.2}
+    answer = of_range(losses, (1e-4, 1e-2))
+    assert (answer.value, answer.reason) == (None, "the best trial is outside its interval")
+    assert not_known_where(answer) == "the best trial is outside 0.0007 to 0.0014"
+
+
+def of_range(losses: dict[float, float], ends: tuple[float, float]) -> SettingAnswer:
+    """Of trials with these rates, by a model to which 0.001 is best and worse outside 0.0007 to 0.0014."""
+    path = "recipe.learning_rate"
+    grown = [
+        replace(trial(number, k=4), params={path: rate}, value=loss, losses={3: loss})
+        for number, (rate, loss) in enumerate(losses.items())
+    ]
+    best = Best(1e-3, 7e-4, 1.4e-3, share=0.15, tried=4)
+    (answer,) = setting_answers(grown, MARGIN, Searched(ranges={path: best}, ends={path: ends}))
+    return answer
 
 
 # -- the margin as it is written --------------------------------------------------------------------

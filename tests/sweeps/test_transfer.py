@@ -165,12 +165,19 @@ def test_ranges_are_narrowed_by_what_was_answered_alone(carried_out: Path, large
     assert (every["injection.init"].range, every["injection.init"].value) == (None, "copy")
     assert every["recipe.learning_rate"].range == Range(log=(5e-4 * 0.25, 2e-3 * 0.5))
     above = decided(
-        answer("recipe.learning_rate", {}, value=1e-3, between=(5e-4, 2e-3), open_ends=("above",))
+        answer(
+            "recipe.learning_rate",
+            {},
+            value=1e-3,
+            between=(5e-4, 2e-3),
+            open_ends=("above",),
+            tried=(4e-4, 1.5e-3),
+        )
     )
     assert above["recipe.learning_rate"].range == Range(
         log=(5e-4 * 0.25, 1e-2 * 0.5)
     )  # as far as was searched
-    assert "none above 0.002 was tried" in above["recipe.learning_rate"].comments[0]
+    assert "none above 0.0015 was tried" in above["recipe.learning_rate"].comments[0]
     opened = decided(
         answer("injection.k", {1: "best", 4: "worse"}, value=None, reason="interval wider than the margin"),
         answer("recipe.learning_rate", {}, value=1e-3, reason="interval wider than half of its range"),

@@ -13,7 +13,7 @@ from sweeps.results.candidates import Candidate
 from sweeps.results.claims import Claim
 from sweeps.results.labels import configuration
 from sweeps.results.sentence import named
-from sweeps.results.setting_answers import SettingAnswer, worse_where
+from sweeps.results.setting_answers import SettingAnswer, not_known_where, worse_where
 from sweeps.results.verdict import Verdict
 from sweeps.search_answers import Estimate, SearchAnswers
 from sweeps.text import digits_apart, short, short_value
@@ -52,10 +52,7 @@ def _setting_card(title: str, answer: SettingAnswer | None) -> str:
     if answer.between is not None:
         if answer.reason is None:
             return _card(title, short_value(answer.value), worse_where(answer), answered=True)
-        low, high = map(short_value, answer.between)
-        beyond = answer.reason == "no trial beyond its interval"
-        said = f"no trial on both sides of {low} to {high}" if beyond else f"anywhere from {low} to {high}"
-        return _card(title, "not answered", said, answered=False)
+        return _card(title, "not answered", not_known_where(answer), answered=False)
     if answer.reason is None:
         good = [*answer.as_good, *(each.value for each in answer.values if each.says == "no better")]
         detail = (
