@@ -54,7 +54,9 @@ def test_none_is_proposed_twice_where_the_best_lies_at_an_end(write_spec: WriteS
         return
     for one, other in itertools.combinations(found, 2):
         if one[K] == other[K] and not {one[RATE], other[RATE]} & {1e-4, 1e-2}:
-            assert abs(math.log(one[RATE] / other[RATE])) >= 0.0099 * math.log(100)
+            # TPE draws twenty times at the most, so that it may have to take the nearer of them.
+            share = 0.0099 if sampler == "gp" else 0.0024
+            assert abs(math.log(one[RATE] / other[RATE])) >= share * math.log(100)
     if sampler == "gp":
         # The best is still found, and once.
         assert [params[RATE] for params in found if params[K] == 2].count(1e-2) == 1
