@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeps.records import Role, State, TrialRecord
 from sweeps.results.evaluated import scores_of
-from sweeps.results.scored_runs import Cell, Difference, Kept, ScoredRun, cell, difference_of
+from sweeps.results.scored_runs import Cell, Difference, Kept, MetricRow, ScoredRun, cell, difference_of
 
 if TYPE_CHECKING:
     from sweeps.spec import Spec
 
-_DIFFERENCES = ("against_control", "against_base")
-
 
 @dataclass(frozen=True)
-class PromotedScore:
+class PromotedScore(MetricRow):
     """One metric of a promotion, of one seed.
 
     Attributes:
-        task, metric: names; `main` for the first metric of a task.
-        documents: how many were scored.
-        chance: what a guess scores; only of accuracy.
-        higher_is_better: None where the task does not say.
-        base, control, promotion: the base as it is, the original beside the promotion, and the promotion;
-            None where it was not scored.
+        control, promotion: the original beside the promotion, and the promotion; None where it was not
+            scored.
         against_control, against_base: the promotion minus each, by document.
     """
 
-    task: str
-    metric: str
-    main: bool
-    documents: int
-    chance: float | None
-    higher_is_better: bool | None
-    base: Cell | None
     control: Cell | None
     promotion: Cell | None
     against_control: Difference | None
     against_base: Difference | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        differences = {name: getattr(self, name) for name in _DIFFERENCES}
-        return {**asdict(self), **{name: each and each.to_json() for name, each in differences.items()}}
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.folders import Folders
 from sweeps.records import Role, TrialRecord
@@ -45,6 +45,34 @@ class Cell:
     value: float
     stderr: float | None
     runs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric of one task, and what the base scores.
+
+    Attributes:
+        task, metric: names; `main` for the first metric of a task.
+        documents: how many were scored.
+        chance: what a guess scores; only of accuracy.
+        higher_is_better: None where the task does not say.
+        base: the base as it is; None where it was not scored.
+    """
+
+    task: str
+    metric: str
+    main: bool
+    documents: int
+    chance: float | None
+    higher_is_better: bool | None
+    base: Cell | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        differences = {
+            name: value.to_json() for name, value in vars(self).items() if isinstance(value, Difference)
+        }
+        return {**asdict(self), **differences}
 
 
 class ScoredRun:

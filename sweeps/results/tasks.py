@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.records import Role, TrialRecord
 from sweeps.results.evaluated import failures, runs_due, scores_of
 from sweeps.results.promoted_scores import PromotedScores, promoted_scores
-from sweeps.results.scored_runs import Cell, Difference, Kept, ScoredRun, cell, difference, fresh_runs
+from sweeps.results.scored_runs import (
+    Cell,
+    Difference,
+    Kept,
+    MetricRow,
+    ScoredRun,
+    cell,
+    difference,
+    fresh_runs,
+)
 
 if TYPE_CHECKING:
     from sweeps.results.verdict import Verdict
@@ -19,36 +28,21 @@ __all__ = ["Cell", "Difference", "TaskRow", "TaskTable", "task_table", "tasks_of
 
 
 @dataclass(frozen=True)
-class TaskRow:
-    """One metric of one task.
+class TaskRow(MetricRow):
+    """One metric of the models that a sweep is about.
 
     Attributes:
-        task, metric: names; `main` for the first metric of a task.
-        documents: how many were scored.
-        chance: what a guess scores; only of accuracy.
-        higher_is_better: None where the task does not say.
-        base, control, matched, winner: the base as it is; the original, trained on for as many tokens, and
-            with the winner's FLOPs; the best grown model. None where it was not scored.
-        against_control, against_matched: the winner minus each, by document, over the seeds that both have.
+        control, matched, winner: the original, trained on for as many tokens, and with the winner's FLOPs;
+            the best grown model. None where it was not scored.
+        against_control, against_matched: the winner minus each, by document, over the seeds that both
+            have.
     """
 
-    task: str
-    metric: str
-    main: bool
-    documents: int
-    chance: float | None
-    higher_is_better: bool | None
-    base: Cell | None
     control: Cell | None
     matched: Cell | None
     winner: Cell | None
     against_control: Difference | None
     against_matched: Difference | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        differences = {name: getattr(self, name) for name in ("against_control", "against_matched")}
-        return {**asdict(self), **{name: each and each.to_json() for name, each in differences.items()}}
 
 
 @dataclass(frozen=True)

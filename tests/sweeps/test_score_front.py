@@ -22,7 +22,7 @@ from sweeps.driver.service import run
 from sweeps.errors import SpecError
 from sweeps.ledger.search.features import Features
 from sweeps.ledger.search.model_proposals import ModelProposals
-from sweeps.ledger.search.score_front import by_front_score
+from sweeps.ledger.search.observations import by_front_score
 from sweeps.ledger.search.space import Space
 from sweeps.records import Outcome, Point, Role, State, TrialRecord
 from sweeps.report.front import _less_score, front_line, front_text

@@ -17,8 +17,9 @@ from sweeps.ledger.search.features import Column, Features
 from sweeps.ledger.search.front_proposals import SAME, CostAim, cost_levels, front_improvement
 from sweeps.ledger.search.model import RATE, Model, Modeller
 from sweeps.ledger.search.normal import Array, normal_below
+from sweeps.ledger.search.observations import by_front_score
 from sweeps.ledger.search.prior import Prior
-from sweeps.ledger.search.score_front import by_front_score, score_front_improvement
+from sweeps.ledger.search.score_front import score_front_improvement
 from sweeps.ledger.search.space import Space
 from sweeps.ledger.search.threads import one_thread
 from sweeps.records import TrialRecord

@@ -5,7 +5,7 @@ diverged; and the scale on which a Gaussian process sees them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from sweeps.ledger.search.forecast import Curve, Forecaster
 from sweeps.ledger.search.normal import Array
 from sweeps.plausible import implausible
 from sweeps.records import Role, State, TrialRecord
+from sweeps.task_scores import Aimed
 
 _DIVERGED = "diverged"  # begins the reason of a trial whose loss was no number, or far above where it began
 _UNLIKELY = 2.0  # standard deviations
@@ -23,17 +24,30 @@ _LEAST_UNIT = 2e-3  # nats: below that, differences are no valley to be magnifie
 
 
 def by_score(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials of a search that goes by a task, as the process sees them: negative scores in place of losses.
+    """Trials of a search that goes by a task, as the process sees them: what is minimised of a score in place
+    of losses.
 
     What was stopped has no score, and values of other programs are none: these say nothing.
 
     Args:
         records: ended trials.
     """
+    return _scored(records, lambda each: each.aim)
+
+
+def by_front_score(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials of a front of losses and scores, as the process of the scores sees them; as `by_score`."""
+    return _scored(records, lambda each: each.front_score)
+
+
+def _scored(
+    records: Iterable[TrialRecord], score_of: Callable[[TrialRecord], Aimed | None]
+) -> list[TrialRecord]:
+    scored = ((each, score_of(each)) for each in records if each.ours and each.state is not State.PRUNED)
     return [
-        each if each.aim is None else replace(each, value=each.aim.minimised, losses={})
-        for each in records
-        if each.ours and each.state is not State.PRUNED
+        each if score is None else replace(each, value=score.minimised, losses={})
+        for each, score in scored
+        if score is not None or each.state is not State.COMPLETE
     ]
 
 

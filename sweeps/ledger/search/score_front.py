@@ -8,34 +8,15 @@ where loss and score are independent given the settings; a cost that is known is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 
 from sweeps.ledger.search.model import Model
 from sweeps.ledger.search.normal import Array, normal_below
-from sweeps.records import State, TrialRecord
 
 _LEVELS = 16
 _BEYOND = 2.0  # deviations beyond the ends of the front, up to which a configuration gains
-
-
-def by_front_score(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials of a front as the process of scores sees them: what is minimised of a score in place of losses.
-
-    What was stopped has no score, and values of other programs are none: these say nothing.
-
-    Args:
-        records: ended trials.
-    """
-    return [
-        each if each.front_score is None else replace(each, value=each.front_score.minimised, losses={})
-        for each in records
-        if each.ours
-        and each.state is not State.PRUNED
-        and (each.front_score is not None or each.state is not State.COMPLETE)
-    ]
 
 
 def score_front_improvement(
