@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.spec.meant import alias, as_section, in_units, switched_off
-from sweeps.wording import Fault, formatted, nearest
+from sweeps.wording import Fault, formatted, masked, nearest
 from tli.places import means_null
 from tli.planning.injection import RENAMED
 
@@ -111,7 +111,11 @@ def _odd_name(section: str, name: Any) -> Fault:
     if section in _NAMED_BY_USERS:
         remedy = re.sub(r"\W", "_", str(name), flags=re.ASCII)
         return Fault(section, f"the name {formatted(name)}", "a name of A-Z a-z 0-9 _", remedy)
-    return Fault(section, f"an unknown setting {formatted(name)}", "names of settings", "deleting it")
+    head, _, value = str(name).partition(":")
+    # YAML takes `{k:2}` for one name; only with a space behind the colon it is a setting and its value.
+    unspaced = value and _NAME.fullmatch(head)
+    remedy = f"{head}: {masked(value)}, with a space" if unspaced else "deleting it"
+    return Fault(section, f"an unknown setting {formatted(name)}", "names of settings", remedy)
 
 
 def nearest_path(name: str, section: str, siblings: Collection[str], catalogue: Catalogue) -> str | None:

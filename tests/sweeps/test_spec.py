@@ -581,3 +581,11 @@ def test_a_grid_of_what_can_be_counted_and_each_value_are_taken() -> None:
     )
     assert grid.sampler.name == "grid"
     assert load_spec("quickstart", overrides=["objective.answer=each"]).objective.answer == "each"
+
+
+def test_a_value_without_a_space_before_it_is_told_as_one() -> None:
+    with pytest.raises(SpecError) as refused:
+        load_spec("quickstart", overrides=["evaluation={tasks: [kobest_copa], shots:5}"])
+    (problem,) = refused.value.problems
+    assert problem.got == "an unknown setting 'shots:5'"
+    assert problem.remedy.startswith("shots: 5,")
